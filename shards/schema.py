@@ -1,0 +1,187 @@
+"""The three tables (samples, texts, decisions), their reason codes, and how they are read.
+
+Facts (samples, texts) and decisions are separate tables, so that a new threshold rewrites only the
+decisions. Every file carries its schema version; readers take older versions and refuse newer.
+"""
+
+from enum import StrEnum
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+_VERSION_KEY = b"capfilt.schema_version"
+
+
+class SchemaError(ValueError):
+    """A table that lacks a column, holds a wrong type, or has a version this code cannot read."""
+
+
+class SampleReason(StrEnum):
+    """Why a sample was rejected; each is stable across versions."""
+
+    UNSAFE_MEMBER = "unsafe_member"
+    DUPLICATE_KEY = "duplicate_key"
+    NOT_ADJACENT = "not_adjacent"
+    SHARD_TRUNCATED = "shard_truncated"
+    SHARD_CORRUPT = "shard_corrupt"
+    IMAGE_MISSING = "image_missing"
+    IMAGE_EMPTY = "image_empty"
+    IMAGE_UNDECODABLE = "image_undecodable"
+    IMAGE_TRUNCATED = "image_truncated"
+    FORMAT_NOT_ALLOWED = "format_not_allowed"
+    IMAGE_TOO_SMALL = "image_too_small"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_ASPECT = "image_aspect"
+    IMAGE_BLANK = "image_blank"
+    DECODE_TIMEOUT = "decode_timeout"
+    DECODER_CRASH = "decoder_crash"
+    DUPLICATE_IMAGE = "duplicate_image"
+    SKIPPED = "skipped"
+
+
+class TextReason(StrEnum):
+    """Why a sample has no usable web text."""
+
+    MISSING = "text_missing"
+    EMPTY = "text_empty"
+    NOT_UTF8 = "text_not_utf8"
+    TOO_LONG = "text_too_long"
+
+
+class DecisionReason(StrEnum):
+    """Why a text is kept or not; all but the first two stand at every threshold."""
+
+    KEPT = "kept"
+    ITM_BELOW_THRESHOLD = "itm_below_threshold"
+    TEXT_TOO_SHORT = "text_too_short"
+    REPETITIVE = "repetitive"
+    BANNED_WORD = "banned_word"
+    DUPLICATE_TEXT = "duplicate_text"
+    CAPTION_EMPTY = "caption_empty"
+    SCORE_NOT_FINITE = "score_not_finite"
+
+
+def _schema(fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schema:
+    columns = [pa.field(name, kind, nullable=nullable) for name, kind, nullable in fields]
+    return pa.schema(columns, metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()})
+
+
+SAMPLES = _schema(
+    [
+        ("shard", pa.string(), False),
+        ("index", pa.int32(), False),
+        ("key", pa.string(), True),
+        ("status", pa.string(), False),
+        ("reason", pa.string(), True),
+        ("detail", pa.string(), True),
+        ("text_reason", pa.string(), True),
+        ("notes", pa.list_(pa.string()), True),
+        ("width", pa.int32(), True),
+        ("height", pa.int32(), True),
+        ("format", pa.string(), True),
+        ("bytes", pa.int64(), True),
+        ("sha256", pa.string(), True),
+        ("phash", pa.binary(32), True),
+        ("web_text", pa.string(), True),
+        ("url", pa.string(), True),
+        ("meta", pa.string(), True),
+    ]
+)
+TEXTS = _schema(
+    [
+        ("shard", pa.string(), False),
+        ("index", pa.int32(), False),
+        ("text_no", pa.int16(), False),
+        ("origin", pa.string(), False),
+        ("author", pa.string(), True),
+        ("text", pa.string(), False),
+        ("itm", pa.float32(), True),
+        ("itm_logit", pa.float32(), True),
+        ("itc", pa.float32(), True),
+        ("logprob", pa.float32(), True),
+        ("tokens", pa.int16(), True),
+        ("truncated", pa.bool_(), True),
+    ]
+)
+DECISIONS = _schema(
+    [
+        ("shard", pa.string(), False),
+        ("index", pa.int32(), False),
+        ("text_no", pa.int16(), False),
+        ("keep", pa.bool_(), False),
+        ("reason", pa.string(), False),
+    ]
+)
+SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}
+
+
+def check_schema(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+    """Refuse a table that does not fit `expected`, naming file, column, expected and found."""
+    version = _version(found, where)
+    for field in expected:
+        place = found.get_field_index(field.name)
+        if place < 0:
+            if version < SCHEMA_VERSION and field.nullable:
+                continue
+            raise SchemaError(
+                f"{where}: column {field.name!r} ({field.type}) is missing; "
+                f"found columns {', '.join(found.names) or 'none'}"
+            )
+        if found.field(place).type != field.type:
+            raise SchemaError(
+                f"{where}: column {field.name!r} should be {field.type}, "
+                f"found {found.field(place).type}"
+            )
+
+
+def read_table(
+    source: str | BinaryIO, table: str, where: str, columns: list[str] | None = None
+) -> pa.Table:
+    """Read one of the three tables, checked; columns an older version lacks come as null.
+
+    `where` names the file in errors. Raises SchemaError.
+    """
+    expected = SCHEMAS[table]
+    try:
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"{where}: not a Parquet file, or cut off: {error}") from error
+    with file:
+        check_schema(file.schema_arrow, expected, where)
+        wanted = expected.names if columns is None else columns
+        present = [name for name in wanted if name in file.schema_arrow.names]
+        read = file.read(columns=present)
+    return _completed(read, [expected.field(name) for name in wanted])
+
+
+def arrow_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Turn rows into a table of exactly `schema`; an unknown column is an error, not dropped."""
+    for row in rows:
+        unknown = row.keys() - set(schema.names)
+        if unknown:
+            raise SchemaError(f"no such column: {', '.join(sorted(unknown))}")
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _version(found: pa.Schema, where: str) -> int:
+    text = (found.metadata or {}).get(_VERSION_KEY, b"")
+    if not text.isdigit():
+        raise SchemaError(
+            f"{where}: no capfilt schema version in its metadata; not a capfilt table"
+        )
+    version = int(text)
+    if version > SCHEMA_VERSION:
+        raise SchemaError(
+            f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
+            "capfilt reads; update capfilt"
+        )
+    return version
+
+
+def _completed(table: pa.Table, fields: list[pa.Field]) -> pa.Table:
+    for place, field in enumerate(fields):
+        if field.name not in table.column_names:
+            table = table.add_column(place, field, pa.nulls(len(table), field.type))
+    return table.select([field.name for field in fields])

@@ -1,0 +1,240 @@
+"""One folder of files, on local disk or behind any fsspec URL, with the two safe ways to write.
+
+`publish` and `put` make a whole file appear under its name; `create` does so only if the name is
+free, which is what makes a commit happen once. Readers never see half a file: what is being
+written has a name that `list` leaves out.
+"""
+
+import ctypes
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+_TEMPORARY = ".tmp-"
+_READERS = 16
+_LINK_REFUSED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Give the file system of a URL or local path, and the (absolute) path in it."""
+    if "://" not in url:  # not fsspec's own parsing: it takes "::" in a local name for a chain
+        return LocalFileSystem(), os.path.abspath(url)  # noqa: PTH100 - keeps links as written
+    fs, path = fsspec.core.url_to_fs(url)
+    return fs, str(path)
+
+
+def url_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    """Give the absolute URL of a path; plain for local files."""
+    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+
+
+class Store:
+    """The files below one root, by relative names with forward slashes."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, root = filesystem(url)
+        self._root = root.rstrip("/")
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+
+    @property
+    def fs(self) -> fsspec.AbstractFileSystem:
+        """The fsspec file system, for tools that take one (DuckDB)."""
+        return self._fs
+
+    def url(self, name: str = "") -> str:
+        """Give the absolute URL of a name (or of the root); a plain path for local stores."""
+        return url_of(self._fs, self.path(name) if name else self._root)
+
+    def path(self, name: str) -> str:
+        """Give a name's path in `fs`; ValueError for a name that could leave the root."""
+        parts = name.split("/")
+        if name.startswith("/") or any(part in ("", ".", "..") for part in parts):
+            raise ValueError(f"{name!r} is not a plain name below {self._root}")
+        return f"{self._root}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """Read a whole file; FileNotFoundError if it is not there."""
+        return bytes(self._fs.cat_file(self.path(name)))
+
+    def read_many(self, names: list[str]) -> dict[str, bytes]:
+        """Read whole files, several at once; names that are gone are left out."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = zip(names, pool.map(self._read_if_there, names), strict=True)
+            return {name: data for name, data in found if data is not None}
+
+    def _read_if_there(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file for reading."""
+        return cast(BinaryIO, self._fs.open(self.path(name), "rb"))
+
+    def sha256(self, name: str) -> str:
+        """Hash a file's bytes as they are read back now, in hex."""
+        with self._fs.open(self.path(name), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def exists(self, name: str) -> bool:
+        """Say whether the file is there now."""
+        self._fs.invalidate_cache()
+        return bool(self._fs.exists(self.path(name)))
+
+    def size_bytes(self, name: str) -> int:
+        """Give a file's size; FileNotFoundError if it is not there."""
+        self._fs.invalidate_cache()
+        return int(self._fs.size(self.path(name)))
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self.path(name))
+
+    def list(self, folder: str = "") -> list[str]:
+        """Give the sorted names of all finished files below a folder."""
+        top = self.path(folder) if folder else self._root
+        self._fs.invalidate_cache()
+        names = [path[len(self._root) + 1 :] for path in self._fs.find(top)]
+        return sorted(name for name in names if not _is_temporary(name))
+
+    @contextmanager
+    def staging(self, scratch: Path | None = None) -> Iterator[Path]:
+        """Lend a scratch folder for files that `publish` will take; it is emptied at the end.
+
+        On a local store it lies inside the root, so that publishing is a rename, not a copy.
+        """
+        parent = Path(self._root) if self.is_local else scratch
+        if self.is_local:
+            _make_folder(Path(self._root))
+        folder = tempfile.mkdtemp(prefix=_TEMPORARY, dir=parent)
+        try:
+            yield Path(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, staged: Path, name: str) -> None:
+        """Make a finished local file appear whole under `name`; a staged file is moved away."""
+        if not self.is_local:
+            self._fs.put_file(str(staged), self.path(name))
+            return
+        final = self._local(name)
+        _sync(staged)
+        staged.rename(final)
+        _sync(final.parent)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a whole small file, replacing what was there in one step."""
+        if not self.is_local:
+            self._fs.pipe_file(self.path(name), data)
+            return
+        final = self._local(name)
+        with _temporary(final, data) as temporary:
+            temporary.rename(final)
+        _sync(final.parent)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a whole small file only if `name` is free; say whether this call wrote it.
+
+        A store without such an option lets the last writer win; each read is still of one file.
+        """
+        if not self.is_local:
+            return self._create_remote(self.path(name), data)
+        final = self._local(name)
+        with _temporary(final, data) as temporary:
+            created = _take_name(temporary, final)
+        _sync(final.parent)
+        return created
+
+    def _create_remote(self, path: str, data: bytes) -> bool:
+        self._fs.invalidate_cache()
+        try:
+            self._fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except (NotImplementedError, TypeError):
+            if self._fs.exists(path):
+                return False
+            self._fs.pipe_file(path, data)
+        return True
+
+    def _local(self, name: str) -> Path:
+        final = Path(self.path(name))
+        _make_folder(final.parent)
+        return final
+
+
+def _is_temporary(name: str) -> bool:
+    return any(part.startswith(_TEMPORARY) for part in PurePosixPath(name).parts)
+
+
+@contextmanager
+def _temporary(final: Path, data: bytes) -> Iterator[Path]:
+    """Write data, safe on disk, beside `final`; what is left of it at the end is removed."""
+    path = final.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _take_name(temporary: Path, final: Path) -> bool:
+    """Give the file its final name unless that is taken: link(2), or else renameat2(2)."""
+    try:
+        os.link(temporary, final)  # not open("xb"): a kill would leave an empty "commit"
+        return True
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _LINK_REFUSED:
+            raise
+    return _rename_if_free(temporary, final)
+
+
+def _rename_if_free(temporary: Path, final: Path) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    old, new = os.fsencode(temporary), os.fsencode(final)
+    if libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code == errno.EEXIST:
+        return False
+    if code not in (errno.ENOSYS, errno.EINVAL):
+        raise OSError(code, os.strerror(code), str(final))
+    if final.exists():
+        return False
+    temporary.rename(final)  # the last writer wins here; each read is still of one whole file
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder whose own entry outlives a power cut, like the files in it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

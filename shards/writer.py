@@ -1,0 +1,283 @@
+"""The writer of one attempt on one shard: three tables and the clean tar, counted as they go.
+
+Rows leave memory in row groups. Files are staged, published under names that carry the attempt's
+id, and read back before they count as written.
+"""
+
+import hashlib
+import io
+import tarfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import pyarrow.parquet as pq
+
+from shards.commit import Counts, FileRecord, TextCounts, data_name
+from shards.naming import encode_name
+from shards.run import canonical_json
+from shards.schema import SCHEMAS, DecisionReason, arrow_rows
+from shards.store import Store
+
+_ROWS_PER_GROUP = 1_000
+
+
+class WriteCheckError(OSError):
+    """A file that does not read back as it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanSample:
+    """One kept sample of the clean tar; `key` is the input's, `record` becomes KEY.json."""
+
+    key: str
+    ext: str
+    image: bytes
+    record: Mapping[str, Any]
+    text: str
+
+
+class ShardWriter:
+    """Takes the samples of one shard in order; `finish` or `abort` ends it.
+
+    Leaving its `with` block without `finish` aborts. `scratch` is where files for a store that is
+    not local are staged (default: the system's).
+    """
+
+    def __init__(self, store: Store, shard: str, attempt: str, scratch: Path | None = None) -> None:
+        self._store, self._shard, self._attempt = store, shard, attempt
+        self._closing = ExitStack()
+        self._folder = self._closing.enter_context(store.staging(scratch))
+        self._tables = {name: _TableFile(self._folder / name, name) for name in SCHEMAS}
+        self._clean: _CleanFile | None = None
+        self._published: list[str] = []
+        self._tally = _Tally()
+
+    def __enter__(self) -> "ShardWriter":
+        """Give the writer itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Abort, unless finished."""
+        self.abort()
+
+    @property
+    def counts(self) -> Counts:
+        """What was added so far."""
+        return self._tally.counts()
+
+    def add(
+        self,
+        sample: Mapping[str, Any],
+        texts: Sequence[Mapping[str, Any]],
+        decisions: Sequence[Mapping[str, Any]],
+        clean: CleanSample | None = None,
+    ) -> None:
+        """Add one sample; `shard`, and `index` of texts and decisions, are filled in.
+
+        Decisions stand in the order of the texts, one each. `clean` is given for kept samples,
+        unless the run writes no clean tars. Raises SchemaError for an unknown column.
+        """
+        self._tally.add(sample, texts, decisions)
+        place = {"shard": self._shard, "index": sample["index"]}
+        self._tables["samples"].add([{**sample, **place}])
+        self._tables["texts"].add([{**text, **place} for text in texts])
+        self._tables["decisions"].add([{**decision, **place} for decision in decisions])
+        if clean is not None:
+            if self._clean is None:
+                self._clean = _CleanFile(self._folder / "clean", self._shard)
+            self._clean.add(clean)
+
+    def finish(self) -> list[FileRecord]:
+        """Publish the files, read them back, and give their records, for the commit."""
+        files: dict[str, _TableFile | _CleanFile] = {**self._tables}
+        if self._clean is not None:
+            files["clean"] = self._clean
+        records = []
+        for table, file in files.items():
+            file.close()
+            name = data_name(table, self._shard, self._attempt)
+            self._published.append(name)
+            self._store.publish(file.path, name)
+            record = FileRecord(
+                table=table,
+                name=name,
+                size_bytes=file.sink.size_bytes,
+                sha256=file.sink.sha256,
+                rows=file.rows,
+            )
+            _check_written(self._store, record)
+            records.append(record)
+        self._published = []  # they are the commit's now, no longer ours to remove
+        self._closing.close()
+        return records
+
+    def abort(self) -> None:
+        """Remove what this attempt has written; nothing happens after `finish`."""
+        self._closing.close()
+        published, self._published = self._published, []
+        for name in published:
+            self._store.delete(name)
+
+
+class _HashingFile(io.RawIOBase):
+    """A local file that knows the size and hash of what was written to it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("xb")
+        self._sha256 = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self._sha256.update(view)
+        self.size_bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.size_bytes
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _TableFile:
+    """One Parquet file, written in row groups."""
+
+    def __init__(self, path: Path, table: str) -> None:
+        self.path, self.rows = path, 0
+        self.sink = _HashingFile(path)
+        self._schema = SCHEMAS[table]
+        self._waiting: list[dict[str, Any]] = []
+        self._writer = pq.ParquetWriter(
+            self.sink, self._schema, compression="zstd", write_page_checksum=True
+        )
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        self._waiting += rows
+        self.rows += len(rows)
+        if len(self._waiting) >= _ROWS_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+        self.sink.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(arrow_rows(self._waiting, self._schema))
+        self._waiting = []
+
+
+class _CleanFile:
+    """One WebDataset tar whose bytes depend on its samples alone."""
+
+    def __init__(self, path: Path, shard: str) -> None:
+        self.path, self.rows = path, 0
+        self.sink = _HashingFile(path)
+        self._shard = shard
+        self._tar = tarfile.open(  # noqa: SIM115 - closed by close
+            fileobj=self.sink, mode="w|", format=tarfile.PAX_FORMAT
+        )
+
+    def add(self, sample: CleanSample) -> None:
+        key = f"{self._shard}/{encode_name(sample.key)}"
+        self._member(f"{key}.{sample.ext}", sample.image)
+        self._member(f"{key}.json", canonical_json(sample.record))
+        self._member(f"{key}.txt", sample.text.encode())
+        self.rows += 1
+
+    def close(self) -> None:
+        self._tar.close()
+        self.sink.close()
+
+    def _member(self, name: str, data: bytes) -> None:
+        member = tarfile.TarInfo(name)  # owner and time stay zero: bytes are the same every time
+        member.size = len(data)
+        self._tar.addfile(member, io.BytesIO(data))
+
+
+class _Tally:
+    """Counts of what was added."""
+
+    def __init__(self) -> None:
+        self._outcomes: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
+        self._text_reasons: Counter[str] = Counter()
+        self._given: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
+        self._not_finite = 0
+
+    def add(
+        self,
+        sample: Mapping[str, Any],
+        texts: Sequence[Mapping[str, Any]],
+        decisions: Sequence[Mapping[str, Any]],
+    ) -> None:
+        if sample["status"] == "rejected":
+            if texts or not sample.get("reason"):
+                raise ValueError("a rejected sample has a reason and no texts")
+            self._outcomes["rejected"] += 1
+            self._rejected[str(sample["reason"])] += 1
+            return
+        self._outcomes["kept" if any(d["keep"] for d in decisions) else "filtered"] += 1
+        if sample.get("text_reason"):
+            self._text_reasons[str(sample["text_reason"])] += 1
+        for text, decision in zip(texts, decisions, strict=True):
+            self._given[text["origin"]] += 1
+            self._kept[text["origin"]] += decision["keep"]
+            self._not_finite += decision["reason"] == DecisionReason.SCORE_NOT_FINITE
+
+    def counts(self) -> Counts:
+        return Counts(
+            samples_in=self._outcomes.total(),
+            kept=self._outcomes["kept"],
+            filtered=self._outcomes["filtered"],
+            rejected=self._outcomes["rejected"],
+            rejected_by_reason=dict(sorted(self._rejected.items())),
+            text_reasons=dict(sorted(self._text_reasons.items())),
+            texts={
+                origin: TextCounts(given=given, kept=self._kept[origin])
+                for origin, given in sorted(self._given.items())
+            },
+            not_finite=self._not_finite,
+        )
+
+
+def _check_written(store: Store, record: FileRecord) -> None:
+    sha256 = store.sha256(record.name)
+    size_bytes = store.size_bytes(record.name)
+    if (size_bytes, sha256) != (record.size_bytes, record.sha256):
+        raise WriteCheckError(
+            f"{store.url(record.name)} does not read back as written: expected "
+            f"{record.size_bytes} bytes, sha256 {record.sha256}; found {size_bytes}, {sha256}"
+        )
+    if record.table != "clean":
+        with store.open(record.name) as file:
+            _check_rows(file, record)
+
+
+def _check_rows(file: BinaryIO, record: FileRecord) -> None:
+    rows = pq.read_metadata(file).num_rows
+    if rows != record.rows:
+        raise WriteCheckError(f"{record.name}: expected {record.rows} rows, found {rows}")
