@@ -1,0 +1,107 @@
+"""Sizes of the network, the settings that a checkpoint may name, and the precision it runs in.
+
+A network is described by a transformers `BlipConfig`, so that its folder loads elsewhere too. The
+defaults of that class are not BLIP's (text heads 8, vision initialisation 1e-10, vision eps 1e-5),
+so every value that matters is written out here. What transformers has no word for stands in the
+block `capfilt` of config.json.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import BlipConfig
+
+Size = Literal["tiny", "base", "large"]
+Role = Literal["captioner", "filter"]
+Dtype = Literal["fp32", "bf16"]
+FirstToken = Literal["cls", "enc"]
+LengthRule = Literal["generated", "total"]
+
+ARCHITECTURES: dict[Role, str] = {
+    "captioner": "BlipForConditionalGeneration",
+    "filter": "BlipForImageTextRetrieval",
+}
+TORCH_DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+# width, layers, heads of the vision tower; the text tower of `large` is that of `base` (BLIP §4.1)
+_VISION: dict[Size, dict[str, int]] = {
+    "tiny": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+}
+_TEXT: dict[Size, dict[str, int]] = {
+    "tiny": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "large": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a checkpoint may choose beyond transformers' own config.
+
+    `itm_first_token`: the first token of the image-text matching input; BLIP trains with [ENC],
+    transformers feeds [CLS]. `length_rule`: what a beam's sum of log-probabilities is divided by,
+    the number of generated tokens with the end token (`generated`, transformers), or of all
+    tokens with the prompt and without the end token (`total`, the original).
+    """
+
+    itm_first_token: FirstToken = "cls"
+    length_rule: LengthRule = "generated"
+
+    @classmethod
+    def read(cls, block: dict[str, Any]) -> "Settings":
+        """Read the block `capfilt` of config.json; ValueError names what it does not know."""
+        allowed = {"itm_first_token": ("cls", "enc"), "length_rule": ("generated", "total")}
+        for name, value in block.items():
+            if name not in allowed:
+                raise ValueError(f"capfilt.{name} is unknown; known are {sorted(allowed)}")
+            if value not in allowed[name]:
+                raise ValueError(f"capfilt.{name} is {value!r}; expected one of {allowed[name]}")
+        return cls(**block)
+
+
+def blip_config(
+    size: Size, *, vocab_size: int, sep_id: int, pad_id: int, image_size: int | None = None
+) -> BlipConfig:
+    """Describe a network of a preset size; [DEC] and [ENC] are the last two ids of the vocabulary.
+
+    `image_size` is in pixels; by default 64 for `tiny`, 384 otherwise.
+    """
+    tiny = size == "tiny"
+    vision, text = _VISION[size], _TEXT[size]
+    return BlipConfig(
+        vision_config={
+            **vision,
+            "intermediate_size": 4 * vision["hidden_size"],
+            "image_size": image_size or (64 if tiny else 384),
+            "patch_size": 8 if tiny else 16,
+            "layer_norm_eps": 1e-6,
+            "initializer_range": 0.02,
+        },
+        text_config={
+            **text,
+            "intermediate_size": 4 * text["hidden_size"],
+            "vocab_size": vocab_size,
+            "max_position_embeddings": 64 if tiny else 512,
+            "layer_norm_eps": 1e-12,
+            "initializer_range": 0.02,
+            "bos_token_id": vocab_size - 2,
+            "eos_token_id": sep_id,
+            "sep_token_id": sep_id,
+            "pad_token_id": pad_id,
+            "is_decoder": True,
+        },
+        image_text_hidden_size=64 if tiny else 256,
+    )
+
+
+def resolve_dtype(dtype: Literal["auto", "fp32", "bf16"], device: str | torch.device) -> Dtype:
+    """Choose bf16 where `auto` finds it in hardware (GPU, AMX or avx512_bf16), fp32 elsewhere."""
+    if dtype != "auto":
+        return dtype
+    if torch.device(device).type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    abilities = torch.cpu.get_capabilities()
+    return "bf16" if abilities.get("amx_bf16") or abilities.get("avx512_bf16") else "fp32"

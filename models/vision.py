@@ -1,0 +1,103 @@
+"""The vision transformer: pre-norm blocks and a final norm (BLIP §3.1).
+
+Parameters carry the names of transformers' `BlipVisionModel`.
+
+Shapes: B images, S side in pixels, P patches plus one for the class token, D width, H heads.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BlipVisionConfig
+
+
+class PatchEmbeddings(nn.Module):
+    """Cut an image into patches, put a class token before them and add positions."""
+
+    def __init__(self, config: BlipVisionConfig) -> None:
+        super().__init__()
+        width, patch = config.hidden_size, config.patch_size
+        places = (config.image_size // patch) ** 2 + 1
+        self.class_embedding = nn.Parameter(torch.empty(1, 1, width))
+        self.position_embedding = nn.Parameter(torch.empty(1, places, width))
+        self.patch_embedding = nn.Conv2d(3, width, kernel_size=patch, stride=patch)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embed normalised pixels (B, 3, S, S) as (B, P, D)."""
+        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)  # (B, P-1, D)
+        first = self.class_embedding.expand(len(pixels), -1, -1)  # (B, 1, D)
+        return torch.cat([first, patches], dim=1) + self.position_embedding
+
+
+class VisionAttention(nn.Module):
+    """Self-attention among the patches, with one projection for query, key and value."""
+
+    def __init__(self, config: BlipVisionConfig) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.projection = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, P, D) to (B, P, D)."""
+        qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, -1))  # (B, P, 3, H, D/H)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, P, D/H)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.projection(mixed.transpose(1, 2).flatten(2))
+
+
+class VisionMlp(nn.Module):
+    """The feed-forward half of a block."""
+
+    def __init__(self, config: BlipVisionConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, P, D) to (B, P, D)."""
+        return self.fc2(F.gelu(self.fc1(hidden)))
+
+
+class VisionLayer(nn.Module):
+    """One pre-norm block."""
+
+    def __init__(self, config: BlipVisionConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = VisionAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = VisionMlp(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, P, D) to (B, P, D)."""
+        hidden = hidden + self.self_attn(self.layer_norm1(hidden))
+        return hidden + self.mlp(self.layer_norm2(hidden))
+
+
+class VisionEncoder(nn.Module):
+    """The stack of blocks."""
+
+    def __init__(self, config: BlipVisionConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, P, D) to (B, P, D)."""
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+
+class VisionTower(nn.Module):
+    """Images to states: one for the whole image (the first), one for each patch."""
+
+    def __init__(self, config: BlipVisionConfig) -> None:
+        super().__init__()
+        self.embeddings = PatchEmbeddings(config)
+        self.encoder = VisionEncoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map normalised pixels (B, 3, S, S) to image states (B, P, D)."""
+        return self.post_layernorm(self.encoder(self.embeddings(pixels)))

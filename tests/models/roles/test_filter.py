@@ -1,0 +1,143 @@
+"""The filter: scores that depend on the image and the text alone."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.config import Role
+from models.roles.filter import Filter
+from models.tokenizer import normalise
+
+TEXTS = [
+    ["a red dog", "two birds flying over the sea and the river near an old wooden house"],
+    [],
+    ["zebra"],
+    ["a man riding a horse", "", "pizza on a table", "a dog " * 60, "a red dog"],
+    [""],
+    ["the woman is holding an umbrella"],
+]
+
+
+@pytest.fixture(scope="module")
+def filter_(parity: Path) -> Filter:
+    return Filter.load(parity / "hf/retrieval", dtype="fp32")
+
+
+@torch.no_grad()
+def test_scores_equal_transformers(
+    filter_: Filter, hf_matcher: nn.Module, images: Tensor, hf_facts: dict[str, Any]
+) -> None:
+    texts = hf_facts["texts"]
+    found = filter_.score(images, [texts] * len(images))
+    pixels = filter_.preprocess.normalise(images, torch.float32)
+    for text, column in zip(texts, zip(*found, strict=True), strict=True):
+        piece = filter_._words.encode([normalise(text)])[0][:33]
+        ids = torch.tensor([[2, *piece, 3]]).repeat(len(images), 1)
+        itm = hf_matcher(ids, pixels, attention_mask=torch.ones_like(ids)).itm_score
+        itc = hf_matcher(ids[:1], pixels, use_itm_head=False).itm_score[:, 0]
+        for score, pair, cosine in zip(column, itm, itc, strict=True):
+            assert score.itm == pytest.approx(pair.softmax(-1)[1].item(), abs=1e-5)
+            assert score.itm_logit == pytest.approx((pair[1] - pair[0]).item(), abs=1e-4)
+            assert score.itc == pytest.approx(cosine.item(), abs=1e-5)
+
+
+def test_scores_do_not_depend_on_the_batch(filter_: Filter, images: Tensor) -> None:
+    images = images[: len(TEXTS)]
+    together = filter_.score(images, TEXTS)
+    assert [len(row) for row in together] == [len(row) for row in TEXTS]
+    backwards = filter_.score(images.flip(0), [row[::-1] for row in TEXTS[::-1]])
+    for number, (row, texts) in enumerate(zip(together, TEXTS, strict=True)):
+        turned = backwards[len(TEXTS) - 1 - number][::-1]
+        for score, text, other in zip(row, texts, turned, strict=True):
+            alone = filter_.score(images[number : number + 1], [[text]])[0][0]
+            for found in (alone, other):
+                assert found.itm == pytest.approx(score.itm, abs=1e-5)
+                assert found.itm_logit == pytest.approx(score.itm_logit, abs=1e-4)
+                assert found.itc == pytest.approx(score.itc, abs=1e-5)
+                assert (found.tokens, found.truncated) == (score.tokens, score.truncated)
+
+
+def test_another_image_or_text_gives_another_score(filter_: Filter, images: Tensor) -> None:
+    (first, second), (third,) = filter_.score(images[:2], [["a red dog", "a cat"], ["a red dog"]])
+    assert abs(first.itm_logit - second.itm_logit) > 1e-3
+    assert abs(first.itm_logit - third.itm_logit) > 1e-3
+    assert 0 <= first.itm <= 1
+    assert -1 <= first.itc <= 1
+
+
+def test_the_vision_tower_runs_once_per_image(parity: Path, images: Tensor) -> None:
+    fresh = Filter.load(parity / "hf/retrieval", dtype="fp32")
+    seen: list[int] = []
+    tower = fresh._network.vision_model
+    tower.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    fresh.score(images[: len(TEXTS)], TEXTS)
+    assert seen == [len(TEXTS)]
+
+
+def test_no_texts_at_all(filter_: Filter, images: Tensor) -> None:
+    assert filter_.score(images[:2], [[], []]) == [[], []]
+    assert filter_.score(images[:0], []) == []
+
+
+def test_tokens_are_counted_before_the_cut(filter_: Filter, images: Tensor) -> None:
+    short, exact, long = filter_.score(images[:1], [["a dog", "dog " * 33, "dog " * 34]])[0]
+    assert (short.tokens, short.truncated) == (2, False)
+    assert (exact.tokens, exact.truncated) == (33, False)
+    assert (long.tokens, long.truncated) == (34, True)
+    assert long.itm == pytest.approx(exact.itm, abs=1e-6)
+
+
+def test_texts_are_normalised_first(filter_: Filter, images: Tensor) -> None:
+    plain, odd = filter_.score(images[:1], [["a red dog", ' "A  RED dog!!!" ']])[0]
+    assert plain.itm == pytest.approx(odd.itm, abs=1e-6)
+    assert plain.tokens == odd.tokens
+
+
+def test_a_long_text_costs_no_more_than_the_limit(filter_: Filter, images: Tensor) -> None:
+    texts = ["x" * 10_000, "dog " * 2_500, "é漢😀\x00" * 2_500, "##" * 5_000]
+    start = time.perf_counter()
+    found = filter_.score(images[:1], [texts])[0]
+    assert time.perf_counter() - start < 5
+    assert all(score.itm == score.itm for score in found)
+    assert found[1].tokens == 2_500
+
+
+def test_the_first_token_is_a_setting(
+    parity: Path, images: Tensor, tmp_path: Path, filter_: Filter
+) -> None:
+    folder = Path(shutil.copytree(parity / "hf/retrieval", tmp_path / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").unlink()
+    config["capfilt"] = {"itm_first_token": "enc"}
+    (folder / "config.json").write_text(json.dumps(config))
+    changed = Filter.load(folder, dtype="fp32")
+    old = filter_.score(images[:1], [["a red dog"]])[0][0]
+    new = changed.score(images[:1], [["a red dog"]])[0][0]
+    assert abs(old.itm_logit - new.itm_logit) > 1e-4
+    assert old.itc == pytest.approx(new.itc, abs=1e-6)
+    assert changed.digest != filter_.digest
+
+
+def test_a_limit_that_does_not_fit_is_refused(parity: Path) -> None:
+    for limit in (1, 65):
+        with pytest.raises(ValueError, match="takes 2 to 64"):
+            Filter.load(parity / "hf/retrieval", max_tokens=limit, dtype="fp32")
+
+
+def test_bf16_is_close(folders: dict[Role, Path]) -> None:
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    texts = [["a red ring"], ["a blue star", "two dogs"], ["house"]]
+    exact, rough = (
+        Filter.load(folders["filter"], dtype=dtype).score(images, texts)
+        for dtype in ("fp32", "bf16")
+    )
+    for row, other in zip(exact, rough, strict=True):
+        for first, second in zip(row, other, strict=True):
+            assert second.itm == pytest.approx(first.itm, abs=0.02)
+            assert second.itc == pytest.approx(first.itc, abs=0.03)
