@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## make .venv with every version pinned
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+check: $(INSTALLED) ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(INSTALLED) ## rewrite the code in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(INSTALLED) ## the tests that run in minutes
+	$(BIN)/pytest
+
+test-slow: $(INSTALLED) ## the tests that take longer
+	$(BIN)/pytest -m slow
+
+test-gpu: $(INSTALLED) ## the tests that need a GPU
+	$(BIN)/pytest -m gpu
+
+demo: $(INSTALLED) ## clean a small made-up world, from nothing, in demo/
+	$(BIN)/python scripts/demo.py demo
+
+bench: $(INSTALLED) ## images per second, beside transformers, in one run
+	$(BIN)/python scripts/benchmark_clean.py
+
+.PHONY: help install check format test test-slow test-gpu demo bench

@@ -1,0 +1,17 @@
+"""Fixtures that every room shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real pairs, bad inputs and numeric references; tests skip where they are absent."""
+    folder = Path(os.environ.get("CAPFILT_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}: set CAPFILT_TEST_DATA to the folder that holds it")
+    return folder
