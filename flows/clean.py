@@ -1,0 +1,214 @@
+"""The occasion of a cleaning run, in three stages: prepare, clean the shards, finish.
+
+The stages are plain functions. `flows.prefect_flow` wraps them for Prefect; nothing here knows it.
+A stage may be done again: what is committed is the only record of what is done.
+"""
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from flows.engines.engine import Engine, Result, ShardFailed, Watch
+from flows.engines.local import LocalEngine
+from flows.engines.worker import WorkerSpec
+from flows.recipe import LimitsConfig, Recipe, dump_recipe
+from models import checkpoint, weights
+from models.checkpoint import CheckpointInfo
+from models.config import Role, resolve_dtype
+from pipeline.caption import CaptionConfig
+from pipeline.clean import CleanConfig, Pace, identity
+from pipeline.score import ScoreConfig
+from shards.commit import Counts, read_commits, total_counts
+from shards.listing import InputShard, check_unchanged, list_inputs
+from shards.run import Run
+from shards.snapshot import write_snapshot
+from shards.statistics import run_statistics
+from shards.store import Store
+
+ModelSection = TypeVar("ModelSection", CaptionConfig, ScoreConfig)
+
+LIMITS_FROM = 1_000  # samples; a share of fewer says little
+LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "pyarrow", "ray", "prefect")
+
+
+class LimitExceeded(RuntimeError):  # noqa: N818 - reads as what happened
+    """So much of the input is unusable that the recipe is more likely wrong than the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A prepared run: what is to be done, and what is done already."""
+
+    recipe: Recipe
+    run: Run
+    spec: WorkerSpec
+    mine: tuple[InputShard, ...]  # this driver's part of the inputs
+    pending: tuple[InputShard, ...]
+    done: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to; the exit code follows the commits, and nothing else."""
+
+    run_url: str
+    statistics: dict[str, Any]
+    failures: tuple[ShardFailed, ...]
+    pending_here: int  # shards that this driver should have committed, and did not
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete, 1 shards left pending, 3 complete with damaged or quarantined shards."""
+        if self.pending_here:
+            return 1
+        shards = self.statistics["shards"]
+        return 3 if shards["damaged"] or shards["quarantined"] else 0
+
+
+class CleanWatch(Watch, Protocol):
+    """Hears of the whole run's progress."""
+
+    def begin(self, job: Job) -> None:
+        """Hear what is to be done."""
+        ...
+
+    def ended(self, result: Result) -> None:
+        """Hear that a shard is committed, or failed."""
+        ...
+
+
+def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
+    """Check everything that can be checked before work starts, and open or create the run.
+
+    `part` (i, n) takes every n-th shard from the i-th on, for one driver among n.
+    """
+    inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
+    recipe = _pinned(recipe)
+    captioner = _read_model(recipe.caption.model, recipe.caption.revision, "captioner")
+    scorer = _read_model(recipe.score.model, recipe.score.revision, "filter")
+    run = Run.create(
+        recipe.output,
+        dump_recipe(recipe),
+        identity(recipe, captioner.digest, scorer.digest),
+        _about(captioner, scorer),
+        inputs,
+    )
+    commits = read_commits(run)
+    check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
+    pace = Pace(recipe.engine.batch_size, recipe.engine.decode_threads)
+    mine = run.inputs[part[0] :: part[1]]
+    return Job(
+        recipe=recipe,
+        run=run,
+        spec=WorkerSpec(run.store.url(), CleanConfig.model_validate(_own(recipe)), pace),
+        mine=mine,
+        pending=tuple(shard for shard in mine if shard.shard not in commits),
+        done=total_counts(commits.values()),
+    )
+
+
+def clean_shards(job: Job, watch: CleanWatch) -> tuple[ShardFailed, ...]:
+    """Clean all pending shards; returns those that failed and stay pending.
+
+    Raises LimitExceeded, and what the engine raises.
+    """
+    watch.begin(job)
+    failures, counts = [], job.done
+    with _engine(job) as engine:
+        for result in engine.run(job.pending, watch) if job.pending else ():
+            watch.ended(result)
+            if isinstance(result, ShardFailed):
+                failures.append(result)
+                continue
+            counts += result.counts
+            _check_limits(counts, job.recipe.limits)
+    return tuple(failures)
+
+
+def finish(job: Job, failures: tuple[ShardFailed, ...] = ()) -> Outcome:
+    """Write the snapshot, if every shard is committed, and count the run from its commits."""
+    committed = read_commits(job.run)
+    if len(committed) == len(job.run.inputs):
+        write_snapshot(job.run)
+    pending_here = sum(shard.shard not in committed for shard in job.mine)
+    return Outcome(job.run.store.url(), run_statistics(job.run), failures, pending_here)
+
+
+def _pinned(recipe: Recipe) -> Recipe:
+    """Fix what a worker on another machine must not decide for itself.
+
+    A run keeps the dtype that it was begun with, on whatever machine it goes on.
+    """
+    dtype = recipe.dtype
+    if dtype == "auto" and Store(recipe.output).exists("run.json"):
+        dtype = Run.open(recipe.output).identity["dtype"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    caption, score = _pin_model(recipe.caption), _pin_model(recipe.score)
+    update = {"dtype": resolve_dtype(dtype, device), "caption": caption, "score": score}
+    return recipe.model_copy(update=update)
+
+
+def _pin_model(section: ModelSection) -> ModelSection:
+    """Make a folder's path absolute; fix a hub id to the revision that is there now."""
+    folder = weights.resolve(section.model, section.revision)
+    if Path(section.model).expanduser().is_dir():
+        return section.model_copy(update={"model": str(folder), "revision": None})
+    return section.model_copy(update={"revision": folder.name})  # the hub's cache names commits
+
+
+def _read_model(model: str, revision: str | None, role: Role) -> CheckpointInfo:
+    """Read a checkpoint whole, so that a broken one is found before any worker starts."""
+    folder = weights.resolve(model, revision)
+    checkpoint.describe(folder, role)
+    return checkpoint.info(folder)
+
+
+def _about(captioner: CheckpointInfo, scorer: CheckpointInfo) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in ("capfilt", *LIBRARIES)}
+    return {
+        "kind": "clean",
+        "versions": versions,
+        "host": platform.node(),
+        "captioner": dataclasses.asdict(captioner),
+        "filter": dataclasses.asdict(scorer),
+    }
+
+
+def _own(recipe: Recipe) -> dict[str, Any]:
+    return {name: getattr(recipe, name) for name in CleanConfig.model_fields}
+
+
+@contextmanager
+def _engine(job: Job) -> Iterator[Engine]:
+    if job.recipe.engine.kind == "local":
+        yield LocalEngine(job.spec)
+        return
+    from flows.engines.ray_pool import RayPool  # seconds to import
+
+    with RayPool(job.spec, job.recipe.engine) as pool:
+        yield pool
+
+
+def _check_limits(counts: Counts, limits: LimitsConfig) -> None:
+    if counts.samples_in < LIMITS_FROM:
+        return
+    scored = sum(origin.given for origin in counts.texts.values())
+    shares = {
+        "rejected": counts.rejected / counts.samples_in,
+        "not_finite": counts.not_finite / max(scored, 1),
+    }
+    for name, share in shares.items():
+        if share > getattr(limits, name):
+            raise LimitExceeded(
+                f"limits.{name} is {getattr(limits, name):g}, but {share:.1%} of "
+                f"{counts.samples_in} samples are; by reason: {counts.rejected_by_reason}. Look at "
+                f"the input and the checkpoints; what is committed is kept. To go on all the same: "
+                f"--set limits.{name}=1"
+            )

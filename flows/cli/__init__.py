@@ -1,0 +1,49 @@
+"""The command line: `capfilt`. Heavy imports stand inside the commands, so that help is quick."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from flows.cli import checkpoint, clean, inspect
+from flows.cli.faults import exit_code_of
+
+# Nothing calls home, and Prefect's own log stays out of ours, unless the user says otherwise.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+app = typer.Typer(
+    help="Clean image-text pairs with BLIP's CapFilt.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("clean")(clean.clean)
+app.command("stats")(inspect.stats)
+app.command("verify")(inspect.verify)
+app.add_typer(checkpoint.app, name="checkpoint")
+
+
+def main() -> None:
+    """Run the command line; expected faults end in one message and the exit code that they have."""
+    for name, value in QUIET.items():  # read by libraries when a command imports them
+        os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except Exception as error:
+        sys.exit(exit_code_of(error))
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)

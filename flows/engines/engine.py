@@ -1,0 +1,62 @@
+"""What every engine takes and gives back, and which faults are one shard's alone."""
+
+import errno
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shards.commit import Counts
+from shards.listing import InputChanged, InputShard
+
+# The machine's trouble, not the shard's: going on would only fail every other shard too.
+_FATAL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM}
+
+
+class EngineError(RuntimeError):
+    """An engine that cannot go on, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDone:
+    """A shard that is committed."""
+
+    shard: InputShard
+    counts: Counts
+    damaged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFailed:
+    """A shard that stays pending, and why; the others go on."""
+
+    shard: InputShard
+    why: str
+
+
+Result = ShardDone | ShardFailed
+
+
+class Watch(Protocol):
+    """Hears how far the work is; called every few seconds, from the driver's own thread."""
+
+    def under_way(self, samples: int, size_bytes: int) -> None:
+        """Report samples and input bytes of shards that are begun, but not yet done."""
+        ...
+
+
+class Engine(Protocol):
+    """Works on shards."""
+
+    def run(self, shards: Sequence[InputShard], watch: Watch) -> Iterator[Result]:
+        """Yield one result for each shard, in the order in which they end.
+
+        Raises what is no single shard's fault: a full disk, a bug, an engine that cannot start.
+        """
+        ...
+
+
+def is_shard_fault(error: BaseException) -> bool:
+    """Say whether an error concerns one shard only, so that the others may go on."""
+    if isinstance(error, InputChanged):
+        return True
+    return isinstance(error, OSError) and error.errno not in _FATAL_ERRNO

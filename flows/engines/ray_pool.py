@@ -1,0 +1,239 @@
+"""The Ray engine: a pool of actors, each with the models loaded once; a task is one shard.
+
+Only paths and small records cross processes, never pixels. Ray restarts and retries nothing: a
+commit must happen once, so this driver alone decides what is done again (Ray Data's defaults run a
+shard that kills its worker for ever).
+"""
+
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from flows.engines.engine import EngineError, Result, ShardFailed, Watch, is_shard_fault
+from shards.listing import InputShard
+
+if TYPE_CHECKING:
+    from flows.engines.worker import WorkerSpec
+    from flows.recipe import EngineConfig
+
+POLL_S = 1.0
+SHARDS_AHEAD = 2  # one at work and one waiting, so that an actor never waits for the driver
+MAX_ATTEMPTS = 3  # of one shard that takes its actor down
+MAX_BAD_STARTS = 3  # of actors, in a row
+OBJECT_STORE_BYTES = 80_000_000  # close to Ray's least: no data passes through it
+CPUS_PER_ACTOR = 2
+
+
+class PoolActor:
+    """One Ray actor; imports nothing of ours before it has checked whose rooms it would get."""
+
+    def __init__(self, spec: "WorkerSpec", threads: int) -> None:
+        _check_rooms()
+        import torch
+
+        from flows.engines.worker import Worker
+
+        torch.set_num_threads(threads)
+        self._worker = Worker(spec)
+
+    @ray.method(concurrency_group="report")
+    def counts(self) -> tuple[int, int]:
+        """Return samples and bytes done of the shard under way; answers once models are loaded."""
+        return self._worker.counts
+
+    def process(self, shard: InputShard) -> Result:
+        """Clean one shard."""
+        try:
+            return self._worker.process(shard)
+        except Exception as error:
+            if not is_shard_fault(error):
+                raise
+            return ShardFailed(shard, str(error))
+
+
+def _check_rooms() -> None:
+    """Refuse to work with a stranger's `models` package that shadows ours on the path."""
+    import models
+    import pipeline
+
+    home = Path(__file__).resolve().parents[2]
+    for room in (models, pipeline):
+        found = Path(str(room.__file__)).resolve().parent
+        if found.parent != home:
+            raise EngineError(
+                f"a Ray worker found the package {room.__name__} in {found}, expected it in "
+                f"{home}: another folder of that name comes first on its path. Rename that "
+                "folder, or take it off PYTHONPATH"
+            )
+
+
+@dataclass(slots=True)
+class _Seat:
+    """An actor and the shards that it holds, the one at work first."""
+
+    actor: Any
+    tasks: deque[tuple[InputShard, Any]] = field(default_factory=deque)
+    counts: tuple[int, int] = (0, 0)
+    moved_at: float = field(default_factory=time.monotonic)
+    report: Any = None
+    started: bool = False
+
+
+class RayPool:
+    """Works on shards with Ray actors; a context manager that owns the connection to Ray."""
+
+    def __init__(self, spec: "WorkerSpec", config: "EngineConfig") -> None:
+        self._spec, self._config = spec, config
+        self._seats: list[_Seat] = []
+        self._deaths: Counter[str] = Counter()
+        self._bad_starts = 0
+
+    def __enter__(self) -> Self:
+        """Start Ray on this machine, with its token authentication, or join a cluster."""
+        options: dict[str, Any] = {"address": self._config.address or "local"}
+        if self._config.address is None:
+            options |= {
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "_node_ip_address": "127.0.0.1",
+            }
+        # Workers put the driver's folder first on their path, where a user's own models/ would win,
+        # so Ray starts in an empty one. It must outlive the workers, who stay there: a process in
+        # a folder that is gone cannot load MKL.
+        self._folder = tempfile.TemporaryDirectory(prefix="capfilt-", ignore_cleanup_errors=True)
+        with chdir(self._folder.name):
+            ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the actors and leave Ray."""
+        ray.shutdown()
+        self._folder.cleanup()
+
+    def run(self, shards: Sequence[InputShard], watch: Watch) -> Iterator[Result]:
+        """Clean all shards; see `Engine.run`."""
+        waiting = deque(shards)
+        cpus, gpus, actors = self._share(len(shards))
+        self._seats = [self._seat(cpus, gpus) for _ in range(actors)]
+        while waiting or any(seat.tasks for seat in self._seats):
+            self._hand_out(waiting)
+            yield from self._collect(waiting)
+            self._look(watch)
+            for seat in [seat for seat in self._seats if seat.actor is None]:
+                self._seats.remove(seat)
+                self._seats.append(self._seat(cpus, gpus))
+
+    def _share(self, shards: int) -> tuple[float, float, int]:
+        """Divide the cluster: processors and GPUs of an actor, and the number of actors."""
+        found = ray.cluster_resources()
+        cpus, gpus = found.get("CPU", 1.0), found.get("GPU", 0.0)
+        per_actor = self._config.gpus_per_actor
+        gpu = (1.0 if gpus else 0.0) if per_actor == "auto" else per_actor
+        actors = self._config.actors
+        if actors == "auto":
+            actors = int(gpus // gpu) if gpu else int(cpus // CPUS_PER_ACTOR)
+        actors = max(1, min(actors, shards))
+        share = cpus / actors
+        return (float(int(share)) if share >= 1 else round(share, 4)), gpu, actors
+
+    def _seat(self, cpus: float, gpus: float) -> _Seat:
+        make = ray.remote(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"report": 1},
+        )(PoolActor)
+        seat = _Seat(make.remote(self._spec, max(1, int(cpus))))
+        seat.report = seat.actor.counts.remote()
+        return seat
+
+    def _hand_out(self, waiting: deque[InputShard]) -> None:
+        for ahead in range(1, SHARDS_AHEAD + 1):  # first one for each, then the second
+            for seat in self._seats:
+                if waiting and len(seat.tasks) < ahead:
+                    shard = waiting.popleft()
+                    seat.tasks.append((shard, seat.actor.process.remote(shard)))
+
+    def _collect(self, waiting: deque[InputShard]) -> Iterator[Result]:
+        refs = {seat.tasks[0][1]: seat for seat in self._seats if seat.tasks}
+        done, _ = ray.wait(list(refs), num_returns=1, timeout=POLL_S)
+        for ref in done:
+            seat = refs[ref]
+            try:
+                result = ray.get(ref)
+            except RayTaskError as error:
+                raise _cause(error) from error
+            except RayActorError as error:
+                yield from self._bury(seat, waiting, str(error))
+                continue
+            seat.tasks.popleft()
+            seat.counts, seat.moved_at = (0, 0), time.monotonic()
+            self._bad_starts, seat.started = 0, True
+            yield result
+
+    def _bury(self, seat: _Seat, waiting: deque[InputShard], why: str) -> Iterator[Result]:
+        """Give a dead actor's shards back; the one at work failed an attempt, if work had begun."""
+        self._count_start(seat, why)
+        held = [shard for shard, _ in seat.tasks]
+        seat.tasks.clear()
+        seat.actor = None
+        if seat.started and held:
+            self._deaths[held[0].shard] += 1
+            if self._deaths[held[0].shard] >= MAX_ATTEMPTS:
+                dead = held.pop(0)
+                why = f"its worker died {MAX_ATTEMPTS} times; the last time: {why}"
+                yield ShardFailed(dead, why)
+        waiting.extendleft(reversed(held))
+
+    def _count_start(self, seat: _Seat, why: str) -> None:
+        if not seat.started:
+            with suppress(RayActorError, RayTaskError, GetTimeoutError):
+                ray.get(seat.report, timeout=0)
+                seat.started = True
+        self._bad_starts = 0 if seat.started else self._bad_starts + 1
+        if self._bad_starts >= MAX_BAD_STARTS:
+            raise EngineError(f"{MAX_BAD_STARTS} Ray actors in a row could not start: {why}")
+
+    def _look(self, watch: Watch) -> None:
+        """Ask each actor how far it is; end one that has finished no sample for too long."""
+        now = time.monotonic()
+        for seat in self._seats:
+            if seat.actor is None:
+                continue
+            self._ask(seat, now)
+            if seat.tasks and seat.started and now - seat.moved_at > self._config.stall_timeout_s:
+                ray.kill(seat.actor)  # its task now fails, and is buried like any death
+        under_way = [seat.counts for seat in self._seats]
+        watch.under_way(sum(samples for samples, _ in under_way), sum(b for _, b in under_way))
+
+    def _ask(self, seat: _Seat, now: float) -> None:
+        try:
+            answer = ray.get(seat.report, timeout=0)
+        except GetTimeoutError:
+            return
+        except (RayActorError, RayTaskError):
+            return  # its task tells the same, and is dealt with there
+        if not seat.started or answer != seat.counts:
+            seat.started, seat.counts, seat.moved_at = True, answer, now
+        seat.report = seat.actor.counts.remote()
+
+
+def _cause(error: RayTaskError) -> BaseException:
+    """Give the worker's own exception, which says more than Ray's wrapping of it."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, BaseException) else error

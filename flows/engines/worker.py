@@ -1,0 +1,65 @@
+"""The worker inside every engine: models loaded once, then shard after shard."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from flows.engines.engine import ShardDone
+from models import weights
+from models.roles.captioner import Captioner
+from models.roles.filter import Filter
+from pipeline.clean import CleanConfig, Pace, ShardCleaner
+from shards.listing import InputShard
+from shards.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All that a worker needs to know, small enough to send anywhere.
+
+    The config is resolved: its dtype is not `auto`, and its models are pinned.
+    """
+
+    run_url: str
+    config: CleanConfig
+    pace: Pace
+
+
+class Worker:
+    """Cleans shards of one run; `counts` may be read from another thread meanwhile."""
+
+    def __init__(
+        self, spec: WorkerSpec, on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.counts = (0, 0)  # samples and bytes done of the shard under way
+        self._on_progress = on_progress
+        config = spec.config
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        captioner = Captioner.load(
+            weights.resolve(config.caption.model, config.caption.revision),
+            decoding=config.caption,
+            seed=config.seed,
+            dtype=config.dtype,
+            device=device,
+        )
+        scorer = Filter.load(
+            weights.resolve(config.score.model, config.score.revision),
+            max_tokens=config.score.max_tokens,
+            dtype=config.dtype,
+            device=device,
+        )
+        self._cleaner = ShardCleaner(Run.open(spec.run_url), config, captioner, scorer, spec.pace)
+
+    def process(self, shard: InputShard) -> ShardDone:
+        """Clean one shard and commit it."""
+        try:
+            done = self._cleaner.clean(shard, self._note)
+        finally:
+            self.counts = (0, 0)
+        return ShardDone(shard, done.counts, done.state.damaged)
+
+    def _note(self, samples: int, size_bytes: int) -> None:
+        self.counts = (samples, size_bytes)
+        if self._on_progress:
+            self._on_progress(samples, size_bytes)

@@ -1,0 +1,134 @@
+"""The recipe: one YAML file that says everything about a run, checked before anything starts."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.clean import CleanConfig
+
+RECIPE_VERSION = 1
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run, and what to change in it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputConfig(_Section):
+    """Where the shards are: files, folders, patterns; local or any fsspec URL."""
+
+    urls: tuple[str, ...] = Field(min_length=1)
+    root: str | None = Field(None, description="shards are named by their path below it")
+
+
+class LimitsConfig(_Section):
+    """Shares of samples above which a run stops, once 1,000 samples are in."""
+
+    rejected: float = Field(0.5, ge=0, le=1)
+    not_finite: float = Field(0.01, ge=0, le=1)
+
+
+class EngineConfig(_Section):
+    """Where the work runs; none of it changes the result."""
+
+    kind: Literal["ray", "local"] = "ray"
+    address: str | None = Field(None, description="of a running Ray cluster")
+    actors: int | Literal["auto"] = "auto"
+    gpus_per_actor: float | Literal["auto"] = "auto"
+    batch_size: int = Field(16, ge=1, description="pictures in one pass of a model")
+    decode_threads: int = Field(2, ge=1, description="in each actor")
+    stall_timeout_s: float = Field(600, gt=0, description="without a finished sample")
+
+
+class Recipe(CleanConfig):
+    """A cleaning run: what to do, from where to where, and on which machines."""
+
+    recipe_version: Literal[1] = RECIPE_VERSION
+    input: InputConfig
+    output: str
+    limits: LimitsConfig = LimitsConfig()
+    engine: EngineConfig = EngineConfig()
+
+
+def load_recipe(
+    path: Path | None, overrides: Mapping[str, Any], settings: Sequence[str] = ()
+) -> Recipe:
+    """Read a recipe file, lay overrides (dotted keys) and `a.b=c` settings over it, and check it.
+
+    Raises RecipeError that names the file, the key, what was found, and the nearest key.
+    """
+    values: dict[str, Any] = _read_yaml(path) if path else {}
+    for dotted, value in [*overrides.items(), *map(_parse_setting, settings)]:
+        _put(values, dotted, value)
+    where = str(path) if path else "the command line"
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(problem) for problem in error.errors()]
+        raise RecipeError(f"the recipe of {where} cannot be run:\n" + "\n".join(lines)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write a recipe with every key resolved."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe at {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read as a recipe: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys, found {type(values).__name__}")
+    return values
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    dotted, equals, value = setting.partition("=")
+    if not equals or not dotted:
+        raise RecipeError(f"--set {setting}: expected a.b=value, as in --set caption.top_p=0.95")
+    try:
+        return dotted, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {setting}: the value is not YAML: {error}") from None
+
+
+def _put(values: dict[str, Any], dotted: str, value: object) -> None:
+    *sections, key = dotted.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"{dotted}: {section} is a value here, not a section")
+    values[key] = value
+
+
+def _describe(problem: Mapping[str, Any]) -> str:
+    path = [str(part) for part in problem["loc"]]
+    dotted = ".".join(path)
+    if problem["type"] == "missing":
+        return f"  {dotted}: missing. Add it to the recipe, or give --set {dotted}=…"
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(dotted, _all_keys(Recipe), n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"  {dotted}: there is no such key.{hint}"
+    return f"  {dotted}: {problem['msg']}, found {problem['input']!r}"
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,72 @@
+"""Export: the kept texts of a sample, as a member of a clean shard."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from shards.writer import CleanSample
+
+JPEG_QUALITY = 92
+EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif"}
+
+
+class WriteConfig(BaseModel):
+    """What a clean shard holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clean: Literal["tar", "none"] = "tar"
+    images: Literal["original", "jpeg"] = "original"
+    text_policy: Literal["web_first", "best", "random"] = "web_first"
+
+
+def encode_jpeg(image: Image.Image) -> bytes:
+    """Encode a picture again, without its metadata."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a clean sample comes from: its input shard, and the run that cleaned it."""
+
+    shard: str
+    fingerprint: str
+    seed: int
+
+
+def clean_sample(
+    facts: dict[str, Any],
+    kept: Sequence[dict[str, Any]],
+    image: bytes,
+    config: WriteConfig,
+    source: Provenance,
+) -> CleanSample:
+    """Build the clean form of one sample from its row, its kept texts and its image bytes."""
+    seed = f"{source.seed}/{source.shard}/{facts['key']}"
+    chosen = choose_text(kept, config.text_policy, seed)
+    extension = "jpg" if config.images == "jpeg" else EXTENSIONS[facts["format"]]
+    record = {
+        "key": facts["key"],
+        "shard": source.shard,
+        "texts": [{name: row[name] for name in ("text", "origin", "itm", "itc")} for row in kept],
+        "source": facts["meta"],
+        "run": source.fingerprint,
+    }
+    return CleanSample(facts["key"], extension, image, record, chosen["text"])
+
+
+def choose_text(kept: Sequence[dict[str, Any]], policy: str, seed: str) -> dict[str, Any]:
+    """Choose the one text of KEY.txt among the kept ones."""
+    if policy == "random":
+        draw = hashlib.sha256(seed.encode()).digest()
+        return kept[int.from_bytes(draw[:8]) % len(kept)]
+    if policy == "web_first" and kept[0]["origin"] == "web":
+        return kept[0]
+    return max(kept, key=lambda row: row["itm"])

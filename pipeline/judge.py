@@ -1,0 +1,108 @@
+"""Decide which texts are kept, from their facts alone: no model, no picture.
+
+The rules about the text itself come first and stay whatever the threshold; what is left is kept
+where `itm >= float32(threshold of its origin)`. CapFilt's rule is a threshold of 0.5 on the
+probability of a match (BLIP, section 4.3; the number is the authors' own answer, BLIP issue 46).
+"""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from shards.schema import DECISIONS, DecisionReason
+
+Mask = NDArray[np.bool_]
+
+
+class JudgeConfig(BaseModel):
+    """Thresholds on the probability of a match, by origin, and rules about the text itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: dict[str, float] = Field(default_factory=lambda: {"web": 0.5, "synthetic": 0.5})
+    min_words: int = Field(1, ge=1)
+    max_repeats: int | None = Field(None, ge=1, description="times one word may follow itself")
+    banned_words: tuple[str, ...] = ()
+
+
+def judge(texts: pa.Table, config: JudgeConfig) -> pa.Table:
+    """Judge every row of a texts table; the decisions come in the order of the texts.
+
+    Raises ValueError where a text's origin has no threshold.
+    """
+    reasons = np.full(len(texts), DecisionReason.KEPT, dtype=object)
+    for reason, mask in reversed(list(_rules(texts, config))):
+        reasons[mask] = reason
+    keep = reasons == DecisionReason.KEPT
+    columns = {name: texts[name] for name in ("shard", "index", "text_no")}
+    columns |= {"keep": pa.array(keep), "reason": pa.array(reasons, pa.string())}
+    return pa.table(columns).select(DECISIONS.names).cast(DECISIONS)
+
+
+def _rules(texts: pa.Table, config: JudgeConfig) -> list[tuple[DecisionReason, Mask]]:
+    """List each reason with the rows it holds for; the first that holds decides."""
+    folded = pc.utf8_lower(pc.utf8_trim_whitespace(texts["text"])).combine_chunks()
+    itm = texts["itm"].to_numpy().astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        below = itm < thresholds_of(texts["origin"], config.threshold)
+    return [
+        (DecisionReason.CAPTION_EMPTY, _mask(pc.equal(folded, ""))),
+        (DecisionReason.SCORE_NOT_FINITE, ~np.isfinite(itm)),
+        (DecisionReason.DUPLICATE_TEXT, _repeated(texts, folded)),
+        (DecisionReason.TEXT_TOO_SHORT, _mask(pc.less(_word_count(folded), config.min_words))),
+        (DecisionReason.REPETITIVE, _matches(folded, _repeat_pattern(config.max_repeats))),
+        (DecisionReason.BANNED_WORD, _matches(folded, _word_pattern(config.banned_words))),
+        (DecisionReason.ITM_BELOW_THRESHOLD, below),
+    ]
+
+
+def thresholds_of(origins: pa.ChunkedArray, thresholds: dict[str, float]) -> NDArray[np.float32]:
+    """Look up the threshold of each row's origin, as the float32 that scores are compared in."""
+    encoded = origins.combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    unknown = sorted(set(names) - set(thresholds))
+    if unknown:
+        raise ValueError(
+            f"no threshold for texts of origin {', '.join(unknown)}; given: "
+            f"{', '.join(sorted(thresholds))}. Add judge.threshold.{unknown[0]}."
+        )
+    by_code = np.array([thresholds[name] for name in names], dtype=np.float32)
+    return by_code[encoded.indices.to_numpy()]
+
+
+def _repeated(texts: pa.Table, folded: pa.Array) -> Mask:
+    """Mark each text that stands earlier in the same sample already."""
+    code = folded.dictionary_encode().indices.to_numpy().astype(np.int64)
+    shard = texts["shard"].combine_chunks().dictionary_encode().indices.to_numpy()
+    key = np.stack([shard, texts["index"].to_numpy(), code], axis=1)
+    _, first = np.unique(key, axis=0, return_index=True)
+    repeated = np.ones(len(texts), dtype=bool)
+    repeated[first] = False
+    return repeated
+
+
+def _word_count(folded: pa.Array) -> pa.Array:
+    return pc.list_value_length(pc.utf8_split_whitespace(folded))
+
+
+def _repeat_pattern(max_repeats: int | None) -> re.Pattern[str] | None:
+    return (max_repeats and re.compile(rf"\b(\w+)(?:\W+\1\b){{{max_repeats},}}")) or None
+
+
+def _word_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.I) if words else None
+
+
+def _matches(folded: pa.Array, pattern: re.Pattern[str] | None) -> Mask:
+    """Match row by row: Arrow's own engine has no back-references."""
+    if pattern is None:
+        return np.zeros(len(folded), dtype=bool)
+    return np.array([pattern.search(text) is not None for text in folded.to_pylist()], dtype=bool)
+
+
+def _mask(array: pa.Array) -> Mask:
+    return array.to_numpy(zero_copy_only=False).astype(bool)
