@@ -18,10 +18,12 @@ import torch
 from flows.engines.engine import Engine, Result, ShardFailed, Watch
 from flows.engines.local import LocalEngine
 from flows.engines.worker import WorkerSpec
-from flows.recipe import LimitsConfig, Recipe, dump_recipe
+from flows.recipe import LimitsConfig, Recipe, RecipeError, dump_recipe
 from models import checkpoint, weights
 from models.checkpoint import CheckpointInfo
-from models.config import Role, resolve_dtype
+from models.config import resolve_dtype
+from models.roles.captioner import opening
+from models.roles.filter import check_limit
 from pipeline.caption import CaptionConfig
 from pipeline.clean import CleanConfig, Pace, identity
 from pipeline.score import ScoreConfig
@@ -91,8 +93,7 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
     """
     inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
     recipe = _pinned(recipe)
-    captioner = _read_model(recipe.caption.model, recipe.caption.revision, "captioner")
-    scorer = _read_model(recipe.score.model, recipe.score.revision, "filter")
+    captioner, scorer = _read_models(recipe)
     run = Run.create(
         recipe.output,
         dump_recipe(recipe),
@@ -110,7 +111,7 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
         spec=WorkerSpec(run.store.url(), CleanConfig.model_validate(_own(recipe)), pace),
         mine=mine,
         pending=tuple(shard for shard in mine if shard.shard not in commits),
-        done=total_counts(commits.values()),
+        done=total_counts(c.counts for c in commits.values()),
     )
 
 
@@ -163,11 +164,16 @@ def _pin_model(section: ModelSection) -> ModelSection:
     return section.model_copy(update={"revision": folder.name})  # the hub's cache names commits
 
 
-def _read_model(model: str, revision: str | None, role: Role) -> CheckpointInfo:
-    """Read a checkpoint whole, so that a broken one is found before any worker starts."""
-    folder = weights.resolve(model, revision)
-    checkpoint.describe(folder, role)
-    return checkpoint.info(folder)
+def _read_models(recipe: Recipe) -> tuple[CheckpointInfo, CheckpointInfo]:
+    """Read both checkpoints whole, so that a broken one is found before any worker starts."""
+    captioner = weights.resolve(recipe.caption.model, recipe.caption.revision)
+    scorer = weights.resolve(recipe.score.model, recipe.score.revision)
+    try:
+        opening(checkpoint.describe(captioner, "captioner"), recipe.caption)
+        check_limit(checkpoint.describe(scorer, "filter"), recipe.score.max_tokens)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    return checkpoint.info(captioner), checkpoint.info(scorer)
 
 
 def _about(captioner: CheckpointInfo, scorer: CheckpointInfo) -> dict[str, Any]:

@@ -12,6 +12,14 @@ from pipeline.clean import CleanConfig
 
 RECIPE_VERSION = 1
 
+# What a recipe must hold, and the flag that gives it.
+FLAGS = {
+    "input": ("input.urls", "--input"),
+    "output": ("output", "--output"),
+    "caption": ("caption.model", "--captioner"),
+    "score": ("score.model", "--filter"),
+}
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be run, and what to change in it."""
@@ -117,7 +125,8 @@ def _describe(problem: Mapping[str, Any]) -> str:
     path = [str(part) for part in problem["loc"]]
     dotted = ".".join(path)
     if problem["type"] == "missing":
-        return f"  {dotted}: missing. Add it to the recipe, or give --set {dotted}=…"
+        key, flag = FLAGS.get(path[0], (dotted, f"--set {dotted}=…"))
+        return f"  {key}: missing. Add it to the recipe, or give {flag}"
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(dotted, _all_keys(Recipe), n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""

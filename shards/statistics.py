@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from shards.commit import read_commits, total_counts
 from shards.run import Run
+from shards.schema import SCHEMAS, check_schema
 from shards.snapshot import SnapshotShard, as_snapshot_shard, newest_snapshot_id, open_snapshot
 
 _BINS = 20
@@ -72,6 +74,9 @@ def _binned(run: Run, names: list[str]) -> list[tuple[str, int, int]]:
     import pyarrow.dataset
 
     store = run.store
+    for name in names:  # a data set would read a missing column as nulls
+        with store.open(name) as file:
+            check_schema(pq.read_schema(file), SCHEMAS["texts"], store.url(name))
     paths = [store.path(name) for name in names]
     texts = pyarrow.dataset.dataset(paths, schema=_SCORES, filesystem=store.fs, format="parquet")
     with duckdb.connect() as connection:

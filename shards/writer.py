@@ -9,7 +9,7 @@ import io
 import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -123,6 +123,9 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Remove what this attempt has written; nothing happens after `finish`."""
+        for file in (*self._tables.values(), self._clean):
+            if file is not None:
+                file.sink.discard()
         self._closing.close()
         published, self._published = self._published, []
         for name in published:
@@ -136,6 +139,7 @@ class _HashingFile(io.RawIOBase):
         super().__init__()
         self._file = path.open("xb")
         self._sha256 = hashlib.sha256()
+        self._discarded = False
         self.size_bytes = 0
 
     @property
@@ -147,6 +151,8 @@ class _HashingFile(io.RawIOBase):
 
     def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
         view = memoryview(data).cast("B")
+        if self._discarded:
+            return len(view)
         self._file.write(view)
         self._sha256.update(view)
         self.size_bytes += len(view)
@@ -155,8 +161,15 @@ class _HashingFile(io.RawIOBase):
     def tell(self) -> int:
         return self.size_bytes
 
+    def discard(self) -> None:
+        """Take no more: a writer that is dropped still wants to write its footer somewhere."""
+        self._discarded = True
+        with suppress(OSError):  # a full disk refuses what was buffered, too
+            self._file.close()
+
     def close(self) -> None:
-        self._file.close()
+        if not self._discarded:
+            self._file.close()
         super().close()
 
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Models of a few thousand parameters gain nothing from threads, and lose much to other processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -3,7 +3,7 @@
 import errno
 import sys
 
-import click
+from typer.exceptions import TyperException
 
 FAILED = 1
 BAD_USAGE = 2
@@ -25,11 +25,9 @@ _FAILED = {"InputChanged", "LimitExceeded", "EngineError", "WriteCheckError"}
 def exit_code_of(error: Exception) -> int:
     """Print one clear message for an expected error and give its exit code; raise any other."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, click.ClickException):
+    if isinstance(error, TyperException):
         error.show()
         return BAD_USAGE
-    if isinstance(error, click.Abort):
-        return 128 + 2
     if names & _BAD_USAGE:
         return _say(str(error), BAD_USAGE)
     if names & _FAILED:

@@ -30,6 +30,19 @@ class Caption:
     truncated: bool
 
 
+def opening(described: checkpoint.Description, decoding: Decoding) -> Start:
+    """Tokenise the prompt; ValueError if it and the token limit exceed the network's positions."""
+    words = described.tokenizer
+    prompt = [words.dec_id, *words.encode([decoding.prompt])[0]]
+    most = described.config.text_config.max_position_embeddings
+    if len(prompt) + decoding.max_tokens > most:
+        raise ValueError(
+            f"a prompt of {len(prompt)} tokens and max_tokens {decoding.max_tokens} exceed "
+            f"the {most} positions of {described.folder}; lower max_tokens"
+        )
+    return Start(prompt, words.sep_id, words.pad_id)
+
+
 class Captioner:
     """A loaded captioner; equal arguments give equal texts, in whatever batch an image stands."""
 
@@ -46,14 +59,7 @@ class Captioner:
         self._words = words
         self._rule = described.settings.length_rule
         self._decoding, self._seed, self._dtype = decoding, seed, dtype
-        prompt = [words.dec_id, *words.encode([decoding.prompt])[0]]
-        self._start = Start(prompt, words.sep_id, words.pad_id)
-        most = described.config.text_config.max_position_embeddings
-        if len(prompt) + decoding.max_tokens > most:
-            raise ValueError(
-                f"a prompt of {len(prompt)} tokens and max_tokens {decoding.max_tokens} exceed "
-                f"the {most} positions of {described.folder}; lower max_tokens"
-            )
+        self._start = opening(described, decoding)
 
     @classmethod
     def load(

@@ -1,0 +1,81 @@
+"""The real command, in a network of its own, on small shards and tiny models."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from driving import LOOPBACK, Command, InProcess, Models
+
+from models import checkpoint, tokenizer
+from models.config import blip_config
+from pipeline import toy_world
+from pipeline.toy_world import ToyWorldConfig, write_toy_world
+
+
+@pytest.fixture(scope="session")
+def loopback_only() -> list[str]:
+    """The start of a command that cannot reach beyond this machine; Ray binds all addresses."""
+    probe = ["unshare", "-n", *LOOPBACK, "true"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs `unshare -n` (root): Ray must not listen on a real network in tests")
+    return probe[:-1]
+
+
+@pytest.fixture(scope="session")
+def parity_models(data_dir: Path) -> Models:
+    """The tiny checkpoints of the numeric references."""
+    hf = data_dir / "parity" / "hf"
+    return Models(hf / "captioning", hf / "retrieval")
+
+
+@pytest.fixture(scope="session")
+def toy_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Random tiny models made here, so that most tests need no data."""
+    folder = tmp_path_factory.mktemp("models")
+    words = tokenizer.train(toy_world.corpus(), 200)
+    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    made = Models(folder / "captioner", folder / "filter")
+    checkpoint.create(made.captioner, "captioner", config, words, seed=1)
+    checkpoint.create(made.filter, "filter", config, words, seed=2)
+    return made
+
+
+@pytest.fixture(scope="session")
+def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 shards of 25 toy pictures."""
+    folder = tmp_path_factory.mktemp("toy")
+    write_toy_world(folder, ToyWorldConfig(samples=300, samples_per_shard=25))
+    return folder
+
+
+@pytest.fixture
+def capfilt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> InProcess:
+    """The command for what starts no server."""
+    monkeypatch.setenv("COLUMNS", "80")
+    return InProcess(tmp_path, capsys.readouterr)
+
+
+@pytest.fixture
+def capfilt_ray(tmp_path: Path, loopback_only: list[str]) -> Command:
+    """The command on loopback alone, for what starts Ray or Prefect."""
+    return Command(loopback_only, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def flags() -> Callable[[Models, Path, Path], list[str]]:
+    """The flags of a run in fp32."""
+
+    def make(models: Models, shards: Path, output: Path) -> list[str]:
+        return [
+            "clean",
+            f"--input={shards}",
+            f"--output={output}",
+            f"--captioner={models.captioner}",
+            f"--filter={models.filter}",
+            "--set=dtype=fp32",
+        ]
+
+    return make

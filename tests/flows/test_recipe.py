@@ -1,0 +1,98 @@
+"""The recipe: what it accepts, and how it says what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from flows import recipe
+from flows.recipe import Recipe, RecipeError, dump_recipe, load_recipe
+
+RECIPES = sorted((Path(recipe.__file__).parent / "recipes").glob("*.yaml"))
+LEAST = {
+    "input.urls": ["a.tar"],
+    "output": "run",
+    "caption.model": "a/captioner",
+    "score.model": "a/filter",
+}
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    loaded = load_recipe(None, LEAST)
+    assert loaded.caption.method == "nucleus"
+    assert loaded.caption.top_p == 0.9
+    assert loaded.caption.top_k == 0
+    assert loaded.judge.threshold == {"web": 0.5, "synthetic": 0.5}
+    assert loaded.caption.candidates == 1
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_shipped_recipes_load(path: Path) -> None:
+    assert isinstance(load_recipe(path, LEAST), Recipe)
+
+
+def test_shipped_recipes_are_there() -> None:
+    assert RECIPES
+
+
+def test_flags_go_over_the_file_and_settings_over_flags(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("seed: 1\noutput: from_file\ncaption: {top_p: 0.5}\n")
+    loaded = load_recipe(file, LEAST, ["seed=3", "caption.top_p=0.7"])
+    assert (loaded.output, loaded.seed, loaded.caption.top_p) == ("run", 3, 0.7)
+
+
+def test_a_dumped_recipe_loads_to_the_same(tmp_path: Path) -> None:
+    first = load_recipe(None, LEAST, ["caption.prompt='a photo of '", "judge.min_words=2"])
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_recipe(first))
+    assert load_recipe(file, {}) == first
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("caption.topp=0.5", r"caption\.topp: there is no .* Did you mean caption\.top_p\?"),
+        ("sead=1", r"sead: there is no such key\. Did you mean seed\?"),
+        ("caption.top_p=high", r"caption\.top_p: .*found 'high'"),
+        ("caption.top_p=1.5", r"caption\.top_p: .*less than or equal to 1.*found 1\.5"),
+        ("caption=5", r"caption: .*found 5"),
+        ("recipe_version=2", r"recipe_version: .*found 2"),
+        ("seed", r"--set seed: expected a\.b=value"),
+        ("seed.low=1", r"seed\.low"),
+        ("engine.kind=spark", r"engine\.kind: .*'ray'.*'local'.*found 'spark'"),
+        ("screen.min_side=[1", r"not YAML"),
+    ],
+)
+def test_a_broken_setting_is_named(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(None, LEAST | {"seed": 0}, [setting])
+
+
+@pytest.mark.parametrize("missing", LEAST)
+def test_a_missing_key_is_named(missing: str) -> None:
+    rest = {key: value for key, value in LEAST.items() if key != missing}
+    with pytest.raises(RecipeError, match=rf"{missing.split('.')[0]}.*: missing"):
+        load_recipe(None, rest)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a\n- b\n", "mapping"), ("a: [", "cannot be read"), ("!!python/object:os.x {}", "cannot")],
+)
+def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(file, LEAST)
+    assert str(file) in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no recipe at .*nowhere\.yaml"):
+        load_recipe(tmp_path / "nowhere.yaml", LEAST)
+
+
+def test_a_loaded_recipe_cannot_be_changed() -> None:
+    loaded = load_recipe(None, LEAST)
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.seed = 5
