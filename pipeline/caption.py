@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.decoding import Decoding
 
@@ -24,8 +24,18 @@ class CaptionConfig(Decoding):
     """
 
     model: str = Field(description="a Hugging Face BLIP folder, or the id of one on the hub")
-    revision: str | None = Field(None, description="of the hub; the newest if not given")
-    candidates: int = Field(1, ge=1, le=1000, description="captions per picture")
+    revision: str | None = Field(default=None, description="of the hub; the newest if not given")
+    candidates: int = Field(default=1, ge=1, le=1000, description="captions per picture")
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        most = {"nucleus": self.candidates, "beam": self.beams, "greedy": 1}[self.method]
+        if self.candidates > most:
+            raise ValueError(
+                f"candidates is {self.candidates}, but {self.method} decoding writes at most "
+                f"{most} for a picture"
+            )
+        return self
 
 
 class Captioner(Protocol):

@@ -1,7 +1,8 @@
 """Clean one shard: read, screen, caption, score, judge, export, commit.
 
-Pictures are decoded once, in threads, a bounded number ahead of the models; each model sees a
-picture once. Rows are written in the order of the input, whatever the batches were.
+Pictures are decoded once, in threads, ahead of the models, and each model sees a picture once. At
+most `decode_threads` pictures are decoded at a time; members that wait are bounded in number and in
+bytes. Rows are written in the order of the input, whatever the batches were.
 """
 
 import platform
@@ -33,6 +34,11 @@ Row = dict[str, Any]
 
 # Raised whenever the same recipe, weights and input would give another output.
 OUTPUT_VERSION = 1
+
+# Bounds on a batch, and on what waits to be one: neither a shard of huge files nor one of rejected
+# samples may fill the memory.
+MAX_BATCH_BYTES = 128 << 20
+MAX_BATCH_ROWS = 1_000
 
 
 class CleanConfig(BaseModel):
@@ -132,36 +138,41 @@ class ShardCleaner:
         report: Callable[[int, int], None],
     ) -> None:
         samples = 0
-        for batch, offset in self._batches(raws):
-            self._run_models(shard, [ready for ready in batch if ready.screened.ok])
-            self._write_batch(shard, batch, writer)
-            samples += len(batch)
-            report(samples, offset)
+        # opened here, not in the generator, so that an error ends the threads at once
+        with ThreadPoolExecutor(self._pace.decode_threads, "decode") as pool:
+            for batch, offset in self._batches(self._decode_ahead(raws, pool)):
+                self._run_models(shard, [ready for ready in batch if ready.screened.ok])
+                self._write_batch(shard, batch, writer)
+                samples += len(batch)
+                report(samples, offset)
 
-    def _batches(self, raws: Iterable[RawSample]) -> Iterator[tuple[list[_Ready], int]]:
+    def _batches(self, samples: Iterable[tuple[_Ready, int]]) -> Iterator[tuple[list[_Ready], int]]:
         """Gather samples until a batch of pictures is full; rejected ones ride along, in order."""
         batch: list[_Ready] = []
-        pictures, offset = 0, 0
-        for ready, offset in self._decode_ahead(raws):
+        pictures, begin, offset = 0, 0, 0
+        for ready, offset in samples:
             batch.append(ready)
             pictures += ready.screened.ok
-            if pictures == self._pace.batch_size:
+            heavy = len(batch) == MAX_BATCH_ROWS or offset - begin > MAX_BATCH_BYTES
+            if heavy or pictures == self._pace.batch_size:
                 yield batch, offset
-                batch, pictures = [], 0
+                batch, pictures, begin = [], 0, offset
         if batch:
             yield batch, offset
 
-    def _decode_ahead(self, raws: Iterable[RawSample]) -> Iterator[tuple[_Ready, int]]:
+    def _decode_ahead(
+        self, raws: Iterable[RawSample], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[_Ready, int]]:
         """Screen in threads, at most two batches ahead of the models, in the order of the input."""
         ahead: deque[tuple[Future[_Ready], int]] = deque()
-        with ThreadPoolExecutor(self._pace.decode_threads, "decode") as pool:
-            for raw in raws:
-                ahead.append((pool.submit(self._prepare, raw), raw.end_offset))
-                if len(ahead) > 2 * self._pace.batch_size:
-                    future, offset = ahead.popleft()
-                    yield future.result(), offset
-            for future, offset in ahead:
-                yield future.result(), offset
+        done, most = 0, 2 * self._pace.batch_size
+        for raw in raws:
+            ahead.append((pool.submit(self._prepare, raw), raw.end_offset))
+            while len(ahead) > most or raw.end_offset - done > MAX_BATCH_BYTES:
+                future, done = ahead.popleft()
+                yield future.result(), done
+        for future, done in ahead:
+            yield future.result(), done
 
     def _prepare(self, raw: RawSample) -> _Ready:
         """Decode a sample once, for both models and for the clean shard."""

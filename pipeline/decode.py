@@ -5,13 +5,11 @@ Bad bytes are a value here, never an exception: whatever a codec raises on a bro
 """
 
 import io
-import struct
 import warnings
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from shards.schema import SampleReason
 
@@ -29,24 +27,22 @@ FOREIGN_MAGIC = {
     b"\x00\x00\x00\x0cjP  ": "jpeg-2000",
 }
 
-# What Pillow's decoders are known to raise on damaged files.
-CODEC_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
+# EXIF's orientation, and what turns such a picture upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 HASH_SIDE = 16  # 16 x 16 differences: a 256-bit hash
 
-# Our own limit, from the header, is the one that counts.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What Pillow says about each odd file stands in our notes and reasons; Python would also remember
+# every such message for the life of the process.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,10 @@ class Refusal:
 
 
 def decode(data: bytes, limits: Limits) -> Decoded | Refusal:
-    """Decode one image of an allowed format, by its content and not by its name."""
+    """Decode one image of an allowed format, by its content and not by its name.
+
+    MemoryError is raised: the size was within the limits, so the machine is at fault.
+    """
     if not data:
         return Refusal(SampleReason.IMAGE_EMPTY, "0 bytes")
     try:
@@ -86,9 +85,11 @@ def decode(data: bytes, limits: Limits) -> Decoded | Refusal:
                 return refusal
             name = "jpeg" if opened.format == "MPO" else str(opened.format).lower()
             image, notes = _to_rgb(opened)
-    except Image.DecompressionBombError as error:
+    except Image.DecompressionBombError as error:  # raised by `open`, above Pillow's own limit
         return Refusal(SampleReason.IMAGE_TOO_LARGE, str(error))
-    except CODEC_ERRORS as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # no list of what a codec may raise on hostile bytes is complete
         return _explain(data, error)
     if _is_blank(image):
         return Refusal(SampleReason.IMAGE_BLANK, f"one flat colour, {image.width} x {image.height}")
@@ -112,53 +113,75 @@ def _judge_size(width: int, height: int, limits: Limits) -> Refusal | None:
 
 def _to_rgb(opened: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     notes = []
-    if getattr(opened, "n_frames", 1) > 1:
-        opened.seek(0)
+    if getattr(opened, "is_animated", False):  # `n_frames` would walk through the whole file
         notes.append("first_frame_used")
     opened.load()
     image: Image.Image = opened
-    if opened.getexif().get(0x0112, 1) not in (0, 1):  # the EXIF tag of orientation
-        image = ImageOps.exif_transpose(opened)
+    turn = UPRIGHT.get(_orientation(opened))
+    if turn is not None:
+        image = image.transpose(turn)
         notes.append("exif_transposed")
     if image.mode.startswith("I"):
         image = _scale_16_bit(image)
         notes.append("scaled_16_bit")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.has_transparency_data:
         image = _on_white(image)
         notes.append("alpha_on_white")
     elif image.mode == "CMYK":
         notes.append("cmyk_converted")
-    return image.convert("RGB"), tuple(notes)
+    # a conversion copies even where there is nothing to convert
+    return image if image.mode == "RGB" else image.convert("RGB"), tuple(notes)
+
+
+def _orientation(opened: Image.Image) -> int:
+    """Read the EXIF orientation; broken EXIF is common, and no reason to lose a whole picture."""
+    try:
+        return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
 
 
 def _scale_16_bit(image: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255; Pillow's own conversion clips everything above 255 to white."""
-    levels = np.asarray(image).astype(np.uint32).clip(0, 65535)
-    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    """Keep the high byte of grey levels; Pillow's own conversion clips all above 255 to white."""
+    scaled = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        scaled.info["transparency"] = image.info["transparency"] >> 8
+    return scaled
 
 
 def _on_white(image: Image.Image) -> Image.Image:
     layered = image.convert("RGBA")
-    white = Image.new("RGBA", layered.size, "white")
-    return Image.alpha_composite(white, layered)
+    white = Image.new("RGB", layered.size, "white")
+    white.paste(layered, mask=layered)
+    return white
 
 
 def _explain(data: bytes, error: BaseException) -> Refusal:
     foreign = next((name for magic, name in FOREIGN_MAGIC.items() if data.startswith(magic)), None)
     if data[4:8] == b"ftyp":
-        foreign = "heif or avif"
+        foreign = "heif, avif or video"
     if foreign:
         return Refusal(
             SampleReason.FORMAT_NOT_ALLOWED, f"{foreign}; jpeg, png, webp and gif are read"
         )
+    if _is_cut_webp(data):
+        return Refusal(SampleReason.IMAGE_TRUNCATED, f"webp, cut at {len(data)} bytes")
+    if isinstance(error, UnidentifiedImageError):  # whose message holds an address in memory
+        return Refusal(SampleReason.IMAGE_UNDECODABLE, "no header of a jpeg, png, webp or gif")
     what = f"{type(error).__name__}: {error}"[:200]
     if "truncated" in what.lower():
         return Refusal(SampleReason.IMAGE_TRUNCATED, what)
     return Refusal(SampleReason.IMAGE_UNDECODABLE, what)
 
 
+def _is_cut_webp(data: bytes) -> bool:
+    """Compare the size in a WebP's header with the bytes there are; its codec tells no cause."""
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return is_webp and int.from_bytes(data[4:8], "little") + 8 > len(data)
+
+
 def _is_blank(image: Image.Image) -> bool:
-    return all(low == high for low, high in image.getextrema())
+    return image.getcolors(maxcolors=1) is not None
 
 
 def difference_hash(image: Image.Image) -> bytes:

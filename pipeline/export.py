@@ -28,7 +28,7 @@ class WriteConfig(BaseModel):
 def encode_jpeg(image: Image.Image) -> bytes:
     """Encode a picture again, without its metadata."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, comment=b"")  # else the original's is kept
     return buffer.getvalue()
 
 

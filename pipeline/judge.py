@@ -6,16 +6,20 @@ probability of a match (BLIP, section 4.3; the number is the authors' own answer
 """
 
 import re
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, field_validator
 
 from shards.schema import DECISIONS, DecisionReason
 
 Mask = NDArray[np.bool_]
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
 
 
 class JudgeConfig(BaseModel):
@@ -23,10 +27,18 @@ class JudgeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: dict[str, float] = Field(default_factory=lambda: {"web": 0.5, "synthetic": 0.5})
-    min_words: int = Field(1, ge=1)
-    max_repeats: int | None = Field(None, ge=1, description="times one word may follow itself")
-    banned_words: tuple[str, ...] = ()
+    threshold: dict[str, FiniteFloat] = Field(default_factory=DEFAULT_THRESHOLD.copy)
+    min_words: int = Field(default=1, ge=1)
+    max_repeats: int | None = Field(
+        default=None, ge=0, description="times one word may follow itself"
+    )
+    banned_words: tuple[Word, ...] = ()
+
+    @field_validator("threshold")
+    @classmethod
+    def _complete(cls, given: dict[str, float]) -> dict[str, float]:
+        """Leave an origin that is not given at its default, as with every other key."""
+        return DEFAULT_THRESHOLD | given
 
 
 def judge(texts: pa.Table, config: JudgeConfig) -> pa.Table:
@@ -90,11 +102,16 @@ def _word_count(folded: pa.Array) -> pa.Array:
 
 
 def _repeat_pattern(max_repeats: int | None) -> re.Pattern[str] | None:
-    return (max_repeats and re.compile(rf"\b(\w+)(?:\W+\1\b){{{max_repeats},}}")) or None
+    if max_repeats is None:
+        return None
+    return re.compile(rf"\b(\w+)(?:\W+\1\b){{{max_repeats + 1}}}")
 
 
 def _word_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.I) if words else None
+    """Match whole words; \\b would need a letter at both ends, which `c++` has not."""
+    if not words:
+        return None
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
 
 
 def _matches(folded: pa.Array, pattern: re.Pattern[str] | None) -> Mask:

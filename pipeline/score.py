@@ -20,8 +20,8 @@ class ScoreConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="a Hugging Face BLIP folder, or the id of one on the hub")
-    revision: str | None = Field(None, description="of the hub; the newest if not given")
-    max_tokens: int = Field(35, ge=3, le=512, description="special tokens included")
+    revision: str | None = Field(default=None, description="of the hub; the newest if not given")
+    max_tokens: int = Field(default=35, ge=3, le=512, description="special tokens included")
 
 
 class Scorer(Protocol):

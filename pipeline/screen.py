@@ -19,7 +19,10 @@ from shards.schema import SampleReason, TextReason
 MAX_META_BYTES = 64 * 1024
 
 # Marks that reorder the text around them: harmless in a model, treacherous on a terminal.
-BIDI_CONTROLS = {0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+BIDI_CONTROLS = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+
+# Above this Pillow refuses to open a picture, whatever we allow.
+PILLOW_MAX_PIXELS = 178_956_970
 
 
 class ScreenConfig(BaseModel):
@@ -27,10 +30,15 @@ class ScreenConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_side: int = Field(32, ge=1, description="pixels of the shorter side")
-    max_pixels: int = Field(50_000_000, ge=1, description="width x height, from the header")
-    max_aspect: float = Field(10, ge=1, description="longer side / shorter side")
-    max_text_bytes: int = Field(10_000, ge=1)
+    min_side: int = Field(default=32, ge=1, description="pixels of the shorter side")
+    max_pixels: int = Field(
+        default=50_000_000,
+        ge=1,
+        le=PILLOW_MAX_PIXELS,
+        description="width x height, from the header",
+    )
+    max_aspect: float = Field(default=10, ge=1, description="longer side / shorter side")
+    max_text_bytes: int = Field(default=10_000, ge=1)
     on_bad_text: Literal["caption", "reject"] = "caption"
 
 
@@ -57,22 +65,20 @@ class _WebText:
 
 def screen(raw: RawSample, config: ScreenConfig) -> Screened:
     """Decode and check one sample; the first fault in the order of the reason codes decides."""
-    web = clean_text(raw.text, config.max_text_bytes)
-    meta, url, meta_notes = read_meta(raw.meta)
     facts: dict[str, Any] = {
         "index": raw.index,
         "key": raw.key or None,  # damage can hide it
         "status": "rejected",
         "reason": raw.reason,
         "detail": raw.detail,
-        "text_reason": web.reason,
-        "notes": [*web.notes, *meta_notes],
-        "web_text": web.text,
-        "url": url,
-        "meta": meta,
+        "notes": [],
     }
-    if raw.reason is not None:
+    if raw.reason is not None:  # its members were not read: nothing can be said about them
         return Screened(facts)
+    web = clean_text(raw.text, config.max_text_bytes)
+    meta, url, meta_notes = read_meta(raw.meta)
+    facts |= {"web_text": web.text, "text_reason": web.reason, "meta": meta, "url": url}
+    facts["notes"] = [*web.notes, *meta_notes]
     if raw.image is None:
         return Screened(facts | {"reason": SampleReason.IMAGE_MISSING})
     facts |= {"bytes": len(raw.image), "sha256": hashlib.sha256(raw.image).hexdigest()}
@@ -127,8 +133,9 @@ def clean_text(data: bytes | None, max_bytes: int) -> _WebText:
 def _visible(character: str) -> str:
     if character.isspace():
         return character
-    control = unicodedata.category(character) == "Cc" or ord(character) in BIDI_CONTROLS
-    return " " if control else character
+    if ord(character) in BIDI_CONTROLS:
+        return ""  # it has no width, so it parts no words
+    return " " if unicodedata.category(character) == "Cc" else character
 
 
 def read_meta(data: bytes | None) -> tuple[str | None, str | None, list[str]]:
@@ -152,10 +159,10 @@ def read_meta(data: bytes | None) -> tuple[str | None, str | None, list[str]]:
 
 
 def _url(value: object) -> str | None:
-    """Keep a URL that Arrow can hold: JSON escapes can spell lone surrogates, UTF-8 cannot."""
+    """Keep what can be printed: JSON escapes can spell control characters and lone surrogates."""
     if not isinstance(value, str):
         return None
-    return value.encode("utf-8", "replace").decode("utf-8")
+    return "".join(character if character.isprintable() else "?" for character in value)
 
 
 def _refuse_constant(name: str) -> None:
