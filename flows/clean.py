@@ -121,9 +121,11 @@ def clean_shards(job: Job, watch: CleanWatch) -> tuple[ShardFailed, ...]:
     Raises LimitExceeded, and what the engine raises.
     """
     watch.begin(job)
+    if not job.pending:
+        return ()
     failures, counts = [], job.done
     with _engine(job) as engine:
-        for result in engine.run(job.pending, watch) if job.pending else ():
+        for result in engine.run(job.pending, watch):
             watch.ended(result)
             if isinstance(result, ShardFailed):
                 failures.append(result)

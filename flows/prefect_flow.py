@@ -15,7 +15,8 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
 from flows.clean import CleanWatch, Job, Outcome, clean_shards, finish
 from flows.engines.engine import ShardFailed

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.clean import CleanConfig
 
-RECIPE_VERSION = 1
-
 # What a recipe must hold, and the flag that gives it.
 FLAGS = {
     "input": ("input.urls", "--input"),
@@ -58,7 +56,7 @@ class EngineConfig(_Section):
 class Recipe(CleanConfig):
     """A cleaning run: what to do, from where to where, and on which machines."""
 
-    recipe_version: Literal[1] = RECIPE_VERSION
+    recipe_version: Literal[1] = 1
     input: InputConfig
     output: str
     limits: LimitsConfig = LimitsConfig()

@@ -235,6 +235,7 @@ class ShardCleaner:
 
         return {
             "host": platform.node(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "dtype": self._config.dtype,
             "batch_size": self._pace.batch_size,
             "threads": torch.get_num_threads(),

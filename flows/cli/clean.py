@@ -63,7 +63,7 @@ def clean(
             progress.close()
             return conclude(result, as_json)
 
-        if direct:
+        if direct or not job.pending:
             failures = stages.clean_shards(job, progress)
             code = tell(stages.finish(job, failures))
         else:

@@ -26,8 +26,7 @@ def exit_code_of(error: Exception) -> int:
     """Print one clear message for an expected error and give its exit code; raise any other."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, TyperException):
-        error.show()
-        return BAD_USAGE
+        return _say(error.format_message(), BAD_USAGE)
     if names & _BAD_USAGE:
         return _say(str(error), BAD_USAGE)
     if names & _FAILED:

@@ -5,13 +5,16 @@ commit must happen once, so this driver alone decides what is done again (Ray Da
 shard that kills its worker for ever).
 """
 
-import tempfile
+import signal
+import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, suppress
+from contextlib import ExitStack, chdir, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -60,6 +63,15 @@ class PoolActor:
             return ShardFailed(shard, str(error))
 
 
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the driver's way to end: Ray puts a handler of its own in place, which aborts."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
 def _check_rooms() -> None:
     """Refuse to work with a stranger's `models` package that shadows ours on the path."""
     import models
@@ -96,6 +108,7 @@ class RayPool:
         self._seats: list[_Seat] = []
         self._deaths: Counter[str] = Counter()
         self._bad_starts = 0
+        self._leaving = ExitStack()
 
     def __enter__(self) -> Self:
         """Start Ray on this machine, with its token authentication, or join a cluster."""
@@ -106,12 +119,15 @@ class RayPool:
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "_node_ip_address": "127.0.0.1",
             }
+        # Ray's threads print their messages to standard output, which is the result's alone.
+        self._leaving.enter_context(redirect_stdout(sys.stderr))
         # Workers put the driver's folder first on their path, where a user's own models/ would win,
         # so Ray starts in an empty one. It must outlive the workers, who stay there: a process in
         # a folder that is gone cannot load MKL.
-        self._folder = tempfile.TemporaryDirectory(prefix="capfilt-", ignore_cleanup_errors=True)
-        with chdir(self._folder.name):
+        empty = TemporaryDirectory(prefix="capfilt-", ignore_cleanup_errors=True)
+        with chdir(self._leaving.enter_context(empty)), _own_sigterm():
             ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        self._leaving.callback(ray.shutdown)
         return self
 
     def __exit__(
@@ -121,8 +137,7 @@ class RayPool:
         trace: TracebackType | None,
     ) -> None:
         """Stop the actors and leave Ray."""
-        ray.shutdown()
-        self._folder.cleanup()
+        self._leaving.close()
 
     def run(self, shards: Sequence[InputShard], watch: Watch) -> Iterator[Result]:
         """Clean all shards; see `Engine.run`."""
@@ -143,10 +158,10 @@ class RayPool:
         cpus, gpus = found.get("CPU", 1.0), found.get("GPU", 0.0)
         per_actor = self._config.gpus_per_actor
         gpu = (1.0 if gpus else 0.0) if per_actor == "auto" else per_actor
-        actors = self._config.actors
-        if actors == "auto":
-            actors = int(gpus // gpu) if gpu else int(cpus // CPUS_PER_ACTOR)
-        actors = max(1, min(actors, shards))
+        wanted = self._config.actors
+        if wanted == "auto":
+            wanted = int(gpus // gpu) if gpu else int(cpus // CPUS_PER_ACTOR)
+        actors = max(1, min(int(wanted), shards))
         share = cpus / actors
         return (float(int(share)) if share >= 1 else round(share, 4)), gpu, actors
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,27 +36,53 @@ class Command:
     prefix: list[str]
     home: Path
 
-    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
-        """Start the command, in a process group of its own."""
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[bytes]":
+        """Start the command, in a process group of its own.
+
+        Its output goes to files: daemons of a killed run would hold a pipe open.
+        """
         environment = os.environ | {"PREFECT_HOME": str(self.home / "prefect"), "COLUMNS": "80"}
-        return subprocess.Popen(
-            [*self.prefix, CAPFILT, *map(str, arguments)],
-            cwd=self.home,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            return subprocess.Popen(
+                [*self.prefix, CAPFILT, *map(str, arguments)],
+                cwd=self.home,
+                env=environment,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+    def wait(
+        self, process: "subprocess.Popen[bytes]", timeout_s: float = TIMEOUT_S
+    ) -> "subprocess.CompletedProcess[str]":
+        """Wait for the command's end, then end what it leaves behind."""
+        try:
+            process.wait(timeout_s)
+        finally:
+            process.kill()
+            self._end_survivors()
+        out, err = (path.read_text(encoding="utf-8") for path in (self._out, self._err))
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        """Run the command to its end, and end what it leaves behind."""
-        process = self.start(*arguments)
-        try:
-            out, err = process.communicate(timeout=TIMEOUT_S)
-        finally:
-            end_group(process.pid)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        """Run the command to its end."""
+        return self.wait(self.start(*arguments))
+
+    @property
+    def _out(self) -> Path:
+        return self.home / "out.txt"
+
+    @property
+    def _err(self) -> Path:
+        return self.home / "err.txt"
+
+    def _end_survivors(self) -> None:
+        """Give Ray's daemons the time to see that their driver is gone; end the rest."""
+        with suppress(TimeoutError):
+            wait_until(lambda: not survivors(self.home), timeout_s=5)
+        for process in survivors(self.home):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @dataclass(frozen=True)
@@ -79,14 +106,6 @@ class InProcess:
             os.chdir(folder)
             signal.signal(signal.SIGTERM, handler)
         return subprocess.CompletedProcess(sys.argv, code, *self.capture())
-
-
-def end_group(group: int) -> None:
-    """Kill every process of a group that this test started."""
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def table(run: Path, name: str) -> list[tuple[object, ...]]:
@@ -127,3 +146,15 @@ def children(pid: int, word: str) -> Iterator[int]:
                 yield process.pid
         except psutil.NoSuchProcess:
             continue
+
+
+def survivors(home: Path) -> list[psutil.Process]:
+    """Find what still runs of commands that were started for a test's folder, Ray's own too."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PREFECT_HOME") == str(home / "prefect"):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found

@@ -1,0 +1,168 @@
+"""Runs that are killed: nothing lost, nothing twice, nothing done again."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from driving import Command, InProcess, Models, children, committed, table, wait_until
+
+TABLES = ("samples", "texts", "decisions")
+Flags = Callable[[Models, Path, Path], list[str]]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, flags: Flags, toy_models: Models, toy_shards: Path
+) -> dict[str, list[tuple[object, ...]]]:
+    """The tables of an unbroken run."""
+    home = tmp_path_factory.mktemp("whole")
+    command = flags(toy_models, toy_shards, home / "run")
+    done = Command([], home).run(*command, "--engine=local", "--direct")
+    assert done.returncode == 0, done.stderr
+    return {name: table(home / "run", name) for name in TABLES}
+
+
+def attempts(run: Path) -> dict[str, int]:
+    """Count the attempts on each shard."""
+    return {path.name: len(list(path.iterdir())) for path in (run / "attempts").iterdir()}
+
+
+def close(ours: list[tuple[object, ...]], theirs: list[tuple[object, ...]]) -> None:
+    """Assert two tables of texts equal but for the last digits of their scores."""
+    assert [row[:6] for row in ours] == [row[:6] for row in theirs]
+    for row, other in zip(ours, theirs, strict=True):
+        assert row[6:9] == pytest.approx(other[6:9], abs=1e-5)
+
+
+def test_a_killed_driver_is_taken_up_where_it_was(
+    capfilt_ray: Command,
+    flags: Flags,
+    toy_models: Models,
+    toy_shards: Path,
+    whole: dict[str, list[tuple[object, ...]]],
+) -> None:
+    run = capfilt_ray.home / "run"
+    command = [*flags(toy_models, toy_shards, run), "--actors=2", "--direct"]
+    process = capfilt_ray.start(*command)
+    wait_until(lambda: len(committed(run)) >= 3)
+    process.send_signal(signal.SIGKILL)
+    capfilt_ray.wait(process)
+    kept = {path: path.read_bytes() for path in (run / "commits").iterdir()}
+    tries = attempts(run)
+    assert 3 <= len(kept) < 12, "the run was over before it was killed"
+
+    done = capfilt_ray.run(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in kept} == kept
+    after = attempts(run)
+    assert all(after[path.stem] == tries[path.stem] for path in kept)
+    assert json.loads(done.stdout)["samples_in"] == len(whole["samples"])
+    assert table(run, "samples") == whole["samples"]
+    assert table(run, "decisions") == whole["decisions"]
+    close(table(run, "texts"), whole["texts"])
+
+
+def test_a_killed_actor_is_replaced(
+    capfilt_ray: Command,
+    flags: Flags,
+    toy_models: Models,
+    toy_shards: Path,
+    whole: dict[str, list[tuple[object, ...]]],
+) -> None:
+    run = capfilt_ray.home / "run"
+    command = flags(toy_models, toy_shards, run)
+    process = capfilt_ray.start(*command, "--actors=2", "--direct", "--json")
+    wait_until(lambda: len(committed(run)) >= 2)
+    victim = next(children(process.pid, "ray::PoolActor"))
+    os.kill(victim, signal.SIGKILL)
+    assert len(committed(run)) < 12, "the run was over before the actor was killed"
+    done = capfilt_ray.wait(process)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["shards"]["pending"] == 0
+    assert sum(attempts(run).values()) == 13
+    assert table(run, "decisions") == whole["decisions"]
+    close(table(run, "texts"), whole["texts"])
+
+
+def test_a_dead_prefect_server_delays_nothing(
+    capfilt_ray: Command,
+    flags: Flags,
+    toy_models: Models,
+    toy_shards: Path,
+    whole: dict[str, list[tuple[object, ...]]],
+) -> None:
+    run = capfilt_ray.home / "run"
+    command = flags(toy_models, toy_shards, run)
+    process = capfilt_ray.start(*command, "--actors=1", "--json")
+    wait_until(lambda: len(committed(run)) >= 1)
+    (server,) = children(process.pid, "uvicorn")
+    os.kill(server, signal.SIGKILL)
+    assert len(committed(run)) < 12, "the run was over before the server was killed"
+    process.wait(120)
+    ended = time.time()
+    done = capfilt_ray.wait(process)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["shards"]["pending"] == 0
+    last = max(path.stat().st_mtime for path in (run / "commits").iterdir())
+    assert ended - last < 15
+    assert table(run, "decisions") == whole["decisions"]
+
+
+def test_a_prefect_server_that_cannot_start_is_done_without(
+    capfilt_ray: Command,
+    flags: Flags,
+    toy_models: Models,
+    toy_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "6")
+    (tmp_path / "prefect").write_text("a file where Prefect wants its folder")
+    done = capfilt_ray.run(
+        *flags(toy_models, toy_shards / "00000.tar", tmp_path / "run"), "--engine=local", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["shards"]["pending"] == 0
+    assert "without it" in done.stderr
+
+
+def test_sigterm_ends_a_run_that_can_be_taken_up(
+    capfilt_ray: Command, flags: Flags, toy_models: Models, toy_shards: Path
+) -> None:
+    run = capfilt_ray.home / "run"
+    command = [*flags(toy_models, toy_shards, run), "--actors=1"]
+    process = capfilt_ray.start(*command, "--direct")
+    wait_until(lambda: len(committed(run)) >= 1)
+    process.terminate()
+    assert capfilt_ray.wait(process).returncode == 143
+    before = len(committed(run))
+    assert 1 <= before < 12
+    done = capfilt_ray.run(*command, "--direct")
+    assert done.returncode == 0, done.stderr
+    assert len(committed(run)) == 12
+
+
+def test_a_torn_commit_counts_as_none(
+    capfilt: InProcess,
+    flags: Flags,
+    toy_models: Models,
+    toy_shards: Path,
+    whole: dict[str, list[tuple[object, ...]]],
+) -> None:
+    run = capfilt.home / "run"
+    command = [*flags(toy_models, toy_shards, run), "--engine=local", "--direct"]
+    assert capfilt.run(*command).returncode == 0
+    torn = sorted((run / "commits").iterdir())[4]
+    torn.write_bytes(torn.read_bytes()[:200])
+    (run / "snapshot.json").unlink()
+    shutil.rmtree(run / "snapshots")
+    assert re.search(rf"1 .*pending|pending.*{torn.stem}", capfilt.run("verify", run).stdout)
+    assert capfilt.run(*command).returncode == 0
+    assert table(run, "decisions") == whole["decisions"]
+    assert capfilt.run("verify", run).returncode == 0

@@ -1,0 +1,21 @@
+"""The lengths that keep a file readable in one sitting: functions to 60 lines, files to 400."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("shards", "models", "pipeline", "flows", "scripts", "tests")
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+LONGEST = {"scripts": 120}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lengths(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST.get(path.relative_to(ROOT).parts[0], 400)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 60, node.name
