@@ -43,6 +43,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)  # of typer.Exit; None where a command just returns
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     except Exception as error:
         code = exit_code_of(error)
     sys.exit(code)

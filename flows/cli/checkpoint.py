@@ -32,5 +32,5 @@ def info(
     for name, value in found.items():
         origin = f"  ({sources[name]})" if name in sources else ""
         print(f"{name:16} {value}{origin}")
-    for name in sources.keys() - found.keys():
+    for name in sorted(sources.keys() - found.keys()):
         print(f"{name:16} from {sources[name]}")

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, chdir, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, chdir, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,15 +63,6 @@ class PoolActor:
             return ShardFailed(shard, str(error))
 
 
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the driver's way to end: Ray puts a handler of its own in place, which aborts."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-
-
 def _check_rooms() -> None:
     """Refuse to work with a stranger's `models` package that shadows ours on the path."""
     import models
@@ -109,6 +100,7 @@ class RayPool:
         self._deaths: Counter[str] = Counter()
         self._bad_starts = 0
         self._leaving = ExitStack()
+        self._told_to_end = threading.Event()
 
     def __enter__(self) -> Self:
         """Start Ray on this machine, with its token authentication, or join a cluster."""
@@ -125,9 +117,16 @@ class RayPool:
         # so Ray starts in an empty one. It must outlive the workers, who stay there: a process in
         # a folder that is gone cannot load MKL.
         empty = TemporaryDirectory(prefix="capfilt-", ignore_cleanup_errors=True)
-        with chdir(self._leaving.enter_context(empty)), _own_sigterm():
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread:
+            self._leaving.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        with chdir(self._leaving.enter_context(empty)):
             ray.init(log_to_driver=False, logging_level="ERROR", **options)
         self._leaving.callback(ray.shutdown)
+        if in_main_thread:
+            # Not Ray's handler, which aborts, nor one that raises: inside Ray's native code an
+            # exception ends as a SystemError.
+            signal.signal(signal.SIGTERM, lambda *_: self._told_to_end.set())
         return self
 
     def __exit__(
@@ -148,6 +147,8 @@ class RayPool:
             self._hand_out(waiting)
             yield from self._collect(waiting)
             self._look(watch)
+            if self._told_to_end.is_set():
+                raise SystemExit(128 + signal.SIGTERM)
             for seat in [seat for seat in self._seats if seat.actor is None]:
                 self._seats.remove(seat)
                 self._seats.append(self._seat(cpus, gpus))

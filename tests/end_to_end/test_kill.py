@@ -137,10 +137,12 @@ def test_sigterm_ends_a_run_that_can_be_taken_up(
 ) -> None:
     run = capfilt_ray.home / "run"
     command = [*flags(toy_models, toy_shards, run), "--actors=1"]
-    process = capfilt_ray.start(*command, "--direct")
+    process = capfilt_ray.start(*command)
     wait_until(lambda: len(committed(run)) >= 1)
     process.terminate()
-    assert capfilt_ray.wait(process).returncode == 143
+    done = capfilt_ray.wait(process)
+    assert done.returncode == 143, done.stderr
+    assert "Traceback" not in done.stderr
     before = len(committed(run))
     assert 1 <= before < 12
     done = capfilt_ray.run(*command, "--direct")
