@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipTextConfig
 
+from models.attend import attend
+
 
 class KeyValue(NamedTuple):
     """Keys and values of one layer, each (rows, H, places, D/H)."""
@@ -114,7 +116,7 @@ class SelfAttention(nn.Module):
             own.key[:, :, start:end] = key
             own.value[:, :, start:end] = value
             key, value = own.key[:, :, :end], own.value[:, :, :end]
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = attend(query, key, value, mask)
         return self.output(mixed.transpose(1, 2).flatten(2), hidden)
 
 
@@ -138,7 +140,7 @@ class CrossAttention(nn.Module):
             query = grid.index_copy(0, slots.index, query)  # (B * texts, T, D)
         shape = query.shape
         query = query.reshape(len(image.key), -1, shape[-1])  # (B, texts * T, D)
-        mixed = F.scaled_dot_product_attention(layer.split(query), image.key, image.value)
+        mixed = attend(layer.split(query), image.key, image.value)
         mixed = mixed.transpose(1, 2).reshape(shape)
         if slots is not None:
             mixed = mixed[slots.index]

@@ -33,4 +33,5 @@ def test_ten_and_a_hundred_shards_take_the_same_memory(
         write_toy_world(folder, ToyWorldConfig(samples=20 * shards, samples_per_shard=20))
         peaks.append(peak_bytes(flags(toy_models, folder, tmp_path / f"run{shards}")))
     few, many = peaks
-    assert abs(many - few) < 0.1 * few, f"{few >> 20} and {many >> 20} MiB"
+    # the promise is 10%; a leak of nothing but the resized pictures would be 7%
+    assert abs(many - few) < 0.05 * few, f"{few >> 20} and {many >> 20} MiB"
