@@ -21,7 +21,7 @@ from prefect.states import Completed, Failed
 from flows.clean import CleanWatch, Job, Outcome, clean_shards, finish
 from flows.engines.engine import ShardFailed
 
-GRACE_S = 8.0  # that Prefect has to record an end, and again to let the process go
+GRACE_S = 4.0  # that Prefect has to record an end, and again to let the process go
 
 _log = logging.getLogger(__name__)
 Conclude = Callable[[Outcome | BaseException], int]
