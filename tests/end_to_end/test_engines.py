@@ -48,6 +48,7 @@ def test_ray_gives_what_one_process_gives(
         for ours, theirs in zip(table(run, "texts"), table(local_run, "texts"), strict=True):
             assert ours[:6] == theirs[:6]  # up to the text itself
             assert ours[6] == pytest.approx(theirs[6], abs=1e-5)  # itm
+            assert ours[7] == pytest.approx(theirs[7], rel=1e-5, abs=1e-5)  # itm_logit, unbounded
             assert ours[8] == pytest.approx(theirs[8], abs=1e-5)  # itc
 
 
