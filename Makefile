@@ -13,6 +13,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+browser: ## install the browser that tests open reports in (Debian, as root)
+	command -v chromium chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }
+
 check: $(INSTALLED) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,4 +41,4 @@ demo: $(INSTALLED) ## clean a small made-up world, from nothing, in demo/
 bench: $(INSTALLED) ## images per second, beside transformers, in one run
 	$(BIN)/python scripts/benchmark_clean.py
 
-.PHONY: help install check format test test-slow test-gpu demo bench
+.PHONY: help install browser check format test test-slow test-gpu demo bench

@@ -3,24 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from shards.commit import read_commits, total_counts
+from shards.commit import total_counts
+from shards.query import connect
 from shards.run import Run
-from shards.schema import SCHEMAS, check_schema
-from shards.snapshot import SnapshotShard, as_snapshot_shard, newest_snapshot_id, open_snapshot
+from shards.snapshot import SnapshotShard
+from shards.view import View, open_view
 
 _BINS = 20
-_SCORES = pa.schema([pa.field("origin", pa.string()), pa.field("itm", pa.float32())])
 
 
-def run_statistics(run: Run) -> dict[str, Any]:
-    """Count a run, as `capfilt stats --json` prints it.
-
-    Reads the newest snapshot if that lists every shard, or else the commits.
-    """
-    shards = _committed(run)
+def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
+    """Count a run by one of its views (default: its own), as `capfilt stats --json` prints it."""
+    shards = (view or open_view(run)).shards
     counts = total_counts(shard.counts for shard in shards)
     return {
         "samples_in": counts.samples_in,
@@ -45,9 +39,8 @@ def itm_histograms(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:
 
     Texts without a score, or with one that is not finite, are in no bin.
     """
-    names = [file.name for shard in shards for file in shard.files if file.table == "texts"]
     counts = {origin: [0] * _BINS for origin in _origins(shards)}
-    for origin, place, count in _binned(run, names) if names else []:
+    for origin, place, count in _binned(run, shards):
         counts.setdefault(origin, [0] * _BINS)[place] = count
     edges = [place / _BINS for place in range(_BINS + 1)]
     return {origin: {"edges": edges, "counts": bins} for origin, bins in counts.items()}
@@ -57,30 +50,9 @@ def _origins(shards: Sequence[SnapshotShard]) -> list[str]:
     return sorted({origin for shard in shards for origin in shard.counts.texts})
 
 
-def _committed(run: Run) -> list[SnapshotShard]:
-    if newest_snapshot_id(run) is not None:
-        snapshot = open_snapshot(run)
-        if len(snapshot.shards) == len(run.shards):
-            return list(snapshot.shards)
-    return [as_snapshot_shard(done) for done in read_commits(run).values()]
-
-
-def _binned(run: Run, names: list[str]) -> list[tuple[str, int, int]]:
-    """Give (origin, bin, count) over the texts files.
-
-    DuckDB reads them through an Arrow data set: any fsspec store, and no glob signs in names.
-    """
-    import duckdb
-    import pyarrow.dataset
-
-    store = run.store
-    for name in names:  # a data set would read a missing column as nulls
-        with store.open(name) as file:
-            check_schema(pq.read_schema(file), SCHEMAS["texts"], store.url(name))
-    paths = [store.path(name) for name in names]
-    texts = pyarrow.dataset.dataset(paths, schema=_SCORES, filesystem=store.fs, format="parquet")
-    with duckdb.connect() as connection:
-        connection.register("texts", texts)
+def _binned(run: Run, shards: Sequence[SnapshotShard]) -> list[tuple[str, int, int]]:
+    """Give (origin, bin, count) over the texts."""
+    with connect(run, shards, ["texts"]) as connection:
         return connection.execute(
             "SELECT origin, least(greatest(floor(itm::DOUBLE * ?), 0), ? - 1)::INT AS bin, "
             "count(*) FROM texts WHERE isfinite(itm) GROUP BY ALL ORDER BY ALL",
