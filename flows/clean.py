@@ -7,6 +7,7 @@ A stage may be done again: what is committed is the only record of what is done.
 import dataclasses
 import importlib.metadata
 import platform
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from flows.engines.engine import Engine, Result, ShardFailed, Watch
+from flows.engines.engine import Engine, Result, ShardDone, ShardFailed, Watch
 from flows.engines.local import LocalEngine
 from flows.engines.worker import WorkerSpec
 from flows.recipe import LimitsConfig, Recipe, RecipeError, dump_recipe
@@ -25,8 +26,10 @@ from models.config import resolve_dtype
 from models.roles.captioner import opening
 from models.roles.filter import check_limit
 from pipeline.caption import CaptionConfig
-from pipeline.clean import CleanConfig, Pace, identity
+from pipeline.clean import CleanConfig, identity
+from pipeline.prepare import Pace
 from pipeline.score import ScoreConfig
+from shards.attempt import read_quarantined
 from shards.commit import Counts, read_commits, total_counts
 from shards.listing import InputShard, check_unchanged, list_inputs
 from shards.run import Run
@@ -82,7 +85,7 @@ class CleanWatch(Watch, Protocol):
         ...
 
     def ended(self, result: Result) -> None:
-        """Hear that a shard is committed, or failed."""
+        """Hear that a shard is committed, put aside, or failed."""
         ...
 
 
@@ -94,6 +97,7 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
     inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
     recipe = _pinned(recipe)
     captioner, scorer = _read_models(recipe)
+    joined = Store(recipe.output).exists("run.json")
     run = Run.create(
         recipe.output,
         dump_recipe(recipe),
@@ -103,14 +107,17 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
     )
     commits = read_commits(run)
     check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
-    pace = Pace(recipe.engine.batch_size, recipe.engine.decode_threads)
+    engine = recipe.engine
+    pace = Pace(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
     mine = run.inputs[part[0] :: part[1]]
+    done = commits.keys() | read_quarantined(run).keys()
+    pending = tuple(shard for shard in mine if shard.shard not in done)
     return Job(
         recipe=recipe,
         run=run,
         spec=WorkerSpec(run.store.url(), CleanConfig.model_validate(_own(recipe)), pace),
         mine=mine,
-        pending=tuple(shard for shard in mine if shard.shard not in commits),
+        pending=_from_a_random_place(pending) if joined else pending,
         done=total_counts(c.counts for c in commits.values()),
     )
 
@@ -129,19 +136,26 @@ def clean_shards(job: Job, watch: CleanWatch) -> tuple[ShardFailed, ...]:
             watch.ended(result)
             if isinstance(result, ShardFailed):
                 failures.append(result)
-                continue
-            counts += result.counts
-            _check_limits(counts, job.recipe.limits)
+            if isinstance(result, ShardDone):
+                counts += result.counts
+                _check_limits(counts, job.recipe.limits)
     return tuple(failures)
 
 
 def finish(job: Job, failures: tuple[ShardFailed, ...] = ()) -> Outcome:
-    """Write the snapshot, if every shard is committed, and count the run from its commits."""
+    """Write the snapshot, if every shard is done, and count the run from its commits."""
     committed = read_commits(job.run)
-    if len(committed) == len(job.run.inputs):
+    done = committed.keys() | read_quarantined(job.run).keys()
+    if committed and len(done) == len(job.run.inputs):
         write_snapshot(job.run)
-    pending_here = sum(shard.shard not in committed for shard in job.mine)
+    pending_here = sum(shard.shard not in done for shard in job.mine)
     return Outcome(job.run.store.url(), run_statistics(job.run), failures, pending_here)
+
+
+def _from_a_random_place(pending: tuple[InputShard, ...]) -> tuple[InputShard, ...]:
+    """Turn the list for a driver that joins, so that two at once seldom do the same shard."""
+    first = random.randrange(len(pending)) if pending else 0
+    return pending[first:] + pending[:first]
 
 
 def _pinned(recipe: Recipe) -> Recipe:

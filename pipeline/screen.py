@@ -6,15 +6,18 @@ The result is the row of the samples table, complete for rejected samples too, a
 import hashlib
 import json
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.decode import Decoded, Limits, decode, difference_hash
+from pipeline.decode import Decoded, Limits, Refusal, decode, difference_hash
 from shards.reader import RawSample
 from shards.schema import SampleReason, TextReason
+
+Decode = Callable[[bytes, Limits], Decoded | Refusal]
 
 MAX_META_BYTES = 64 * 1024
 
@@ -63,8 +66,11 @@ class _WebText:
     notes: list[str] = field(default_factory=list)
 
 
-def screen(raw: RawSample, config: ScreenConfig) -> Screened:
-    """Decode and check one sample; the first fault in the order of the reason codes decides."""
+def screen(raw: RawSample, config: ScreenConfig, decode: Decode = decode) -> Screened:
+    """Decode and check one sample; the first fault in the order of the reason codes decides.
+
+    `decode` may be a guard's, which works in a child process.
+    """
     facts: dict[str, Any] = {
         "index": raw.index,
         "key": raw.key or None,  # damage can hide it
@@ -84,7 +90,7 @@ def screen(raw: RawSample, config: ScreenConfig) -> Screened:
     facts |= {"bytes": len(raw.image), "sha256": hashlib.sha256(raw.image).hexdigest()}
     limits = Limits(config.min_side, config.max_pixels, config.max_aspect)
     decoded = decode(raw.image, limits)
-    if not isinstance(decoded, Decoded):
+    if isinstance(decoded, Refusal):
         return Screened(facts | {"reason": decoded.reason, "detail": decoded.detail})
     facts |= _image_facts(decoded, facts["notes"])
     if web.reason is not None and config.on_bad_text == "reject":

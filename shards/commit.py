@@ -7,11 +7,7 @@ What no commit names did not happen.
 
 import json
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -131,20 +127,6 @@ class Commit(BaseModel):
     def file(self, table: str) -> FileRecord | None:
         """Give the file of a table (`clean` too), or None where there is none."""
         return next((file for file in self.files if file.table == table), None)
-
-
-def start_attempt(run: Run, shard: str) -> str:
-    """Record, before any work, that an attempt on a shard begins; give its random id."""
-    attempt = secrets.token_hex(8)
-    record = {
-        "shard": shard,
-        "attempt": attempt,
-        "started": datetime.now(UTC).isoformat(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-    }
-    run.store.put(f"attempts/{shard}/{attempt}.json", json.dumps(record).encode())
-    return attempt
 
 
 def data_name(table: str, shard: str, attempt: str) -> str:

@@ -250,7 +250,9 @@ class ShardReader:
         if self._count == 0:
             return ShardState(State.EMPTY, None, "no image and no text in it")
         if not self._walk.has_end_marker:
-            return ShardState(State.COMPLETE, None, "no end marker; all members are whole")
+            # whether more should follow, only its writer knows: said, rather than passed over
+            detail = "no end marker; all members that are there are whole"
+            return ShardState(State.TRUNCATED, self._walk.bytes_read, detail)
         return ShardState(State.COMPLETE)
 
 

@@ -33,7 +33,15 @@ class ShardFailed:
     why: str
 
 
-Result = ShardDone | ShardFailed
+@dataclass(frozen=True, slots=True)
+class ShardQuarantined:
+    """A shard that was put aside, and why: the run can end without it."""
+
+    shard: InputShard
+    why: str
+
+
+Result = ShardDone | ShardFailed | ShardQuarantined
 
 
 class Watch(Protocol):

@@ -1,10 +1,14 @@
 """The local engine: one worker in this process, one shard after the other."""
 
+import logging
 from collections.abc import Iterator, Sequence
 
 from flows.engines.engine import Result, ShardFailed, Watch, is_shard_fault
 from flows.engines.worker import Worker, WorkerSpec
+from pipeline.clean import AttemptLost
 from shards.listing import InputShard
+
+_log = logging.getLogger(__name__)
 
 
 class LocalEngine:
@@ -17,9 +21,16 @@ class LocalEngine:
         """Clean each shard in turn; see `Engine.run`."""
         worker = Worker(self._spec, on_progress=watch.under_way)
         for shard in shards:
-            try:
-                yield worker.process(shard)
-            except Exception as error:
-                if not is_shard_fault(error):
-                    raise
-                yield ShardFailed(shard, str(error))
+            yield _process(worker, shard)
+
+
+def _process(worker: Worker, shard: InputShard) -> Result:
+    while True:  # lost attempts lead to safe mode, and at last to quarantine
+        try:
+            return worker.process(shard)
+        except AttemptLost as error:
+            _log.warning("an attempt was lost, and is made again: %s", error)
+        except Exception as error:
+            if not is_shard_fault(error):
+                raise
+            return ShardFailed(shard, str(error))

@@ -5,6 +5,7 @@ commit must happen once, so this driver alone decides what is done again (Ray Da
 shard that kills its worker for ever).
 """
 
+import secrets
 import signal
 import sys
 import threading
@@ -22,7 +23,10 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from flows.engines.engine import EngineError, Result, ShardFailed, Watch, is_shard_fault
+from pipeline.clean import AttemptLost
+from shards.attempt import Ending, end_attempts_of
 from shards.listing import InputShard
+from shards.run import Run
 
 if TYPE_CHECKING:
     from flows.engines.worker import WorkerSpec
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 POLL_S = 1.0
 SHARDS_AHEAD = 2  # one at work and one waiting, so that an actor never waits for the driver
-MAX_ATTEMPTS = 3  # of one shard that takes its actor down
+MAX_DEATHS = 10  # of actors on one shard: safe mode and quarantine come long before
 MAX_BAD_STARTS = 3  # of actors, in a row
 OBJECT_STORE_BYTES = 80_000_000  # close to Ray's least: no data passes through it
 CPUS_PER_ACTOR = 2
@@ -39,14 +43,14 @@ CPUS_PER_ACTOR = 2
 class PoolActor:
     """One Ray actor; imports nothing of ours before it has checked whose rooms it would get."""
 
-    def __init__(self, spec: "WorkerSpec", threads: int) -> None:
+    def __init__(self, spec: "WorkerSpec", threads: int, name: str) -> None:
         _check_rooms()
         import torch
 
         from flows.engines.worker import Worker
 
         torch.set_num_threads(threads)
-        self._worker = Worker(spec)
+        self._worker = Worker(spec, name=name)
 
     @ray.method(concurrency_group="report")
     def counts(self) -> tuple[int, int]:
@@ -84,6 +88,7 @@ class _Seat:
     """An actor and the shards that it holds, the one at work first."""
 
     actor: Any
+    name: str  # in the records of its attempts
     tasks: deque[tuple[InputShard, Any]] = field(default_factory=deque)
     counts: tuple[int, int] = (0, 0)
     moved_at: float = field(default_factory=time.monotonic)
@@ -135,7 +140,10 @@ class RayPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the actors and leave Ray."""
+        """Stop the actors and leave Ray; what they are at is released, to be taken up again."""
+        for seat in self._seats:
+            with suppress(OSError):  # on a full disk, say; such attempts count as lost
+                self._record(seat, [shard for shard, _ in seat.tasks], Ending.RELEASED)
         self._leaving.close()
 
     def run(self, shards: Sequence[InputShard], watch: Watch) -> Iterator[Result]:
@@ -174,7 +182,8 @@ class RayPool:
             max_task_retries=0,
             concurrency_groups={"report": 1},
         )(PoolActor)
-        seat = _Seat(make.remote(self._spec, max(1, int(cpus))))
+        name = secrets.token_hex(8)
+        seat = _Seat(make.remote(self._spec, max(1, int(cpus)), name), name)
         seat.report = seat.actor.counts.remote()
         return seat
 
@@ -193,7 +202,12 @@ class RayPool:
             try:
                 result = ray.get(ref)
             except RayTaskError as error:
-                raise _cause(error) from error
+                cause = _cause(error)
+                if not isinstance(cause, AttemptLost):
+                    raise cause from error
+                ray.kill(seat.actor)  # a thread of it may never end
+                yield from self._bury(seat, waiting, str(cause))
+                continue
             except RayActorError as error:
                 yield from self._bury(seat, waiting, str(error))
                 continue
@@ -203,18 +217,30 @@ class RayPool:
             yield result
 
     def _bury(self, seat: _Seat, waiting: deque[InputShard], why: str) -> Iterator[Result]:
-        """Give a dead actor's shards back; the one at work failed an attempt, if work had begun."""
+        """Give a dead actor's shards back, to be tried again; its attempt on the first one died.
+
+        The record of the attempts leads to safe mode, and to quarantine; a shard whose attempts
+        cannot even be recorded fails here.
+        """
         self._count_start(seat, why)
         held = [shard for shard, _ in seat.tasks]
         seat.tasks.clear()
         seat.actor = None
+        self._record(seat, held[:1], Ending.DIED, why)
+        self._record(seat, held[1:], Ending.RELEASED)
         if seat.started and held:
             self._deaths[held[0].shard] += 1
-            if self._deaths[held[0].shard] >= MAX_ATTEMPTS:
+            if self._deaths[held[0].shard] >= MAX_DEATHS:
                 dead = held.pop(0)
-                why = f"its worker died {MAX_ATTEMPTS} times; the last time: {why}"
-                yield ShardFailed(dead, why)
+                yield ShardFailed(dead, f"its worker died {MAX_DEATHS} times; the last: {why}")
         waiting.extendleft(reversed(held))
+
+    def _record(
+        self, seat: _Seat, shards: Sequence[InputShard], ending: Ending, why: str = ""
+    ) -> None:
+        run = Run.open(self._spec.run_url)
+        for shard in shards:
+            end_attempts_of(run, shard.shard, seat.name, ending, why)
 
     def _count_start(self, seat: _Seat, why: str) -> None:
         if not seat.started:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from flows.engines.engine import ShardDone
+from flows.engines.engine import ShardDone, ShardQuarantined
 from models import weights
 from models.roles.captioner import Captioner
 from models.roles.filter import Filter
-from pipeline.clean import CleanConfig, Pace, ShardCleaner
+from pipeline.clean import CleanConfig, ShardCleaner
+from pipeline.prepare import Pace
+from shards.attempt import Quarantine
 from shards.listing import InputShard
 from shards.run import Run
 
@@ -30,9 +32,13 @@ class Worker:
     """Cleans shards of one run; `counts` may be read from another thread meanwhile."""
 
     def __init__(
-        self, spec: WorkerSpec, on_progress: Callable[[int, int], None] | None = None
+        self,
+        spec: WorkerSpec,
+        on_progress: Callable[[int, int], None] | None = None,
+        name: str | None = None,
     ) -> None:
         self.counts = (0, 0)  # samples and bytes done of the shard under way
+        self._name = name
         self._on_progress = on_progress
         config = spec.config
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,12 +57,14 @@ class Worker:
         )
         self._cleaner = ShardCleaner(Run.open(spec.run_url), config, captioner, scorer, spec.pace)
 
-    def process(self, shard: InputShard) -> ShardDone:
-        """Clean one shard and commit it."""
+    def process(self, shard: InputShard) -> ShardDone | ShardQuarantined:
+        """Clean one shard and commit it, or find that it was put aside."""
         try:
-            done = self._cleaner.clean(shard, self._note)
+            done = self._cleaner.clean(shard, self._note, self._name)
         finally:
             self.counts = (0, 0)
+        if isinstance(done, Quarantine):
+            return ShardQuarantined(shard, done.why)
         return ShardDone(shard, done.counts, done.state.damaged)
 
     def _note(self, samples: int, size_bytes: int) -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 from models.roles.captioner import Captioner
 from models.roles.filter import Filter
 from pipeline.caption import CaptionConfig
-from pipeline.clean import CleanConfig, Pace, ShardCleaner, identity
+from pipeline.clean import CleanConfig, ShardCleaner, identity
+from pipeline.prepare import Pace
 from pipeline.score import ScoreConfig
 from shards.commit import read_commit
 from shards.listing import list_inputs

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 import pipeline.clean
-import pipeline.screen
-from pipeline.clean import CleanConfig, Pace, ShardCleaner, identity
+import pipeline.prepare
+from pipeline.clean import AttemptLost, CleanConfig, ShardCleaner, identity
 from pipeline.decode import decode
+from pipeline.prepare import Pace
 from pipeline.screen import ScreenConfig
 from shards.commit import Commit, read_commit
 from shards.listing import InputChanged
@@ -186,7 +187,7 @@ class Passes:
                 self.opened += 1
             return real_open(*args, **kwargs)
 
-        monkeypatch.setattr(pipeline.screen, "decode", counted_decode)
+        monkeypatch.setattr(pipeline.prepare, "decode", counted_decode)
         monkeypatch.setattr(Image, "open", counted_open)
 
     @staticmethod
@@ -312,12 +313,12 @@ def test_an_error_in_mid_shard_leaves_nothing_behind(bench: Any, shard: Path) ->
 def test_an_error_in_a_decode_thread_is_raised(
     bench: Any, shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(raw: Any, _: Any) -> Any:
+    def failing(raw: Any, *_: Any) -> Any:
         raise MemoryError(raw.key)
 
     monkeypatch.setattr(pipeline.clean, "screen", failing)
     run, config = bench.run(shard)
-    with pytest.raises(MemoryError, match="k00"):
+    with pytest.raises(AttemptLost, match="k00"):
         bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
     assert left_behind(run) == []
     assert decode_threads() == []

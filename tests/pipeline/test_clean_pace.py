@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import pipeline.clean
-from pipeline.clean import Pace
+import pipeline.prepare
+from pipeline.prepare import Pace
 from shards.reader import ShardReader
 from shards.run import Run
 from shards.schema import SCHEMAS
@@ -143,6 +144,7 @@ def test_what_waits_is_bounded_in_bytes(
     one = path.stat().st_size // 60 + 2048
     run, config = bench.run(path)
     monkeypatch.setattr(pipeline.clean, "MAX_BATCH_BYTES", bound)
+    monkeypatch.setattr(pipeline.prepare, "MAX_WAITING_BYTES", bound)
     monkeypatch.setattr(pipeline.clean, "ShardReader", Watched)
     steps, ahead = [0], []
 

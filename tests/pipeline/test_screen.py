@@ -38,7 +38,7 @@ DECIDED = {
     "json_not_object": "json_unreadable",
     "key_dots": None,
     "key_uppercase_ext": None,
-    "shard_no_eof": None,
+    "shard_no_eof": "shard_truncated",
     "shard_empty": "shard_empty",
     "shard_gzip": "shard_compressed",
     "shard_gzip_truncated": "shard_compressed",

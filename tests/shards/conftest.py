@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from shards.commit import Commit, FileRecord, InputRecord, StateRecord, commit, start_attempt
+from shards.attempt import start_attempt
+from shards.commit import Commit, FileRecord, InputRecord, StateRecord, commit
 from shards.listing import list_inputs
 from shards.reader import RawSample, ShardReader, open_shard
 from shards.run import Run

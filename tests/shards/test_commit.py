@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from shards.attempt import start_attempt
 from shards.commit import (
     Commit,
     Counts,
@@ -17,7 +18,6 @@ from shards.commit import (
     commit,
     read_commit,
     read_commits,
-    start_attempt,
     total_counts,
 )
 from shards.run import Run

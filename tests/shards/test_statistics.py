@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shards.commit import commit, read_commits, start_attempt
+from shards.attempt import start_attempt
+from shards.commit import commit, read_commits
 from shards.run import Run
 from shards.schema import read_table
 from shards.snapshot import write_snapshot
