@@ -19,6 +19,8 @@ from shards.schema import DECISIONS, DecisionReason
 Mask = NDArray[np.bool_]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
+_OPEN = pa.array([DecisionReason.KEPT, DecisionReason.ITM_BELOW_THRESHOLD], pa.string())
+
 DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
 
 
@@ -84,6 +86,11 @@ def thresholds_of(origins: pa.ChunkedArray, thresholds: dict[str, float]) -> NDA
         )
     by_code = np.array([thresholds[name] for name in names], dtype=np.float32)
     return by_code[encoded.indices.to_numpy()]
+
+
+def is_open(reasons: pa.ChunkedArray) -> Mask:
+    """Mark the decisions that a threshold makes; any other reason lies in the text itself."""
+    return _mask(pc.is_in(reasons, value_set=_OPEN))
 
 
 def _repeated(texts: pa.Table, folded: pa.Array) -> Mask:

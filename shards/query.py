@@ -1,10 +1,15 @@
 """SQL over a run: DuckDB with the tables samples, texts and decisions, read where they lie."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.fs
 import pyarrow.parquet as pq
 
 from shards.run import Run
@@ -13,6 +18,20 @@ from shards.snapshot import SnapshotShard
 
 if TYPE_CHECKING:
     import duckdb
+
+_ROWS = 1_000  # taken from DuckDB at a time
+
+
+class QueryError(ValueError):
+    """SQL that DuckDB refuses; the message is DuckDB's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a question gives: the names of the columns, each once, and the rows as they come."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[Any, ...]]
 
 
 def connect(
@@ -23,13 +42,36 @@ def connect(
     They are read through Arrow data sets: from any fsspec store, whatever signs the names hold.
     Nothing else can be read or written through the connection. Raises SchemaError.
     """
+    return database({table: data_set(run, shards, table) for table in tables})
+
+
+def database(tables: Mapping[str, pa.dataset.Dataset]) -> "duckdb.DuckDBPyConnection":
+    """Open a database with these tables, and no way to any other file or variable."""
     import duckdb  # a tenth of a second, and not every user of this room asks questions
 
-    connection = duckdb.connect()
-    for table in tables:
-        connection.register(table, data_set(run, shards, table))
-    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+    # what does not fit into the memory must not go where the command happens to be started
+    spill = Path(tempfile.gettempdir()) / f"capfilt-{os.getpid()}"
+    connection = duckdb.connect(config={"temp_directory": str(spill)})
+    for name, table in tables.items():
+        connection.register(name, table)
+    connection.execute(
+        "SET python_enable_replacements = false; SET enable_external_access = false; "
+        "SET lock_configuration = true"
+    )
     return connection
+
+
+def ask(connection: "duckdb.DuckDBPyConnection", sql: str) -> Answer:
+    """Ask one question; raises QueryError, also while rows are taken."""
+    import duckdb
+
+    try:
+        result = connection.execute(sql)
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error
+    if result is None or result.description is None:
+        raise QueryError("no SQL statement; expected one, such as SELECT count(*) FROM texts")
+    return Answer(_distinct([column[0] for column in result.description]), _rows(result))
 
 
 def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.dataset.Dataset:
@@ -42,4 +84,28 @@ def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.datase
         with store.open(name) as file:
             check_schema(pq.read_schema(file), schema, store.url(name))
     paths = [store.path(name) for name in names]
-    return pyarrow.dataset.dataset(paths, schema=schema, filesystem=store.fs, format="parquet")
+    # Arrow's own where it can be: its threads then need not wait for Python's lock
+    files = pyarrow.fs.LocalFileSystem() if store.is_local else store.fs
+    return pyarrow.dataset.dataset(paths, schema=schema, filesystem=files, format="parquet")
+
+
+def _rows(result: "duckdb.DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
+    import duckdb
+
+    try:
+        while rows := result.fetchmany(_ROWS):
+            yield from rows
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Number the columns that share a name, as DuckDB does in a subquery: a, a_1."""
+    found: list[str] = []
+    for name in names:
+        number, free = 0, name
+        while free in found:
+            number += 1
+            free = f"{name}_{number}"
+        found.append(free)
+    return tuple(found)

@@ -92,11 +92,19 @@ class Run:
         store = Store(url)
         record = _read_record(store)
         try:
-            table = pq.read_table(io.BytesIO(store.read("input.parquet")))
+            # in this thread alone: one of Arrow's that lets go of a Python file as the process
+            # ends aborts it (apache/arrow issue 33975)
+            listed = io.BytesIO(store.read("input.parquet"))
+            table = pq.read_table(listed, use_threads=False, pre_buffer=False)
         except FileNotFoundError as error:
             raise NotARun(
                 f"{store.url()} has no input.parquet: its creation was cut short; "
                 "run clean again with the same recipe"
+            ) from error
+        except pa.ArrowException as error:
+            raise NotARun(
+                f"{store.url('input.parquet')} cannot be read ({error}); if nothing else is wrong "
+                "here, delete it, and run clean again with the same recipe and input"
             ) from error
         inputs = tuple(InputShard(**row) for row in table.to_pylist())
         return cls(store, record["fingerprint"], record["identity"], record["about"], inputs)

@@ -152,7 +152,7 @@ def read_table(
         check_schema(file.schema_arrow, expected, where)
         wanted = expected.names if columns is None else columns
         present = [name for name in wanted if name in file.schema_arrow.names]
-        read = file.read(columns=present)
+        read = file.read(columns=present, use_threads=False)  # as in Run.open
     return _completed(read, [expected.field(name) for name in wanted])
 
 

@@ -7,7 +7,7 @@ that made the same data have snapshots of the same name.
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.attempt import read_quarantined
 from shards.commit import Commit, Counts, FileRecord, StateRecord, read_commits
 from shards.run import Run, canonical_json
 from shards.schema import SCHEMA_VERSION, SchemaError
@@ -79,7 +80,8 @@ def write_snapshot(run: Run, allow_partial: bool = False) -> Snapshot:
     Raises SnapshotError while shards are pending, unless `allow_partial`.
     """
     commits = read_commits(run)
-    pending = [shard for shard in run.shards if shard not in commits]
+    done = commits.keys() | read_quarantined(run).keys()
+    pending = [shard for shard in run.shards if shard not in done]
     if not commits or (pending and not allow_partial):
         raise SnapshotError(
             f"{run.store.url()}: {len(pending)} of {len(run.shards)} shards are not committed "
@@ -87,12 +89,12 @@ def write_snapshot(run: Run, allow_partial: bool = False) -> Snapshot:
         )
     shards = tuple(as_snapshot_shard(done) for done in commits.values())
     snapshot = Snapshot(snapshot_id(shards), shards)
-    run.store.create(_name(snapshot.id), _to_parquet(snapshot))
+    run.store.create(_name(snapshot.id), to_parquet(shards))
     newest = {
         "id": snapshot.id,
         "name": _name(snapshot.id),
         "shards": len(shards),
-        "partial": bool(pending),
+        "partial": len(commits) < len(run.shards),
         "written": datetime.now(UTC).isoformat(),
     }
     run.store.put("snapshot.json", json.dumps(newest, indent=2).encode())
@@ -117,18 +119,34 @@ def open_snapshot(run: Run, id: str | None = None) -> Snapshot:
     if wanted is None:
         raise SnapshotError(f"{run.store.url()} has no snapshot yet; finish the run first")
     try:
-        table = pq.read_table(io.BytesIO(run.store.read(_name(wanted))))
+        return Snapshot(
+            wanted, from_parquet(run.store.read(_name(wanted)), run.store.url(_name(wanted)))
+        )
     except FileNotFoundError as error:
         raise SnapshotError(f"{run.store.url()} has no snapshot {wanted}") from error
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(run, _name(wanted), error) from error
+
+
+def to_parquet(shards: Sequence[SnapshotShard]) -> bytes:
+    """Write a list of shards as the Parquet file that a snapshot is, and a view has."""
+    buffer = io.BytesIO()
+    table = pa.Table.from_pylist([_row(shard) for shard in shards], schema=_SNAPSHOT)
+    pq.write_table(table, buffer, write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def from_parquet(data: bytes, where: str) -> tuple[SnapshotShard, ...]:
+    """Read such a file; raises SchemaError for a newer version, and what Arrow raises."""
+    # in this thread alone, as in Run.open
+    table = pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
     version = int((table.schema.metadata or {}).get(b"capfilt.schema_version", b"0"))
     if version > SCHEMA_VERSION:
         raise SchemaError(
-            f"{run.store.url(_name(wanted))}: schema version {version} is newer than "
-            f"{SCHEMA_VERSION}, the newest this capfilt reads; update capfilt"
+            f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
+            "capfilt reads; update capfilt"
         )
-    return Snapshot(wanted, tuple(_from_row(row) for row in table.to_pylist()))
+    return tuple(_from_row(row) for row in table.to_pylist())
 
 
 def as_snapshot_shard(done: Commit) -> SnapshotShard:
@@ -181,10 +199,3 @@ def _from_row(row: dict[str, Any]) -> SnapshotShard:
         counts=Counts.model_validate_json(row["counts"]),
         files=tuple(FileRecord(**file) for file in row["files"]),
     )
-
-
-def _to_parquet(snapshot: Snapshot) -> bytes:
-    buffer = io.BytesIO()
-    rows = [_row(shard) for shard in snapshot.shards]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SNAPSHOT), buffer, write_page_checksum=True)
-    return buffer.getvalue()

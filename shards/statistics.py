@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from shards.attempt import read_quarantined
 from shards.commit import total_counts
 from shards.query import connect
 from shards.run import Run
@@ -15,6 +16,7 @@ _BINS = 20
 def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
     """Count a run by one of its views (default: its own), as `capfilt stats --json` prints it."""
     shards = (view or open_view(run)).shards
+    quarantined = len(read_quarantined(run).keys() - {shard.shard for shard in shards})
     counts = total_counts(shard.counts for shard in shards)
     return {
         "samples_in": counts.samples_in,
@@ -27,8 +29,8 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
             "total": len(run.shards),
             "committed": len(shards),
             "damaged": sum(shard.state.damaged for shard in shards),
-            "quarantined": 0,
-            "pending": len(run.shards) - len(shards),
+            "quarantined": quarantined,
+            "pending": len(run.shards) - len(shards) - quarantined,
         },
         "histograms": itm_histograms(run, shards),
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.commit import Counts, FileRecord, TextCounts, data_name
@@ -52,8 +53,8 @@ class ShardWriter:
         self._store, self._shard, self._attempt = store, shard, attempt
         self._closing = ExitStack()
         self._folder = self._closing.enter_context(store.staging(scratch))
-        self._tables = {name: _TableFile(self._folder / name, name) for name in SCHEMAS}
-        self._clean: _CleanFile | None = None
+        self._tables = {name: TableFile(self._folder / name, name) for name in SCHEMAS}
+        self._clean: CleanFile | None = None
         self._published: list[str] = []
         self._tally = _Tally()
 
@@ -94,29 +95,19 @@ class ShardWriter:
         self._tables["decisions"].add([{**decision, **place} for decision in decisions])
         if clean is not None:
             if self._clean is None:
-                self._clean = _CleanFile(self._folder / "clean", self._shard)
+                self._clean = CleanFile(self._folder / "clean", self._shard)
             self._clean.add(clean)
 
     def finish(self) -> list[FileRecord]:
         """Publish the files, read them back, and give their records, for the commit."""
-        files: dict[str, _TableFile | _CleanFile] = {**self._tables}
+        files: dict[str, TableFile | CleanFile] = {**self._tables}
         if self._clean is not None:
             files["clean"] = self._clean
         records = []
         for table, file in files.items():
-            file.close()
             name = data_name(table, self._shard, self._attempt)
             self._published.append(name)
-            self._store.publish(file.path, name)
-            record = FileRecord(
-                table=table,
-                name=name,
-                size_bytes=file.sink.size_bytes,
-                sha256=file.sink.sha256,
-                rows=file.rows,
-            )
-            _check_written(self._store, record)
-            records.append(record)
+            records.append(publish_file(self._store, file, table, name))
         self._published = []  # they are the commit's now, no longer ours to remove
         self._closing.close()
         return records
@@ -173,7 +164,7 @@ class _HashingFile(io.RawIOBase):
         super().close()
 
 
-class _TableFile:
+class TableFile:
     """One Parquet file, written in row groups."""
 
     def __init__(self, path: Path, table: str) -> None:
@@ -186,12 +177,20 @@ class _TableFile:
         )
 
     def add(self, rows: list[dict[str, Any]]) -> None:
+        """Take rows; they leave memory in row groups."""
         self._waiting += rows
         self.rows += len(rows)
         if len(self._waiting) >= _ROWS_PER_GROUP:
             self._flush()
 
+    def add_table(self, table: pa.Table) -> None:
+        """Write rows that stand in a table already, as one row group."""
+        self._flush()
+        self.rows += len(table)
+        self._writer.write_table(table)
+
     def close(self) -> None:
+        """Write the footer."""
         self._flush()
         self._writer.close()
         self.sink.close()
@@ -202,7 +201,7 @@ class _TableFile:
         self._waiting = []
 
 
-class _CleanFile:
+class CleanFile:
     """One WebDataset tar whose bytes depend on its samples alone."""
 
     def __init__(self, path: Path, shard: str) -> None:
@@ -214,6 +213,7 @@ class _CleanFile:
         )
 
     def add(self, sample: CleanSample) -> None:
+        """Write one sample."""
         key = f"{self._shard}/{encode_name(sample.key)}"
         self._member(f"{key}.{sample.ext}", sample.image)
         self._member(f"{key}.json", canonical_json(sample.record))
@@ -221,6 +221,7 @@ class _CleanFile:
         self.rows += 1
 
     def close(self) -> None:
+        """Write the end marker."""
         self._tar.close()
         self.sink.close()
 
@@ -275,6 +276,24 @@ class _Tally:
             },
             not_finite=self._not_finite,
         )
+
+
+def publish_file(store: Store, file: TableFile | CleanFile, table: str, name: str) -> FileRecord:
+    """Close a staged file, publish it under `name`, read it back, and give its record.
+
+    Raises WriteCheckError if it does not read back as it was written.
+    """
+    file.close()
+    store.publish(file.path, name)
+    record = FileRecord(
+        table=table,
+        name=name,
+        size_bytes=file.sink.size_bytes,
+        sha256=file.sink.sha256,
+        rows=file.rows,
+    )
+    _check_written(store, record)
+    return record
 
 
 def _check_written(store: Store, record: FileRecord) -> None:

@@ -7,7 +7,7 @@ from types import FrameType
 
 import typer
 
-from flows.cli import checkpoint, clean, inspect
+from flows.cli import checkpoint, clean, inspect, judge, keep, report
 from flows.cli.faults import exit_code_of
 
 # What libraries read when a command imports them, unless the user says otherwise: nothing calls
@@ -31,8 +31,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("clean")(clean.clean)
-app.command("stats")(inspect.stats)
-app.command("verify")(inspect.verify)
+app.command("judge", epilog=judge.EXAMPLES)(judge.judge)
+app.command("stats", epilog=inspect.STATS_EXAMPLES)(inspect.stats)
+app.command("explain")(inspect.explain)
+app.command("verify")(keep.verify)
+app.command("gc")(keep.gc)
+app.command("report")(report.report)
 app.add_typer(checkpoint.app, name="checkpoint")
 
 

@@ -5,15 +5,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flows.clean import Job, Outcome
 from flows.cli.faults import exit_code_of
-from flows.engines.engine import Result, ShardFailed
+from flows.engines.engine import Result, ShardDone, ShardFailed
+
+if TYPE_CHECKING:
+    from flows.clean import Job, Outcome  # which loads the models' room
 
 LINE_EVERY_S = 10.0
 REASONS_SHOWN = 5
@@ -37,7 +39,7 @@ class RunProgress:
         self._shards, self._ended = 0, 0
         self._task = self._bar.add_task("loading models", total=None, rate=0.0)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: "Job") -> None:
         """Hear what is to be done."""
         self._shards = len(job.pending)
         self._total_bytes = sum(shard.size_bytes for shard in job.pending)
@@ -62,9 +64,10 @@ class RunProgress:
             self._console.print(f"{done}, {all_samples} samples, {rate:.1f} images/s, {eta}")
 
     def ended(self, result: Result) -> None:
-        """Hear that a shard is committed, or failed."""
-        if isinstance(result, ShardFailed):
-            self._console.print(f"shard {result.shard.shard} failed: {result.why}", markup=False)
+        """Hear that a shard is committed, put aside, or failed."""
+        if not isinstance(result, ShardDone):
+            how = "failed" if isinstance(result, ShardFailed) else "is put aside"
+            self._console.print(f"shard {result.shard.shard} {how}: {result.why}", markup=False)
             return
         self._ended += 1
         self._done_bytes += result.shard.size_bytes
@@ -86,7 +89,7 @@ def watch() -> Iterator[RunProgress]:
         progress.close()
 
 
-def conclude(result: Outcome | BaseException, as_json: bool) -> int:
+def conclude(result: "Outcome | BaseException", as_json: bool) -> int:
     """Print what a run came to; give its exit code."""
     if isinstance(result, BaseException):
         if not isinstance(result, Exception):

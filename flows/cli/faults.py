@@ -18,8 +18,21 @@ _BAD_USAGE = {
     "RunMismatch",
     "SchemaError",
     "SnapshotError",
+    "ViewError",
+    "QueryError",
+    "NoSuchSample",
 }
-_FAILED = {"InputChanged", "LimitExceeded", "EngineError", "WriteCheckError"}
+_FAILED = {
+    "BotoCoreError",  # S3 that cannot be reached, after all of its client's own tries
+    "ClientError",
+    "EngineError",
+    "GarbageError",
+    "GuardError",
+    "InputChanged",
+    "LimitExceeded",
+    "RepairError",
+    "WriteCheckError",
+}
 
 
 def exit_code_of(error: Exception) -> int:
@@ -37,7 +50,10 @@ def exit_code_of(error: Exception) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"capfilt: {message}", file=sys.stderr)
+    from pipeline.printable import visible
+
+    shown = "\n".join(visible(line) for line in message.split("\n"))  # it may quote hostile input
+    print(f"capfilt: {shown}", file=sys.stderr)
     return code
 
 

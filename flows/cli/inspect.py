@@ -1,56 +1,132 @@
-"""Commands that look at a run: `stats` and `verify`."""
+"""Commands that look at a run: `stats` and `explain`."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from shards.comparison import Side
+    from shards.run import Run
+    from shards.view import View
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="run folder or URL")]
 
 
+STATS_EXAMPLES = """
+Examples:
+
+  capfilt stats RUN --view strict --against own
+
+  capfilt stats RUN --against OTHER_RUN --json
+
+  capfilt stats RUN --sql "SELECT reason, count(*) FROM decisions GROUP BY 1"
+
+  capfilt stats RUN --sql "SELECT text, itm FROM texts ORDER BY itm LIMIT 9"
+
+  capfilt stats RUN --sql "FROM samples JOIN texts USING (shard, index)" --json
+"""
+
+
 def stats(
     run: RunFolder,
+    view: Annotated[str | None, typer.Option(help="its decisions (default: own)")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="compare with a view, or another run")
+    ] = None,
+    sql: Annotated[
+        str | None, typer.Option(help="ask DuckDB about samples, texts, decisions")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
-    """Count a run, finished or not: samples, texts by origin, shards."""
+    """Count a run, finished or not: samples, texts by origin, shards; or ask it in SQL."""
+    if sql is not None and against is not None:
+        raise typer.BadParameter("--sql asks one view; leave out --against")
     from shards.run import Run
-    from shards.statistics import run_statistics
+    from shards.view import open_view
 
     opened = Run.open(run)
-    found = run_statistics(opened)
+    here = open_view(opened, view)
+    if sql is not None:
+        _answer(opened, here, sql, as_json)
+    elif against is not None:
+        _compare(opened, here, against, as_json)
+    else:
+        _count(opened, here, as_json)
+
+
+def _count(run: "Run", view: "View", as_json: bool) -> None:
+    from pipeline.printable import visible
+    from shards.statistics import run_statistics
+
+    found = run_statistics(run, view)
+    if view.name is not None:
+        found |= {"view": view.name, "snapshot": view.snapshot, "thresholds": view.thresholds}
     if as_json:
         print(json.dumps(found))
         return
     from flows.cli.display import print_statistics
 
-    print_statistics(opened.store.url(), found)
+    print_statistics(run.store.url(), found)
+    if view.name is not None:
+        rules = ", ".join(f"{origin} {at:.6g}" for origin, at in sorted(view.thresholds.items()))
+        print(f"view: {view.name} ({visible(rules)}), on snapshot {view.snapshot}")
 
 
-def verify(
+def _answer(run: "Run", view: "View", sql: str, as_json: bool) -> None:
+    from flows.cli.answer import print_answer, print_answer_as_json
+    from shards.query import ask, connect
+
+    with connect(run, view.shards) as connection:
+        answer = ask(connection, sql)
+        if as_json:
+            print_answer_as_json(answer)
+        else:
+            print_answer(answer)
+
+
+def _compare(run: "Run", here: "View", against: str, as_json: bool) -> None:
+    from shards.comparison import Side, compare
+
+    compared = compare(Side(run, here), _other_side(run, against))
+    if as_json:
+        print(json.dumps(compared))
+        return
+    from flows.cli.comparison import print_comparison
+
+    print_comparison(compared)
+
+
+def _other_side(run: "Run", against: str) -> "Side":
+    """Find what OTHER means: a view of this run, or else another run's own decisions."""
+    from shards.comparison import Side
+    from shards.run import NotARun, Run
+    from shards.view import OWN, ViewError, open_view, view_names
+
+    if against == OWN or against in view_names(run):
+        return Side(run, open_view(run, against))
+    try:
+        other = Run.open(against)
+    except NotARun as error:
+        there = ", ".join([OWN, *view_names(run)])
+        raise ViewError(f"{against!r} is no view of this run ({there}), and {error}") from error
+    return Side(other, open_view(other))
+
+
+def explain(
     run: RunFolder,
+    sample: Annotated[str, typer.Argument(metavar="SHARD/KEY", help="as in the input, or encoded")],
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
-    """Recompute every count and hash of a run from its files; exit 1 if anything differs."""
+    """Show one sample: facts, every text with its scores, what each view decides, and why."""
+    from flows.cli.answer import plain
+    from pipeline.explain import explain as explained
     from shards.run import Run
-    from shards.verify import verify_run
 
-    found = verify_run(Run.open(run))
-    problems = [str(problem) for problem in found.problems]
+    found = explained(Run.open(run), sample)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "problems": problems,
-                    "committed": found.committed,
-                    "pending": list(found.pending),
-                }
-            )
-        )
-    else:
-        for problem in problems:
-            print(problem)
-        print(
-            f"{len(problems)} problems in {found.committed} committed shards, "
-            f"{len(found.pending)} shards pending"
-        )
-    raise typer.Exit(1 if problems else 0)
+        print(json.dumps(plain(found)))
+        return
+    from flows.cli.explanation import print_explanation
+
+    print_explanation(found)

@@ -120,3 +120,10 @@ def test_fingerprints() -> None:
     assert canonical_json({"b": "é", "a": None}) == '{"a":null,"b":"é"}'.encode()
     with pytest.raises(ValueError, match="Out of range"):
         fingerprint({"a": float("nan")})
+
+
+def test_a_torn_list_of_inputs_is_said(any_url: str, make_run: Any) -> None:
+    run = make_run(any_url, committed=False)
+    run.store.put("input.parquet", run.store.read("input.parquet")[:40])
+    with pytest.raises(NotARun, match=r"input\.parquet cannot be read"):
+        Run.open(any_url)

@@ -1,0 +1,120 @@
+"""Two views side by side, as tables that fit 80 columns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.printable import count, percent, visible
+
+Numbers = Mapping[str, Any]
+
+
+def print_judged(judged: Numbers) -> None:
+    """Print what a new view keeps, beside what the run itself kept."""
+    console = Console()
+    console.print(_outcomes(judged["samples"], "view", "own"))
+    console.print(_rules(judged))
+    name, what = judged["view"], "written" if judged["new"] else "is there already, the same"
+    said = f"view {name}: {what}; snapshot {judged['snapshot']}"
+    console.print(said, markup=False, highlight=False)
+    console.print(f"look at it: capfilt stats RUN --view {name} --against own", markup=False)
+
+
+def print_comparison(compared: Numbers) -> None:
+    """Print two views' counts, and where their decisions part."""
+    console = Console()
+    for place in ("here", "there"):
+        console.print(_side(place, compared[place]), markup=False, highlight=False, soft_wrap=True)
+    console.print(_outcomes(compared["samples"], "here", "there"))
+    console.print(_kept_texts(compared["texts"]))
+    joined = compared["joined"]
+    if not compared["shards_in_common"]:
+        console.print("They have no shards in common: no sample can be compared with another.")
+        return
+    console.print(_crossed(joined))
+    only = (
+        ""
+        if joined["texts_of"] == "all origins"
+        else "; of texts, only those of the web are the same"
+    )
+    console.print(f"compared sample by sample in {compared['shards_in_common']} shards{only}")
+    if joined["different_images"]:
+        console.print(
+            f"{joined['different_images']} samples at one place have different images, and are "
+            "not compared: the inputs differ"
+        )
+
+
+def _side(place: str, side: Numbers) -> str:
+    thresholds = ", ".join(f"{o} {t:.6g}" for o, t in sorted(side["thresholds"].items()))
+    return visible(f"{place:5}  view {side['view']} ({thresholds}) of {side['run']}")
+
+
+def _outcomes(samples: Numbers, here: str, there: str) -> Table:
+    table = _table("samples", here, "share", there, "share", "difference")
+    whole = samples["samples_in"]
+    for name, pair in samples.items():
+        shares = [percent(pair[side], whole[side]) for side in ("here", "there")]
+        ours, theirs = count(pair["here"]), count(pair["there"])
+        table.add_row(name, ours, shares[0], theirs, shares[1], _signed(pair["difference"]))
+    return table
+
+
+def _rules(judged: Numbers) -> Table:
+    table = _table("texts", "in", "threshold", "kept", "share", "own threshold", "own kept")
+    for origin, rule in judged["rules"].items():
+        none = {"in": {"here": 0}, "kept": {"here": 0, "there": 0}}
+        texts = judged["texts"].get(origin, none)
+        given, kept = texts["in"]["here"], texts["kept"]
+        before = rule["own_threshold"]
+        table.add_row(
+            visible(origin) + _asked(rule["keep_fraction"]),
+            count(given),
+            f"{rule['threshold']:.6g}",
+            count(kept["here"]),
+            percent(kept["here"], given),
+            "none" if before is None else f"{before:.6g}",
+            count(kept["there"]),
+        )
+    return table
+
+
+def _asked(fraction: float | None) -> str:
+    return "" if fraction is None else f", best {100 * fraction:.4g} %"
+
+
+def _kept_texts(texts: Numbers) -> Table:
+    table = _table("texts kept", "here", "of", "there", "of", "difference")
+    for origin, pairs in texts.items():
+        kept, given = pairs["kept"], pairs["in"]
+        table.add_row(
+            visible(origin),
+            count(kept["here"]),
+            count(given["here"]),
+            count(kept["there"]),
+            count(given["there"]),
+            _signed(kept["difference"]),
+        )
+    return table
+
+
+def _crossed(joined: Numbers) -> Table:
+    table = _table("kept by", "both", "only here", "only there", "neither")
+    rows = {"samples": joined["samples"]}
+    rows |= {f"{origin} texts": places for origin, places in joined["texts"].items()}
+    for name, places in rows.items():
+        table.add_row(visible(name), *(count(number) for number in places.values()))
+    return table
+
+
+def _table(first: str, *numbers: str) -> Table:
+    table = Table(first)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _signed(number: int) -> str:
+    return f"{number:+,}" if number else "0"

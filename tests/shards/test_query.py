@@ -1,0 +1,82 @@
+"""Questions in SQL reach the run's tables, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shards.query import QueryError, ask, connect
+from shards.run import Run
+from shards.snapshot import write_snapshot
+
+
+@pytest.fixture
+def run(any_url: str, make_run: Any) -> Run:
+    made: Run = make_run(any_url)
+    write_snapshot(made)
+    return made
+
+
+def test_the_tables_are_the_rows(run: Run) -> None:
+    snapshot = write_snapshot(run)
+    with connect(run, snapshot.shards) as connection:
+        answer = ask(connection, "SELECT shard, count(*) AS n FROM samples GROUP BY ALL ORDER BY 1")
+        assert answer.columns == ("shard", "n")
+        counts = [(shard.shard, shard.counts.samples_in) for shard in snapshot.shards]
+        assert list(answer.rows) == counts
+        joined = "SELECT count(*) FROM texts JOIN decisions USING (shard, index, text_no)"
+        texts = sum(t.given for shard in snapshot.shards for t in shard.counts.texts.values())
+        assert list(ask(connection, joined).rows) == [(texts,)]
+
+
+def test_no_shards_are_empty_tables(run: Run) -> None:
+    with connect(run, []) as connection:
+        assert list(ask(connection, "SELECT count(*) FROM texts").rows) == [(0,)]
+
+
+def test_rows_come_as_they_are_taken(run: Run) -> None:
+    with connect(run, []) as connection:
+        answer = ask(connection, "SELECT range FROM range(5000)")
+        assert [row[0] for row in answer.rows] == list(range(5000))
+
+
+def test_each_column_has_a_name_of_its_own(run: Run) -> None:
+    with connect(run, []) as connection:
+        answer = ask(connection, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a")
+        assert answer.columns == ("a", "a_1", "a_1_1", "a_2")
+        assert list(answer.rows) == [(1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY texts TO '{0}/out.csv'",
+        "COPY texts TO '{0}/out.parquet' (FORMAT parquet)",
+        "EXPORT DATABASE '{0}/out'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM glob('/etc/*')",
+        "ATTACH '{0}/out.db'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+        "SELECT nothing FROM texts",
+        "SELEKT",
+        "",
+        " ; ",
+        "-- no more than this",
+    ],
+)
+def test_what_is_refused(run: Run, tmp_path: Path, sql: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with connect(run, []) as connection, pytest.raises(QueryError):
+        list(ask(connection, sql.format(tmp_path)).rows)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_error_in_mid_answer(run: Run) -> None:
+    sql = "SELECT CASE WHEN range = 9000 THEN error('late') ELSE range END FROM range(10000)"
+    with connect(run, []) as connection, pytest.raises(QueryError, match="late"):
+        list(ask(connection, sql).rows)
