@@ -5,26 +5,52 @@ free, which is what makes a commit happen once. Readers never see half a file: w
 written has a name that `list` leaves out.
 """
 
-import ctypes
-import errno
 import hashlib
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from shards.claim import claim, take_name
+
 _TEMPORARY = ".tmp-"
 _READERS = 16
-_LINK_REFUSED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+_HTTP_CONFLICT, _HTTP_PRECONDITION_FAILED = 409, 412
+_CONFLICT_PAUSES_S = (0.1, 0.3, 1.0, 3.0)
+_MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")  # as stores name it
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What lies under a name: its size, and when it was written, in seconds since 1970.
+
+    `modified_s` is None where the store does not say.
+    """
+
+    name: str
+    size_bytes: int
+    modified_s: float | None
+    is_folder: bool = False
+
+    @property
+    def temporary(self) -> str | None:
+        """The topmost temporary file or folder this is or lies in, which `list` leaves out."""
+        parts = self.name.split("/")
+        for count, part in enumerate(parts, start=1):
+            if part.startswith(_TEMPORARY):
+                return "/".join(parts[:count])
+        return None
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -111,6 +137,21 @@ class Store:
         names = [path[len(self._root) + 1 :] for path in self._fs.find(top)]
         return sorted(name for name in names if not _is_temporary(name))
 
+    def survey(self) -> tuple[StoredFile, ...]:
+        """Give all that lies below the root, sorted by name: half-written files and folders too.
+
+        Folders are given only where they are things of their own: on local disk.
+        """
+        self._fs.invalidate_cache()
+        found = self._fs.find(self._root, withdirs=self.is_local, detail=True)
+        infos = {str(path)[len(self._root) + 1 :]: info for path, info in found.items()}
+        return tuple(_stored(name, infos[name]) for name in sorted(infos) if name)
+
+    def remove_empty_folder(self, name: str) -> None:
+        """Remove a folder of a local store; nothing happens if it is gone, or holds something."""
+        with suppress(OSError):
+            Path(self.path(name)).rmdir()
+
     @contextmanager
     def staging(self, scratch: Path | None = None) -> Iterator[Path]:
         """Lend a scratch folder for files that `publish` will take; it is emptied at the end.
@@ -155,21 +196,62 @@ class Store:
             return self._create_remote(self.path(name), data)
         final = self._local(name)
         with _temporary(final, data) as temporary:
-            created = _take_name(temporary, final)
+            created = take_name(temporary, final)
         _sync(final.parent)
         return created
 
+    def creates_once(self) -> bool:
+        """Find out whether `create` lets one of several writers win, by two writes of one name."""
+        name = f"{_TEMPORARY}probe-{secrets.token_hex(8)}"
+        try:
+            return self._claims_once(name)
+        finally:
+            with suppress(OSError):  # it has a temporary name: `capfilt gc` knows it
+                self.delete(name)
+
+    def _claims_once(self, name: str) -> bool:
+        if self.is_local:
+            final = self._local(name)
+            with _temporary(final, b"first") as first, _temporary(final, b"second") as second:
+                claims = claim(first, final), claim(second, final)
+        else:
+            if _checks_then_writes(self._fs):
+                return False
+            path = self.path(name)
+            claims = self._claim_remote(path, b"first"), self._claim_remote(path, b"second")
+        return claims == (True, False) and self.read(name) == b"first"
+
     def _create_remote(self, path: str, data: bytes) -> bool:
         self._fs.invalidate_cache()
-        try:
-            self._fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
+        if self._fs.exists(path):  # some stores take the option below, and heed it not
             return False
-        except (NotImplementedError, TypeError):
-            if self._fs.exists(path):
-                return False
+        created = self._claim_remote(path, data)
+        if created is None:
             self._fs.pipe_file(path, data)
-        return True
+        return created is not False
+
+    def _claim_remote(self, path: str, data: bytes) -> bool | None:
+        """Write a file only if its name is free, by the store's own option; None if it has none.
+
+        A conflict means that another's write is under way: it may yet fail, so ours is tried again.
+        """
+        for pause_s in (*_CONFLICT_PAUSES_S, None):
+            try:
+                self._fs.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+            except (NotImplementedError, TypeError):
+                return None
+            except OSError as error:
+                status = _http_status(error)
+                if status == _HTTP_PRECONDITION_FAILED:
+                    return False
+                if status != _HTTP_CONFLICT or pause_s is None:
+                    raise
+                time.sleep(pause_s)
+            else:
+                return True
+        raise AssertionError("unreachable")
 
     def _local(self, name: str) -> Path:
         final = Path(self.path(name))
@@ -195,33 +277,28 @@ def _temporary(final: Path, data: bytes) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _take_name(temporary: Path, final: Path) -> bool:
-    """Give the file its final name unless that is taken: link(2), or else renameat2(2)."""
-    try:
-        os.link(temporary, final)  # not open("xb"): a kill would leave an empty "commit"
-        return True
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _LINK_REFUSED:
-            raise
-    return _rename_if_free(temporary, final)
+def _checks_then_writes(fs: fsspec.AbstractFileSystem) -> bool:
+    """Say whether a store only has fsspec's own "create", which looks first and then writes."""
+    return type(fs).pipe_file is fsspec.AbstractFileSystem.pipe_file and not hasattr(
+        fs, "_pipe_file"
+    )
 
 
-def _rename_if_free(temporary: Path, final: Path) -> bool:
-    libc = ctypes.CDLL(None, use_errno=True)
-    old, new = os.fsencode(temporary), os.fsencode(final)
-    if libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code == errno.EEXIST:
-        return False
-    if code not in (errno.ENOSYS, errno.EINVAL):
-        raise OSError(code, os.strerror(code), str(final))
-    if final.exists():
-        return False
-    temporary.rename(final)  # the last writer wins here; each read is still of one whole file
-    return True
+def _http_status(error: BaseException) -> int | None:
+    """Find the status of the answer that an S3 error stands for."""
+    response = getattr(error.__cause__, "response", None)
+    if not isinstance(response, Mapping):
+        return None
+    return cast(int | None, response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+
+
+def _stored(name: str, info: Mapping[str, Any]) -> StoredFile:
+    stamp = next((info[key] for key in _MODIFIED if info.get(key) is not None), None)
+    if isinstance(stamp, datetime):
+        stamp = stamp.timestamp()
+    modified_s = float(stamp) if isinstance(stamp, int | float) else None
+    folder = info["type"] == "directory"
+    return StoredFile(name, 0 if folder else int(info.get("size") or 0), modified_s, folder)
 
 
 def _make_folder(folder: Path) -> None:

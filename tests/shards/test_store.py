@@ -1,5 +1,6 @@
 """Files appear whole, under names below the root, once."""
 
+import ctypes
 import errno
 import multiprocessing
 import os
@@ -12,9 +13,10 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from shards import store as store_module
 from shards.store import Store
 
 
@@ -112,21 +114,111 @@ def refuse(*_: object) -> None:
     raise OSError(errno.EPERM, "no hard links here")
 
 
+@pytest.mark.parametrize("known", [True, False])
 def test_last_resort_keeps_an_existing_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
     class OldLibrary:
         def renameat2(self, *_: object) -> int:
-            store_module.ctypes.set_errno(errno.ENOSYS)
+            ctypes.set_errno(errno.ENOSYS)
             return -1
 
+    class NoSuchCall:
+        pass
+
     monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(store_module.ctypes, "CDLL", lambda *_, **__: OldLibrary())
+    library = OldLibrary if known else NoSuchCall
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library())
     store = Store(str(tmp_path))
+    assert not store.creates_once()
     assert store.create("a", b"1")
     assert not store.create("a", b"2")
     assert store.read("a") == b"1"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_probe_finds_a_store_that_creates_once(any_url: str) -> None:
+    store = Store(any_url)
+    assert store.creates_once()
+    assert [file for file in store.survey() if not file.is_folder] == []
+
+
+def test_the_probe_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", refuse)
+    assert Store(str(tmp_path / "new")).creates_once()
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+class LooksThenWrites(MemoryFileSystem):
+    """A store with nothing but fsspec's own "create", like SFTP: two at once may both write."""
+
+    protocol = "looksthenwrites"
+    pipe_file = fsspec.AbstractFileSystem.pipe_file
+
+
+class IgnoresCreate(MemoryFileSystem):
+    """A store that takes the option and does not heed it."""
+
+    protocol = "ignorescreate"
+
+    def pipe_file(self, path: str, value: bytes, **_: object) -> None:
+        super().pipe_file(path, value, mode="overwrite")
+
+
+class KnowsNoCreate(MemoryFileSystem):
+    """A store of an older fsspec, without the option."""
+
+    protocol = "knowsnocreate"
+
+    def pipe_file(self, path: str, value: bytes) -> None:
+        super().pipe_file(path, value, mode="overwrite")
+
+
+@pytest.mark.parametrize("kind", [LooksThenWrites, IgnoresCreate, KnowsNoCreate])
+def test_the_probe_finds_out_stores_that_do_not(kind: type[MemoryFileSystem]) -> None:
+    fsspec.register_implementation(kind.protocol, kind, clobber=True)
+    store = Store(f"{kind.protocol}://{kind.__name__}")
+    assert not store.creates_once()
+    assert store.survey() == ()
+    assert store.create("a", b"1")
+    assert not store.create("a", b"2"), "one that comes later does see the first"
+    assert store.read("a") == b"1"
+
+
+def test_a_link_whose_answer_was_lost_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def twice(old: Path, new: Path) -> None:
+        link(old, new)
+        link(old, new)  # as NFS sends it again
+
+    monkeypatch.setattr(os, "link", twice)
+    store = Store(str(tmp_path))
+    assert store.create("a", b"ours")
+    assert not store.create("a", b"theirs")
+    assert store.read("a") == b"ours"
+    assert store.list() == ["a"]
+
+
+def test_a_survey_shows_all_there_is(any_url: str, tmp_path: Path) -> None:
+    store, before_s = Store(any_url), time.time() - 2
+    store.put("b/two.bin", b"22")
+    with store.staging(tmp_path) as folder:
+        (folder / "half").write_bytes(b"abc")
+        found = {file.name: file for file in store.survey()}
+    staged = folder.name
+    expected = {"b/two.bin": (2, None)}
+    if store.is_local:
+        expected |= {"b": (0, None), staged: (0, staged), f"{staged}/half": (3, staged)}
+    assert {name: (file.size_bytes, file.temporary) for name, file in found.items()} == expected
+    assert {name for name, file in found.items() if file.is_folder} == expected.keys() & {
+        "b",
+        staged,
+    }
+    for file in found.values():
+        assert before_s < (file.modified_s or 0) < time.time() + 2
 
 
 KILLED = """

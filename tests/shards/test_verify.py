@@ -217,7 +217,7 @@ def test_changed_snapshots(make_run: Any, tmp_path: Any) -> None:
     run.store.put(name, buffer.getvalue())
     assert f"shard {run.shards[0]} is not as committed" in problems(run)
     run.store.delete(name)
-    assert "has no snapshot" in problems(run)
+    assert "there is no such snapshot" in problems(run)
 
 
 def test_another_fingerprint_in_the_run(make_run: Any, tmp_path: Any) -> None:

@@ -1,0 +1,56 @@
+"""The real command with its input and its run on S3, and no local disk but for scratch."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from driving import InProcess, Models, table
+from object_store import s3_server
+
+from shards.store import Store
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+def test_clean_verify_and_gc(
+    capfilt: InProcess,
+    flags: Callable[[Models, Path, Path], list[str]],
+    toy_models: Models,
+    toy_shards: Path,
+    bucket: str,
+) -> None:
+    web, run = Store(f"{bucket}/web"), f"{bucket}/runs/first"
+    names = ["00000.tar", "00001.tar"]
+    for name in names:
+        web.put(name, (toy_shards / name).read_bytes())
+    local = capfilt.home / "local"
+    where = ["--engine=local", "--direct", "--json"]
+    command = flags(toy_models, Path("IN"), Path("OUT"))
+    on_s3 = [f"--input={bucket}/web", f"--output={run}"]
+    on_disk = [*(f"--input={toy_shards / name}" for name in names), f"--output={local}"]
+    rest = [flag for flag in command if not flag.startswith(("--input", "--output"))]
+    done = capfilt.run(*rest, *where, *on_s3)
+    assert done.returncode == 0, done.stderr
+    same = capfilt.run(*rest, *where, *on_disk)
+    assert same.returncode == 0, same.stderr
+    told, expected = json.loads(done.stdout), json.loads(same.stdout)
+    assert told.pop("run") == run
+    assert expected.pop("run") == str(local)
+    assert told == expected
+
+    checked = capfilt.run("verify", run, "--json")
+    assert checked.returncode == 0, checked.stdout
+    assert json.loads(checked.stdout)["committed"] == 2
+    assert capfilt.run("gc", run).stdout == "to remove: 0, 0 bytes\n"
+    Store(run).fs.get(run.removeprefix("s3://"), str(capfilt.home / "copy"), recursive=True)
+    for name in ("samples", "texts", "decisions"):
+        ours, theirs = table(capfilt.home / "copy", name), table(local, name)
+        assert [row[:6] for row in ours] == [row[:6] for row in theirs]
+    urls = Store(run).read("clean.txt").decode().split()
+    assert urls
+    assert all(url.startswith(f"{run}/data/clean/") for url in urls)

@@ -1,0 +1,295 @@
+"""What holds on local disk holds on S3, too: against a real server, by its own rules."""
+
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from object_store import BUCKET, s3_at, s3_server
+
+from shards import store as store_module
+from shards.commit import Commit, commit, read_commit, read_commits
+from shards.garbage import find_garbage, remove_garbage
+from shards.listing import list_inputs
+from shards.reader import ShardReader, State, open_shard
+from shards.repair import repair_run
+from shards.run import Run
+from shards.snapshot import open_snapshot, write_snapshot
+from shards.statistics import run_statistics
+from shards.store import Store
+from shards.verify import verify_run
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def place(bucket: str) -> str:
+    return f"{bucket}/{uuid.uuid4().hex}/run"
+
+
+def test_files_are_written_read_listed_and_deleted(place: str, tmp_path: Path) -> None:
+    store = Store(place)
+    assert store.list() == []
+    store.put("b/two.json", b"2")
+    store.put("one.json", b"1")
+    store.put("one.json", b"1!")
+    (tmp_path / "staged").write_bytes(b"data" * 1000)
+    store.publish(tmp_path / "staged", "data/x-1.bin")
+    assert store.list() == ["b/two.json", "data/x-1.bin", "one.json"]
+    assert store.list("data") == ["data/x-1.bin"]
+    assert store.list("none") == []
+    assert store.read("one.json") == b"1!"
+    assert store.size_bytes("data/x-1.bin") == 4000
+    with store.open("data/x-1.bin") as file:
+        file.seek(3996)
+        assert file.read() == b"data"
+    assert (tmp_path / "staged").exists()
+    assert store.sha256("b/two.json") == (
+        "d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35"
+    )
+    assert store.read_many(["one.json", "gone"]) == {"one.json": b"1!"}
+    assert store.url("one.json") == f"{place}/one.json"
+    store.delete("one.json")
+    store.delete("one.json")
+    assert not store.exists("one.json")
+    assert store.exists("b/two.json")
+    with pytest.raises(FileNotFoundError):
+        store.read("one.json")
+
+
+def test_what_another_writes_is_seen_at_once(place: str) -> None:
+    ours, theirs = Store(place), Store(place)
+    theirs.fs.invalidate_cache()
+    assert (ours.list(), ours.exists("a")) == ([], False)
+    theirs.put("a", b"1")
+    assert (ours.list(), ours.exists("a"), ours.size_bytes("a")) == (["a"], True, 1)
+
+
+def test_the_probe_finds_that_s3_creates_once(place: str) -> None:
+    store = Store(place)
+    assert store.creates_once()
+    assert store.survey() == ()
+
+
+def test_one_of_eight_threads_wins(place: str) -> None:
+    store, barrier = Store(place), threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        return store.create(f"commits/{number // 8}.json", b"%d" % number * 1000)
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(create, range(80)))
+    for turn in range(10):
+        (winner,) = (number for number in range(turn * 8, turn * 8 + 8) if won[number])
+        assert store.read(f"commits/{turn}.json") == b"%d" % winner * 1000
+
+
+RACER = """
+import sys
+from shards.store import Store
+store = Store(sys.argv[1])
+store.exists("anything")
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(40):
+    print(int(store.create(f"commits/{turn}.json", sys.argv[2].encode() * 1000)))
+"""
+
+
+def test_one_of_two_processes_wins(place: str) -> None:
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, place, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    won = [[line == "1" for line in racer.communicate(timeout=60)[0].split()] for racer in racers]
+    store = Store(place)
+    for turn, (first, second) in enumerate(zip(*won, strict=True)):
+        assert first != second
+        assert store.read(f"commits/{turn}.json") == (b"a" if first else b"b") * 1000
+    assert turn == 39
+
+
+def test_a_whole_run(place: str, make_run: Any, do_work: Any) -> None:
+    run = make_run(place, committed=False)
+    for shard in run.shards:
+        works = [do_work(run, shard) for _ in range(2)]
+        barrier = threading.Barrier(2)
+
+        def compete(work: Commit, barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait()
+            return commit(run, work)
+
+        with ThreadPoolExecutor(2) as pool:
+            won = list(pool.map(compete, works))
+        assert sorted(won) == [False, True]
+        standing = read_commit(run, shard)
+        assert standing is not None
+        assert standing.attempt == works[won.index(True)].attempt
+    named = {file.name for done in read_commits(run).values() for file in done.files}
+    assert set(run.store.list("data")) == named
+    write_snapshot(run)
+    checked = verify_run(Run.open(place))
+    assert (checked.problems, checked.committed, checked.pending) == ((), 3, ())
+    statistics = run_statistics(run)
+    assert statistics["samples_in"] == sum(s.counts.samples_in for s in open_snapshot(run).shards)
+    binned = statistics["histograms"]["web"]["counts"]
+    assert sum(binned) == statistics["texts"]["web"]["in"] > 0
+    assert run.store.read("clean.txt").decode().split() == [
+        f"{place}/{file.name}" for file in open_snapshot(run).files("clean")
+    ]
+
+
+def test_a_run_is_opened_again_and_not_by_another_recipe(place: str, make_run: Any) -> None:
+    run = make_run(place)
+    assert make_run(place, committed=False).fingerprint == run.fingerprint
+    assert len(read_commits(make_run(place, committed=False))) == 3
+
+
+def test_garbage_and_repair(place: str, make_run: Any, do_work: Any) -> None:
+    run = make_run(place)
+    write_snapshot(run)
+    run.store.put("commits/00001.json", b"{")
+    assert repair_run(run).redo == ["00001"]
+    torn = {name for name in run.store.list("data") if "/00001-" in name}
+    assert commit(run, do_work(run, "00001"))
+    write_snapshot(run)
+    found = find_garbage(run, 0)
+    assert {one.name for one in found.old} == torn
+    assert all((one.age_s or 0) < 60 for one in found.old)
+    assert find_garbage(run, 3600).old == ()
+    remove_garbage(run, found.old)
+    assert verify_run(run).problems == ()
+    assert not torn & set(run.store.list("data"))
+
+
+def test_inputs_lie_on_s3(bucket: str, tar_bytes: Any, pairs: Any) -> None:
+    folder = f"{uuid.uuid4().hex}/web"
+    store = Store(f"{bucket}/{folder}")
+    whole = tar_bytes(pairs(5))
+    store.put("a/00000.tar", whole)
+    store.put("a/00001.tar", whole[: len(whole) // 2])
+    store.put("readme.txt", b"no tar")
+    for given in (f"{bucket}/{folder}", f"{bucket}/{folder}/a/{{00000..00001}}.tar"):
+        first, second = list_inputs([given], root=f"{bucket}/{folder}")
+        assert (first.shard, second.shard) == ("a%2F00000", "a%2F00001")
+        assert first.url == f"{bucket}/{folder}/a/00000.tar"
+        assert (first.size_bytes, second.size_bytes) == (len(whole), len(whole) // 2)
+        assert first.etag is not None
+        assert first.etag != second.etag
+    for shard, state in ((first, State.COMPLETE), (second, State.TRUNCATED)):
+        with open_shard(shard.url) as file:
+            reader = ShardReader(file)
+            keys = [sample.key for sample in reader]
+        assert keys == [f"k{number:03}" for number in range(len(keys))]
+        assert (reader.state.state, reader.bytes_read) == (state, shard.size_bytes)
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """An S3 server whose answers to conditional writes are told beforehand; then it overwrites."""
+
+    protocol_version = "HTTP/1.1"
+    objects: dict[str, bytes]
+    answers: list[tuple[int, str]]
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("If-None-Match") == "*" and self.answers:
+            status, code = self.answers.pop(0)
+            self.answer(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
+            return
+        self.objects[self.path] = body
+        self.answer(200, b"")
+
+    def do_GET(self) -> None:
+        if self.path in self.objects:
+            self.answer(200, self.objects[self.path])
+        elif "?" in self.path:
+            self.answer(200, b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
+        else:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def do_DELETE(self) -> None:
+        self.objects.pop(self.path, None)
+        self.answer(204, b"")
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+@contextmanager
+def scripted(*answers: tuple[int, str]) -> Iterator[type[Scripted]]:
+    class Server(Scripted):
+        objects: dict[str, bytes] = {}  # noqa: RUF012
+
+    Server.answers = list(answers)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with s3_at(f"http://127.0.0.1:{server.server_port}"):
+            yield Server
+        server.shutdown()
+
+
+CONFLICT, TAKEN = (409, "ConditionalRequestConflict"), (412, "PreconditionFailed")
+
+
+def test_a_conflict_is_tried_again_until_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    monkeypatch.setattr(store_module, "_CONFLICT_PAUSES_S", (0.01, 0.01))
+    with scripted(CONFLICT, CONFLICT) as server:
+        assert Store(f"s3://{BUCKET}/run").create("a", b"ours")
+        assert server.objects == {f"/{BUCKET}/run/a": b"ours"}
+    with scripted(CONFLICT, TAKEN) as server:
+        assert not Store(f"s3://{BUCKET}/run").create("a", b"ours")
+        assert server.objects == {}
+    with scripted(*[CONFLICT] * 20), pytest.raises(OSError, match="no"):
+        Store(f"s3://{BUCKET}/run").create("a", b"ours")
+
+
+def test_a_refusal_for_another_reason_is_an_error() -> None:
+    pytest.importorskip("s3fs")
+    with scripted((403, "AccessDenied")), pytest.raises(PermissionError):
+        Store(f"s3://{BUCKET}/run").create("a", b"ours")
+
+
+def test_a_server_that_ignores_the_condition_is_found_out() -> None:
+    pytest.importorskip("s3fs")
+    with scripted() as server:
+        store = Store(f"s3://{BUCKET}/run")
+        assert not store.creates_once()
+        assert server.objects == {}
+        assert store.create("a", b"first")
+        assert not store.create("a", b"second")  # it looks before it writes, at least
+        assert store.read("a") == b"first"
