@@ -1,0 +1,158 @@
+"""Choose the samples that show whether a cleaning is right: those nearest the threshold first.
+
+A sample's *margin* is how far it is from changing sides: of a kept one the smallest distance of a
+kept text above its threshold, of a filtered one (negative) that of its best text below it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shards.query import connect
+from shards.run import Run
+from shards.snapshot import SnapshotShard
+from shards.view import View
+
+if TYPE_CHECKING:
+    import duckdb
+
+MOST_SHARDS = 32  # each is an input tar that is read from its beginning
+COUNT = 24
+CONTRAST = 6  # one in so many samples is a clear case, for comparison
+
+_JUDGED = """
+CREATE TEMP TABLE judged AS
+WITH threshold(origin, at_least) AS (VALUES {values}),
+verdict AS (
+  SELECT shard, index, keep, reason,
+    CASE WHEN isfinite(itm) THEN itm::DOUBLE - at_least::DOUBLE END AS margin
+  FROM texts JOIN decisions USING (shard, index, text_no) LEFT JOIN threshold USING (origin)
+),
+best AS (
+  SELECT shard, index, bool_or(keep) AS kept, min(margin) FILTER (keep) AS least,
+    max(margin) FILTER (reason = 'itm_below_threshold') AS most
+  FROM verdict GROUP BY shard, index
+)
+SELECT shard, index, CASE WHEN status <> 'ok' THEN 'rejected'
+    WHEN kept THEN 'kept' ELSE 'filtered' END AS outcome,
+  CASE WHEN kept THEN least ELSE most END AS margin,
+  samples.reason AS reason
+FROM samples LEFT JOIN best USING (shard, index)
+"""
+_NEAREST = """
+SELECT shard, index FROM judged WHERE outcome = ?
+ORDER BY abs(margin) {order} NULLS LAST, shard, index LIMIT ?
+"""
+_REASONS = """
+SELECT shard, index FROM judged WHERE outcome = 'rejected'
+QUALIFY row_number() OVER (PARTITION BY reason ORDER BY shard, index) <= ?
+ORDER BY row_number() OVER (PARTITION BY reason ORDER BY shard, index), reason, shard, index LIMIT ?
+"""
+_FACTS = """
+SELECT samples.* EXCLUDE (phash, meta), outcome, margin
+FROM samples JOIN judged USING (shard, index) JOIN chosen USING (shard, index)
+"""
+_TEXTS = """
+SELECT shard, index, text_no, origin, text, itm, itc, logprob, truncated, keep, reason
+FROM texts JOIN decisions USING (shard, index, text_no) JOIN chosen USING (shard, index)
+ORDER BY shard, index, text_no
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One sample of the gallery: its row of the samples table, and its texts with decisions."""
+
+    facts: dict[str, Any]
+    texts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The sample's key in the tables: SHARD and index."""
+        return self.facts["shard"], self.facts["index"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """The samples chosen, by group (kept, clearly_kept, …), and the shards they come from."""
+
+    groups: dict[str, list[Pick]]
+    shards: tuple[SnapshotShard, ...]
+
+    def picks(self) -> list[Pick]:
+        """Give all samples chosen, group by group."""
+        return [pick for picks in self.groups.values() for pick in picks]
+
+
+def choose_gallery(run: Run, view: View, count: int = COUNT) -> Gallery:
+    """Choose up to `count` samples of each outcome, from few enough shards to read again."""
+    shards = spread(view.shards)
+    with connect(run, shards) as connection:
+        _judge(connection, view.thresholds)
+        clear = count // CONTRAST
+        places: dict[str, list[tuple[str, int]]] = {}
+        for outcome in ("kept", "filtered"):
+            nearest = _ask(connection, _NEAREST.format(order="ASC"), outcome, count - clear)
+            clearest = _ask(connection, _NEAREST.format(order="DESC"), outcome, clear)
+            places[outcome] = nearest
+            places[f"clearly_{outcome}"] = [place for place in clearest if place not in nearest]
+        places["rejected"] = _ask(connection, _REASONS, count, count)
+        picks = _look_up(connection, [place for group in places.values() for place in group])
+    groups = {name: [picks[place] for place in found] for name, found in places.items()}
+    groups["rejected"].sort(key=lambda pick: (pick.facts["reason"] or "", *pick.place))
+    return Gallery(groups, shards)
+
+
+def spread(shards: Sequence[SnapshotShard], most: int = MOST_SHARDS) -> tuple[SnapshotShard, ...]:
+    """Take at most so many shards: half to show every outcome and reason, half evenly spread."""
+    full = [shard for shard in shards if shard.counts.samples_in]
+    if len(full) <= most:
+        return tuple(full)
+    shown: set[str] = set()
+    taken: set[int] = set()
+    for place, shard in enumerate(full):
+        new = _outcomes(shard) - shown
+        if new and len(taken) < most // 2:
+            taken.add(place)
+            shown |= new
+    others = [place for place in range(len(full)) if place not in taken]
+    wanted = most - len(taken)
+    taken |= {others[number * len(others) // wanted] for number in range(wanted)}
+    return tuple(full[place] for place in sorted(taken))
+
+
+def _outcomes(shard: SnapshotShard) -> set[str]:
+    counts = shard.counts
+    named = {"kept": counts.kept, "filtered": counts.filtered} | counts.rejected_by_reason
+    return {name for name, number in named.items() if number}
+
+
+def _judge(connection: "duckdb.DuckDBPyConnection", thresholds: dict[str, float]) -> None:
+    """Find each sample's outcome and margin; thresholds are compared as float32, as in judging."""
+    rows = list(thresholds.items()) or [("", 0.0)]
+    values = ", ".join(["(?::VARCHAR, ?::FLOAT)"] * len(rows))
+    connection.execute(_JUDGED.format(values=values), [value for row in rows for value in row])
+
+
+def _ask(
+    connection: "duckdb.DuckDBPyConnection", question: str, *values: str | int
+) -> list[tuple[str, int]]:
+    return connection.execute(question, list(values)).fetchall()
+
+
+def _look_up(
+    connection: "duckdb.DuckDBPyConnection", places: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], Pick]:
+    connection.execute("CREATE TEMP TABLE chosen (shard VARCHAR, index INTEGER)")
+    for place in dict.fromkeys(places):
+        connection.execute("INSERT INTO chosen VALUES (?, ?)", list(place))
+    picks = {pick.place: pick for pick in map(Pick, _rows(connection, _FACTS))}
+    for row in _rows(connection, _TEXTS):
+        picks[row["shard"], row["index"]].texts.append(row)
+    return picks
+
+
+def _rows(connection: "duckdb.DuckDBPyConnection", question: str) -> list[dict[str, Any]]:
+    found = connection.execute(question)
+    names = [column[0] for column in found.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]

@@ -1,0 +1,231 @@
+"""Report: one page that shows what a cleaning did, for those who must judge whether it is right.
+
+The page holds everything it shows: no script, no link to elsewhere, no network. The same snapshot
+gives the same bytes. What the data holds passes `visible` and HTML's escaping on its way in.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import printable
+from pipeline.report.card import make_card
+from pipeline.report.charts import COLOURS, Scores, draw_histogram, draw_kept_shares
+from pipeline.report.gallery import COUNT, Gallery, choose_gallery
+from pipeline.report.thumbnail import make_thumbnails
+from pipeline.report.wording import MEANING
+from shards.commit import total_counts
+from shards.query import connect
+from shards.run import Run
+from shards.snapshot import SnapshotShard
+from shards.statistics import run_statistics
+from shards.view import View
+
+MOST_ROWS = 200  # of the table of shards
+MOST_CHARTS = COLOURS
+_TEMPLATES = Path(__file__).with_name("templates")
+_DETAIL_SHOWN = 200  # characters
+_RECIPE_SHOWN = 20_000
+
+Numbers = dict[str, Any]
+
+
+def report_name(view: View) -> str:
+    """Give the name of a view's report in the run folder."""
+    return "report/index.html" if view.name is None else f"report/{view.name}/index.html"
+
+
+def build_report(
+    run: Run, view: View, tell: Callable[[str], None], gallery_count: int = COUNT
+) -> bytes:
+    """Build the page of a run by one of its views; `tell` hears how far it is."""
+    tell("counting")
+    statistics = run_statistics(run, view)
+    origins = _origins(view, statistics)
+    reasons = _reasons(run, view, statistics)
+    tell("choosing samples")
+    gallery = choose_gallery(run, view, gallery_count)
+    return _render(
+        run=run.store.url(),
+        name=run.store.url().rstrip("/").rpartition("/")[2],
+        view=view,
+        numbers=statistics,
+        origins=origins,
+        charts=_charts(origins),
+        reasons=reasons,
+        gallery=_cards(run, view, gallery, tell),
+        colour_of={origin["name"]: origin["colour"] for origin in origins},
+        gallery_shards=len(gallery.shards),
+        shards_with_samples=sum(shard.counts.samples_in > 0 for shard in view.shards),
+        shards=_noteworthy(view.shards),
+        recipe=_recipe(run, view),
+        recipe_yaml=printable.cut(_recipe_yaml(run), _RECIPE_SHOWN),
+        version=importlib.metadata.version("capfilt"),
+    )
+
+
+def _render(**page: object) -> bytes:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for form in ("count", "percent", "score", "margin", "cut"):
+        environment.filters[form] = getattr(printable, form)
+    environment.globals["meaning"] = MEANING
+    return environment.get_template("report.html.jinja").render(page).encode()
+
+
+def _shown(value: object) -> object:
+    """Make every text that the template puts out visible; what it wrote itself is Markup."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return printable.visible(value)
+    return value
+
+
+def _origins(view: View, statistics: Numbers) -> list[Numbers]:
+    """Give each origin's numbers: web and synthetic first, so that they keep their colours."""
+    usual = ["web", "synthetic"]
+    names = sorted(statistics["texts"], key=lambda name: (name not in usual, name != "web", name))
+    others = iter(range(len(usual), len(names) + len(usual)))
+    colours = {name: usual.index(name) if name in usual else next(others) for name in names}
+    return [
+        {
+            "name": name,
+            "colour": colours[name] % COLOURS,
+            "threshold": view.thresholds.get(name),
+            **statistics["texts"][name],
+            **statistics["histograms"][name],
+        }
+        for name in names
+    ]
+
+
+def _charts(origins: Sequence[Numbers]) -> Numbers:
+    """Draw the histograms, and what each threshold would keep; nothing where nothing is scored."""
+    from markupsafe import Markup  # the drawings hold no text of the data
+
+    drawn = [
+        (origin, Scores(tuple(origin["edges"]), tuple(origin["counts"]), threshold, colour))
+        for origin in origins[:MOST_CHARTS]
+        for threshold, colour in [(origin["threshold"], origin["colour"])]
+    ]
+    drawn = [(origin, scores) for origin, scores in drawn if scores.total]
+    if not drawn:
+        return {}
+    highest = max(max(scores.counts) / scores.total for _, scores in drawn)
+    histograms = [(origin, Markup(draw_histogram(scores, highest))) for origin, scores in drawn]
+    shares = Markup(draw_kept_shares([scores for _, scores in drawn]))
+    return {"histograms": histograms, "shares": shares}
+
+
+def _reasons(run: Run, view: View, statistics: Numbers) -> list[Numbers]:
+    """Count every reason: of samples, of web texts, of decisions, and the conversions."""
+    counts = total_counts(shard.counts for shard in view.shards)
+    with connect(run, view.shards, ["samples", "decisions"]) as connection:
+        decisions = dict(
+            connection.execute(
+                "SELECT reason, count(*) FROM decisions WHERE NOT keep GROUP BY reason"
+            ).fetchall()
+        )
+        notes = dict(
+            connection.execute(
+                "SELECT note, count(*) FROM (SELECT unnest(notes) AS note FROM samples) "
+                "GROUP BY note"
+            ).fetchall()
+        )
+    samples = statistics["samples_in"]
+    texts = sum(origin["in"] for origin in statistics["texts"].values())
+    return [
+        _reason_table(
+            "Samples rejected before any model", "samples", counts.rejected_by_reason, samples
+        ),
+        _reason_table("Web texts that could not be used", "samples", counts.text_reasons, samples),
+        _reason_table("Texts not kept", "texts", decisions, texts),
+        _reason_table("Converted on the way", "samples", notes, samples),
+    ]
+
+
+def _reason_table(title: str, unit: str, found: Mapping[str, int], whole: int) -> Numbers:
+    rows = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return {"title": title, "unit": unit, "rows": rows, "whole": whole}
+
+
+def _cards(
+    run: Run, view: View, gallery: Gallery, tell: Callable[[str], None]
+) -> dict[str, list[Numbers]]:
+    thumbnails = make_thumbnails(run, [pick.facts for pick in gallery.picks()], tell)
+    return {
+        group: [make_card(pick, view.thresholds, thumbnails[pick.place]) for pick in picks]
+        for group, picks in gallery.groups.items()
+    }
+
+
+def _noteworthy(shards: Sequence[SnapshotShard]) -> list[Numbers]:
+    """Give the table of shards: the damaged ones first, then those that kept the least."""
+    worst = sorted(shards, key=lambda shard: (not shard.state.damaged, _kept_share(shard)))
+    return [
+        {
+            "shard": shard.shard,
+            "state": str(shard.state.state),
+            "damaged": shard.state.damaged,
+            "detail": _damage(shard),
+            "counts": shard.counts,
+        }
+        for shard in worst[:MOST_ROWS]
+    ]
+
+
+def _kept_share(shard: SnapshotShard) -> float:
+    return shard.counts.kept / shard.counts.samples_in if shard.counts.samples_in else 1.0
+
+
+def _damage(shard: SnapshotShard) -> str:
+    state = shard.state
+    where = "" if state.offset is None else f"at byte {state.offset:,}"
+    detail = printable.cut(state.detail, _DETAIL_SHOWN) or ""
+    return ": ".join(part for part in (where, detail) if part)
+
+
+def _recipe(run: Run, view: View) -> list[tuple[str, str]]:
+    """List what decided the output, for those who want to compare two reports."""
+    record = json.loads(run.store.read("run.json"))
+    identity, about = run.identity, run.about
+    versions = about.get("versions", {})
+    rows = [
+        ("run", run.store.url()),
+        ("view", view.name or "the run's own"),
+        ("snapshot", view.snapshot or "none yet"),
+        ("fingerprint", run.fingerprint),
+        ("captioner", identity.get("caption", {}).get("digest")),
+        ("filter", identity.get("score", {}).get("digest")),
+        ("thresholds", _thresholds(view)),
+        ("dtype", identity.get("dtype")),
+        ("seed", identity.get("seed")),
+        ("begun", str(record.get("created", ""))[:19].replace("T", " ") + " UTC"),
+        ("cleaned by", ", ".join(f"{name} {versions[name]}" for name in sorted(versions))),
+    ]
+    return [(term, str(value)) for term, value in rows if value not in (None, "")]
+
+
+def _thresholds(view: View) -> str:
+    words = []
+    for origin, threshold in sorted(view.thresholds.items()):
+        asked = view.keep_fractions.get(origin)
+        why = "" if asked is None else f" (to keep {asked:.1%})"
+        words.append(f"{origin} {threshold:g}{why}")
+    return ", ".join(words)
+
+
+def _recipe_yaml(run: Run) -> str:
+    try:
+        return run.store.read("recipe.yaml").decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""

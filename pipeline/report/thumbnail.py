@@ -1,0 +1,125 @@
+"""Make small pictures of samples, from the input shards that they came in.
+
+Each picture is known by its hash. One that is gone, changed or unfit to be decoded is a value: the
+words that stand in its place.
+"""
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from pipeline.decode import Decoded, Limits, Refusal
+from shards.reader import ShardReader, open_shard
+from shards.run import Run
+from shards.schema import SampleReason
+
+LONGEST_SIDE = 224
+_QUALITY = 75
+_TIMEOUT_S = 20.0
+
+# Pictures that are known to harm their decoder, or to be too large for it.
+_NEVER = {
+    SampleReason.DECODER_CRASH,
+    SampleReason.DECODE_TIMEOUT,
+    SampleReason.IMAGE_TOO_LARGE,
+    SampleReason.UNSAFE_MEMBER,
+}
+_MAX_PIXELS = 50_000_000
+
+Place = tuple[str, int]
+Decode = Callable[[bytes, Limits], Decoded | Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small picture as a data: URL with its size in pixels; or, without one, why."""
+
+    url: str | None = None
+    width: int = 0
+    height: int = 0
+    missing: str = ""
+
+
+def make_thumbnails(
+    run: Run, samples: Sequence[Mapping[str, Any]], tell: Callable[[str], None]
+) -> dict[Place, Thumbnail]:
+    """Make the thumbnails of samples (rows of the samples table), by SHARD and index."""
+    from pipeline.guard import Guard
+
+    found: dict[Place, Thumbnail] = {}
+    wanted: dict[str, dict[int, str]] = {}
+    for sample in samples:
+        why = _unfit(sample)
+        if why:
+            found[sample["shard"], sample["index"]] = Thumbnail(missing=why)
+        else:
+            wanted.setdefault(sample["shard"], {})[sample["index"]] = sample["sha256"]
+    most = run.identity.get("screen", {}).get("max_pixels", _MAX_PIXELS)
+    limits = Limits(min_side=1, max_pixels=most, max_aspect=most)
+    urls = {shard.shard: shard.url for shard in run.inputs}
+    with Guard(_TIMEOUT_S) as guard:
+        for number, (shard, digests) in enumerate(sorted(wanted.items()), 1):
+            tell(f"reading pictures: shard {number} of {len(wanted)}")
+            for index, data in _read(urls.get(shard), digests):
+                found[shard, index] = _thumbnail(data, guard.decode, limits)
+    return found
+
+
+def _unfit(sample: Mapping[str, Any]) -> str:
+    """Say why a sample's picture is not worth a try, or nothing."""
+    if sample["reason"] in _NEVER:
+        return "not decoded, to be safe"
+    if sample["sha256"] is None:
+        return "no picture was read"
+    return ""
+
+
+def _read(url: str | None, digests: Mapping[int, str]) -> Iterator[tuple[int, bytes | str]]:
+    """Yield each wanted picture of a shard as bytes, or why there is none; stop after the last."""
+    left = dict(digests)
+    why = "not in the input any more"
+    try:
+        if url is None:
+            raise FileNotFoundError
+        with open_shard(url) as file:
+            for raw in ShardReader(file):
+                digest = left.pop(raw.index, None)
+                if digest is not None:
+                    yield raw.index, _same(raw.image, digest)
+                if not left:
+                    break
+    except FileNotFoundError:
+        why = "the input shard is gone"
+    except Exception as error:  # each store fails in its own way; a page without pictures serves
+        why = f"the input shard cannot be read ({type(error).__name__})"
+    yield from ((index, why) for index in left)
+
+
+def _same(image: bytes | None, digest: str) -> bytes | str:
+    if image is None or hashlib.sha256(image).hexdigest() != digest:
+        return "the input has changed since: another picture is there now"
+    return image
+
+
+def _thumbnail(data: bytes | str, decode: Decode, limits: Limits) -> Thumbnail:
+    if isinstance(data, str):
+        return Thumbnail(missing=data)
+    decoded = decode(data, limits)
+    if isinstance(decoded, Refusal):
+        return Thumbnail(missing=f"not shown: {decoded.reason}")
+    return encode_thumbnail(decoded.image)
+
+
+def encode_thumbnail(image: Image.Image) -> Thumbnail:
+    """Shrink an RGB picture and encode it anew, without any metadata."""
+    small = image.copy()
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=_QUALITY, method=4)
+    url = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Thumbnail(url, *small.size)

@@ -1,0 +1,47 @@
+"""What the reason codes mean, in words. The codes themselves are stable; these may improve."""
+
+MEANING = {
+    # samples
+    "unsafe_member": "an unsafe name or kind of member, or an absurd size",
+    "duplicate_key": "the key came before, with a member that it has again",
+    "not_adjacent": "the members of one key stand apart",
+    "shard_truncated": "the shard is cut off in this sample",
+    "shard_corrupt": "the shard is damaged in this sample",
+    "image_missing": "no image",
+    "image_empty": "an image of 0 bytes",
+    "image_undecodable": "the codec gives up",
+    "image_truncated": "the image is cut off",
+    "format_not_allowed": "an image, but not JPEG, PNG, WebP or GIF",
+    "image_too_small": "too few pixels on the shorter side",
+    "image_too_large": "too many pixels, by the header",
+    "image_aspect": "too long for its width",
+    "image_blank": "one flat colour",
+    "decode_timeout": "decoding took too long",
+    "decoder_crash": "the picture crashes the decoder",
+    "duplicate_image": "the same picture as another",
+    "skipped": "on the skip-list",
+    # web texts
+    "text_missing": "no text in the input",
+    "text_empty": "nothing but blanks",
+    "text_not_utf8": "not UTF-8",
+    "text_too_long": "more bytes than the recipe allows",
+    # decisions
+    "kept": "at or above its threshold",
+    "itm_below_threshold": "matches the picture too little",
+    "score_not_finite": "the filter gave no finite score",
+    "caption_empty": "an empty text",
+    "duplicate_text": "the same as an earlier text of the sample",
+    "text_too_short": "fewer words than the recipe wants",
+    "repetitive": "one word again and again",
+    "banned_word": "holds a banned word",
+    # conversions
+    "exif_transposed": "turned upright, as its EXIF says",
+    "first_frame_used": "animated; the first frame was used",
+    "alpha_on_white": "transparent; laid on white",
+    "cmyk_converted": "CMYK, turned into RGB",
+    "scaled_16_bit": "16 bits, scaled to 8",
+    "bom_stripped": "byte order mark taken off the text",
+    "text_cleaned": "control characters taken out of the text",
+    "json_unreadable": "the sidecar is not readable JSON",
+    "json_too_large": "the sidecar is too large to keep",
+}

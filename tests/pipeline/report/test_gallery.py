@@ -1,0 +1,47 @@
+"""The choice of shards that a gallery reads; what it shows of them, test_report compares."""
+
+from itertools import pairwise
+from typing import Any
+
+from pipeline.report.gallery import MOST_SHARDS, spread
+from shards.commit import Counts, StateRecord
+from shards.reader import State
+from shards.snapshot import SnapshotShard
+
+
+def shard(number: int, **counts: Any) -> SnapshotShard:
+    state = StateRecord(state=State.COMPLETE)
+    return SnapshotShard(f"{number:05}", "a", state, Counts(**counts), ())
+
+
+def numbers(shards: list[SnapshotShard]) -> list[int]:
+    return [int(chosen.shard) for chosen in spread(shards)]
+
+
+def test_few_shards_show_every_outcome_and_reason_and_the_whole_run() -> None:
+    shards = [shard(n, samples_in=2, kept=2) for n in range(5000)]
+    rare = {"skipped": 3000, "image_blank": 3001, "image_aspect": 4999}
+    for reason, n in rare.items():
+        shards[n] = shard(n, samples_in=1, rejected=1, rejected_by_reason={reason: 1})
+    shards[4001] = shard(4001, samples_in=1, filtered=1)
+    chosen = numbers(shards)
+    assert len(chosen) == MOST_SHARDS
+    assert chosen == sorted(set(chosen))
+    assert {0, 4001, *rare.values()} <= set(chosen)
+    assert max(after - before for before, after in pairwise(chosen)) <= 5000 / (MOST_SHARDS - 6)
+
+
+def test_reasons_take_no_more_than_half() -> None:
+    shards = [
+        shard(n, samples_in=1, rejected=1, rejected_by_reason={f"reason {n}": 1})
+        for n in range(1000)
+    ]
+    chosen = numbers(shards)
+    assert len(chosen) == MOST_SHARDS
+    assert chosen[: MOST_SHARDS // 2 + 1] == list(range(MOST_SHARDS // 2 + 1))
+    assert chosen[-1] > 900
+
+
+def test_a_small_run_gives_all_shards_that_hold_anything() -> None:
+    shards = [shard(n, samples_in=n % 2, filtered=n % 2) for n in range(2 * MOST_SHARDS)]
+    assert numbers(shards) == list(range(1, 2 * MOST_SHARDS, 2))
