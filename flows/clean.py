@@ -6,6 +6,7 @@ A stage may be done again: what is committed is the only record of what is done.
 
 import dataclasses
 import importlib.metadata
+import logging
 import platform
 import random
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from shards.snapshot import write_snapshot
 from shards.statistics import run_statistics
 from shards.store import Store
 
+_log = logging.getLogger(__name__)
 ModelSection = TypeVar("ModelSection", CaptionConfig, ScoreConfig)
 
 LIMITS_FROM = 1_000  # samples; a share of fewer says little
@@ -105,6 +107,12 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
         _about(captioner, scorer),
         inputs,
     )
+    if not run.store.creates_once():
+        _log.warning(
+            "%s cannot create a file only if it is absent: of two drivers at once the last writer "
+            "wins. What is read stays whole, but give the run to one driver",
+            run.store.url(),
+        )
     commits = read_commits(run)
     check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
     engine = recipe.engine

@@ -110,10 +110,16 @@ def quarantine(run: Run, shard: str, deaths: list[Attempt]) -> Quarantine:
 
 def read_quarantined(run: Run) -> dict[str, Quarantine]:
     """Give the shards put aside, by SHARD; one that is committed all the same counts as that."""
-    there = run.store.list("quarantine")
-    found = run.store.read_many(there)
-    asides = (Quarantine.model_validate_json(data) for data in found.values())
-    return {aside.shard: aside for aside in asides}
+    found = run.store.read_many(run.store.list("quarantine"))
+    asides = {}
+    for name, data in found.items():
+        try:
+            aside = Quarantine.model_validate_json(data)
+        except ValidationError as error:
+            _log.warning("%s cannot be read and counts as absent: %s", name, error)
+            continue
+        asides[aside.shard] = aside
+    return asides
 
 
 def _put(run: Run, one: Attempt) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flows.recipe import EngineConfig
 
 POLL_S = 1.0
+NODES_EVERY_S = 10.0
 SHARDS_AHEAD = 2  # one at work and one waiting, so that an actor never waits for the driver
 MAX_DEATHS = 10  # of actors on one shard: safe mode and quarantine come long before
 MAX_BAD_STARTS = 3  # of actors, in a row
@@ -104,6 +105,7 @@ class RayPool:
         self._seats: list[_Seat] = []
         self._deaths: Counter[str] = Counter()
         self._bad_starts = 0
+        self._nodes_at = time.monotonic()
         self._leaving = ExitStack()
         self._told_to_end = threading.Event()
 
@@ -140,11 +142,11 @@ class RayPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the actors and leave Ray; what they are at is released, to be taken up again."""
+        """Stop the actors and leave Ray; what they were at is released, to be taken up again."""
+        self._leaving.close()
         for seat in self._seats:
             with suppress(OSError):  # on a full disk, say; such attempts count as lost
                 self._record(seat, [shard for shard, _ in seat.tasks], Ending.RELEASED)
-        self._leaving.close()
 
     def run(self, shards: Sequence[InputShard], watch: Watch) -> Iterator[Result]:
         """Clean all shards; see `Engine.run`."""
@@ -260,6 +262,9 @@ class RayPool:
             self._ask(seat, now)
             if seat.tasks and seat.started and now - seat.moved_at > self._config.stall_timeout_s:
                 ray.kill(seat.actor)  # its task now fails, and is buried like any death
+        if now - self._nodes_at > NODES_EVERY_S:
+            self._nodes_at = now
+            _check_nodes()
         under_way = [seat.counts for seat in self._seats]
         watch.under_way(sum(samples for samples, _ in under_way), sum(b for _, b in under_way))
 
@@ -273,6 +278,15 @@ class RayPool:
         if not seat.started or answer != seat.counts:
             seat.started, seat.counts, seat.moved_at = True, answer, now
         seat.report = seat.actor.counts.remote()
+
+
+def _check_nodes() -> None:
+    """Notice that no machine is left to run an actor on: Ray itself would wait for ever."""
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise EngineError(
+            "Ray has no node left that lives: its raylet died, by a kill or for want of memory. "
+            "What is committed is safe; run the same command again"
+        )
 
 
 def _cause(error: RayTaskError) -> BaseException:

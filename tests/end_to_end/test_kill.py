@@ -33,6 +33,12 @@ def attempts(run: Path) -> dict[str, int]:
     return {path.name: len(list(path.iterdir())) for path in (run / "attempts").iterdir()}
 
 
+def endings(run: Path) -> list[tuple[str, str | None]]:
+    """Give every attempt's shard, and how it is said to have ended."""
+    records = [json.loads(path.read_bytes()) for path in (run / "attempts").glob("*/*.json")]
+    return [(record["shard"], record["ending"]) for record in records]
+
+
 def close(ours: list[tuple[object, ...]], theirs: list[tuple[object, ...]]) -> None:
     """Assert two tables of texts equal but for the last digits of their scores."""
     assert [row[:6] for row in ours] == [row[:6] for row in theirs]
@@ -86,6 +92,7 @@ def test_a_killed_actor_is_replaced(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["shards"]["pending"] == 0
     assert sum(attempts(run).values()) == 13
+    assert [ending for _, ending in endings(run) if ending] == ["died"]
     assert table(run, "decisions") == whole["decisions"]
     close(table(run, "texts"), whole["texts"])
 
@@ -143,8 +150,9 @@ def test_sigterm_ends_a_run_that_can_be_taken_up(
     done = capfilt_ray.wait(process)
     assert done.returncode == 143, done.stderr
     assert "Traceback" not in done.stderr
-    before = len(committed(run))
-    assert 1 <= before < 12
+    before = committed(run)
+    assert 1 <= len(before) < 12
+    assert {ending for shard, ending in endings(run) if shard not in before} <= {"released"}
     done = capfilt_ray.run(*command, "--direct")
     assert done.returncode == 0, done.stderr
     assert len(committed(run)) == 12
@@ -168,3 +176,19 @@ def test_a_torn_commit_counts_as_none(
     assert capfilt.run(*command).returncode == 0
     assert table(run, "decisions") == whole["decisions"]
     assert capfilt.run("verify", run).returncode == 0
+
+
+def test_sigterm_releases_what_the_local_engine_was_at(
+    flags: Flags, toy_models: Models, toy_shards: Path, tmp_path: Path
+) -> None:
+    run, command = tmp_path / "run", Command([], tmp_path)
+    process = command.start(
+        *flags(toy_models, toy_shards, run), "--engine=local", "--direct", "--set=caption.beams=3",
+        "--set=caption.method=beam",
+    )  # fmt: skip
+    wait_until(lambda: len(committed(run)) >= 1)
+    process.terminate()
+    assert command.wait(process).returncode == 143
+    left = [ending for shard, ending in endings(run) if shard not in committed(run)]
+    assert left == ["released"]
+    assert not list((run / "data").glob("*/.tmp*"))
