@@ -3,7 +3,9 @@
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +17,13 @@ import pyarrow.parquet as pq
 from shards.run import Run
 from shards.schema import SCHEMAS, check_schema
 from shards.snapshot import SnapshotShard
+from shards.store import Store
 
 if TYPE_CHECKING:
     import duckdb
 
 _ROWS = 1_000  # taken from DuckDB at a time
+_READERS = 16  # of footers; an object store answers many at once
 
 
 class QueryError(ValueError):
@@ -80,13 +84,19 @@ def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.datase
     names = [file.name for shard in shards for file in shard.files if file.table == table]
     if not names:
         return pyarrow.dataset.dataset(schema.empty_table())
-    for name in names:  # a data set would read a missing column as nulls
-        with store.open(name) as file:
-            check_schema(pq.read_schema(file), schema, store.url(name))
+    with ThreadPoolExecutor(_READERS) as pool:
+        # a data set would read a missing column as nulls
+        for found, name in zip(pool.map(partial(_read_schema, store), names), names, strict=True):
+            check_schema(found, schema, store.url(name))
     paths = [store.path(name) for name in names]
     # Arrow's own where it can be: its threads then need not wait for Python's lock
     files = pyarrow.fs.LocalFileSystem() if store.is_local else store.fs
     return pyarrow.dataset.dataset(paths, schema=schema, filesystem=files, format="parquet")
+
+
+def _read_schema(store: Store, name: str) -> pa.Schema:
+    with store.open(name) as file:
+        return pq.read_schema(file)
 
 
 def _rows(result: "duckdb.DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:

@@ -110,7 +110,8 @@ class InProcess:
 
 def table(run: Path, name: str) -> list[tuple[object, ...]]:
     """Read a table of a run by its commits alone, in order."""
-    commits = [json.loads(path.read_bytes()) for path in (run / "commits").iterdir()]
+    # only what is named as a commit: a kill may leave a temporary file beside it
+    commits = [json.loads(path.read_bytes()) for path in (run / "commits").glob("*.json")]
     files = [
         str(run / file["name"])
         for commit in commits
