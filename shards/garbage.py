@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shards.commit import read_commits
-from shards.list_check import read_snapshot, snapshot_names
-from shards.problem import Problem
 from shards.run import Run
 from shards.store import StoredFile
-from shards.verify import run_problems
+from shards.verify.lists import read_snapshot, snapshot_names
+from shards.verify.problem import Problem
+from shards.verify.run import run_problems
+from shards.verify.views import read_view, view_records
 from shards.view import read_view_record
-from shards.view_check import read_view, view_records
 
 _DATA = re.compile(r"data/(?:samples|texts|decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
 _VIEW_DATA = re.compile(r"views/[^/]+/(?:decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from shards.commit import Commit, read_commits
-from shards.list_check import check_newest, check_snapshot, clean_list, snapshot_names
-from shards.problem import Problem
 from shards.run import Run
 from shards.snapshot import newest_snapshot_id, open_snapshot, write_snapshot
-from shards.verify import Report, check_commits, check_view, read_quarantine, run_problems
+from shards.verify.lists import check_newest, check_snapshot, clean_list, snapshot_names
+from shards.verify.problem import Problem
+from shards.verify.run import Report, check_commits, check_view, read_quarantine, run_problems
+from shards.verify.views import check_view_lists, read_view, view_records
 from shards.view import ViewError, read_view_record, write_clean_list
-from shards.view_check import check_view_lists, read_view, view_records
 
 
 class RepairError(ValueError):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from shards.garbage import Garbage, Leftover
     from shards.repair import Repair
     from shards.run import Run
-    from shards.verify import Report
+    from shards.verify.run import Report
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="run folder or URL")]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
@@ -58,7 +58,7 @@ def gc(
 
 
 def _verify(run: "Run", as_json: bool) -> int:
-    from shards.verify import verify_run
+    from shards.verify.run import verify_run
 
     with _progress("shards checked") as report:
         found = verify_run(run, report)

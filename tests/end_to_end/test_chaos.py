@@ -22,7 +22,7 @@ from driving import Command, Models, children, committed, table
 from pipeline.toy_world import ToyWorldConfig, write_toy_world
 from shards.attempt import read_quarantined
 from shards.run import Run
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 KILLS = 60
 SHARDS = 200

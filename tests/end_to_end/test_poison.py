@@ -13,7 +13,7 @@ from driving import Command, Models, table
 from PIL import Image
 
 from shards.run import Run
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 POISON = Path(__file__).parents[1] / "poison"
 Flags = Callable[[Models, Path, Path], list[str]]

@@ -22,7 +22,7 @@ from pipeline.score import ScoreConfig
 from shards.commit import read_commit
 from shards.listing import list_inputs
 from shards.run import Run
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 
 @pytest.fixture(scope="session", autouse=True)

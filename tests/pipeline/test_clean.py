@@ -23,7 +23,7 @@ from shards.listing import InputChanged
 from shards.reader import State
 from shards.run import Run, fingerprint
 from shards.schema import SCHEMAS
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 Row = dict[str, Any]
 KINDS = ("jpeg", "png", "webp")

@@ -11,7 +11,7 @@ from pipeline.clean import CleanConfig
 from shards.commit import read_commit
 from shards.listing import InputShard
 from shards.run import Run
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 Row = dict[str, Any]
 

@@ -23,7 +23,7 @@ from shards.attempt import (
 from shards.commit import Commit
 from shards.run import Run
 from shards.statistics import run_statistics
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 POISON = Path(__file__).parents[1] / "poison"
 

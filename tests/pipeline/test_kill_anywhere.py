@@ -21,7 +21,7 @@ from shards.commit import read_commits
 from shards.listing import list_inputs
 from shards.run import Run
 from shards.snapshot import open_snapshot, write_snapshot
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 CHANGES = ("os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 TABLES = ("samples", "texts", "decisions")

@@ -18,12 +18,12 @@ from pipeline.rejudge import judge_again, rejudge
 from pipeline.settle import Wish
 from shards.attempt import start_attempt
 from shards.commit import Commit, InputRecord, StateRecord, commit
-from shards.consistency import recount
 from shards.listing import InputShard
 from shards.reader import State
 from shards.run import Run
 from shards.schema import DECISIONS, SCHEMAS, TEXTS, arrow_rows, read_table
 from shards.snapshot import Snapshot, SnapshotError, open_snapshot, write_snapshot
+from shards.verify.rules import recount
 from shards.view import View, ViewError, open_view, view_names
 from shards.writer import ShardWriter
 

@@ -15,7 +15,7 @@ from pipeline.settle import Wish
 from shards.listing import InputChanged
 from shards.run import Run
 from shards.snapshot import open_snapshot, write_snapshot
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 from shards.view import View, view_names
 
 

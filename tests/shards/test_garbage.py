@@ -12,7 +12,7 @@ from shards.commit import commit
 from shards.garbage import Garbage, GarbageError, Kind, find_garbage, remove_garbage
 from shards.run import Run
 from shards.snapshot import write_snapshot
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 DAY_S = 24 * 3600
 ID = "0123456789abcdef"

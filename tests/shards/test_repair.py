@@ -11,7 +11,7 @@ from shards.commit import commit, read_commit
 from shards.repair import RepairError, repair_run
 from shards.run import Run
 from shards.snapshot import open_snapshot, write_snapshot
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 
 def everything(run: Run) -> dict[str, bytes]:

@@ -93,7 +93,7 @@ def test_scores_at_the_edges(any_url: str, make_run: Any, do_work: Any) -> None:
 
 def test_importing_the_room_is_light() -> None:
     code = (
-        "import sys, shards.statistics, shards.verify, shards.writer, shards.listing;"
+        "import sys, shards.statistics, shards.verify.run, shards.writer, shards.listing;"
         "print([name for name in ('duckdb', 'webdataset', 'torch', 'ray') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

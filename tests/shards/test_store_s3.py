@@ -24,7 +24,7 @@ from shards.run import Run
 from shards.snapshot import open_snapshot, write_snapshot
 from shards.statistics import run_statistics
 from shards.store import Store
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 
 @pytest.fixture(scope="module")

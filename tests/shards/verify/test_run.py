@@ -15,7 +15,7 @@ from shards.commit import commit, read_commit
 from shards.run import Run
 from shards.schema import SCHEMAS
 from shards.snapshot import write_snapshot
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 Change = Callable[[pa.Table], pa.Table]
 

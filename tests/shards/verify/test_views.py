@@ -14,7 +14,7 @@ import pytest
 from pipeline.rejudge import Wish, rejudge
 from shards.run import Run
 from shards.snapshot import from_parquet, to_parquet, write_snapshot
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 Change = Callable[[pa.Table], pa.Table]
 

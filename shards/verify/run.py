@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from shards.attempt import Quarantine
 from shards.commit import Commit, read_commits
-from shards.list_check import check_newest, check_snapshot, snapshot_names
-from shards.problem import Problem
 from shards.run import Run, fingerprint
-from shards.shard_check import check_commit
+from shards.verify.lists import check_newest, check_snapshot, snapshot_names
+from shards.verify.problem import Problem
+from shards.verify.shard import check_commit
+from shards.verify.views import check_view_lists, check_view_shard, read_view, view_records
 from shards.view import View
-from shards.view_check import check_view_lists, check_view_shard, read_view, view_records
 
 THREADS = 4  # hashing and decoding let others run; an object store wants several at once
 

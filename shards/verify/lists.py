@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from shards.commit import Commit, FileRecord
-from shards.problem import Problem
 from shards.run import Run
 from shards.schema import SchemaError
 from shards.snapshot import (
@@ -18,6 +17,7 @@ from shards.snapshot import (
     open_snapshot,
     snapshot_id,
 )
+from shards.verify.problem import Problem
 
 
 def snapshot_names(run: Run) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from shards.commit import Commit, FileRecord, data_name
-from shards.consistency import SAMPLE_COLUMNS, complaints, kept_texts, recount
 from shards.naming import encode_name
-from shards.problem import Problem
 from shards.reader import RawSample, ShardReader, State
 from shards.run import Run
 from shards.schema import SCHEMAS, SchemaError, read_table
+from shards.verify.problem import Problem
+from shards.verify.rules import SAMPLE_COLUMNS, complaints, kept_texts, recount
 
 
 def check_commit(run: Run, done: Commit, input_bytes: int) -> Iterator[Problem]:

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 
 from shards.commit import FileRecord
-from shards.consistency import complaints, recount
-from shards.list_check import check_clean_list
-from shards.problem import Problem
 from shards.run import Run
 from shards.schema import DecisionReason, SchemaError
-from shards.shard_check import check_clean, check_file, expected_clean, read_checked
 from shards.snapshot import SnapshotError, SnapshotShard
+from shards.verify.lists import check_clean_list
+from shards.verify.problem import Problem
+from shards.verify.rules import complaints, recount
+from shards.verify.shard import check_clean, check_file, expected_clean, read_checked
 from shards.view import View, ViewError, open_view, read_view_record
 
 _RECORD = re.compile(r"views/([^/]+)/view\.json")

@@ -11,7 +11,7 @@ from shards.attempt import Quarantine
 from shards.commit import commit
 from shards.run import Run
 from shards.snapshot import write_snapshot
-from shards.verify import verify_run
+from shards.verify.run import verify_run
 
 
 def problems(run: Run) -> str:
