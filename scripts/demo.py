@@ -34,10 +34,11 @@ are kept means nothing yet. Every step is real: decoding, captioning, scoring, j
 NEXT = """
 The clean shards and tables are in {run}. Next, to type yourself:
 
-  {capfilt} stats {run}
+  {capfilt} report {run}          # a page to open in a browser
+  {capfilt} judge {run} --name strict --threshold web=0.7 --keep-fraction synthetic=0.3
+  {capfilt} stats {run} --view strict --against own
+  {capfilt} stats {run} --sql "SELECT origin, itm, keep, text FROM texts JOIN decisions USING (shard, index, text_no) LIMIT 10"
   {capfilt} verify {run}
-  {python} -c "import webdataset as wds; print(next(iter(wds.WebDataset(open('{run}/clean.txt').read().split(), shardshuffle=False)))['json'].decode())"
-  {python} -c "import duckdb; duckdb.sql(\\"select origin, itm, keep, text from '{run}/data/texts/*.parquet' join '{run}/data/decisions/*.parquet' using (shard, index, text_no) limit 10\\").show()"
 """  # noqa: E501 - lines to copy
 
 
@@ -52,7 +53,7 @@ def main() -> int:
     make_input(folder / "input")
     captioner, scorer = make_models(folder / "models")
     run, bin_folder = folder / "run", Path(sys.executable).parent
-    capfilt, python = shown(bin_folder / "capfilt"), shown(bin_folder / "python")
+    capfilt = shown(bin_folder / "capfilt")
     command = [capfilt, "clean", shown(RECIPE), "--input", str(folder / "input")]
     command += ["--output", str(run), "--captioner", str(captioner), "--filter", str(scorer)]
     print(f"$ {shlex.join(command)}\n", flush=True)
@@ -60,7 +61,7 @@ def main() -> int:
     code = subprocess.run(command, check=False).returncode
     print(f"capfilt clean ended with exit code {code} after {time.monotonic() - started:.0f} s.")
     if code == 0:
-        print(NEXT.format(run=run, capfilt=capfilt, python=python))
+        print(NEXT.format(run=run, capfilt=capfilt))
     return code
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from flows.cli.faults import exit_code_of
 from flows.engines.engine import Result, ShardDone, ShardFailed
+from pipeline.printable import count, percent, visible
 
 if TYPE_CHECKING:
     from flows.clean import Job, Outcome  # which loads the models' room
@@ -116,25 +118,27 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     console.print(_sample_table(statistics))
     console.print(_text_table(statistics))
     shards = statistics["shards"]
-    counted = ", ".join(f"{count} {name}" for name, count in shards.items() if count)
+    counted = ", ".join(f"{count(number)} {name}" for name, number in shards.items() if number)
     console.print(f"shards: {counted}")
     console.print(f"output: {run_url}", markup=False, soft_wrap=True)
 
 
 def _sample_table(statistics: dict[str, Any]) -> Table:
-    table = Table("samples", "", "share", title=None)
-    total = max(statistics["samples_in"], 1)
+    table = Table("samples", Column("", justify="right"), Column("share", justify="right"))
+    total = statistics["samples_in"]
     reasons = sorted(statistics["rejected_by_reason"].items(), key=lambda item: -item[1])
     rows = [(name, statistics[name]) for name in ("samples_in", "kept", "filtered", "rejected")]
-    rows += [(f"  {reason}", count) for reason, count in reasons[:REASONS_SHOWN]]
-    for name, count in rows:
-        table.add_row(name, str(count), f"{count / total:.1%}")
+    rows += [(f"  {reason}", number) for reason, number in reasons[:REASONS_SHOWN]]
+    for name, number in rows:
+        table.add_row(name, count(number), percent(number, total))
     return table
 
 
 def _text_table(statistics: dict[str, Any]) -> Table:
-    table = Table("texts", "in", "kept", "share")
+    numbers = (Column(name, justify="right") for name in ("in", "kept", "share"))
+    table = Table("texts", *numbers)
     for origin, texts in statistics["texts"].items():
-        share = texts["kept"] / max(texts["in"], 1)
-        table.add_row(origin, str(texts["in"]), str(texts["kept"]), f"{share:.1%}")
+        given, kept = texts["in"], texts["kept"]
+        name = Text(visible(origin))  # as Text: an origin's name may look like markup
+        table.add_row(name, count(given), count(kept), percent(kept, given))
     return table

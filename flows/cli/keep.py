@@ -69,7 +69,7 @@ def _verify(run: "Run", as_json: bool) -> int:
         return 1 if problems else 0
     _print_lines(problems)
     aside = f", {len(found.quarantined)} quarantined" if found.quarantined else ""
-    views = f", {len(found.views)} views" if found.views else ""
+    views = f", {len(found.views)} view{'s'[: len(found.views) > 1]}" if found.views else ""
     print(
         f"{len(problems)} problems in {found.committed} committed shards{views}, "
         f"{len(found.pending)} shards pending{aside}"
