@@ -98,7 +98,7 @@ def test_damage_is_mended(capfilt: InProcess, command: list[str], run: Path, dam
         assert capfilt.run(*command).returncode == 0
     whole = capfilt.run("verify", run)
     assert whole.returncode == 0, whole.stdout
-    assert "0 problems in 3 committed shards, 1 views, 0 shards pending" in whole.stdout
+    assert "0 problems in 3 committed shards, 1 view, 0 shards pending" in whole.stdout
     assert {name: table(run, name) for name in TABLES} == before
     assert json.loads((run / "snapshot.json").read_bytes())["id"] == snapshot
     again = capfilt.run("verify", run, "--repair")
