@@ -12,12 +12,17 @@ from torch import Tensor
 FEW_QUERIES = 32
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mix values (R, H, K, W) for queries (R, H, Q, W); `mask` is True where a query may look."""
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Mix values (R, H, K, W) for queries (R, H, Q, W); `mask` is True where a query may look.
+
+    `dropout`: probability that a place is not looked at, for training.
+    """
     few = query.shape[-2] <= FEW_QUERIES
-    if few and query.device.type == "cpu" and query.dtype == torch.bfloat16:
+    if few and dropout == 0 and query.device.type == "cpu" and query.dtype == torch.bfloat16:
         return _attend_plainly(query, key, value, mask)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
 
 def _attend_plainly(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,14 +1,17 @@
-"""The networks of the two roles: the caption network and the match network (BLIP §3.2).
+"""The networks over one image and a text: caption, match and VQA (BLIP §3.2, §5.3).
 
 Shapes: B images, N texts, T tokens, P image states, V their width, E projection width.
 """
 
+import copy
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipConfig
 
-from models.config import Role
-from models.text import Slots, TextDecoder, TextTransformer
+from models.attend import attend
+from models.text import CrossAttention, Projections, Slots, TextDecoder, TextTransformer
 from models.vision import VisionTower
 
 
@@ -39,25 +42,76 @@ class MatchNetwork(nn.Module):
         self.text_proj = nn.Linear(config.text_config.hidden_size, shared)
         self.itm_head = nn.Linear(config.text_config.hidden_size, 2)
 
-    def match_logits(self, ids: Tensor, mask: Tensor, images: Tensor, slots: Slots) -> Tensor:
+    def match_logits(
+        self, ids: Tensor, mask: Tensor, images: Tensor, slots: Slots | None
+    ) -> Tensor:
         """Score texts (N, T) against their images (B, P, V): fp32 (N, 2), no match and match."""
         hidden = self.text_encoder.encode(ids, mask, images, slots)
         return _in_fp32(self.itm_head, hidden[:, 0])
 
     def image_features(self, images: Tensor) -> Tensor:
         """Project image states (B, P, V) to unit vectors in fp32 (B, E)."""
-        return F.normalize(_in_fp32(self.vision_proj, images[:, 0]), dim=-1)
+        return F.normalize(self.project_images(images), dim=-1)
+
+    def project_images(self, images: Tensor) -> Tensor:
+        """Project image states (B, P, V) in fp32 (B, E), of any length."""
+        return _in_fp32(self.vision_proj, images[:, 0])
 
     def text_features(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Project texts (N, T), read without an image, to unit vectors in fp32 (N, E)."""
-        return F.normalize(_in_fp32(self.text_proj, self.text_encoder.encode(ids, mask)[:, 0]))
+        return self.unit_text(self.text_encoder.encode(ids, mask))
+
+    def unit_text(self, states: Tensor) -> Tensor:
+        """Project states (N, T, D) of texts, read without an image, to unit vectors (N, E)."""
+        return F.normalize(_in_fp32(self.text_proj, states[:, 0]))
+
+
+class VqaNetwork(nn.Module):
+    """Vision tower, question encoder and answer decoder; the layout of `BlipForQuestionAnswering`.
+
+    The decoder looks at the question's states, not at the image (BLIP §5.3). It shares nothing
+    with the encoder.
+
+    Shapes: Q questions, U their tokens, D the text width; A answers, of T tokens.
+    """
+
+    def __init__(self, config: BlipConfig) -> None:
+        super().__init__()
+        answers = copy.deepcopy(config.text_config)
+        answers.encoder_hidden_size = config.text_config.hidden_size
+        self.vision_model = VisionTower(config.vision_config)
+        self.text_encoder = TextTransformer(config.text_config)
+        self.text_decoder = TextDecoder(answers)
+
+    def questions(self, ids: Tensor, mask: Tensor, images: Tensor) -> Tensor:
+        """Read questions (Q, U), which begin with [ENC], with image states (Q, P, V): (Q, U, D)."""
+        return self.text_encoder.encode(ids, mask, images)
+
+    def answer_logits(self, ids: Tensor, questions: Tensor, mask: Tensor) -> Tensor:
+        """Predict the word after each of ids (A, T): (A, T, C).
+
+        `questions` (Q, U, D) and their `mask` (Q, U): A is a multiple of Q, the answers to a
+        question stand next to each other.
+        """
+        steps = ids.shape[1]
+        causal = torch.ones(steps, steps, dtype=torch.bool, device=ids.device).tril()
+        hidden = self.text_decoder.bert.embeddings(ids)
+        for layer in self.text_decoder.bert.encoder.layers():
+            hidden = layer.attention(hidden, causal)
+            hidden = _look(layer.crossattention, hidden, questions, mask)
+            hidden = layer.output(layer.intermediate(hidden), hidden)
+        return self.text_decoder.logits(hidden)
+
+
+def _look(attention: CrossAttention, hidden: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    """Let texts (A, T, D) look at those of the states (Q, U, D) that the mask (Q, U) shows."""
+    layer: Projections = attention.self
+    query = layer.query(hidden).reshape(len(states), -1, hidden.shape[-1])  # (Q, A/Q * T, D)
+    key, value = layer.key_value(states)
+    mixed = attend(layer.split(query), key, value, mask[:, None, None, :], layer.dropout)
+    return attention.output(mixed.transpose(1, 2).reshape(hidden.shape), hidden)
 
 
 def _in_fp32(head: nn.Linear, states: Tensor) -> Tensor:
     """Apply a head in fp32: three digits of bf16 are too few for a score."""
     return F.linear(states.float(), head.weight.float(), head.bias.float())
-
-
-def build(role: Role, config: BlipConfig) -> CaptionNetwork | MatchNetwork:
-    """Make the network of a role, its weights not yet set."""
-    return CaptionNetwork(config) if role == "captioner" else MatchNetwork(config)

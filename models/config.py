@@ -6,23 +6,31 @@ so every value that matters is written out here. What transformers has no word f
 block `capfilt` of config.json.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from transformers import BlipConfig
 
 Size = Literal["tiny", "base", "large"]
-Role = Literal["captioner", "filter"]
+Role = Literal["captioner", "filter", "vqa", "nlvr", "features", "pretrain"]
 Dtype = Literal["fp32", "bf16"]
 FirstToken = Literal["cls", "enc"]
 LengthRule = Literal["generated", "total"]
+QuestionMask = Literal["applied", "ignored"]
 
+# transformers has classes for the first three; the other names are this project's own
 ARCHITECTURES: dict[Role, str] = {
     "captioner": "BlipForConditionalGeneration",
     "filter": "BlipForImageTextRetrieval",
+    "vqa": "BlipForQuestionAnswering",
+    "nlvr": "CapfiltBlipForNlvr",
+    "features": "CapfiltBlipForFeatures",
+    "pretrain": "CapfiltBlipForPretraining",
 }
 TORCH_DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+VISION_EPS, TEXT_EPS = 1e-6, 1e-12  # of the original's LayerNorm; transformers takes 1e-5 in vision
 
 # width, layers, heads of the vision tower; the text tower of `large` is that of `base` (BLIP §4.1)
 _VISION: dict[Size, dict[str, int]] = {
@@ -36,30 +44,47 @@ _TEXT: dict[Size, dict[str, int]] = {
     "large": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
 }
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "itm_first_token": get_args(FirstToken),
+    "length_rule": get_args(LengthRule),
+    "question_mask": get_args(QuestionMask),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a checkpoint may choose beyond transformers' own config.
 
-    `itm_first_token`: the first token of the image-text matching input; BLIP trains with [ENC],
-    transformers feeds [CLS]. `length_rule`: what a beam's sum of log-probabilities is divided by,
-    the number of generated tokens with the end token (`generated`, transformers), or of all
-    tokens with the prompt and without the end token (`total`, the original).
+    `itm_first_token`: the first token of a text that is read with an image (a match, a question, a
+    statement); BLIP trains with [ENC], transformers feeds [CLS]. `length_rule`: what a beam's sum
+    of log-probabilities is divided by, the number of generated tokens with the end token
+    (`generated`, transformers), or of all tokens with the prompt and without the end token
+    (`total`, the original). `question_mask`: whether a written answer is kept from looking at the
+    pads behind its question (`applied`), or looks at them as in the original and transformers
+    (`ignored`), and so depends on the longest question of its batch; training and ranking apply
+    the mask, as in the original. A question alone has no pads: then the two are equal.
     """
 
     itm_first_token: FirstToken = "cls"
     length_rule: LengthRule = "generated"
+    question_mask: QuestionMask = "applied"
+
+    def to_dict(self) -> dict[str, str]:
+        """Write the block `capfilt` of config.json."""
+        return {name: getattr(self, name) for name in _CHOICES}
 
     @classmethod
     def read(cls, block: dict[str, Any]) -> "Settings":
         """Read the block `capfilt` of config.json; ValueError names what it does not know."""
-        allowed = {"itm_first_token": ("cls", "enc"), "length_rule": ("generated", "total")}
         for name, value in block.items():
-            if name not in allowed:
-                raise ValueError(f"capfilt.{name} is unknown; known are {sorted(allowed)}")
-            if value not in allowed[name]:
-                raise ValueError(f"capfilt.{name} is {value!r}; expected one of {allowed[name]}")
+            if name not in _CHOICES:
+                raise ValueError(f"capfilt.{name} is unknown; known are {sorted(_CHOICES)}")
+            if value not in _CHOICES[name]:
+                raise ValueError(f"capfilt.{name} is {value!r}; expected one of {_CHOICES[name]}")
         return cls(**block)
+
+
+ORIGINAL = Settings(itm_first_token="enc", length_rule="total")  # what the original code does
 
 
 def blip_config(
@@ -71,29 +96,45 @@ def blip_config(
     """
     tiny = size == "tiny"
     vision, text = _VISION[size], _TEXT[size]
-    return BlipConfig(
-        vision_config={
+    return compose(
+        {
             **vision,
             "intermediate_size": 4 * vision["hidden_size"],
             "image_size": image_size or (64 if tiny else 384),
             "patch_size": 8 if tiny else 16,
-            "layer_norm_eps": 1e-6,
-            "initializer_range": 0.02,
         },
-        text_config={
+        {
             **text,
             "intermediate_size": 4 * text["hidden_size"],
             "vocab_size": vocab_size,
             "max_position_embeddings": 64 if tiny else 512,
-            "layer_norm_eps": 1e-12,
+        },
+        sep_id=sep_id,
+        pad_id=pad_id,
+        shared=64 if tiny else 256,
+    )
+
+
+def compose(
+    vision: Mapping[str, Any], text: Mapping[str, Any], *, sep_id: int, pad_id: int, shared: int
+) -> BlipConfig:
+    """Describe a network of given sizes; what they leave open is as BLIP has it.
+
+    `shared` is the width that image and text are projected to.
+    """
+    return BlipConfig(
+        vision_config={"layer_norm_eps": VISION_EPS, "initializer_range": 0.02, **vision},
+        text_config={
+            "layer_norm_eps": TEXT_EPS,
             "initializer_range": 0.02,
-            "bos_token_id": vocab_size - 2,
+            "bos_token_id": text["vocab_size"] - 2,
             "eos_token_id": sep_id,
             "sep_token_id": sep_id,
             "pad_token_id": pad_id,
             "is_decoder": True,
+            **text,
         },
-        image_text_hidden_size=64 if tiny else 256,
+        image_text_hidden_size=shared,
     )
 
 

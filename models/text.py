@@ -7,6 +7,9 @@ transformers can share some of them by assignment.
 Several texts of one image attend to the same keys and values, which are projected once per image
 and layer and never repeated: the texts stand side by side in the query axis.
 
+Training may recompute layers to save memory: an attribute of `TextEncoder`. Dropout comes from the
+config and has no effect on evaluation.
+
 Shapes: N texts, B images, T tokens, L tokens that a cache has room for, P image states, D width,
 V width of the image states, H heads, C vocabulary.
 """
@@ -18,6 +21,7 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
 from transformers import BlipTextConfig
 
 from models.attend import attend
@@ -67,9 +71,15 @@ class Projections(nn.Module):
     def __init__(self, config: BlipTextConfig, source: int) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
+        self.probability = float(config.attention_probs_dropout_prob)
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(source, config.hidden_size)
         self.value = nn.Linear(source, config.hidden_size)
+
+    @property
+    def dropout(self) -> float:
+        """The probability that attention passes over a place."""
+        return self.probability if self.training else 0.0
 
     def split(self, projected: Tensor) -> Tensor:
         """Turn (rows, places, D) into (rows, H, places, D/H)."""
@@ -87,10 +97,11 @@ class AddNorm(nn.Module):
         super().__init__()
         self.dense = nn.Linear(source, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, update: Tensor, residual: Tensor) -> Tensor:
         """Combine (N, T, source) with (N, T, D) into (N, T, D)."""
-        return self.LayerNorm(self.dense(update) + residual)
+        return self.LayerNorm(self.dropout(self.dense(update)) + residual)
 
 
 class SelfAttention(nn.Module):
@@ -116,7 +127,7 @@ class SelfAttention(nn.Module):
             own.key[:, :, start:end] = key
             own.value[:, :, start:end] = value
             key, value = own.key[:, :, :end], own.value[:, :, :end]
-        mixed = attend(query, key, value, mask)
+        mixed = attend(query, key, value, mask, layer.dropout)
         return self.output(mixed.transpose(1, 2).flatten(2), hidden)
 
 
@@ -140,7 +151,7 @@ class CrossAttention(nn.Module):
             query = grid.index_copy(0, slots.index, query)  # (B * texts, T, D)
         shape = query.shape
         query = query.reshape(len(image.key), -1, shape[-1])  # (B, texts * T, D)
-        mixed = attend(layer.split(query), image.key, image.value)
+        mixed = attend(layer.split(query), image.key, image.value, dropout=layer.dropout)
         mixed = mixed.transpose(1, 2).reshape(shape)
         if slots is not None:
             mixed = mixed[slots.index]
@@ -185,18 +196,24 @@ class TextEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, width)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, ids: Tensor, start: int = 0) -> Tensor:
         """Embed ids (N, T), of which the first stands at position `start`, as (N, T, D)."""
         positions = self.position_embeddings.weight[start : start + ids.shape[1]]
-        return self.LayerNorm(self.word_embeddings(ids) + positions)
+        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + positions))
 
 
 class TextEncoder(nn.Module):
-    """The stack of layers."""
+    """The stack of layers.
+
+    `recomputed`: so many of the last layers keep no activations in training, and are computed
+    again on the way back.
+    """
 
     def __init__(self, config: BlipTextConfig) -> None:
         super().__init__()
+        self.recomputed = 0
         self.layer = nn.ModuleList(TextLayer(config) for _ in range(config.num_hidden_layers))
 
     def layers(self) -> Sequence[TextLayer]:
@@ -219,11 +236,29 @@ class TextTransformer(nn.Module):
 
         `mask` (N, T) is True on tokens and False on pads.
         """
+        return self._read(ids, mask[:, None, None, :], images, slots)
+
+    def decode(self, ids: Tensor, images: Tensor) -> Tensor:
+        """Read whole ids (N, T) left to right, as `extend` does, but so that gradients flow.
+
+        Pads need no mask where they stand at the end: nothing before them looks there.
+        """
+        steps = ids.shape[1]
+        causal = torch.ones(steps, steps, dtype=torch.bool, device=ids.device).tril()
+        return self._read(ids, causal, images, None)
+
+    def _read(
+        self, ids: Tensor, visible: Tensor, images: Tensor | None, slots: Slots | None
+    ) -> Tensor:
         hidden = self.embeddings(ids)
-        visible = mask[:, None, None, :]
-        for layer in self.encoder.layers():
-            image = None if images is None else layer.crossattention.self.key_value(images)
-            hidden = layer(layer.attention(hidden, visible), image, slots)
+        layers = self.encoder.layers()
+        kept = len(layers) - self.encoder.recomputed if torch.is_grad_enabled() else len(layers)
+        for number, layer in enumerate(layers):
+            arguments = (layer, hidden, visible, images, slots)
+            if number < kept:
+                hidden = _run(*arguments)
+            else:
+                hidden = recompute(_run, *arguments, use_reentrant=False)
         return hidden
 
     def open_cache(self, images: Tensor, room: int) -> Cache:
@@ -249,6 +284,14 @@ class TextTransformer(nn.Module):
             hidden = layer(layer.attention(hidden, mask, own, start), image, None)
         cache.length = start + steps
         return hidden
+
+
+def _run(
+    layer: TextLayer, hidden: Tensor, visible: Tensor, images: Tensor | None, slots: Slots | None
+) -> Tensor:
+    """Run a whole layer over (N, T, D)."""
+    image = None if images is None else layer.crossattention.self.key_value(images)
+    return layer(layer.attention(hidden, visible), image, slots)
 
 
 class WordTransform(nn.Module):

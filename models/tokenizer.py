@@ -74,11 +74,24 @@ class WordPiece:
 def load(folder: Path, dec_id: int | None = None) -> WordPiece:
     """Read tokenizer.json, or else vocab.txt (lower case), of a folder; ValueError if it cannot."""
     try:
-        return WordPiece(_read(folder), dec_id)
+        return WordPiece(_read_file(source(folder)), dec_id)
     except ValueError:
         raise
     except Exception as error:  # the Rust library raises plain Exception on a broken file
         raise ValueError(f"unreadable tokenizer: {error}") from error
+
+
+def extend(path: Path) -> WordPiece:
+    """Read a folder's or a file's vocabulary, adding [DEC] and [ENC] behind it where they lack.
+
+    This is what the original BLIP does to BERT's vocabulary. ValueError if it cannot be read.
+    """
+    try:
+        return _finish(_read_file(source(path) if path.is_dir() else path))
+    except ValueError:
+        raise
+    except Exception as error:  # the Rust library raises plain Exception on a broken file
+        raise ValueError(f"{path} is no readable tokenizer: {error}") from error
 
 
 def source(folder: Path) -> Path:
@@ -107,11 +120,12 @@ def train(corpus: Iterable[str], vocab_size: int) -> WordPiece:
     return _finish(_empty(models.WordPiece(learner.get_vocab(), unk_token="[UNK]")))
 
 
-def _read(folder: Path) -> Tokenizer:
-    path = source(folder)
-    if path.name == "tokenizer.json":
+def _read_file(path: Path) -> Tokenizer:
+    if path.suffix == ".json":
         return Tokenizer.from_file(str(path))
-    words = path.read_text(encoding="utf-8").splitlines()
+    words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    if len(set(words)) != len(words):
+        raise ValueError(f"{path} names a word twice; expected one word a line")
     vocabulary = {word: index for index, word in enumerate(words)}
     return _empty(models.WordPiece(vocabulary, unk_token="[UNK]"))
 
@@ -121,7 +135,8 @@ def _empty(model: models.WordPiece) -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.add_special_tokens([token for token in _SPECIAL if tokenizer.token_to_id(token)])
+    present = [token for token in _SPECIAL if tokenizer.token_to_id(token) is not None]
+    tokenizer.add_special_tokens(present)
     return tokenizer
 
 

@@ -1,6 +1,8 @@
 """The vision transformer: pre-norm blocks and a final norm (BLIP §3.1).
 
-Parameters carry the names of transformers' `BlipVisionModel`.
+Parameters carry the names of transformers' `BlipVisionModel`. Training may drop whole branches
+(stochastic depth, Huang et al. 2016) and recompute layers to save memory: attributes of
+`VisionEncoder`, without effect on evaluation.
 
 Shapes: B images, S side in pixels, P patches plus one for the class token, D width, H heads.
 """
@@ -8,6 +10,7 @@ Shapes: B images, S side in pixels, P patches plus one for the class token, D wi
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
 from transformers import BlipVisionConfig
 
 
@@ -35,6 +38,7 @@ class VisionAttention(nn.Module):
     def __init__(self, config: BlipVisionConfig) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
+        self.dropout = float(config.attention_dropout)
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.projection = nn.Linear(config.hidden_size, config.hidden_size)
 
@@ -42,7 +46,8 @@ class VisionAttention(nn.Module):
         """Map (B, P, D) to (B, P, D)."""
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, -1))  # (B, P, 3, H, D/H)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, P, D/H)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.projection(mixed.transpose(1, 2).flatten(2))
 
 
@@ -69,23 +74,36 @@ class VisionLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = VisionMlp(config)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map (B, P, D) to (B, P, D)."""
-        hidden = hidden + self.self_attn(self.layer_norm1(hidden))
-        return hidden + self.mlp(self.layer_norm2(hidden))
+    def forward(self, hidden: Tensor, drop_path: float = 0.0) -> Tensor:
+        """Map (B, P, D) to (B, P, D); in training each branch is skipped with rate `drop_path`."""
+        rate = drop_path if self.training else 0.0
+        hidden = hidden + _skip(self.self_attn(self.layer_norm1(hidden)), rate)
+        return hidden + _skip(self.mlp(self.layer_norm2(hidden)), rate)
 
 
 class VisionEncoder(nn.Module):
-    """The stack of blocks."""
+    """The stack of blocks.
+
+    `drop_path`: the rate at which training skips a branch of the last block; it rises linearly
+    from 0 at the first (the original trains `large` with 0.1). `recomputed`: so many of the last
+    blocks keep no activations, and are computed again on the way back.
+    """
 
     def __init__(self, config: BlipVisionConfig) -> None:
         super().__init__()
+        self.drop_path = 0.0
+        self.recomputed = 0
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (B, P, D) to (B, P, D)."""
-        for layer in self.layers:
-            hidden = layer(hidden)
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            rate = self.drop_path * number / max(last, 1)
+            if torch.is_grad_enabled() and number > last - self.recomputed:
+                hidden = recompute(layer, hidden, rate, use_reentrant=False)
+            else:
+                hidden = layer(hidden, rate)
         return hidden
 
 
@@ -101,3 +119,11 @@ class VisionTower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map normalised pixels (B, 3, S, S) to image states (B, P, D)."""
         return self.post_layernorm(self.encoder(self.embeddings(pixels)))
+
+
+def _skip(branch: Tensor, rate: float) -> Tensor:
+    """Drop the branch (B, P, D) of some images, and scale the others so that the mean stays."""
+    if rate == 0:
+        return branch
+    kept = torch.rand(len(branch), 1, 1, device=branch.device) >= rate
+    return branch * kept / (1 - rate)

@@ -7,9 +7,9 @@ restricted loader.
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -32,7 +32,7 @@ _WEIGHTS = (
 _HARMLESS = re.compile(r"(^|\.)(position_ids|logit_scale)$")
 _HEAD = "text_decoder.cls.predictions"
 # the second name of a tied tensor -> the first; files may hold either or both
-_ALIASES = {
+ALIASES = {
     f"{_HEAD}.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
     f"{_HEAD}.decoder.bias": f"{_HEAD}.bias",
 }
@@ -51,6 +51,11 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file. Give the folder of a checkpoint; `capfilt checkpoint import` makes "
+            "one of an original .pth file."
+        )
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name)):
         raise CheckpointError(
             f"there is no checkpoint folder {path.absolute()}. "
@@ -69,25 +74,67 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Read all tensors of a folder, from one file or from those that an index names."""
     for single, index in _WEIGHTS:
         if (folder / single).is_file():
-            return _read_file(folder / single)
+            return read_file(folder / single)
         if (folder / index).is_file():
             tensors: dict[str, Tensor] = {}
             for name in _indexed(folder / index):
-                tensors |= _read_file(folder / name)
+                tensors |= read_file(folder / name)
             return tensors
     raise CheckpointError(
         f"{folder} holds no weights; expected one of {[names[0] for names in _WEIGHTS]}"
     )
 
 
+def read_pickle(path: Path) -> object:
+    """Read a pickle of tensors and plain values by torch's restricted loader; nothing is run."""
+    try:
+        mapped = zipfile.is_zipfile(path)  # files of before torch 1.6 cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged or holds more than tensors, and was not loaded: it could run code. "
+            "Give a file of tensors alone, best a model.safetensors."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle raises anything: KeyError, IndexError, ...
+        raise CheckpointError(f"{path} cannot be read as weights: {error!r}") from error
+
+
+def check_table(loaded: object, path: Path) -> dict[str, Tensor]:
+    """Refuse all but a table of plain tensors, none of which is larger than what the file holds."""
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
+    ):
+        raise CheckpointError(f"{path} is no table of tensors, as a state dict is")
+    tensors: dict[str, Tensor] = {name: value.detach() for name, value in loaded.items()}
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        # a view with steps of 0 claims any size from a few bytes
+        if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
+            raise CheckpointError(
+                f"{path}: {name} is no plain tensor of shape {tuple(tensor.shape)}"
+            )
+    return tensors
+
+
 def arrange(
-    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], folder: Path
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    where: Path,
+    *,
+    ties: Mapping[str, str] | None = None,
 ) -> dict[str, Tensor]:
-    """Keep the tensors that a network of these shapes has; one error lists all that do not fit."""
+    """Keep the tensors that a network of these shapes has; one error lists all that do not fit.
+
+    `ties`: second names of shared tensors to their first ones, which alone are kept; files may hold
+    either or both.
+    """
     kept = {name: tensor for name, tensor in tensors.items() if not _HARMLESS.search(name)}
+    shapes = {name: shape for name, shape in shapes.items() if name not in (ties or {})}
     problems = []
-    for second, first in _ALIASES.items():
-        if second in kept and first in shapes:
+    for second, first in [*ALIASES.items(), *(ties or {}).items()]:
+        if second in kept and first in {**shapes, **(ties or {})}:
             tensor = kept.pop(second)
             if not torch.equal(kept.setdefault(first, tensor), tensor):
                 problems.append(f"{second} differs from {first}, to which it is tied")
@@ -103,7 +150,7 @@ def arrange(
         listed = "\n  ".join(problems[:_MOST_LISTED])
         more = f"\n  and {len(problems) - _MOST_LISTED} more" if problems[_MOST_LISTED:] else ""
         raise CheckpointError(
-            f"the tensors in {folder} do not fit its config.json ({len(problems)} problems):\n"
+            f"the tensors in {where} do not fit its settings ({len(problems)} problems):\n"
             f"  {listed}{more}\nCheck that both come from the same checkpoint."
         )
     return {name: kept[name] for name in shapes}
@@ -121,21 +168,14 @@ def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
         ) from error
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of one file, safetensors or pickle."""
+    if path.suffix != ".safetensors":
+        return check_table(read_pickle(path), path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and was not loaded: it could run code. "
-            "Give a checkpoint with model.safetensors."
-        ) from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        return load_file(path)
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise CheckpointError(f"{path} is no table of tensors, as a state dict is")
-    return loaded
 
 
 def _indexed(path: Path) -> list[str]:

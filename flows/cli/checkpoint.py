@@ -1,23 +1,33 @@
-"""`capfilt checkpoint`: what a checkpoint is."""
+"""`capfilt checkpoint`: what a checkpoint is, and from one form to another."""
 
 import dataclasses
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from models.conversion import Imported
 
+app = typer.Typer(help="Look at checkpoints, import and export them.", no_args_is_help=True)
 
-@app.callback()
-def _group() -> None:
-    """Keep `info` a command of its own while it is the only one."""
+IMPORT_EXAMPLES = """
+capfilt checkpoint import model_base_caption.pth captioner --vocab vocab.txt\n
+capfilt checkpoint import Salesforce/blip-itm-base-coco filter
+"""
+
+Revision = Annotated[str | None, typer.Option(help="of the hub")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="side in pixels; positions are stretched to it")
+]
 
 
 @app.command()
 def info(
     checkpoint: Annotated[str, typer.Argument(help="BLIP folder or hub id")],
-    revision: Annotated[str | None, typer.Option(help="of the hub")] = None,
+    revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Print role, sizes, parameters and digest, and where each setting came from."""
@@ -29,7 +39,82 @@ def info(
         print(json.dumps(found))
         return
     sources = found.pop("sources")
+    _print(found, sources)
+
+
+@app.command("import", epilog=IMPORT_EXAMPLES)
+def import_(
+    source: Annotated[str, typer.Argument(help="original .pth file, BLIP folder or hub id")],
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    config: Annotated[
+        Path | None, typer.Option(help="JSON in the original's words, where tensors do not tell")
+    ] = None,
+    vocab: Annotated[Path | None, typer.Option(help="vocab.txt of a .pth file")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer folder of a .pth file")] = None,
+    image_size: ImageSize = None,
+    revision: Revision = None,
+) -> None:
+    """Turn an original or Hugging Face checkpoint into a folder of ours."""
+    if vocab is not None and tokenizer is not None:
+        raise typer.BadParameter("give --vocab or --tokenizer, not both")
+    from models import checkpoint as checkpoints
+    from models import conversion, weights
+    from models.folder import refuse_existing, write_new
+    from models.layout import read_stated
+
+    refuse_existing(out)
+    path = Path(source).expanduser()
+    if path.is_file():
+        words = conversion.vocabulary(vocab or tokenizer)
+        stated = read_stated(config) if config is not None else None
+        imported = conversion.import_original(path, words, stated, image_size)
+    elif config or vocab or tokenizer:
+        raise typer.BadParameter("--config, --vocab and --tokenizer are for .pth files only")
+    else:
+        imported = conversion.import_folder(weights.resolve(source, revision), image_size)
+    write_new(out, imported.content)
+    _tell(imported, dataclasses.asdict(checkpoints.info(out)))
+
+
+@app.command()
+def export(
+    folder: Annotated[str, typer.Argument(help="BLIP folder or hub id")],
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    role: Annotated[
+        Literal["captioner", "filter"] | None,
+        typer.Option(help="which model of a pre-training checkpoint"),
+    ] = None,
+    image_size: ImageSize = None,
+    revision: Revision = None,
+) -> None:
+    """Write a plain Hugging Face folder, which transformers' own class loads."""
+    from models import conversion, weights
+    from models.config import ARCHITECTURES
+    from models.folder import refuse_existing, write_new
+    from pipeline.printable import visible
+
+    refuse_existing(out)
+    imported = conversion.import_folder(weights.resolve(folder, revision), image_size)
+    content = conversion.for_hugging_face(imported.content, role)
+    write_new(out, content)
+    kind = ARCHITECTURES[content.role]
+    print(f"wrote {visible(str(out))}: a {content.role}, for transformers' {kind}")
+
+
+def _tell(imported: "Imported", found: dict[str, Any]) -> None:
+    found.pop("sources")
+    _print(found, imported.sources)
+    if imported.left_out:
+        print(
+            f"left out {len(imported.left_out)} tensors that only training needs "
+            "(momentum copies, queues, temperature)"
+        )
+
+
+def _print(found: Mapping[str, Any], sources: Mapping[str, str]) -> None:
     for name, value in found.items():
+        if value is None:
+            continue
         origin = f"  ({sources[name]})" if name in sources else ""
         print(f"{name:16} {value}{origin}")
     for name in sorted(sources.keys() - found.keys()):

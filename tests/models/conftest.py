@@ -12,22 +12,27 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-from models import checkpoint
-from models.blip import build
-from models.config import Role, blip_config
+from models import checkpoint, conversion
+from models import tokenizer as tokenizers
+from models.config import ORIGINAL, Role, blip_config
+from models.conversion import Imported, import_original
+from models.folder import write_new
+from models.layout import config_of, read_stated
+from models.networks import build
+from models.original import read_original
+from models.preprocess import Preprocess
 from models.tokenizer import WordPiece, train
 
-# the original's names -> Hugging Face's, for the vision tower; the text towers have the same names
-_RENAMES = (
-    (r"^visual_encoder\.", "vision_model."),
-    (r"vision_model\.cls_token", "vision_model.embeddings.class_embedding"),
-    (r"vision_model\.pos_embed", "vision_model.embeddings.position_embedding"),
-    (r"vision_model\.patch_embed\.proj", "vision_model.embeddings.patch_embedding"),
-    (r"vision_model\.blocks", "vision_model.encoder.layers"),
-    (r"vision_model\.norm", "vision_model.post_layernorm"),
-    (r"\.attn\.qkv", ".self_attn.qkv"),
-    (r"\.attn\.proj", ".self_attn.projection"),
-    (r"\.norm([12])\.", r".layer_norm\1."),
+# our names -> the original's, the way back from what is under test
+_BACK = (
+    (r"^vision_model\.post_layernorm\.", "visual_encoder.norm."),
+    (r"^vision_model\.embeddings\.class_embedding$", "visual_encoder.cls_token"),
+    (r"^vision_model\.embeddings\.position_embedding$", "visual_encoder.pos_embed"),
+    (r"^vision_model\.embeddings\.patch_embedding\.", "visual_encoder.patch_embed.proj."),
+    (r"^vision_model\.encoder\.layers\.", "visual_encoder.blocks."),
+    (r"\.layer_norm([12])\.", r".norm\1."),
+    (r"\.self_attn\.projection\.", ".attn.proj."),
+    (r"\.self_attn\.qkv\.", ".attn.qkv."),
 )
 
 
@@ -73,19 +78,109 @@ def match_checkpoint(parity: Path) -> checkpoint.Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def original(parity: Path) -> Callable[[str, Role], nn.Module]:
-    """Load an original .pth into our network by renaming its tensors."""
+def original(
+    parity: Path, original_config: Callable[[str], BlipConfig]
+) -> Callable[[str, Role], nn.Module]:
+    """Load an original .pth into the network of a role."""
 
     def load(name: str, role: Role) -> nn.Module:
-        facts = json.loads((parity / f"{name}.json").read_text())
-        network = build(role, _original_config(facts["config"]))
-        tensors = torch.load(parity / f"{name}.pth", weights_only=True)["model"]
-        wanted = network.state_dict()
-        renamed = {_rename(key): tensor for key, tensor in tensors.items()}
-        network.load_state_dict({key: renamed[key] for key in wanted})
+        tensors = read_original(parity / f"{name}.pth")
+        network = build(role, original_config(name))
+        network.load_state_dict({key: tensors[key] for key in network.state_dict()})
         return network.eval()
 
     return load
+
+
+@pytest.fixture(scope="session")
+def original_folder(
+    parity: Path,
+    original: Callable[[str, Role], nn.Module],
+    original_config: Callable[[str], BlipConfig],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, Role], Path]:
+    """Write an original .pth as a folder of ours, with the vocabulary of the references."""
+    found: dict[tuple[str, Role], Path] = {}
+
+    def folder(name: str, role: Role) -> Path:
+        if (name, role) not in found:
+            config = original_config(name)
+            size = config.vision_config.image_size
+            words = tokenizers.load(parity, config.text_config.bos_token_id)
+            path = found[name, role] = tmp_path_factory.mktemp(f"{name}_{role}")
+            network = original(name, role)
+            checkpoint.save(path, network, config, words, Preprocess(size, size), ORIGINAL)
+        return found[name, role]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(parity: Path) -> Callable[[str], tuple[dict[str, Tensor], dict[str, float]]]:
+    """Read the tensors of a reference, and the absolute tolerance of each of its outputs."""
+
+    def read(name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
+        facts = json.loads((parity / f"{name}.json").read_text())["tolerance"]
+        limits = {f"out.{key}": float(value["atol"]) for key, value in facts.items()}
+        return load_file(parity / f"{name}.safetensors"), limits
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def original_config(parity: Path) -> Callable[[str], BlipConfig]:
+    """Read the sizes of an original model."""
+
+    def read(name: str) -> BlipConfig:
+        tensors = read_original(parity / f"{name}.pth")
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        return config_of(shapes, read_stated(parity / f"{name}.json"), sep_id=3, pad_id=0)[0]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def vocabulary(parity: Path) -> WordPiece:
+    return conversion.vocabulary(parity / "vocab.txt")
+
+
+@pytest.fixture(scope="session")
+def imported(parity: Path, vocabulary: WordPiece) -> Callable[[str], Imported]:
+    """Import an original file, with what is known of it."""
+
+    def read(name: str) -> Imported:
+        stated = read_stated(parity / f"{name}.json")
+        return import_original(parity / f"{name}.pth", vocabulary, stated)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def imported_folders(
+    imported: Callable[[str], Imported], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A folder of ours from every original file."""
+    top = tmp_path_factory.mktemp("imported")
+    found = {}
+    for name in ("decoder", "itm", "nlvr", "pretrain", "retrieval", "vqa"):
+        found[name] = top / name
+        write_new(found[name], imported(name).content)
+    return found
+
+
+@pytest.fixture(scope="session")
+def as_original() -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    """Give tensors under our names those of the original."""
+
+    def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in tensors.items():
+            for pattern, replacement in _BACK:
+                name = re.sub(pattern, replacement, name)
+            found[name] = tensor
+        return found
+
+    return translate
 
 
 @pytest.fixture(scope="session")
@@ -109,36 +204,6 @@ def folders(
     for role, folder in found.items():
         checkpoint.create(folder, role, config, words, seed=3)
     return found
-
-
-def _rename(name: str) -> str:
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _original_config(facts: dict[str, Any]) -> BlipConfig:
-    vision, text, words = facts["vision"], facts["text"], facts["tokenizer"]
-    return BlipConfig(
-        vision_config={
-            "hidden_size": vision["embed_dim"],
-            "intermediate_size": vision["embed_dim"] * vision["mlp_ratio"],
-            "num_hidden_layers": vision["depth"],
-            "num_attention_heads": vision["num_heads"],
-            "image_size": vision["img_size"],
-            "patch_size": vision["patch_size"],
-            "layer_norm_eps": vision["layer_norm_eps"],
-        },
-        text_config={
-            **{key: text[key] for key in ("hidden_size", "num_attention_heads", "vocab_size")},
-            **{key: text[key] for key in ("num_hidden_layers", "intermediate_size")},
-            **{key: text[key] for key in ("layer_norm_eps", "max_position_embeddings")},
-            "bos_token_id": words["bos_id"],
-            "sep_token_id": words["sep_id"],
-            "pad_token_id": words["pad_id"],
-        },
-        image_text_hidden_size=facts.get("embed_dim", 256),
-    )
 
 
 @pytest.fixture(scope="session")

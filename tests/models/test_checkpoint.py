@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from models import checkpoint, tokenizer
-from models.config import Role, Settings
+from models.config import ARCHITECTURES, Role, Settings
 from models.tokenizer import WordPiece
 from models.weights import CheckpointError
 
@@ -101,6 +101,39 @@ def test_creation_is_seeded(
     known = checkpoint.info(folders["captioner"]).digest
     assert checkpoint.info(tmp_path / "same").digest == known
     assert checkpoint.info(tmp_path / "other").digest != known
+
+
+@pytest.mark.parametrize("role", ARCHITECTURES)
+def test_every_role_is_made_saved_and_loaded(
+    tmp_path: Path, config: BlipConfig, words: WordPiece, role: Role
+) -> None:
+    checkpoint.create(tmp_path / "made", role, config, words, seed=3)
+    first = load(tmp_path / "made", role)
+    told = first.description
+    arguments = (told.config, told.tokenizer, told.preprocess, told.settings)
+    queue = {"image_queue": torch.randn(64, 5)} if role == "pretrain" else {}
+    checkpoint.save(tmp_path / "saved", first.network, *arguments, training=queue)
+    second = load(tmp_path / "saved", role)
+    assert second.digest == first.digest
+    old, new = first.network.state_dict(), second.network.state_dict()
+    assert old.keys() == new.keys()
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    assert second.training.keys() == queue.keys()
+    assert all(torch.equal(second.training[name], queue[name]) for name in queue)
+    found = checkpoint.info(tmp_path / "saved")
+    assert (found.role, found.itm_first_token) == (role, "enc")
+    assert found.parameters == sum(tensor.numel() for tensor in first.network.parameters())
+
+
+def test_a_new_pretraining_model_starts_as_training_does(
+    tmp_path: Path, config: BlipConfig, words: WordPiece
+) -> None:
+    checkpoint.create(tmp_path, "pretrain", config, words, seed=3)
+    state = load(tmp_path, "pretrain").network.state_dict()
+    assert state["temp"] == pytest.approx(0.07)
+    copies = [name for name in state if name.split(".")[0].endswith("_m")]
+    assert copies
+    assert all(torch.equal(state[name], state[name.replace("_m.", ".", 1)]) for name in copies)
 
 
 def test_digest_follows_the_content_not_the_place(copy: Path, folders: dict[Role, Path]) -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from models.blip import build
 from models.config import Settings, blip_config, resolve_dtype
+from models.networks import build
 from models.text import TextTransformer
 from models.vision import VisionTower
 
@@ -37,6 +37,8 @@ def test_base_has_the_parameters_of_the_paper() -> None:
 def test_settings_are_read_and_unknown_ones_named() -> None:
     assert Settings.read({}) == Settings("cls", "generated")
     assert Settings.read({"itm_first_token": "enc"}) == Settings("enc", "generated")
+    chosen = Settings("enc", "total", "ignored")
+    assert Settings.read(chosen.to_dict()) == chosen
     with pytest.raises(ValueError, match=r"capfilt\.first_token is unknown"):
         Settings.read({"first_token": "enc"})
     with pytest.raises(ValueError, match=r"capfilt\.length_rule is 'sum'"):

@@ -1,5 +1,7 @@
 """The text transformer: pads, cache, slots and sharing."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -106,6 +108,64 @@ def test_layers_can_share_all_but_self_attention(config: BlipConfig) -> None:
     head = sum(p.numel() for p in decoder.cls.parameters())
     everything = sum(p.numel() for p in encoder.parameters())
     assert count(encoder, decoder) == everything + own + head < apart
+
+
+def test_decoding_whole_texts_equals_decoding_through_a_cache(decoder: TextDecoder) -> None:
+    ids, images = random_ids(4, 8), torch.randn(2, 5, 128)  # two texts of each image
+    cache = decoder.bert.open_cache(images, 8)
+    cache.expand(2)
+    expected = decoder.bert.extend(ids, cache)
+    torch.testing.assert_close(decoder.bert.decode(ids, images), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("last", [1, 2, 99])
+def test_recomputed_layers_give_equal_gradients(config: BlipConfig, last: int) -> None:
+    network = dropping(config, hidden=0.2, attention=0.2).train()
+    expected = gradients(network)
+    network.encoder.recomputed = last
+    runs: list[int] = []
+    layers = network.encoder.layers()
+    layers[-1].register_forward_pre_hook(lambda *_: runs.append(len(layers)))
+    layers[-2].register_forward_pre_hook(lambda *_: runs.append(len(layers) - 1))
+    for found, exact in zip(gradients(network), expected, strict=True):
+        torch.testing.assert_close(found, exact)
+    assert runs.count(len(layers)) == 2 * 2  # encoded and decoded, each twice
+    assert runs.count(len(layers) - 1) == 2 * (1 + (last > 1))
+
+
+@pytest.mark.parametrize(("hidden", "attention"), [(0.5, 0.0), (0.0, 0.5)])
+def test_dropout_is_for_training_only(config: BlipConfig, hidden: float, attention: float) -> None:
+    plain = dropping(config, hidden=0.0, attention=0.0).eval()
+    network = dropping(config, hidden=hidden, attention=attention).eval()
+    ids, images = random_ids(2, 6), torch.randn(2, 5, 128)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    with torch.no_grad():
+        expected = plain.encode(ids, mask, images)
+        assert torch.equal(network.encode(ids, mask, images), expected)
+        assert torch.equal(network.decode(ids, images), plain.decode(ids, images))
+        network.train()
+        assert not torch.allclose(network.encode(ids, mask, images), expected, atol=1e-3)
+
+
+def dropping(config: BlipConfig, *, hidden: float, attention: float) -> TextTransformer:
+    text = copy.deepcopy(config.text_config)
+    text.hidden_dropout_prob, text.attention_probs_dropout_prob = hidden, attention
+    torch.manual_seed(4)
+    network = TextTransformer(text)
+    for name, parameter in network.named_parameters():
+        if "LayerNorm" not in name:
+            torch.nn.init.normal_(parameter, std=0.08)
+    return network
+
+
+def gradients(network: TextTransformer) -> list[Tensor]:
+    ids, images = random_ids(2, 6), torch.randn(2, 5, 128, generator=torch.Generator())
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    network.zero_grad()
+    torch.manual_seed(9)  # the same places are dropped
+    seen = network.encode(ids, mask, images) + network.decode(ids, images)
+    seen[:, :, ::7].square().sum().backward()
+    return [p.grad.clone() for p in network.parameters() if p.grad is not None]
 
 
 def count(*networks: torch.nn.Module) -> int:

@@ -75,3 +75,11 @@ def test_a_broken_tokenizer_is_a_value_error(tmp_path: Path, content: str) -> No
         tokenizer.load(tmp_path, 5)
     with pytest.raises(ValueError, match=r"neither tokenizer\.json nor vocab\.txt"):
         tokenizer.load(tmp_path / "none", 5)
+
+
+def test_pads_fall_away_whatever_their_id() -> None:
+    words = tokenizer.train(["a red circle", "a blue square"], 60)
+    assert words.pad_id == 0
+    assert words.decode([[words.pad_id, *words.encode(["a red circle"])[0], words.pad_id]]) == [
+        "a red circle"
+    ]

@@ -1,0 +1,180 @@
+"""A match network in training: its momentum copies, ITC and ITM (BLIP §3.2).
+
+Features and losses are in fp32 also where the towers run under autocast.
+
+Shapes: B pairs of image and text, W pairs of all workers, T tokens, P image states, V their width,
+E projection width, Q places of the queue, M = B + Q candidates.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BlipConfig
+
+from models import losses, momentum
+from models.blip import MatchNetwork
+from models.momentum import FeatureQueue
+from models.negatives import Negatives
+from models.text import TextTransformer
+from models.vision import VisionTower
+
+TEMPERATURE = 0.07  # where training starts
+TEMPERATURES = (0.001, 0.5)  # what it is held in
+
+Gather = Callable[[Tensor], Tensor]
+"""Puts the rows of all workers together, in the same order everywhere: (B, …) to (W, …)."""
+
+
+def alone(rows: Tensor) -> Tensor:
+    """Gather the rows of a single worker."""
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A batch of images, each with one text.
+
+    `pixels` (B, 3, S, S), normalised; `ids` (B, T), which begin with [CLS], padded at the end;
+    `mask` (B, T), True on tokens; `image_ids` and `text_hashes` (B,): equal numbers are the same
+    image, or the same text.
+    """
+
+    pixels: Tensor
+    ids: Tensor
+    mask: Tensor
+    image_ids: Tensor | None = None
+    text_hashes: Tensor | None = None
+
+    def beginning(self, token: int) -> Tensor:
+        """Copy the ids with another first token."""
+        return torch.cat([torch.full_like(self.ids[:, :1], token), self.ids[:, 1:]], dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """What ITC computed: its loss, and what the other losses use again.
+
+    `states` (B, P, V); features of images and texts (B, E); similarities (B, M) of the online
+    features to the momentum features of the batch and the queue.
+    """
+
+    loss: Tensor
+    states: Tensor
+    images: Tensor
+    texts: Tensor
+    image_to_text: Tensor
+    text_to_image: Tensor
+
+
+class ContrastNetwork(MatchNetwork):
+    """A match network with a temperature and momentum copies (`…_m`), as ITC trains it."""
+
+    def __init__(self, config: BlipConfig) -> None:
+        super().__init__(config)
+        shared = config.image_text_hidden_size
+        self.temp = nn.Parameter(torch.tensor(TEMPERATURE))
+        self.vision_model_m = VisionTower(config.vision_config)
+        self.vision_proj_m = nn.Linear(config.vision_config.hidden_size, shared)
+        self.text_encoder_m = TextTransformer(config.text_config)
+        self.text_proj_m = nn.Linear(config.text_config.hidden_size, shared)
+        for _, copy in self.copies():
+            copy.requires_grad_(False)
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Set what training starts from: the temperature, and copies equal to their modules."""
+        self.temp.fill_(TEMPERATURE)
+        momentum.restart(self.copies())
+
+    def copies(self) -> list[tuple[nn.Module, nn.Module]]:
+        """List the modules with a momentum copy, each with its copy."""
+        return [
+            (self.vision_model, self.vision_model_m),
+            (self.vision_proj, self.vision_proj_m),
+            (self.text_encoder, self.text_encoder_m),
+            (self.text_proj, self.text_proj_m),
+        ]
+
+    def contrast(
+        self,
+        batch: Pairs,
+        queue: FeatureQueue,
+        targets: Tensor,
+        *,
+        alpha: float,
+        rate: float,
+        gather: Gather = alone,
+    ) -> Contrast:
+        """Compute ITC with momentum distillation, and renew the momentum copies and the queue.
+
+        `targets` (B, M); `alpha`: share of the soft targets; `rate`: momentum of the copies.
+        """
+        with torch.no_grad():
+            self.temp.clamp_(*TEMPERATURES)
+        states = self.vision_model(batch.pixels)
+        images = unit(self.vision_proj, states)
+        texts = unit(self.text_proj, self.text_encoder.encode(batch.ids, batch.mask))
+        momentum.follow(self.copies(), rate)
+        with torch.no_grad():
+            images_m = unit(self.vision_proj_m, self.vision_model_m(batch.pixels))
+            texts_m = unit(self.text_proj_m, self.text_encoder_m.encode(batch.ids, batch.mask))
+        with in_fp32(states):
+            all_images = torch.cat([images_m, queue.image_queue.T])  # (M, E)
+            all_texts = torch.cat([texts_m, queue.text_queue.T])
+            valid = F.pad(queue.valid(), (len(images), 0), value=True)
+            found, directions = [], ((images, images_m, all_texts), (texts, texts_m, all_images))
+            for features, features_m, candidates in directions:
+                with torch.no_grad():
+                    soft = losses.similarities(features_m, candidates, self.temp)
+                    soft = losses.soften(targets, soft, alpha, valid)
+                logits = losses.similarities(features, candidates, self.temp)
+                found.append((logits, losses.contrastive(logits, soft, valid)))
+        (image_to_text, first), (text_to_image, second) = found
+        ids = None if queue.idx_queue is None else batch.image_ids
+        queue.enqueue(gather(images_m), gather(texts_m), None if ids is None else gather(ids))
+        loss = (first + second) / 2
+        return Contrast(loss, states, images, texts, image_to_text, text_to_image)
+
+    def match(
+        self,
+        states: Tensor,
+        ids: Tensor,
+        mask: Tensor,
+        negative_images: tuple[Tensor, Negatives],
+        negative_texts: tuple[Tensor, Tensor, Negatives],
+    ) -> Tensor:
+        """Compute ITM: each pair as it is, each text with a wrong image, each image with a wrong
+        text (ALBEF §3.2: 1 : 2).
+
+        `ids` (B, T) begin with [ENC]. The negatives are indices into the image states (W, P, V),
+        and into the ids and masks (W, T), that come with them.
+        """
+        other_states, wrong_image = negative_images
+        other_ids, other_mask, wrong_text = negative_texts
+        # the right and the wrong text of an image stand side by side: they share its projections
+        both = torch.stack([ids, other_ids[wrong_text.index]], dim=1).flatten(0, 1)
+        masks = torch.stack([mask, other_mask[wrong_text.index]], dim=1).flatten(0, 1)
+        beside = self.text_encoder.encode(both, masks, states)[:, 0]
+        apart = self.text_encoder.encode(ids, mask, other_states[wrong_image.index])[:, 0]
+        hidden = torch.cat([beside[0::2], apart, beside[1::2]]).float()
+        right = torch.ones_like(wrong_image.found)
+        labels = torch.cat([right, ~right, ~right]).long()
+        counted = torch.cat([right, wrong_image.found, wrong_text.found]).float()
+        with in_fp32(states):
+            logits = F.linear(hidden, self.itm_head.weight.float(), self.itm_head.bias.float())
+            return losses.matching(logits, labels, counted)
+
+
+def unit(head: nn.Linear, states: Tensor) -> Tensor:
+    """Project the first of the states (B, P, V) to unit vectors in fp32 (B, E)."""
+    with in_fp32(states):
+        projected = F.linear(states[:, 0].float(), head.weight.float(), head.bias.float())
+        return F.normalize(projected, dim=-1)
+
+
+def in_fp32(like: Tensor) -> torch.autocast:
+    """Suspend autocast on a tensor's device."""
+    return torch.autocast(like.device.type, enabled=False)

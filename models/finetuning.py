@@ -1,0 +1,106 @@
+"""Finetuning for retrieval: ITC and ITM where an image has several texts (BLIP §5.1).
+
+Shapes: B pairs of image and text, W pairs of all workers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models import losses, negatives
+from models.contrast import Contrast, ContrastNetwork, Gather, Pairs, alone, in_fp32
+from models.momentum import FeatureQueue
+from models.negatives import Negatives
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalSettings:
+    """How a step computes; the defaults are the paper's (ALBEF §3.5).
+
+    `enc_id`: first token of ITM; `alpha`: share of the soft targets in ITC; `momentum`: of the
+    copies; `all_workers`: draw negatives from the batches of all workers.
+    """
+
+    enc_id: int
+    alpha: float = 0.4
+    momentum: float = 0.995
+    all_workers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalResult:
+    """The losses of a step and what they came from.
+
+    `image_weights` and `text_weights` (B, W): logarithms of the weights by which each text's wrong
+    image and each image's wrong text were drawn.
+    """
+
+    itc: Tensor
+    itm: Tensor
+    temperature: Tensor
+    image_weights: Tensor
+    text_weights: Tensor
+    wrong_image: Negatives
+    wrong_text: Negatives
+
+    @property
+    def total(self) -> Tensor:
+        """What training minimises: the plain sum."""
+        return self.itc + self.itm
+
+
+class RetrievalNetwork(ContrastNetwork):
+    """A match network in finetuning, where an image has several texts."""
+
+    def forward(
+        self,
+        batch: Pairs,
+        queue: FeatureQueue,
+        settings: RetrievalSettings,
+        generator: torch.Generator,
+        *,
+        gather: Gather = alone,
+        given: tuple[Tensor, Tensor] | None = None,
+    ) -> RetrievalResult:
+        """Compute ITC and ITM of a batch, and renew the momentum copies and the queue.
+
+        The queue keeps image ids; texts of one image are never each other's negatives. With
+        `all_workers`, `gather` must carry gradients. `given`: indices (B,) of each text's wrong
+        image and each image's wrong text, which are otherwise drawn.
+        """
+        image_ids = batch.image_ids
+        if image_ids is None or queue.idx_queue is None:
+            raise ValueError("retrieval needs the image ids of the batch, and a queue with ids")
+        targets = losses.same_image(image_ids, torch.cat([image_ids, queue.idx_queue[0]]))
+        contrast = self.contrast(
+            batch, queue, targets, alpha=settings.alpha, rate=settings.momentum, gather=gather
+        )
+        spread = gather if settings.all_workers else alone
+        image_weights, text_weights = self._weights(contrast, image_ids, spread)
+        if given is None:
+            wrong_image = negatives.draw(image_weights, generator)
+            wrong_text = negatives.draw(text_weights, generator)
+        else:
+            wrong_image, wrong_text = map(Negatives.given, given)
+        ids, states = batch.beginning(settings.enc_id), contrast.states
+        itm = self.match(
+            states,
+            ids,
+            batch.mask,
+            (spread(states), wrong_image),
+            (spread(ids), spread(batch.mask), wrong_text),
+        )
+        temperature = self.temp.detach().clone()
+        drawn = (image_weights, text_weights, wrong_image, wrong_text)
+        return RetrievalResult(contrast.loss, itm, temperature, *drawn)
+
+    def _weights(self, contrast: Contrast, ids: Tensor, spread: Gather) -> tuple[Tensor, Tensor]:
+        """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
+        texts, images = contrast.texts.detach(), contrast.images.detach()
+        forbidden = negatives.matched(ids, spread(ids))
+        with in_fp32(texts):
+            to_images = losses.similarities(texts, spread(images), self.temp)
+            to_texts = losses.similarities(images, spread(texts), self.temp)
+        masked = negatives.masked_weights
+        return masked(to_images, forbidden), masked(to_texts, forbidden)

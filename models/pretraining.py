@@ -1,0 +1,165 @@
+"""The pre-training network and its step: ITC, ITM and LM together (BLIP §3.2).
+
+`text_decoder.bert` shares whole submodules with `text_encoder`: all but each layer's `attention`
+(§3.2, Table 3). A state dict names a shared tensor once, as `text_encoder.…`, and may be loaded
+from one that names it as `text_decoder.bert.…` too. `PretrainNetwork.shared()` lists these names.
+
+The queues are no part of the network: they are a `models.momentum.FeatureQueue`, whose state dict
+carries the original's names (`image_queue`, `text_queue`, `queue_ptr`) and a count of valid places.
+
+Shapes: B pairs of image and text, T tokens, P image states, V their width, M candidates (the
+batch, then the queue).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BlipConfig
+
+from models import losses, negatives
+from models.captioning import language_loss
+from models.contrast import Contrast, ContrastNetwork, Gather, Pairs, alone
+from models.momentum import FeatureQueue
+from models.negatives import Negatives, Rule
+from models.text import TextDecoder
+
+_ENCODER, _DECODER = "text_encoder.", "text_decoder.bert."
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """How a step computes; the defaults are the paper's (BLIP §4.1, ALBEF §3.5).
+
+    `enc_id`, `dec_id`: first tokens of ITM and LM; `alpha`: share of the soft targets in ITC;
+    `momentum`: of the copies; `negatives`: `masked` draws no text of the same image and no equal
+    text, `original` knows neither.
+    """
+
+    enc_id: int
+    dec_id: int
+    alpha: float = 0.4
+    momentum: float = 0.995
+    negatives: Rule = "masked"
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The losses of a step and what they came from.
+
+    `image_weights` and `text_weights` (B, B): logarithms of the weights by which each text's wrong
+    image and each image's wrong text were drawn.
+    """
+
+    itc: Tensor
+    itm: Tensor
+    lm: Tensor
+    temperature: Tensor
+    image_weights: Tensor
+    text_weights: Tensor
+    wrong_image: Negatives
+    wrong_text: Negatives
+
+    @property
+    def total(self) -> Tensor:
+        """What training minimises: the plain sum (BLIP §3.2)."""
+        return self.itc + self.itm + self.lm
+
+
+class PretrainNetwork(ContrastNetwork):
+    """The whole of BLIP in pre-training; the original's own layout, under transformers' names."""
+
+    def __init__(self, config: BlipConfig) -> None:
+        super().__init__(config)
+        self.text_decoder = TextDecoder(config.text_config)
+        decoder = self.text_decoder.bert
+        decoder.embeddings = self.text_encoder.embeddings
+        layers = zip(decoder.encoder.layers(), self.text_encoder.encoder.layers(), strict=True)
+        for own, shared in layers:
+            own.crossattention = shared.crossattention
+            own.intermediate, own.output = shared.intermediate, shared.output
+        self.register_state_dict_post_hook(_name_once)
+        self.register_load_state_dict_pre_hook(_name_twice)
+
+    def shared(self) -> dict[str, str]:
+        """Map each second name of a shared tensor (the decoder's) to its first (the encoder's)."""
+        found = {}
+        for name, _ in self.text_encoder.named_parameters():
+            if ".attention." not in name:
+                found[_DECODER + name] = _ENCODER + name
+        return found
+
+    def forward(
+        self,
+        batch: Pairs,
+        queue: FeatureQueue,
+        settings: StepSettings,
+        generator: torch.Generator,
+        *,
+        gather: Gather = alone,
+        given: tuple[Tensor, Tensor] | None = None,
+    ) -> StepResult:
+        """Compute the three losses of a batch, and renew the momentum copies and the queue.
+
+        `given`: indices (B,) of each text's wrong image and each image's wrong text, which are
+        otherwise drawn from the worker's own batch.
+        """
+        size = len(batch.ids)
+        targets = losses.same_pair(size, size + queue.size, batch.ids.device)
+        contrast = self.contrast(
+            batch,
+            queue,
+            targets,
+            alpha=settings.alpha,
+            rate=settings.momentum,
+            gather=gather,
+        )
+        image_weights, text_weights = _weights(contrast, batch, settings.negatives)
+        if given is None:
+            wrong_image = negatives.draw(image_weights, generator)
+            wrong_text = negatives.draw(text_weights, generator)
+        else:
+            wrong_image, wrong_text = map(Negatives.given, given)
+        states = contrast.states
+        ids, words = batch.beginning(settings.enc_id), batch.beginning(settings.dec_id)
+        itm = self.match(
+            states, ids, batch.mask, (states, wrong_image), (ids, batch.mask, wrong_text)
+        )
+        return StepResult(
+            itc=contrast.loss,
+            itm=itm,
+            lm=language_loss(self.text_decoder, words, batch.mask, states),
+            temperature=self.temp.detach().clone(),
+            image_weights=image_weights,
+            text_weights=text_weights,
+            wrong_image=wrong_image,
+            wrong_text=wrong_text,
+        )
+
+
+def _weights(contrast: Contrast, batch: Pairs, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Weigh the batch's images for each text, and its texts for each image: logarithms (B, B)."""
+    size = len(batch.ids)
+    found = (contrast.text_to_image[:, :size], contrast.image_to_text[:, :size])
+    if rule == "original":
+        return negatives.original_weights(found[0]), negatives.original_weights(found[1])
+    ids = batch.image_ids
+    if ids is None:
+        ids = torch.arange(size, device=batch.ids.device)
+    same = negatives.matched(ids, ids, batch.text_hashes, batch.text_hashes)
+    same = same | torch.eye(size, dtype=torch.bool, device=same.device)
+    return negatives.masked_weights(found[0], same), negatives.masked_weights(found[1], same)
+
+
+def _name_once(network: nn.Module, state: dict[str, Any], prefix: str, _: object) -> None:
+    assert isinstance(network, PretrainNetwork)
+    for second in network.shared():
+        del state[prefix + second]
+
+
+def _name_twice(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    assert isinstance(network, PretrainNetwork)
+    for second, first in network.shared().items():
+        if prefix + first in state:
+            state.setdefault(prefix + second, state[prefix + first])

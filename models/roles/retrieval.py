@@ -1,0 +1,135 @@
+"""Retrieval: ITC finds candidates among many, ITM puts them in order (BLIP §5.1).
+
+Shapes: B images, N texts, T tokens, P image states, V their width, E projection width, K texts
+of one image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models import checkpoint, framing
+from models.blip import MatchNetwork
+from models.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.tokenizer import normalise
+
+UNRANKED = -100.0  # the score of a pair outside the best k
+TEXTS_AT_ONCE = 256  # of one image
+
+RankRule = Literal["logit+cosine", "logit", "probability"]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What a search needs of images: states (B, P, V) and fp32 unit vectors (B, E)."""
+
+    states: Tensor
+    unit: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a search needs of texts: ids and mask (N, T) and fp32 unit vectors (N, E)."""
+
+    framed: framing.Framed
+    unit: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Scores (B, N) of each image's best k texts, and (N, B) of each text's best k images.
+
+    `UNRANKED` where the cosine was not among the best.
+    """
+
+    to_text: Tensor
+    to_image: Tensor
+
+
+class Retriever:
+    """A loaded retrieval model that searches; a score does not depend on the batch."""
+
+    def __init__(self, loaded: checkpoint.Checkpoint, max_tokens: int, dtype: Dtype) -> None:
+        """Prepare a loaded checkpoint; ValueError if the token limit does not fit the network."""
+        assert isinstance(loaded.network, MatchNetwork)
+        described, words = loaded.description, loaded.description.tokenizer
+        positions = described.config.text_config.max_position_embeddings
+        framing.check_limit(max_tokens, positions, str(described.folder))
+        self.digest, self.preprocess = loaded.digest, described.preprocess
+        self._network, self._words = loaded.network, words
+        self._most, self._dtype = max_tokens, dtype
+        with_enc = described.settings.itm_first_token == "enc"
+        self._itm_first = words.enc_id if with_enc else words.cls_id
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        max_tokens: int = 35,
+        dtype: Literal["auto", "fp32", "bf16"] = "auto",
+        device: str | torch.device = "cpu",
+    ) -> "Retriever":
+        """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
+        resolved = resolve_dtype(dtype, device)
+        loaded = checkpoint.load(Path(folder), "filter", dtype=resolved, device=device)
+        return cls(loaded, max_tokens, resolved)
+
+    @torch.inference_mode()
+    def look(self, images: Tensor) -> Images:
+        """Read images: uint8 (B, 3, H, W), resized by `preprocess`."""
+        dtype = TORCH_DTYPES[self._dtype]
+        states = framing.look(self._network.vision_model, self.preprocess, images, dtype)
+        return Images(states, self._network.image_features(states))
+
+    @torch.inference_mode()
+    def read(self, texts: Sequence[str]) -> Texts:
+        """Read texts alone."""
+        pieces = self._words.encode([normalise(text) for text in texts])
+        device = self._network.itm_head.weight.device
+        framed = framing.frame(pieces, self._words, self._words.cls_id, self._most, device)
+        return Texts(framed, self._network.text_features(framed.ids, framed.mask))
+
+    @torch.inference_mode()
+    def rank(
+        self, images: Images, texts: Texts, k: int = 256, rule: RankRule = "logit+cosine"
+    ) -> Ranking:
+        """Score the k pairs of each image, and of each text, whose cosines are the highest.
+
+        `rule`: the logit of a match plus the cosine, as the original does, or the logit alone, or
+        the probability of a match.
+        """
+        cosines = images.unit @ texts.unit.T  # (B, N)
+        by_image, by_text = _best(cosines, k), _best(cosines.T, k).T
+        scores = torch.full_like(cosines, UNRANKED)
+        for number, chosen in enumerate(by_image | by_text):  # a pair of both is judged once
+            for rows in chosen.nonzero().flatten().split(TEXTS_AT_ONCE):
+                found = self._match(images.states[number, None], texts.framed, rows)
+                scores[number, rows] = _score(found, cosines[number, rows], rule)
+        to_text = scores.masked_fill(~by_image, UNRANKED)
+        return Ranking(to_text, scores.masked_fill(~by_text, UNRANKED).T)
+
+    def _match(self, states: Tensor, framed: framing.Framed, rows: Tensor) -> Tensor:
+        """Compute the ITM logits (K, 2) of one image with some texts."""
+        if not len(rows):
+            return states.new_zeros(0, 2)
+        ids = framed.ids[rows]
+        ids[:, 0] = self._itm_first
+        return self._network.match_logits(ids, framed.mask[rows], states, None)
+
+
+def _score(logits: Tensor, cosines: Tensor, rule: RankRule) -> Tensor:
+    """Put ITM logits (K, 2) and cosines (K,) into one number per pair."""
+    if rule == "probability":
+        return logits.softmax(-1)[:, 1]
+    return logits[:, 1] + cosines if rule == "logit+cosine" else logits[:, 1]
+
+
+def _best(cosines: Tensor, k: int) -> Tensor:
+    """Mark the k highest of each row; of equal ones, the first."""
+    order = cosines.argsort(dim=-1, descending=True, stable=True)[:, :k]
+    return torch.zeros_like(cosines, dtype=torch.bool).scatter(-1, order, True)

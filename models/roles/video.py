@@ -1,0 +1,58 @@
+"""Text-to-video retrieval by a retrieval model that never saw a video (BLIP §5.6).
+
+A video's unit vector is the mean of its frames' projections, normalised after the mean; a match is
+judged with the states of all frames in sight. `Answerer` answers questions about videos.
+
+Shapes: B videos, F frames, P states of a frame, V their width; E projection width.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models import checkpoint, framing
+from models.config import TORCH_DTYPES, resolve_dtype
+from models.roles.retrieval import Images, Retriever
+
+
+def midpoints(frames: int, count: int) -> list[int]:
+    """Choose `count` of a video's frames: the middle of as many equal spans.
+
+    Frames repeat where there are fewer than `count`. ValueError if there is none at all.
+    """
+    if frames < 1 or count < 1:
+        raise ValueError(f"cannot take {count} frames from {frames}; both must be at least 1")
+    return [(2 * span + 1) * frames // (2 * count) for span in range(count)]
+
+
+class VideoRetriever(Retriever):
+    """A loaded retrieval model that searches videos as if each were one wide image."""
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        max_tokens: int = 35,
+        dtype: Literal["auto", "fp32", "bf16"] = "auto",
+        device: str | torch.device = "cpu",
+    ) -> "VideoRetriever":
+        """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
+        resolved = resolve_dtype(dtype, device)
+        loaded = checkpoint.load(Path(folder), "filter", dtype=resolved, device=device)
+        return cls(loaded, max_tokens, resolved)
+
+    @torch.inference_mode()
+    def look(self, images: Tensor) -> Images:
+        """Read videos: uint8 (B, F, 3, H, W), their frames chosen and resized by `preprocess`.
+
+        The states of a video's frames stand one after the other: (B, F * P, V).
+        """
+        network, dtype = self._network, TORCH_DTYPES[self._dtype]
+        states = framing.look(network.vision_model, self.preprocess, images, dtype)
+        frames = states.unflatten(1, (images.shape[1], -1)).flatten(0, 1)  # (B * F, P, V)
+        projected = network.project_images(frames).unflatten(0, images.shape[:2])
+        return Images(states, F.normalize(projected.mean(1), dim=-1))

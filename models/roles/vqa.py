@@ -1,0 +1,150 @@
+"""Visual question answering: write an answer, or rank a list of them (BLIP §5.3).
+
+A video is asked like an image: its frames' states stand one after the other (BLIP §5.6).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models import answering, checkpoint, framing
+from models.answering import Questions
+from models.blip import VqaNetwork
+from models.config import TORCH_DTYPES, Dtype, QuestionMask, resolve_dtype
+from models.decoding import Decoding
+from models.framing import Framed
+from models.roles.captioner import opening
+
+_DROPPED = re.compile(r'[.!"()*#:;~]')
+_MOST_WORDS = 50
+
+# at most 10 tokens with [DEC], which `max_tokens` does not count
+DECODING = Decoding(method="beam", prompt="", beams=3, min_tokens=0, max_tokens=9)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A written answer; `logprob` is the mean per token, `truncated`: it was cut at the limit."""
+
+    text: str
+    logprob: float
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """An answer of the list, at `index`.
+
+    `score`: its log-likelihood with smoothed labels; `first`: probability of its first token.
+    """
+
+    text: str
+    index: int
+    score: float
+    first: float
+
+
+def normalise_question(text: str) -> str:
+    """Write a question as the model knows it: BLIP's `pre_question`."""
+    words = _DROPPED.sub("", text.lower()).rstrip(" ").split(" ")
+    return " ".join(words[:_MOST_WORDS])
+
+
+class Answerer:
+    """A loaded VQA model; an answer does not depend on the other questions of its batch."""
+
+    def __init__(
+        self,
+        loaded: checkpoint.Checkpoint,
+        max_tokens: int | None,
+        dtype: Dtype,
+        question_mask: QuestionMask | None = None,
+    ) -> None:
+        """Prepare a loaded checkpoint; ValueError if the token limit does not fit the network."""
+        assert isinstance(loaded.network, VqaNetwork)
+        described, words = loaded.description, loaded.description.tokenizer
+        self._positions = described.config.text_config.max_position_embeddings
+        self.max_tokens = self._positions if max_tokens is None else max_tokens
+        framing.check_limit(self.max_tokens, self._positions, str(described.folder))
+        self.digest, self.preprocess = loaded.digest, described.preprocess
+        self.network, self.words, self._described = loaded.network, words, described
+        self._rule = described.settings.length_rule
+        self.dtype = dtype
+        self._mask = question_mask or described.settings.question_mask
+        with_enc = described.settings.itm_first_token == "enc"
+        self.first_id = words.enc_id if with_enc else words.cls_id
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        max_tokens: int | None = 35,
+        dtype: Literal["auto", "fp32", "bf16"] = "auto",
+        device: str | torch.device = "cpu",
+        question_mask: QuestionMask | None = None,
+    ) -> "Answerer":
+        """Load a VQA checkpoint; `max_tokens` of a question, None for all that the network reads.
+
+        `question_mask` stands in for the setting of the checkpoint: "ignored" lets a written answer
+        look at the pads behind its question, as the original and transformers do.
+        """
+        resolved = resolve_dtype(dtype, device)
+        loaded = checkpoint.load(Path(folder), "vqa", dtype=resolved, device=device)
+        return cls(loaded, max_tokens, resolved, question_mask)
+
+    @torch.inference_mode()
+    def answer(
+        self, images: Tensor, questions: Sequence[str], decoding: Decoding = DECODING
+    ) -> list[Answer]:
+        """Write an answer to a question about each image (B, 3, H, W) or video (B, F, 3, H, W)."""
+        if not questions:
+            return []
+        start, read = opening(self._described, decoding), self._read(images, questions)
+        texts = answering.write(self.network, read, start, decoding, self._rule, self._mask)
+        written = self.words.decode([text.ids for text in texts])
+        return [
+            Answer(text, one.logprob, not one.ended)
+            for text, one in zip(written, texts, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def rank(
+        self, images: Tensor, questions: Sequence[str], answers: Sequence[str], k: int = 128
+    ) -> list[list[Ranked]]:
+        """Rank, for each question, the k answers that its first token makes likeliest; best first.
+
+        `images` as for `answer`. k above the number of answers means all of them.
+        """
+        if not questions or not answers:
+            return [[] for _ in questions]
+        read, framed = self._read(images, questions), self.frame_answers(answers)
+        ranking = answering.rank(self.network, read, framed, k)
+        columns = (ranking.index.tolist(), ranking.score.tolist(), ranking.first.tolist())
+        return [
+            sorted(
+                (Ranked(answers[n], n, score, first) for n, score, first in zip(*row, strict=True)),
+                key=lambda ranked: -ranked.score,
+            )
+            for row in zip(*columns, strict=True)
+        ]
+
+    def frame_answers(self, answers: Sequence[str]) -> Framed:
+        """Tokenise answers as the decoder reads them: [DEC], the words, [SEP]."""
+        pieces = self.words.encode(answers)
+        device = self.network.text_encoder.embeddings.word_embeddings.weight.device
+        return framing.frame(pieces, self.words, self.words.dec_id, self._positions, device)
+
+    def _read(self, images: Tensor, questions: Sequence[str]) -> Questions:
+        states = framing.look(
+            self.network.vision_model, self.preprocess, images, TORCH_DTYPES[self.dtype]
+        )
+        pieces = self.words.encode([normalise_question(text) for text in questions])
+        framed = framing.frame(pieces, self.words, self.first_id, self.max_tokens, states.device)
+        hidden = self.network.questions(framed.ids, framed.mask, states)
+        return Questions(hidden, framed.mask)

@@ -1,0 +1,164 @@
+"""Visual dialogue: what the model reads, and rankings that do not depend on the batch."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import answering, checkpoint
+from models.config import Role
+from models.framing import Framed
+from models.roles.dialogue import Dialogue, Speaker
+from models.roles.vqa import Answerer
+
+Folders = Callable[[str, Role], Path]
+
+DIALOGUES = [
+    Dialogue("A red dog!", [("is it a dog?", "yes"), ("what color?", "red")], "Is it in the park?"),
+    Dialogue("two birds over the sea", [], "how many birds?"),
+    Dialogue("", [("is this a man?", "no.")], ""),
+    Dialogue("a man near a house", [("where is the man?", "in the field")] * 9, "what is it?"),
+]
+
+
+@pytest.fixture(scope="module")
+def answerer(original_folder: Folders) -> Answerer:
+    return Answerer.load(original_folder("vqa", "vqa"), max_tokens=None, dtype="fp32")
+
+
+@pytest.fixture(scope="module")
+def speaker(answerer: Answerer) -> Speaker:
+    return Speaker(answerer)
+
+
+@pytest.fixture(scope="module")
+def candidates(parity: Path) -> list[str]:
+    return json.loads((parity / "vqa.json").read_text())["candidates"]
+
+
+def text_of(answerer: Answerer, ids: list[int]) -> str:
+    """The words of ids, a bar for each [SEP]."""
+    parts: list[list[int]] = [[]]
+    for token in ids:
+        if token == answerer.words.sep_id:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return " | ".join(answerer.words.decode(parts))
+
+
+def test_a_dialogue_is_one_text(answerer: Answerer, speaker: Speaker) -> None:
+    found = text_of(answerer, speaker.compose(DIALOGUES[0]))
+    first = "a red dog | is it a dog? yes | what color? red | is it in the park?"
+    assert found.replace(" ?", "?") == first
+    found = text_of(answerer, speaker.compose(DIALOGUES[1]))
+    assert found.replace(" ?", "?") == "two birds over the sea | how many birds?"
+    assert speaker.compose(DIALOGUES[2])[0] == answerer.words.sep_id  # no caption
+
+
+def test_the_oldest_rounds_fall_away_whole(
+    original_folder: Folders, answerer: Answerer, speaker: Speaker
+) -> None:
+    loaded = checkpoint.load(original_folder("vqa", "vqa"), "vqa", dtype="fp32", device="cpu")
+    history = [
+        (f"is it a {name}?", answer)
+        for name, answer in (("dog", "no"), ("cat", "no"), ("man", "yes"))
+    ]
+    dialogue = Dialogue("a red house", history, "where?")
+    full = speaker.compose(dialogue)
+    seen = []
+    for limit in range(2, 64):
+        ids = Speaker(Answerer(loaded, limit, "fp32")).compose(dialogue)
+        assert len(ids) <= limit - 2
+        text = text_of(answerer, ids).replace(" ?", "?")
+        if not seen or text != seen[-1]:
+            seen.append(text)
+    assert seen[-1] == text_of(answerer, full).replace(" ?", "?")
+    rounds = ["is it a dog? no", "is it a cat? no", "is it a man? yes"]
+    for kept in range(4):
+        parts = ["a red house", *rounds[3 - kept :], "where?"]
+        assert " | ".join(parts) in seen
+    assert all(text.endswith("where?") for text in seen if "house" in text)
+    assert not any("dog" in text and "cat" not in text for text in seen)
+    assert seen[0] == ""
+
+
+def test_a_round_that_does_not_fit_takes_the_older_ones_along(
+    answerer: Answerer, speaker: Speaker
+) -> None:
+    long = ("is it " + "a dog " * 20 + "?", "no")
+    dialogue = Dialogue("a red house", [("two?", "no"), long, long], "where?")
+    found = text_of(answerer, speaker.compose(dialogue))
+    assert found.count("dog") == 20
+    assert "two" not in found  # it would fit, but what came between is missing
+
+
+def test_scores_are_those_of_the_answer_decoder(
+    answerer: Answerer, speaker: Speaker, images: Tensor, candidates: list[str]
+) -> None:
+    """Candidate by candidate, each token's smoothed log-probability added up."""
+    network = answerer.network
+    found = speaker.rank(images[:1], DIALOGUES[:1], [candidates])[0]
+    ids = torch.tensor([[answerer.first_id, *speaker.compose(DIALOGUES[0]), answerer.words.sep_id]])
+    pixels = answerer.preprocess.normalise(images[:1], torch.float32)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    with torch.no_grad():
+        states = network.questions(ids, mask, network.vision_model(pixels))
+        for candidate in found:
+            framed = answerer.frame_answers([candidate.text])
+            rows: Any = network.answer_logits(framed.ids, states, mask)[0].log_softmax(-1)
+            total = 0.0
+            for place, token in enumerate(framed.ids[0, 1:].tolist()):
+                total += 0.9 * rows[place, token].item() + 0.1 * rows[place].mean().item()
+            assert candidate.score == pytest.approx(total, rel=1e-4)
+            assert candidates[candidate.index] == candidate.text
+    assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
+    assert sorted(c.index for c in found) == list(range(len(candidates)))
+
+
+def test_rankings_do_not_depend_on_the_batch(
+    speaker: Speaker, images: Tensor, candidates: list[str]
+) -> None:
+    lists = [candidates, candidates[:3], [], candidates[::-1]]
+    together = speaker.rank(images[:4], DIALOGUES, lists)
+    assert [len(row) for row in together] == [len(row) for row in lists]
+    for number in range(4):
+        alone = speaker.rank(images[number : number + 1], [DIALOGUES[number]], [lists[number]])[0]
+        assert [c.index for c in alone] == [c.index for c in together[number]]
+        for first, second in zip(alone, together[number], strict=True):
+            assert first.score == pytest.approx(second.score, rel=1e-5)
+    few = {c.text: c.score for c in together[1]}
+    whole = {c.text: c.score for c in speaker.rank(images[1:2], [DIALOGUES[1]], [candidates])[0]}
+    for text, score in few.items():
+        assert whole[text] == pytest.approx(score, rel=1e-5)
+
+
+def test_history_caption_and_image_count(
+    speaker: Speaker, images: Tensor, candidates: list[str]
+) -> None:
+    one = DIALOGUES[0]
+    others = [
+        Dialogue("a blue cat", one.history, one.question),
+        Dialogue(one.caption, one.history[:1], one.question),
+        Dialogue(one.caption, one.history, "how many dogs?"),
+    ]
+    first, *rest = speaker.rank(images[[0, 0, 0, 0, 1]], [one, *others, one], [candidates] * 5)
+    for other in rest:
+        assert [c.score for c in other] != pytest.approx([c.score for c in first], abs=1e-4)
+
+
+def test_no_dialogues(speaker: Speaker, images: Tensor) -> None:
+    assert speaker.rank(images[:0], [], []) == []
+
+
+def test_pads_of_candidates_do_not_count() -> None:
+    ids = torch.tensor([[1, 2, 3]])
+    whole = answering.sequence_nll(torch.zeros(1, 3, 9), Framed(ids, ids > 0))
+    padded = answering.sequence_nll(
+        torch.zeros(1, 4, 9), Framed(torch.tensor([[1, 2, 3, 0]]), torch.tensor([[1, 1, 1, 0]]) > 0)
+    )
+    torch.testing.assert_close(whole, padded)
