@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.blip import CaptionNetwork, MatchNetwork
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, load
 from models.config import Role
 from models.text import Slots
 
@@ -132,3 +132,46 @@ def test_match_network_equals_the_original(
         torch.testing.assert_close(
             cosine, values["out.itc_cosine"], atol=atol["itc_cosine"]["atol"], rtol=1e-5
         )
+
+
+@torch.no_grad()
+def test_image_states_and_larger_images_equal_the_stored_ones(
+    parity: Path,
+    caption_checkpoint: Checkpoint,
+    hf_values: dict[str, Tensor],
+    hf_facts: dict[str, Any],
+    images: Tensor,
+) -> None:
+    limits = hf_facts["tolerance"]
+    torch.testing.assert_close(
+        caption_checkpoint.network.vision_model(pixels(caption_checkpoint, images[:6])),
+        hf_values["out.caption_image_embeds"],
+        atol=limits["caption_image_embeds"]["atol"],
+        rtol=1e-5,
+    )
+    folder = parity / "hf/captioning"
+    large = load(folder, "captioner", dtype="fp32", device="cpu", image_size=96)
+    big = load_file(parity / "images.safetensors")["images_big_u8"]
+    ids = hf_values["in.caption_input_ids_dec"][: len(big)]
+    mask = hf_values["in.caption_attention_mask"][: len(big)].bool()
+    torch.testing.assert_close(
+        large.network(pixels(large, big), ids)[mask],
+        hf_values["out.caption_big_logits"][mask],
+        atol=limits["caption_big_logits"]["atol"],
+        rtol=1e-5,
+    )
+
+
+@torch.no_grad()
+def test_log_probabilities_of_sampled_words_equal_the_original(
+    original: Callable[[str, Role], nn.Module],
+    reference: Callable[[str], tuple[dict[str, Tensor], dict[str, float]]],
+    caption_checkpoint: Checkpoint,
+    images: Tensor,
+) -> None:
+    values, limits = reference("decoder")
+    ids = values["in.nucleus_sequences"]
+    logits = original("decoder", "captioner")(pixels(caption_checkpoint, images[: len(ids)]), ids)
+    found = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    name = "out.nucleus_token_logprobs"
+    torch.testing.assert_close(found, values[name], atol=limits[name], rtol=1e-5)
