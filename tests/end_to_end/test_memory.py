@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from driving import CAPFILT, Models
 
 from pipeline.toy_world import ToyWorldConfig, write_toy_world
@@ -24,6 +25,7 @@ def peak_bytes(command: list[str]) -> int:
     return usage.ru_maxrss * 1024
 
 
+@pytest.mark.slow
 def test_ten_and_a_hundred_shards_take_the_same_memory(
     tmp_path: Path, flags: Flags, toy_models: Models
 ) -> None:
