@@ -7,7 +7,7 @@ of one image.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ class Retriever:
         max_tokens: int = 35,
         dtype: Literal["auto", "fp32", "bf16"] = "auto",
         device: str | torch.device = "cpu",
-    ) -> "Retriever":
+    ) -> Self:
         """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
         resolved = resolve_dtype(dtype, device)
         loaded = checkpoint.load(Path(folder), "filter", dtype=resolved, device=device)

@@ -6,15 +6,12 @@ judged with the states of all frames in sight. `Answerer` answers questions abou
 Shapes: B videos, F frames, P states of a frame, V their width; E projection width.
 """
 
-from pathlib import Path
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import checkpoint, framing
-from models.config import TORCH_DTYPES, resolve_dtype
+from models import framing
+from models.config import TORCH_DTYPES
 from models.roles.retrieval import Images, Retriever
 
 
@@ -30,20 +27,6 @@ def midpoints(frames: int, count: int) -> list[int]:
 
 class VideoRetriever(Retriever):
     """A loaded retrieval model that searches videos as if each were one wide image."""
-
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        *,
-        max_tokens: int = 35,
-        dtype: Literal["auto", "fp32", "bf16"] = "auto",
-        device: str | torch.device = "cpu",
-    ) -> "VideoRetriever":
-        """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
-        resolved = resolve_dtype(dtype, device)
-        loaded = checkpoint.load(Path(folder), "filter", dtype=resolved, device=device)
-        return cls(loaded, max_tokens, resolved)
 
     @torch.inference_mode()
     def look(self, images: Tensor) -> Images:
