@@ -1,6 +1,8 @@
 """The language loss: the original's and transformers' numbers, and an obvious loop."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from models import checkpoint
 from models.blip import CaptionNetwork
 from models.captioning import language_loss
 from models.config import Role
+from models.original import rename
 
 References = tuple[dict[str, Tensor], dict[str, float]]
 PROMPT = 3  # "a picture of"
@@ -41,6 +44,28 @@ def test_a_captioners_loss_is_the_originals(
     limit = limits["out.loss_per_sequence_sum"]
     expected = values["out.loss_per_sequence_sum"]
     torch.testing.assert_close(torch.stack(sums), expected, atol=limit, rtol=1e-5)
+
+
+def test_a_captioners_gradients_are_the_originals(
+    parity: Path,
+    original: Callable[[str, Role], nn.Module],
+    reference: Callable[[str], References],
+    images: Tensor,
+    normalise: Callable[[Tensor], Tensor],
+) -> None:
+    facts = json.loads((parity / "decoder.json").read_text())
+    network, values = original("decoder", "captioner").requires_grad_(True), reference("decoder")[0]
+    assert isinstance(network, CaptionNetwork)
+    ids, mask = values["in.input_ids"], values["in.attention_mask"].bool()
+    states = network.vision_model(normalise(images[:6]))
+    language_loss(network.text_decoder, ids, mask, states, prompt=PROMPT).backward()
+    parameters = dict(network.named_parameters())
+    for name, norm in facts["grad_norms"].items():
+        if not name.endswith("key.bias"):  # the true gradient is 0
+            found = parameters[rename(name)].grad.norm().item()
+            assert found == pytest.approx(norm["fp32"], rel=1e-3), name
+    every = torch.stack([p.grad.norm() for p in parameters.values() if p.grad is not None]).norm()
+    assert every.item() == pytest.approx(facts["grad_norm_total"]["fp32"], rel=1e-3)
 
 
 def test_without_smoothing_the_loss_is_transformers(

@@ -102,20 +102,45 @@ def test_captions_are_the_originals(
 ) -> None:
     facts = json.loads((parity / "decoder.json").read_text())
     values = load_file(parity / "decoder.safetensors")
-    prompt = len(facts["prompt_ids"])
     for name, stored in facts["generate"].items():
-        limits = stored["args"]
-        decoding = Decoding(
-            method="beam" if limits["num_beams"] > 1 else "greedy",
-            prompt=facts["prompt"],
-            beams=limits["num_beams"],
-            min_tokens=limits["min_length"] - prompt,
-            max_tokens=limits["max_length"] - prompt,
-            repetition_penalty=limits.get("repetition_penalty", 1.0),
-        )
+        decoding = decoding_of(facts, stored["args"])
         captioner = Captioner.load(imported_folders["decoder"], decoding=decoding, dtype="fp32")
         found = captioner.caption(images[:6], list("abcdef"), 1)
         assert [texts[0].text for texts in found] == texts_of(vocabulary, values[f"out.ids_{name}"])
+
+
+def test_with_the_other_length_rule_captions_are_those_of_transformers(
+    imported_folders: dict[str, Path],
+    tmp_path: Path,
+    parity: Path,
+    images: Tensor,
+    vocabulary: WordPiece,
+) -> None:
+    """The same weights were run by transformers' own class, prompt and limits alike."""
+    facts = json.loads((parity / "decoder.json").read_text())
+    stored = load_file(parity / "hf_decoder_crosscheck.safetensors")
+    folder = Path(shutil.copytree(imported_folders["decoder"], tmp_path / "copy"))
+    block = json.loads((folder / "config.json").read_text())
+    block["capfilt"]["length_rule"] = "generated"
+    (folder / "config.json").write_text(json.dumps(block))
+    for name, asked in facts["generate"].items():
+        captioner = Captioner.load(folder, decoding=decoding_of(facts, asked["args"]), dtype="fp32")
+        found = captioner.caption(images[:6], list("abcdef"), 1)
+        expected = texts_of(vocabulary, stored[f"ids_{name}_hf523"])
+        assert [texts[0].text for texts in found] == expected, name
+
+
+def decoding_of(facts: dict[str, Any], limits: dict[str, Any]) -> Decoding:
+    """Say in our words how a reference was decoded; its limits count the prompt."""
+    prompt = len(facts["prompt_ids"])
+    return Decoding(
+        method="beam" if limits["num_beams"] > 1 else "greedy",
+        prompt=facts["prompt"],
+        beams=limits["num_beams"],
+        min_tokens=limits["min_length"] - prompt,
+        max_tokens=limits["max_length"] - prompt,
+        repetition_penalty=limits.get("repetition_penalty", 1.0),
+    )
 
 
 def test_the_length_rule_is_a_setting_of_the_folder(
