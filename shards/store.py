@@ -240,7 +240,7 @@ class Store:
                 self._fs.pipe_file(path, data, mode="create")
             except FileExistsError:
                 return False
-            except (NotImplementedError, TypeError):
+            except (NotImplementedError, TypeError):  # how stores say that they know no such mode
                 return None
             except OSError as error:
                 status = _http_status(error)

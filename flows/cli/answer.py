@@ -84,7 +84,7 @@ def _record(columns: Sequence[str], row: Sequence[Any]) -> Table:
     return grid
 
 
-def _cell(value: Any) -> Text:  # noqa: ANN401
+def _cell(value: object) -> Text:
     """Write one cell; as Text, so that no sign in it is taken for markup."""
     if value is None:
         return Text("NULL", style="dim")

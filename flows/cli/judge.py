@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from shards.view import View
 
 EXAMPLES = """
 Examples:
@@ -74,7 +77,7 @@ def _by_origin(given: list[str] | tuple[str, ...], option: str) -> dict[str, flo
     return found
 
 
-def _judged(run_url: str, view: Any, own: Any, new: bool) -> dict[str, Any]:  # noqa: ANN401
+def _judged(run_url: str, view: "View", own: "View", new: bool) -> dict[str, Any]:
     from shards.comparison import side_by_side
 
     return {

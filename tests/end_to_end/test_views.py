@@ -172,7 +172,7 @@ def test_fraction_with_shards(capfilt: InProcess, run: Run) -> None:
         with tarfile.open(url) as tar:
             for member in tar:
                 if member.name.endswith(".json"):
-                    texts += json.load(tar.extractfile(member))["texts"]  # type: ignore[arg-type]
+                    texts += json.load(tar.extractfile(member))["texts"]
     assert sorted(round(text["itm"], 1) for text in texts) == [0.7, 0.7, 0.8, 0.8]
 
 
@@ -237,7 +237,7 @@ def test_explain_shows_every_view(capfilt: InProcess) -> None:
     place = sample["clean"]["own"]
     assert sample["clean"].keys() == {"own"}  # the view wrote no tars
     with tarfile.open(place["tar"]) as tar:
-        assert tar.extractfile(place["member"]).read() == picture(2)  # type: ignore[union-attr]
+        assert tar.extractfile(place["member"]).read() == picture(2)
     as_member = json.loads(capfilt.run("explain", "run", place["member"], "--json").stdout)
     assert as_member["samples"] == kept["samples"]
     rejected = capfilt.run("explain", "run", "00000/dotted.name").stdout

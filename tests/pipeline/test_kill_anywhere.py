@@ -131,7 +131,7 @@ def test_killed_before_every_single_change(work: Any, tmp_path: Path) -> None:
         home = tmp_path / f"{place:03}"
         home.mkdir()
         folder = home / "run"
-        status = in_child(lambda: work(folder), place, home / "log")  # noqa: B023
+        status = in_child(lambda: work(folder), place, home / "log")  # noqa: B023 - called at once
         assert os.WTERMSIG(status) == signal.SIGKILL, step
         before = read_commits(Run.open(str(folder))) if (folder / "input.parquet").exists() else {}
         run = work(folder)

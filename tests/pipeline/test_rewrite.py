@@ -87,7 +87,7 @@ def tar_members(tars: dict[str, bytes]) -> list[tuple[str, bytes]]:
     found = []
     for data in tars.values():
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            found += [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+            found += [(member.name, tar.extractfile(member).read()) for member in tar]
     return found
 
 
