@@ -8,6 +8,7 @@ from torch import Tensor
 from models import losses
 from models.contrast import in_fp32
 from models.text import TextDecoder
+from models.workers import ALONE, Workers
 
 
 def language_loss(
@@ -18,14 +19,17 @@ def language_loss(
     *,
     prompt: int = 0,
     smoothing: float = losses.LABEL_SMOOTHING,
+    workers: Workers = ALONE,
 ) -> Tensor:
     """Predict each word of ids (B, T), which begin with [DEC], from those before it.
 
     Every token after the first counts, [SEP] too. Pads, where `mask` (B, T) is False, do not, nor
-    the first `prompt` tokens after [DEC], which a captioner is given.
+    the first `prompt` tokens after [DEC], which a captioner is given. The mean is over the tokens
+    of all workers.
     """
     hidden = decoder.bert.decode(ids[:, :-1], states)[:, prompt:]
     labels, counted = ids[:, 1 + prompt :], mask[:, 1 + prompt :].bool()
     logits = decoder.logits(hidden[counted])  # a pad's would be thrown away
     with in_fp32(states):
-        return losses.language(logits, labels[counted], smoothing)
+        count = workers.mean(counted.sum().float())
+        return losses.language(logits, labels[counted], smoothing, count)

@@ -3,10 +3,10 @@
 Features and losses are in fp32 also where the towers run under autocast.
 
 Shapes: B pairs of image and text, W pairs of all workers, T tokens, P image states, V their width,
-E projection width, Q places of the queue, M = B + Q candidates.
+E projection width, Q places of the queue, M candidates: the batch (B, or W where all workers' pairs
+are contrasted), then the queue.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,18 +20,10 @@ from models.momentum import FeatureQueue
 from models.negatives import Negatives
 from models.text import TextTransformer
 from models.vision import VisionTower
+from models.workers import ALONE, Workers
 
 TEMPERATURE = 0.07  # where training starts
 TEMPERATURES = (0.001, 0.5)  # what it is held in
-
-Gather = Callable[[Tensor], Tensor]
-"""Puts the rows of all workers together, in the same order everywhere: (B, …) to (W, …)."""
-
-
-def alone(rows: Tensor) -> Tensor:
-    """Gather the rows of a single worker."""
-    return rows
-
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -106,11 +98,13 @@ class ContrastNetwork(MatchNetwork):
         *,
         alpha: float,
         rate: float,
-        gather: Gather = alone,
+        workers: Workers = ALONE,
+        everyone: Workers = ALONE,
     ) -> Contrast:
         """Compute ITC with momentum distillation, and renew the momentum copies and the queue.
 
-        `targets` (B, M); `alpha`: share of the soft targets; `rate`: momentum of the copies.
+        `targets` (B, M); `alpha`: share of the soft targets; `rate`: momentum of the copies. The
+        queue takes the features of all `workers`; candidates beside it are those of `everyone`.
         """
         with torch.no_grad():
             self.temp.clamp_(*TEMPERATURES)
@@ -122,9 +116,10 @@ class ContrastNetwork(MatchNetwork):
             images_m = unit(self.vision_proj_m, self.vision_model_m(batch.pixels))
             texts_m = unit(self.text_proj_m, self.text_encoder_m.encode(batch.ids, batch.mask))
         with in_fp32(states):
-            all_images = torch.cat([images_m, queue.image_queue.T])  # (M, E)
-            all_texts = torch.cat([texts_m, queue.text_queue.T])
-            valid = F.pad(queue.valid(), (len(images), 0), value=True)
+            found_images, found_texts = everyone.gather(images_m), everyone.gather(texts_m)
+            all_images = torch.cat([found_images, queue.image_queue.T])  # (M, E)
+            all_texts = torch.cat([found_texts, queue.text_queue.T])
+            valid = F.pad(queue.valid(), (len(found_images), 0), value=True)
             found, directions = [], ((images, images_m, all_texts), (texts, texts_m, all_images))
             for features, features_m, candidates in directions:
                 with torch.no_grad():
@@ -134,7 +129,8 @@ class ContrastNetwork(MatchNetwork):
                 found.append((logits, losses.contrastive(logits, soft, valid)))
         (image_to_text, first), (text_to_image, second) = found
         ids = None if queue.idx_queue is None else batch.image_ids
-        queue.enqueue(gather(images_m), gather(texts_m), None if ids is None else gather(ids))
+        numbers = None if ids is None else workers.gather(ids)
+        queue.enqueue(workers.gather(images_m), workers.gather(texts_m), numbers)
         loss = (first + second) / 2
         return Contrast(loss, states, images, texts, image_to_text, text_to_image)
 
@@ -145,6 +141,7 @@ class ContrastNetwork(MatchNetwork):
         mask: Tensor,
         negative_images: tuple[Tensor, Negatives],
         negative_texts: tuple[Tensor, Tensor, Negatives],
+        workers: Workers = ALONE,
     ) -> Tensor:
         """Compute ITM: each pair as it is, each text with a wrong image, each image with a wrong
         text (ALBEF §3.2: 1 : 2).
@@ -165,7 +162,7 @@ class ContrastNetwork(MatchNetwork):
         counted = torch.cat([right, wrong_image.found, wrong_text.found]).float()
         with in_fp32(states):
             logits = F.linear(hidden, self.itm_head.weight.float(), self.itm_head.bias.float())
-            return losses.matching(logits, labels, counted)
+            return losses.matching(logits, labels, counted, workers.mean(counted.sum()))
 
 
 def unit(head: nn.Linear, states: Tensor) -> Tensor:

@@ -4,14 +4,18 @@ Shapes: B pairs of image and text, W pairs of all workers.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from models import losses, negatives
-from models.contrast import Contrast, ContrastNetwork, Gather, Pairs, alone, in_fp32
+from models.contrast import Contrast, ContrastNetwork, Pairs, in_fp32
 from models.momentum import FeatureQueue
 from models.negatives import Negatives
+from models.workers import ALONE, Workers
+
+Across = Literal["nothing", "negatives", "everything"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +23,14 @@ class RetrievalSettings:
     """How a step computes; the defaults are the paper's (ALBEF §3.5).
 
     `enc_id`: first token of ITM; `alpha`: share of the soft targets in ITC; `momentum`: of the
-    copies; `all_workers`: draw negatives from the batches of all workers.
+    copies; `across`: what comes from the batches of all workers, the negatives of ITM (as the
+    original trains on COCO), the candidates of ITC too, or nothing (as on Flickr30k).
     """
 
     enc_id: int
     alpha: float = 0.4
     momentum: float = 0.995
-    all_workers: bool = False
+    across: Across = "everything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +65,34 @@ class RetrievalNetwork(ContrastNetwork):
         settings: RetrievalSettings,
         generator: torch.Generator,
         *,
-        gather: Gather = alone,
+        workers: Workers = ALONE,
         given: tuple[Tensor, Tensor] | None = None,
     ) -> RetrievalResult:
         """Compute ITC and ITM of a batch, and renew the momentum copies and the queue.
 
-        The queue keeps image ids; texts of one image are never each other's negatives. With
-        `all_workers`, `gather` must carry gradients. `given`: indices (B,) of each text's wrong
-        image and each image's wrong text, which are otherwise drawn.
+        The queue keeps image ids; texts of one image are never each other's negatives. `given`:
+        indices (B,) of each text's wrong image and each image's wrong text among the pairs that
+        negatives come from, which are otherwise drawn.
         """
         image_ids = batch.image_ids
         if image_ids is None or queue.idx_queue is None:
             raise ValueError("retrieval needs the image ids of the batch, and a queue with ids")
-        targets = losses.same_image(image_ids, torch.cat([image_ids, queue.idx_queue[0]]))
+        everyone = workers if settings.across == "everything" else ALONE
+        candidates = torch.cat([everyone.gather(image_ids), queue.idx_queue[0]])
         contrast = self.contrast(
-            batch, queue, targets, alpha=settings.alpha, rate=settings.momentum, gather=gather
+            batch,
+            queue,
+            losses.same_image(image_ids, candidates),
+            alpha=settings.alpha,
+            rate=settings.momentum,
+            workers=workers,
+            everyone=everyone,
         )
-        spread = gather if settings.all_workers else alone
-        image_weights, text_weights = self._weights(contrast, image_ids, spread)
+        others = ALONE if settings.across == "nothing" else workers
+        image_weights, text_weights = self._weights(contrast, image_ids, others)
         if given is None:
-            wrong_image = negatives.draw(image_weights, generator)
-            wrong_text = negatives.draw(text_weights, generator)
+            wrong_image = negatives.draw(image_weights, generator, others)
+            wrong_text = negatives.draw(text_weights, generator, others)
         else:
             wrong_image, wrong_text = map(Negatives.given, given)
         ids, states = batch.beginning(settings.enc_id), contrast.states
@@ -88,19 +100,20 @@ class RetrievalNetwork(ContrastNetwork):
             states,
             ids,
             batch.mask,
-            (spread(states), wrong_image),
-            (spread(ids), spread(batch.mask), wrong_text),
+            (others.gather_with_gradient(states), wrong_image),
+            (others.gather(ids), others.gather(batch.mask), wrong_text),
+            workers,
         )
         temperature = self.temp.detach().clone()
         drawn = (image_weights, text_weights, wrong_image, wrong_text)
         return RetrievalResult(contrast.loss, itm, temperature, *drawn)
 
-    def _weights(self, contrast: Contrast, ids: Tensor, spread: Gather) -> tuple[Tensor, Tensor]:
+    def _weights(self, contrast: Contrast, ids: Tensor, others: Workers) -> tuple[Tensor, Tensor]:
         """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
         texts, images = contrast.texts.detach(), contrast.images.detach()
-        forbidden = negatives.matched(ids, spread(ids))
+        forbidden = negatives.matched(ids, others.gather(ids))
         with in_fp32(texts):
-            to_images = losses.similarities(texts, spread(images), self.temp)
-            to_texts = losses.similarities(images, spread(texts), self.temp)
+            to_images = losses.similarities(texts, others.gather(images), self.temp)
+            to_texts = losses.similarities(images, others.gather(texts), self.temp)
         masked = negatives.masked_weights
         return masked(to_images, forbidden), masked(to_texts, forbidden)

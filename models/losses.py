@@ -15,9 +15,13 @@ def similarities(features: Tensor, candidates: Tensor, temperature: Tensor) -> T
     return features.float() @ candidates.float().T / temperature.float()
 
 
-def same_pair(rows: int, candidates: int, device: torch.device) -> Tensor:
-    """Targets of pre-training: row i's only match is candidate i (ALBEF §3.2, y of eq. 2)."""
-    return torch.eye(rows, candidates, device=device)
+def own_pairs(rows: int, pairs: int, rank: int, device: torch.device) -> Tensor:
+    """Mark each row's own pair among those of all workers, in order: (rows, pairs), bool.
+
+    It is the only match in pre-training (ALBEF §3.2, y of eq. 2).
+    """
+    places = torch.arange(pairs, device=device)
+    return places == rank * rows + torch.arange(rows, device=device)[:, None]
 
 
 def same_image(ids: Tensor, others: Tensor) -> Tensor:
@@ -52,21 +56,29 @@ def contrastive(logits: Tensor, targets: Tensor, valid: Tensor | None = None) ->
     return -(logs.masked_fill(~valid, 0) * targets).sum(1).mean()  # -inf times 0 is NaN
 
 
-def matching(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def matching(
+    logits: Tensor, labels: Tensor, weights: Tensor, count: Tensor | None = None
+) -> Tensor:
     """ITM: cross-entropy of (N, 2), no match and match (BLIP §3.2; ALBEF §3.2, eq. 4).
 
     A pair of weight 0 is left out: the mean is over the others, of which there is at least one.
+    `count`: what to divide by instead of the sum of the weights, with several workers.
     """
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
-    return (losses * weights).sum() / weights.sum()
+    return (losses * weights).sum() / (weights.sum() if count is None else count)
 
 
-def language(logits: Tensor, labels: Tensor, smoothing: float = LABEL_SMOOTHING) -> Tensor:
+def language(
+    logits: Tensor,
+    labels: Tensor,
+    smoothing: float = LABEL_SMOOTHING,
+    count: Tensor | None = None,
+) -> Tensor:
     """LM: cross-entropy of the next word with label smoothing (BLIP §3.2; transformers has none).
 
     `logits` (N, C) and `labels` (N,) are of the places that count, each predicting the word after
     it; the mean is over these places of the whole batch, so a longer text weighs more. Without
-    any place the loss is 0.
+    any place the loss is 0. `count`: what to divide by instead of N, with several workers.
     """
     total = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum")
-    return total / max(len(labels), 1)
+    return total / (max(len(labels), 1) if count is None else count.clamp(min=1))

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.workers import ALONE, Workers
+
 Rule = Literal["masked", "original"]
 FLOOR = 1e-4  # what the original adds to each weight in pre-training
 
@@ -62,14 +64,17 @@ def original_weights(logits: Tensor) -> Tensor:
     )
 
 
-def draw(weights: Tensor, generator: torch.Generator) -> Negatives:
+def draw(weights: Tensor, generator: torch.Generator, workers: Workers = ALONE) -> Negatives:
     """Draw a candidate for each row by the logarithms of the weights (B, M).
 
     A row whose every candidate is forbidden has no negative: it is left out of the loss, which is
-    better than a pair with a wrong label.
+    better than a pair with a wrong label. Workers whose generators are alike draw what one would
+    draw for the rows of all.
     """
     # the largest of weight + Gumbel noise falls on a candidate with the probability of its weight
-    noise = torch.empty_like(weights).exponential_(generator=generator)
+    rows, columns = weights.shape
+    noise = weights.new_empty(workers.size * rows, columns).exponential_(generator=generator)
+    noise = noise[workers.rank * rows :][:rows]
     scores = weights - noise.clamp(min=torch.finfo(noise.dtype).tiny).log()
     found = (weights > -torch.inf).any(1)
     return Negatives(scores.argmax(1), found)

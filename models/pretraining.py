@@ -7,23 +7,25 @@ from one that names it as `text_decoder.bert.…` too. `PretrainNetwork.shared()
 The queues are no part of the network: they are a `models.momentum.FeatureQueue`, whose state dict
 carries the original's names (`image_queue`, `text_queue`, `queue_ptr`) and a count of valid places.
 
-Shapes: B pairs of image and text, T tokens, P image states, V their width, M candidates (the
-batch, then the queue).
+Shapes: B pairs of image and text, W pairs of all workers, T tokens, P image states, V their width,
+M candidates (the batch, then the queue).
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipConfig
 
 from models import losses, negatives
 from models.captioning import language_loss
-from models.contrast import Contrast, ContrastNetwork, Gather, Pairs, alone
+from models.contrast import Contrast, ContrastNetwork, Pairs
 from models.momentum import FeatureQueue
 from models.negatives import Negatives, Rule
 from models.text import TextDecoder
+from models.workers import ALONE, Workers
 
 _ENCODER, _DECODER = "text_encoder.", "text_decoder.bert."
 
@@ -34,7 +36,8 @@ class StepSettings:
 
     `enc_id`, `dec_id`: first tokens of ITM and LM; `alpha`: share of the soft targets in ITC;
     `momentum`: of the copies; `negatives`: `masked` draws no text of the same image and no equal
-    text, `original` knows neither.
+    text, out of the batches of all workers, which ITC contrasts, too; `original` knows neither
+    ids nor other workers.
     """
 
     enc_id: int
@@ -48,7 +51,7 @@ class StepSettings:
 class StepResult:
     """The losses of a step and what they came from.
 
-    `image_weights` and `text_weights` (B, B): logarithms of the weights by which each text's wrong
+    `image_weights` and `text_weights` (B, W): logarithms of the weights by which each text's wrong
     image and each image's wrong text were drawn.
     """
 
@@ -97,39 +100,46 @@ class PretrainNetwork(ContrastNetwork):
         settings: StepSettings,
         generator: torch.Generator,
         *,
-        gather: Gather = alone,
+        workers: Workers = ALONE,
         given: tuple[Tensor, Tensor] | None = None,
     ) -> StepResult:
         """Compute the three losses of a batch, and renew the momentum copies and the queue.
 
-        `given`: indices (B,) of each text's wrong image and each image's wrong text, which are
-        otherwise drawn from the worker's own batch.
+        `given`: indices (B,) of each text's wrong image and each image's wrong text among the
+        pairs that negatives come from, which are otherwise drawn.
         """
-        size = len(batch.ids)
-        targets = losses.same_pair(size, size + queue.size, batch.ids.device)
+        everyone = workers if settings.negatives == "masked" else ALONE
+        pairs = everyone.size * len(batch.ids)
+        own = losses.own_pairs(len(batch.ids), pairs, everyone.rank, batch.ids.device)
         contrast = self.contrast(
             batch,
             queue,
-            targets,
+            F.pad(own.float(), (0, queue.size)),
             alpha=settings.alpha,
             rate=settings.momentum,
-            gather=gather,
+            workers=workers,
+            everyone=everyone,
         )
-        image_weights, text_weights = _weights(contrast, batch, settings.negatives)
+        image_weights, text_weights = _weights(contrast, batch, own, settings.negatives, everyone)
         if given is None:
-            wrong_image = negatives.draw(image_weights, generator)
-            wrong_text = negatives.draw(text_weights, generator)
+            wrong_image = negatives.draw(image_weights, generator, everyone)
+            wrong_text = negatives.draw(text_weights, generator, everyone)
         else:
             wrong_image, wrong_text = map(Negatives.given, given)
         states = contrast.states
         ids, words = batch.beginning(settings.enc_id), batch.beginning(settings.dec_id)
         itm = self.match(
-            states, ids, batch.mask, (states, wrong_image), (ids, batch.mask, wrong_text)
+            states,
+            ids,
+            batch.mask,
+            (everyone.gather_with_gradient(states), wrong_image),
+            (everyone.gather(ids), everyone.gather(batch.mask), wrong_text),
+            workers,
         )
         return StepResult(
             itc=contrast.loss,
             itm=itm,
-            lm=language_loss(self.text_decoder, words, batch.mask, states),
+            lm=language_loss(self.text_decoder, words, batch.mask, states, workers=workers),
             temperature=self.temp.detach().clone(),
             image_weights=image_weights,
             text_weights=text_weights,
@@ -138,17 +148,18 @@ class PretrainNetwork(ContrastNetwork):
         )
 
 
-def _weights(contrast: Contrast, batch: Pairs, rule: Rule) -> tuple[Tensor, Tensor]:
-    """Weigh the batch's images for each text, and its texts for each image: logarithms (B, B)."""
-    size = len(batch.ids)
+def _weights(
+    contrast: Contrast, batch: Pairs, own: Tensor, rule: Rule, everyone: Workers
+) -> tuple[Tensor, Tensor]:
+    """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
+    size = own.shape[1]
     found = (contrast.text_to_image[:, :size], contrast.image_to_text[:, :size])
     if rule == "original":
         return negatives.original_weights(found[0]), negatives.original_weights(found[1])
-    ids = batch.image_ids
-    if ids is None:
-        ids = torch.arange(size, device=batch.ids.device)
-    same = negatives.matched(ids, ids, batch.text_hashes, batch.text_hashes)
-    same = same | torch.eye(size, dtype=torch.bool, device=same.device)
+    same = own
+    for numbers in (batch.image_ids, batch.text_hashes):
+        if numbers is not None:
+            same = same | negatives.matched(numbers, everyone.gather(numbers))
     return negatives.masked_weights(found[0], same), negatives.masked_weights(found[1], same)
 
 

@@ -15,6 +15,7 @@ from models.contrast import Pairs
 from models.finetuning import RetrievalNetwork, RetrievalResult, RetrievalSettings
 from models.momentum import FeatureQueue
 from models.original import read_original, rename
+from models.workers import Workers
 
 References = tuple[dict[str, Tensor], dict[str, float]]
 GENERATOR = torch.Generator().manual_seed(0)
@@ -85,7 +86,7 @@ def test_gradients_are_the_originals(run: Run) -> None:
 
 
 def test_negatives_of_all_workers_are_the_originals_where_there_is_one(run: Run) -> None:
-    found = run.step(all_workers=True)
+    found = run.step(across="negatives")
     run.check("allrank_loss_ita", found.itc)
     run.check("allrank_loss_itm", found.itm)
 
@@ -93,24 +94,31 @@ def test_negatives_of_all_workers_are_the_originals_where_there_is_one(run: Run)
 def test_negatives_come_from_other_workers_too(run: Run) -> None:
     """Two workers hold the same batch; the other's copies come first in what is gathered."""
 
-    def gather(rows: Tensor) -> Tensor:
-        other = rows.flip(0)
-        if not rows.is_floating_point() and rows.ndim == 1:  # image ids: all others are other
-            other = rows + 1000
-        return torch.cat([other, rows])
+    class Mirror(Workers):
+        def gather(self, rows: Tensor) -> Tensor:
+            other = rows.flip(0)
+            if not rows.is_floating_point() and rows.ndim == 1:  # image ids: all others are other
+                other = rows + 1000
+            return torch.cat([other, rows])
 
-    settings = replace(run.settings, all_workers=True)
-    found = run.network(run.batch, run.queue, settings, GENERATOR, gather=gather)
+        gather_with_gradient = gather
+
+        def mean(self, value: Tensor) -> Tensor:
+            return value
+
+    workers = Mirror(rank=1, size=2)
+    settings = replace(run.settings, across="negatives")
+    found = run.network(run.batch, run.queue, settings, GENERATOR, workers=workers)
     assert found.image_weights.shape == (6, 12)
     assert (found.image_weights[:, :6] > -torch.inf).all()
     own = torch.eye(6, dtype=torch.bool)
     assert (found.image_weights[:, 6:][own] == -torch.inf).all()
     # the same wrong pairs by their numbers among all 12 give the reference's loss
     given = tuple(index + 6 for index in run.given)
-    again = run.network(run.batch, run.queue, settings, GENERATOR, gather=gather, given=given)
+    again = run.network(run.batch, run.queue, settings, GENERATOR, workers=workers, given=given)
     torch.testing.assert_close(again.itm.detach(), run.values["out.loss_itm"], atol=2e-5, rtol=1e-5)
     flipped = tuple(5 - index for index in run.given)
-    mirrored = run.network(run.batch, run.queue, settings, GENERATOR, gather=gather, given=flipped)
+    mirrored = run.network(run.batch, run.queue, settings, GENERATOR, workers=workers, given=flipped)
     torch.testing.assert_close(mirrored.itm, again.itm, atol=2e-5, rtol=1e-5)
     assert run.queue.queue_ptr.item() == (6 + 3 * 12) % 24
 
