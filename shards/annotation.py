@@ -1,0 +1,66 @@
+"""Texts of human-annotated samples: a list in the sidecar, or else the one beside the image."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from shards.reader import RawSample
+from shards.schema import TextReason
+
+HUMAN = "human"  # the origin of texts that name none
+
+
+@dataclass(frozen=True, slots=True)
+class SourceText:
+    """One text of a sample, and where it comes from."""
+
+    text: str
+    origin: str
+
+
+def annotated_texts(raw: RawSample) -> tuple[tuple[SourceText, ...], str]:
+    """Give the texts of the sidecar's `texts`, or else of KEY.txt; or none, and the reason.
+
+    An item of `texts` is a string, or an object with `text` and perhaps `origin`. White space is
+    squeezed, and nothing else is changed.
+    """
+    listed = [read for item in _listed(raw.meta) if (read := _read(item)) is not None]
+    if listed:
+        return tuple(listed), ""
+    if raw.text is None:
+        return (), TextReason.MISSING
+    try:
+        text = " ".join(raw.text.decode("utf-8-sig").split())
+    except UnicodeDecodeError:
+        return (), TextReason.NOT_UTF8
+    return ((SourceText(text, HUMAN),), "") if text else ((), TextReason.EMPTY)
+
+
+def _listed(meta: bytes | None) -> list[Any]:
+    """Read the list of texts in a sidecar; a hostile one may exhaust the stack, and holds none."""
+    try:
+        found = json.loads(meta or b"null")
+    except (ValueError, RecursionError):
+        return []
+    texts = found.get("texts") if isinstance(found, dict) else None
+    return texts if isinstance(texts, list) else []
+
+
+def _read(item: Any) -> SourceText | None:  # noqa: ANN401 - any JSON value
+    fields = {"text": item} if isinstance(item, str) else item
+    if not isinstance(fields, dict):
+        return None
+    text, origin = fields.get("text"), fields.get("origin", HUMAN)
+    if not isinstance(text, str) or not isinstance(origin, str) or not _is_utf8(text + origin):
+        return None
+    line = " ".join(text.split())
+    return SourceText(line, origin) if line else None
+
+
+def _is_utf8(text: str) -> bool:
+    """Say whether a text can be written: JSON's escapes can spell lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
