@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +17,9 @@ FLAGS = {
     "caption": ("caption.model", "--captioner"),
     "score": ("score.model", "--filter"),
 }
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class RecipeError(ValueError):
@@ -66,6 +69,16 @@ class Recipe(CleanConfig):
 def load_recipe(
     path: Path | None, overrides: Mapping[str, Any], settings: Sequence[str] = ()
 ) -> Recipe:
+    """Read the recipe of a cleaning run; see `read_recipe`."""
+    return read_recipe(Recipe, path, overrides, settings)
+
+
+def read_recipe(
+    kind: type[Kind],
+    path: Path | None,
+    overrides: Mapping[str, Any],
+    settings: Sequence[str] = (),
+) -> Kind:
     """Read a recipe file, lay overrides (dotted keys) and `a.b=c` settings over it, and check it.
 
     Raises RecipeError that names the file, the key, what was found, and the nearest key.
@@ -75,13 +88,13 @@ def load_recipe(
         _put(values, dotted, value)
     where = str(path) if path else "the command line"
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
+        lines = [_describe(kind, problem) for problem in error.errors()]
         raise RecipeError(f"the recipe of {where} cannot be run:\n" + "\n".join(lines)) from None
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: BaseModel) -> str:
     """Write a recipe with every key resolved."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
@@ -119,14 +132,15 @@ def _put(values: dict[str, Any], dotted: str, value: object) -> None:
     values[key] = value
 
 
-def _describe(problem: Mapping[str, Any]) -> str:
+def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     path = [str(part) for part in problem["loc"]]
     dotted = ".".join(path)
     if problem["type"] == "missing":
-        key, flag = FLAGS.get(path[0], (dotted, f"--set {dotted}=…"))
+        known = FLAGS if kind is Recipe else {"output": FLAGS["output"]}
+        key, flag = known.get(path[0], (dotted, f"--set {dotted}=…"))
         return f"  {key}: missing. Add it to the recipe, or give {flag}"
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(dotted, _all_keys(Recipe), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(dotted, _all_keys(kind), n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"  {dotted}: there is no such key.{hint}"
     return f"  {dotted}: {problem['msg']}, found {problem['input']!r}"

@@ -7,6 +7,7 @@ E projection width, Q places of the queue, M candidates: the batch (B, or W wher
 are contrasted), then the queue.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from models.workers import ALONE, Workers
 
 TEMPERATURE = 0.07  # where training starts
 TEMPERATURES = (0.001, 0.5)  # what it is held in
+
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -43,6 +45,12 @@ class Pairs:
     def beginning(self, token: int) -> Tensor:
         """Copy the ids with another first token."""
         return torch.cat([torch.full_like(self.ids[:, :1], token), self.ids[:, 1:]], dim=1)
+
+    def opening(self, token: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Copy ids and mask with another first token and a prompt after it."""
+        start = self.ids.new_tensor([token, *prompt]).expand(len(self.ids), -1)
+        shown = torch.ones_like(start, dtype=torch.bool)
+        return torch.cat([start, self.ids[:, 1:]], 1), torch.cat([shown, self.mask[:, 1:]], 1)
 
 
 @dataclass(frozen=True, slots=True)

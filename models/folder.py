@@ -67,13 +67,13 @@ def write_new(folder: Path, content: Content) -> None:
     try:
         write(aside, content)
         for path in [*aside.iterdir(), aside]:
-            _sync(path)
+            sync(path)
         refuse_existing(folder)
         aside.rename(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def refuse_existing(folder: Path) -> None:
@@ -121,7 +121,8 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(f"{path} cannot be written: {error}") from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -37,7 +37,7 @@ class StepSettings:
     `enc_id`, `dec_id`: first tokens of ITM and LM; `alpha`: share of the soft targets in ITC;
     `momentum`: of the copies; `negatives`: `masked` draws no text of the same image and no equal
     text, out of the batches of all workers, which ITC contrasts, too; `original` knows neither
-    ids nor other workers.
+    ids nor other workers. `prompt`: ids that go before each text for LM, which does not learn them.
     """
 
     enc_id: int
@@ -45,6 +45,7 @@ class StepSettings:
     alpha: float = 0.4
     momentum: float = 0.995
     negatives: Rule = "masked"
+    prompt: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,9 @@ class PretrainNetwork(ContrastNetwork):
         else:
             wrong_image, wrong_text = map(Negatives.given, given)
         states = contrast.states
-        ids, words = batch.beginning(settings.enc_id), batch.beginning(settings.dec_id)
+        ids = batch.beginning(settings.enc_id)
+        words, mask = batch.opening(settings.dec_id, settings.prompt)
+        prompt = len(settings.prompt)
         itm = self.match(
             states,
             ids,
@@ -139,7 +142,9 @@ class PretrainNetwork(ContrastNetwork):
         return StepResult(
             itc=contrast.loss,
             itm=itm,
-            lm=language_loss(self.text_decoder, words, batch.mask, states, workers=workers),
+            lm=language_loss(
+                self.text_decoder, words, mask, states, prompt=prompt, workers=workers
+            ),
             temperature=self.temp.detach().clone(),
             image_weights=image_weights,
             text_weights=text_weights,

@@ -71,7 +71,7 @@ class _Gathered(torch.autograd.Function):
         return workers.gather(rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         total = gradient.contiguous()
         dist.all_reduce(total)
         return total.chunk(ctx.workers.size)[ctx.workers.rank], None

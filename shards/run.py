@@ -164,24 +164,24 @@ def _read_record(store: Store) -> dict[str, Any]:
 def _check_identity(store: Store, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if recorded["fingerprint"] == given["fingerprint"]:
         return
-    differing = "; ".join(_differences(recorded["identity"], _plain(given["identity"])))
+    differing = "; ".join(differences(recorded["identity"], as_json(given["identity"])))
     raise RunMismatch(
         f"{store.url()} holds a run of another recipe; differing (recorded -> given): {differing}; "
         "give the recorded values, or another output folder"
     )
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def as_json(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Give a value as it comes back from JSON (tuples are lists there)."""
     return json.loads(canonical_json(value))
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:  # noqa: ANN401
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:  # noqa: ANN401
     """Yield `dotted.path: recorded -> given` for every leaf that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             below = f"{path}.{key}" if path else str(key)
-            yield from _differences(old.get(key, "(none)"), new.get(key, "(none)"), below)
+            yield from differences(old.get(key, "(none)"), new.get(key, "(none)"), below)
     elif old != new:
         yield f"{path}: {old} -> {new}"
 

@@ -7,7 +7,7 @@ from types import FrameType
 
 import typer
 
-from flows.cli import checkpoint, clean, inspect, judge, keep, report
+from flows.cli import checkpoint, clean, inspect, judge, keep, report, train
 from flows.cli.faults import exit_code_of
 
 # What libraries read when a command imports them, unless the user says otherwise: nothing calls
@@ -37,6 +37,8 @@ app.command("explain")(inspect.explain)
 app.command("verify")(keep.verify)
 app.command("gc")(keep.gc)
 app.command("report")(report.report)
+app.command("pretrain", epilog=train.PRETRAIN_EXAMPLES)(train.pretrain)
+app.command("finetune", epilog=train.FINETUNE_EXAMPLES)(train.finetune)
 app.add_typer(checkpoint.app, name="checkpoint")
 
 

@@ -21,16 +21,21 @@ _BAD_USAGE = {
     "ViewError",
     "QueryError",
     "NoSuchSample",
+    "SourceError",
+    "TrackerError",
 }
 _FAILED = {
     "BotoCoreError",  # S3 that cannot be reached, after all of its client's own tries
     "ClientError",
     "EngineError",
+    "FeedError",
     "GarbageError",
     "GuardError",
     "InputChanged",
     "LimitExceeded",
     "RepairError",
+    "StateError",
+    "TrainingDiverged",
     "WriteCheckError",
 }
 

@@ -7,15 +7,12 @@ shard that kills its worker for ever).
 
 import secrets
 import signal
-import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, chdir, redirect_stdout, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +20,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from flows.engines.engine import EngineError, Result, ShardFailed, Watch, is_shard_fault
+from flows.engines.ray_session import check_rooms, ray_session
 from pipeline.clean import AttemptLost
 from shards.attempt import Ending, end_attempts_of
 from shards.listing import InputShard
@@ -37,7 +35,6 @@ NODES_EVERY_S = 10.0
 SHARDS_AHEAD = 2  # one at work and one waiting, so that an actor never waits for the driver
 MAX_DEATHS = 10  # of actors on one shard: safe mode and quarantine come long before
 MAX_BAD_STARTS = 3  # of actors, in a row
-OBJECT_STORE_BYTES = 80_000_000  # close to Ray's least: no data passes through it
 CPUS_PER_ACTOR = 2
 
 
@@ -45,7 +42,7 @@ class PoolActor:
     """One Ray actor; imports nothing of ours before it has checked whose rooms it would get."""
 
     def __init__(self, spec: "WorkerSpec", threads: int, name: str) -> None:
-        _check_rooms()
+        check_rooms()
         import torch
 
         from flows.engines.worker import Worker
@@ -66,22 +63,6 @@ class PoolActor:
             if not is_shard_fault(error):
                 raise
             return ShardFailed(shard, str(error))
-
-
-def _check_rooms() -> None:
-    """Refuse to work with a stranger's `models` package that shadows ours on the path."""
-    import models
-    import pipeline
-
-    home = Path(__file__).resolve().parents[2]
-    for room in (models, pipeline):
-        found = Path(str(room.__file__)).resolve().parent
-        if found.parent != home:
-            raise EngineError(
-                f"a Ray worker found the package {room.__name__} in {found}, expected it in "
-                f"{home}: another folder of that name comes first on its path. Rename that "
-                "folder, or take it off PYTHONPATH"
-            )
 
 
 @dataclass(slots=True)
@@ -111,29 +92,7 @@ class RayPool:
 
     def __enter__(self) -> Self:
         """Start Ray on this machine, with its token authentication, or join a cluster."""
-        options: dict[str, Any] = {"address": self._config.address or "local"}
-        if self._config.address is None:
-            options |= {
-                "include_dashboard": False,
-                "object_store_memory": OBJECT_STORE_BYTES,
-                "_node_ip_address": "127.0.0.1",
-            }
-        # Ray's threads print their messages to standard output, which is the result's alone.
-        self._leaving.enter_context(redirect_stdout(sys.stderr))
-        # Workers put the driver's folder first on their path, where a user's own models/ would win,
-        # so Ray starts in an empty one. It must outlive the workers, who stay there: a process in
-        # a folder that is gone cannot load MKL.
-        empty = TemporaryDirectory(prefix="capfilt-", ignore_cleanup_errors=True)
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread:
-            self._leaving.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-        with chdir(self._leaving.enter_context(empty)):
-            ray.init(log_to_driver=False, logging_level="ERROR", **options)
-        self._leaving.callback(ray.shutdown)
-        if in_main_thread:
-            # Not Ray's handler, which aborts, nor one that raises: inside Ray's native code an
-            # exception ends as a SystemError.
-            signal.signal(signal.SIGTERM, lambda *_: self._told_to_end.set())
+        self._told_to_end = self._leaving.enter_context(ray_session(self._config.address))
         return self
 
     def __exit__(

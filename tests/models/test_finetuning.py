@@ -118,7 +118,9 @@ def test_negatives_come_from_other_workers_too(run: Run) -> None:
     again = run.network(run.batch, run.queue, settings, GENERATOR, workers=workers, given=given)
     torch.testing.assert_close(again.itm.detach(), run.values["out.loss_itm"], atol=2e-5, rtol=1e-5)
     flipped = tuple(5 - index for index in run.given)
-    mirrored = run.network(run.batch, run.queue, settings, GENERATOR, workers=workers, given=flipped)
+    mirrored = run.network(
+        run.batch, run.queue, settings, GENERATOR, workers=workers, given=flipped
+    )
     torch.testing.assert_close(mirrored.itm, again.itm, atol=2e-5, rtol=1e-5)
     assert run.queue.queue_ptr.item() == (6 + 3 * 12) % 24
 

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from torch import Tensor
-
 from torch.nn.functional import pad
 
 from models import losses

@@ -1,0 +1,116 @@
+"""`capfilt pretrain` and `capfilt finetune`: train, or take a training up again."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from flows.training_recipe import TrainingRecipe
+
+PRETRAIN_EXAMPLES = """
+Examples:
+
+  capfilt pretrain recipe.yaml
+
+  capfilt pretrain recipe.yaml --engine local --set step.epochs=2 --output runs/short
+"""
+FINETUNE_EXAMPLES = """
+Examples:
+
+  capfilt finetune captioner recipe.yaml --start runs/pretrain/model --output runs/captioner
+
+  capfilt finetune filter recipe.yaml --start runs/pretrain/model --output runs/filter
+"""
+
+RecipePath = Annotated[Path | None, typer.Argument(help="recipe (YAML); flags go over it")]
+Output = Annotated[str | None, typer.Option(help="training folder, new or to be resumed")]
+StartOption = Annotated[str | None, typer.Option(help="checkpoint folder to start from")]
+Engine = Annotated[str | None, typer.Option(help="ray or local")]
+Workers = Annotated[int | None, typer.Option(min=1, help="of Ray")]
+Address = Annotated[str | None, typer.Option(help="of a running Ray cluster")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, any key of the recipe")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+
+
+class FinetuneTask(StrEnum):
+    """What can be finetuned."""
+
+    CAPTIONER = "captioner"
+    FILTER = "filter"
+    RETRIEVAL = "retrieval"
+    JOINT = "joint"
+
+
+def pretrain(
+    recipe: RecipePath = None,
+    output: Output = None,
+    start: StartOption = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    address: Address = None,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pre-train on clean and human-annotated pairs; the same command takes a training up again."""
+    from flows.recipe import read_recipe
+    from flows.training_recipe import PretrainRecipe
+
+    flags = _flags(output, start, engine, workers, address)
+    _train(read_recipe(PretrainRecipe, recipe, flags, set_ or ()), as_json)
+
+
+def finetune(
+    task: Annotated[FinetuneTask, typer.Argument(help="what to become")],
+    recipe: RecipePath = None,
+    output: Output = None,
+    start: StartOption = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    address: Address = None,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Finetune a pre-trained checkpoint on human-annotated pairs."""
+    from flows.recipe import read_recipe
+    from flows.training_recipe import FinetuneRecipe
+
+    flags = _flags(output, start, engine, workers, address) | {"task": task.value}
+    _train(read_recipe(FinetuneRecipe, recipe, flags, set_ or ()), as_json)
+
+
+def _flags(
+    output: str | None,
+    start: str | None,
+    engine: str | None,
+    workers: int | None,
+    address: str | None,
+) -> dict[str, Any]:
+    given = {
+        "output": output,
+        "model.start": start,
+        "launch.kind": engine,
+        "launch.workers": workers,
+        "launch.address": address,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _train(recipe: "TrainingRecipe", as_json: bool) -> None:
+    from flows import train
+
+    job = train.prepare(recipe)
+    result = train.run(job)
+    if as_json:
+        print(json.dumps(result | {"output": str(job.folder)}))
+        return
+    steps, samples, epochs = (result[name] for name in ("steps", "samples", "epochs"))
+    print(f"{steps:,} steps, {samples:,} samples, {epochs:.2f} epochs, {result['seconds']:,.0f} s")
+    if result["left_out"]:
+        print(f"left out: {result['left_out']}")
+    for alarm in result["alarms"]:
+        print(f"alarm: {alarm}")
+    for role, found in result["checkpoints"].items():
+        print(f"{role}: {job.folder / found['folder']}")

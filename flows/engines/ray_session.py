@@ -1,0 +1,66 @@
+"""A connection to Ray, on this machine or to a cluster, and what its workers must check first."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+
+from flows.engines.engine import EngineError
+
+OBJECT_STORE_BYTES = 80_000_000  # close to Ray's least: no data passes through it
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[threading.Event]:
+    """Start Ray on this machine, with its token authentication, or join a cluster.
+
+    The event is set once the process is told to end (SIGTERM), if this is its main thread.
+    """
+    told_to_end = threading.Event()
+    options: dict[str, Any] = {"address": address or "local"}
+    if address is None:
+        options |= {
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_node_ip_address": "127.0.0.1",
+        }
+    with ExitStack() as leaving:
+        # Ray's threads print their messages to standard output, which is the result's alone.
+        leaving.enter_context(redirect_stdout(sys.stderr))
+        # Workers put the driver's folder first on their path, where a user's own models/ would win,
+        # so Ray starts in an empty one. It must outlive the workers, who stay there: a process in
+        # a folder that is gone cannot load MKL.
+        empty = TemporaryDirectory(prefix="capfilt-", ignore_cleanup_errors=True)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread:
+            leaving.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        with chdir(leaving.enter_context(empty)):
+            ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        leaving.callback(ray.shutdown)
+        if in_main_thread:
+            # Not Ray's handler, which aborts, nor one that raises: inside Ray's native code an
+            # exception ends as a SystemError.
+            signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
+        yield told_to_end
+
+
+def check_rooms() -> None:
+    """Refuse to work with a stranger's `models` package that shadows ours on the path."""
+    import models
+    import pipeline
+
+    home = Path(__file__).resolve().parents[2]
+    for room in (models, pipeline):
+        found = Path(str(room.__file__)).resolve().parent
+        if found.parent != home:
+            raise EngineError(
+                f"a Ray worker found the package {room.__name__} in {found}, expected it in "
+                f"{home}: another folder of that name comes first on its path. Rename that "
+                "folder, or take it off PYTHONPATH"
+            )

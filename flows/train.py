@@ -1,0 +1,185 @@
+"""The occasion of a training: prepare it, launch the loop, write the result.
+
+A training folder holds `recipe.yaml`, `training.json` (what decides the result: another recipe is
+refused), `states/` (taken up again after a kill), `metrics.jsonl`, the trained checkpoints, and at
+last `result.json`, which says that it is done.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flows.engines import local_train
+from flows.recipe import RecipeError, dump_recipe
+from flows.training_log import following
+from flows.training_recipe import PretrainRecipe, TrainingRecipe
+from models import checkpoint, weights
+from models.config import Dtype, resolve_dtype
+from models.framing import check_limit
+from models.workers import Workers
+from pipeline import finetune, pretrain
+from pipeline.objective import Objective
+from pipeline.train import Place, check_division, count_steps, train
+from shards.run import RunMismatch, as_json, differences, fingerprint
+from shards.source import Source, open_source
+from shards.store import Store
+
+_OUTSIDE = {"output", "launch", "trackers", "save", "recipe_version"}  # none changes the result
+_LIBRARIES = ("capfilt", "torch", "transformers", "tokenizers", "pillow", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A prepared training; small, and understood on any worker."""
+
+    recipe: TrainingRecipe
+    folder: Path
+    dtype: Dtype
+    sources: tuple[Source, ...]
+    start: Path
+    steps: int
+
+
+def prepare(recipe: TrainingRecipe) -> Job:
+    """Open sources and start, check all that can be checked, and claim the training folder.
+
+    Raises RecipeError, RunMismatch where the folder holds another training, and what opening a
+    source or a checkpoint raises.
+    """
+    folder = Path(recipe.output).expanduser().absolute()
+    sources = tuple(open_source(source) for source in recipe.data.sources)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = resolve_dtype(_dtype(folder, recipe), device)
+    start = _start_folder(recipe, folder, sources)
+    info = checkpoint.info(start)
+    try:
+        positions = checkpoint.describe(start).config.text_config.max_position_embeddings
+        check_limit(recipe.data.max_tokens, positions, str(start))
+        check_division(recipe, 1)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    _claim(folder, recipe, _identity(recipe, sources, info.digest, dtype))
+    rows = sum(source.rows * source.repeat for source in sources)
+    return Job(recipe, folder, dtype, sources, start, count_steps(recipe.step, rows))
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train to the end, or from where a kill left it; give the content of `result.json`."""
+    if (found := read_result(job.folder)) is not None:
+        return found
+    with following(job):
+        if job.recipe.launch.kind == "local":
+            local_train.launch(job)
+        else:
+            from flows.engines import ray_train  # seconds to import
+
+            ray_train.launch(job)
+    found = read_result(job.folder)
+    assert found is not None
+    return found
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Read what a training came to, or None while it is not done."""
+    path = folder / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def work(job: Job, workers: Workers, device: torch.device) -> None:
+    """Do one worker's part; the first one writes checkpoints and result."""
+    began = time.monotonic()
+    objective = _objective(job)
+    place = Place(job.folder, device, workers)
+    ended = train(job.recipe, job.dtype, job.sources, objective, place)
+    if workers.rank:
+        return
+    written = objective.export(job.folder)
+    result = dataclasses.asdict(ended) | {
+        "checkpoints": {
+            role: {"folder": path.name, "digest": checkpoint.info(path).digest}
+            for role, path in written.items()
+        },
+        "workers": workers.size,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    Store(str(job.folder)).put("result.json", json.dumps(result, indent=2).encode())
+
+
+def checkpoint_of(folder: Path, role: str) -> Path:
+    """Find a trained checkpoint of a finished training."""
+    result = read_result(folder)
+    assert result is not None, folder
+    return folder / str(result["checkpoints"][role]["folder"])
+
+
+def _objective(job: Job) -> Objective:
+    recipe = job.recipe
+    if isinstance(recipe, PretrainRecipe):
+        return pretrain.start(job.start, recipe)
+    model = recipe.model.model_copy(update={"start": str(job.start)})
+    return finetune.start(recipe.model_copy(update={"model": model}))
+
+
+def _start_folder(recipe: TrainingRecipe, folder: Path, sources: tuple[Source, ...]) -> Path:
+    if recipe.model.start is not None:
+        return weights.resolve(recipe.model.start)
+    path = folder / "start"
+    if not path.exists():
+        assert isinstance(recipe, PretrainRecipe)
+        aside = path.with_name(".start.partial")
+        try:
+            pretrain.write_start(aside, recipe, sources)
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
+        aside.rename(path)
+    return path
+
+
+def _dtype(folder: Path, recipe: TrainingRecipe) -> Any:  # noqa: ANN401 - checked by its reader
+    """Keep the dtype that a training was begun with."""
+    path = folder / "training.json"
+    if recipe.dtype == "auto" and path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))["identity"]["dtype"]
+    return recipe.dtype
+
+
+def _identity(
+    recipe: TrainingRecipe, sources: tuple[Source, ...], start: str, dtype: Dtype
+) -> dict[str, Any]:
+    """Gather what decides the result: of sources and start their content, not their place."""
+    found: dict[str, Any] = as_json(recipe.model_dump(mode="json", exclude=_OUTSIDE))
+    found["data"]["sources"] = [
+        {"name": source.name, "repeat": source.repeat} for source in sources
+    ]
+    del found["data"]["decode_threads"]
+    found["model"]["start"] = start
+    return found | {"dtype": dtype, "kind": type(recipe).__name__}
+
+
+def _claim(folder: Path, recipe: TrainingRecipe, identity: Mapping[str, Any]) -> None:
+    store = Store(str(folder))
+    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    record = {
+        "fingerprint": fingerprint(identity),
+        "identity": identity,
+        "versions": versions,
+        "host": platform.node(),
+    }
+    store.create("training.json", json.dumps(record, indent=2, sort_keys=True).encode())
+    recorded = json.loads(store.read("training.json"))
+    if recorded["fingerprint"] != record["fingerprint"]:
+        differing = "; ".join(differences(recorded["identity"], as_json(identity)))
+        raise RunMismatch(
+            f"{folder} holds a training of another recipe; differing (recorded -> given): "
+            f"{differing}; give the recorded values, or another output folder"
+        )
+    store.create("recipe.yaml", dump_recipe(recipe).encode())

@@ -1,0 +1,148 @@
+"""Finetune the next captioner and filter on human-annotated pairs (BLIP §3.3, §5.1, §5.2).
+
+*Decoupled*, as in the paper, the captioner learns LM and the filter ITC + ITM, each from a copy of
+the pre-trained network: together they would confirm each other's mistakes (BLIP §4.4, Table 4).
+*Joint* trains one network with all three losses, and writes both roles out of it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import BlipConfig
+
+from models import folder as folders
+from models.blip import CaptionNetwork, MatchNetwork
+from models.captioning import language_loss
+from models.config import Role
+from models.conversion import for_hugging_face, import_folder
+from models.finetuning import Across, RetrievalNetwork, RetrievalSettings
+from models.folder import Content
+from models.momentum import FeatureQueue
+from models.pretraining import PretrainNetwork
+from models.schedule import soft_share
+from pipeline.feed import Batch
+from pipeline.objective import Moment, Objective, TowerConfig, trainable
+from pipeline.pretrain import LossConfig, PretrainObjective
+from pipeline.train import TrainConfig
+
+Task = Literal["captioner", "filter", "retrieval", "joint"]
+PROMPT = "a picture of "
+
+_ROLES: dict[Task, Role] = {
+    "captioner": "captioner",
+    "filter": "filter",
+    "retrieval": "filter",
+    "joint": "pretrain",
+}
+_NETWORKS: dict[Task, Callable[[BlipConfig], nn.Module]] = {
+    "captioner": CaptionNetwork,
+    "filter": RetrievalNetwork,
+    "retrieval": RetrievalNetwork,
+    "joint": PretrainNetwork,
+}
+
+
+class StartConfig(TowerConfig):
+    """The network that finetuning starts from: a pre-training folder, or one of the same role."""
+
+    start: str
+    image_size: int | None = Field(None, ge=1, description="pixels; null: as the start has it")
+
+
+class FinetuneConfig(TrainConfig):
+    """All of a finetuning that changes its result."""
+
+    task: Task
+    model: StartConfig
+    loss: LossConfig = LossConfig(ramp_epochs=1)
+    prompt: str = Field(PROMPT, description="before each text that a captioner learns")
+    across: Across = Field("everything", description="what comes from other workers' batches")
+
+
+class CaptionObjective(Objective):
+    """LM of a captioner, which is given the prompt and does not learn it."""
+
+    def __init__(self, network: CaptionNetwork, about: Content, prompt: str) -> None:
+        super().__init__(network, about)
+        self._prompt = tuple(about.tokenizer.encode([prompt])[0])
+
+    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        """Compute LM."""
+        network, words = self.network, self.about.tokenizer
+        assert isinstance(network, CaptionNetwork)
+        pairs = self.pairs(batch, moment.workers)
+        ids, mask = pairs.opening(words.dec_id, self._prompt)
+        states = network.vision_model(pairs.pixels)
+        prompt = len(self._prompt)
+        loss = language_loss(
+            network.text_decoder, ids, mask, states, prompt=prompt, workers=moment.workers
+        )
+        return {"loss": loss, "lm": loss}
+
+    def export(self, folder: Path) -> Mapping[str, Path]:
+        """Write the captioner."""
+        return {"captioner": self.write(folder / "model", self.network)}
+
+
+class RetrievalObjective(Objective):
+    """ITC + ITM of a filter, which is a retrieval model too."""
+
+    def __init__(self, network: RetrievalNetwork, about: Content, config: FinetuneConfig) -> None:
+        super().__init__(network, about)
+        self._loss, self._across = config.loss, config.across
+        width = about.config.image_text_hidden_size
+        self._beside = [FeatureQueue(width, config.loss.queue, ids=True)]
+
+    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        """Compute both losses and their sum."""
+        loss = self._loss
+        settings = RetrievalSettings(
+            self.about.tokenizer.enc_id,
+            alpha=soft_share(loss.alpha, moment.epoch, loss.ramp_epochs),
+            momentum=loss.momentum,
+            across=self._across,
+        )
+        pairs = self.pairs(batch, moment.workers)
+        found = self.network(pairs, self.queue, settings, moment.generator, workers=moment.workers)
+        parts = {"itc": found.itc, "itm": found.itm}
+        return {"loss": found.total, **parts, "temperature": found.temperature}
+
+    def export(self, folder: Path) -> Mapping[str, Path]:
+        """Write the filter, without its momentum copies."""
+        wanted = MatchNetwork(self.about.config)
+        tensors = self.network.state_dict()
+        wanted.load_state_dict({name: tensors[name] for name in wanted.state_dict()})
+        return {"filter": self.write(folder / "model", wanted)}
+
+
+class JointObjective(PretrainObjective):
+    """ITC + ITM + LM of one network that is captioner and filter."""
+
+    def export(self, folder: Path) -> Mapping[str, Path]:
+        """Write the whole, and captioner and filter out of it."""
+        found = {**super().export(folder)}
+        whole = import_folder(found["pretrain"]).content
+        roles: tuple[Role, Role] = ("captioner", "filter")
+        for role in roles:
+            found[role] = folder / role
+            if not found[role].exists():
+                folders.write_new(found[role], for_hugging_face(whole, role))
+        return found
+
+
+def start(config: FinetuneConfig) -> Objective:
+    """Load what a finetuning starts from; CheckpointError if it cannot become the task's."""
+    role = _ROLES[config.task]
+    content = import_folder(Path(config.model.start), config.model.image_size).content
+    if content.role != role:
+        content = for_hugging_face(content, role)
+    network = trainable(_NETWORKS[config.task], content, config.model)
+    if isinstance(network, PretrainNetwork):
+        return JointObjective(network, content, config.loss, config.prompt)
+    if isinstance(network, RetrievalNetwork):
+        return RetrievalObjective(network, content, config)
+    assert isinstance(network, CaptionNetwork)
+    return CaptionObjective(network, content, config.prompt)

@@ -1,0 +1,340 @@
+"""The training loop: batches in, steps taken, state saved so that a kill costs nothing but time.
+
+Every random number of a step is seeded by (seed, step), and the stream knows its place by numbers
+of samples: a training that is killed and started again computes what it would have computed. On a
+CPU, with as many threads, to the last bit.
+"""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from models.augment import Augment, AugmentConfig
+from models.config import Dtype
+from models.schedule import RateConfig, learning_rate
+from models.workers import Workers
+from pipeline import training_state
+from pipeline.alarm import Alarms
+from pipeline.decode import Limits
+from pipeline.feed import Batch, Feed, Wording
+from pipeline.objective import Moment, Objective
+from pipeline.training_state import Progress
+from shards.order import lanes_of
+from shards.source import Source, SourceConfig
+from shards.stream import TrainingStream
+
+_log = logging.getLogger(__name__)
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(BaseModel):
+    """What is trained on; `lanes` is the most workers there can be, and all must divide it."""
+
+    model_config = _FROZEN
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    max_tokens: int = Field(30, ge=3, description="of a text, [CLS] and [SEP] included")
+    lanes: int = Field(12, ge=1)
+    shuffle: int = Field(1_000, ge=1, description="samples of each lane that wait for their turn")
+    min_side: int = Field(16, ge=1, description="pixels")
+    max_pixels: int = Field(50_000_000, ge=1)
+    max_aspect: float = Field(20, ge=1)
+    decode_threads: int = Field(2, ge=1)
+
+
+class StepConfig(BaseModel):
+    """How long to train, on how much at a time; either `epochs` or `steps` counts."""
+
+    model_config = _FROZEN
+
+    epochs: float | None = Field(20, gt=0)
+    steps: int | None = Field(None, ge=1)
+    batch_size: int = Field(2_880, ge=1, description="pairs of all workers in one step")
+    accumulate: int = Field(1, ge=1, description="parts that a batch is computed in")
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
+
+
+class SaveConfig(BaseModel):
+    """How often the state is saved, and what is said on the way."""
+
+    model_config = _FROZEN
+
+    every_steps: int = Field(1_000, ge=1)
+    keep: int = Field(2, ge=1)
+    log_every: int = Field(50, ge=1)
+    itm_patience_samples: int = Field(1_000_000, ge=1, description="before the alarm of ITM")
+
+
+class TrainConfig(BaseModel):
+    """What pre-training and finetuning have in common."""
+
+    model_config = _FROZEN
+
+    seed: int = 0
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    data: DataConfig
+    augment: AugmentConfig = AugmentConfig()
+    rate: RateConfig = RateConfig()
+    step: StepConfig = StepConfig()
+    save: SaveConfig = SaveConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a training runs: its folder, its device, and this worker among all."""
+
+    folder: Path
+    device: torch.device
+    workers: Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a training came to, as the first worker knows it."""
+
+    steps: int
+    samples: int
+    epochs: float
+    left_out: dict[str, int]
+    alarms: tuple[str, ...]
+    numbers: dict[str, float]
+
+
+def count_steps(config: StepConfig, rows_per_epoch: float) -> int:
+    """Count the steps: given, or as many as the epochs need, the last one filled up."""
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    return math.ceil(config.epochs * rows_per_epoch / config.batch_size)
+
+
+def check_division(config: TrainConfig, workers: int) -> None:
+    """Raise ValueError unless lanes divide among workers, and a batch among lanes and parts."""
+    lanes, step = config.data.lanes, config.step
+    if lanes % workers:
+        raise ValueError(
+            f"data.lanes is {lanes}, which {workers} workers do not divide; choose other workers"
+        )
+    if step.batch_size % (lanes * step.accumulate):
+        raise ValueError(
+            f"step.batch_size is {step.batch_size}; expected a multiple of data.lanes x "
+            f"step.accumulate = {lanes * step.accumulate}"
+        )
+    if (step.epochs is None) == (step.steps is None):
+        raise ValueError("give one of step.epochs and step.steps, and null for the other")
+
+
+def train(
+    config: TrainConfig,
+    dtype: Dtype,
+    sources: Sequence[Source],
+    objective: Objective,
+    place: Place,
+) -> Ended:
+    """Train to the end, from the newest state in the folder if there is one."""
+    run = _Training(config, dtype, sources, objective, place)
+    return run.to_the_end()
+
+
+class _Training:
+    """One worker's part of a training."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dtype: Dtype,
+        sources: Sequence[Source],
+        objective: Objective,
+        place: Place,
+    ) -> None:
+        self._config, self._dtype, self._sources = config, dtype, sources
+        self._objective, self._place = objective, place
+        self._states = place.folder / "states"
+        self._log_file = place.folder / "metrics.jsonl"
+        objective.to_device(place.device)
+        objective.network.train()
+        trained = [p for p in objective.network.parameters() if p.requires_grad]
+        self._optimiser = torch.optim.AdamW(
+            trained, config.rate.highest, config.step.betas, weight_decay=config.step.weight_decay
+        )
+        self._progress = self._take_up()
+        self._alarms = Alarms(config.save.itm_patience_samples)
+        self._said: list[str] = []
+        self._module = self._distributed()
+        self._rate_from = (time.monotonic(), self._progress.samples)
+        self._epoch_rows = 1.0
+
+    @property
+    def _epoch(self) -> float:
+        """How many epochs are done; alike on all workers, whatever pictures were left out."""
+        return self._progress.samples / self._epoch_rows
+
+    @property
+    def _first(self) -> bool:
+        return self._place.workers.rank == 0
+
+    def to_the_end(self) -> Ended:
+        """Take all steps that are left."""
+        numbers: dict[str, float] = {}
+        with closing(self._feed()) as feed:
+            batches, self._epoch_rows = iter(feed), feed.rows_per_epoch
+            steps = count_steps(self._config.step, feed.rows_per_epoch)
+            while self._progress.step < steps:
+                numbers = self._step(batches, steps)
+                every = self._config.save.every_steps
+                if self._progress.step % every == 0 or self._progress.step == steps:
+                    self._save()
+        progress = self._progress
+        return Ended(
+            progress.step,
+            progress.samples,
+            self._epoch,
+            progress.left_out,
+            tuple(self._said),
+            {name: value for name, value in numbers.items() if name != "samples_per_s"},
+        )
+
+    def _take_up(self) -> Progress:
+        state = training_state.newest(self._states)
+        if state is None:
+            progress = Progress(0, 0, dict.fromkeys(range(self._config.data.lanes), 0), {})
+        else:
+            objective = self._objective
+            progress = training_state.load(
+                state, objective.network, objective.queue, self._optimiser
+            )
+        if self._first:
+            training_state.remove_partial(self._states)
+            training_state.drop_lines_after(self._log_file, progress.step)
+        return progress
+
+    def _distributed(self) -> torch.nn.Module:
+        if self._place.workers.size == 1:
+            return self._objective
+        # buffers are alike anyway, and sending them each step costs more than the gradients
+        return DistributedDataParallel(self._objective, broadcast_buffers=False)
+
+    def _feed(self) -> Feed:
+        data, step, workers = self._config.data, self._config.step, self._place.workers
+        stream = TrainingStream(
+            self._sources,
+            self._config.seed,
+            data.lanes,
+            data.shuffle,
+            lanes_of(workers.rank, workers.size, data.lanes),
+            self._progress.positions,
+        )
+        about = self._objective.about
+        wording = Wording(about.tokenizer, data.max_tokens)
+        return Feed(
+            stream,
+            Augment(about.preprocess, self._config.augment),
+            wording,
+            step.batch_size // (data.lanes * step.accumulate),
+            Limits(data.min_side, data.max_pixels, data.max_aspect),
+            data.decode_threads,
+        )
+
+    def _step(self, batches: Iterator[Batch], steps: int) -> dict[str, float]:
+        config, progress, number = self._config, self._progress, self._progress.step
+        parts = [next(batches) for _ in range(config.step.accumulate)]
+        rate = learning_rate(config.rate, number, steps, self._epoch)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        sums = self._forward_backward(parts, number)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self._objective.network.parameters(), config.step.clip or math.inf
+        )
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        numbers = self._average(sums) | {"grad_norm": norm.item()}
+        left_out = dict(progress.left_out)
+        for part in parts:
+            for reason, count in part.left_out.items():
+                left_out[reason] = left_out.get(reason, 0) + count
+        self._progress = Progress(
+            number + 1, progress.samples + config.step.batch_size, parts[-1].positions, left_out
+        )
+        self._tell(numbers, rate)
+        return numbers
+
+    def _forward_backward(self, parts: Sequence[Batch], number: int) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            moment = self._moment(number, index)
+            with self._no_sync() if not last else nullcontext():
+                with torch.autocast(
+                    self._place.device.type, torch.bfloat16, enabled=self._dtype == "bf16"
+                ):
+                    losses = self._module(part, moment)
+                (losses["loss"] / len(parts)).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach().float() / len(parts)
+        return sums
+
+    def _moment(self, number: int, index: int) -> Moment:
+        """Seed the step: draws about pairs are alike on all workers, dropout is not."""
+        workers, device = self._place.workers, self._place.device
+        torch.manual_seed(_seed(self._config.seed, number, index, workers.rank))
+        generator = torch.Generator(device).manual_seed(_seed(self._config.seed, number, index))
+        return Moment(self._epoch, generator, workers)
+
+    def _no_sync(self) -> Any:  # noqa: ANN401 - a context
+        module = self._module
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+    def _average(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        together = self._place.workers.mean(torch.stack(list(sums.values())))
+        return dict(zip(sums, cast(list[float], together.tolist()), strict=True))
+
+    def _tell(self, numbers: dict[str, float], rate: float) -> None:
+        """Check the numbers, and write them down now and then."""
+        progress, save = self._progress, self._config.save
+        for alarm in self._alarms.look(progress.step, progress.samples, numbers):
+            self._said.append(alarm)
+            if self._first:
+                _log.warning("step %d: %s", progress.step, alarm)
+        if not self._first or progress.step % save.log_every:
+            return
+        now = time.monotonic()
+        began, samples = self._rate_from
+        numbers["samples_per_s"] = (progress.samples - samples) / max(now - began, 1e-9)
+        self._rate_from = (now, progress.samples)
+        line = {"step": progress.step, "epoch": self._epoch, "samples": progress.samples}
+        training_state.append_line(self._log_file, line | {"rate": rate} | numbers)
+
+    def _save(self) -> None:
+        """Save the state, with all workers' places in the stream."""
+        workers, progress = self._place.workers, self._progress
+        found = workers.collect((progress.positions, progress.left_out))
+        positions = {lane: n for each, _ in found for lane, n in each.items()}
+        if not self._first:
+            return
+        left_out: dict[str, int] = {}
+        for _, each in found:
+            for reason, count in each.items():
+                left_out[reason] = left_out.get(reason, 0) + count
+        objective = self._objective
+        beside = {} if objective.queue is None else objective.queue.state_dict()
+        whole = Progress(progress.step, progress.samples, positions, left_out)
+        keep = self._config.save.keep
+        training_state.save(self._states, objective.network, beside, self._optimiser, whole, keep)
+
+
+def _seed(*numbers: int) -> int:
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
