@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## make .venv with every version pinned
 
@@ -38,7 +38,13 @@ test-gpu: $(INSTALLED) ## the tests that need a GPU
 demo: $(INSTALLED) ## clean a small made-up world, from nothing, in demo/
 	$(BIN)/python scripts/demo.py demo
 
+tiny-checkpoint: $(INSTALLED) ## train the demo's models again, into models/tiny
+	OMP_NUM_THREADS=2 $(BIN)/python scripts/make_tiny_checkpoint.py
+
+table1: $(INSTALLED) ## the paper's Table 1 on the toy world, three seeds (hours)
+	$(BIN)/python scripts/reproduce_table1.py
+
 bench: $(INSTALLED) ## images per second, beside transformers, in one run
 	$(BIN)/python scripts/benchmark_clean.py
 
-.PHONY: help install browser check format test test-slow test-gpu demo bench
+.PHONY: help install browser check format test test-slow test-gpu demo tiny-checkpoint table1 bench

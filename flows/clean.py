@@ -183,7 +183,7 @@ def _pinned(recipe: Recipe) -> Recipe:
 def _pin_model(section: ModelSection) -> ModelSection:
     """Make a folder's path absolute; fix a hub id to the revision that is there now."""
     folder = weights.resolve(section.model, section.revision)
-    if Path(section.model).expanduser().is_dir():
+    if Path(section.model).expanduser().is_dir() or section.model in weights.SHIPPED:
         return section.model_copy(update={"model": str(folder), "revision": None})
     return section.model_copy(update={"revision": folder.name})  # the hub's cache names commits
 

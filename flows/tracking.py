@@ -8,6 +8,7 @@ Open trackers in one process of a training only: the one of rank 0.
 import importlib
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ _T = TypeVar("_T")
 _PROJECT = "capfilt"
 _PATIENCE = 3  # failures in a row: a server that is gone costs its time-out at each step
 _FLUSH_S = 30.0
+_MLFLOW_REFUSES = re.compile(r"[^\w\-./ ]")  # in a name, such as recall's `tr@1`
 
 _log = logging.getLogger(__name__)
 
@@ -154,10 +156,9 @@ class _TensorBoard:
         # the file is named by the second; a second opening in it must not overwrite the first
         suffix = f".{uuid.uuid4().hex[:8]}"
         self._writer = writing.EventsWriter(str(target / "events"), suffix)
+        self._config = "```json\n" + json.dumps(config, indent=2) + "\n```"
         self._started = False
         self._flushed_s = time.monotonic()
-        text = "```json\n" + json.dumps(config, indent=2) + "\n```"
-        self._write(0, summary=self._summary.text("config", text))
         self._writer.flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -165,6 +166,7 @@ class _TensorBoard:
             # a resumed training repeats steps: TensorBoard hides what came before from here on
             start = self._events.SessionLog(status=self._events.SessionLog.START)
             self._write(step, session_log=start)
+            self._write(step, summary=self._summary.text("config", self._config))
             self._started = True
         for name, value in numbers.items():
             self._write(step, summary=self._summary.scalar(name, float(value)))
@@ -175,7 +177,7 @@ class _TensorBoard:
     def close(self) -> None:
         self._writer.close()
 
-    def _write(self, step: int, **content: Any) -> None:
+    def _write(self, step: int, **content: object) -> None:
         self._writer.write_event(self._events.Event(wall_time=time.time(), step=step, **content))
 
 
@@ -202,7 +204,8 @@ class _MLflow:
         self._mlflow.log_dict(dict(config), "config.json")
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        self._mlflow.log_metrics(dict(numbers), step=step)
+        named = {_MLFLOW_REFUSES.sub("_", name): value for name, value in numbers.items()}
+        self._mlflow.log_metrics(named, step=step)
 
     def close(self) -> None:
         self._mlflow.end_run()

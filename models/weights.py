@@ -39,18 +39,26 @@ ALIASES = {
 _MOST_LISTED = 20
 
 
+# checkpoints that come with capfilt: tiny ones, trained on the toy world
+SHIPPED = {
+    f"tiny-{role}": Path(__file__).parent / "tiny" / role for role in ("captioner", "filter")
+}
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint is missing or cannot be used; the message says where, why and what to do."""
 
 
 def resolve(name: str | Path, revision: str | None = None) -> Path:
-    """Find the folder of a local path or hub id, downloading only what is needed.
+    """Find the folder of a local path, of a shipped checkpoint, or of a hub id, downloading it.
 
     `revision`: branch, tag or commit of a hub id.
     """
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
+    if str(name) in SHIPPED:
+        return SHIPPED[str(name)]
     if path.is_file():
         raise CheckpointError(
             f"{path} is a file. Give the folder of a checkpoint; `capfilt checkpoint import` makes "

@@ -33,14 +33,14 @@ class ModelConfig(TowerConfig):
 
     `start` is a pre-training folder to go on from; sizes and words are then its own. Without it,
     `words` is a tokenizer's folder or vocab.txt, or the number of words to learn from the sources'
-    texts. `vision` and `text` change single settings of the size, by the names of transformers'
-    BlipVisionConfig and BlipTextConfig.
+    texts; null is BERT's own vocabulary, from the hub. `vision` and `text` change single settings
+    of the size, by the names of transformers' BlipVisionConfig and BlipTextConfig.
     """
 
     start: str | None = None
     size: Size = "base"
     image_size: int | None = Field(224, ge=1, description="pixels; null: the size's own")
-    words: str | int = Field(30_524, description="a folder, a vocab.txt, or how many to learn")
+    words: str | int | None = Field(None, description="a folder, a vocab.txt, or how many to learn")
     vision: dict[str, int | float] = Field(default_factory=dict)
     text: dict[str, int | float] = Field(default_factory=dict)
 
@@ -79,10 +79,10 @@ class PretrainObjective(Objective):
         """Compute the three losses and their sum."""
         words, loss = self.about.tokenizer, self._loss
         settings = StepSettings(
-            words.enc_id,
+            self.first_token,
             words.dec_id,
             alpha=soft_share(loss.alpha, moment.epoch, loss.ramp_epochs),
-            momentum=loss.momentum,
+            momentum=moment.follow(loss.momentum),
             negatives=loss.negatives,
             prompt=self._prompt,
         )
@@ -98,10 +98,9 @@ class PretrainObjective(Objective):
 
 def write_start(path: Path, config: PretrainConfig, sources: Sequence[Source]) -> None:
     """Write the random network that a training starts from, the same for the same seed."""
-    model = config.model
-    words = _words(model.words, sources)
-    shape = _shape(model, words)
-    checkpoint.create(path, "pretrain", shape, words, seed=config.seed, settings=ORIGINAL)
+    words = _words(config.model.words, sources)
+    whole = shape(config.model, words)
+    checkpoint.create(path, "pretrain", whole, words, seed=config.seed, settings=ORIGINAL)
 
 
 def start(path: Path, config: PretrainConfig) -> PretrainObjective:
@@ -116,10 +115,10 @@ def start(path: Path, config: PretrainConfig) -> PretrainObjective:
     return PretrainObjective(network, content, config.loss)
 
 
-def _words(given: str | int, sources: Sequence[Source]) -> WordPiece:
-    if isinstance(given, str):
-        return vocabulary(Path(given))
-    return tokenizer.train(_texts(sources), given)
+def _words(given: str | int | None, sources: Sequence[Source]) -> WordPiece:
+    if isinstance(given, int):
+        return tokenizer.train(_texts(sources), given)
+    return vocabulary(None if given is None else Path(given))
 
 
 def _texts(sources: Sequence[Source]) -> Iterator[str]:
@@ -135,7 +134,8 @@ def _texts_of(source: Source) -> Iterator[str]:
                 yield from (text.text for text in sample.texts)
 
 
-def _shape(model: ModelConfig, words: WordPiece) -> BlipConfig:
+def shape(model: ModelConfig, words: WordPiece) -> BlipConfig:
+    """Describe the network of a model section; ValueError names a setting that there is not."""
     config = blip_config(
         model.size,
         vocab_size=words.size,

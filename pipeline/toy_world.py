@@ -20,22 +20,12 @@ from typing import Any, Literal
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-Rgb = tuple[int, int, int]
+from pipeline.toy_shapes import COLOURS, OUTLINES, SHAPES, Rgb
+
 Box = tuple[float, float, float, float]
-Point = tuple[float, float]
 Relation = Literal["above", "below", "left of", "right of"]
 Kind = Literal["true", "hard", "easy"]
 
-COLOURS: dict[str, Rgb] = {
-    "red": (215, 25, 35),
-    "orange": (245, 130, 20),
-    "yellow": (240, 205, 0),
-    "green": (20, 145, 60),
-    "blue": (30, 80, 220),
-    "purple": (125, 40, 165),
-    "pink": (255, 125, 190),
-    "black": (25, 25, 25),
-}
 INVERSE: dict[Relation, Relation] = {
     "above": "below",
     "below": "above",
@@ -45,40 +35,8 @@ INVERSE: dict[Relation, Relation] = {
 RELATIONS: tuple[Relation, ...] = tuple(INVERSE)
 
 
-def _star() -> list[Point]:
-    """Five points, the first one upright, with notches between them."""
-    polar = [((0.5, 0.21)[k % 2], math.pi * (k / 5 - 0.5)) for k in range(10)]
-    return _fill_square([(r * math.cos(turn), r * math.sin(turn)) for r, turn in polar])
-
-
-def _heart() -> list[Point]:
-    """The classic parametric heart, upright."""
-    turns = [2 * math.pi * k / 48 for k in range(48)]
-    wave = [(1, 13), (2, -5), (3, -2), (4, -1)]
-    return _fill_square(
-        [(16 * math.sin(t) ** 3, -sum(a * math.cos(n * t) for n, a in wave)) for t in turns]
-    )
-
-
-def _fill_square(points: list[Point]) -> list[Point]:
-    """Stretch an outline to the edges of the unit square, so that a box is tight for any shape."""
-    (x0, x1), (y0, y1) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
-    return [((x - x0) / (x1 - x0), (y - y0) / (y1 - y0)) for x, y in points]
-
-
-_OUTLINES: dict[str, list[Point]] = {
-    "square": [(0, 0), (1, 0), (1, 1), (0, 1)],
-    "triangle": [(0.5, 0), (1, 1), (0, 1)],
-    "diamond": [(0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5)],
-    "cross": [
-        *[(0.33, 0), (0.67, 0), (0.67, 0.33), (1, 0.33), (1, 0.67), (0.67, 0.67)],
-        *[(0.67, 1), (0.33, 1), (0.33, 0.67), (0, 0.67), (0, 0.33), (0.33, 0.33)],
-    ],
-    "star": _star(),
-    "heart": _heart(),
-}
-SHAPES: tuple[str, ...] = ("circle", "ring", *_OUTLINES)
 _NOUNS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+Kinds = Literal[2, 4, 8]
 
 _OVERSAMPLE = 4
 _RING_WIDTH = 0.24  # of the box's side
@@ -133,17 +91,33 @@ class ToyWorldConfig(BaseModel):
     image_px: int = Field(default=64, ge=32, le=1024)
     image_format: Literal["png", "jpeg"] = "png"
     things: Literal[1, 2] = 2
+    kinds: Kinds = Field(default=8, description="colours, and shapes, that there are")
+    references: bool = Field(default=False, description="list all true captions in the sidecar")
 
 
-def scene(rng: random.Random, things: int = 2) -> Scene:
+def scene(rng: random.Random, things: int = 2, kinds: Kinds = 8) -> Scene:
     """Draw a scene of one or two things, which differ in colour, in shape or in both."""
-    nouns = rng.sample(_NOUNS, things)
+    nouns = rng.sample(_nouns(kinds), things)
     relation = rng.choice(RELATIONS) if things == 2 else None
     boxes = _place_two(relation, rng) if relation else [_place_one(rng)]
     shade = rng.randint(228, 250)
     red, green, blue = (shade + rng.randint(-8, 5) for _ in range(3))
     placed = tuple(Thing(*noun, box) for noun, box in zip(nouns, boxes, strict=True))
     return Scene(placed, relation, (red, green, blue))
+
+
+def _nouns(kinds: Kinds) -> list[tuple[str, str]]:
+    """List what there is in a world of fewer kinds: colours and shapes far apart."""
+    colours, shapes = _colours(kinds), _shapes(kinds)
+    return [noun for noun in _NOUNS if noun[0] in colours and noun[1] in shapes]
+
+
+def _colours(kinds: Kinds) -> list[str]:
+    return list(COLOURS)[:: len(COLOURS) // kinds]
+
+
+def _shapes(kinds: Kinds) -> tuple[str, ...]:
+    return SHAPES[:: len(SHAPES) // kinds]
 
 
 def _place_one(rng: random.Random) -> Box:
@@ -185,7 +159,7 @@ def draw(scene: Scene, px: int = 64) -> Image.Image:
             width = round(side * _RING_WIDTH)
             pen.ellipse((left, top, right, bottom), outline=colour, width=width)
         else:
-            outline = _OUTLINES[thing.shape]
+            outline = OUTLINES[thing.shape]
             pen.polygon([(left + x * side, top + y * side) for x, y in outline], fill=colour)
     return canvas.reduce(_OVERSAMPLE)
 
@@ -219,7 +193,9 @@ def _sentences_of_two(first: str, relation: Relation, second: str) -> list[str]:
     return [f"{first} {relation} {second}", f"{first} with {second} {INVERSE[relation]} it"]
 
 
-def wrong_caption(shown: Scene, rng: random.Random) -> tuple[str, Literal["hard", "easy"]]:
+def wrong_caption(
+    shown: Scene, rng: random.Random, kinds: Kinds = 8
+) -> tuple[str, Literal["hard", "easy"]]:
     """A caption that is false of the scene shown, and its kind.
 
     A hard one has a single colour, shape or relation changed; an easy one is another scene's. Both
@@ -227,7 +203,10 @@ def wrong_caption(shown: Scene, rng: random.Random) -> tuple[str, Literal["hard"
     """
     kind: Literal["hard", "easy"] = "hard" if rng.random() < _HARD_SHARE else "easy"
     while True:
-        other = _altered(shown, rng) if kind == "hard" else scene(rng, len(shown.things))
+        if kind == "hard":
+            other = _altered(shown, rng, kinds)
+        else:
+            other = scene(rng, len(shown.things), kinds)
         text = caption(other, rng)
         # No scene has two things alike, so a caption that names such would betray itself.
         unlike = len({(thing.colour, thing.shape) for thing in other.things}) == len(other.things)
@@ -235,7 +214,7 @@ def wrong_caption(shown: Scene, rng: random.Random) -> tuple[str, Literal["hard"
             return text, kind
 
 
-def _altered(shown: Scene, rng: random.Random) -> Scene:
+def _altered(shown: Scene, rng: random.Random, kinds: Kinds) -> Scene:
     """The scene with one attribute or its relation changed; for captions only, boxes stay put."""
     change = rng.choice(("colour", "shape", "relation")[: 3 if shown.relation else 2])
     if change == "relation":
@@ -244,9 +223,9 @@ def _altered(shown: Scene, rng: random.Random) -> Scene:
     things = list(shown.things)
     place = rng.randrange(len(things))
     if change == "colour":
-        things[place] = replace(things[place], colour=rng.choice(list(COLOURS)))
+        things[place] = replace(things[place], colour=rng.choice(_colours(kinds)))
     else:
-        things[place] = replace(things[place], shape=rng.choice(SHAPES))
+        things[place] = replace(things[place], shape=rng.choice(_shapes(kinds)))
     return replace(shown, things=tuple(things))
 
 
@@ -311,15 +290,15 @@ def vocabulary() -> list[str]:
 def toy_sample(index: int, is_noisy: bool, config: ToyWorldConfig) -> ToySample:
     """Make sample `index` of a world.
 
-    Scene and true caption depend on the seed, the index and `things` only, so that worlds with
-    different noise show the same pictures.
+    Scene and true caption depend on the seed, the index, `things` and `kinds` only, so that worlds
+    with different noise show the same pictures.
     """
     rng = random.Random(f"{config.seed}/{index}")
-    shown = scene(rng, config.things)
+    shown = scene(rng, config.things, config.kinds)
     true_caption = caption(shown, rng)
     if not is_noisy:
         return ToySample(shown, true_caption, true_caption, "true")
-    text, kind = wrong_caption(shown, rng)
+    text, kind = wrong_caption(shown, rng, config.kinds)
     return ToySample(shown, text, true_caption, kind)
 
 
@@ -362,7 +341,7 @@ def _write_shard(path: Path, indices: range, noisy: bytearray, config: ToyWorldC
             members = {
                 extension: _encode(draw(sample.scene, config.image_px), config.image_format),
                 "txt": sample.text.encode(),
-                "json": json.dumps({"toy": _truth(sample)}).encode(),
+                "json": json.dumps(_sidecar(sample, config)).encode(),
             }
             for name, content in members.items():
                 header = tarfile.TarInfo(f"{index:09d}.{name}")  # mtime and owner are 0 by default
@@ -377,6 +356,11 @@ def _encode(image: Image.Image, image_format: str) -> bytes:
     options: dict[str, Any] = {"quality": 95, "subsampling": 0} if image_format == "jpeg" else {}
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
+
+
+def _sidecar(sample: ToySample, config: ToyWorldConfig) -> dict[str, object]:
+    listed = {"references": captions(sample.scene)} if config.references else {}
+    return {"toy": _truth(sample), **listed}
 
 
 def _truth(sample: ToySample) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The demo: make a small world and two tiny models, then clean the world with the real command.
+"""The demo: make a small world, clean it with the real command, and compare with the truth.
 
     python scripts/demo.py [FOLDER]
 
@@ -16,20 +16,25 @@ import tarfile
 import time
 from pathlib import Path
 
-from models import checkpoint, tokenizer
-from models.config import ARCHITECTURES, blip_config
-from pipeline import toy_world
+import duckdb
+
 from pipeline.toy_world import ToyWorldConfig, write_toy_world
 
 RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "demo.yaml"
-WORLD = ToyWorldConfig(samples=400, samples_per_shard=50, noise=0.4)
+WORLD = ToyWorldConfig(samples=400, samples_per_shard=50, noise=0.4, seed=7, kinds=4)
 SPOILED = {"empty": b"", "not-a-picture": b"<html>404</html>", "cut-off": b"\x89PNG\r\n\x1a\n\0\0"}
-MARK, MADE = ".made-by-capfilt-demo", ("input", "models", "run")
-SPREAD = 0.2  # of random weights; at the usual 0.02 an untrained filter scores all texts alike
+MARK, MADE = ".made-by-capfilt-demo", ("input", "run")
 
-NOTE = """
-The two models are RANDOM: nothing has trained them. So the captions are gibberish, and which texts
-are kept means nothing yet. Every step is real: decoding, captioning, scoring, judging, writing.
+# The world's sidecars know the truth; a run keeps them, and never looks.
+JUDGED = """
+    SELECT keep, NOT (meta->'$.toy.is_noisy')::BOOL AS is_true, itm, text,
+        meta->>'$.toy.true_caption' AS true_caption, written
+    FROM '{run}/data/texts/*.parquet' JOIN '{run}/data/decisions/*.parquet'
+        USING (shard, index, text_no)
+    JOIN (SELECT shard, index, meta FROM '{run}/data/samples/*.parquet') USING (shard, index)
+    JOIN (SELECT shard, index, text AS written FROM '{run}/data/texts/*.parquet' WHERE text_no = 1)
+        USING (shard, index)
+    WHERE text_no = 0 AND meta IS NOT NULL
 """
 NEXT = """
 The clean shards and tables are in {run}. Next, to type yourself:
@@ -51,16 +56,16 @@ def main() -> int:
         print(f"demo: {refusal}", file=sys.stderr)
         return 2
     make_input(folder / "input")
-    captioner, scorer = make_models(folder / "models")
     run, bin_folder = folder / "run", Path(sys.executable).parent
     capfilt = shown(bin_folder / "capfilt")
     command = [capfilt, "clean", shown(RECIPE), "--input", str(folder / "input")]
-    command += ["--output", str(run), "--captioner", str(captioner), "--filter", str(scorer)]
+    command += ["--output", str(run)]
     print(f"$ {shlex.join(command)}\n", flush=True)
     started = time.monotonic()
     code = subprocess.run(command, check=False).returncode
     print(f"capfilt clean ended with exit code {code} after {time.monotonic() - started:.0f} s.")
     if code == 0:
+        compare(run)
         print(NEXT.format(run=run, capfilt=capfilt))
     return code
 
@@ -95,15 +100,19 @@ def make_input(folder: Path) -> None:
     )
 
 
-def make_models(folder: Path) -> tuple[Path, Path]:
-    """Write a captioner and a filter of the tiny size, with random weights."""
-    words = tokenizer.train(toy_world.corpus(), 1_000)
-    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
-    config.vision_config.initializer_range = config.text_config.initializer_range = SPREAD
-    for role in ARCHITECTURES:
-        checkpoint.create(folder / role, role, config, words, seed=0)
-    print(NOTE)
-    return folder / "captioner", folder / "filter"
+def compare(run: Path) -> None:
+    """Print how well the filter told true web texts from wrong ones, and a few of each."""
+    judged = duckdb.sql(JUDGED.format(run=run))
+    right, kept, true = duckdb.sql(
+        "SELECT count_if(keep AND is_true), count_if(keep), count_if(is_true) FROM judged"
+    ).fetchone() or (0, 0, 0)
+    print(
+        f"\nOf the web texts {true} are true; the filter kept {kept}, of which {right} are true: "
+        f"precision {right / max(kept, 1):.2f}, recall {right / max(true, 1):.2f}."
+    )
+    for keep, what in ((True, "kept"), (False, "dropped")):
+        for row in judged.filter(f"keep = {keep}").limit(3).fetchall():
+            print(f"  {what:8}{row[2]:.2f}  {row[3]}\n    written by the captioner: {row[5]}")
 
 
 def shown(path: Path) -> str:

@@ -1,0 +1,161 @@
+"""Metrics: what evaluation counts, as pure functions over numbers and texts.
+
+Shares are in [0, 1]. A number that the data does not define (nothing to count, labels of one kind
+only) is None, never NaN.
+"""
+
+import unicodedata
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from sklearn.metrics import (
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+
+KS = (1, 5, 10)
+
+Numbers = dict[str, float | None]
+
+
+def retrieval(
+    to_text: ArrayLike,
+    to_image: ArrayLike,
+    texts_of: Sequence[Collection[int]],
+    ks: Sequence[int] = KS,
+) -> Numbers:
+    """Compute recall at k of B images among N texts (`tr@k`) and the other way round (`ir@k`).
+
+    `to_text`: scores (B, N), `to_image`: scores (N, B), the higher the better; `texts_of`: the
+    numbers of each image's texts, of which one may belong to several images. Where each text has
+    one image this is the original's `itm_eval`, in shares instead of per cents; `tr_mean`,
+    `ir_mean` and `r_mean` are its means too.
+    """
+    forth, back = np.asarray(to_text), np.asarray(to_image)
+    images_of: list[list[int]] = [[] for _ in range(len(back))]
+    for image, texts in enumerate(texts_of):
+        for text in texts:
+            images_of[text].append(image)
+    found: Numbers = {}
+    for name, scores, right in (("tr", forth, texts_of), ("ir", back, images_of)):
+        recalls = recall_at(scores, right, ks)
+        found |= {f"{name}@{k}": recall for k, recall in recalls.items()}
+        found[f"{name}_mean"] = _mean(recalls.values())
+    found["r_mean"] = _mean([found["tr_mean"], found["ir_mean"]])
+    return found
+
+
+def recall_at(
+    scores: ArrayLike, right: Sequence[Collection[int]], ks: Sequence[int] = KS
+) -> dict[int, float | None]:
+    """Compute the share of queries of which a right candidate is among the k best.
+
+    `scores`: (queries, candidates); `right`: the right candidates of each query; a query without
+    any is left out. See `ranks` for equal scores.
+    """
+    found = ranks(scores, right)
+    return {k: float((found < k).mean()) if len(found) else None for k in ks}
+
+
+def ranks(scores: ArrayLike, right: Sequence[Collection[int]]) -> NDArray[np.int64]:
+    """Count the wrong candidates before each query's best right one.
+
+    A wrong candidate of equal score stands before it, so that a model that scores all alike finds
+    nothing; NaN is the lowest score.
+    """
+    found = []
+    for row, chosen in zip(np.asarray(scores), right, strict=True):
+        if not chosen:
+            continue
+        row = np.where(np.isnan(row), -np.inf, row)
+        best = row[list(chosen)].max()
+        found.append(int((row >= best).sum() - (row[list(chosen)] == best).sum()))
+    return np.array(found, dtype=np.int64)
+
+
+def words(text: str) -> list[str]:
+    """Split a text into lower-case words at white space, punctuation and symbols."""
+    kept = (" " if unicodedata.category(sign)[0] in "PS" else sign for sign in text.lower())
+    return "".join(kept).split()
+
+
+def exact_match(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
+    """Compute the share of texts that have the words of one of their references."""
+    pairs = zip(written, references, strict=True)
+    return _mean([any(words(text) == words(one) for one in given) for text, given in pairs])
+
+
+def cider(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
+    """Compute CIDEr-D by pycocoevalcap, of one text per image against its references; 0 to 10.
+
+    Papers give it times 100. Texts are split by `words`, not by the PTB tokenizer, which needs
+    Java: numbers differ a little from published ones. It weighs words by how few images they
+    belong to, so it is not defined for fewer than two images, or without any word.
+    """
+    given, made = _tables(written, references)
+    if len(made) < 2 or not any(text for texts in given.values() for text in texts):
+        return None
+    return float(Cider().compute_score(given, made)[0])
+
+
+def bleu_4(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
+    """Compute BLEU-4 of the whole set by pycocoevalcap; texts are split by `words`, as in `cider`.
+
+    The reference nearest in length counts for the penalty of short texts. It is not defined where
+    no text has four words.
+    """
+    given, made = _tables(written, references)
+    if all(len(text.split()) < 4 for (text,) in made.values()):
+        return None
+    return float(Bleu(4).compute_score(given, made, verbose=0)[0][3])
+
+
+def roc_auc(scores: ArrayLike, labels: ArrayLike) -> float | None:
+    """Compute the probability that a positive scores higher than a negative; ties count half.
+
+    None unless there are both. ValueError for scores that are not finite.
+    """
+    truth = np.asarray(labels, dtype=bool)
+    if truth.all() or not truth.any():
+        return None
+    return float(roc_auc_score(truth, np.asarray(scores, dtype=float)))
+
+
+def precision(kept: ArrayLike, labels: ArrayLike) -> float | None:
+    """Compute the share of positives among the kept; None if nothing is kept."""
+    chosen, truth = np.asarray(kept, dtype=bool), np.asarray(labels, dtype=bool)
+    return float(precision_score(truth, chosen, zero_division=0)) if chosen.any() else None
+
+
+def recall(kept: ArrayLike, labels: ArrayLike) -> float | None:
+    """Compute the share of kept ones among the positives; None if there are none."""
+    chosen, truth = np.asarray(kept, dtype=bool), np.asarray(labels, dtype=bool)
+    return float(recall_score(truth, chosen, zero_division=0)) if truth.any() else None
+
+
+def at_threshold(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
+    """Mark what a threshold keeps, compared in float32 as judging does; NaN is not kept."""
+    return np.asarray(scores, dtype=np.float32) >= np.float32(threshold)
+
+
+def _tables(
+    written: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """Write references and texts as the scorers take them: words apart, under equal keys."""
+    pairs = list(zip(written, references, strict=True))
+    given = {n: [" ".join(words(one)) for one in texts] for n, (_, texts) in enumerate(pairs)}
+    if empty := [n for n, texts in given.items() if not texts]:
+        raise ValueError(
+            f"text {empty[0]} of {len(pairs)} has no reference; expected one or more for each"
+        )
+    return given, {n: [" ".join(words(text))] for n, (text, _) in enumerate(pairs)}
+
+
+def _mean(values: Collection[float | None]) -> float | None:
+    """Average; None if there is nothing, or nothing known, to average."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -1,0 +1,51 @@
+"""Train the tiny captioner and filter on the toy world, and write them to models/tiny, in bf16.
+
+    python scripts/make_tiny_checkpoint.py [FOLDER]
+
+What is trained in FOLDER (default: runs/tiny) is not trained again.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from flows.ablation import AblationRecipe, Study, Tools
+from models import folder
+from models.conversion import import_folder
+from models.weights import SHIPPED
+
+RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "tiny.yaml"
+
+
+def main() -> None:
+    """Train, write, and print what the two can do."""
+    parser = argparse.ArgumentParser(description="Train the tiny checkpoint.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/tiny"))
+    study = Study(
+        AblationRecipe.model_validate(yaml.safe_load(RECIPE.read_text())),
+        parser.parse_args().folder,
+        seed=0,
+    )
+    _, tools = study.first_round()
+    places = Tools(SHIPPED["tiny-captioner"], SHIPPED["tiny-filter"])
+    size_bytes = 0
+    for trained, place in (
+        (tools.captioner, places.captioner),
+        (tools.filter, places.filter),
+    ):
+        content = import_folder(trained).content
+        halved = {name: tensor.to(torch.bfloat16) for name, tensor in content.tensors.items()}
+        shutil.rmtree(place, ignore_errors=True)
+        folder.write(place, replace(content, tensors=halved))
+        size_bytes += sum(path.stat().st_size for path in place.iterdir())
+    print(f"{places.filter.parent}: {size_bytes / 1e6:.1f} MB")
+    print(json.dumps(study.measure_tools(places), indent=2))
+
+
+if __name__ == "__main__":
+    main()
