@@ -9,6 +9,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from flows.training_log import following
 from flows.training_recipe import PretrainRecipe, TrainingRecipe
 from models import checkpoint, weights
 from models.config import Dtype, resolve_dtype
+from models.conversion import vocabulary
 from models.framing import check_limit
 from models.workers import Workers
 from pipeline import finetune, pretrain
@@ -61,9 +63,8 @@ def prepare(recipe: TrainingRecipe) -> Job:
     start = _start_folder(recipe, folder, sources)
     info = checkpoint.info(start)
     try:
-        positions = checkpoint.describe(start).config.text_config.max_position_embeddings
-        check_limit(recipe.data.max_tokens, positions, str(start))
-        check_division(recipe, 1)
+        _check_length(recipe, start)
+        check_division(recipe, _known_workers(recipe))
     except ValueError as error:
         raise RecipeError(str(error)) from None
     _claim(folder, recipe, _identity(recipe, sources, info.digest, dtype))
@@ -107,6 +108,10 @@ def work(job: Job, workers: Workers, device: torch.device) -> None:
             role: {"folder": path.name, "digest": checkpoint.info(path).digest}
             for role, path in written.items()
         },
+        "sources": [
+            {"name": s.name, "rows": s.rows, "left_out": s.left_out, "damaged": s.damaged}
+            for s in job.sources
+        ],
         "workers": workers.size,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "seconds": round(time.monotonic() - began, 1),
@@ -119,6 +124,27 @@ def checkpoint_of(folder: Path, role: str) -> Path:
     result = read_result(folder)
     assert result is not None, folder
     return folder / str(result["checkpoints"][role]["folder"])
+
+
+def _check_length(recipe: TrainingRecipe, start: Path) -> None:
+    """Raise ValueError unless the network can read a text, with the prompt before it."""
+    described = checkpoint.describe(start)
+    positions = described.config.text_config.max_position_embeddings
+    check_limit(recipe.data.max_tokens, positions, str(start))
+    if isinstance(recipe, PretrainRecipe) or recipe.task not in finetune.PROMPTED:
+        return
+    prompt = len(described.tokenizer.encode([recipe.prompt])[0])
+    if recipe.data.max_tokens + prompt > positions:
+        raise ValueError(
+            f"data.max_tokens is {recipe.data.max_tokens}, and the prompt has {prompt} tokens; "
+            f"{start} takes {positions} together"
+        )
+
+
+def _known_workers(recipe: TrainingRecipe) -> int:
+    """Give the number of workers, or 1 while it is not known."""
+    launch = recipe.launch
+    return 1 if launch.kind == "local" or launch.workers == "auto" else launch.workers
 
 
 def _objective(job: Job) -> Objective:
@@ -136,6 +162,7 @@ def _start_folder(recipe: TrainingRecipe, folder: Path, sources: tuple[Source, .
     if not path.exists():
         assert isinstance(recipe, PretrainRecipe)
         aside = path.with_name(".start.partial")
+        shutil.rmtree(aside, ignore_errors=True)  # of a training that was killed here
         try:
             pretrain.write_start(aside, recipe, sources)
         except ValueError as error:
@@ -155,13 +182,15 @@ def _dtype(folder: Path, recipe: TrainingRecipe) -> Any:  # noqa: ANN401 - check
 def _identity(
     recipe: TrainingRecipe, sources: tuple[Source, ...], start: str, dtype: Dtype
 ) -> dict[str, Any]:
-    """Gather what decides the result: of sources and start their content, not their place."""
+    """Gather what decides the result: of sources, start and words the content, not the place."""
     found: dict[str, Any] = as_json(recipe.model_dump(mode="json", exclude=_OUTSIDE))
     found["data"]["sources"] = [
         {"name": source.name, "repeat": source.repeat} for source in sources
     ]
     del found["data"]["decode_threads"]
     found["model"]["start"] = start
+    if isinstance(words := found["model"].get("words"), str):
+        found["model"]["words"] = fingerprint({"words": vocabulary(Path(words)).to_json()})
     return found | {"dtype": dtype, "kind": type(recipe).__name__}
 
 

@@ -70,9 +70,9 @@ class RetrievalNetwork(ContrastNetwork):
     ) -> RetrievalResult:
         """Compute ITC and ITM of a batch, and renew the momentum copies and the queue.
 
-        The queue keeps image ids; texts of one image are never each other's negatives. `given`:
-        indices (B,) of each text's wrong image and each image's wrong text among the pairs that
-        negatives come from, which are otherwise drawn.
+        The queue keeps image ids; texts of one image, and equal ones, are never each other's
+        negatives. `given`: indices (B,) of each text's wrong image and each image's wrong text
+        among the pairs that negatives come from, which are otherwise drawn.
         """
         image_ids = batch.image_ids
         if image_ids is None or queue.idx_queue is None:
@@ -89,7 +89,7 @@ class RetrievalNetwork(ContrastNetwork):
             everyone=everyone,
         )
         others = ALONE if settings.across == "nothing" else workers
-        image_weights, text_weights = self._weights(contrast, image_ids, others)
+        image_weights, text_weights = self._weights(contrast, batch, others)
         if given is None:
             wrong_image = negatives.draw(image_weights, generator, others)
             wrong_text = negatives.draw(text_weights, generator, others)
@@ -108,10 +108,13 @@ class RetrievalNetwork(ContrastNetwork):
         drawn = (image_weights, text_weights, wrong_image, wrong_text)
         return RetrievalResult(contrast.loss, itm, temperature, *drawn)
 
-    def _weights(self, contrast: Contrast, ids: Tensor, others: Workers) -> tuple[Tensor, Tensor]:
+    def _weights(self, contrast: Contrast, batch: Pairs, others: Workers) -> tuple[Tensor, Tensor]:
         """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
         texts, images = contrast.texts.detach(), contrast.images.detach()
-        forbidden = negatives.matched(ids, others.gather(ids))
+        ids, hashes = batch.image_ids, batch.text_hashes
+        assert ids is not None
+        equal = (None, None) if hashes is None else (hashes, others.gather(hashes))
+        forbidden = negatives.matched(ids, others.gather(ids), *equal)
         with in_fp32(texts):
             to_images = losses.similarities(texts, others.gather(images), self.temp)
             to_texts = losses.similarities(images, others.gather(texts), self.temp)

@@ -10,7 +10,7 @@ class RateConfig(BaseModel):
     """The learning rate; the defaults are those of BLIP's pre-training code (base size).
 
     `exponential` multiplies it by `factor` after each epoch (the paper says 0.85, the code 0.9);
-    `cosine` lets it fall to `lowest` at the last step, as finetuning does.
+    `cosine`, for finetuning, lets it fall towards `lowest`, where it would be after the last step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -21,6 +21,7 @@ class RateConfig(BaseModel):
     warmup_steps: int = Field(3_000, ge=0)
     decay: Literal["exponential", "cosine"] = "exponential"
     factor: float = Field(0.9, gt=0, le=1)
+    temperature: float = Field(1.0, gt=0, le=1, description="times the rate, for ITC's temperature")
 
 
 def learning_rate(config: RateConfig, step: int, steps: int, epoch: float) -> float:

@@ -24,21 +24,23 @@ class Workers:
 
     def gather(self, rows: Tensor) -> Tensor:
         """Put the rows (B, …) of all workers in order, as (W, …), without their gradients."""
+        rows = rows.detach()
         if self.size == 1:
             return rows
-        found = [torch.empty_like(rows) for _ in range(self.size)]
-        dist.all_gather(found, rows.detach().contiguous())
+        mine = rows.contiguous()
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(found, mine)
         return torch.cat(found)
 
     def gather_with_gradient(self, rows: Tensor) -> Tensor:
         """Put the rows (B, …) of all workers in order, as (W, …); gradients go back to all."""
-        return rows if self.size == 1 else _Gathered.apply(rows.contiguous(), self)
+        return rows if self.size == 1 else _Gathered.apply(rows, self)
 
     def mean(self, value: Tensor) -> Tensor:
         """Average a number over the workers, without its gradient."""
-        if self.size == 1:
-            return value
         total = value.detach().clone()
+        if self.size == 1:
+            return total
         dist.all_reduce(total)
         return total / self.size
 
@@ -72,7 +74,7 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        total = gradient.contiguous()
+        total = gradient.clone(memory_format=torch.contiguous_format)  # others may hold it too
         dist.all_reduce(total)
         return total.chunk(ctx.workers.size)[ctx.workers.rank], None
 

@@ -23,11 +23,14 @@ class TrainingDiverged(RuntimeError):  # noqa: N818 - reads as what happened
 
 @dataclass(slots=True)
 class Alarms:
-    """Looks at each step's numbers; each alarm is given once."""
+    """Looks at each step's numbers; each alarm is given once.
+
+    `itm`, the moving average, and `given`, the alarms so far, are all that a restart needs.
+    """
 
     patience_samples: int
-    _itm: float | None = None
-    _given: set[str] = field(default_factory=set)
+    itm: float | None = None
+    given: list[str] = field(default_factory=list)
 
     def look(self, step: int, samples: int, numbers: Mapping[str, float]) -> list[str]:
         """Say what is wrong after a step; TrainingDiverged where a loss is not finite."""
@@ -38,19 +41,20 @@ class Alarms:
                 "before is whole. Lower rate.highest, lengthen rate.warmup_steps, or clip harder"
             )
         found = [*self._matching(samples, numbers), *self._temperature(numbers)]
-        fresh = [text for text in found if text.split(":")[0] not in self._given]
-        self._given |= {text.split(":")[0] for text in fresh}
+        known = {_kind(text) for text in self.given}
+        fresh = [text for text in found if _kind(text) not in known]
+        self.given += fresh
         return fresh
 
     def _matching(self, samples: int, numbers: Mapping[str, float]) -> list[str]:
         if "itm" not in numbers:
             return []
-        before = numbers["itm"] if self._itm is None else self._itm
-        self._itm = before + _WEIGHT * (numbers["itm"] - before)
-        if samples < self.patience_samples or abs(self._itm - ITM_PRIOR) > _NEAR_PRIOR:
+        before = numbers["itm"] if self.itm is None else self.itm
+        self.itm = before + _WEIGHT * (numbers["itm"] - before)
+        if samples < self.patience_samples or abs(self.itm - ITM_PRIOR) > _NEAR_PRIOR:
             return []
         return [
-            f"itm at its prior: after {samples} samples the mean loss is {self._itm:.4f}, and a "
+            f"itm at its prior: after {samples} samples the mean loss is {self.itm:.4f}, and a "
             f"head that has learned nothing has {ITM_PRIOR:.4f}. More samples, a higher rate or "
             "larger batches may help; cleaner pairs do"
         ]
@@ -66,3 +70,7 @@ class Alarms:
             f"temperature at its bound: {value:.4f}, held in {lowest} to {highest}; a contrast at "
             "the lower one has collapsed onto single pairs. Lower rate.highest"
         ]
+
+
+def _kind(alarm: str) -> str:
+    return alarm.split(":")[0]

@@ -6,6 +6,7 @@ the pre-trained network: together they would confirm each other's mistakes (BLIP
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ from pipeline.train import TrainConfig
 
 Task = Literal["captioner", "filter", "retrieval", "joint"]
 PROMPT = "a picture of "
+PROMPTED: tuple[Task, ...] = ("captioner", "joint")  # tasks with LM
 
 _ROLES: dict[Task, Role] = {
     "captioner": "captioner",
@@ -100,9 +102,9 @@ class RetrievalObjective(Objective):
         """Compute both losses and their sum."""
         loss = self._loss
         settings = RetrievalSettings(
-            self.about.tokenizer.enc_id,
+            self.first_token,
             alpha=soft_share(loss.alpha, moment.epoch, loss.ramp_epochs),
-            momentum=loss.momentum,
+            momentum=moment.follow(loss.momentum),
             across=self._across,
         )
         pairs = self.pairs(batch, moment.workers)
@@ -138,7 +140,7 @@ def start(config: FinetuneConfig) -> Objective:
     role = _ROLES[config.task]
     content = import_folder(Path(config.model.start), config.model.image_size).content
     if content.role != role:
-        content = for_hugging_face(content, role)
+        content = _part(content, role)
     network = trainable(_NETWORKS[config.task], content, config.model)
     if isinstance(network, PretrainNetwork):
         return JointObjective(network, content, config.loss, config.prompt)
@@ -146,3 +148,20 @@ def start(config: FinetuneConfig) -> Objective:
         return RetrievalObjective(network, content, config)
     assert isinstance(network, CaptionNetwork)
     return CaptionObjective(network, content, config.prompt)
+
+
+def _part(whole: Content, role: Role) -> Content:
+    """Take a role out of a pre-training checkpoint.
+
+    A filter goes on with temperature and momentum copies as they are, as in the original: copies
+    of what is trained would teach nothing at first, and another temperature shakes ITC.
+    """
+    part = for_hugging_face(whole, role)
+    if role != "filter":
+        return part
+    kept = {
+        name: tensor
+        for name, tensor in whole.tensors.items()
+        if name == "temp" or name.partition(".")[0].endswith("_m")
+    }
+    return replace(part, tensors={**part.tensors, **kept})

@@ -33,11 +33,19 @@ class TowerConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where a training is: `epoch` says how many are done, `generator` is alike on all workers."""
+    """Where a training is: `epoch` says how many are done, `generator` is alike on all workers.
+
+    `part` is which part of a batch this is, where one step is computed in several.
+    """
 
     epoch: float
     generator: torch.Generator
     workers: Workers
+    part: int = 0
+
+    def follow(self, momentum: float) -> float:
+        """Give the momentum of the copies: they move in a step's first part alone."""
+        return momentum if self.part == 0 else 1.0
 
 
 class Objective(nn.Module):
@@ -56,6 +64,12 @@ class Objective(nn.Module):
     def queue(self) -> FeatureQueue | None:
         """What the loss keeps between steps beside the network, if anything."""
         return self._beside[0] if self._beside else None
+
+    @property
+    def first_token(self) -> int:
+        """The id before a text that ITM reads: the one that the exported filter will put there."""
+        words = self.about.tokenizer
+        return words.enc_id if self.about.settings.itm_first_token == "enc" else words.cls_id
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """Give what is minimised, `loss`, and the numbers that it is made of."""

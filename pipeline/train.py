@@ -9,9 +9,10 @@ import hashlib
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -22,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.augment import Augment, AugmentConfig
 from models.config import Dtype
+from models.folder import sync
 from models.schedule import RateConfig, learning_rate
 from models.workers import Workers
 from pipeline import training_state
@@ -38,12 +40,11 @@ _log = logging.getLogger(__name__)
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
-class DataConfig(BaseModel):
-    """What is trained on; `lanes` is the most workers there can be, and all must divide it."""
+class FeedConfig(BaseModel):
+    """How samples are read; `lanes` is the most workers there can be, and all must divide it."""
 
     model_config = _FROZEN
 
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
     max_tokens: int = Field(30, ge=3, description="of a text, [CLS] and [SEP] included")
     lanes: int = Field(12, ge=1)
     shuffle: int = Field(1_000, ge=1, description="samples of each lane that wait for their turn")
@@ -51,6 +52,12 @@ class DataConfig(BaseModel):
     max_pixels: int = Field(50_000_000, ge=1)
     max_aspect: float = Field(20, ge=1)
     decode_threads: int = Field(2, ge=1)
+
+
+class DataConfig(FeedConfig):
+    """What is trained on, and how it is read."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
 
 
 class StepConfig(BaseModel):
@@ -78,17 +85,22 @@ class SaveConfig(BaseModel):
     itm_patience_samples: int = Field(1_000_000, ge=1, description="before the alarm of ITM")
 
 
-class TrainConfig(BaseModel):
-    """What pre-training and finetuning have in common."""
+class LearnConfig(BaseModel):
+    """How pictures are varied, how fast and for how long is learned."""
 
     model_config = _FROZEN
+
+    augment: AugmentConfig = AugmentConfig()
+    rate: RateConfig = RateConfig()
+    step: StepConfig = StepConfig()
+
+
+class TrainConfig(LearnConfig):
+    """What pre-training and finetuning have in common."""
 
     seed: int = 0
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     data: DataConfig
-    augment: AugmentConfig = AugmentConfig()
-    rate: RateConfig = RateConfig()
-    step: StepConfig = StepConfig()
     save: SaveConfig = SaveConfig()
 
 
@@ -118,7 +130,8 @@ def count_steps(config: StepConfig, rows_per_epoch: float) -> int:
     if config.steps is not None:
         return config.steps
     assert config.epochs is not None
-    return math.ceil(config.epochs * rows_per_epoch / config.batch_size)
+    # rounded first: 1.1 epochs of 10 rows are 11 rows, and a little more in binary numbers
+    return math.ceil(round(config.epochs * rows_per_epoch / config.batch_size, 6))
 
 
 def check_division(config: TrainConfig, workers: int) -> None:
@@ -166,13 +179,16 @@ class _Training:
         self._log_file = place.folder / "metrics.jsonl"
         objective.to_device(place.device)
         objective.network.train()
-        trained = [p for p in objective.network.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(
-            trained, config.rate.highest, config.step.betas, weight_decay=config.step.weight_decay
+            _groups(objective.network, config.rate.temperature),
+            config.rate.highest,
+            config.step.betas,
+            weight_decay=config.step.weight_decay,
         )
         self._progress = self._take_up()
-        self._alarms = Alarms(config.save.itm_patience_samples)
-        self._said: list[str] = []
+        self._alarms = Alarms(
+            config.save.itm_patience_samples, self._progress.itm, list(self._progress.alarms)
+        )
         self._module = self._distributed()
         self._rate_from = (time.monotonic(), self._progress.samples)
         self._epoch_rows = 1.0
@@ -188,27 +204,22 @@ class _Training:
 
     def to_the_end(self) -> Ended:
         """Take all steps that are left."""
-        numbers: dict[str, float] = {}
         with closing(self._feed()) as feed:
             batches, self._epoch_rows = iter(feed), feed.rows_per_epoch
             steps = count_steps(self._config.step, feed.rows_per_epoch)
             while self._progress.step < steps:
-                numbers = self._step(batches, steps)
+                self._step(batches, steps)
                 every = self._config.save.every_steps
                 if self._progress.step % every == 0 or self._progress.step == steps:
                     self._save()
-        progress = self._progress
+        whole = self._whole()
         return Ended(
-            progress.step,
-            progress.samples,
-            self._epoch,
-            progress.left_out,
-            tuple(self._said),
-            {name: value for name, value in numbers.items() if name != "samples_per_s"},
+            whole.step, whole.samples, self._epoch, whole.left_out, whole.alarms, whole.numbers
         )
 
     def _take_up(self) -> Progress:
-        state = training_state.newest(self._states)
+        # the first worker's choice: a folder on a network may look older from elsewhere
+        state = self._place.workers.collect(training_state.newest(self._states))[0]
         if state is None:
             progress = Progress(0, 0, dict.fromkeys(range(self._config.data.lanes), 0), {})
         else:
@@ -216,9 +227,10 @@ class _Training:
             progress = training_state.load(
                 state, objective.network, objective.queue, self._optimiser
             )
-        if self._first:
-            training_state.remove_partial(self._states)
-            training_state.drop_lines_after(self._log_file, progress.step)
+        if not self._first:
+            return replace(progress, left_out={})  # the counts of all go on at the first worker
+        training_state.remove_partial(self._states)
+        training_state.drop_lines_after(self._log_file, progress.step)
         return progress
 
     def _distributed(self) -> torch.nn.Module:
@@ -248,12 +260,12 @@ class _Training:
             data.decode_threads,
         )
 
-    def _step(self, batches: Iterator[Batch], steps: int) -> dict[str, float]:
+    def _step(self, batches: Iterator[Batch], steps: int) -> None:
         config, progress, number = self._config, self._progress, self._progress.step
         parts = [next(batches) for _ in range(config.step.accumulate)]
         rate = learning_rate(config.rate, number, steps, self._epoch)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         sums = self._forward_backward(parts, number)
         norm = torch.nn.utils.clip_grad_norm_(
             self._objective.network.parameters(), config.step.clip or math.inf
@@ -261,15 +273,17 @@ class _Training:
         self._optimiser.step()
         self._optimiser.zero_grad()
         numbers = self._average(sums) | {"grad_norm": norm.item()}
-        left_out = dict(progress.left_out)
-        for part in parts:
-            for reason, count in part.left_out.items():
-                left_out[reason] = left_out.get(reason, 0) + count
+        fresh = self._look(numbers)
         self._progress = Progress(
-            number + 1, progress.samples + config.step.batch_size, parts[-1].positions, left_out
+            number + 1,
+            progress.samples + config.step.batch_size,
+            parts[-1].positions,
+            _sum([progress.left_out, *(part.left_out for part in parts)]),
+            numbers,
+            (*progress.alarms, *fresh),
+            self._alarms.itm,
         )
-        self._tell(numbers, rate)
-        return numbers
+        self._tell(rate)
 
     def _forward_backward(self, parts: Sequence[Batch], number: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
@@ -291,7 +305,7 @@ class _Training:
         workers, device = self._place.workers, self._place.device
         torch.manual_seed(_seed(self._config.seed, number, index, workers.rank))
         generator = torch.Generator(device).manual_seed(_seed(self._config.seed, number, index))
-        return Moment(self._epoch, generator, workers)
+        return Moment(self._epoch, generator, workers, index)
 
     def _no_sync(self) -> Any:  # noqa: ANN401 - a context
         module = self._module
@@ -301,38 +315,61 @@ class _Training:
         together = self._place.workers.mean(torch.stack(list(sums.values())))
         return dict(zip(sums, cast(list[float], together.tolist()), strict=True))
 
-    def _tell(self, numbers: dict[str, float], rate: float) -> None:
-        """Check the numbers, and write them down now and then."""
-        progress, save = self._progress, self._config.save
-        for alarm in self._alarms.look(progress.step, progress.samples, numbers):
-            self._said.append(alarm)
-            if self._first:
-                _log.warning("step %d: %s", progress.step, alarm)
-        if not self._first or progress.step % save.log_every:
+    def _look(self, numbers: Mapping[str, float]) -> list[str]:
+        """Check the numbers of a step, before anything is saved."""
+        step = self._progress.step + 1
+        samples = self._progress.samples + self._config.step.batch_size
+        fresh = self._alarms.look(step, samples, numbers)
+        for alarm in fresh if self._first else ():
+            _log.warning("step %d: %s", step, alarm)
+        return fresh
+
+    def _tell(self, rate: float) -> None:
+        """Write the numbers down now and then."""
+        progress = self._progress
+        if not self._first or progress.step % self._config.save.log_every:
             return
         now = time.monotonic()
         began, samples = self._rate_from
-        numbers["samples_per_s"] = (progress.samples - samples) / max(now - began, 1e-9)
+        pace = (progress.samples - samples) / max(now - began, 1e-9)
         self._rate_from = (now, progress.samples)
         line = {"step": progress.step, "epoch": self._epoch, "samples": progress.samples}
-        training_state.append_line(self._log_file, line | {"rate": rate} | numbers)
+        line |= {"rate": rate} | progress.numbers | {"samples_per_s": pace}
+        training_state.append_line(self._log_file, line)
 
     def _save(self) -> None:
-        """Save the state, with all workers' places in the stream."""
-        workers, progress = self._place.workers, self._progress
-        found = workers.collect((progress.positions, progress.left_out))
-        positions = {lane: n for each, _ in found for lane, n in each.items()}
+        whole = self._whole()
         if not self._first:
             return
-        left_out: dict[str, int] = {}
-        for _, each in found:
-            for reason, count in each.items():
-                left_out[reason] = left_out.get(reason, 0) + count
         objective = self._objective
         beside = {} if objective.queue is None else objective.queue.state_dict()
-        whole = Progress(progress.step, progress.samples, positions, left_out)
+        if self._log_file.exists():
+            sync(self._log_file)  # or a power cut could take lines that no step will write again
         keep = self._config.save.keep
         training_state.save(self._states, objective.network, beside, self._optimiser, whole, keep)
+
+    def _whole(self) -> Progress:
+        """Put together how far all workers are; all of them must ask."""
+        progress = self._progress
+        found = self._place.workers.collect((progress.positions, progress.left_out))
+        positions = {lane: taken for places, _ in found for lane, taken in places.items()}
+        left_out = _sum([counts for _, counts in found])
+        return replace(progress, positions=positions, left_out=left_out)
+
+
+def _sum(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(sorted(total.items()))
+
+
+def _groups(network: torch.nn.Module, temperature: float) -> list[dict[str, Any]]:
+    """Part the trained parameters by what their rate is multiplied by."""
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    slow = [trained.pop("temp")] if "temp" in trained else []
+    groups = [{"params": list(trained.values()), "factor": 1.0}]
+    return [*groups, {"params": slow, "factor": temperature}] if slow else groups
 
 
 def _seed(*numbers: int) -> int:

@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -29,18 +30,24 @@ class StateError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a training is; `positions` are those of the stream, by lane."""
+    """How far a training is.
+
+    `positions` are those of the stream, by lane; `left_out` counts by reason; `numbers` are the
+    last step's; `itm` is its moving average, for the alarms, and `alarms` are those given.
+    """
 
     step: int
     samples: int
     positions: dict[int, int]
     left_out: dict[str, int]
+    numbers: dict[str, float] = field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
+    itm: float | None = None
 
 
 def newest(folder: Path) -> Path | None:
     """Find the latest saved state of a training, or None."""
-    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
-    return max(found, default=None)
+    return max(_states(folder), default=None)
 
 
 def save(
@@ -62,11 +69,12 @@ def save(
     (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
     for path in [*aside.iterdir(), aside]:
         sync(path)
-    shutil.rmtree(final, ignore_errors=True)  # of a step that is done again
+    if final.exists():  # of a step that is done again
+        _remove(final)
     aside.rename(final)
     sync(folder)
-    for old in sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))[:-keep]:
-        shutil.rmtree(old)
+    for old in _states(folder)[:-keep]:
+        _remove(old)
 
 
 def load(
@@ -78,13 +86,29 @@ def load(
         if beside is not None:
             beside.load_state_dict(load_file(path / "beside.safetensors"))
         _restore(network, optimiser, load_file(path / "optimiser.safetensors"))
-        found: dict[str, Any] = json.loads((path / "progress.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        return _read_progress(path / "progress.json")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise StateError(
             f"{path} cannot be taken up: {error}. Delete it to go on from the state before it"
         ) from error
-    positions = {int(lane): taken for lane, taken in found["positions"].items()}
-    return Progress(found["step"], found["samples"], positions, found["left_out"])
+
+
+def _read_progress(path: Path) -> Progress:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found["positions"] = {int(lane): taken for lane, taken in found["positions"].items()}
+    return Progress(**found | {"alarms": tuple(found.get("alarms", ()))})
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def _remove(state: Path) -> None:
+    """Remove a state, which a kill leaves whole or under a name that is no state's."""
+    aside = state.with_name(f".{state.name}.old.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    state.rename(aside)
+    shutil.rmtree(aside)
 
 
 def _moments(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

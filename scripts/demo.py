@@ -27,14 +27,11 @@ MARK, MADE = ".made-by-capfilt-demo", ("input", "run")
 
 # The world's sidecars know the truth; a run keeps them, and never looks.
 JUDGED = """
-    SELECT keep, NOT (meta->'$.toy.is_noisy')::BOOL AS is_true, itm, text,
-        meta->>'$.toy.true_caption' AS true_caption, written
+    SELECT keep, itm, text, written, NOT (meta->'$.toy.is_noisy')::BOOL AS is_true
     FROM '{run}/data/texts/*.parquet' JOIN '{run}/data/decisions/*.parquet'
-        USING (shard, index, text_no)
-    JOIN (SELECT shard, index, meta FROM '{run}/data/samples/*.parquet') USING (shard, index)
+        USING (shard, index, text_no) JOIN '{run}/data/samples/*.parquet' USING (shard, index)
     JOIN (SELECT shard, index, text AS written FROM '{run}/data/texts/*.parquet' WHERE text_no = 1)
-        USING (shard, index)
-    WHERE text_no = 0 AND meta IS NOT NULL
+        USING (shard, index) WHERE text_no = 0 AND meta IS NOT NULL
 """
 NEXT = """
 The clean shards and tables are in {run}. Next, to type yourself:
@@ -103,16 +100,15 @@ def make_input(folder: Path) -> None:
 def compare(run: Path) -> None:
     """Print how well the filter told true web texts from wrong ones, and a few of each."""
     judged = duckdb.sql(JUDGED.format(run=run))
-    right, kept, true = duckdb.sql(
-        "SELECT count_if(keep AND is_true), count_if(keep), count_if(is_true) FROM judged"
-    ).fetchone() or (0, 0, 0)
+    counts = "SELECT count_if(keep AND is_true), count_if(keep), count_if(is_true) FROM judged"
+    right, kept, true = duckdb.sql(counts).fetchall()[0]
     print(
         f"\nOf the web texts {true} are true; the filter kept {kept}, of which {right} are true: "
         f"precision {right / max(kept, 1):.2f}, recall {right / max(true, 1):.2f}."
     )
     for keep, what in ((True, "kept"), (False, "dropped")):
-        for row in judged.filter(f"keep = {keep}").limit(3).fetchall():
-            print(f"  {what:8}{row[2]:.2f}  {row[3]}\n    written by the captioner: {row[5]}")
+        for _, itm, text, written, _ in judged.filter(f"keep = {keep}").limit(3).fetchall():
+            print(f"  {what:8}{itm:.2f}  {text}\n    written by the captioner: {written}")
 
 
 def shown(path: Path) -> str:
