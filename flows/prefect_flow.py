@@ -1,136 +1,219 @@
-"""The run as Prefect sees it: one flow, one task a stage, and a server that may die.
+"""The work as Prefect sees it: a flow run that follows it, on a server that may die.
 
-Prefect tells people what happens; it never decides what is done. A dead server stalls its client
-for minutes (each call is tried again with growing pauses, and each event still queued costs 21 s
-at exit), so the process leaves by the commits soon after its last stage, whatever Prefect does.
+Prefect tells people what happens; it never decides what is done. So the work stays in the main
+thread, and the flow run follows it in another, one task a stage. A dead server stalls that thread
+alone (each call is tried again with growing pauses, and each event still queued costs 21 s at
+exit): the process leaves by the commits soon after its last stage, whatever Prefect does.
 """
 
 import logging
 import os
+import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.flow_runs import pause_flow_run, resume_flow_run
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.clean import CleanWatch, Job, Outcome, clean_shards, finish
-from flows.engines.engine import ShardFailed
 
 GRACE_S = 4.0  # that Prefect has to record an end, and again to let the process go
+START_S = 90.0  # that it has to begin, at most; it gives up by itself, and mostly before
+PAUSE_S = 30 * 24 * 3600  # that a person has to answer
+POLL_S = 2
 
 _log = logging.getLogger(__name__)
 Conclude = Callable[[Outcome | BaseException], int]
 
 
 def run_with_prefect(job: Job, watch: CleanWatch, conclude: Conclude) -> int:
-    """Run the stages as a Prefect flow; give the exit code that `conclude` makes of their end.
+    """Run the stages of a cleaning, followed by a Prefect flow run; give the exit code.
 
-    If Prefect cannot start, or fails between two stages, the rest runs without it.
+    `conclude` tells the user what the run came to, and makes the exit code of it.
     """
-    stages = _Stages(job, watch, conclude)
-    try:
-        _clean_flow(stages)(job.recipe.model_dump(mode="json"))
-    except Exception as error:  # the stages hold their own; this is Prefect's
-        if not stages.ended:
-            _log.warning("Prefect failed, and the run goes on without it: %s", error)
-    if not stages.ended:
-        stages.clean()
-        stages.finish()
-    code = stages.conclude()
-    _leave_within(GRACE_S, code)
-    return code
-
-
-class _Stages:
-    """The stages of a job, and what came of them, which Prefect may lose."""
-
-    def __init__(self, job: Job, watch: CleanWatch, conclude: Conclude) -> None:
-        self._job, self._watch, self._conclude = job, watch, conclude
-        self._failures: tuple[ShardFailed, ...] = ()
-        self._result: Outcome | BaseException | None = None
-        self._code: int | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def ended(self) -> bool:
-        """Whether the work is over, well or badly."""
-        return self._result is not None
-
-    def clean(self) -> None:
-        """Clean the shards."""
+    with following("clean", job.recipe.model_dump(mode="json")) as follower:
         try:
-            self._failures = clean_shards(self._job, self._watch)
+            with follower.stage("clean the shards"):
+                failures = clean_shards(job, watch)
+            with follower.stage("finish") as shown:
+                outcome = finish(job, failures)
+                shown.markdown = _as_markdown(outcome)
         except Exception as error:
-            self._end(error)
-            raise
+            follower.end(str(error), failed=True)
+            return follower.leave(conclude(error))
+        message = f"exit code {outcome.exit_code}: {outcome.run_url}"
+        follower.end(message, failed=outcome.exit_code == 1)
+        return follower.leave(conclude(outcome))
 
-    def finish(self) -> Outcome:
-        """Write the snapshot and count."""
+
+@dataclass(slots=True)
+class Shown:
+    """What Prefect shows of a stage at its end."""
+
+    markdown: str = ""
+
+
+@dataclass(slots=True)
+class _Stage:
+    """A stage under way; `error` says how it failed."""
+
+    name: str
+    shown: Shown = field(default_factory=Shown)
+    error: str = ""
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True)
+class _Pause:
+    """A question to a person, who answers by resuming the flow run."""
+
+    key: str
+    answered: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    message: str
+    failed: bool
+
+
+class Follower:
+    """A Prefect flow run that is told what happens, and may be lost at any time."""
+
+    def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
+        self._name, self._parameters = name, dict(parameters)
+        self._told: queue.SimpleQueue[_Stage | _Pause | _End] = queue.SimpleQueue()
+        self._begun, self._ended = threading.Event(), False
+        self._run_id: UUID | None = None
+        self._thread = threading.Thread(target=self._follow, name="prefect", daemon=True)
+        self._thread.start()
+        self._begun.wait(START_S)
+
+    def is_alive(self) -> bool:
+        """Whether the flow run still follows."""
+        return self._run_id is not None and self._thread.is_alive()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Shown]:
+        """Tell of a stage; what it raises goes on."""
+        stage = _Stage(name)
+        self._told.put(stage)
         try:
-            outcome = finish(self._job, self._failures)
-        except Exception as error:
-            self._end(error)
+            yield stage.shown
+        except BaseException as error:
+            stage.error = f"{type(error).__name__}: {error}"
             raise
-        self._end(outcome)
-        return outcome
+        finally:
+            stage.over.set()
 
-    def conclude(self) -> int:
-        """Tell the user, once, however many threads ask; give the exit code."""
-        with self._lock:
-            if self._code is None:
-                assert self._result is not None
-                self._code = self._conclude(self._result)
-            return self._code
+    @contextmanager
+    def pause(self, key: str) -> Iterator[threading.Event]:
+        """Pause the flow run; the event says that a person has resumed it."""
+        pause = _Pause(key)
+        self._told.put(pause)
+        try:
+            yield pause.answered
+        finally:
+            pause.over.set()
+            if not pause.answered.is_set() and self.is_alive():  # answered elsewhere, or not at all
+                threading.Thread(target=self._resume, name="resume", daemon=True).start()
 
-    def _end(self, result: Outcome | BaseException) -> None:
-        self._result = result
-        timer = threading.Timer(GRACE_S, self._give_up)
+    def end(self, message: str, failed: bool) -> None:
+        """Tell of the end, and give Prefect a moment to record it."""
+        if self._ended:
+            return
+        self._ended = True
+        self._told.put(_End(message, failed))
+        self._thread.join(GRACE_S)
+        if self._thread.is_alive():
+            _log.warning("Prefect does not answer; what is done is done without it")
+
+    def leave(self, code: int) -> int:
+        """Let the process end by this code soon, though Prefect would wait for its server."""
+        timer = threading.Timer(GRACE_S if not self._thread.is_alive() else 0.5, _leave, [code])
         timer.daemon = True
         timer.start()
+        return code
 
-    def _give_up(self) -> None:
-        if self._code is None:
-            _log.warning("Prefect does not answer; leaving by the commits")
-        _leave(self.conclude())
+    def _follow(self) -> None:
+        try:
+            self._flow()(self._parameters, return_state=True)
+        except Exception as error:  # Prefect's: the work is in another thread
+            if not self._ended:
+                _log.warning("Prefect failed, and the work goes on without it: %s", error)
+        finally:
+            self._begun.set()
+
+    def _flow(self) -> Callable[..., Any]:
+        @flow(name=self._name, persist_result=False)
+        def follow(recipe: dict[str, Any]) -> State[Any]:  # noqa: ARG001 - Prefect shows it
+            self._run_id = UUID(flow_run.get_id())
+            self._begun.set()
+            while True:
+                told = self._told.get()
+                if isinstance(told, _End):
+                    state = Failed if told.failed else Completed
+                    return state(message=told.message)
+                if isinstance(told, _Pause):
+                    if told.over.is_set():
+                        continue
+                    pause_flow_run(timeout=PAUSE_S, poll_interval=POLL_S, key=told.key)
+                    told.answered.set()
+                else:
+                    _as_task(told, self._name)
+
+        return follow
+
+    def _resume(self) -> None:
+        assert self._run_id is not None
+        try:
+            resume_flow_run(self._run_id)
+        except Exception as error:  # it was not paused yet, or its server is gone
+            _log.info("Prefect's flow run could not be resumed: %s", error)
 
 
-def _clean_flow(stages: _Stages) -> Callable[[dict[str, Any]], State[Any]]:
-    @task(name="clean the shards", cache_policy=NO_CACHE, persist_result=False)
-    def clean_task() -> None:
-        stages.clean()
+@contextmanager
+def following(name: str, parameters: Mapping[str, Any]) -> Iterator[Follower]:
+    """Let a Prefect flow run follow the work in this block; what is raised in it fails the run."""
+    follower = Follower(name, parameters)
+    try:
+        yield follower
+    except BaseException as error:
+        follower.end(f"{type(error).__name__}: {error}", failed=True)
+        code = error.code if isinstance(error, SystemExit) else 1
+        follower.leave(code if isinstance(code, int) else 1)
+        raise
 
-    @task(name="finish", cache_policy=NO_CACHE, persist_result=False)
-    def finish_task() -> Outcome:
-        outcome = stages.finish()
-        create_markdown_artifact(_as_markdown(outcome), key="clean", description=outcome.run_url)
-        return outcome
 
-    @flow(name="clean", persist_result=False)
-    def clean(recipe: dict[str, Any]) -> State[Any]:  # noqa: ARG001 - Prefect shows it
-        clean_task()
-        outcome = finish_task()
-        message = f"exit code {outcome.exit_code}: {outcome.run_url}"
-        return Failed(message=message) if outcome.exit_code == 1 else Completed(message=message)
+def _as_task(stage: _Stage, key: str) -> None:
+    """Show a stage as a task that lasts as long."""
 
-    return clean
+    @task(name=stage.name, cache_policy=NO_CACHE, persist_result=False)
+    def last() -> None:
+        stage.over.wait()
+        if stage.error:
+            raise RuntimeError(stage.error)
+        if stage.shown.markdown:
+            create_markdown_artifact(stage.shown.markdown, key=key, description=stage.name)
+
+    last(return_state=True)
 
 
 def _as_markdown(outcome: Outcome) -> str:
     names = ("samples_in", "kept", "filtered", "rejected")
     rows = "".join(f"| {name} | {outcome.statistics[name]} |\n" for name in names)
     return f"| | samples |\n|---|---|\n{rows}"
-
-
-def _leave_within(seconds: float, code: int) -> None:
-    """End the process at the latest then, though Prefect would still wait for its server."""
-    timer = threading.Timer(seconds, _leave, [code])
-    timer.daemon = True
-    timer.start()
 
 
 def _leave(code: int) -> None:

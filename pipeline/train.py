@@ -236,8 +236,7 @@ class _Training:
     def _distributed(self) -> torch.nn.Module:
         if self._place.workers.size == 1:
             return self._objective
-        # buffers are alike anyway, and sending them each step costs more than the gradients
-        return DistributedDataParallel(self._objective, broadcast_buffers=False)
+        return DistributedDataParallel(self._objective)
 
     def _feed(self) -> Feed:
         data, step, workers = self._config.data, self._config.step, self._place.workers

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-from models.config import Size, blip_config
+from models.config import blip_config
 from models.contrast import Pairs
 from models.momentum import FeatureQueue
 from models.pretraining import PretrainNetwork, StepSettings
 
 BATCH, SIDE, ROUNDS = 8, 224, 3
 WORDS, QUEUE, ALPHA, MOMENTUM, LONGEST = 30_524, 57_600, 0.4, 0.995, 30
-Case = tuple[nn.Module, Callable[[], Tensor]]
+Case = tuple[torch.optim.Optimizer, Callable[[], Tensor]]
 
 
 class Theirs(nn.Module):
@@ -42,40 +42,34 @@ class Theirs(nn.Module):
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Compute the sum of the three losses, and renew copies and queues."""
-        own, rows = torch.arange(len(ids)), len(ids)
+        own = torch.arange(len(ids))
         states, images, texts = features(self.online, pixels, ids, mask)
         with torch.no_grad():
             both = zip(self.copies.parameters(), self.online.parameters(), strict=True)
             for copied, leader in both:
                 copied.data = copied.data * MOMENTUM + leader.data * (1 - MOMENTUM)
             _, images_m, texts_m = features(self.copies, pixels, ids, mask)
-        total = torch.zeros(())
-        for feature, feature_m, others, queue in (
-            (images, images_m, texts_m, self.queues[1]),
-            (texts, texts_m, images_m, self.queues[0]),
-        ):
-            everyone = torch.cat([others, queue]).T
-            soft = ALPHA * (feature_m @ everyone / self.temp).softmax(1).detach()
-            soft[own, own] += 1 - ALPHA
-            total = (
-                total - (soft * (feature @ everyone / self.temp).log_softmax(1)).sum(1).mean() / 2
-            )
+        itc = self.contrast(images, images_m, torch.cat([texts_m, self.queues[1]]).T)
+        itc = itc + self.contrast(texts, texts_m, torch.cat([images_m, self.queues[0]]).T)
         with torch.no_grad():
-            similar = (images @ texts.T / self.temp).softmax(1) + 1e-4
-            similar.fill_diagonal_(0)
+            similar = ((images @ texts.T / self.temp).softmax(1) + 1e-4).fill_diagonal_(0)
             image_of = torch.multinomial(similar.T, 1).flatten()
             text_of = torch.multinomial(similar, 1).flatten()
             for queue, fresh in zip(self.queues, (images_m, texts_m), strict=True):
-                queue[:rows] = fresh
+                queue[: len(own)] = fresh
         picked, said = torch.cat([own, image_of, own]), torch.cat([own, own, text_of])
         hidden = self.online[2](ids[said], mask[said], encoder_hidden_states=states[picked])
         logits = self.itm_head(hidden.last_hidden_state[:, 0])
-        total = total + F.cross_entropy(logits, (torch.arange(3 * rows) < rows).long())
-        labels = ids.masked_fill(mask == 0, -100)
+        itm = F.cross_entropy(logits, (picked == said).long())
+        labels = ids.masked_fill(mask == 0, -100)[:, 1:]
         spoken = self.decoder(ids, mask, encoder_hidden_states=states).logits[:, :-1]
-        return total + F.cross_entropy(
-            spoken.transpose(1, 2), labels[:, 1:], label_smoothing=0.1, ignore_index=-100
-        )
+        return itc / 2 + itm + F.cross_entropy(spoken.mT, labels, label_smoothing=0.1)
+
+    def contrast(self, features: Tensor, features_m: Tensor, everyone: Tensor) -> Tensor:
+        """Compute ITC in one direction, with soft targets."""
+        soft = ALPHA * (features_m @ everyone / self.temp).softmax(1).detach()
+        soft[:, : len(soft)] += (1 - ALPHA) * torch.eye(len(soft))
+        return -(soft * (features @ everyone / self.temp).log_softmax(1)).sum(1).mean()
 
 
 def features(
@@ -91,8 +85,7 @@ def features(
 def main() -> None:
     """Time the steps of each case in turn."""
     torch.manual_seed(0)
-    size: Size = "base"
-    config = blip_config(size, vocab_size=WORDS, sep_id=102, pad_id=0, image_size=SIDE)
+    config = blip_config("base", vocab_size=WORDS, sep_id=102, pad_id=0, image_size=SIDE)
     pixels, lengths = torch.randn(BATCH, 3, SIDE, SIDE), torch.randint(10, 19, (BATCH, 1))
     mask = torch.arange(LONGEST) < lengths
     ids = torch.randint(999, 30_000, (BATCH, LONGEST)).masked_fill(~mask, 0)
@@ -103,33 +96,24 @@ def main() -> None:
     queue, settings = FeatureQueue(256, QUEUE), StepSettings(WORDS - 1, WORDS - 2)
     cut = int(lengths.max())
     batch, dice = Pairs(pixels, ids[:, :cut], mask[:, :cut]), torch.Generator()
+    first, second = (torch.optim.AdamW(n.parameters(), 1e-6) for n in (ours, theirs))
     cases: dict[str, Case] = {
-        "capfilt": (ours, lambda: ours(batch, queue, settings, dice).total),
-        "original": (theirs, lambda: theirs(pixels, ids, mask.long())),
-        "longest": (theirs, lambda: theirs(pixels, batch.ids, batch.mask.long())),
+        "capfilt": (first, lambda: ours(batch, queue, settings, dice).total),
+        "original": (second, lambda: theirs(pixels, ids, mask.long())),
+        "longest": (second, lambda: theirs(pixels, batch.ids, batch.mask.long())),
     }
-    seconds = measure(cases)
-    print(f"base, batch {BATCH}, {SIDE} px, fp32, {os.cpu_count()} cores")
-    for name, took in seconds.items():
-        ratio = took / seconds["capfilt"]
-        print(f"{name:10} {BATCH / took:7.2f} samples/s   capfilt is {ratio:.2f} times as fast")
-
-
-def measure(cases: dict[str, Case]) -> dict[str, float]:
-    """Take a step of each case in turn, the first to warm up; give the medians in seconds."""
     times: dict[str, list[float]] = {name: [] for name in cases}
-    optimisers = {
-        id(network): torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-6)
-        for network, _ in cases.values()
-    }
-    for _ in range(ROUNDS + 1):
-        for name, (network, loss) in cases.items():
-            began = time.perf_counter()
-            loss().backward()
-            optimisers[id(network)].step()
-            optimisers[id(network)].zero_grad()
-            times[name].append(time.perf_counter() - began)
-    return {name: median(found[1:]) for name, found in times.items()}
+    for name in [*cases] * (ROUNDS + 1):
+        optimiser, loss = cases[name]
+        began = time.perf_counter()
+        loss().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        times[name].append(time.perf_counter() - began)
+    took = {name: median(found[1:]) for name, found in times.items()}  # the first warms up
+    print(f"base, batch {BATCH}, {SIDE} px, fp32, {os.cpu_count()} cores")
+    for name, seconds in took.items():
+        print(f"{name:10} {BATCH / seconds:6.2f} samples/s, 1 : {seconds / took['capfilt']:.2f}")
 
 
 if __name__ == "__main__":

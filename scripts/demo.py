@@ -53,10 +53,9 @@ def main() -> int:
         print(f"demo: {refusal}", file=sys.stderr)
         return 2
     make_input(folder / "input")
-    run, bin_folder = folder / "run", Path(sys.executable).parent
-    capfilt = shown(bin_folder / "capfilt")
-    command = [capfilt, "clean", shown(RECIPE), "--input", str(folder / "input")]
-    command += ["--output", str(run)]
+    run, capfilt = folder / "run", shown(Path(sys.executable).parent / "capfilt")
+    command = [capfilt, "clean", shown(RECIPE)]
+    command += ["--input", str(folder / "input"), "--output", str(run)]
     print(f"$ {shlex.join(command)}\n", flush=True)
     started = time.monotonic()
     code = subprocess.run(command, check=False).returncode

@@ -7,7 +7,18 @@ from types import FrameType
 
 import typer
 
-from flows.cli import checkpoint, clean, inspect, judge, keep, report, train
+from flows.cli import (
+    bootstrap,
+    checkpoint,
+    clean,
+    evaluate,
+    inspect,
+    judge,
+    keep,
+    report,
+    train,
+    trial,
+)
 from flows.cli.faults import exit_code_of
 
 # What libraries read when a command imports them, unless the user says otherwise: nothing calls
@@ -39,6 +50,9 @@ app.command("gc")(keep.gc)
 app.command("report")(report.report)
 app.command("pretrain", epilog=train.PRETRAIN_EXAMPLES)(train.pretrain)
 app.command("finetune", epilog=train.FINETUNE_EXAMPLES)(train.finetune)
+app.command("bootstrap", epilog=bootstrap.EXAMPLES)(bootstrap.bootstrap)
+app.command("trial", epilog=trial.EXAMPLES)(trial.trial)
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 
 

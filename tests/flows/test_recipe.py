@@ -3,9 +3,16 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic import BaseModel
 
 from flows import recipe
-from flows.recipe import Recipe, RecipeError, dump_recipe, load_recipe
+from flows.ablation import AblationRecipe
+from flows.bootstrap_recipe import BootstrapRecipe
+from flows.recipe import Recipe, RecipeError, dump_recipe, load_recipe, read_recipe
+from flows.training_recipe import FinetuneRecipe, PretrainRecipe
+from pipeline.pretrain import ModelConfig
+from pipeline.train import DataConfig, StepConfig
 
 RECIPES = sorted((Path(recipe.__file__).parent / "recipes").glob("*.yaml"))
 LEAST = {
@@ -25,13 +32,42 @@ def test_defaults_are_those_of_the_paper() -> None:
     assert loaded.caption.candidates == 1
 
 
+KINDS: dict[str, type[BaseModel]] = {
+    "clean.yaml": Recipe,
+    "demo.yaml": Recipe,
+    "pretrain.yaml": PretrainRecipe,
+    "finetune-captioner.yaml": FinetuneRecipe,
+    "finetune-filter.yaml": FinetuneRecipe,
+    "bootstrap.yaml": BootstrapRecipe,
+    "toy-bootstrap.yaml": BootstrapRecipe,
+    "table1.yaml": AblationRecipe,
+    "tiny.yaml": AblationRecipe,
+}
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_shipped_recipes_load(path: Path) -> None:
-    assert isinstance(load_recipe(path, LEAST), Recipe)
+    kind = KINDS[path.name]
+    least = LEAST if kind is Recipe else {}
+    if kind is FinetuneRecipe:
+        least = {"task": path.stem.removeprefix("finetune-")}
+    assert isinstance(read_recipe(kind, path, least), kind)
 
 
 def test_shipped_recipes_are_there() -> None:
-    assert RECIPES
+    assert KINDS.keys() == {path.name for path in RECIPES}
+
+
+def test_the_recipe_of_pre_training_names_every_key_with_its_default() -> None:
+    path = Path(recipe.__file__).parent / "recipes" / "pretrain.yaml"
+    written = yaml.safe_load(path.read_text())
+    sources = {"data.sources": written["data"]["sources"], "output": written["output"]}
+    defaults = read_recipe(PretrainRecipe, None, sources)
+    assert read_recipe(PretrainRecipe, path, {}) == defaults
+    for section, model in (("data", DataConfig), ("model", ModelConfig), ("step", StepConfig)):
+        assert written[section].keys() == model.model_fields.keys()
+    for section in ("loss", "rate", "save", "launch", "augment"):
+        assert written[section].keys() == type(getattr(defaults, section)).model_fields.keys()
 
 
 def test_flags_go_over_the_file_and_settings_over_flags(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""How well does a filter, trained from nothing on a few thousand real pairs, find real noise?
+
+    python scripts/filter_noisy_real.py DATA [FOLDER]
+
+DATA holds `web/clipart-*.tar` (titles as their authors typed them), `web/judged.parquet` (key,
+text, describes: yes, no or unsure, for some of them) and `human/*.tar`. A tiny network is
+pre-trained on both, with random weights to begin with, and finetuned as a filter on the human
+pairs. Its scores are compared with the judgements, beside the baseline that reads the text alone:
+a title that occurs ten times or more is noise. The human pairs are no judge of themselves.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from flows import train
+from flows.training_recipe import FinetuneRecipe, PretrainRecipe
+from pipeline import evaluate, metrics
+from pipeline.evaluate import LabelledPair
+
+FREQUENT = 10
+SHARED: dict[str, Any] = {
+    "dtype": "fp32",
+    "augment": {"crop": [0.5, 1.0], "operations": 0},
+    "launch": {"kind": "local"},
+    "trackers": [],
+}
+LEARNING = {"betas": [0.9, 0.98], "clip": 1.0, "batch_size": 24, "epochs": None}
+WIDE = {"initializer_range": 0.1}
+
+
+def main() -> None:
+    """Train, score, and print both ROCs."""
+    parser = argparse.ArgumentParser(description="A filter against judged noise of the real web.")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/noisy-real"))
+    parser.add_argument("--steps", type=int, default=2_000)
+    given = parser.parse_args()
+    web, human = (str(given.data / name) for name in ("web/clipart-*.tar", "human/*.tar"))
+    model = pretrain(given.folder / "pretrain", [web, human], given.steps)
+    scorer = finetune(given.folder / "filter", model, human, given.steps // 4)
+    rows = pq.read_table(given.data / "web" / "judged.parquet").to_pylist()
+    labels = {row["key"]: row["describes"] for row in rows if row["describes"] != "unsure"}
+
+    def label(pair: LabelledPair) -> bool | None:
+        said = labels.get(pair.key.rpartition("/")[2])
+        return None if said is None else said == "yes"
+
+    found = evaluate.evaluate_filter(scorer, judged(web, labels), label=label)
+    print(json.dumps({"filter": found, "titles alone": baseline(web, labels)}, indent=2))
+
+
+def pretrain(folder: Path, shards: list[str], steps: int) -> Path:
+    """Pre-train a tiny network of 64 pixels, its words learned from the texts."""
+    recipe = SHARED | {
+        "output": str(folder),
+        "data": {"sources": [{"shards": [url]} for url in shards], "shuffle": 200},
+        "model": {"size": "tiny", "image_size": 64, "words": 4000, "vision": WIDE, "text": WIDE},
+        "loss": {"queue": 960},
+        "rate": {"highest": 1e-3, "warmup_steps": 200, "decay": "cosine", "temperature": 0.05},
+        "step": LEARNING | {"steps": steps},
+    }
+    train.run(train.prepare(PretrainRecipe.model_validate(recipe)))
+    return train.checkpoint_of(folder, "pretrain")
+
+
+def finetune(folder: Path, start: Path, human: str, steps: int) -> Path:
+    """Finetune the filter on the human pairs."""
+    recipe = SHARED | {
+        "output": str(folder),
+        "task": "filter",
+        "data": {"sources": [{"shards": [human]}], "shuffle": 200, "max_tokens": 35},
+        "model": {"start": str(start)},
+        "loss": {"queue": 960},
+        "rate": {"highest": 3e-4, "warmup_steps": 50, "decay": "cosine", "temperature": 0.05},
+        "step": LEARNING | {"steps": steps},
+    }
+    train.run(train.prepare(FinetuneRecipe.model_validate(recipe)))
+    return train.checkpoint_of(folder, "filter")
+
+
+def judged(web: str, labels: dict[str, str]) -> Iterator[LabelledPair]:
+    """Read the pairs that were judged."""
+    pairs = evaluate.read_pairs([web])
+    return (pair for pair in pairs if pair.key.rpartition("/")[2] in labels)
+
+
+def baseline(web: str, labels: dict[str, str]) -> dict[str, Any]:
+    """Call a title that is frequent noise, and score the others by how rare they are."""
+    texts = {pair.key.rpartition("/")[2]: pair.texts[0] for pair in evaluate.read_pairs([web])}
+    times = Counter(texts.values())
+    keys = [key for key in labels if key in texts]
+    noisy = [labels[key] == "no" for key in keys]
+    called = [times[texts[key]] >= FREQUENT for key in keys]
+    return {
+        "roc_auc": metrics.roc_auc([-times[texts[key]] for key in keys], [not n for n in noisy]),
+        "precision of noise": metrics.precision(called, noisy),
+        "recall of noise": metrics.recall(called, noisy),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Rounds by the real command: from nothing, killed, asked, and followed by a server that dies."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from driving import Command, InProcess, children, wait_until
+
+from pipeline.toy_world import ToyWorldConfig, write_toy_world
+
+pytestmark = pytest.mark.timeout(900)
+
+OFF = {"crop": None, "flip": 0, "operations": 0}
+TOWER = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "initializer_range": 0.1,
+}  # fmt: skip
+RATE = {"highest": 1e-3, "warmup_steps": 1, "decay": "cosine"}
+WAIT_S = 300  # for a moment that comes after seconds, on a machine that does other things too
+STAGES = ["pretrain", "captioner", "filter", "clean", "evaluate"]
+
+
+def steps(number: int) -> dict[str, Any]:
+    return {"epochs": None, "steps": number, "batch_size": 12}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rounds on a world of 108 pictures."""
+    folder = tmp_path_factory.mktemp("rounds")
+    urls = {}
+    for seed, (name, samples, noise) in enumerate(
+        [("web", 48, 0.5), ("human", 36, 0.0), ("held_out", 24, 0.0)]
+    ):
+        config = ToyWorldConfig(
+            samples=samples, samples_per_shard=12, noise=noise, seed=seed, image_px=32
+        )
+        write_toy_world(folder / name, config)
+        urls[name] = {"urls": [str(folder / name)]}
+    tuned = {"model": {"dropout": 0}, "augment": OFF, "rate": RATE, "step": steps(4)}
+    model = {"size": "tiny", "image_size": 32, "words": 200, "dropout": 0}
+    values = {
+        **urls,
+        "output": "out",
+        "dtype": "fp32",
+        "rounds": 2,
+        "gate": "record",
+        "pretrain": {
+            "model": model | {"vision": TOWER, "text": TOWER},
+            "augment": OFF,
+            "loss": {"queue": 48},
+            "rate": RATE,
+            "step": steps(6),
+        },
+        "captioner": tuned,
+        "filter": tuned | {"loss": {"queue": 48}},
+        "clean": {
+            "screen": {"min_side": 16},
+            # the filter has learned nothing yet, and a round needs something to begin with
+            "judge": {"threshold": {"web": 0.0, "synthetic": 0.0}},
+        },
+        "evaluate": {"k": 8, "method": "greedy"},
+        "data": {"max_tokens": 24},
+        "save": {"every_steps": 2, "log_every": 2},
+        "trackers": [],
+        "launch": {"kind": "local"},
+        "engine": {"kind": "local"},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    tmp_path_factory: pytest.TempPathFactory, recipe: Path
+) -> tuple[dict[str, Any], float]:
+    """The ledger of rounds that nothing disturbed, and how many seconds they took."""
+    command = Command([], tmp_path_factory.mktemp("unbroken"))
+    began = time.monotonic()
+    done = command.run("bootstrap", recipe, "--direct", "--json")
+    took_s = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ended"] == "rounds"
+    return ledger(command.home / "out"), took_s
+
+
+def ledger(folder: Path) -> dict[str, Any]:
+    """Read a ledger, but for times and cost."""
+    found: dict[str, Any] = json.loads((folder / "rounds.json").read_text())
+    del found["cost"]
+    return found
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a command and all that it has started."""
+    assert process.poll() is None, "it was over before it was killed"
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def killed(command: Command, recipe: Path, moment: Callable[[], bool]) -> None:
+    process = command.start("bootstrap", recipe, "--direct")
+    wait_until(moment, WAIT_S)
+    kill(process)
+    command.wait(process)
+
+
+def test_rounds_that_are_killed_end_like_those_that_are_not(
+    tmp_path: Path, recipe: Path, unbroken: tuple[dict[str, Any], float]
+) -> None:
+    command, out = Command([], tmp_path), tmp_path / "out"
+    killed(command, recipe, lambda: (out / "round-1/pretrain/states/step-00000002").is_dir())
+    assert not (out / "round-1/pretrain/result.json").exists()
+    killed(command, recipe, lambda: any(out.glob("round-1/run/commits/*.json")))
+    assert not (out / "round-2").exists()
+    done = command.run("bootstrap", recipe, "--direct")
+    assert done.returncode == 0, done.stderr
+    assert ledger(out) == unbroken[0]
+    tries = json.loads((out / "rounds.json").read_text())["cost"]["round-1"]
+    assert [len(tries[stage]) for stage in STAGES] == [2, 1, 1, 2, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_rounds_that_are_killed_at_random_moments(
+    tmp_path: Path, recipe: Path, unbroken: tuple[dict[str, Any], float], seed: int
+) -> None:
+    command, draw = Command([], tmp_path), random.Random(seed)
+    for _ in range(3):
+        process = command.start("bootstrap", recipe, "--direct")
+        wait_until((tmp_path / "out" / "rounds.json").exists, WAIT_S)
+        time.sleep(draw.uniform(0, unbroken[1] / 3))
+        kill(process)
+        command.wait(process)
+    done = command.run("bootstrap", recipe, "--direct")
+    assert done.returncode == 0, done.stderr
+    assert ledger(tmp_path / "out") == unbroken[0]
+
+
+def test_what_the_command_says(tmp_path: Path, recipe: Path, capfilt: InProcess) -> None:
+    done = capfilt.run("bootstrap", recipe, "--direct", "--rounds=1")
+    assert done.returncode == 0, done.stderr
+    (entry,) = ledger(tmp_path / "out")["rounds"]
+    for stage in STAGES:
+        assert f"round 1: {stage} done: " in done.stderr
+    row = next(line for line in done.stdout.splitlines() if "1 (best)" in line)
+    itm = entry["evaluate"]["retrieval"]["itm"]
+    numbers = [float(number) for number in re.findall(r"\d\.\d{3}", row)]
+    expected = [entry["gate"]["measure"], itm["tr@1"], itm["ir@1"]]
+    assert numbers[:3] == pytest.approx(expected, abs=5e-4)
+    done = capfilt.run("bootstrap", recipe, "--direct", "--set=seed=4")
+    assert done.returncode == 2
+    assert "seed: 0 -> 4" in done.stderr
+
+
+def test_without_a_terminal_a_round_waits_for_approval(recipe: Path, capfilt: InProcess) -> None:
+    command = ("bootstrap", recipe, "--direct", "--set=approve=true", "--json")
+    waiting = capfilt.run(*command)
+    assert waiting.returncode == 0
+    assert json.loads(waiting.stdout)["ended"] == "approval"
+    assert "--approve 1" in waiting.stderr
+    assert capfilt.run("bootstrap", recipe, "--approve=2").returncode == 2
+    assert capfilt.run("bootstrap", recipe, "--approve=1").returncode == 0
+    done = capfilt.run(*command)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["ended"] == "rounds"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("pretrian.seed=1", "Did you mean pretrain"),
+        ("web.urls=[nothing/here]", "nothing/here"),
+        ("filter.step.batch_size=13", "multiple of data.lanes"),
+        ("held_out.urls=[]", "held_out.urls"),
+    ],
+)
+def test_a_recipe_that_cannot_be_run(
+    recipe: Path, capfilt: InProcess, setting: str, said: str
+) -> None:
+    done = capfilt.run("bootstrap", recipe, "--direct", f"--set={setting}")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (capfilt.home / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_dead_prefect_server_delays_no_round(
+    capfilt_ray: Command, recipe: Path, unbroken: tuple[dict[str, Any], float]
+) -> None:
+    out = capfilt_ray.home / "out"
+    process = capfilt_ray.start("bootstrap", recipe, "--json")
+    wait_until((out / "round-1/pretrain/states").is_dir, WAIT_S)
+    (server,) = children(process.pid, "uvicorn")
+    os.kill(server, signal.SIGKILL)
+    process.wait(WAIT_S)
+    ended = time.time()
+    done = capfilt_ray.wait(process, WAIT_S)
+    assert done.returncode == 0, done.stderr
+    assert ledger(out) == unbroken[0]
+    assert ended - (out / "round-2/evaluation.json").stat().st_mtime < 20
+
+
+@pytest.mark.slow
+def test_prefect_waits_for_a_person(capfilt_ray: Command, recipe: Path) -> None:
+    out = capfilt_ray.home / "out"
+    process = capfilt_ray.start("bootstrap", recipe, "--set=approve=true")
+    wait_until((out / "round-1/evaluation.json").is_file, WAIT_S)
+    time.sleep(5)
+    assert process.poll() is None
+    assert not (out / "round-2").exists()
+    other = Command(capfilt_ray.prefix, capfilt_ray.home / "other")
+    other.home.mkdir()
+    approved = other.run("bootstrap", recipe, "--approve=1", f"--output={out}")
+    assert approved.returncode == 0, approved.stderr
+    done = capfilt_ray.wait(process, WAIT_S)
+    assert done.returncode == 0, done.stderr
+    assert ledger(out)["ended"] == "rounds"
