@@ -56,7 +56,7 @@ def prepare(recipe: TrainingRecipe) -> Job:
     Raises RecipeError, RunMismatch where the folder holds another training, and what opening a
     source or a checkpoint raises.
     """
-    folder = Path(recipe.output).expanduser().absolute()
+    folder, recipe = Path(recipe.output).expanduser().absolute(), _pinned(recipe)
     sources = tuple(open_source(source) for source in recipe.data.sources)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = resolve_dtype(_dtype(folder, recipe), device)
@@ -155,6 +155,15 @@ def _objective(job: Job) -> Objective:
     return finetune.start(recipe.model_copy(update={"model": model}))
 
 
+def _pinned(recipe: TrainingRecipe) -> TrainingRecipe:
+    """Make the folder of a captioner absolute: workers stand elsewhere."""
+    if isinstance(recipe, PretrainRecipe) or recipe.captions is None:
+        return recipe
+    captioner = str(weights.resolve(recipe.captions.captioner))
+    captions = recipe.captions.model_copy(update={"captioner": captioner})
+    return recipe.model_copy(update={"captions": captions})
+
+
 def _start_folder(recipe: TrainingRecipe, folder: Path, sources: tuple[Source, ...]) -> Path:
     if recipe.model.start is not None:
         return weights.resolve(recipe.model.start)
@@ -189,6 +198,9 @@ def _identity(
     ]
     del found["data"]["decode_threads"]
     found["model"]["start"] = start
+    if found.get("captions"):
+        captioner = Path(found["captions"]["captioner"])
+        found["captions"]["captioner"] = checkpoint.info(captioner).digest
     if isinstance(words := found["model"].get("words"), str):
         found["model"]["words"] = fingerprint({"words": vocabulary(Path(words)).to_json()})
     return found | {"dtype": dtype, "kind": type(recipe).__name__}

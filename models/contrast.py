@@ -150,24 +150,28 @@ class ContrastNetwork(MatchNetwork):
         negative_images: tuple[Tensor, Negatives],
         negative_texts: tuple[Tensor, Tensor, Negatives],
         workers: Workers = ALONE,
+        more_texts: tuple[Tensor, Tensor, Negatives] | None = None,
     ) -> Tensor:
         """Compute ITM: each pair as it is, each text with a wrong image, each image with a wrong
         text (ALBEF §3.2: 1 : 2).
 
         `ids` (B, T) begin with [ENC]. The negatives are indices into the image states (W, P, V),
-        and into the ids and masks (W, T), that come with them.
+        and into the ids and masks (W, T), that come with them. `more_texts` are a second wrong
+        text of each image, as long as the others.
         """
         other_states, wrong_image = negative_images
-        other_ids, other_mask, wrong_text = negative_texts
-        # the right and the wrong text of an image stand side by side: they share its projections
-        both = torch.stack([ids, other_ids[wrong_text.index]], dim=1).flatten(0, 1)
-        masks = torch.stack([mask, other_mask[wrong_text.index]], dim=1).flatten(0, 1)
-        beside = self.text_encoder.encode(both, masks, states)[:, 0]
+        wrong = [negative_texts] if more_texts is None else [negative_texts, more_texts]
+        # right and wrong texts of an image stand side by side: they share its projections
+        both = [ids, *(others[chosen.index] for others, _, chosen in wrong)]
+        masks = [mask, *(others[chosen.index] for _, others, chosen in wrong)]
+        rows = torch.stack(both, dim=1).flatten(0, 1), torch.stack(masks, dim=1).flatten(0, 1)
+        beside = self.text_encoder.encode(*rows, states)[:, 0].unflatten(0, (-1, len(both)))
         apart = self.text_encoder.encode(ids, mask, other_states[wrong_image.index])[:, 0]
-        hidden = torch.cat([beside[0::2], apart, beside[1::2]]).float()
+        hidden = torch.cat([beside[:, 0], apart, *beside[:, 1:].unbind(1)]).float()
         right = torch.ones_like(wrong_image.found)
-        labels = torch.cat([right, ~right, ~right]).long()
-        counted = torch.cat([right, wrong_image.found, wrong_text.found]).float()
+        labels = torch.cat([right, ~right, *(~right for _ in wrong)]).long()
+        found = [chosen.found for _, _, chosen in wrong]
+        counted = torch.cat([right, wrong_image.found, *found]).float()
         with in_fp32(states):
             logits = F.linear(hidden, self.itm_head.weight.float(), self.itm_head.bias.float())
             return losses.matching(logits, labels, counted, workers.mean(counted.sum()))

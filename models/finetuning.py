@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models import losses, negatives
-from models.contrast import Contrast, ContrastNetwork, Pairs, in_fp32
+from models.contrast import Contrast, ContrastNetwork, Pairs, in_fp32, unit
 from models.momentum import FeatureQueue
 from models.negatives import Negatives
 from models.workers import ALONE, Workers
@@ -55,6 +55,19 @@ class RetrievalResult:
         return self.itc + self.itm
 
 
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """What a captioner wrote of a batch's images: more wrong texts, of the kind it will write.
+
+    `ids` (B, T) begin with [CLS], as long as the batch's own; `wrong` (B,): the caption is wrong
+    of its own image, as far as is known.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    wrong: Tensor
+
+
 class RetrievalNetwork(ContrastNetwork):
     """A match network in finetuning, where an image has several texts."""
 
@@ -67,12 +80,14 @@ class RetrievalNetwork(ContrastNetwork):
         *,
         workers: Workers = ALONE,
         given: tuple[Tensor, Tensor] | None = None,
+        captions: Captions | None = None,
     ) -> RetrievalResult:
         """Compute ITC and ITM of a batch, and renew the momentum copies and the queue.
 
         The queue keeps image ids; texts of one image, and equal ones, are never each other's
         negatives. `given`: indices (B,) of each text's wrong image and each image's wrong text
-        among the pairs that negatives come from, which are otherwise drawn.
+        among the pairs that negatives come from, which are otherwise drawn. With `captions` each
+        image gets one more wrong text: its own caption if that is wrong, or else another image's.
         """
         image_ids = batch.image_ids
         if image_ids is None or queue.idx_queue is None:
@@ -103,10 +118,37 @@ class RetrievalNetwork(ContrastNetwork):
             (others.gather_with_gradient(states), wrong_image),
             (others.gather(ids), others.gather(batch.mask), wrong_text),
             workers,
+            None
+            if captions is None
+            else self._more(contrast, batch, captions, settings, generator),
         )
         temperature = self.temp.detach().clone()
         drawn = (image_weights, text_weights, wrong_image, wrong_text)
         return RetrievalResult(contrast.loss, itm, temperature, *drawn)
+
+    def _more(
+        self,
+        contrast: Contrast,
+        batch: Pairs,
+        captions: Captions,
+        settings: RetrievalSettings,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Negatives]:
+        """Choose a caption that is wrong of each image: those that look right are likelier."""
+        assert batch.image_ids is not None
+        with torch.no_grad():
+            written = self.text_encoder.encode(captions.ids, captions.mask)
+            features = unit(self.text_proj, written)
+            with in_fp32(features):
+                alike = losses.similarities(contrast.images, features, self.temp)
+            forbidden = negatives.matched(batch.image_ids, batch.image_ids)
+            drawn = negatives.draw(negatives.masked_weights(alike, forbidden), generator)
+        own = torch.arange(len(alike), device=alike.device)
+        index = torch.where(captions.wrong, own, drawn.index)
+        ids = torch.cat(
+            [torch.full_like(captions.ids[:, :1], settings.enc_id), captions.ids[:, 1:]], dim=1
+        )
+        return ids, captions.mask, Negatives(index, captions.wrong | drawn.found)
 
     def _weights(self, contrast: Contrast, batch: Pairs, others: Workers) -> tuple[Tensor, Tensor]:
         """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""

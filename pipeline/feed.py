@@ -49,7 +49,8 @@ class Batch:
     `pixels` is uint8 (B, 3, S, S); `ids` and `mask` are (B, T), the ids beginning with [CLS];
     `image_ids` and `text_hashes` are int64 (B,), equal where images or texts are. `epoch` counts
     those that are done; `positions` are the stream's after this batch, for a checkpoint. `left_out`
-    counts by reason what was passed over on the way to it.
+    counts by reason what was passed over on the way to it. `references` are all texts of each
+    picture.
     """
 
     pixels: Tensor
@@ -62,6 +63,7 @@ class Batch:
     epoch: float
     positions: dict[int, int]
     left_out: Counter[str]
+    references: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -225,6 +227,7 @@ class Feed:
             epoch=self._stream.epochs_at(self._positions),
             positions=dict(self._positions),
             left_out=left_out,
+            references=tuple(row.example.texts for row in rows),
         )
 
 

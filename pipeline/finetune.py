@@ -18,12 +18,14 @@ from models import folder as folders
 from models.blip import CaptionNetwork, MatchNetwork
 from models.captioning import language_loss
 from models.config import Role
+from models.contrast import Pairs
 from models.conversion import for_hugging_face, import_folder
-from models.finetuning import Across, RetrievalNetwork, RetrievalSettings
+from models.finetuning import Across, Captions, RetrievalNetwork, RetrievalSettings
 from models.folder import Content
 from models.momentum import FeatureQueue
 from models.pretraining import PretrainNetwork
 from models.schedule import soft_share
+from pipeline.caption_negatives import CaptionNegatives, CaptionNegativesConfig
 from pipeline.feed import Batch
 from pipeline.objective import Moment, Objective, TowerConfig, trainable
 from pipeline.pretrain import LossConfig, PretrainObjective
@@ -62,6 +64,7 @@ class FinetuneConfig(TrainConfig):
     loss: LossConfig = LossConfig(ramp_epochs=1)
     prompt: str = Field(PROMPT, description="before each text that a captioner learns")
     across: Across = Field("everything", description="what comes from other workers' batches")
+    captions: CaptionNegativesConfig | None = Field(None, description="more negatives of a filter")
 
 
 class CaptionObjective(Objective):
@@ -97,6 +100,8 @@ class RetrievalObjective(Objective):
         self._loss, self._across = config.loss, config.across
         width = about.config.image_text_hidden_size
         self._beside = [FeatureQueue(width, config.loss.queue, ids=True)]
+        self._captions, self._seed = config.captions, config.seed
+        self._writer: CaptionNegatives | None = None
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """Compute both losses and their sum."""
@@ -108,9 +113,25 @@ class RetrievalObjective(Objective):
             across=self._across,
         )
         pairs = self.pairs(batch, moment.workers)
-        found = self.network(pairs, self.queue, settings, moment.generator, workers=moment.workers)
+        found = self.network(
+            pairs,
+            self.queue,
+            settings,
+            moment.generator,
+            workers=moment.workers,
+            captions=self._write(batch, moment.epoch, pairs),
+        )
         parts = {"itc": found.itc, "itm": found.itm}
         return {"loss": found.total, **parts, "temperature": found.temperature}
+
+    def _write(self, batch: Batch, epoch: float, pairs: Pairs) -> Captions | None:
+        """Let the captioner write, if there is one; it is loaded where the network is."""
+        if self._captions is None:
+            return None
+        if self._writer is None:
+            device = pairs.ids.device
+            self._writer = CaptionNegatives(self._captions, self.about, self._seed, device)
+        return self._writer.write(batch, epoch, pairs.ids.shape[1])
 
     def export(self, folder: Path) -> Mapping[str, Path]:
         """Write the filter, without its momentum copies."""

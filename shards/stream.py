@@ -17,7 +17,7 @@ from shards.source import Part, Source, SourceSample, read_part
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image with the text drawn for it; `key` is SHARD/KEY.
+    """One image with the text drawn for it, out of `texts`; `key` is SHARD/KEY.
 
     `seed` (63 bits) is for what else is drawn about it, and another one each time that it comes;
     `image_id` (63 bits) is equal where the bytes of the images are.
@@ -31,6 +31,7 @@ class Example:
     epoch: int
     seed: int
     image_id: int
+    texts: tuple[str, ...] = ()
 
 
 class TrainingStream:
@@ -148,6 +149,7 @@ class _Lane:
             epoch=self._epoch,
             seed=int.from_bytes(drawn[:8]) >> 1,
             image_id=int.from_bytes(hashlib.blake2b(sample.image, digest_size=8).digest()) >> 1,
+            texts=tuple(text.text for text in sample.texts),
         )
 
 
