@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from driving import Command, InProcess
+from driving import Command, InProcess, wait_until
 
 from models import checkpoint
 from pipeline.toy_world import ToyWorldConfig, write_toy_world
@@ -126,6 +127,7 @@ def test_a_captioner_is_finetuned_from_what_was_pre_trained(
         (["--set", "data.max_tokens=99"], "max_tokens is 99"),
         (["--start", "nowhere"], "nowhere"),
         (["--set", "model.text.hiden_size=3"], "hiden_size"),
+        (["--engine=ray", "--workers=4"], "data.lanes is 6, which 4 workers do not divide"),
     ],
 )
 def test_nonsense_is_one_message(
@@ -135,6 +137,59 @@ def test_nonsense_is_one_message(
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_source_without_samples_is_one_message(
+    capfilt: InProcess, write: Write, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    source = f"data.sources=[{{shards: [{tmp_path / 'empty.tar'}]}}]"
+    done = capfilt.run("pretrain", write(), "--set", source)
+    assert done.returncode == 2
+    assert "no sample to train on" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_on_ray_is_not_tried_again(
+    capfilt_ray: Command, write: Write, tmp_path: Path
+) -> None:
+    rate = {"highest": 1e30, "warmup_steps": 2, "warmup_from": 1e-4}
+    done = capfilt_ray.run("pretrain", write(rate=rate), "--engine=ray", "--workers=2")
+    assert done.returncode == 1
+    assert "is not finite" in done.stderr
+    assert "Lower rate.highest" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "restart" not in done.stderr
+    assert not (tmp_path / "trained" / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_more_workers_than_processors_are_refused(capfilt_ray: Command, write: Write) -> None:
+    """Ray would wait for ever for processors that do not come."""
+    asked = ["--workers=2", "--set", "launch.cpus_per_worker=1000"]
+    done = capfilt_ray.run("pretrain", write(), "--engine=ray", *asked)
+    assert done.returncode == 2
+    assert "launch asks for 2 workers with 1000 processors each" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_told_to_end_on_ray_it_ends_and_goes_on_later(
+    capfilt: InProcess, capfilt_ray: Command, write: Write, tmp_path: Path
+) -> None:
+    flags = ["--output", "two", "--engine=ray", "--workers=2"]  # a path of the user's own folder
+    process = capfilt_ray.start("pretrain", write(), *flags)
+    wait_until(lambda: bool(list((tmp_path / "two" / "states").glob("step-*"))))
+    process.send_signal(signal.SIGTERM)
+    done = capfilt_ray.wait(process, 100)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert not (tmp_path / "two" / "result.json").exists()
+    again = capfilt_ray.run("pretrain", write(), *flags)
+    assert again.returncode == 0, again.stderr
+    assert capfilt.run("pretrain", write()).returncode == 0
+    compare(tmp_path / "two", tmp_path / "trained")
 
 
 def test_another_recipe_is_refused_and_the_same_is_done_already(
