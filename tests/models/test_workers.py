@@ -114,8 +114,9 @@ def operate(workers: Workers) -> Found:
     mine = (torch.arange(6.0).reshape(2, 3).T + 10 * rank).requires_grad_()  # not contiguous
     weights = torch.arange(3.0 * workers.size)[:, None] + 100 * rank
     beside = torch.zeros(3 * workers.size, 2, requires_grad=True)
+    earlier = beside * 1  # so that its gradient is taken up after the gathered rows' own
     gathered = workers.gather_with_gradient(mine)
-    ((gathered + beside) * weights).sum().backward()  # both get one and the same gradient
+    ((gathered + earlier) * weights).sum().backward()  # both get one and the same gradient
     return {
         "gathered": workers.gather(mine),
         "with_gradient": gathered.detach(),
