@@ -11,7 +11,8 @@ All is measured without finetuning, on held-out pairs. Each stage is taken up ag
 """
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows import clean, train
+from flows.engines.engine import Result
 from flows.recipe import Recipe
 from flows.training_recipe import FinetuneRecipe, PretrainRecipe
 from models import checkpoint, folder, tokenizer
@@ -33,9 +35,10 @@ from shards.run import Run
 from shards.snapshot import open_snapshot
 from shards.store import Store
 
+_log = logging.getLogger(__name__)
+
 NEVER, ALWAYS = 2.0, 0.0  # thresholds that no probability, and every one, reaches
 MAIN_ARMS = ("none", "filter only", "captioner only", "both", "round 2")
-MORE_ARMS = ("beam", "shared", "continue")
 _VIEWS = {
     "filter only": {"web": 0.5, "synthetic": NEVER},
     "captioner only": {"web": ALWAYS, "synthetic": ALWAYS},
@@ -75,7 +78,6 @@ class Study:
 
     def __init__(self, recipe: AblationRecipe, place: Path, seed: int) -> None:
         self._recipe, self._place, self._seed = recipe, place.absolute(), seed
-        self._say: Callable[[str], None] = print
 
     def run(self, arms: tuple[str, ...] = MAIN_ARMS) -> dict[str, Any]:
         """Measure the arms; gives numbers by arm, and of captioners and filters."""
@@ -168,7 +170,7 @@ class Study:
     def _train(self, recipe: PretrainRecipe | FinetuneRecipe, role: str) -> Path:
         job = train.prepare(recipe)
         result = train.run(job)
-        self._say(f"seed {self._seed}: {job.folder.name}: {result['seconds']} s")
+        _log.info("seed %d: %s: %s s", self._seed, job.folder.name, result["seconds"])
         return train.checkpoint_of(job.folder, role)
 
     def _local(self, output: Path) -> Section:
@@ -256,5 +258,5 @@ class _Silent:
     def under_way(self, samples: int, size_bytes: int) -> None:
         pass
 
-    def ended(self, result: Any) -> None:  # noqa: ANN401
+    def ended(self, result: Result) -> None:
         pass

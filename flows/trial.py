@@ -22,6 +22,7 @@ from flows.bootstrap import check_steps, free_memory, measure, open_human
 from flows.bootstrap_recipe import TrialRecipe, pretraining
 from flows.recipe import RecipeError, dump_recipe
 from flows.rounds import Entry, gate_measure, read_training
+from flows.training_recipe import PretrainRecipe
 from models.config import Dtype, resolve_dtype
 from pipeline import pretrain
 from shards.naming import encode_name
@@ -143,7 +144,7 @@ def _write_start(
     return str(path)
 
 
-def _composed(recipe: TrialRecipe, folder: Path, source: SourceConfig) -> Any:  # noqa: ANN401
+def _composed(recipe: TrialRecipe, folder: Path, source: SourceConfig) -> PretrainRecipe:
     try:
         return pretraining(recipe, folder, source, {})
     except ValidationError as error:

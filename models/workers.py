@@ -73,7 +73,7 @@ class _Gathered(torch.autograd.Function):
         return workers.gather(rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's
         total = gradient.clone(memory_format=torch.contiguous_format)  # others may hold it too
         dist.all_reduce(total)
         return total.chunk(ctx.workers.size)[ctx.workers.rank], None

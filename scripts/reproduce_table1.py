@@ -58,10 +58,13 @@ def main() -> None:
 
 def one_seed(recipe: Path, folder: Path, seed: int, arms: tuple[str, ...]) -> dict[str, Any]:
     """Run the study of one seed, in a process of its own."""
+    import logging
+
     import yaml
 
     from flows.ablation import MAIN_ARMS, AblationRecipe, Study
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parsed = AblationRecipe.model_validate(yaml.safe_load(recipe.read_text()))
     began = time.monotonic()
     found = Study(parsed, folder / f"seed-{seed}", seed).run((*MAIN_ARMS, *arms))
