@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import typer
 
@@ -35,6 +36,8 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
+_TERMINATED = 128 + signal.SIGTERM
+
 app = typer.Typer(
     help="Clean image-text pairs with BLIP's CapFilt.",
     no_args_is_help=True,
@@ -63,6 +66,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)  # of typer.Exit; None where a command just returns
+    except SystemExit as told:  # by SIGTERM; all that was under way is released by now
+        if told.code == _TERMINATED:
+            _leave()
+        raise
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Exception as error:
@@ -71,4 +78,11 @@ def main() -> None:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
+    raise SystemExit(_TERMINATED)
+
+
+def _leave() -> NoReturn:
+    """End at once: a thread that is in native code while the interpreter ends aborts it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_TERMINATED)

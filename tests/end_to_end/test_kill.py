@@ -187,6 +187,10 @@ def test_sigterm_releases_what_the_local_engine_was_at(
         "--set=caption.method=beam",
     )  # fmt: skip
     wait_until(lambda: len(committed(run)) >= 1)
+    # between two shards there is nothing to release: wait until one is just begun
+    begun = {shard for shard, _ in endings(run)}
+    wait_until(lambda: bool({shard for shard, _ in endings(run)} - begun))
+    time.sleep(0.1)  # past the writing of its record, and well within its pictures
     process.terminate()
     assert command.wait(process).returncode == 143
     left = [ending for shard, ending in endings(run) if shard not in committed(run)]
