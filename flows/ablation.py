@@ -5,7 +5,8 @@ noisy web texts and human pairs (arm `none`), finetuned into captioner and filte
 web set; then new networks are pre-trained on what each arm keeps, from the same random start and
 for the same steps. `round 2` does it once more with the network of `both`, which the paper did not.
 More arms by name: captions by beam search (Table 2), one network as captioner and filter
-(Table 4), going on from the first network instead of a new one (Table 13).
+(Table 4), going on from the first network instead of a new one (Table 13), and `own mistakes`, a
+filter that its captioner's wrong captions were shown to.
 
 All is measured without finetuning, on held-out pairs. Each stage is taken up again after a kill.
 """
@@ -43,6 +44,7 @@ _VIEWS = {
     "filter only": {"web": 0.5, "synthetic": NEVER},
     "captioner only": {"web": ALWAYS, "synthetic": ALWAYS},
 }
+_ANNOTATED = ("human", "held-out")  # by people, who say several true things of a picture
 _WORLD_WORDS = 1_000
 _RERANKED = 32  # texts of a picture, and pictures of a text, that ITM puts in order
 Section = dict[str, Any]
@@ -70,6 +72,7 @@ class AblationRecipe(BaseModel):
     pretrain: Section
     captioner: Section
     filter: Section
+    captions: Section = Field(default_factory=dict, description="as negatives: `own mistakes`")
     clean: Section = Field(default_factory=dict)
 
 
@@ -112,6 +115,8 @@ class Study:
             return self._pretrain(arm, {"run": str(other)})
         if arm == "shared":
             found = self._shared(models["none"])
+        elif arm == "own mistakes":
+            found = self._warned(models["none"])
         else:
             found = self._tools("2", models["both"])
         tools[arm] = self.measure_tools(found)
@@ -134,7 +139,7 @@ class Study:
                 seed=100 * self._seed + number,
                 kinds=world.kinds,
                 image_px=world.image_px,
-                references=name == "held-out",  # any true caption of a picture is a right one
+                all_texts=name in _ANNOTATED,
             )
             write_toy_world(self._place / name, config)
 
@@ -191,6 +196,13 @@ class Study:
     def _shared(self, start: Path) -> "Tools":
         one = self._finetune("joint", self._recipe.filter, start, "joint", "captioner")
         return Tools(one, train.checkpoint_of(one.parent, "filter"))
+
+    def _warned(self, start: Path) -> "Tools":
+        """Finetune the filter once more, with its captioner's wrong captions among the texts."""
+        captioner = self._tools("1", start).captioner
+        captions = self._recipe.captions | {"captioner": str(captioner)}
+        section = self._recipe.filter | {"captions": captions}
+        return Tools(captioner, self._finetune("filter", section, start, "filter-warned", "filter"))
 
     def _clean(self, name: str, tools: "Tools", **caption: str) -> Path:
         section = self._recipe.clean

@@ -92,7 +92,7 @@ class ToyWorldConfig(BaseModel):
     image_format: Literal["png", "jpeg"] = "png"
     things: Literal[1, 2] = 2
     kinds: Kinds = Field(default=8, description="colours, and shapes, that there are")
-    references: bool = Field(default=False, description="list all true captions in the sidecar")
+    all_texts: bool = Field(default=False, description="list all true captions in the sidecar")
 
 
 def scene(rng: random.Random, things: int = 2, kinds: Kinds = 8) -> Scene:
@@ -359,7 +359,7 @@ def _encode(image: Image.Image, image_format: str) -> bytes:
 
 
 def _sidecar(sample: ToySample, config: ToyWorldConfig) -> dict[str, object]:
-    listed = {"references": captions(sample.scene)} if config.references else {}
+    listed = {"texts": captions(sample.scene)} if config.all_texts else {}
     return {"toy": _truth(sample), **listed}
 
 

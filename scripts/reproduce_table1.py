@@ -1,6 +1,6 @@
 """Reproduce the paper's Table 1 on the toy world: what do filter and captioner add?
 
-    python scripts/reproduce_table1.py [FOLDER] [--seeds 3] [--arms beam shared continue]
+    python scripts/reproduce_table1.py [FOLDER] [--seeds 3] [--arms beam shared continue 'own mistakes']
 
 Seeds run side by side, a core each. What is done in FOLDER (default: runs/table1) is not done
 again. Prints a table in Markdown; docs/results has what it printed here.
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--recipe", type=Path, default=RECIPE)
-    parser.add_argument("--arms", nargs="*", default=[], help="beam, shared, continue")
+    parser.add_argument("--arms", nargs="*", default=[], help="beam, shared, continue, 'own mistakes'")
     given = parser.parse_args()
     began = time.monotonic()
     seeds = range(given.first_seed, given.first_seed + given.seeds)

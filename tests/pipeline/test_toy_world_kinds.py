@@ -1,4 +1,4 @@
-"""Worlds of fewer kinds, and the references of a picture."""
+"""Worlds of fewer kinds, and the texts of a picture."""
 
 import json
 from pathlib import Path
@@ -28,11 +28,11 @@ def test_a_world_of_fewer_kinds_has_so_many_colours_and_shapes(kinds: Any) -> No
         assert is_true(sample.text, sample.scene) == (sample.kind == "true")
 
 
-def test_references_are_every_true_caption(tmp_path: Path) -> None:
-    (path,) = write_toy_world(tmp_path, ToyWorldConfig(samples=5, references=True))
+def test_all_texts_are_every_true_caption(tmp_path: Path) -> None:
+    (path,) = write_toy_world(tmp_path, ToyWorldConfig(samples=5, all_texts=True))
     for sample in webdataset.WebDataset(str(path), shardshuffle=False):
         sidecar = json.loads(sample["json"])
         shown = scene_from_truth(sidecar["toy"])
-        assert sidecar["toy"]["true_caption"] in sidecar["references"]
-        assert len(set(sidecar["references"])) == 4
-        assert all(is_true(text, shown) for text in sidecar["references"])
+        assert sidecar["toy"]["true_caption"] in sidecar["texts"]
+        assert len(set(sidecar["texts"])) == 4
+        assert all(is_true(text, shown) for text in sidecar["texts"])
