@@ -52,7 +52,8 @@ from pipeline.evaluate import (
 )
 from shards.listing import list_inputs
 from shards.run import fingerprint
-from shards.source import Source, SourceConfig, open_source
+from shards.source import Source, SourceConfig
+from shards.source_reader import open_source
 from shards.store import Store
 
 # What changes no stage's result, or stands in the identity by its content.
@@ -249,7 +250,8 @@ def _do(job: Job, number: int, stage: Stage, guide: Guide) -> None:
         _evaluate(job, number)
     else:
         start = _checkpoint(job, number, "pretrain")
-        train.run(train.prepare(finetuning(job.recipe, folder, stage, start)))
+        captioner = _checkpoint(job, number, "captioner") if stage == "filter" else None
+        train.run(train.prepare(finetuning(job.recipe, folder, stage, start, captioner)))
 
 
 def _begin_with(job: Job, number: int) -> tuple[SourceConfig, dict[str, Any]]:

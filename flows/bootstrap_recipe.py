@@ -12,6 +12,7 @@ from flows.training_recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from models.decoding import Decoding
 from models.finetuning import Across
 from pipeline.caption import CaptionConfig
+from pipeline.caption_negatives import OwnCaptionsConfig
 from pipeline.export import WriteConfig
 from pipeline.judge import JudgeConfig
 from pipeline.objective import TowerConfig
@@ -57,6 +58,12 @@ class FinetuneSection(LearnConfig):
     model: TunedConfig = TunedConfig()
     loss: LossConfig = LossConfig(ramp_epochs=1)
     across: Across = "everything"
+
+
+class FilterSection(FinetuneSection):
+    """A filter's finetuning; with `captions` it learns its round's captioner's mistakes, too."""
+
+    captions: OwnCaptionsConfig | None = Field(None, description="null: the paper's way")
 
 
 class CaptionSection(Decoding):
@@ -128,7 +135,7 @@ class BootstrapRecipe(Experiment):
     approve: bool = Field(False, description="a person lets each next round begin")
     web: PairsConfig
     captioner: FinetuneSection = FinetuneSection()
-    filter: FinetuneSection = FinetuneSection()
+    filter: FilterSection = FilterSection()
     clean: CleanSection = CleanSection()
     evaluate: EvaluateSection = EvaluateSection()
     engine: EngineConfig = EngineConfig()
@@ -148,9 +155,13 @@ def pretraining(
 
 
 def finetuning(
-    recipe: BootstrapRecipe, folder: Path, task: Literal["captioner", "filter"], start: Path
+    recipe: BootstrapRecipe,
+    folder: Path,
+    task: Literal["captioner", "filter"],
+    start: Path,
+    captioner: Path | None = None,
 ) -> FinetuneRecipe:
-    """Compose a finetuning on the human pairs."""
+    """Compose a finetuning on the human pairs; a filter is given its round's captioner."""
     section = recipe.captioner if task == "captioner" else recipe.filter
     return FinetuneRecipe.model_validate(
         {
@@ -160,6 +171,7 @@ def finetuning(
             "loss": section.loss,
             "across": section.across,
             "prompt": recipe.clean.caption.prompt,
+            "captions": _own_captions(recipe, captioner) if task == "filter" else None,
         }
     )
 
@@ -202,12 +214,41 @@ def check_composition(recipe: BootstrapRecipe) -> None:
     try:
         pretraining(recipe, here, shards_of(recipe.web), {})
         for task in ("captioner", "filter"):
-            finetuning(recipe, here, task, here)
+            finetuning(recipe, here, task, here, here)
         cleaning(recipe, here, here, here)
         decoding(recipe)
     except ValidationError as error:
         problems = "; ".join(str(problem["msg"]) for problem in error.errors())
         raise RecipeError(f"the recipe does not fit together: {problems}") from None
+    _check_own_captions(recipe)
+
+
+def _check_own_captions(recipe: BootstrapRecipe) -> None:
+    """Raise RecipeError where the captioner cannot write for the filter."""
+    captions = recipe.filter.captions
+    if captions is None:
+        return
+    if captions.prompt not in (OwnCaptionsConfig().prompt, recipe.clean.caption.prompt):
+        raise RecipeError(
+            f"filter.captions.prompt is {captions.prompt!r}; expected clean.caption.prompt = "
+            f"{recipe.clean.caption.prompt!r}, which the captioner is taught. Leave it out here"
+        )
+    sizes = (recipe.captioner.model.image_size, recipe.filter.model.image_size)
+    if sizes[0] != sizes[1]:
+        raise RecipeError(
+            f"captioner.model.image_size is {sizes[0]} and filter.model.image_size {sizes[1]}; "
+            "with filter.captions both look at the same pictures: set both alike"
+        )
+
+
+def _own_captions(recipe: BootstrapRecipe, captioner: Path | None) -> dict[str, Any] | None:
+    """Compose how a round's captioner writes for its filter: by the prompt that it was taught."""
+    captions = recipe.filter.captions
+    if captions is None:
+        return None
+    assert captioner is not None
+    prompt = recipe.clean.caption.prompt
+    return captions.model_dump() | {"captioner": str(captioner), "prompt": prompt}
 
 
 def _shared(

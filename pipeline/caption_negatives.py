@@ -20,15 +20,20 @@ from models.weights import CheckpointError
 from pipeline.feed import Batch
 
 
-class CaptionNegativesConfig(Decoding):
-    """Which captioner, and when its caption is wrong: it shares few words with every reference.
+class OwnCaptionsConfig(Decoding):
+    """How captions are written, and when one is wrong: it shares few words with every reference.
 
     `overlap` is the largest share of common words (of all that the two have) of a caption that
     counts as wrong of its own picture; at 0 only other pictures' captions are negatives.
     """
 
-    captioner: str = Field(description="a captioner's folder")
     overlap: float = Field(0.3, ge=0, le=1)
+
+
+class CaptionNegativesConfig(OwnCaptionsConfig):
+    """Which captioner writes, and how."""
+
+    captioner: str = Field(description="a captioner's folder")
 
 
 class CaptionNegatives:

@@ -19,9 +19,11 @@ from flows.rounds import STAGES, Ledger, read_ledger
 from models import checkpoint
 from models.tokenizer import load
 from shards.run import RunMismatch
-from shards.source import SourceConfig, open_source
+from shards.source import SourceConfig
+from shards.source_reader import open_source
 
 RECIPES = Path(bootstrap.__file__).parent / "recipes"
+FITS = {"step": {"epochs": None, "steps": 2, "batch_size": 12}}
 Rounds = Callable[..., BootstrapRecipe]
 
 
@@ -210,6 +212,28 @@ def test_going_on_from_the_network_of_the_round_before(
     assert claim["identity"]["model"]["start"] == before
 
 
+def test_a_filter_learns_from_the_captions_of_its_own_rounds_captioner(
+    tmp_path: Path, two_rounds: Path, small_rounds: Rounds
+) -> None:
+    tuned = small_rounds(tmp_path).filter.model_dump() | {"captions": {"overlap": 0.9}}
+    caption = {"prompt": "a drawing of ", "max_tokens": 6}
+    clean = small_rounds(tmp_path).clean.model_dump() | {"caption": caption}
+    go(small_rounds(tmp_path / "out", rounds=1, filter=tuned, clean=clean))
+    folder = tmp_path / "out" / "round-1"
+    claims = {
+        stage: json.loads((folder / stage / "training.json").read_text())["identity"]
+        for stage in ("captioner", "filter")
+    }
+    found = claims["filter"]["captions"]
+    assert found["captioner"] == checkpoint.info(folder / "captioner" / "model").digest
+    assert (found["overlap"], found["prompt"]) == (0.9, "a drawing of ")
+    assert claims["captioner"]["captions"] is None
+    usual = json.loads((two_rounds / "round-1/filter/training.json").read_text())["identity"]
+    assert usual["captions"] is None
+    without = checkpoint.info(two_rounds / "round-1" / "filter" / "model").digest
+    assert checkpoint.info(folder / "filter" / "model").digest != without
+
+
 def test_the_next_round_waits_for_a_person(one_round: Path, small_rounds: Rounds) -> None:
     recipe = small_rounds(one_round, approve=True)
     ledger, listener = go(recipe, yes=False)
@@ -256,6 +280,11 @@ def test_rounds_of_another_recipe_are_refused(two_rounds: Path, small_rounds: Ro
     [
         ({"data": {"lanes": 5}}, "multiple of data.lanes"),
         ({"clean": {"caption": {"method": "greedy", "candidates": 2}}}, "candidates is 2"),
+        ({"filter": {"captions": {"prompt": "a "}, **FITS}}, r"captions\.prompt is 'a '"),
+        (
+            {"filter": {"captions": {}, "model": {"image_size": 64}, **FITS}},
+            r"captioner\.model\.image_size is None and filter\.model\.image_size 64",
+        ),
     ],
 )
 def test_keys_that_do_not_fit_together(
