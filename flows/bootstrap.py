@@ -29,6 +29,7 @@ from flows.bootstrap_recipe import (
 )
 from flows.clean import CleanWatch
 from flows.engines.engine import EngineError
+from flows.lock import hold
 from flows.recipe import RecipeError, dump_recipe
 from flows.rounds import (
     EVALUATION,
@@ -96,8 +97,8 @@ class Job:
 def prepare(recipe: BootstrapRecipe) -> Job:
     """Check all that can be checked before work starts, and open or begin the ledger.
 
-    Raises RecipeError, RunMismatch where the folder holds other rounds, and what opening the
-    sources raises.
+    Raises RecipeError, RunMismatch where the folder holds other rounds, FolderInUse where another
+    process goes round there, and what opening the sources raises.
     """
     check_composition(recipe)
     for section in (recipe.pretrain, recipe.captioner, recipe.filter):
@@ -117,15 +118,18 @@ def prepare(recipe: BootstrapRecipe) -> Job:
         },
     }
     del identity["data"]["decode_threads"], identity["evaluate"]["batch_size"]
-    ledger = Ledger(folder, identity)
-    Store(str(folder)).put("recipe.yaml", dump_recipe(recipe).encode())
+    with hold(folder):
+        ledger = Ledger(folder, identity)
+        Store(str(folder)).put("recipe.yaml", dump_recipe(recipe).encode())
     return Job(recipe, folder, ledger)
 
 
 def run(job: Job, guide: Guide) -> Ledger:
     """Go through the rounds, from where they are; give their ledger."""
-    job.ledger.ended = _go_round(job, guide)
-    job.ledger.write()
+    with hold(job.folder):
+        job.ledger.refresh()
+        job.ledger.ended = _go_round(job, guide)
+        job.ledger.write()
     return job.ledger
 
 

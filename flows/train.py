@@ -31,7 +31,8 @@ from pipeline import finetune, pretrain
 from pipeline.objective import Objective
 from pipeline.train import Place, check_division, count_steps, train
 from shards.run import RunMismatch, as_json, differences, fingerprint
-from shards.source import Source, open_source
+from shards.source import Source
+from shards.source_reader import open_source
 from shards.store import Store
 
 _OUTSIDE = {"output", "launch", "trackers", "save", "recipe_version"}  # none changes the result
@@ -63,6 +64,8 @@ def prepare(recipe: TrainingRecipe) -> Job:
     start = _start_folder(recipe, folder, sources)
     info = checkpoint.info(start)
     try:
+        if not isinstance(recipe, PretrainRecipe):
+            finetune.check_sources(recipe.task, sources)
         _check_length(recipe, start)
         check_division(recipe, _known_workers(recipe))
     except ValueError as error:

@@ -27,7 +27,8 @@ from models.config import Dtype, resolve_dtype
 from pipeline import pretrain
 from shards.naming import encode_name
 from shards.run import RunMismatch, as_json, differences, fingerprint
-from shards.source import Source, SourceConfig, open_source
+from shards.source import Source, SourceConfig
+from shards.source_reader import open_source
 from shards.store import Store
 
 RESULT = "trial.json"

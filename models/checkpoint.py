@@ -160,7 +160,7 @@ def create(
     with torch.device("meta"):
         network = build(role, config)
     network.to_empty(device="cpu")
-    _initialise(network, config, torch.Generator().manual_seed(seed))
+    randomise(network, config, torch.Generator().manual_seed(seed))
     size = config.vision_config.image_size
     settings = settings or Settings(itm_first_token="enc")
     save(folder, network, config, tokenizer, Preprocess(size, size), settings)
@@ -184,7 +184,7 @@ def save(
     folders.write(folder, content)
 
 
-def _initialise(network: nn.Module, config: BlipConfig, generator: torch.Generator) -> None:
+def randomise(network: nn.Module, config: BlipConfig, generator: torch.Generator) -> None:
     """Fill a network with BERT's and ViT's usual random weights."""
     for name, tensor in network.named_parameters():
         if name.endswith("bias"):

@@ -11,7 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -21,10 +21,13 @@ from torch import Tensor
 from models.framing import frame
 from models.tokenizer import WordPiece, normalise
 from pipeline.decode import Limits, Refusal, decode
-from shards.schema import TextReason
+from shards.annotation import SourceText
+from shards.schema import SampleReason, TextReason
 from shards.stream import Example, TrainingStream
 
 _PATIENCE = 100  # refused in a row before a lane can be given up, however short its epochs are
+
+_OTHER_SIDE = {"left": "right", "right": "left"}
 
 Picture = Callable[[Image.Image, int], Tensor]
 
@@ -35,11 +38,11 @@ class FeedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How texts become ids: `prompt` goes before each, and `max_tokens` count [CLS] and [SEP]."""
+    """How texts become ids: each made `clean`; `max_tokens` count [CLS] and [SEP]."""
 
     words: WordPiece
     max_tokens: int
-    prompt: str = ""
+    clean: Callable[[str], str] = normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,10 @@ class Batch:
     """This worker's rows of one global batch: B pictures of side S, texts of up to T tokens.
 
     `pixels` is uint8 (B, 3, S, S); `ids` and `mask` are (B, T), the ids beginning with [CLS];
-    `image_ids` and `text_hashes` are int64 (B,), equal where images or texts are. `epoch` counts
-    those that are done; `positions` are the stream's after this batch, for a checkpoint. `left_out`
-    counts by reason what was passed over on the way to it. `references` are all texts of each
-    picture.
+    `image_ids` and `text_hashes` are int64 (B,), equal where images or texts are. `positions` are
+    the stream's after this batch, for a checkpoint. `left_out` counts by reason what was passed
+    over on the way to it. `references` are all texts of each picture, and `chosen` the one of each
+    row, with what is annotated of it. Statements have a second picture each, `right`.
     """
 
     pixels: Tensor
@@ -60,10 +63,11 @@ class Batch:
     text_hashes: Tensor
     texts: list[str]
     keys: list[str]
-    epoch: float
     positions: dict[int, int]
     left_out: Counter[str]
     references: tuple[tuple[str, ...], ...] = ()
+    chosen: tuple[SourceText, ...] = ()
+    right: Tensor | None = None
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -77,6 +81,7 @@ class _Row:
     example: Example
     text: str
     pixels: Tensor
+    right: Tensor | None
 
 
 class _Closed(Exception):  # noqa: N818 - a signal within this file, not an error
@@ -203,14 +208,27 @@ class Feed:
 
     def _prepare(self, example: Example) -> _Row | str:
         """Decode an example's picture, in a thread of the pool; or say why it cannot be used."""
-        text = normalise(example.text)
+        example = shuffle_pair(example)
+        text = self._wording.clean(example.text)
         if not text:
             return TextReason.EMPTY
-        decoded = decode(example.image, self._limits)
-        if isinstance(decoded, Refusal):
-            return decoded.reason
-        pixels = self._picture(decoded.image, example.seed)
-        return _Row(example, self._wording.prompt + text, pixels)
+        pictures = []
+        for place, data in enumerate((example.image, example.right)):
+            found = None if data is None else self._look(data, example.seed + place)
+            if isinstance(found, str):
+                return found
+            pictures.append(found)
+        left, right = pictures
+        assert left is not None
+        return _Row(example, text, left, right)
+
+    def _look(self, data: bytes, seed: int) -> Tensor | str:
+        if not data:
+            return SampleReason.IMAGE_MISSING
+        decoded = decode(data, self._limits)
+        return (
+            decoded.reason if isinstance(decoded, Refusal) else self._picture(decoded.image, seed)
+        )
 
     def _collate(self, rows: list[_Row], left_out: Counter[str]) -> Batch:
         words, texts = self._wording.words, [row.text for row in rows]
@@ -224,11 +242,29 @@ class Feed:
             text_hashes=torch.tensor([_hash(text) for text in texts]),
             texts=texts,
             keys=[row.example.key for row in rows],
-            epoch=self._stream.epochs_at(self._positions),
             positions=dict(self._positions),
             left_out=left_out,
             references=tuple(row.example.texts for row in rows),
+            chosen=tuple(row.example.chosen for row in rows),
+            right=_stacked([row.right for row in rows]),
         )
+
+
+def shuffle_pair(example: Example) -> Example:
+    """Exchange the two pictures of a statement, and its words left and right, in half of all turns.
+
+    Which of the two is on the left says nothing, but where a statement speaks of it.
+    """
+    if example.right is None or example.seed % 2:
+        return example
+    said = " ".join(_OTHER_SIDE.get(word, word) for word in example.text.split(" "))
+    chosen = replace(example.chosen, text=said)
+    return replace(example, image=example.right, right=example.image, chosen=chosen)
+
+
+def _stacked(pictures: list[Tensor | None]) -> Tensor | None:
+    given = [picture for picture in pictures if picture is not None]
+    return torch.stack(given) if given else None
 
 
 def _hash(text: str) -> int:

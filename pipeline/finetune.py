@@ -2,36 +2,47 @@
 
 *Decoupled*, as in the paper, the captioner learns LM and the filter ITC + ITM, each from a copy of
 the pre-trained network: together they would confirm each other's mistakes (BLIP §4.4, Table 4).
-*Joint* trains one network with all three losses, and writes both roles out of it.
+*Joint* trains one network with all three losses, and writes both roles out of it. Two more tasks
+need annotations of their own: answers to questions (§5.3) and statements about two pictures (§5.4).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from transformers import BlipConfig
 
 from models import folder as folders
-from models.blip import CaptionNetwork, MatchNetwork
+from models.answering import Questions, vqa_loss
+from models.blip import CaptionNetwork, MatchNetwork, VqaNetwork
 from models.captioning import language_loss
 from models.config import Role
 from models.contrast import Pairs
 from models.conversion import for_hugging_face, import_folder
 from models.finetuning import Across, Captions, RetrievalNetwork, RetrievalSettings
 from models.folder import Content
+from models.framing import Framed, frame
 from models.momentum import FeatureQueue
+from models.nlvr import NlvrNetwork
 from models.pretraining import PretrainNetwork
+from models.roles.nlvr import nlvr_loss
+from models.roles.vqa import normalise_question
 from models.schedule import soft_share
+from models.transfer import transfer
 from pipeline.caption_negatives import CaptionNegatives, CaptionNegativesConfig
 from pipeline.feed import Batch
 from pipeline.objective import Moment, Objective, TowerConfig, trainable
 from pipeline.pretrain import LossConfig, PretrainObjective
 from pipeline.train import TrainConfig
+from shards.annotation import Answer
+from shards.annotation_file import Kind
+from shards.source import Source
 
-Task = Literal["captioner", "filter", "retrieval", "joint"]
+Task = Literal["captioner", "filter", "retrieval", "joint", "vqa", "nlvr"]
 PROMPT = "a picture of "
 PROMPTED: tuple[Task, ...] = ("captioner", "joint")  # tasks with LM
 
@@ -40,12 +51,17 @@ _ROLES: dict[Task, Role] = {
     "filter": "filter",
     "retrieval": "filter",
     "joint": "pretrain",
+    "vqa": "vqa",
+    "nlvr": "nlvr",
 }
+_KINDS: dict[Task, Kind] = {"vqa": "questions", "nlvr": "statements"}
 _NETWORKS: dict[Task, Callable[[BlipConfig], nn.Module]] = {
     "captioner": CaptionNetwork,
     "filter": RetrievalNetwork,
     "retrieval": RetrievalNetwork,
     "joint": PretrainNetwork,
+    "vqa": VqaNetwork,
+    "nlvr": NlvrNetwork,
 }
 
 
@@ -156,13 +172,78 @@ class JointObjective(PretrainObjective):
         return found
 
 
+class AnswerObjective(Objective):
+    """The likelihood of a question's answers, each as heavy as its share of those who answered."""
+
+    clean = staticmethod(normalise_question)
+
+    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        """Compute the loss of the answers."""
+        network, pairs = self.network, self.pairs(batch, moment.workers)
+        assert isinstance(network, VqaNetwork)
+        ids = pairs.beginning(self.first_token)
+        hidden = network.questions(ids, pairs.mask, network.vision_model(pairs.pixels))
+        counts = torch.tensor([len(text.answers) for text in batch.chosen], device=ids.device)
+        answers = [answer for text in batch.chosen for answer in text.answers]
+        weights = torch.tensor([answer.weight for answer in answers], device=ids.device)
+        questions = Questions(hidden, pairs.mask)
+        loss = vqa_loss(network, questions, self._framed(answers, ids.device), counts, weights)
+        return {"loss": loss, "answers": loss}
+
+    def _framed(self, answers: Sequence[Answer], device: torch.device) -> Framed:
+        words, limit = self.about.tokenizer, self.about.config.text_config.max_position_embeddings
+        pieces = words.encode([answer.text for answer in answers])
+        return frame(pieces, words, words.dec_id, limit, device)
+
+    def export(self, folder: Path) -> Mapping[str, Path]:
+        """Write the model that answers."""
+        return {"vqa": self.write(folder / "model", self.network)}
+
+
+class ReasonObjective(Objective):
+    """Whether a statement about two pictures is true."""
+
+    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        """Compute the cross-entropy, and the share of statements that are judged right."""
+        network, pairs = self.network, self.pairs(batch, moment.workers)
+        assert isinstance(network, NlvrNetwork)
+        assert batch.right is not None
+        pixels = torch.cat([pairs.pixels, self.normalise(batch.right)])
+        left, right = network.vision_model(pixels).chunk(2)
+        ids = pairs.beginning(self.about.tokenizer.enc_id)
+        logits = network(ids, pairs.mask, left, right)
+        labels = torch.tensor([int(bool(text.label)) for text in batch.chosen], device=ids.device)
+        judged_right = (logits.argmax(-1) == labels).float().mean()
+        loss = nlvr_loss(logits, labels)
+        return {"loss": loss, "statements": loss, "accuracy": judged_right}
+
+    def export(self, folder: Path) -> Mapping[str, Path]:
+        """Write the model that reasons."""
+        return {"nlvr": self.write(folder / "model", self.network)}
+
+
+def check_sources(task: Task, sources: Sequence[Source]) -> None:
+    """Raise ValueError unless the sources are of the kind that the task learns from."""
+    wanted = _KINDS.get(task, "captions")
+    for source in sources:
+        if source.kind != wanted:
+            raise ValueError(
+                f"{task} learns from {wanted}; {source.name} has {source.kind}. Name a source of "
+                f"{wanted}: `annotations`, a JSON file in the form of its data set"
+            )
+
+
 def start(config: FinetuneConfig) -> Objective:
     """Load what a finetuning starts from; CheckpointError if it cannot become the task's."""
     role = _ROLES[config.task]
     content = import_folder(Path(config.model.start), config.model.image_size).content
     if content.role != role:
-        content = _part(content, role)
+        content = _part(content, role, config.seed)
     network = trainable(_NETWORKS[config.task], content, config.model)
+    if isinstance(network, VqaNetwork):
+        return AnswerObjective(network, content)
+    if isinstance(network, NlvrNetwork):
+        return ReasonObjective(network, content)
     if isinstance(network, PretrainNetwork):
         return JointObjective(network, content, config.loss, config.prompt)
     if isinstance(network, RetrievalNetwork):
@@ -171,12 +252,14 @@ def start(config: FinetuneConfig) -> Objective:
     return CaptionObjective(network, content, config.prompt)
 
 
-def _part(whole: Content, role: Role) -> Content:
+def _part(whole: Content, role: Role, seed: int) -> Content:
     """Take a role out of a pre-training checkpoint.
 
     A filter goes on with temperature and momentum copies as they are, as in the original: copies
     of what is trained would teach nothing at first, and another temperature shakes ITC.
     """
+    if role == "vqa" or role == "nlvr":
+        return transfer(whole, role, seed)
     part = for_hugging_face(whole, role)
     if role != "filter":
         return part

@@ -15,6 +15,7 @@ from models.contrast import ContrastNetwork, Pairs
 from models.folder import Content
 from models.momentum import FeatureQueue
 from models.text import TextEncoder
+from models.tokenizer import normalise
 from models.vision import VisionEncoder
 from models.workers import Workers
 from pipeline.feed import Batch
@@ -54,6 +55,8 @@ class Objective(nn.Module):
     `about` says what the network is (sizes, tokenizer, preprocessing), without its tensors.
     """
 
+    clean: Callable[[str], str] = staticmethod(normalise)  # what texts go through first
+
     def __init__(self, network: nn.Module, about: Content) -> None:
         super().__init__()
         self.network = network
@@ -85,10 +88,10 @@ class Objective(nn.Module):
         for part in self._beside:
             part.to(device)
 
-    def pixels(self, batch: Batch) -> Tensor:
-        """Normalise a batch's pictures on the network's device: (B, 3, S, S)."""
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Normalise uint8 pictures (B, 3, S, S) on the network's device."""
         device = next(self.network.parameters()).device
-        return self.about.preprocess.normalise(batch.pixels.to(device), torch.float32)
+        return self.about.preprocess.normalise(pixels.to(device), torch.float32)
 
     def pairs(self, batch: Batch, workers: Workers) -> Pairs:
         """Take a batch to the network's device, padded as long as the other workers' texts."""
@@ -96,7 +99,7 @@ class Objective(nn.Module):
         more = (0, workers.longest(batch.ids.shape[1]) - batch.ids.shape[1])
         ids = nn.functional.pad(batch.ids, more, value=self.about.tokenizer.pad_id)
         return Pairs(
-            pixels=self.pixels(batch),
+            pixels=self.normalise(batch.pixels),
             ids=ids.to(device),
             mask=nn.functional.pad(batch.mask, more).to(device),
             image_ids=batch.image_ids.to(device),

@@ -22,7 +22,8 @@ from models.weights import CheckpointError
 from pipeline.feed import Batch
 from pipeline.objective import Moment, Objective, TowerConfig, trainable
 from pipeline.train import TrainConfig
-from shards.source import Source, read_part
+from shards.source import Source
+from shards.source_reader import read_part
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 TEXTS_FOR_WORDS = 100_000  # of each source, that a vocabulary is learned from

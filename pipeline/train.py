@@ -249,7 +249,7 @@ class _Training:
             self._progress.positions,
         )
         about = self._objective.about
-        wording = Wording(about.tokenizer, data.max_tokens)
+        wording = Wording(about.tokenizer, data.max_tokens, self._objective.clean)
         return Feed(
             stream,
             Augment(about.preprocess, self._config.augment),

@@ -1,6 +1,6 @@
 """Reproduce the paper's Table 1 on the toy world: what do filter and captioner add?
 
-    python scripts/reproduce_table1.py [FOLDER] [--seeds 3] [--arms beam shared continue 'own mistakes']
+    python scripts/reproduce_table1.py [FOLDER] [--seeds 3] [--arms beam shared continue]
 
 Seeds run side by side, a core each. What is done in FOLDER (default: runs/table1) is not done
 again. Prints a table in Markdown; docs/results has what it printed here.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "table1.yaml"
+MORE = "beam, shared, continue, 'own mistakes'"
 COLUMNS = {
     "TR@1": ("retrieval", "itm", "tr@1"),
     "IR@1": ("retrieval", "itm", "ir@1"),
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--recipe", type=Path, default=RECIPE)
-    parser.add_argument("--arms", nargs="*", default=[], help="beam, shared, continue, 'own mistakes'")
+    parser.add_argument("--arms", nargs="*", default=[], help=MORE)
     given = parser.parse_args()
     began = time.monotonic()
     seeds = range(given.first_seed, given.first_seed + given.seeds)

@@ -11,11 +11,24 @@ HUMAN = "human"  # the origin of texts that name none
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to a question, and how much it counts: its share of those who answered."""
+
+    text: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class SourceText:
-    """One text of a sample, and where it comes from."""
+    """One text of a sample, and where it comes from.
+
+    A question has `answers`; a statement's `label` says whether it is true.
+    """
 
     text: str
     origin: str
+    answers: tuple[Answer, ...] = ()
+    label: bool | None = None
 
 
 def annotated_texts(raw: RawSample) -> tuple[tuple[SourceText, ...], str]:
@@ -36,6 +49,17 @@ def annotated_texts(raw: RawSample) -> tuple[tuple[SourceText, ...], str]:
     return ((SourceText(text, HUMAN),), "") if text else ((), TextReason.EMPTY)
 
 
+def squeeze(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    """Put a text on one line, its white space squeezed; None for what no text file can hold."""
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON's escapes can spell lone surrogates
+        return None
+    return " ".join(value.split())
+
+
 def _listed(meta: bytes | None) -> list[Any]:
     """Read the list of texts in a sidecar; a hostile one may exhaust the stack, and holds none."""
     try:
@@ -50,17 +74,7 @@ def _read(item: Any) -> SourceText | None:  # noqa: ANN401 - any JSON value
     fields = {"text": item} if isinstance(item, str) else item
     if not isinstance(fields, dict):
         return None
-    text, origin = fields.get("text"), fields.get("origin", HUMAN)
-    if not isinstance(text, str) or not isinstance(origin, str) or not _is_utf8(text + origin):
+    text, origin = squeeze(fields.get("text")), fields.get("origin", HUMAN)
+    if not text or squeeze(origin) is None:
         return None
-    line = " ".join(text.split())
-    return SourceText(line, origin) if line else None
-
-
-def _is_utf8(text: str) -> bool:
-    """Say whether a text can be written: JSON's escapes can spell lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return SourceText(text, origin)

@@ -11,8 +11,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 
+from shards.annotation import SourceText
 from shards.order import LANES, SHUFFLE, LaneEpoch, Order, Sizes, Stretch, Turn
-from shards.source import Part, Source, SourceSample, read_part
+from shards.source import Part, Source, SourceSample
+from shards.source_reader import read_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +22,24 @@ class Example:
     """One image with the text drawn for it, out of `texts`; `key` is SHARD/KEY.
 
     `seed` (63 bits) is for what else is drawn about it, and another one each time that it comes;
-    `image_id` (63 bits) is equal where the bytes of the images are.
+    `image_id` (63 bits) is equal where the bytes of the images are. A statement is about the image
+    and the one on its `right`.
     """
 
     source: int
     key: str
     image: bytes
-    text: str
-    origin: str
+    chosen: SourceText
     epoch: int
     seed: int
     image_id: int
     texts: tuple[str, ...] = ()
+    right: bytes | None = None
+
+    @property
+    def text(self) -> str:
+        """The text that was drawn."""
+        return self.chosen.text
 
 
 class TrainingStream:
@@ -144,12 +152,12 @@ class _Lane:
             source=turn.source,
             key=sample.key,
             image=sample.image,
-            text=chosen.text,
-            origin=chosen.origin,
+            chosen=chosen,
             epoch=self._epoch,
             seed=int.from_bytes(drawn[:8]) >> 1,
             image_id=int.from_bytes(hashlib.blake2b(sample.image, digest_size=8).digest()) >> 1,
             texts=tuple(text.text for text in sample.texts),
+            right=sample.right,
         )
 
 

@@ -42,6 +42,8 @@ class FinetuneTask(StrEnum):
     FILTER = "filter"
     RETRIEVAL = "retrieval"
     JOINT = "joint"
+    VQA = "vqa"
+    NLVR = "nlvr"
 
 
 def pretrain(
@@ -73,7 +75,7 @@ def finetune(
     set_: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Finetune a pre-trained checkpoint on human-annotated pairs."""
+    """Finetune a pre-trained checkpoint on what people annotated."""
     from flows.recipe import read_recipe
     from flows.training_recipe import FinetuneRecipe
 

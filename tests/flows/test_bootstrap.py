@@ -14,6 +14,7 @@ from flows import bootstrap
 from flows.bootstrap_recipe import BootstrapRecipe
 from flows.clean import CleanWatch
 from flows.cli.display import watch
+from flows.lock import LOCK, FolderInUse, hold
 from flows.recipe import RecipeError, read_recipe
 from flows.rounds import STAGES, Ledger, read_ledger
 from models import checkpoint
@@ -157,7 +158,7 @@ def test_what_is_done_is_not_done_again(two_rounds: Path, small_rounds: Rounds) 
     assert listener.before == [(number, stage) for number in (1, 2) for stage in STAGES]
     after = {path: path.stat().st_mtime_ns for path in results}
     changed = {path.name for path in results if before[path] != after[path]}
-    assert changed <= {"rounds.json", "recipe.yaml"}
+    assert changed <= {"rounds.json", "recipe.yaml", LOCK}
 
 
 def test_a_lost_ledger_is_written_anew(two_rounds: Path, small_rounds: Rounds) -> None:
@@ -165,6 +166,32 @@ def test_a_lost_ledger_is_written_anew(two_rounds: Path, small_rounds: Rounds) -
     (two_rounds / "rounds.json").unlink()
     go(small_rounds(two_rounds))
     assert without_cost(two_rounds) == before
+
+
+def test_another_process_in_the_folder_is_left_alone(
+    tmp_path: Path, two_rounds: Path, small_rounds: Rounds
+) -> None:
+    job = bootstrap.prepare(small_rounds(tmp_path / "out"))
+    before = (tmp_path / "out" / "recipe.yaml").read_bytes()
+    with hold(tmp_path / "out"):
+        with pytest.raises(FolderInUse):
+            bootstrap.prepare(small_rounds(tmp_path / "out", rounds=7))
+        with pytest.raises(FolderInUse):
+            bootstrap.run(job, Listener())
+        bootstrap.prepare(small_rounds(two_rounds))  # another folder
+    assert (tmp_path / "out" / "recipe.yaml").read_bytes() == before
+    assert not (tmp_path / "out" / "round-1").exists()
+
+
+def test_what_another_process_spent_since_is_not_forgotten(
+    one_round: Path, small_rounds: Rounds
+) -> None:
+    job = bootstrap.prepare(small_rounds(one_round))
+    spent = Ledger(one_round, read_ledger(one_round)["identity"])  # type: ignore[index]
+    spent.begin(2, "pretrain")
+    bootstrap.run(job, Listener())
+    cost = read_ledger(one_round)["cost"]["round-2"]["pretrain"]  # type: ignore[index]
+    assert [attempt["ended"] is None for attempt in cost] == [True, False]
 
 
 def test_a_stage_that_was_cut_off_is_done_again_and_comes_to_the_same(

@@ -24,7 +24,8 @@ from pipeline.train import (
     TrainConfig,
     train,
 )
-from shards.source import Source, SourceConfig, open_source
+from shards.source import Source, SourceConfig
+from shards.source_reader import open_source
 
 PAIRS, BROKEN, BATCH, STEPS = 21, 2, 6, 8  # two epochs and a little
 LAYERS = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 64}

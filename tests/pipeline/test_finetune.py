@@ -89,7 +89,6 @@ def batch_of(words: WordPiece, side: int) -> Batch:
         text_hashes=torch.arange(ROWS),
         texts=[""] * ROWS,
         keys=[""] * ROWS,
-        epoch=0,
         positions={},
         left_out=Counter(),
     )
@@ -164,7 +163,7 @@ def test_a_captioner_loads_elsewhere(pretrained: Path, batch: Batch, tmp_path: P
     )
     assert not told["missing_keys"]
     assert not told["unexpected_keys"]
-    pixels, ids = objective.pixels(batch), batch.ids
+    pixels, ids = objective.normalise(batch.pixels), batch.ids
     network = objective.network.eval()
     with torch.no_grad():
         expected = theirs.eval()(pixels, ids).logits
@@ -189,7 +188,7 @@ def test_a_filter_loads_elsewhere(
     assert not told["unexpected_keys"]
     first = batch.ids.clone()
     first[:, 0] = words.enc_id
-    network, pixels = objective.network.eval(), objective.pixels(batch)
+    network, pixels = objective.network.eval(), objective.normalise(batch.pixels)
     assert isinstance(network, ContrastNetwork)
     with torch.no_grad():
         ours = network.match_logits(first, batch.mask, network.vision_model(pixels), None)
@@ -226,7 +225,7 @@ def test_the_prompt_is_given_and_not_learned(
     found = losses(objective, batch)["lm"]
     prompt = words.encode(["a picture of "])[0]
     assert len(prompt) > 1
-    network, pixels, terms = objective.network, objective.pixels(batch), []
+    network, pixels, terms = objective.network, objective.normalise(batch.pixels), []
     for row in range(ROWS):
         tokens = [words.dec_id, *prompt, *batch.ids[row, 1:].tolist()]
         with torch.no_grad():
@@ -318,7 +317,7 @@ def test_itm_reads_the_first_token_that_the_filter_will_get(
 def test_equal_texts_of_other_images_are_no_negatives(pretrained: Path, batch: Batch) -> None:
     """With one text for all pairs nothing is wrong, so ITM has the matches alone."""
     objective = finetune.start(config_of("filter", pretrained))
-    network, pixels = objective.network, objective.pixels(batch)
+    network, pixels = objective.network, objective.normalise(batch.pixels)
     assert isinstance(network, ContrastNetwork)
     one = replace(
         batch,

@@ -21,7 +21,8 @@ from pipeline.objective import Moment
 from pipeline.pretrain import LossConfig, ModelConfig, PretrainConfig, PretrainObjective
 from pipeline.toy_world import ToyWorldConfig, corpus, write_toy_world
 from pipeline.train import DataConfig
-from shards.source import Source, SourceConfig, open_source, read_part
+from shards.source import Source, SourceConfig
+from shards.source_reader import open_source, read_part
 
 ROWS, SIDE = 4, 16
 LAYERS = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64}
@@ -63,7 +64,6 @@ def batch() -> Batch:
         text_hashes=torch.arange(ROWS),
         texts=[""] * ROWS,
         keys=[""] * ROWS,
-        epoch=0,
         positions={},
         left_out=Counter(),
     )

@@ -24,7 +24,8 @@ from shards.reader import ShardReader, open_shard
 from shards.run import Run
 from shards.schema import read_table
 from shards.snapshot import open_snapshot, write_snapshot
-from shards.source import Source, SourceConfig, SourceError, SourceSample, open_source, read_part
+from shards.source import Source, SourceConfig, SourceError, SourceSample
+from shards.source_reader import open_source, read_part
 from shards.view import Judging, Rule, commit_view, open_view
 from shards.writer import CleanFile, CleanSample, TableFile, publish_file
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipeline.toy_world import ToyWorldConfig, write_toy_world
 from shards.order import lanes_of
 from shards.reader import ShardReader, open_shard
-from shards.source import Source, SourceConfig, open_source
+from shards.source import Source, SourceConfig
+from shards.source_reader import open_source
 from shards.stream import Example, TrainingStream
 
 Batch = list[Example]
@@ -164,7 +165,7 @@ def test_one_text_of_an_image_and_all_in_turn(tmp_path: Path, tar_bytes: Any) ->
     for number in range(20):
         found = epoch(stream, number)
         assert len({e.key for e in found}) == len(found) == 30
-        counts.update((e.text, e.origin) for e in found)
+        counts.update((e.text, e.chosen.origin) for e in found)
     assert counts.keys() == {("one", "human"), ("two", "human"), ("three", "web")}
     assert all(140 < count < 260 for count in counts.values())  # of 600, a deviation of 12
 

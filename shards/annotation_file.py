@@ -1,0 +1,197 @@
+"""Annotation files of the field: JSON lists of rows about pictures that lie in a folder.
+
+Three kinds are read, as the field's loaders do: captions (COCO's and Flickr30k's of Karpathy's
+split), questions with answers (VQA, Visual Genome), and statements about two pictures (NLVR2). A
+row that cannot be used is counted by its reason. A file is held in memory, its pictures are not.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from shards.annotation import HUMAN, Answer, SourceText, squeeze
+from shards.schema import SampleReason, TextReason
+from shards.store import filesystem
+
+Kind = Literal["captions", "questions", "statements"]
+"""What a source's texts are: they say what a picture shows, ask about it, or claim of two."""
+
+MAX_FILE_BYTES = 2 << 30
+MAX_PICTURE_BYTES = 256 << 20
+MISSING_COLUMN, WRONG_TYPE = "missing_column", "wrong_type"
+VISUAL_GENOME_WEIGHT = 0.2  # of its one answer, as in BLIP's training
+
+Fields = Mapping[str, Any]
+
+
+class AnnotationError(ValueError):
+    """A file that is no list of annotations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: the names of its pictures below the images' folder, and what is said of them."""
+
+    pictures: tuple[str, ...]
+    texts: tuple[SourceText, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """The usable rows of a file, all of one kind, and its content's hash."""
+
+    kind: Kind
+    rows: tuple[Row, ...]
+    left_out: dict[str, int]
+    sha256: str
+
+
+def read_annotations(url: str) -> Annotations:
+    """Read a file, local or of any fsspec store; AnnotationError where it is no list of rows."""
+    fs, path = filesystem(url)
+    try:
+        return _read(url, fs.ukey(path))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise AnnotationError(f"{url} is no file") from error
+
+
+@lru_cache(maxsize=4)  # the lanes of a training read the same file by turns
+def _read(url: str, _version: str) -> Annotations:
+    data = _file(url, MAX_FILE_BYTES)
+    try:
+        listed = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{url} cannot be read as JSON: {error}") from None
+    if not isinstance(listed, list):
+        raise AnnotationError(f"{url}: expected a JSON list of rows, found {type(listed).__name__}")
+    kind = _kind(listed, url)
+    left_out: Counter[str] = Counter()
+    rows = tuple(_usable(listed, _READERS[kind], left_out))
+    return Annotations(kind, rows, dict(left_out), hashlib.sha256(data).hexdigest())
+
+
+def read_picture(images: str, name: str) -> bytes:
+    """Read a picture below the images' folder; empty where there is none, or a far too large one.
+
+    An object store may answer in ways of its own for what is not there; a lost connection raises.
+    """
+    fs, root = filesystem(images)
+    path = f"{root.rstrip('/')}/{name}"
+    try:
+        if fs.size(path) > MAX_PICTURE_BYTES:
+            return b""
+        data: bytes = fs.cat_file(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return b""
+    return data
+
+
+def _file(url: str, most_bytes: int) -> bytes:
+    """Read a whole file of at most so many bytes; AnnotationError says what is wrong with it."""
+    fs, path = filesystem(url)
+    size = fs.size(path)
+    if size > most_bytes:
+        raise AnnotationError(f"{url} has {size:,} bytes; at most {most_bytes:,} are read")
+    data: bytes = fs.cat_file(path)
+    return data
+
+
+def _kind(listed: list[Any], url: str) -> Kind:
+    """Tell the kind by the first row that has the fields of one."""
+    for row in listed:
+        fields = row if isinstance(row, dict) else {}
+        for kind, names in _FIELDS.items():
+            if all(name in fields for name in names):
+                return kind
+    wanted = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in _FIELDS.items())
+    found = sorted(listed[0]) if listed and isinstance(listed[0], dict) else "no objects"
+    raise AnnotationError(
+        f"{url}: no row has the fields of a known kind ({wanted}); the first has {found}"
+    )
+
+
+def _usable(
+    listed: list[Any], read: Callable[[Fields], Row | str], left_out: Counter[str]
+) -> Iterator[Row]:
+    for item in listed:
+        found = read(item) if isinstance(item, dict) else WRONG_TYPE
+        if isinstance(found, Row):
+            yield found
+        else:
+            left_out[found] += 1
+
+
+def _captions(fields: Fields) -> Row | str:
+    if "caption" not in fields:
+        return MISSING_COLUMN
+    given = fields["caption"]
+    listed = given if isinstance(given, list) else [given]
+    texts = [squeeze(item) for item in listed]
+    if None in texts:
+        return WRONG_TYPE
+    found = tuple(SourceText(text, HUMAN) for text in texts if text)
+    return _row([fields.get("image")], found) if found else TextReason.EMPTY
+
+
+def _question(fields: Fields) -> Row | str:
+    if "question" not in fields or "answer" not in fields:
+        return MISSING_COLUMN
+    question, given = squeeze(fields["question"]), fields["answer"]
+    listed = [squeeze(item) for item in (given if isinstance(given, list) else [given])]
+    if question is None or None in listed:
+        return WRONG_TYPE
+    answers = weigh(listed, fields.get("dataset") == "vg")
+    if not question or not answers:
+        return TextReason.EMPTY
+    return _row([fields.get("image")], (SourceText(question, HUMAN, answers),))
+
+
+def weigh(answers: list[str | None], is_visual_genome: bool = False) -> tuple[Answer, ...]:
+    """Give each answer its share of the annotators, blank ones too; the blank ones then go."""
+    counts = Counter(answers)
+    return tuple(
+        Answer(text, VISUAL_GENOME_WEIGHT if is_visual_genome else count / len(answers))
+        for text, count in counts.items()
+        if text
+    )
+
+
+def _statement(fields: Fields) -> Row | str:
+    if not all(name in fields for name in ("images", "sentence", "label")):
+        return MISSING_COLUMN
+    text, label = squeeze(fields["sentence"]), _LABELS.get(str(fields["label"]))
+    pictures = fields["images"]
+    if text is None or label is None or not isinstance(pictures, list) or len(pictures) != 2:
+        return WRONG_TYPE
+    return _row(pictures, (SourceText(text, HUMAN, label=label),)) if text else TextReason.EMPTY
+
+
+def _row(pictures: list[Any], texts: tuple[SourceText, ...]) -> Row | str:
+    """Make a row, unless a picture's name leads out of the images' folder."""
+    names = []
+    for name in pictures:
+        if not isinstance(name, str) or not name:
+            return SampleReason.IMAGE_MISSING
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
+            return SampleReason.UNSAFE_MEMBER
+        names.append(str(path))
+    return Row(tuple(names), texts)
+
+
+_LABELS = {"True": True, "False": False}
+_FIELDS: dict[Kind, tuple[str, ...]] = {
+    "captions": ("image", "caption"),
+    "questions": ("image", "question", "answer"),
+    "statements": ("images", "sentence", "label"),
+}
+_READERS: dict[Kind, Callable[[Fields], Row | str]] = {
+    "captions": _captions,
+    "questions": _question,
+    "statements": _statement,
+}
