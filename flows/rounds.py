@@ -71,6 +71,12 @@ class Ledger:
         passed = [entry["round"] for entry in judged if entry["gate"]["improved"]]
         return passed[-1] if passed else None
 
+    def refresh(self) -> None:
+        """Read anew what another process may have written since."""
+        recorded = read_ledger(self.folder)
+        assert recorded is not None
+        self._cost = recorded["cost"]
+
     def begin(self, number: int, stage: Stage) -> None:
         """Write down that a stage is begun, or begun again."""
         attempts = self._cost.setdefault(f"round-{number}", {}).setdefault(stage, [])

@@ -14,6 +14,7 @@ _BAD_USAGE = {
     "InputError",
     "InputMismatch",
     "CheckpointError",
+    "FolderInUse",
     "LedgerError",
     "NotARun",
     "RunMismatch",

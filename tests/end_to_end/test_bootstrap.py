@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import random
 import re
 import signal
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from driving import Command, InProcess, children, wait_until
 
+from flows.lock import hold
 from pipeline.toy_world import ToyWorldConfig, write_toy_world
 
 pytestmark = pytest.mark.timeout(900)
@@ -173,6 +175,15 @@ def test_without_a_terminal_a_round_waits_for_approval(recipe: Path, capfilt: In
     done = capfilt.run(*command)
     assert done.returncode == 0
     assert json.loads(done.stdout)["ended"] == "rounds"
+
+
+def test_a_second_command_in_the_folder_is_told_who_is_there(
+    tmp_path: Path, recipe: Path, capfilt: InProcess
+) -> None:
+    with hold(tmp_path / "out"):
+        done = capfilt.run("bootstrap", recipe, "--direct")
+    assert done.returncode == 2
+    assert f"out is in use by process {os.getpid()} on {platform.node()}" in done.stderr
 
 
 @pytest.mark.parametrize(

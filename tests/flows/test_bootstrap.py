@@ -191,7 +191,7 @@ def test_what_another_process_spent_since_is_not_forgotten(
     spent.begin(2, "pretrain")
     bootstrap.run(job, Listener())
     cost = read_ledger(one_round)["cost"]["round-2"]["pretrain"]  # type: ignore[index]
-    assert [attempt["ended"] is None for attempt in cost] == [True, False]
+    assert [attempt["ended"] is None for attempt in cost[-2:]] == [True, False]
 
 
 def test_a_stage_that_was_cut_off_is_done_again_and_comes_to_the_same(

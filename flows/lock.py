@@ -1,0 +1,56 @@
+"""One process at a time in a folder, by a lock that the kernel frees however its holder ends."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+LOCK = "lock"
+_HELD = (errno.EAGAIN, errno.EACCES)  # the second on network file systems
+_log = logging.getLogger(__name__)
+
+
+class FolderInUse(RuntimeError):  # noqa: N818 - reads as what happened
+    """A folder that another process works in."""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, with a warning where its file system has no locks.
+
+    Raises FolderInUse where another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # stays when all is over: between opening and locking it another process may hold it
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _HELD:
+                raise FolderInUse(_describe(folder, file)) from None
+            _log.warning(
+                "%s cannot be locked (%s): see to it that no other process works there",
+                folder,
+                error.strerror,
+            )
+        file.truncate(0)
+        json.dump({"host": platform.node(), "pid": os.getpid()}, file)
+        file.flush()
+        yield
+
+
+def _describe(folder: Path, file: TextIO) -> str:
+    """Say who holds a folder, as far as that is written down by now."""
+    file.seek(0)
+    try:
+        found = json.load(file)
+        who = f"process {found['pid']} on {found['host']}"
+    except (ValueError, TypeError, KeyError):
+        who = "another process"
+    return f"{folder} is in use by {who}; wait for its end, or end it, and run this command again"
