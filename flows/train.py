@@ -11,7 +11,8 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from typing import Any
 import torch
 
 from flows.engines import local_train
+from flows.lock import hold
 from flows.recipe import RecipeError, dump_recipe
 from flows.training_log import following
 from flows.training_recipe import PretrainRecipe, TrainingRecipe
 from models import checkpoint, weights
 from models.config import Dtype, resolve_dtype
 from models.conversion import vocabulary
+from models.description import Description
 from models.framing import check_limit
 from models.workers import Workers
 from pipeline import finetune, pretrain
@@ -54,39 +57,39 @@ class Job:
 def prepare(recipe: TrainingRecipe) -> Job:
     """Open sources and start, check all that can be checked, and claim the training folder.
 
-    Raises RecipeError, RunMismatch where the folder holds another training, and what opening a
-    source or a checkpoint raises.
+    Raises RecipeError, RunMismatch where the folder holds another training, FolderInUse where
+    another process trains there, and what opening a source or a checkpoint raises.
     """
     folder, recipe = Path(recipe.output).expanduser().absolute(), _pinned(recipe)
     sources = tuple(open_source(source) for source in recipe.data.sources)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = resolve_dtype(_dtype(folder, recipe), device)
-    start = _start_folder(recipe, folder, sources)
-    info = checkpoint.info(start)
-    try:
+    start = folder / "start" if recipe.model.start is None else weights.resolve(recipe.model.start)
+    with _as_recipe_errors():
         if not isinstance(recipe, PretrainRecipe):
             finetune.check_sources(recipe.task, sources)
-        _check_length(recipe, start)
         check_division(recipe, _known_workers(recipe))
-    except ValueError as error:
-        raise RecipeError(str(error)) from None
-    _claim(folder, recipe, _identity(recipe, sources, info.digest, dtype))
+    with hold(folder), _written(start, recipe, sources) as begun:
+        with _as_recipe_errors():
+            _check_length(recipe, checkpoint.describe(begun), start)
+        _claim(folder, recipe, _identity(recipe, sources, checkpoint.info(begun).digest, dtype))
     rows = sum(source.rows * source.repeat for source in sources)
     return Job(recipe, folder, dtype, sources, start, count_steps(recipe.step, rows))
 
 
 def run(job: Job) -> dict[str, Any]:
     """Train to the end, or from where a kill left it; give the content of `result.json`."""
-    if (found := read_result(job.folder)) is not None:
-        return found
-    with following(job):
-        if job.recipe.launch.kind == "local":
-            local_train.launch(job)
-        else:
-            from flows.engines import ray_train  # seconds to import
+    with hold(job.folder):
+        if (found := read_result(job.folder)) is not None:
+            return found
+        with following(job):
+            if job.recipe.launch.kind == "local":
+                local_train.launch(job)
+            else:
+                from flows.engines import ray_train  # seconds to import
 
-            ray_train.launch(job)
-    found = read_result(job.folder)
+                ray_train.launch(job)
+        found = read_result(job.folder)
     assert found is not None
     return found
 
@@ -129,9 +132,17 @@ def checkpoint_of(folder: Path, role: str) -> Path:
     return folder / str(result["checkpoints"][role]["folder"])
 
 
-def _check_length(recipe: TrainingRecipe, start: Path) -> None:
+@contextmanager
+def _as_recipe_errors() -> Iterator[None]:
+    """Say of a ValueError in this block that the recipe is wrong."""
+    try:
+        yield
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+
+
+def _check_length(recipe: TrainingRecipe, described: Description, start: Path) -> None:
     """Raise ValueError unless the network can read a text, with the prompt before it."""
-    described = checkpoint.describe(start)
     positions = described.config.text_config.max_position_embeddings
     check_limit(recipe.data.max_tokens, positions, str(start))
     if isinstance(recipe, PretrainRecipe) or recipe.task not in finetune.PROMPTED:
@@ -167,20 +178,22 @@ def _pinned(recipe: TrainingRecipe) -> TrainingRecipe:
     return recipe.model_copy(update={"captions": captions})
 
 
-def _start_folder(recipe: TrainingRecipe, folder: Path, sources: tuple[Source, ...]) -> Path:
-    if recipe.model.start is not None:
-        return weights.resolve(recipe.model.start)
-    path = folder / "start"
-    if not path.exists():
-        assert isinstance(recipe, PretrainRecipe)
-        aside = path.with_name(".start.partial")
-        shutil.rmtree(aside, ignore_errors=True)  # of a training that was killed here
-        try:
+@contextmanager
+def _written(start: Path, recipe: TrainingRecipe, sources: tuple[Source, ...]) -> Iterator[Path]:
+    """Give the start, or write it aside: it gets its name once the folder is this training's."""
+    if start.exists():
+        yield start
+        return
+    assert isinstance(recipe, PretrainRecipe)
+    aside = start.with_name(".start.partial")
+    shutil.rmtree(aside, ignore_errors=True)  # of a training that was killed here
+    try:
+        with _as_recipe_errors():
             pretrain.write_start(aside, recipe, sources)
-        except ValueError as error:
-            raise RecipeError(str(error)) from None
-        aside.rename(path)
-    return path
+        yield aside
+        aside.rename(start)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _dtype(folder: Path, recipe: TrainingRecipe) -> Any:  # noqa: ANN401 - checked by its reader

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows import train
+from flows.lock import LOCK, FolderInUse, hold
 from flows.recipe import RecipeError
 from flows.training_recipe import FinetuneRecipe, PretrainRecipe
 from models import checkpoint
@@ -150,6 +151,35 @@ def test_a_kill_while_the_start_is_written_does_no_harm(recipe: Make, tmp_path: 
     other = train.prepare(recipe(output=str(tmp_path / "other")))
     assert checkpoint.info(other.start).digest == first
     assert not half.exists()
+
+
+def test_a_folder_that_is_refused_is_given_no_start(recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="max_tokens is 99"):
+        train.prepare(recipe(data__max_tokens=99))
+    assert [path.name for path in (tmp_path / "trained").iterdir()] == [LOCK]
+    other = train.prepare(recipe(output=str(tmp_path / "other"), seed=1)).start
+    train.prepare(recipe(model__start=str(other)))
+    before = sorted((tmp_path / "trained").iterdir())
+    with pytest.raises(RunMismatch, match=r"model\.start"):
+        train.prepare(recipe())
+    assert sorted((tmp_path / "trained").iterdir()) == before
+
+
+def test_a_kill_before_the_start_has_its_name_does_no_harm(recipe: Make) -> None:
+    start = train.prepare(recipe()).start
+    first = checkpoint.info(start).digest
+    shutil.rmtree(start)
+    assert checkpoint.info(train.prepare(recipe()).start).digest == first
+
+
+def test_another_process_in_the_folder_is_left_alone(recipe: Make) -> None:
+    job = train.prepare(recipe())
+    with hold(job.folder):
+        for begin in (lambda: train.prepare(recipe()), lambda: train.run(job)):
+            with pytest.raises(FolderInUse, match=f"{job.folder} is in use"):
+                begin()
+    assert not (job.folder / "states").exists()
+    train.run(job)
 
 
 def test_the_dtype_that_auto_found_is_kept(recipe: Make) -> None:
