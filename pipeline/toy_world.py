@@ -97,7 +97,7 @@ class ToyWorldConfig(BaseModel):
 
 def scene(rng: random.Random, things: int = 2, kinds: Kinds = 8) -> Scene:
     """Draw a scene of one or two things, which differ in colour, in shape or in both."""
-    nouns = rng.sample(_nouns(kinds), things)
+    nouns = rng.sample(nouns_of(kinds), things)
     relation = rng.choice(RELATIONS) if things == 2 else None
     boxes = _place_two(relation, rng) if relation else [_place_one(rng)]
     shade = rng.randint(228, 250)
@@ -106,7 +106,7 @@ def scene(rng: random.Random, things: int = 2, kinds: Kinds = 8) -> Scene:
     return Scene(placed, relation, (red, green, blue))
 
 
-def _nouns(kinds: Kinds) -> list[tuple[str, str]]:
+def nouns_of(kinds: Kinds) -> list[tuple[str, str]]:
     """List what there is in a world of fewer kinds: colours and shapes far apart."""
     colours, shapes = _colours(kinds), _shapes(kinds)
     return [noun for noun in _NOUNS if noun[0] in colours and noun[1] in shapes]
