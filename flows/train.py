@@ -9,6 +9,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -82,6 +83,7 @@ def run(job: Job) -> dict[str, Any]:
     with hold(job.folder):
         if (found := read_result(job.folder)) is not None:
             return found
+        _remove_partial(job.folder)
         with following(job):
             if job.recipe.launch.kind == "local":
                 local_train.launch(job)
@@ -130,6 +132,15 @@ def checkpoint_of(folder: Path, role: str) -> Path:
     result = read_result(folder)
     assert result is not None, folder
     return folder / str(result["checkpoints"][role]["folder"])
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove checkpoints that kills have left half-written; the folder is held."""
+    for path in folder.glob(".*.[0-9]*.partial"):
+        # a worker that outlives its driver for a moment finds its half gone, and cannot publish it
+        path.rename(path.with_name(f"{path.name}.{secrets.token_hex(4)}"))
+    for path in folder.glob(".*.[0-9]*.partial.*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

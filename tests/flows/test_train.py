@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,15 @@ from pipeline.toy_world import ToyWorldConfig, write_toy_world
 from shards.run import RunMismatch
 
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+KILLED = """
+import os, signal, sys
+from flows import train
+from flows.training_recipe import PretrainRecipe
+from models import folder
+
+folder.sync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # its files are there
+train.run(train.prepare(PretrainRecipe.model_validate_json(sys.argv[1])))
+"""
 Make = Callable[..., PretrainRecipe]
 
 
@@ -180,6 +192,23 @@ def test_another_process_in_the_folder_is_left_alone(recipe: Make) -> None:
                 begin()
     assert not (job.folder / "states").exists()
     train.run(job)
+
+
+def test_a_checkpoint_that_a_kill_left_half_written_is_cleared_when_it_goes_on(
+    recipe: Make,
+) -> None:
+    made = recipe()
+    killed = subprocess.run([sys.executable, "-c", KILLED, made.model_dump_json()], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    job = train.prepare(made)
+    (half,) = job.folder.glob(".*")
+    assert (half / "model.safetensors").is_file()
+    half.rename(half.with_name(f"{half.name}.0a1b2c3d"))  # by a kill of what clears
+    for name in (".filter.4.partial", ".mine"):
+        (job.folder / name).mkdir()
+    train.run(job)
+    assert [path.name for path in job.folder.glob(".*")] == [".mine"]
+    assert checkpoint.info(job.folder / "model").role == "pretrain"
 
 
 def test_the_dtype_that_auto_found_is_kept(recipe: Make) -> None:
