@@ -168,8 +168,8 @@ def _check_length(recipe: TrainingRecipe, described: Description, start: Path) -
 
 def _known_workers(recipe: TrainingRecipe) -> int:
     """Give the number of workers, or 1 while it is not known."""
-    launch = recipe.launch
-    return 1 if launch.kind == "local" or launch.workers == "auto" else launch.workers
+    workers = recipe.launch.workers
+    return 1 if workers == "auto" else workers
 
 
 def _objective(job: Job) -> Objective:

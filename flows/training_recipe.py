@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.tracking import Kind
 from pipeline.finetune import FinetuneConfig
@@ -19,6 +19,15 @@ class LaunchConfig(BaseModel):
     workers: int | Literal["auto"] = "auto"
     cpus_per_worker: int | Literal["auto"] = "auto"
     restarts: int = Field(3, ge=0, description="after a worker was lost")
+
+    @model_validator(mode="after")
+    def _alone(self) -> "LaunchConfig":
+        if self.kind == "local" and self.workers not in ("auto", 1):
+            raise ValueError(
+                f"workers is {self.workers}, and kind local trains in one process alone; set "
+                "workers to auto, or kind to ray"
+            )
+        return self
 
 
 class PretrainRecipe(PretrainConfig):

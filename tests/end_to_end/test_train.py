@@ -128,6 +128,10 @@ def test_a_captioner_is_finetuned_from_what_was_pre_trained(
         (["--start", "nowhere"], "nowhere"),
         (["--set", "model.text.hiden_size=3"], "hiden_size"),
         (["--engine=ray", "--workers=4"], "data.lanes is 6, which 4 workers do not divide"),
+        (
+            ["--workers=2"],
+            "launch: Value error, workers is 2, and kind local trains in one process",
+        ),
     ],
 )
 def test_nonsense_is_one_message(

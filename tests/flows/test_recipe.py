@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from flows import recipe
 from flows.ablation import AblationRecipe
-from flows.bootstrap_recipe import BootstrapRecipe
+from flows.bootstrap_recipe import BootstrapRecipe, TrialRecipe
 from flows.recipe import Recipe, RecipeError, dump_recipe, load_recipe, read_recipe
-from flows.training_recipe import FinetuneRecipe, PretrainRecipe
+from flows.training_recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from pipeline.pretrain import ModelConfig
 from pipeline.train import DataConfig, StepConfig
 
@@ -126,6 +126,18 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str, message: s
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no recipe at .*nowhere\.yaml"):
         load_recipe(tmp_path / "nowhere.yaml", LEAST)
+
+
+@pytest.mark.parametrize("kind", [PretrainRecipe, FinetuneRecipe, BootstrapRecipe, TrialRecipe])
+def test_workers_that_there_would_not_be_are_refused(kind: type[BaseModel]) -> None:
+    with pytest.raises(RecipeError, match=r"launch: .*workers is 3.* set workers to auto, or kind"):
+        read_recipe(kind, None, {}, ["launch.kind=local", "launch.workers=3"])
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("local", 1), ("local", "auto"), ("ray", 3)])
+def test_workers_that_there_are_can_be_given(kind: str, workers: int | str) -> None:
+    launch = LaunchConfig.model_validate({"kind": kind, "workers": workers})
+    assert launch.workers == workers
 
 
 def test_a_loaded_recipe_cannot_be_changed() -> None:
