@@ -38,6 +38,8 @@ KINDS: dict[str, type[BaseModel]] = {
     "pretrain.yaml": PretrainRecipe,
     "finetune-captioner.yaml": FinetuneRecipe,
     "finetune-filter.yaml": FinetuneRecipe,
+    "finetune-nlvr.yaml": FinetuneRecipe,
+    "finetune-vqa.yaml": FinetuneRecipe,
     "bootstrap.yaml": BootstrapRecipe,
     "toy-bootstrap.yaml": BootstrapRecipe,
     "table1.yaml": AblationRecipe,

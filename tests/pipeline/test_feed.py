@@ -18,15 +18,17 @@ from models.preprocess import Preprocess
 from models.tokenizer import WordPiece, normalise, train
 from pipeline.decode import Limits
 from pipeline.export import WriteConfig
-from pipeline.feed import Batch, Feed, FeedError, Wording
+from pipeline.feed import Batch, Feed, FeedError, Wording, shuffle_pair
 from pipeline.judge import JudgeConfig
+from pipeline.toy_tasks import ToyTasksConfig, write_statements
 from pipeline.toy_world import ToyWorldConfig, corpus, write_toy_world
+from shards.annotation import SourceText
 from shards.listing import InputChanged
 from shards.order import lanes_of
 from shards.snapshot import write_snapshot
 from shards.source import Source, SourceConfig
 from shards.source_reader import open_source, read_part
-from shards.stream import TrainingStream
+from shards.stream import Example, TrainingStream
 
 LIMITS = Limits(min_side=8, max_pixels=10**6, max_aspect=10)
 SIDE = 16
@@ -280,3 +282,30 @@ def test_a_cleaned_run_feeds_alike_from_clean_tars_and_through_the_decisions(
 def test_bounds_that_are_refused(world: Source, words: WordPiece) -> None:
     with pytest.raises(ValueError, match="at least 1, found 0, 2 and 4"):
         Feed(TrainingStream([world], 4), picture, Wording(words, 8), 0, LIMITS)
+
+
+def test_pairs_change_sides_with_the_words_for_them() -> None:
+    words = "the left ring is red and something on the right is leftover"
+    turned = "the right ring is red and something on the left is leftover"
+    found = {}
+    for seed in range(8):
+        given = Example(0, "k", b"a", SourceText(words, "human", label=True), 0, seed, 0, (), b"b")
+        example = shuffle_pair(given)
+        assert example.chosen.label
+        found[example.image, example.right, example.text] = seed
+    assert found.keys() == {(b"a", b"b", words), (b"b", b"a", turned)}
+
+
+def test_a_pair_is_left_out_if_either_picture_is_missing(words: WordPiece, tmp_path: Path) -> None:
+    path = write_statements(tmp_path, ToyTasksConfig(samples=24, image_px=32))
+    for gone in ("000003-left.png", "000007-right.png"):
+        (tmp_path / "images" / gone).unlink()
+    source = open_source(SourceConfig(annotations=str(path)))
+    stream = TrainingStream([source], 0, lanes=1)
+    with Feed(stream, picture, Wording(words, 20), 22, LIMITS) as feed:
+        (batch,) = islice(feed, 1)
+        assert feed.left_out == {"image_missing": 2}
+    assert batch.right is not None
+    assert batch.right.shape == batch.pixels.shape == (22, 3, SIDE, SIDE)
+    assert not {"000000003", "000000007"} & {key.rpartition("/")[2] for key in batch.keys}
+    assert len({text.label for text in batch.chosen}) == 2

@@ -1,4 +1,4 @@
-"""Questions and statements of the toy world: right by what the pictures show, and by no word alone."""
+"""Questions and statements of the toy world: true of the pictures, and told by no word alone."""
 
 import json
 import re

@@ -1,0 +1,190 @@
+"""Finetuning for questions and for pairs of pictures, against transformers and the role itself."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import BlipForQuestionAnswering
+
+from models import checkpoint
+from models.config import ORIGINAL, blip_config
+from models.framing import frame
+from models.roles.nlvr import Reasoner
+from models.roles.vqa import Answerer
+from models.tokenizer import WordPiece, train
+from models.weights import CheckpointError
+from models.workers import ALONE
+from pipeline import finetune
+from pipeline.feed import Batch
+from pipeline.finetune import FinetuneConfig
+from pipeline.objective import Moment, Objective
+from pipeline.toy_tasks import ToyTasksConfig, write_questions, write_statements
+from pipeline.toy_world import corpus
+from shards.annotation import Answer, SourceText
+from shards.source import SourceConfig
+from shards.source_reader import open_source
+
+ROWS, SIDE = 3, 16
+ANSWERS = (
+    (Answer("red", 0.9), Answer("a blue ring", 0.1)),
+    (Answer("two", 1.0),),
+    (Answer("left", 0.5), Answer("right", 0.3), Answer("above", 0.1)),
+)
+TEXTS = ("a red ring", "a blue star above a green ring", "there is a ring left of a star")
+LABELS = (True, False, True)
+
+
+@pytest.fixture(scope="module")
+def words() -> WordPiece:
+    return train(corpus(), 120)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory, words: WordPiece) -> Path:
+    path = tmp_path_factory.mktemp("pretrained") / "start"
+    shape = blip_config(
+        "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=SIDE
+    )
+    shape.vision_config.num_hidden_layers = 1
+    shape.text_config.num_hidden_layers = 2
+    checkpoint.create(path, "pretrain", shape, words, seed=2, settings=ORIGINAL)
+    return path
+
+
+@pytest.fixture
+def batch(words: WordPiece) -> Batch:
+    """Questions, or statements, of different lengths about pictures of noise."""
+    framed = frame(words.encode(TEXTS), words, words.cls_id, 30, torch.device("cpu"))
+    draw = torch.Generator().manual_seed(1)
+    pictures = torch.randint(0, 256, (2, ROWS, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
+    chosen = zip(ANSWERS, LABELS, strict=True)
+    return Batch(
+        pixels=pictures[0],
+        ids=framed.ids,
+        mask=framed.mask,
+        image_ids=torch.arange(ROWS),
+        text_hashes=torch.arange(ROWS),
+        texts=[*TEXTS],
+        keys=[""] * ROWS,
+        positions={},
+        left_out=Counter(),
+        chosen=tuple(SourceText("", "human", answers, label) for answers, label in chosen),
+        right=pictures[1],
+    )
+
+
+def config_of(task: str, start: Path) -> FinetuneConfig:
+    return FinetuneConfig.model_validate(
+        {
+            "task": task,
+            "data": {"sources": (SourceConfig(annotations="none"),)},
+            "model": {"start": str(start), "dropout": 0.0},
+        }
+    )
+
+
+def losses(objective: Objective, batch: Batch) -> dict[str, Tensor]:
+    objective.network.train()
+    found: dict[str, Tensor] = objective(batch, Moment(0, torch.Generator(), ALONE))
+    return found
+
+
+def test_the_loss_of_answers_is_that_of_transformers_one_by_one(
+    pretrained: Path, batch: Batch, words: WordPiece, tmp_path: Path
+) -> None:
+    objective = finetune.start(config_of("vqa", pretrained))
+    found = losses(objective, batch)
+    written = objective.export(tmp_path)["vqa"]
+    theirs = BlipForQuestionAnswering.from_pretrained(written).eval()
+    pixels, total = objective.normalise(batch.pixels), torch.zeros(())
+    with torch.no_grad():
+        for row, answers in enumerate(ANSWERS):
+            ids = batch.ids[row, batch.mask[row]][None].clone()
+            ids[:, 0] = words.enc_id
+            states = theirs.vision_model(pixels[row, None]).last_hidden_state
+            question = theirs.text_encoder(ids, encoder_hidden_states=states).last_hidden_state
+            for answer in answers:
+                read = torch.tensor([[words.dec_id, *words.encode([answer.text])[0], words.sep_id]])
+                logits = theirs.text_decoder(read, encoder_hidden_states=question).logits
+                each = F.cross_entropy(
+                    logits[0, :-1], read[0, 1:], label_smoothing=0.1, reduction="sum"
+                )
+                total += answer.weight * each
+    torch.testing.assert_close(found["loss"].detach(), total / ROWS, atol=1e-4, rtol=1e-5)
+    assert found.keys() == {"loss", "answers"}
+
+
+def test_the_loss_of_statements_is_what_the_reasoner_thinks_of_their_labels(
+    pretrained: Path, batch: Batch, tmp_path: Path
+) -> None:
+    objective = finetune.start(config_of("nlvr", pretrained))
+    found = losses(objective, batch)
+    reasoner = Reasoner.load(objective.export(tmp_path)["nlvr"], dtype="fp32")
+    assert batch.right is not None
+    chances = []
+    for row, label in enumerate(LABELS):
+        (chance,) = reasoner.reason(batch.pixels[row, None], batch.right[row, None], [TEXTS[row]])
+        chances.append(chance if label else 1 - chance)
+    expected = -torch.tensor(chances).log().mean()
+    torch.testing.assert_close(found["loss"].detach(), expected, atol=1e-4, rtol=1e-4)
+    assert found["accuracy"] == sum(chance > 0.5 for chance in chances) / ROWS
+
+
+@pytest.mark.parametrize("task", ["vqa", "nlvr"])
+def test_gradients_reach_everything(pretrained: Path, batch: Batch, task: str) -> None:
+    """What no loss reaches would stop a training of several workers."""
+    objective = finetune.start(config_of(task, pretrained))
+    losses(objective, batch)["loss"].backward()
+    named = objective.network.named_parameters()
+    assert not [name for name, parameter in named if parameter.grad is None]
+
+
+@pytest.mark.parametrize("task", ["vqa", "nlvr"])
+def test_a_few_steps_learn_the_batch_and_training_goes_on_from_what_was_written(
+    pretrained: Path, batch: Batch, task: str, tmp_path: Path
+) -> None:
+    objective = finetune.start(config_of(task, pretrained))
+    optimiser, found = torch.optim.AdamW(objective.network.parameters(), lr=2e-3), []
+    for _ in range(12):
+        loss = losses(objective, batch)["loss"]
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        found.append(loss.item())
+    assert found[-1] < found[0] / 2
+    again = finetune.start(config_of(task, objective.export(tmp_path)[task]))
+    with torch.no_grad():
+        expected = losses(objective, batch)["loss"]
+    torch.testing.assert_close(losses(again, batch)["loss"].detach(), expected)
+
+
+def test_what_was_trained_answers(pretrained: Path, batch: Batch, tmp_path: Path) -> None:
+    written = finetune.start(config_of("vqa", pretrained)).export(tmp_path)["vqa"]
+    answerer = Answerer.load(written, dtype="fp32")
+    assert len(answerer.answer(batch.pixels, ["what color is the ring?"] * ROWS)) == ROWS
+
+
+def test_only_pretraining_becomes_a_task(pretrained: Path, tmp_path: Path) -> None:
+    vqa = finetune.start(config_of("vqa", pretrained)).export(tmp_path)["vqa"]
+    with pytest.raises(CheckpointError, match=r"starts from a pretrain folder.*found vqa"):
+        finetune.start(config_of("nlvr", vqa))
+
+
+def test_a_source_must_be_of_the_tasks_kind(tmp_path: Path) -> None:
+    few = ToyTasksConfig(samples=2, image_px=32)
+    files: dict[str, Any] = {
+        "vqa": write_questions(tmp_path / "vqa", few),
+        "nlvr": write_statements(tmp_path / "nlvr", few),
+    }
+    sources = {
+        task: open_source(SourceConfig(annotations=str(path))) for task, path in files.items()
+    }
+    for task in ("vqa", "nlvr"):
+        finetune.check_sources(task, [sources[task]])
+    for task, other in (("vqa", "nlvr"), ("nlvr", "vqa"), ("captioner", "vqa")):
+        with pytest.raises(ValueError, match=f"{task} learns from .* has .*Name a source"):
+            finetune.check_sources(task, [sources[other]])
