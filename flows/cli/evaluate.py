@@ -168,8 +168,10 @@ def _tell(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    for name, value in _flat(found):
-        print(f"{name:<18}{_shown(value)}")
+    rows = _flat(found)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {_shown(value)}")
 
 
 def _flat(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
