@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models import losses
 from models.contrast import in_fp32
-from models.text import TextDecoder
+from models.text import Images, TextDecoder
 from models.workers import ALONE, Workers
 
 
@@ -15,7 +15,7 @@ def language_loss(
     decoder: TextDecoder,
     ids: Tensor,
     mask: Tensor,
-    states: Tensor,
+    images: Images,
     *,
     prompt: int = 0,
     smoothing: float = losses.LABEL_SMOOTHING,
@@ -27,9 +27,9 @@ def language_loss(
     the first `prompt` tokens after [DEC], which a captioner is given. The mean is over the tokens
     of all workers.
     """
-    hidden = decoder.bert.decode(ids[:, :-1], states)[:, prompt:]
+    hidden = decoder.bert.decode(ids[:, :-1], images)[:, prompt:]
     labels, counted = ids[:, 1 + prompt :], mask[:, 1 + prompt :].bool()
     logits = decoder.logits(hidden[counted])  # a pad's would be thrown away
-    with in_fp32(states):
+    with in_fp32(hidden):
         count = workers.mean(counted.sum().float())
         return losses.language(logits, labels[counted], smoothing, count)

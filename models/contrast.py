@@ -19,7 +19,7 @@ from models import losses, momentum
 from models.blip import MatchNetwork
 from models.momentum import FeatureQueue
 from models.negatives import Negatives
-from models.text import TextTransformer
+from models.text import KeyValue, TextTransformer
 from models.vision import VisionTower
 from models.workers import ALONE, Workers
 
@@ -142,12 +142,23 @@ class ContrastNetwork(MatchNetwork):
         loss = (first + second) / 2
         return Contrast(loss, states, images, texts, image_to_text, text_to_image)
 
+    def looks_of(
+        self, looks: list[KeyValue], states: Tensor, chosen: Negatives, everyone: Workers
+    ) -> list[KeyValue]:
+        """Give the projections of chosen images; one worker has made those of all images before.
+
+        `looks` are those of its own images, whose states are (B, P, V).
+        """
+        if everyone.size > 1:
+            return self.text_encoder.look(everyone.gather_with_gradient(states)[chosen.index])
+        return [KeyValue(key[chosen.index], value[chosen.index]) for key, value in looks]
+
     def match(
         self,
-        states: Tensor,
+        looks: list[KeyValue],
         ids: Tensor,
         mask: Tensor,
-        negative_images: tuple[Tensor, Negatives],
+        negative_images: tuple[list[KeyValue], Negatives],
         negative_texts: tuple[Tensor, Tensor, Negatives],
         workers: Workers = ALONE,
         more_texts: tuple[Tensor, Tensor, Negatives] | None = None,
@@ -155,24 +166,24 @@ class ContrastNetwork(MatchNetwork):
         """Compute ITM: each pair as it is, each text with a wrong image, each image with a wrong
         text (ALBEF §3.2: 1 : 2).
 
-        `ids` (B, T) begin with [ENC]. The negatives are indices into the image states (W, P, V),
-        and into the ids and masks (W, T), that come with them. `more_texts` are a second wrong
-        text of each image, as long as the others.
+        `looks` are the projections of the images, `ids` (B, T) begin with [ENC]. Each text's wrong
+        image comes with its projections. Wrong texts are indices into the ids and masks (W, T) that
+        come with them. `more_texts` are a second wrong text of each image, as long as the others.
         """
-        other_states, wrong_image = negative_images
+        other_looks, wrong_image = negative_images
         wrong = [negative_texts] if more_texts is None else [negative_texts, more_texts]
         # right and wrong texts of an image stand side by side: they share its projections
         both = [ids, *(others[chosen.index] for others, _, chosen in wrong)]
         masks = [mask, *(others[chosen.index] for _, others, chosen in wrong)]
         rows = torch.stack(both, dim=1).flatten(0, 1), torch.stack(masks, dim=1).flatten(0, 1)
-        beside = self.text_encoder.encode(*rows, states)[:, 0].unflatten(0, (-1, len(both)))
-        apart = self.text_encoder.encode(ids, mask, other_states[wrong_image.index])[:, 0]
+        beside = self.text_encoder.encode(*rows, looks)[:, 0].unflatten(0, (-1, len(both)))
+        apart = self.text_encoder.encode(ids, mask, other_looks)[:, 0]
         hidden = torch.cat([beside[:, 0], apart, *beside[:, 1:].unbind(1)]).float()
         right = torch.ones_like(wrong_image.found)
         labels = torch.cat([right, ~right, *(~right for _ in wrong)]).long()
         found = [chosen.found for _, _, chosen in wrong]
         counted = torch.cat([right, wrong_image.found, *found]).float()
-        with in_fp32(states):
+        with in_fp32(hidden):
             logits = F.linear(hidden, self.itm_head.weight.float(), self.itm_head.bias.float())
             return losses.matching(logits, labels, counted, workers.mean(counted.sum()))
 

@@ -111,11 +111,12 @@ class RetrievalNetwork(ContrastNetwork):
         else:
             wrong_image, wrong_text = map(Negatives.given, given)
         ids, states = batch.beginning(settings.enc_id), contrast.states
+        looks = self.text_encoder.look(states)
         itm = self.match(
-            states,
+            looks,
             ids,
             batch.mask,
-            (others.gather_with_gradient(states), wrong_image),
+            (self.looks_of(looks, states, wrong_image, others), wrong_image),
             (others.gather(ids), others.gather(batch.mask), wrong_text),
             workers,
             None

@@ -131,20 +131,19 @@ class PretrainNetwork(ContrastNetwork):
         ids = batch.beginning(settings.enc_id)
         words, mask = batch.opening(settings.dec_id, settings.prompt)
         prompt = len(settings.prompt)
+        looks = self.text_encoder.look(states)  # the decoder shares what makes them
         itm = self.match(
-            states,
+            looks,
             ids,
             batch.mask,
-            (everyone.gather_with_gradient(states), wrong_image),
+            (self.looks_of(looks, states, wrong_image, everyone), wrong_image),
             (everyone.gather(ids), everyone.gather(batch.mask), wrong_text),
             workers,
         )
         return StepResult(
             itc=contrast.loss,
             itm=itm,
-            lm=language_loss(
-                self.text_decoder, words, mask, states, prompt=prompt, workers=workers
-            ),
+            lm=language_loss(self.text_decoder, words, mask, looks, prompt=prompt, workers=workers),
             temperature=self.temp.detach().clone(),
             image_weights=image_weights,
             text_weights=text_weights,

@@ -34,6 +34,10 @@ class KeyValue(NamedTuple):
     value: Tensor
 
 
+Images = Tensor | list[KeyValue] | None
+"""States (B, P, V), or what `TextTransformer.look` made of them for each layer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slots:
     """Where the N texts stand in a grid of B images times a number of texts for each.
@@ -229,16 +233,20 @@ class TextTransformer(nn.Module):
         self.embeddings = TextEmbeddings(config)
         self.encoder = TextEncoder(config)
 
+    def look(self, images: Tensor) -> list[KeyValue]:
+        """Project image states (B, P, V) for every layer, for several readings to share."""
+        return [layer.crossattention.self.key_value(images) for layer in self.encoder.layers()]
+
     def encode(
-        self, ids: Tensor, mask: Tensor, images: Tensor | None = None, slots: Slots | None = None
+        self, ids: Tensor, mask: Tensor, images: Images = None, slots: Slots | None = None
     ) -> Tensor:
-        """Encode ids (N, T) as (N, T, D), grounded in image states (B, P, V) where given.
+        """Encode ids (N, T) as (N, T, D), grounded in images where given.
 
         `mask` (N, T) is True on tokens and False on pads.
         """
         return self._read(ids, mask[:, None, None, :], images, slots)
 
-    def decode(self, ids: Tensor, images: Tensor) -> Tensor:
+    def decode(self, ids: Tensor, images: Images) -> Tensor:
         """Read whole ids (N, T) left to right, as `extend` does, but so that gradients flow.
 
         Pads need no mask where they stand at the end: nothing before them looks there.
@@ -247,14 +255,13 @@ class TextTransformer(nn.Module):
         causal = torch.ones(steps, steps, dtype=torch.bool, device=ids.device).tril()
         return self._read(ids, causal, images, None)
 
-    def _read(
-        self, ids: Tensor, visible: Tensor, images: Tensor | None, slots: Slots | None
-    ) -> Tensor:
+    def _read(self, ids: Tensor, visible: Tensor, images: Images, slots: Slots | None) -> Tensor:
         hidden = self.embeddings(ids)
         layers = self.encoder.layers()
         kept = len(layers) - self.encoder.recomputed if torch.is_grad_enabled() else len(layers)
         for number, layer in enumerate(layers):
-            arguments = (layer, hidden, visible, images, slots)
+            image = images[number] if isinstance(images, list) else images
+            arguments = (layer, hidden, visible, image, slots)
             if number < kept:
                 hidden = _run(*arguments)
             else:
@@ -264,9 +271,8 @@ class TextTransformer(nn.Module):
     def open_cache(self, images: Tensor, room: int) -> Cache:
         """Project image states (B, P, V) once for all steps and make room for `room` tokens."""
         own, fixed = [], []
-        for layer in self.encoder.layers():
+        for image in self.look(images):
             # every step reads these: laid out head by head, a step on a CPU takes half the time
-            image = layer.crossattention.self.key_value(images)
             fixed.append(KeyValue(image.key.contiguous(), image.value.contiguous()))
             batch, heads, _, width = image.key.shape
             empty = images.new_empty(2, batch, heads, room, width)
@@ -287,10 +293,15 @@ class TextTransformer(nn.Module):
 
 
 def _run(
-    layer: TextLayer, hidden: Tensor, visible: Tensor, images: Tensor | None, slots: Slots | None
+    layer: TextLayer,
+    hidden: Tensor,
+    visible: Tensor,
+    image: Tensor | KeyValue | None,
+    slots: Slots | None,
 ) -> Tensor:
     """Run a whole layer over (N, T, D)."""
-    image = None if images is None else layer.crossattention.self.key_value(images)
+    if isinstance(image, Tensor):
+        image = layer.crossattention.self.key_value(image)
     return layer(layer.attention(hidden, visible), image, slots)
 
 

@@ -128,9 +128,7 @@ def _restore(
     for key, value in moments.items():
         name, _, kind = key.rpartition("|")
         parameter = parameters[name]
-        # the count of steps stays on the CPU, where AdamW has it
-        moved = value if kind == "step" else value.to(parameter.device)
-        optimiser.state[parameter][kind] = moved
+        optimiser.state[parameter][kind] = value.to(parameter.device)
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
