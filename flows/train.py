@@ -32,10 +32,11 @@ from models.description import Description
 from models.framing import check_limit
 from models.workers import Workers
 from pipeline import finetune, pretrain
+from pipeline.courses import Course
 from pipeline.objective import Objective
 from pipeline.train import Place, check_division, count_steps, train
 from shards.run import RunMismatch, as_json, differences, fingerprint
-from shards.source import Source
+from shards.source import Source, SourceConfig
 from shards.source_reader import open_source
 from shards.store import Store
 
@@ -53,6 +54,7 @@ class Job:
     sources: tuple[Source, ...]
     start: Path
     steps: int
+    questions: tuple[Source, ...] = ()
 
 
 def prepare(recipe: TrainingRecipe) -> Job:
@@ -63,19 +65,22 @@ def prepare(recipe: TrainingRecipe) -> Job:
     """
     folder, recipe = Path(recipe.output).expanduser().absolute(), _pinned(recipe)
     sources = tuple(open_source(source) for source in recipe.data.sources)
+    questions = tuple(open_source(source) for source in _questions(recipe))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = resolve_dtype(_dtype(folder, recipe), device)
     start = folder / "start" if recipe.model.start is None else weights.resolve(recipe.model.start)
     with _as_recipe_errors():
         if not isinstance(recipe, PretrainRecipe):
             finetune.check_sources(recipe.task, sources)
+            finetune.check_sources("vqa", questions)
         check_division(recipe, _known_workers(recipe))
     with hold(folder), _written(start, recipe, sources) as begun:
         with _as_recipe_errors():
-            _check_length(recipe, checkpoint.describe(begun), start)
-        _claim(folder, recipe, _identity(recipe, sources, checkpoint.info(begun).digest, dtype))
+            _check_network(recipe, checkpoint.describe(begun), start)
+        digest = checkpoint.info(begun).digest
+        _claim(folder, recipe, _identity(recipe, (sources, questions), digest, dtype))
     rows = sum(source.rows * source.repeat for source in sources)
-    return Job(recipe, folder, dtype, sources, start, count_steps(recipe.step, rows))
+    return Job(recipe, folder, dtype, sources, start, count_steps(recipe.step, rows), questions)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -107,7 +112,7 @@ def work(job: Job, workers: Workers, device: torch.device) -> None:
     began = time.monotonic()
     objective = _objective(job)
     place = Place(job.folder, device, workers)
-    ended = train(job.recipe, job.dtype, job.sources, objective, place)
+    ended = train(job.recipe, job.dtype, job.sources, objective, place, _beside(job))
     if workers.rank:
         return
     written = objective.export(job.folder)
@@ -118,7 +123,7 @@ def work(job: Job, workers: Workers, device: torch.device) -> None:
         },
         "sources": [
             {"name": s.name, "rows": s.rows, "left_out": s.left_out, "damaged": s.damaged}
-            for s in job.sources
+            for s in (*job.sources, *job.questions)
         ],
         "workers": workers.size,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
@@ -152,8 +157,14 @@ def _as_recipe_errors() -> Iterator[None]:
         raise RecipeError(str(error)) from None
 
 
-def _check_length(recipe: TrainingRecipe, described: Description, start: Path) -> None:
+def _check_network(recipe: TrainingRecipe, described: Description, start: Path) -> None:
     """Raise ValueError unless the network can read a text, with the prompt before it."""
+    vision, text = described.config.vision_config, described.config.text_config
+    if _questions(recipe) and vision.hidden_size != text.hidden_size:
+        raise ValueError(
+            f"{start} has images of width {vision.hidden_size} and texts of {text.hidden_size}; a "
+            "joint network answers questions only where they are equal. Finetune vqa by itself"
+        )
     positions = described.config.text_config.max_position_embeddings
     check_limit(recipe.data.max_tokens, positions, str(start))
     if isinstance(recipe, PretrainRecipe) or recipe.task not in finetune.PROMPTED:
@@ -178,6 +189,17 @@ def _objective(job: Job) -> Objective:
         return pretrain.start(job.start, recipe)
     model = recipe.model.model_copy(update={"start": str(job.start)})
     return finetune.start(recipe.model_copy(update={"model": model}))
+
+
+def _questions(recipe: TrainingRecipe) -> tuple[SourceConfig, ...]:
+    if isinstance(recipe, PretrainRecipe) or recipe.questions is None:
+        return ()
+    return recipe.questions.sources
+
+
+def _beside(job: Job) -> Course | None:
+    recipe = job.recipe
+    return None if isinstance(recipe, PretrainRecipe) else finetune.beside(recipe, job.questions)
 
 
 def _pinned(recipe: TrainingRecipe) -> TrainingRecipe:
@@ -216,13 +238,16 @@ def _dtype(folder: Path, recipe: TrainingRecipe) -> Any:  # noqa: ANN401 - check
 
 
 def _identity(
-    recipe: TrainingRecipe, sources: tuple[Source, ...], start: str, dtype: Dtype
+    recipe: TrainingRecipe,
+    sources: tuple[tuple[Source, ...], tuple[Source, ...]],
+    start: str,
+    dtype: Dtype,
 ) -> dict[str, Any]:
     """Gather what decides the result: of sources, start and words the content, not the place."""
     found: dict[str, Any] = as_json(recipe.model_dump(mode="json", exclude=_OUTSIDE))
-    found["data"]["sources"] = [
-        {"name": source.name, "repeat": source.repeat} for source in sources
-    ]
+    for section, opened in zip((found["data"], found.get("questions")), sources, strict=True):
+        if section:
+            section["sources"] = [{"name": s.name, "repeat": s.repeat} for s in opened]
     del found["data"]["decode_threads"]
     found["model"]["start"] = start
     if found.get("captions"):

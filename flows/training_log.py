@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flows.train import Job
 
 POLL_S = 0.5
-SHOWN = ("loss", "itc", "itm", "lm", "temperature")
+SHOWN = ("loss", "itc", "itm", "lm", "answers", "accuracy", "temperature")
 _log = logging.getLogger(__name__)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models import beam, decoding
-from models.blip import VqaNetwork
+from models.blip import Answering, VqaNetwork
 from models.config import LengthRule, QuestionMask
 from models.decoding import Decoding, Generated, Start
 from models.framing import Framed
@@ -62,7 +62,7 @@ def sequence_nll(logits: Tensor, answers: Framed, smoothing: float = SMOOTHING) 
 
 
 def vqa_loss(
-    network: VqaNetwork, questions: Questions, answers: Framed, counts: Tensor, weights: Tensor
+    network: Answering, questions: Questions, answers: Framed, counts: Tensor, weights: Tensor
 ) -> Tensor:
     """Compute the training loss: sum over answers of weight * NLL, for each image (BLIP §5.3).
 

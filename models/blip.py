@@ -66,22 +66,14 @@ class MatchNetwork(nn.Module):
         return F.normalize(_in_fp32(self.text_proj, states[:, 0]))
 
 
-class VqaNetwork(nn.Module):
-    """Vision tower, question encoder and answer decoder; the layout of `BlipForQuestionAnswering`.
-
-    The decoder looks at the question's states, not at the image (BLIP §5.3). It shares nothing
-    with the encoder.
+class Answering:
+    """Reading questions and writing answers, of a network with a text encoder and a decoder.
 
     Shapes: Q questions, U their tokens, D the text width; A answers, of T tokens.
     """
 
-    def __init__(self, config: BlipConfig) -> None:
-        super().__init__()
-        answers = copy.deepcopy(config.text_config)
-        answers.encoder_hidden_size = config.text_config.hidden_size
-        self.vision_model = VisionTower(config.vision_config)
-        self.text_encoder = TextTransformer(config.text_config)
-        self.text_decoder = TextDecoder(answers)
+    text_encoder: TextTransformer
+    text_decoder: TextDecoder
 
     def questions(self, ids: Tensor, mask: Tensor, images: Tensor) -> Tensor:
         """Read questions (Q, U), which begin with [ENC], with image states (Q, P, V): (Q, U, D)."""
@@ -101,6 +93,22 @@ class VqaNetwork(nn.Module):
             hidden = _look(layer.crossattention, hidden, questions, mask)
             hidden = layer.output(layer.intermediate(hidden), hidden)
         return self.text_decoder.logits(hidden)
+
+
+class VqaNetwork(Answering, nn.Module):
+    """Vision tower, question encoder and answer decoder; the layout of `BlipForQuestionAnswering`.
+
+    The decoder looks at the question's states, not at the image (BLIP §5.3). It shares nothing
+    with the encoder.
+    """
+
+    def __init__(self, config: BlipConfig) -> None:
+        super().__init__()
+        answers = copy.deepcopy(config.text_config)
+        answers.encoder_hidden_size = config.text_config.hidden_size
+        self.vision_model = VisionTower(config.vision_config)
+        self.text_encoder = TextTransformer(config.text_config)
+        self.text_decoder = TextDecoder(answers)
 
 
 def _look(attention: CrossAttention, hidden: Tensor, states: Tensor, mask: Tensor) -> Tensor:

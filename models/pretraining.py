@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import BlipConfig
 
 from models import losses, negatives
+from models.blip import Answering
 from models.captioning import language_loss
 from models.contrast import Contrast, ContrastNetwork, Pairs
 from models.momentum import FeatureQueue
@@ -71,8 +72,11 @@ class StepResult:
         return self.itc + self.itm + self.lm
 
 
-class PretrainNetwork(ContrastNetwork):
-    """The whole of BLIP in pre-training; the original's own layout, under transformers' names."""
+class PretrainNetwork(ContrastNetwork, Answering):
+    """The whole of BLIP in pre-training; the original's own layout, under transformers' names.
+
+    It answers questions, too, where texts are as wide as images: the decoder then looks at either.
+    """
 
     def __init__(self, config: BlipConfig) -> None:
         super().__init__(config)

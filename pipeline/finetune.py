@@ -9,10 +9,10 @@ need annotations of their own: answers to questions (§5.3) and statements about
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from transformers import BlipConfig
 
@@ -25,7 +25,7 @@ from models.contrast import Pairs
 from models.conversion import for_hugging_face, import_folder
 from models.finetuning import Across, Captions, RetrievalNetwork, RetrievalSettings
 from models.folder import Content
-from models.framing import Framed, frame
+from models.framing import frame
 from models.momentum import FeatureQueue
 from models.nlvr import NlvrNetwork
 from models.pretraining import PretrainNetwork
@@ -34,13 +34,13 @@ from models.roles.vqa import normalise_question
 from models.schedule import soft_share
 from models.transfer import transfer
 from pipeline.caption_negatives import CaptionNegatives, CaptionNegativesConfig
+from pipeline.courses import Course
 from pipeline.feed import Batch
 from pipeline.objective import Moment, Objective, TowerConfig, trainable
 from pipeline.pretrain import LossConfig, PretrainObjective
 from pipeline.train import TrainConfig
-from shards.annotation import Answer
 from shards.annotation_file import Kind
-from shards.source import Source
+from shards.source import Source, SourceConfig
 
 Task = Literal["captioner", "filter", "retrieval", "joint", "vqa", "nlvr"]
 PROMPT = "a picture of "
@@ -72,6 +72,16 @@ class StartConfig(TowerConfig):
     image_size: int | None = Field(None, ge=1, description="pixels; null: as the start has it")
 
 
+class QuestionsConfig(BaseModel):
+    """Questions that a joint network learns to answer, in a share of its steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    share: float = Field(0.25, gt=0, lt=1, description="of the steps")
+    max_tokens: int = Field(35, ge=3, description="of a question, special tokens included")
+
+
 class FinetuneConfig(TrainConfig):
     """All of a finetuning that changes its result."""
 
@@ -81,6 +91,13 @@ class FinetuneConfig(TrainConfig):
     prompt: str = Field(PROMPT, description="before each text that a captioner learns")
     across: Across = Field("everything", description="what comes from other workers' batches")
     captions: CaptionNegativesConfig | None = Field(None, description="more negatives of a filter")
+    questions: QuestionsConfig | None = Field(None, description="that join in a joint finetuning")
+
+    @model_validator(mode="after")
+    def _check_questions(self) -> Self:
+        if self.questions is not None and self.task != "joint":
+            raise ValueError(f"questions join in a joint finetuning only, not in {self.task}")
+        return self
 
 
 class CaptionObjective(Objective):
@@ -158,10 +175,21 @@ class RetrievalObjective(Objective):
 
 
 class JointObjective(PretrainObjective):
-    """ITC + ITM + LM of one network that is captioner and filter."""
+    """ITC + ITM + LM of one network that is captioner and filter.
+
+    A batch of questions has the loss of their answers instead.
+    """
+
+    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        """Compute the losses of the batch's kind."""
+        if not batch.chosen or not batch.chosen[0].answers:
+            return super().forward(batch, moment)
+        assert isinstance(self.network, PretrainNetwork)
+        loss = answer_loss(self, self.network, batch, moment)
+        return {"loss": loss, "answers": loss}
 
     def export(self, folder: Path) -> Mapping[str, Path]:
-        """Write the whole, and captioner and filter out of it."""
+        """Write the whole, and captioner and filter out of it; what answers stays in the whole."""
         found = {**super().export(folder)}
         whole = import_folder(found["pretrain"]).content
         roles: tuple[Role, Role] = ("captioner", "filter")
@@ -179,21 +207,9 @@ class AnswerObjective(Objective):
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """Compute the loss of the answers."""
-        network, pairs = self.network, self.pairs(batch, moment.workers)
-        assert isinstance(network, VqaNetwork)
-        ids = pairs.beginning(self.first_token)
-        hidden = network.questions(ids, pairs.mask, network.vision_model(pairs.pixels))
-        counts = torch.tensor([len(text.answers) for text in batch.chosen], device=ids.device)
-        answers = [answer for text in batch.chosen for answer in text.answers]
-        weights = torch.tensor([answer.weight for answer in answers], device=ids.device)
-        questions = Questions(hidden, pairs.mask)
-        loss = vqa_loss(network, questions, self._framed(answers, ids.device), counts, weights)
+        assert isinstance(self.network, VqaNetwork)
+        loss = answer_loss(self, self.network, batch, moment)
         return {"loss": loss, "answers": loss}
-
-    def _framed(self, answers: Sequence[Answer], device: torch.device) -> Framed:
-        words, limit = self.about.tokenizer, self.about.config.text_config.max_position_embeddings
-        pieces = words.encode([answer.text for answer in answers])
-        return frame(pieces, words, words.dec_id, limit, device)
 
     def export(self, folder: Path) -> Mapping[str, Path]:
         """Write the model that answers."""
@@ -220,6 +236,30 @@ class ReasonObjective(Objective):
     def export(self, folder: Path) -> Mapping[str, Path]:
         """Write the model that reasons."""
         return {"nlvr": self.write(folder / "model", self.network)}
+
+
+def answer_loss(
+    objective: Objective, network: VqaNetwork | PretrainNetwork, batch: Batch, moment: Moment
+) -> Tensor:
+    """Compute the loss of a batch's answers."""
+    pairs, about = objective.pairs(batch, moment.workers), objective.about
+    ids, words = pairs.beginning(objective.first_token), about.tokenizer
+    hidden = network.questions(ids, pairs.mask, network.vision_model(pairs.pixels))
+    counts = torch.tensor([len(text.answers) for text in batch.chosen], device=ids.device)
+    answers = [answer for text in batch.chosen for answer in text.answers]
+    weights = torch.tensor([answer.weight for answer in answers], device=ids.device)
+    limit = about.config.text_config.max_position_embeddings
+    pieces = words.encode([answer.text for answer in answers])
+    framed = frame(pieces, words, words.dec_id, limit, ids.device)
+    return vqa_loss(network, Questions(hidden, pairs.mask), framed, counts, weights)
+
+
+def beside(config: FinetuneConfig, questions: Sequence[Source]) -> Course | None:
+    """Give the course of questions that joins in, if there is one."""
+    given = config.questions
+    if given is None:
+        return None
+    return Course(questions, given.max_tokens, normalise_question, given.share)
 
 
 def check_sources(task: Task, sources: Sequence[Source]) -> None:

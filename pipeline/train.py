@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from models.schedule import RateConfig, learning_rate
 from models.workers import Workers
 from pipeline import training_state
 from pipeline.alarm import Alarms
+from pipeline.courses import Course, Courses, Positions
 from pipeline.decode import Limits
 from pipeline.feed import Batch, Feed, Wording
 from pipeline.objective import Moment, Objective
@@ -156,10 +157,15 @@ def train(
     sources: Sequence[Source],
     objective: Objective,
     place: Place,
+    beside: Course | None = None,
 ) -> Ended:
-    """Train to the end, from the newest state in the folder if there is one."""
-    run = _Training(config, dtype, sources, objective, place)
-    return run.to_the_end()
+    """Train to the end, from the newest state in the folder if there is one.
+
+    `beside` is a second course, with its share of the steps.
+    """
+    first = Course(sources, config.data.max_tokens, objective.clean)
+    courses = [first] if beside is None else [replace(first, share=1 - beside.share), beside]
+    return _Training(config, dtype, courses, objective, place).to_the_end()
 
 
 class _Training:
@@ -169,11 +175,11 @@ class _Training:
         self,
         config: TrainConfig,
         dtype: Dtype,
-        sources: Sequence[Source],
+        courses: Sequence[Course],
         objective: Objective,
         place: Place,
     ) -> None:
-        self._config, self._dtype, self._sources = config, dtype, sources
+        self._config, self._dtype, self._courses = config, dtype, courses
         self._objective, self._place = objective, place
         self._states = place.folder / "states"
         self._log_file = place.folder / "metrics.jsonl"
@@ -205,12 +211,14 @@ class _Training:
 
     def to_the_end(self) -> Ended:
         """Take all steps that are left."""
-        with closing(self._feed()) as feed:
-            batches, self._epoch_rows = iter(feed), feed.rows_per_epoch
-            steps = count_steps(self._config.step, feed.rows_per_epoch)
+        config, positions = self._config, self._progress.positions
+        opened = Courses(self._courses, self._feed, config.data.lanes, config.seed, positions)
+        with closing(opened) as courses:
+            self._epoch_rows = courses.rows_per_epoch
+            steps = count_steps(config.step, courses.rows_per_epoch)
             while self._progress.step < steps:
-                self._step(batches, steps)
-                every = self._config.save.every_steps
+                self._step(courses, steps)
+                every = config.save.every_steps
                 if self._progress.step % every == 0 or self._progress.step == steps:
                     self._save()
         whole = self._whole()
@@ -222,35 +230,45 @@ class _Training:
         # the first worker's choice: a folder on a network may look older from elsewhere
         state = self._place.workers.collect(training_state.newest(self._states))[0]
         if state is None:
-            progress = Progress(0, 0, dict.fromkeys(range(self._config.data.lanes), 0), {})
+            lanes = range(self._config.data.lanes * len(self._courses))
+            progress = Progress(0, 0, dict.fromkeys(lanes, 0), {})
         else:
             objective = self._objective
             progress = training_state.load(
                 state, objective.network, objective.queue, self._optimiser
             )
+        progress = replace(progress, positions=self._mine(progress.positions))
         if not self._first:
             return replace(progress, left_out={})  # the counts of all go on at the first worker
         training_state.remove_partial(self._states)
         training_state.drop_lines_after(self._log_file, progress.step)
         return progress
 
+    def _mine(self, positions: Positions) -> dict[int, int]:
+        """Pick this worker's lanes, in all courses."""
+        lanes, workers = self._config.data.lanes, self._place.workers
+        mine = lanes_of(workers.rank, workers.size, lanes)
+        return {lane: taken for lane, taken in positions.items() if lane % lanes in mine}
+
     def _distributed(self) -> torch.nn.Module:
         if self._place.workers.size == 1:
             return self._objective
-        return DistributedDataParallel(self._objective)
+        # a step of one course reaches what that one trains
+        some = len(self._courses) > 1
+        return DistributedDataParallel(self._objective, find_unused_parameters=some)
 
-    def _feed(self) -> Feed:
+    def _feed(self, course: Course, positions: Positions) -> Feed:
         data, step, workers = self._config.data, self._config.step, self._place.workers
         stream = TrainingStream(
-            self._sources,
+            course.sources,
             self._config.seed,
             data.lanes,
             data.shuffle,
             lanes_of(workers.rank, workers.size, data.lanes),
-            self._progress.positions,
+            positions,
         )
         about = self._objective.about
-        wording = Wording(about.tokenizer, data.max_tokens, self._objective.clean)
+        wording = Wording(about.tokenizer, course.max_tokens, course.clean)
         return Feed(
             stream,
             Augment(about.preprocess, self._config.augment),
@@ -260,9 +278,9 @@ class _Training:
             data.decode_threads,
         )
 
-    def _step(self, batches: Iterator[Batch], steps: int) -> None:
+    def _step(self, courses: Courses, steps: int) -> None:
         config, progress, number = self._config, self._progress, self._progress.step
-        parts = [next(batches) for _ in range(config.step.accumulate)]
+        parts, moved = courses.take(number, config.step.accumulate)
         rate = learning_rate(config.rate, number, steps, self._epoch)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group["factor"]
@@ -277,7 +295,7 @@ class _Training:
         self._progress = Progress(
             number + 1,
             progress.samples + config.step.batch_size,
-            parts[-1].positions,
+            {**progress.positions, **moved},
             _sum([progress.left_out, *(part.left_out for part in parts)]),
             numbers,
             (*progress.alarms, *fresh),

@@ -188,3 +188,20 @@ def test_a_source_must_be_of_the_tasks_kind(tmp_path: Path) -> None:
     for task, other in (("vqa", "nlvr"), ("nlvr", "vqa"), ("captioner", "vqa")):
         with pytest.raises(ValueError, match=f"{task} learns from .* has .*Name a source"):
             finetune.check_sources(task, [sources[other]])
+
+
+def test_a_joint_network_answers_as_one_that_answers_alone(pretrained: Path, batch: Batch) -> None:
+    """Both start from the same pre-training, and in both the decoder looks at the question."""
+    joint = finetune.start(config_of("joint", pretrained))
+    alone = finetune.start(config_of("vqa", pretrained))
+    found = losses(joint, batch)
+    assert found.keys() == {"loss", "answers"}
+    torch.testing.assert_close(found["loss"], losses(alone, batch)["loss"], atol=1e-5, rtol=1e-5)
+
+
+def test_questions_join_a_joint_finetuning_only(pretrained: Path) -> None:
+    fields = config_of("joint", pretrained).model_dump()
+    fields["questions"] = {"sources": [{"annotations": "vqa.json"}]}
+    assert FinetuneConfig.model_validate(fields).questions
+    with pytest.raises(ValueError, match="questions join in a joint finetuning only, not in vqa"):
+        FinetuneConfig.model_validate(fields | {"task": "vqa"})
