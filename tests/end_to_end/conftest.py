@@ -49,6 +49,21 @@ def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def toy_run(
+    tmp_path_factory: pytest.TempPathFactory,
+    flags: Callable[[Models, Path, Path], list[str]],
+    toy_models: Models,
+    toy_shards: Path,
+) -> Path:
+    """An unbroken run over the toy shards, by one process; whoever changes it copies it first."""
+    home = tmp_path_factory.mktemp("unbroken")
+    command = flags(toy_models, toy_shards, home / "run")
+    done = InProcess(home, lambda: ("", "")).run(*command, "--engine=local", "--direct")
+    assert done.returncode == 0
+    return home / "run"
+
+
 @pytest.fixture
 def capfilt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

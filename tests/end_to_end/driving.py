@@ -130,7 +130,7 @@ def committed(run: Path) -> set[str]:
     return {path.stem for path in folder.iterdir() if path.suffix == ".json"}
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 90) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 150) -> None:
     """Wait for something to become true."""
     deadline = time.monotonic() + timeout_s
     while not condition():

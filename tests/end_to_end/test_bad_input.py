@@ -15,22 +15,34 @@ Flags = Callable[[Models, Path, Path], list[str]]
 HERE = ("--engine=local", "--direct")
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("place")
+
+
 @pytest.fixture
-def shards(tmp_path: Path, toy_shards: Path) -> Path:
-    """Three toy shards that a test may harm."""
-    folder = tmp_path / "web"
+def shards(place: Path, toy_shards: Path) -> Path:
+    """Three toy shards that a test may harm, at the same place for all tests."""
+    folder = place / "web"
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for path in sorted(toy_shards.glob("*.tar"))[:3]:
-        shutil.copy(path, folder)
+        shutil.copy2(path, folder)
     return folder
 
 
 @pytest.fixture
-def run(tmp_path: Path, capfilt: InProcess, flags: Flags, toy_models: Models, shards: Path) -> Path:
-    """A finished run over them."""
-    done = capfilt.run(*flags(toy_models, shards, tmp_path / "run"), *HERE)
+def run(place: Path, capfilt: InProcess, flags: Flags, toy_models: Models, shards: Path) -> Path:
+    """A finished run over them; made once, and put back."""
+    run, pristine = place / "run", place / "pristine"
+    if pristine.exists():
+        shutil.rmtree(run)
+        shutil.copytree(pristine, run)
+        return run
+    done = capfilt.run(*flags(toy_models, shards, run), *HERE)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "run"
+    shutil.copytree(run, pristine)
+    return run
 
 
 def complains(done: "subprocess.CompletedProcess[str]", code: int, *words: str) -> None:
@@ -219,6 +231,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow  # as `test_full_disk.py`, but with more and larger shards
 def test_a_full_disk_loses_nothing_and_the_run_goes_on(
     capfilt: InProcess,
     flags: Flags,

@@ -164,6 +164,7 @@ def test_what_the_command_says(tmp_path: Path, recipe: Path, capfilt: InProcess)
     assert "seed: 0 -> 4" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_terminal_a_round_waits_for_approval(recipe: Path, capfilt: InProcess) -> None:
     command = ("bootstrap", recipe, "--direct", "--set=approve=true", "--json")
     waiting = capfilt.run(*command)

@@ -11,6 +11,8 @@ from driving import Command, InProcess, Models, committed
 from shards.run import Run
 from shards.snapshot import open_snapshot
 
+ROOMS = ("models", "shards", "pipeline")
+
 
 @pytest.fixture(scope="module")
 def pairs(data_dir: Path) -> list[tuple[str, str, str]]:
@@ -26,8 +28,11 @@ def run(
     parity_models: Models,
     loopback_only: list[str],
 ) -> Path:
-    """A finished run over all real pairs, as a user would start it."""
+    """A finished run over all real pairs, as a user starts it who has packages named as ours."""
     home = tmp_path_factory.mktemp("pairs")
+    for room in ROOMS:
+        (home / room).mkdir()
+        (home / room / "__init__.py").write_text("raise SystemExit('the wrong room')\n")
     done = Command(loopback_only, home).run(
         "clean",
         f"--input={data_dir / 'pairs' / 'shards'}",
@@ -54,6 +59,11 @@ def test_every_pair_went_in_and_none_is_lost(run: Path, pairs: list[tuple[str, s
     ).fetchall()
     assert [row[:2] for row in found] == [(Path(shard).name, key) for shard, key, _ in pairs]
     assert [row[2] for row in found] == [" ".join(caption.split()) for *_, caption in pairs]
+
+
+def test_packages_of_the_users_are_left_alone(run: Path) -> None:
+    for room in ROOMS:  # whoever imports one leaves its bytecode behind
+        assert [path.name for path in (run.parent / room).iterdir()] == ["__init__.py"]
 
 
 def test_each_picture_has_a_new_text_and_every_text_its_scores(run: Path) -> None:

@@ -11,7 +11,11 @@ from shards.run import Run
 from shards.verify.run import verify_run
 
 
-@pytest.mark.parametrize("apart", [False, True], ids=["together", "joining"])
+@pytest.mark.parametrize(
+    "apart",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["together", "joining"],
+)
 def test_two_drivers_make_one_run(
     apart: bool,
     flags: Callable[[Models, Path, Path], list[str]],

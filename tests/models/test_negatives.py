@@ -94,10 +94,11 @@ def number(most: int, source: torch.Generator) -> int:
     return int(torch.randint(most, (1,), generator=source))
 
 
-def test_10000_adversarial_batches_give_neither_exception_nor_nan() -> None:
+@pytest.mark.parametrize("batches", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_adversarial_batches_give_neither_exception_nor_nan(batches: int) -> None:
     source = generator(11)
     lone = 0
-    for _ in range(10_000):
+    for _ in range(batches):
         count = number(6, source) + 1
         images = features(count, number(4, source), source).requires_grad_()
         texts = features(count, number(4, source), source).requires_grad_()
@@ -122,7 +123,7 @@ def test_10000_adversarial_batches_give_neither_exception_nor_nan() -> None:
         for value in (itc, itm, images.grad, texts.grad, temperature.grad):
             assert value is not None
             assert value.isfinite().all()
-    assert lone > 500
+    assert lone > batches / 20
 
 
 def match(images: Tensor, texts: Tensor, drawn: Negatives, temperature: Tensor) -> Tensor:
