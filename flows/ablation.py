@@ -31,6 +31,7 @@ from models.decoding import Decoding
 from pipeline import evaluate, pretrain, toy_world
 from pipeline.rejudge import rejudge
 from pipeline.settle import Wish
+from pipeline.toy_truth import let_through
 from pipeline.toy_world import Kinds, ToyWorldConfig, write_toy_world
 from shards.run import Run
 from shards.snapshot import open_snapshot
@@ -85,9 +86,9 @@ class Study:
     def run(self, arms: tuple[str, ...] = MAIN_ARMS) -> dict[str, Any]:
         """Measure the arms; gives numbers by arm, and of captioners and filters."""
         first, tools = self.first_round()
-        run = self._clean("run-1", tools)
+        run = Run.open(str(self._clean("run-1", tools)))
         found: dict[str, Any] = {"arms": {"none": self._measure(first)}, "tools": {}}
-        found["tools"]["round 1"] = self.measure_tools(tools)
+        found["tools"]["round 1"] = self.measure_tools(tools) | let_through(run)
         models: dict[str, Path] = {"none": first}
         for arm in arms:
             if arm != "none":
@@ -102,14 +103,15 @@ class Study:
         first = self._pretrain("none", {"shards": [str(self._place / "web")]})
         return first, self._tools("1", first)
 
-    def _arm(self, arm: str, run: Path, models: Mapping[str, Path], tools: dict[str, Any]) -> Path:
+    def _arm(self, arm: str, run: Run, models: Mapping[str, Path], tools: dict[str, Any]) -> Path:
         """Pre-train the network of an arm."""
+        folder = run.store.url()
         if arm in _VIEWS:
-            return self._pretrain(arm, {"run": str(run), "view": self._view(run, arm)})
+            return self._pretrain(arm, {"run": folder, "view": self._view(run, arm)})
         if arm == "both":
-            return self._pretrain(arm, {"run": str(run)})
+            return self._pretrain(arm, {"run": folder})
         if arm == "continue":
-            return self._pretrain(arm, {"run": str(run)}, models["none"])
+            return self._pretrain(arm, {"run": folder}, models["none"])
         if arm == "beam":
             other = self._clean("run-beam", self._tools("1", models["none"]), method="beam")
             return self._pretrain(arm, {"run": str(other)})
@@ -119,8 +121,8 @@ class Study:
             found = self._warned(models["none"])
         else:
             found = self._tools("2", models["both"])
-        tools[arm] = self.measure_tools(found)
         other = self._clean(f"run-{arm.replace(' ', '-')}", found)
+        tools[arm] = self.measure_tools(found) | let_through(Run.open(str(other)))
         return self._pretrain(arm, {"run": str(other)})
 
     def _write_worlds(self) -> None:
@@ -219,10 +221,9 @@ class Study:
         clean.finish(job, clean.clean_shards(job, _Silent()))
         return self._place / name
 
-    def _view(self, run: Path, arm: str) -> str:
-        opened = Run.open(str(run))
+    def _view(self, run: Run, arm: str) -> str:
         wish = Wish(arm.replace(" ", "-"), _VIEWS[arm])
-        rejudge(opened, wish, open_snapshot(opened), lambda _: None)
+        rejudge(run, wish, open_snapshot(run), lambda _: None)
         return wish.name
 
     def _measure(self, model: Path) -> dict[str, Any]:

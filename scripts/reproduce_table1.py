@@ -33,6 +33,11 @@ TOOLS = {
     "captioner right, nucleus": ("captioner, nucleus", "right"),
     "captioner right, greedy": ("captioner, greedy", "right"),
 }
+LET_THROUGH = {
+    f"{origin}: {name.replace('_', ' ')}": (origin, name)
+    for origin in ("web", "synthetic")
+    for name in ("true", "kept", "true_of_kept")
+}
 
 
 def main() -> None:
@@ -54,7 +59,8 @@ def main() -> None:
     minutes = (time.monotonic() - began) / 60
     print(f"\n{given.seeds} seeds in {minutes:.0f} minutes, {at_once} at once\n")
     print(table([study["arms"] for study in studies], COLUMNS))
-    print(table([study["tools"] for study in studies], TOOLS))
+    for columns in (TOOLS, LET_THROUGH):
+        print(table([study["tools"] for study in studies], columns))
 
 
 def one_seed(recipe: Path, folder: Path, seed: int, arms: tuple[str, ...]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def test_arms_are_measured_on_the_held_out_pairs(study: dict[str, Any], place: P
         assert arm["retrieval"]["images"] == arm["captions"]["judged"] == 12
         assert 0 <= arm["retrieval"]["itm"]["tr@1"] <= 1
     assert study["tools"]["round 1"]["filter"]["noise_before"] == 0.5
+    assert study["tools"]["round 1"]["web"]["true"] == pytest.approx(20 / 36)  # 45% of 36 are wrong
     assert json.loads((place / "study.json").read_text()) == study
 
 
