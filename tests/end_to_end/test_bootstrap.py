@@ -7,11 +7,13 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from driving import Command, InProcess, children, wait_until
@@ -28,6 +30,17 @@ TOWER = {
 }  # fmt: skip
 RATE = {"highest": 1e-3, "warmup_steps": 1, "decay": "cosine"}
 WAIT_S = 300  # for a moment that comes after seconds, on a machine that does other things too
+RESUME = """
+import time
+from prefect.client.orchestration import get_client
+from prefect.flow_runs import resume_flow_run
+
+with get_client(sync_client=True) as client:
+    while not any(run.state.is_paused() for run in client.read_flow_runs()):
+        time.sleep(0.5)
+    (run,) = client.read_flow_runs()
+resume_flow_run(run.id)
+"""
 STAGES = ["pretrain", "captioner", "filter", "clean", "evaluate"]
 
 
@@ -237,3 +250,30 @@ def test_prefect_waits_for_a_person(capfilt_ray: Command, recipe: Path) -> None:
     done = capfilt_ray.wait(process, WAIT_S)
     assert done.returncode == 0, done.stderr
     assert ledger(out)["ended"] == "rounds"
+
+
+@pytest.mark.slow
+def test_a_person_lets_the_next_round_begin_in_prefect(capfilt_ray: Command, recipe: Path) -> None:
+    out = capfilt_ray.home / "out"
+    process = capfilt_ray.start("bootstrap", recipe, "--set=approve=true")
+    wait_until((out / "round-1/evaluation.json").is_file, WAIT_S)
+    resume_in_prefect(process.pid, capfilt_ray.home / "person")
+    done = capfilt_ray.wait(process, WAIT_S)
+    assert done.returncode == 0, done.stderr
+    assert ledger(out)["ended"] == "rounds"
+    approved = json.loads((out / "round-1/approved.json").read_text())
+    assert (approved["round"], approved["by"]) == (1, "Prefect")
+
+
+def resume_in_prefect(pid: int, home: Path) -> None:
+    """Resume the flow run of a command as a person would, from another process."""
+    (server,) = children(pid, "uvicorn")
+    command = psutil.Process(server).cmdline()
+    port = command[command.index("--port") + 1]
+    subprocess.run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", RESUME],
+        env=os.environ
+        | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(home)},
+        timeout=WAIT_S,
+        check=True,
+    )
