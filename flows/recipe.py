@@ -1,9 +1,9 @@
 """The recipe: one YAML file that says everything about a run, checked before anything starts."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -140,7 +140,8 @@ def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
         key, flag = known.get(path[0], (dotted, f"--set {dotted}=…"))
         return f"  {key}: missing. Add it to the recipe, or give {flag}"
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(dotted, _all_keys(kind), n=1, cutoff=0.5)
+        names = ".".join(part for part in path if not part.isdigit())  # no places in a list
+        near = difflib.get_close_matches(names, _all_keys(kind), n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"  {dotted}: there is no such key.{hint}"
     return f"  {dotted}: {problem['msg']}, found {problem['input']!r}"
@@ -150,6 +151,14 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
         keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+        for section in _sections(field.annotation):
+            keys += _all_keys(section, f"{prefix}{name}.")
     return keys
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type
+    """Find the sections that a type is, may be, or is a list of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)

@@ -34,7 +34,7 @@ class AnnotationError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Annotation:
     """One row: the names of its pictures below the images' folder, and what is said of them."""
 
     pictures: tuple[str, ...]
@@ -46,7 +46,7 @@ class Annotations:
     """The usable rows of a file, all of one kind, and its content's hash."""
 
     kind: Kind
-    rows: tuple[Row, ...]
+    rows: tuple[Annotation, ...]
     left_out: dict[str, int]
     sha256: str
 
@@ -116,17 +116,17 @@ def _kind(listed: list[Any], url: str) -> Kind:
 
 
 def _usable(
-    listed: list[Any], read: Callable[[Fields], Row | str], left_out: Counter[str]
-) -> Iterator[Row]:
+    listed: list[Any], read: Callable[[Fields], Annotation | str], left_out: Counter[str]
+) -> Iterator[Annotation]:
     for item in listed:
         found = read(item) if isinstance(item, dict) else WRONG_TYPE
-        if isinstance(found, Row):
+        if isinstance(found, Annotation):
             yield found
         else:
             left_out[found] += 1
 
 
-def _captions(fields: Fields) -> Row | str:
+def _captions(fields: Fields) -> Annotation | str:
     if "caption" not in fields:
         return MISSING_COLUMN
     given = fields["caption"]
@@ -138,7 +138,7 @@ def _captions(fields: Fields) -> Row | str:
     return _row([fields.get("image")], found) if found else TextReason.EMPTY
 
 
-def _question(fields: Fields) -> Row | str:
+def _question(fields: Fields) -> Annotation | str:
     if "question" not in fields or "answer" not in fields:
         return MISSING_COLUMN
     question, given = squeeze(fields["question"]), fields["answer"]
@@ -161,7 +161,7 @@ def weigh(answers: list[str | None], is_visual_genome: bool = False) -> tuple[An
     )
 
 
-def _statement(fields: Fields) -> Row | str:
+def _statement(fields: Fields) -> Annotation | str:
     if not all(name in fields for name in ("images", "sentence", "label")):
         return MISSING_COLUMN
     text, label = squeeze(fields["sentence"]), _LABELS.get(str(fields["label"]))
@@ -171,7 +171,7 @@ def _statement(fields: Fields) -> Row | str:
     return _row(pictures, (SourceText(text, HUMAN, label=label),)) if text else TextReason.EMPTY
 
 
-def _row(pictures: list[Any], texts: tuple[SourceText, ...]) -> Row | str:
+def _row(pictures: list[Any], texts: tuple[SourceText, ...]) -> Annotation | str:
     """Make a row, unless a picture's name leads out of the images' folder."""
     names = []
     for name in pictures:
@@ -181,7 +181,7 @@ def _row(pictures: list[Any], texts: tuple[SourceText, ...]) -> Row | str:
         if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
             return SampleReason.UNSAFE_MEMBER
         names.append(str(path))
-    return Row(tuple(names), texts)
+    return Annotation(tuple(names), texts)
 
 
 _LABELS = {"True": True, "False": False}
@@ -190,7 +190,7 @@ _FIELDS: dict[Kind, tuple[str, ...]] = {
     "questions": ("image", "question", "answer"),
     "statements": ("images", "sentence", "label"),
 }
-_READERS: dict[Kind, Callable[[Fields], Row | str]] = {
+_READERS: dict[Kind, Callable[[Fields], Annotation | str]] = {
     "captions": _captions,
     "questions": _question,
     "statements": _statement,

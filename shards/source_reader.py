@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from shards.annotation import SourceText, annotated_texts
-from shards.annotation_file import read_annotations, read_picture
+from shards.annotation_file import Annotation, read_annotations, read_picture
 from shards.attempt import read_quarantined
 from shards.commit import FileRecord, total_counts
 from shards.listing import InputShard, list_inputs
@@ -34,6 +34,7 @@ from shards.store import filesystem, url_of
 from shards.view import OWN, open_view
 
 _ROWS = 1_000  # of a table, in memory at a time
+_LOOKED_AT = 10  # rows of an annotation file whose pictures are looked for at once
 _ANNOTATIONS_PER_PART = 256  # parts are shuffled, and dealt to lanes
 _VERIFY = "`capfilt verify` tells what is wrong with the run"
 
@@ -290,6 +291,7 @@ def _open_annotations(url: str, config: SourceConfig) -> Source:
     fs, path = filesystem(url)
     folder, _, name = path.rpartition("/")
     images = url_of(*filesystem(config.images)) if config.images else url_of(fs, folder)
+    _check_pictures(url, images, found.rows[:_LOOKED_AT])
     shard, size = encode_name(name.removesuffix(".json")), _ANNOTATIONS_PER_PART
     parts = tuple(
         Part(
@@ -303,6 +305,15 @@ def _open_annotations(url: str, config: SourceConfig) -> Source:
     )
     name = f"annotations:{found.sha256[:32]}"
     return Source(name, parts, config.repeat, found.left_out, {}, found.kind)
+
+
+def _check_pictures(url: str, images: str, rows: tuple[Annotation, ...]) -> None:
+    """Raise SourceError if none of the first pictures is there: the folder is another one."""
+    if rows and not any(read_picture(images, row.pictures[0]) for row in rows):
+        raise SourceError(
+            f"{url}: none of the pictures of its first {len(rows)} rows is in {images} (the first: "
+            f"{rows[0].pictures[0]}); set images to the folder that these names start from"
+        )
 
 
 def _listed(part: Part, listed: Listed) -> Iterator[SourceSample]:

@@ -10,6 +10,7 @@ BAD_USAGE = 2
 
 # By name: importing the classes would load torch and Ray for every `--help`.
 _BAD_USAGE = {
+    "AnnotationError",
     "RecipeError",
     "InputError",
     "InputMismatch",

@@ -146,3 +146,24 @@ def test_a_loaded_recipe_cannot_be_changed() -> None:
     loaded = load_recipe(None, LEAST)
     with pytest.raises(ValueError, match="frozen"):
         loaded.seed = 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            "data.sources=[{annotation: a.json}]",
+            r"data\.sources\.0\.annotation: .* Did you mean data\.sources\.annotations\?",
+        ),
+        (
+            "questions={sources: [{run: r}], shares: 0.5}",
+            r"questions\.shares: .* Did you mean questions\.share\?",
+        ),
+    ],
+)
+def test_the_nearest_key_is_found_in_lists_and_in_sections_that_may_be_absent(
+    setting: str, said: str
+) -> None:
+    least = {"output": "o", "task": "joint", "model.start": "s", "data.sources": [{"run": "r"}]}
+    with pytest.raises(RecipeError, match=said):
+        read_recipe(FinetuneRecipe, None, least, [setting])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shards.annotation import Answer, SourceText
-from shards.annotation_file import AnnotationError, Row, read_annotations
+from shards.annotation_file import Annotation, AnnotationError, read_annotations
 from shards.listing import InputChanged
 from shards.source import Source, SourceConfig, SourceError, SourceSample
 from shards.source_reader import open_source, read_part
@@ -38,13 +38,13 @@ def human(*texts: str) -> tuple[SourceText, ...]:
 @pytest.mark.parametrize(
     ("first", "changed", "expected"),
     [
-        (CAPTION, {}, Row(("val2014/1.jpg",), human("a dog"))),
+        (CAPTION, {}, Annotation(("val2014/1.jpg",), human("a dog"))),
         (
             CAPTION,
             {"caption": ["a  dog", "one\ndog"]},
-            Row(("val2014/1.jpg",), human("a dog", "one dog")),
+            Annotation(("val2014/1.jpg",), human("a dog", "one dog")),
         ),
-        (CAPTION, {"caption": [" ", "a dog"]}, Row(("val2014/1.jpg",), human("a dog"))),
+        (CAPTION, {"caption": [" ", "a dog"]}, Annotation(("val2014/1.jpg",), human("a dog"))),
         (CAPTION, {"caption": []}, "text_empty"),
         (CAPTION, {"caption": " "}, "text_empty"),
         (CAPTION, {"caption": None}, "wrong_type"),
@@ -59,24 +59,24 @@ def human(*texts: str) -> tuple[SourceText, ...]:
         (
             QUESTION,
             {},
-            Row(
+            Annotation(
                 ("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.75), Answer("b", 0.25))),)
             ),
         ),
         (
             QUESTION,
             {"answer": "a  b"},
-            Row(("1.jpg",), (SourceText("what?", "human", (Answer("a b", 1.0),)),)),
+            Annotation(("1.jpg",), (SourceText("what?", "human", (Answer("a b", 1.0),)),)),
         ),
         (
             QUESTION,
             {"answer": "a", "dataset": "vg"},
-            Row(("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.2),)),)),
+            Annotation(("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.2),)),)),
         ),
         (
             QUESTION,  # a blank answer keeps its weight, and is not learned
             {"answer": ["a", " ", "a", ""]},
-            Row(("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.5),)),)),
+            Annotation(("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.5),)),)),
         ),
         (QUESTION, {"answer": ["", " "]}, "text_empty"),
         (QUESTION, {"answer": []}, "text_empty"),
@@ -86,17 +86,17 @@ def human(*texts: str) -> tuple[SourceText, ...]:
         (
             STATEMENT,
             {},
-            Row(("l.png", "r.png"), (SourceText("both", "human", label=True),)),
+            Annotation(("l.png", "r.png"), (SourceText("both", "human", label=True),)),
         ),
         (
             STATEMENT,
             {"label": "False"},
-            Row(("l.png", "r.png"), (SourceText("both", "human", label=False),)),
+            Annotation(("l.png", "r.png"), (SourceText("both", "human", label=False),)),
         ),
         (
             STATEMENT,
             {"label": False},
-            Row(("l.png", "r.png"), (SourceText("both", "human", label=False),)),
+            Annotation(("l.png", "r.png"), (SourceText("both", "human", label=False),)),
         ),
         (STATEMENT, {"label": "maybe"}, "wrong_type"),
         (STATEMENT, {"images": ["l.png"]}, "wrong_type"),
@@ -106,7 +106,7 @@ def human(*texts: str) -> tuple[SourceText, ...]:
     ],
 )
 def test_a_row_or_the_reason(
-    write: Callable[[Any], str], first: Any, changed: Any, expected: Row | str
+    write: Callable[[Any], str], first: Any, changed: Any, expected: Annotation | str
 ) -> None:
     found = read_annotations(write([first, first | changed]))
     if isinstance(expected, str):
@@ -167,24 +167,33 @@ def test_a_source_gives_every_row_with_its_pictures(tmp_path: Path, write: Any) 
 def test_pictures_lie_beside_the_file_or_in_a_folder_that_is_named(
     tmp_path: Path, write: Any
 ) -> None:
-    other = tmp_path / "coco" / "val2014"
-    other.mkdir(parents=True)
-    (other / "1.jpg").write_bytes(b"there")
-    url = write([CAPTION])
-    (beside,) = samples(open_source(SourceConfig(annotations=url)))
-    (named,) = samples(open_source(SourceConfig(annotations=url, images=str(other.parent))))
-    assert (beside.image, named.image) == (b"", b"there")  # a missing one is empty
+    places = {"beside": tmp_path / "val2014", "named": tmp_path / "coco" / "val2014"}
+    for name, folder in places.items():
+        folder.mkdir(parents=True)
+        (folder / "1.jpg").write_text(name)
+    gone = CAPTION | {"image": "val2014/gone.jpg"}
+    url = write([CAPTION, gone])
+    beside = samples(open_source(SourceConfig(annotations=url)))
+    named = samples(open_source(SourceConfig(annotations=url, images=str(tmp_path / "coco"))))
+    assert [sample.image for sample in beside] == [b"beside", b""]  # a missing one is empty
+    assert [sample.image for sample in named] == [b"named", b""]
+
+
+def test_a_folder_of_other_pictures_is_refused_at_once(tmp_path: Path, write: Any) -> None:
+    with pytest.raises(SourceError, match=r"none of the pictures of its first 3 rows.*1\.jpg"):
+        open_source(SourceConfig(annotations=write([CAPTION] * 3), images=str(tmp_path)))
 
 
 def test_a_file_that_changed_is_refused_and_a_moved_one_is_the_same(
     tmp_path: Path, write: Any
 ) -> None:
-    source = open_source(SourceConfig(annotations=write([CAPTION])))
+    here = CAPTION | {"image": "rows.json"}  # any file that is there
+    source = open_source(SourceConfig(annotations=write([here])))
     moved = tmp_path / "moved" / "rows.json"
     moved.parent.mkdir()
     moved.write_text((tmp_path / "rows.json").read_text())
     assert open_source(SourceConfig(annotations=str(moved))).name == source.name
-    write([CAPTION | {"caption": "another dog"}])
+    write([here | {"caption": "another dog"}])
     with pytest.raises(InputChanged, match="restore it"):
         samples(source)
 
