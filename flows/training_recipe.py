@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from flows.tracking import Kind
 from pipeline.finetune import FinetuneConfig
@@ -16,8 +16,8 @@ class LaunchConfig(BaseModel):
 
     kind: Literal["ray", "local"] = "ray"
     address: str | None = Field(None, description="of a running Ray cluster")
-    workers: int | Literal["auto"] = "auto"
-    cpus_per_worker: int | Literal["auto"] = "auto"
+    workers: PositiveInt | Literal["auto"] = "auto"
+    cpus_per_worker: PositiveInt | Literal["auto"] = "auto"
     restarts: int = Field(3, ge=0, description="after a worker was lost")
 
     @model_validator(mode="after")

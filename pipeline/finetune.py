@@ -94,9 +94,11 @@ class FinetuneConfig(TrainConfig):
     questions: QuestionsConfig | None = Field(None, description="that join in a joint finetuning")
 
     @model_validator(mode="after")
-    def _check_questions(self) -> Self:
+    def _check_task(self) -> Self:
         if self.questions is not None and self.task != "joint":
             raise ValueError(f"questions join in a joint finetuning only, not in {self.task}")
+        if self.captions is not None and self.task not in {"filter", "retrieval"}:
+            raise ValueError(f"captions are negatives of a filter; leave them out for {self.task}")
         return self
 
 

@@ -199,9 +199,14 @@ def test_a_joint_network_answers_as_one_that_answers_alone(pretrained: Path, bat
     torch.testing.assert_close(found["loss"], losses(alone, batch)["loss"], atol=1e-5, rtol=1e-5)
 
 
-def test_questions_join_a_joint_finetuning_only(pretrained: Path) -> None:
+def test_what_a_task_does_not_learn_from_is_refused(pretrained: Path) -> None:
     fields = config_of("joint", pretrained).model_dump()
     fields["questions"] = {"sources": [{"annotations": "vqa.json"}]}
     assert FinetuneConfig.model_validate(fields).questions
     with pytest.raises(ValueError, match="questions join in a joint finetuning only, not in vqa"):
         FinetuneConfig.model_validate(fields | {"task": "vqa"})
+    captions = {"captions": {"captioner": "c"}}
+    assert FinetuneConfig.model_validate(config_of("filter", pretrained).model_dump() | captions)
+    for task in ("captioner", "joint", "vqa"):
+        with pytest.raises(ValueError, match=f"negatives of a filter; leave them out for {task}"):
+            FinetuneConfig.model_validate(config_of(task, pretrained).model_dump() | captions)
