@@ -29,7 +29,7 @@ def transfer(whole: Content, role: Literal["vqa", "nlvr"], seed: int) -> Content
     if role == "nlvr":
         learned = twin(learned)
     tensors = {
-        name: learned[name] if _fits(learned.get(name), tensor) else tensor.detach()
+        name: learned[name].clone() if _fits(learned.get(name), tensor) else tensor.detach()
         for name, tensor in network.state_dict().items()
     }
     return replace(whole, role=role, tensors=tensors, training={})

@@ -179,8 +179,12 @@ class RetrievalObjective(Objective):
 class JointObjective(PretrainObjective):
     """ITC + ITM + LM of one network that is captioner and filter.
 
-    A batch of questions has the loss of their answers instead.
+    A batch of questions, where some join in, has the loss of their answers instead.
     """
+
+    def __init__(self, network: PretrainNetwork, about: Content, config: FinetuneConfig) -> None:
+        super().__init__(network, about, config.loss, config.prompt)
+        self._answers = config.questions is not None
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """Compute the losses of the batch's kind."""
@@ -191,14 +195,15 @@ class JointObjective(PretrainObjective):
         return {"loss": loss, "answers": loss}
 
     def export(self, folder: Path) -> Mapping[str, Path]:
-        """Write the whole, and captioner and filter out of it; what answers stays in the whole."""
+        """Write the whole, and captioner, filter and what answers out of it."""
         found = {**super().export(folder)}
         whole = import_folder(found["pretrain"]).content
-        roles: tuple[Role, Role] = ("captioner", "filter")
-        for role in roles:
+        roles: tuple[Role, ...] = ("captioner", "filter", "vqa")
+        for role in roles if self._answers else roles[:2]:
             found[role] = folder / role
             if not found[role].exists():
-                folders.write_new(found[role], for_hugging_face(whole, role))
+                part = transfer(whole, role, 0) if role == "vqa" else for_hugging_face(whole, role)
+                folders.write_new(found[role], part)
         return found
 
 
@@ -287,7 +292,7 @@ def start(config: FinetuneConfig) -> Objective:
     if isinstance(network, NlvrNetwork):
         return ReasonObjective(network, content)
     if isinstance(network, PretrainNetwork):
-        return JointObjective(network, content, config.loss, config.prompt)
+        return JointObjective(network, content, config)
     if isinstance(network, RetrievalNetwork):
         return RetrievalObjective(network, content, config)
     assert isinstance(network, CaptionNetwork)

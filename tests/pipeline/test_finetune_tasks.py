@@ -190,13 +190,21 @@ def test_a_source_must_be_of_the_tasks_kind(tmp_path: Path) -> None:
             finetune.check_sources(task, [sources[other]])
 
 
-def test_a_joint_network_answers_as_one_that_answers_alone(pretrained: Path, batch: Batch) -> None:
+def test_a_joint_network_answers_as_one_that_answers_alone(
+    pretrained: Path, batch: Batch, tmp_path: Path
+) -> None:
     """Both start from the same pre-training, and in both the decoder looks at the question."""
-    joint = finetune.start(config_of("joint", pretrained))
+    questions = {"questions": {"sources": [{"annotations": "none"}]}}
+    fields = config_of("joint", pretrained).model_dump() | questions
+    joint = finetune.start(FinetuneConfig.model_validate(fields))
     alone = finetune.start(config_of("vqa", pretrained))
     found = losses(joint, batch)
     assert found.keys() == {"loss", "answers"}
     torch.testing.assert_close(found["loss"], losses(alone, batch)["loss"], atol=1e-5, rtol=1e-5)
+    written = joint.export(tmp_path)
+    assert written.keys() == {"pretrain", "captioner", "filter", "vqa"}
+    out = finetune.start(config_of("vqa", written["vqa"]))
+    torch.testing.assert_close(losses(out, batch)["loss"], found["loss"], atol=1e-5, rtol=1e-5)
 
 
 def test_what_a_task_does_not_learn_from_is_refused(pretrained: Path) -> None:
