@@ -43,6 +43,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "bootstrap.yaml": BootstrapRecipe,
     "toy-bootstrap.yaml": BootstrapRecipe,
     "table1.yaml": AblationRecipe,
+    "table1-gpu.yaml": AblationRecipe,
     "tiny.yaml": AblationRecipe,
 }
 
