@@ -91,6 +91,21 @@ def read_picture(images: str, name: str) -> bytes:
     return data
 
 
+def read_answers(url: str) -> list[str]:
+    """Read a JSON list of answers, such as VQA's answer_list.json; blank and repeated ones go."""
+    try:
+        listed = json.loads(_file(url, MAX_FILE_BYTES))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise AnnotationError(f"{url} is no file") from error
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{url} cannot be read as JSON: {error}") from None
+    texts = [squeeze(item) for item in listed] if isinstance(listed, list) else []
+    answers = list(dict.fromkeys(text for text in texts if text))
+    if not answers:
+        raise AnnotationError(f"{url}: expected a JSON list of answers, found none in it")
+    return answers
+
+
 def _file(url: str, most_bytes: int) -> bytes:
     """Read a whole file of at most so many bytes; AnnotationError says what is wrong with it."""
     fs, path = filesystem(url)

@@ -19,6 +19,7 @@ from flows.cli import (
     report,
     train,
     trial,
+    use,
 )
 from flows.cli.faults import exit_code_of
 
@@ -55,6 +56,11 @@ app.command("pretrain", epilog=train.PRETRAIN_EXAMPLES)(train.pretrain)
 app.command("finetune", epilog=train.FINETUNE_EXAMPLES)(train.finetune)
 app.command("bootstrap", epilog=bootstrap.EXAMPLES)(bootstrap.bootstrap)
 app.command("trial", epilog=trial.EXAMPLES)(trial.trial)
+app.command("caption", epilog=use.CAPTION_EXAMPLES)(use.caption)
+app.command("match", epilog=use.MATCH_EXAMPLES)(use.match)
+app.command("ask", epilog=use.ASK_EXAMPLES)(use.ask)
+app.command("reason", epilog=use.REASON_EXAMPLES)(use.reason)
+app.command("attend", epilog=use.ATTEND_EXAMPLES)(use.attend)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 

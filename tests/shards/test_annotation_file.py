@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shards.annotation import Answer, SourceText
-from shards.annotation_file import Annotation, AnnotationError, read_annotations
+from shards.annotation_file import Annotation, AnnotationError, read_annotations, read_answers
 from shards.listing import InputChanged
 from shards.source import Source, SourceConfig, SourceError, SourceSample
 from shards.source_reader import open_source, read_part
@@ -238,3 +238,20 @@ def test_every_row_comes_once_in_an_epoch_over_any_number_of_workers(
 def test_configs_that_mix_kinds_are_refused(fields: Any) -> None:
     with pytest.raises(ValueError, match=r"leave it out|give one of the three"):
         SourceConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('["yes", "no", " two  rings", "yes", "", 3, null]', ["yes", "no", "two rings"]),
+        ('[" ", ""]', "expected a JSON list of answers"),
+        ('{"yes": 1}', "expected a JSON list of answers"),
+        ("yes", "cannot be read as JSON"),
+    ],
+)
+def test_a_list_of_answers(write: Callable[[Any], str], content: str, expected: Any) -> None:
+    if isinstance(expected, list):
+        assert read_answers(write(content)) == expected
+    else:
+        with pytest.raises(AnnotationError, match=expected):
+            read_answers(write(content))

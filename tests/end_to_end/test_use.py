@@ -1,0 +1,86 @@
+"""`capfilt caption`, `match`, `ask`, `reason` and `attend`, as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from driving import InProcess, Models
+from PIL import Image
+
+from pipeline.toy_tasks import ToyTasksConfig, write_questions
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    write_questions(folder, ToyTasksConfig(samples=3, image_px=64))
+    (folder / "images" / "zz.jpg").write_bytes(b"no picture")
+    return folder / "images"
+
+
+def test_pictures_of_a_folder_are_captioned_and_a_broken_one_is_told(
+    capfilt: InProcess, photos: Path, toy_models: Models
+) -> None:
+    model = f"--model={toy_models.captioner}"
+    done = capfilt.run("caption", photos, model, "--method=greedy", "--prompt=", "--max-tokens=6")
+    assert done.returncode == 0
+    assert [line.split(": ")[0][-10:] for line in done.stdout.splitlines()] == [
+        f"{n:06d}.png" for n in range(3)
+    ]
+    assert "zz.jpg: image_undecodable" in done.stderr
+    assert "1 of 4 pictures could not be read" in done.stderr
+    rows = capfilt.run("caption", photos, model, "--method=beam", "--count=2", "--json")
+    found = [json.loads(line) for line in rows.stdout.splitlines()]
+    assert [len(row.get("captions", [])) for row in found] == [2, 2, 2, 0]
+    assert found[-1]["reason"] == "image_undecodable"
+
+
+def test_nothing_that_can_be_read_is_a_failure(
+    capfilt: InProcess, photos: Path, toy_models: Models, tmp_path: Path
+) -> None:
+    model = f"--model={toy_models.captioner}"
+    assert capfilt.run("caption", photos / "zz.jpg", model).returncode == 1
+    assert capfilt.run("caption", tmp_path, model).returncode == 1
+    gone = capfilt.run("caption", photos / "gone.jpg", model)
+    assert gone.returncode == 2
+    assert "gone.jpg: no such file or folder" in gone.stderr
+
+
+def test_texts_are_matched(capfilt: InProcess, photos: Path, toy_models: Models) -> None:
+    command = ("match", photos / "000000.png", "a red ring", "a dog")
+    done = capfilt.run(*command, f"--model={toy_models.filter}")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["itm", "itc", "share"]
+    assert [line.split("  ")[-1] for line in lines[1:]] == ["a red ring", "a dog"]
+    machine = capfilt.run(*command, f"--model={toy_models.filter}", "--json")
+    assert [one["text"] for one in json.loads(machine.stdout)] == ["a red ring", "a dog"]
+    broken = capfilt.run("match", photos / "zz.jpg", "a dog", f"--model={toy_models.filter}")
+    assert broken.returncode == 2
+    assert "zz.jpg cannot be used: image_undecodable" in broken.stderr
+
+
+def test_a_picture_of_where_the_model_looks_is_written(
+    capfilt: InProcess, photos: Path, toy_models: Models, tmp_path: Path
+) -> None:
+    for model in (toy_models.filter, toy_models.captioner):
+        out = tmp_path / f"{model.name}.png"
+        done = capfilt.run(
+            "attend", photos / "000000.png", "a red ring", f"--model={model}", f"--out={out}"
+        )
+        assert done.returncode == 0
+        with Image.open(out) as picture:
+            assert min(picture.size) > 100
+        assert "3 words" in done.stdout
+
+
+def test_another_kind_of_model_and_a_list_without_answers_are_refused(
+    capfilt: InProcess, photos: Path, toy_models: Models, tmp_path: Path
+) -> None:
+    picture = photos / "000000.png"
+    wrong = capfilt.run("ask", picture, "what?", f"--model={toy_models.filter}")
+    assert wrong.returncode == 2
+    assert "expected a vqa" in wrong.stderr
+    (tmp_path / "answers.json").write_text('["", " "]')
+    blank = capfilt.run("ask", picture, "what?", f"--answers={tmp_path / 'answers.json'}")
+    assert blank.returncode == 2
+    assert "expected a JSON list of answers" in blank.stderr
