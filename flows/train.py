@@ -244,7 +244,9 @@ def _identity(
     dtype: Dtype,
 ) -> dict[str, Any]:
     """Gather what decides the result: of sources, start and words the content, not the place."""
-    found: dict[str, Any] = as_json(recipe.model_dump(mode="json", exclude=_OUTSIDE))
+    # what is null is left out: a later version's new key, not set, makes no other recipe
+    dumped = recipe.model_dump(mode="json", exclude=_OUTSIDE, exclude_none=True)
+    found: dict[str, Any] = as_json(dumped)
     for section, opened in zip((found["data"], found.get("questions")), sources, strict=True):
         if section:
             section["sources"] = [{"name": s.name, "repeat": s.repeat} for s in opened]
