@@ -41,7 +41,7 @@ demo: $(INSTALLED) ## clean a small made-up world, from nothing, in demo/
 tiny-checkpoint: $(INSTALLED) ## train the demo's models again, into models/tiny
 	OMP_NUM_THREADS=2 $(BIN)/python scripts/make_tiny_checkpoint.py
 
-table1: $(INSTALLED) ## the paper's Table 1 on the toy world, three seeds (hours)
+table1: $(INSTALLED) ## the paper's Table 1 on the toy world, three seeds (an hour or more)
 	$(BIN)/python scripts/reproduce_table1.py
 
 bench: $(INSTALLED) ## images per second, beside transformers, in one run
