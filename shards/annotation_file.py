@@ -63,10 +63,7 @@ def read_annotations(url: str) -> Annotations:
 @lru_cache(maxsize=4)  # the lanes of a training read the same file by turns
 def _read(url: str, _version: str) -> Annotations:
     data = _file(url, MAX_FILE_BYTES)
-    try:
-        listed = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{url} cannot be read as JSON: {error}") from None
+    listed = _parse(url, data)
     if not isinstance(listed, list):
         raise AnnotationError(f"{url}: expected a JSON list of rows, found {type(listed).__name__}")
     kind = _kind(listed, url)
@@ -94,11 +91,10 @@ def read_picture(images: str, name: str) -> bytes:
 def read_answers(url: str) -> list[str]:
     """Read a JSON list of answers, such as VQA's answer_list.json; blank and repeated ones go."""
     try:
-        listed = json.loads(_file(url, MAX_FILE_BYTES))
+        data = _file(url, MAX_FILE_BYTES)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise AnnotationError(f"{url} is no file") from error
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{url} cannot be read as JSON: {error}") from None
+    listed = _parse(url, data)
     texts = [squeeze(item) for item in listed] if isinstance(listed, list) else []
     answers = list(dict.fromkeys(text for text in texts if text))
     if not answers:
@@ -114,6 +110,13 @@ def _file(url: str, most_bytes: int) -> bytes:
         raise AnnotationError(f"{url} has {size:,} bytes; at most {most_bytes:,} are read")
     data: bytes = fs.cat_file(path)
     return data
+
+
+def _parse(url: str, data: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{url} cannot be read as JSON: {error}") from None
 
 
 def _kind(listed: list[Any], url: str) -> Kind:

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
-from enum import StrEnum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from flows.cli.evaluate import Method
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,14 +55,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
-class Method(StrEnum):
-    """How captions are written."""
-
-    BEAM = "beam"
-    GREEDY = "greedy"
-    NUCLEUS = "nucleus"
-
-
 def caption(
     pictures: Annotated[
         list[str], typer.Argument(help="files, folders, tars, URLs, or - for standard input")
@@ -84,6 +79,8 @@ def caption(
     from pipeline import use
     from pipeline.pictures import read_pictures
 
+    if min_tokens > max_tokens:
+        raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
     decoding = Decoding(
         method=method.value,
         prompt=prompt,
@@ -91,7 +88,10 @@ def caption(
         min_tokens=min_tokens,
         max_tokens=max_tokens,
     )
-    captioner = Captioner.load(resolve(model), decoding=decoding, seed=seed, device=_device(device))
+    with _as_usage():
+        captioner = Captioner.load(
+            resolve(model), decoding=decoding, seed=seed, device=_device(device)
+        )
     read = unread = 0
     for found in use.caption(captioner, read_pictures(pictures), count, batch_size):
         if found.picture.image is None:
@@ -208,7 +208,9 @@ def attend(
         folder, role="captioner" if writes else "filter", device=_device(device)
     )
     draw = attend_caption if writes else attend_match
-    found = draw(attender, _image(picture), text, layer=layer)
+    image = _image(picture)
+    with _as_usage():
+        found = draw(attender, image, text, layer=layer)
     out.write_bytes(found.png)
     if as_json:
         print(json.dumps({"png": str(out), "words": found.words, "left_out": found.left_out}))
@@ -219,9 +221,24 @@ def attend(
 def _device(given: str) -> str:
     import torch
 
-    if given != "auto":
-        return given
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if given == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(given)
+    except RuntimeError as error:
+        raise typer.BadParameter(f"--device {given}: {error}") from None
+    return given
+
+
+@contextmanager
+def _as_usage() -> Iterator[None]:
+    """Say of a number that does not fit the model that the command is wrong."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:  # one with a name of its own is told under it
+            raise
+        raise typer.BadParameter(str(error)) from None
 
 
 def _image(place: str) -> "Image":

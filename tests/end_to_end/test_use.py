@@ -73,6 +73,25 @@ def test_a_picture_of_where_the_model_looks_is_written(
         assert "3 words" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("caption", "--max-tokens=3"), "--min-tokens 5 is more than 3"),
+        (("caption", "--max-tokens=600"), "lower max_tokens"),
+        (("caption", "--device=nonsense"), "--device nonsense"),
+        (("attend", "a red ring", "--layer=9"), "layer is 9; the network has 0 to"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_told_in_a_line(
+    capfilt: InProcess, photos: Path, toy_models: Models, command: tuple[str, ...], said: str
+) -> None:
+    name, *rest = command
+    model = toy_models.captioner if name == "caption" else toy_models.filter
+    done = capfilt.run(name, photos / "000000.png", *rest, f"--model={model}")
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
 def test_another_kind_of_model_and_a_list_without_answers_are_refused(
     capfilt: InProcess, photos: Path, toy_models: Models, tmp_path: Path
 ) -> None:

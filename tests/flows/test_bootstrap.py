@@ -187,10 +187,14 @@ def test_what_another_process_spent_since_is_not_forgotten(
     one_round: Path, small_rounds: Rounds
 ) -> None:
     job = bootstrap.prepare(small_rounds(one_round))
-    spent = Ledger(one_round, read_ledger(one_round)["identity"])  # type: ignore[index]
+    before = read_ledger(one_round)
+    assert before
+    spent = Ledger(one_round, before["identity"])
     spent.begin(2, "pretrain")
     bootstrap.run(job, Listener())
-    cost = read_ledger(one_round)["cost"]["round-2"]["pretrain"]  # type: ignore[index]
+    after = read_ledger(one_round)
+    assert after
+    cost = after["cost"]["round-2"]["pretrain"]
     assert [attempt["ended"] is None for attempt in cost[-2:]] == [True, False]
 
 

@@ -61,12 +61,11 @@ def test_an_answering_network_reads_and_writes_as_the_pretrained_one(
         torch.testing.assert_close(
             new.questions(ids, mask, states), old.text_encoder.encode(ids, mask, states)
         )
-        for network in (old, new):
-            cache = network.text_decoder.bert.open_cache(states, 4)
-            logits = network.text_decoder.extend(ids, cache)
-            if network is old:
-                expected = logits
-        torch.testing.assert_close(logits, expected)
+        written, expected = (
+            n.text_decoder.extend(ids, n.text_decoder.bert.open_cache(states, 4))
+            for n in (new, old)
+        )
+        torch.testing.assert_close(written, expected)
 
 
 def test_a_pair_of_equal_pictures_is_looked_at_as_one(create: Callable[..., Content]) -> None:
