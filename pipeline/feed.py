@@ -9,7 +9,7 @@ import hashlib
 import queue
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Self
@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.dialogue import Dialogue, compose
 from models.framing import frame
 from models.tokenizer import WordPiece, normalise
 from pipeline.decode import Limits, Refusal, decode
@@ -43,6 +44,17 @@ class Wording:
     words: WordPiece
     max_tokens: int
     clean: Callable[[str], str] = normalise
+
+    def encode(self, cleaned: Sequence[str], texts: Sequence[SourceText]) -> list[list[int]]:
+        """Turn texts into ids; a dialogue's question brings along what was said before it."""
+        return [
+            ids
+            if text.caption is None
+            else compose(
+                self.words, self.max_tokens, Dialogue(text.caption, text.rounds, text.text)
+            )
+            for ids, text in zip(self.words.encode(cleaned), texts, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +245,8 @@ class Feed:
     def _collate(self, rows: list[_Row], left_out: Counter[str]) -> Batch:
         words, texts = self._wording.words, [row.text for row in rows]
         limit, cpu = self._wording.max_tokens, torch.device("cpu")
-        framed = frame(words.encode(texts), words, words.cls_id, limit, cpu)
+        pieces = self._wording.encode(texts, [row.example.chosen for row in rows])
+        framed = frame(pieces, words, words.cls_id, limit, cpu)
         return Batch(
             pixels=torch.stack([row.pixels for row in rows]),
             ids=framed.ids,

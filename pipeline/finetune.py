@@ -2,8 +2,9 @@
 
 *Decoupled*, as in the paper, the captioner learns LM and the filter ITC + ITM, each from a copy of
 the pre-trained network: together they would confirm each other's mistakes (BLIP §4.4, Table 4).
-*Joint* trains one network with all three losses, and writes both roles out of it. Two more tasks
-need annotations of their own: answers to questions (§5.3) and statements about two pictures (§5.4).
+*Joint* trains one network with all three losses, and writes both roles out of it. Three more tasks
+need annotations of their own: answers to questions (§5.3), statements about two pictures (§5.4) and
+dialogues (§5.5), whose answers are learned as those of questions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ from pipeline.train import TrainConfig
 from shards.annotation_file import Kind
 from shards.source import Source, SourceConfig
 
-Task = Literal["captioner", "filter", "retrieval", "joint", "vqa", "nlvr"]
+Task = Literal["captioner", "filter", "retrieval", "joint", "vqa", "nlvr", "dialogue"]
 PROMPT = "a picture of "
 PROMPTED: tuple[Task, ...] = ("captioner", "joint")  # tasks with LM
 
@@ -53,8 +54,9 @@ _ROLES: dict[Task, Role] = {
     "joint": "pretrain",
     "vqa": "vqa",
     "nlvr": "nlvr",
+    "dialogue": "vqa",
 }
-_KINDS: dict[Task, Kind] = {"vqa": "questions", "nlvr": "statements"}
+_KINDS: dict[Task, Kind] = {"vqa": "questions", "nlvr": "statements", "dialogue": "dialogues"}
 _NETWORKS: dict[Task, Callable[[BlipConfig], nn.Module]] = {
     "captioner": CaptionNetwork,
     "filter": RetrievalNetwork,
@@ -62,6 +64,7 @@ _NETWORKS: dict[Task, Callable[[BlipConfig], nn.Module]] = {
     "joint": PretrainNetwork,
     "vqa": VqaNetwork,
     "nlvr": NlvrNetwork,
+    "dialogue": VqaNetwork,
 }
 
 

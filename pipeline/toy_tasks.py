@@ -1,8 +1,8 @@
-"""The toy world's tasks, in the field's annotation files: questions, and statements about pairs.
+"""The toy world's tasks, in the field's annotation files: captions, questions, and statements.
 
-Pictures lie in `images/` beside the file. Questions ask for a colour, a shape, a relation, a count,
-or yes or no; of ten annotators one may err. Statements speak of either picture or of both, and half
-of them are true.
+Pictures lie in `images/` beside the file. Captions are all that the world writes about a picture.
+Questions ask for a colour, a shape, a relation, a count, or yes or no; of ten annotators one may
+err. Statements speak of either picture or of both, and half of them are true.
 """
 
 import json
@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.toy_world import INVERSE, Kinds, Scene, Thing, draw, nouns_of, scene
+from pipeline import toy_world
+from pipeline.toy_world import INVERSE, Kinds, Scene, Thing, captions, draw, nouns_of, scene
 
 ANNOTATORS = 10
 _DISSENT = 0.2  # probability that one annotator says something else
@@ -36,6 +37,27 @@ class ToyTasksConfig(BaseModel):
     questions: int = Field(default=3, ge=1, description="of each picture, at most")
 
 
+def corpus() -> list[str]:
+    """Give sentences that hold every word of the world and of its questions and statements."""
+    rng, lines = random.Random(0), toy_world.corpus()
+    for _ in range(200):
+        shown = scene(rng, 2)
+        lines += [f"{question} {answer}" for _, question, answer in questions(shown, rng, 8)]
+    lines += [" ".join(answers) for answers in _ANSWERS.values()]
+    return lines + [claim((shown, shown), *noun)[0] for claim in _CLAIMS for noun in nouns_of(8)]
+
+
+def write_captions(folder: Path, config: ToyTasksConfig) -> Path:
+    """Write pictures and `captions.json` in the form of Karpathy's split; give the file's path."""
+    rows: list[dict[str, Any]] = []
+    for index in range(config.samples):
+        rng = random.Random(f"{config.seed}/caption/{index}")
+        shown = scene(rng, rng.choice((1, 2)), config.kinds)
+        name = picture(folder, f"{index:06d}.png", shown, config.image_px)
+        rows.append({"image": name, "caption": captions(shown), "scene": asdict(shown)})
+    return write(folder / "captions.json", rows)
+
+
 def write_questions(folder: Path, config: ToyTasksConfig) -> Path:
     """Write pictures and `vqa.json` in the form of VQA's training files; give the file's path.
 
@@ -46,7 +68,7 @@ def write_questions(folder: Path, config: ToyTasksConfig) -> Path:
     for index in range(config.samples):
         rng = random.Random(f"{config.seed}/question/{index}")
         shown = scene(rng, rng.choice((1, 2)), config.kinds)
-        name = _picture(folder, f"{index:06d}.png", shown, config.image_px)
+        name = picture(folder, f"{index:06d}.png", shown, config.image_px)
         asked = list(questions(shown, rng, config.kinds))
         for kind, question, answer in rng.sample(asked, min(config.questions, len(asked))):
             rows.append(
@@ -60,7 +82,7 @@ def write_questions(folder: Path, config: ToyTasksConfig) -> Path:
                     "scene": asdict(shown),
                 }
             )
-    return _write(folder / "vqa.json", rows)
+    return write(folder / "vqa.json", rows)
 
 
 def questions(shown: Scene, rng: random.Random, kinds: Kinds) -> Iterator[Asked]:
@@ -92,13 +114,13 @@ def write_statements(folder: Path, config: ToyTasksConfig) -> Path:
         label, claim = rng.random() < 0.5, rng.choice(_CLAIMS)
         pair, sentence = _pair(claim, rng, config.kinds, is_true=label)
         names = [
-            _picture(folder, f"{index:06d}-{side}.png", shown, config.image_px)
+            picture(folder, f"{index:06d}-{side}.png", shown, config.image_px)
             for side, shown in zip(("left", "right"), pair, strict=True)
         ]
         shown = [asdict(each) for each in pair]
         row = {"images": names, "sentence": sentence, "label": str(label), "scenes": shown}
         rows.append(row)
-    return _write(folder / "nlvr.json", rows)
+    return write(folder / "nlvr.json", rows)
 
 
 def _pair(claim: Claim, rng: random.Random, kinds: Kinds, *, is_true: bool) -> tuple[Pair, str]:
@@ -162,13 +184,15 @@ _ANSWERS: dict[str, list[str]] = {
 }
 
 
-def _picture(folder: Path, name: str, shown: Scene, px: int) -> str:
+def picture(folder: Path, name: str, shown: Scene, px: int) -> str:
+    """Draw a scene into the folder's `images`; give the name below the folder."""
     path = folder / "images" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(shown, px).save(path)
     return f"images/{name}"
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
+def write(path: Path, rows: Any) -> Path:  # noqa: ANN401 - any JSON value
+    """Write an annotation file; give its path."""
     path.write_text(json.dumps(rows, indent=0), encoding="utf-8")
     return path

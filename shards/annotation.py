@@ -22,13 +22,16 @@ class Answer:
 class SourceText:
     """One text of a sample, and where it comes from.
 
-    A question has `answers`; a statement's `label` says whether it is true.
+    A question has `answers`; a statement's `label` says whether it is true. The question of a
+    dialogue comes after a `caption` and earlier `rounds` of question and answer, oldest first.
     """
 
     text: str
     origin: str
     answers: tuple[Answer, ...] = ()
     label: bool | None = None
+    caption: str | None = None
+    rounds: tuple[tuple[str, str], ...] = ()
 
 
 def annotated_texts(raw: RawSample) -> tuple[tuple[SourceText, ...], str]:

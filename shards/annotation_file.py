@@ -1,32 +1,32 @@
 """Annotation files of the field: JSON lists of rows about pictures that lie in a folder.
 
-Three kinds are read, as the field's loaders do: captions (COCO's and Flickr30k's of Karpathy's
-split), questions with answers (VQA, Visual Genome), and statements about two pictures (NLVR2). A
-row that cannot be used is counted by its reason. A file is held in memory, its pictures are not.
+Four kinds are read, as the field's loaders do: captions (COCO's and Flickr30k's of Karpathy's
+split), questions with answers (VQA, Visual Genome), statements about two pictures (NLVR2), and
+dialogues (VisDial, whose file is no list). A row that cannot be used is counted by its reason. A
+file is held in memory, its pictures are not.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from shards.annotation import HUMAN, Answer, SourceText, squeeze
+from shards.dialogue_file import MISSING_COLUMN, WRONG_TYPE, Fields, dialogues, is_dialogues
 from shards.schema import SampleReason, TextReason
 from shards.store import filesystem
 
-Kind = Literal["captions", "questions", "statements"]
-"""What a source's texts are: they say what a picture shows, ask about it, or claim of two."""
+Kind = Literal["captions", "questions", "statements", "dialogues"]
+"""What a source's texts are: they say what a picture shows, ask about it (alone, or after other
+questions), or claim something of two."""
 
 MAX_FILE_BYTES = 2 << 30
 MAX_PICTURE_BYTES = 256 << 20
-MISSING_COLUMN, WRONG_TYPE = "missing_column", "wrong_type"
 VISUAL_GENOME_WEIGHT = 0.2  # of its one answer, as in BLIP's training
-
-Fields = Mapping[str, Any]
 
 
 class AnnotationError(ValueError):
@@ -35,7 +35,10 @@ class AnnotationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One row: the names of its pictures below the images' folder, and what is said of them."""
+    """One row: the names of its pictures below the images' folder, and what is said of them.
+
+    A dialogue's picture is named by its number (see `pictures_by_number`).
+    """
 
     pictures: tuple[str, ...]
     texts: tuple[SourceText, ...]
@@ -64,11 +67,15 @@ def read_annotations(url: str) -> Annotations:
 def _read(url: str, _version: str) -> Annotations:
     data = _file(url, MAX_FILE_BYTES)
     listed = _parse(url, data)
-    if not isinstance(listed, list):
-        raise AnnotationError(f"{url}: expected a JSON list of rows, found {type(listed).__name__}")
-    kind = _kind(listed, url)
     left_out: Counter[str] = Counter()
-    rows = tuple(_usable(listed, _READERS[kind], left_out))
+    kind: Kind = "dialogues"
+    if is_dialogues(listed):
+        rows = tuple(_questions_of(listed, left_out))
+    elif isinstance(listed, list):
+        kind = _kind(listed, url)
+        rows = tuple(_usable(listed, _READERS[kind], left_out))
+    else:
+        raise AnnotationError(f"{url}: expected a JSON list of rows, found {type(listed).__name__}")
     return Annotations(kind, rows, dict(left_out), hashlib.sha256(data).hexdigest())
 
 
@@ -142,6 +149,20 @@ def _usable(
             yield found
         else:
             left_out[found] += 1
+
+
+def _questions_of(found: Fields, left_out: Counter[str]) -> Iterator[Annotation]:
+    """Make a row of each answered question of a file's dialogues."""
+    for dialogue in dialogues(found, left_out):
+        before: tuple[tuple[str, str], ...] = ()
+        for one in dialogue.rounds:
+            answers = (Answer(one.answer, 1.0),)
+            text = SourceText(one.question, HUMAN, answers, None, dialogue.caption, before)
+            before = (*before, (one.question, one.answer))
+            if one.answer:
+                yield Annotation((str(dialogue.image_id),), (text,))
+            else:
+                left_out[TextReason.EMPTY] += 1
 
 
 def _captions(fields: Fields) -> Annotation | str:

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from shards.annotation import SourceText, annotated_texts
-from shards.annotation_file import Annotation, read_annotations, read_picture
+from shards.annotation_file import Annotation, Annotations, read_annotations, read_picture
 from shards.attempt import read_quarantined
 from shards.commit import FileRecord, total_counts
+from shards.dialogue_file import pictures_by_number
 from shards.listing import InputShard, list_inputs
 from shards.naming import encode_name
 from shards.reader import RawSample, ShardReader, State, open_shard
@@ -291,7 +292,7 @@ def _open_annotations(url: str, config: SourceConfig) -> Source:
     fs, path = filesystem(url)
     folder, _, name = path.rpartition("/")
     images = url_of(*filesystem(config.images)) if config.images else url_of(fs, folder)
-    _check_pictures(url, images, found.rows[:_LOOKED_AT])
+    _check_pictures(url, images, found)
     shard, size = encode_name(name.removesuffix(".json")), _ANNOTATIONS_PER_PART
     parts = tuple(
         Part(
@@ -307,9 +308,10 @@ def _open_annotations(url: str, config: SourceConfig) -> Source:
     return Source(name, parts, config.repeat, found.left_out, {}, found.kind)
 
 
-def _check_pictures(url: str, images: str, rows: tuple[Annotation, ...]) -> None:
+def _check_pictures(url: str, images: str, found: Annotations) -> None:
     """Raise SourceError if none of the first pictures is there: the folder is another one."""
-    if rows and not any(read_picture(images, row.pictures[0]) for row in rows):
+    rows = found.rows[:_LOOKED_AT]
+    if rows and not any(next(_pictures(images, found, row)) for row in rows):
         raise SourceError(
             f"{url}: none of the pictures of its first {len(rows)} rows is in {images} (the first: "
             f"{rows[0].pictures[0]}); set images to the folder that these names start from"
@@ -322,5 +324,15 @@ def _listed(part: Part, listed: Listed) -> Iterator[SourceSample]:
         raise changed(part, f"sha256 {part.sha256}", found.sha256)
     for number in range(listed.first, listed.first + part.rows):
         row = found.rows[number]
-        image, *right = (read_picture(listed.images, name) for name in row.pictures)
+        image, *right = _pictures(listed.images, found, row)
         yield SourceSample(f"{part.shard}/{number:09d}", image, row.texts, *right)
+
+
+def _pictures(images: str, found: Annotations, row: Annotation) -> Iterator[bytes]:
+    """Read a row's pictures; one that is missing is empty."""
+    for name in row.pictures:
+        if found.kind == "dialogues":
+            place = pictures_by_number(images).get(int(name))
+            yield b"" if place is None else read_picture(images, place)
+        else:
+            yield read_picture(images, name)

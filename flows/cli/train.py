@@ -44,6 +44,7 @@ class FinetuneTask(StrEnum):
     JOINT = "joint"
     VQA = "vqa"
     NLVR = "nlvr"
+    DIALOGUE = "dialogue"
 
 
 def pretrain(

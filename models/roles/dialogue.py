@@ -1,12 +1,10 @@
 """Visual dialogue: rank candidate answers to the last question of a dialogue about an image.
 
-The question encoder of a VQA model reads, with the image in sight, one text,
-
-    [ENC] caption [SEP] question 1 answer 1 [SEP] … question 2 answer 2 [SEP] question [SEP]
-
-and every candidate is scored by its likelihood under the answer decoder. So any VQA checkpoint
-ranks, and one is finetuned for dialogue by the VQA loss over such texts. The paper (BLIP §5.5)
-scores each candidate inside the encoder, with a matching head that no published checkpoint has.
+The question encoder of a VQA model reads a dialogue as one text (`models.dialogue`) with the image
+in sight, and every candidate is scored by its likelihood under the answer decoder. So any VQA
+checkpoint ranks, and one is finetuned for dialogue by the VQA loss over such texts. The paper (BLIP
+§5.5) scores each candidate inside the encoder, with a matching head that no published checkpoint
+has.
 """
 
 from collections.abc import Sequence
@@ -20,17 +18,8 @@ from torch import Tensor
 from models import answering, framing
 from models.answering import Questions
 from models.config import TORCH_DTYPES
-from models.roles.vqa import Answerer, normalise_question
-from models.tokenizer import normalise
-
-
-@dataclass(frozen=True, slots=True)
-class Dialogue:
-    """A caption, the questions and answers so far, oldest first, and the question to answer."""
-
-    caption: str
-    history: Sequence[tuple[str, str]]
-    question: str
+from models.dialogue import Dialogue, compose
+from models.roles.vqa import Answerer
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +71,8 @@ class Speaker:
         ]
 
     def compose(self, dialogue: Dialogue) -> list[int]:
-        """Write a dialogue as ids between the first token and the last [SEP].
-
-        The oldest rounds fall away, whole, until it fits; then the caption is cut, then the
-        question.
-        """
-        texts = [normalise(dialogue.caption), normalise_question(dialogue.question)]
-        for question, answer in dialogue.history:
-            texts.append(f"{normalise_question(question)} {normalise(answer)}")
-        caption, question_ids, *rounds = self._answerer.words.encode(texts)
-        room = self._answerer.max_tokens - framing.FRAME
-        question_ids = question_ids[:room]
-        end = [self._answerer.words.sep_id]
-        room -= len(question_ids)
-        opening = [*caption[: max(room - 1, 0)], *end][:room]  # empty where nothing is left
-        room -= len(opening)
-        kept: list[int] = []
-        for ids in reversed(rounds):
-            if len(ids) + 1 + len(kept) > room:
-                break
-            kept = [*ids, *end, *kept]
-        return [*opening, *kept, *question_ids]
+        """Write a dialogue as ids between the first token and the last [SEP]."""
+        return compose(self._answerer.words, self._answerer.max_tokens, dialogue)
 
     def _read(self, images: Tensor, dialogues: Sequence[Dialogue]) -> Questions:
         speaker = self._answerer

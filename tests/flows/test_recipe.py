@@ -37,9 +37,19 @@ KINDS: dict[str, type[BaseModel]] = {
     "demo.yaml": Recipe,
     "pretrain.yaml": PretrainRecipe,
     "finetune-captioner.yaml": FinetuneRecipe,
+    "finetune-captioner-large.yaml": FinetuneRecipe,
+    "finetune-dialogue.yaml": FinetuneRecipe,
+    "finetune-dialogue-large.yaml": FinetuneRecipe,
     "finetune-filter.yaml": FinetuneRecipe,
+    "finetune-filter-large.yaml": FinetuneRecipe,
     "finetune-nlvr.yaml": FinetuneRecipe,
+    "finetune-nlvr-large.yaml": FinetuneRecipe,
+    "finetune-retrieval-coco.yaml": FinetuneRecipe,
+    "finetune-retrieval-coco-large.yaml": FinetuneRecipe,
+    "finetune-retrieval-flickr.yaml": FinetuneRecipe,
+    "finetune-retrieval-flickr-large.yaml": FinetuneRecipe,
     "finetune-vqa.yaml": FinetuneRecipe,
+    "finetune-vqa-large.yaml": FinetuneRecipe,
     "bootstrap.yaml": BootstrapRecipe,
     "toy-bootstrap.yaml": BootstrapRecipe,
     "table1.yaml": AblationRecipe,
@@ -53,7 +63,7 @@ def test_shipped_recipes_load(path: Path) -> None:
     kind = KINDS[path.name]
     least = LEAST if kind is Recipe else {}
     if kind is FinetuneRecipe:
-        least = {"task": path.stem.removeprefix("finetune-")}
+        least = {"task": path.stem.split("-")[1]}
     assert isinstance(read_recipe(kind, path, least), kind)
 
 

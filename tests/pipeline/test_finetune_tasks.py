@@ -12,21 +12,24 @@ from transformers import BlipForQuestionAnswering
 
 from models import checkpoint
 from models.config import ORIGINAL, blip_config
+from models.dialogue import Dialogue
 from models.framing import frame
+from models.roles.dialogue import Speaker
 from models.roles.nlvr import Reasoner
 from models.roles.vqa import Answerer
 from models.tokenizer import WordPiece, train
 from models.weights import CheckpointError
 from models.workers import ALONE
 from pipeline import finetune
-from pipeline.feed import Batch
+from pipeline.feed import Batch, Wording
 from pipeline.finetune import FinetuneConfig
 from pipeline.objective import Moment, Objective
+from pipeline.toy_dialogue import write_dialogues
 from pipeline.toy_tasks import ToyTasksConfig, write_questions, write_statements
 from pipeline.toy_world import corpus
 from shards.annotation import Answer, SourceText
 from shards.source import SourceConfig
-from shards.source_reader import open_source
+from shards.source_reader import open_source, read_part
 
 ROWS, SIDE = 3, 16
 ANSWERS = (
@@ -134,7 +137,27 @@ def test_the_loss_of_statements_is_what_the_reasoner_thinks_of_their_labels(
     assert found["accuracy"] == sum(chance > 0.5 for chance in chances) / ROWS
 
 
-@pytest.mark.parametrize("task", ["vqa", "nlvr"])
+def test_a_dialogue_is_learned_as_it_is_ranked(pretrained: Path, tmp_path: Path) -> None:
+    """The ids of the feed are those that the role composes, history included."""
+    path = write_dialogues(tmp_path / "toy", ToyTasksConfig(samples=6, image_px=32, kinds=4))
+    config = config_of("dialogue", pretrained)
+    objective = finetune.start(config)
+    speaker = Speaker.load(objective.export(tmp_path)["vqa"], max_tokens=24, dtype="fp32")
+    source = open_source(SourceConfig(annotations=str(path)))
+    finetune.check_sources("dialogue", [source])
+    wording = Wording(objective.about.tokenizer, 24, objective.clean)
+    texts = [sample.texts[0] for sample in read_part(source.parts[0])]
+    cut = 0
+    for text, ids in zip(texts, wording.encode([t.text for t in texts], texts), strict=True):
+        assert text.caption is not None
+        dialogue = Dialogue(text.caption, text.rounds, text.text)
+        assert ids == speaker.compose(dialogue)
+        whole = Speaker.load(tmp_path / "model", dtype="fp32").compose(dialogue)
+        cut += len(whole) > len(ids)
+    assert 0 < cut < len(texts)  # where three rounds came before, the oldest falls away
+
+
+@pytest.mark.parametrize("task", ["vqa", "nlvr", "dialogue"])
 def test_gradients_reach_everything(pretrained: Path, batch: Batch, task: str) -> None:
     """What no loss reaches would stop a training of several workers."""
     objective = finetune.start(config_of(task, pretrained))

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.toy_tasks import ANNOTATORS, ToyTasksConfig, write_questions, write_statements
+from pipeline.toy_tasks import (
+    ANNOTATORS,
+    ToyTasksConfig,
+    corpus,
+    write_captions,
+    write_questions,
+    write_statements,
+)
 from pipeline.toy_world import COLOURS, is_true, scene_from_truth
 
 CONFIG = ToyTasksConfig(samples=200, image_px=32, seed=7)
@@ -94,7 +101,28 @@ def test_no_statement_is_told_by_its_words(stated: list[dict[str, Any]]) -> None
 
 def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
     few = ToyTasksConfig(samples=5, image_px=32)
-    for write in (write_questions, write_statements):
+    for write in (write_captions, write_questions, write_statements):
         one, again = (write(tmp_path / name, few).read_bytes() for name in ("one", "again"))
         assert one == again
         assert write(tmp_path / "other", ToyTasksConfig(samples=5, seed=1)).read_bytes() != one
+
+
+def test_captions_are_all_true_of_their_picture(tmp_path: Path) -> None:
+    rows = json.loads(
+        write_captions(tmp_path, CONFIG.model_copy(update={"samples": 30})).read_text()
+    )
+    assert {len(row["caption"]) for row in rows} == {2, 4}  # pictures of one thing, and of two
+    for row in rows:
+        shown = scene_from_truth({"scene": row["scene"]})
+        assert all(is_true(caption, shown) for caption in row["caption"])
+        assert (tmp_path / row["image"]).is_file()
+
+
+def test_the_corpus_has_every_word(
+    asked: list[dict[str, Any]], stated: list[dict[str, Any]]
+) -> None:
+    """Also digits: a vocabulary without them reads all counts alike."""
+    known = {word for line in corpus() for word in line.replace("?", " ").split()}
+    texts = [row["question"] for row in asked] + [row["sentence"] for row in stated]
+    texts += [answer for row in asked for answer in row["answer"]]
+    assert {word for text in texts for word in text.replace("?", " ").split()} <= known

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from models import answering, checkpoint
 from models.config import Role
+from models.dialogue import Dialogue
 from models.framing import Framed
-from models.roles.dialogue import Dialogue, Speaker
+from models.roles.dialogue import Speaker
 from models.roles.vqa import Answerer
 
 Folders = Callable[[str, Role], Path]
