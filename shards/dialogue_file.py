@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from shards.annotation import squeeze
 from shards.reader import IMAGE_EXTENSIONS
@@ -84,7 +84,7 @@ def _dialogue(
             rounds.append(one)
         else:
             left_out[one] += 1
-    return Dialogue(int(number), caption, tuple(rounds))
+    return Dialogue(number, caption, tuple(rounds))
 
 
 def _round(
@@ -109,7 +109,7 @@ def _named(texts: list[str | None], number: Any) -> str | None:  # noqa: ANN401 
     return texts[number] if _is_number(number) and number < len(texts) else None
 
 
-def _is_number(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+def _is_number(value: Any) -> TypeGuard[int]:  # noqa: ANN401 - any JSON value
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
