@@ -232,7 +232,7 @@ def test_more_texts_than_are_read_at_once_are_all_searched(
     folders: Path, pairs: list[LabelledPair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate_retrieval(folders / "filter", pairs, CONFIG)
-    monkeypatch.setattr("pipeline.evaluate.TEXTS_AT_ONCE", 5)  # of different lengths
+    monkeypatch.setattr("pipeline.evaluate.retrieval.TEXTS_AT_ONCE", 5)  # of different lengths
     check_alike(evaluate_retrieval(folders / "filter", pairs, CONFIG), whole)
 
 

@@ -1,0 +1,75 @@
+"""Evaluate captions: how near do they come to the references?"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from models.decoding import Decoding
+from models.roles.captioner import Captioner
+from pipeline import metrics
+from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, Meta, batches
+from pipeline.toy_world import is_true, scene_from_truth
+
+IsRight = Callable[[str, Meta], bool | None]
+"""Tells whether a caption is true, by the sidecar; None where that cannot be told."""
+
+
+def evaluate_captioner(
+    folder: str | Path,
+    pairs: Iterable[LabelledPair],
+    decoding: Decoding,
+    config: EvaluateConfig = USUAL,
+    *,
+    seed: int = 0,
+    is_right: IsRight | None = None,
+) -> dict[str, Any]:
+    """Evaluate a captioner folder; see `measure_captioner`."""
+    captioner = Captioner.load(
+        folder, decoding=decoding, seed=seed, dtype=config.dtype, device=config.device
+    )
+    return measure_captioner(captioner, pairs, config.batch_size, is_right=is_right)
+
+
+def measure_captioner(
+    captioner: Captioner,
+    pairs: Iterable[LabelledPair],
+    batch_size: int = 32,
+    *,
+    is_right: IsRight | None = None,
+) -> dict[str, Any]:
+    """Compare one written caption per picture with its references.
+
+    With `is_right`, `right` is the share that it finds true of the `judged` ones.
+    """
+    left_out: Counter[str] = Counter()
+    written: list[str] = []
+    references: list[tuple[str, ...]] = []
+    verdicts: list[bool] = []
+    for batch, pictures in batches(pairs, captioner.preprocess, batch_size, left_out):
+        found = captioner.caption(pictures, [pair.key for pair in batch], 1)
+        for pair, (caption,) in zip(batch, found, strict=True):
+            written.append(caption.text)
+            references.append(pair.texts)
+            verdict = is_right(caption.text, pair.meta) if is_right else None
+            verdicts += [] if verdict is None else [verdict]
+    numbers: dict[str, Any] = {
+        "images": len(written),
+        "left_out": dict(left_out),
+        "cider": metrics.cider(written, references),
+        "bleu_4": metrics.bleu_4(written, references),
+        "exact_match": metrics.exact_match(written, references),
+    }
+    if is_right is not None:
+        right = sum(verdicts) / len(verdicts) if verdicts else None
+        numbers |= {"judged": len(verdicts), "right": right}
+    return numbers
+
+
+def toy_is_right(text: str, meta: Meta) -> bool | None:
+    """Tell by the toy world's sidecar whether a caption is true of its picture."""
+    try:
+        scene = scene_from_truth(meta["toy"])
+    except (KeyError, TypeError, ValueError):  # a sidecar of something else
+        return None
+    return is_true(text, scene)

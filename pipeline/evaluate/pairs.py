@@ -1,0 +1,135 @@
+"""Labelled pairs, out of WebDataset tars: KEY.png or another image, KEY.txt, and KEY.json.
+
+Pictures are decoded a batch at a time; only their features, texts and scores are kept.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from models.preprocess import Preprocess
+from pipeline.decode import Limits, Refusal, decode
+from pipeline.screen import read_meta
+from shards.annotation import annotated_texts
+from shards.listing import list_inputs
+from shards.reader import RawSample, ShardReader, ShardState, State, open_shard
+from shards.schema import SampleReason
+
+Meta = Mapping[str, Any]
+
+# a labelled picture counts, however small or long it is
+_LIMITS = Limits(min_side=1, max_pixels=50_000_000, max_aspect=float("inf"))
+_SHARD_FAULTS = {
+    State.TRUNCATED: SampleReason.SHARD_TRUNCATED.value,
+    State.CORRUPT: SampleReason.SHARD_CORRUPT.value,
+    State.NOT_A_TAR: "shard_not_tar",
+    State.COMPRESSED: "shard_compressed",
+    State.EMPTY: "shard_empty",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPair:
+    """A picture's bytes, the texts that belong to it, and its sidecar.
+
+    `key` is SHARD/KEY. Where `reason` is set the sample cannot be used.
+    """
+
+    key: str
+    image: bytes
+    texts: tuple[str, ...]
+    meta: Meta = field(default_factory=dict)
+    reason: str | None = None
+
+
+class EvaluateConfig(BaseModel):
+    """How a checkpoint is run; none of it but `dtype` and `max_tokens` changes the numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_size: int = Field(default=32, ge=1, description="pictures in one pass of the model")
+    max_tokens: int = Field(default=35, ge=3, le=512, description="special tokens included")
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "cpu"
+
+
+USUAL = EvaluateConfig()
+
+
+def read_pairs(urls: Sequence[str], limit: int | None = None) -> Iterator[LabelledPair]:
+    """Read the samples of tars (files, folders, patterns) in order, unusable ones too.
+
+    The texts are the sidecar's list `references` or `texts`, or else KEY.txt. A damaged shard gives
+    what stands before the damage, and a row that says so.
+    """
+    pairs = (pair for shard in list_inputs(urls) for pair in _read_shard(shard.shard, shard.url))
+    return islice(pairs, limit)
+
+
+def _read_shard(name: str, url: str) -> Iterator[LabelledPair]:
+    reason: str | None = None
+    with open_shard(url) as file:
+        reader = ShardReader(file)
+        for raw in reader:
+            reason = raw.reason
+            yield _labelled(f"{name}/{raw.key}", raw)
+        fault = _fault(reader.state)
+    if fault is not None and fault != reason:  # the sample that was cut has said it already
+        yield LabelledPair(name, b"", (), reason=fault)
+
+
+def _fault(found: ShardState) -> str | None:
+    return None if found.state is State.COMPLETE else _SHARD_FAULTS[found.state]
+
+
+def _labelled(key: str, raw: RawSample) -> LabelledPair:
+    if raw.reason is not None:
+        return LabelledPair(key, b"", (), reason=raw.reason)
+    if raw.image is None:
+        return LabelledPair(key, b"", (), reason=SampleReason.IMAGE_MISSING)
+    text, _, notes = read_meta(raw.meta)
+    if notes:  # labels stand in it: what it does not say is not known
+        return LabelledPair(key, b"", (), reason=notes[0])
+    meta: dict[str, Any] = json.loads(text) if text else {}
+    texts, reason = _references(meta), None
+    if not texts:
+        found, reason = annotated_texts(raw)
+        texts = tuple(one.text for one in found)
+    return LabelledPair(key, raw.image, texts, meta, reason or None)
+
+
+def _references(meta: Meta) -> tuple[str, ...]:
+    listed = meta.get("references")
+    texts = [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+    squeezed = (" ".join(one.encode("utf-8", "replace").decode().split()) for one in texts)
+    return tuple(one for one in squeezed if one)
+
+
+def batches(
+    pairs: Iterable[LabelledPair],
+    preprocess: Preprocess,
+    size: int,
+    left_out: Counter[str],
+) -> Iterator[tuple[list[LabelledPair], Tensor]]:
+    """Decode and resize pairs, up to `size` at a time, with uint8 (B, 3, H, W); count the rest."""
+    batch: list[LabelledPair] = []
+    pictures: list[Tensor] = []
+    for pair in pairs:
+        found = pair.reason or decode(pair.image, _LIMITS)
+        if isinstance(found, str | Refusal):
+            left_out[str(found if isinstance(found, str) else found.reason)] += 1
+            continue
+        batch.append(pair)
+        pictures.append(preprocess.resize(found.image))
+        if len(batch) == size:
+            yield batch, torch.stack(pictures)
+            batch, pictures = [], []
+    if batch:
+        yield batch, torch.stack(pictures)

@@ -1,0 +1,91 @@
+"""Evaluate retrieval: how often is what belongs together found, by ITC and by ITM?"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models import checkpoint
+from models.config import resolve_dtype
+from models.framing import Framed
+from models.roles.retrieval import TEXTS_AT_ONCE, Images, Retriever, Texts
+from models.tokenizer import normalise
+from pipeline import metrics
+from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
+
+
+def evaluate_retrieval(
+    folder: str | Path,
+    pairs: Iterable[LabelledPair],
+    config: EvaluateConfig = USUAL,
+    *,
+    k: int = 256,
+) -> dict[str, Any]:
+    """Evaluate the retrieval of a filter or pre-training folder; see `measure_retrieval`."""
+    return measure_retrieval(open_retriever(folder, config), pairs, config.batch_size, k=k)
+
+
+def open_retriever(folder: str | Path, config: EvaluateConfig = USUAL) -> Retriever:
+    """Load a filter folder, or the match network that is part of a pre-training folder."""
+    if checkpoint.describe(Path(folder)).role != "pretrain":
+        return Retriever.load(
+            folder, max_tokens=config.max_tokens, dtype=config.dtype, device=config.device
+        )
+    dtype = resolve_dtype(config.dtype, config.device)
+    loaded = checkpoint.load(Path(folder), "pretrain", dtype=dtype, device=config.device)
+    return Retriever(loaded, config.max_tokens, dtype)
+
+
+def measure_retrieval(
+    retriever: Retriever, pairs: Iterable[LabelledPair], batch_size: int = 32, *, k: int = 256
+) -> dict[str, Any]:
+    """Compute recall both ways, by ITC alone (`itc`) and with the best k put in order by ITM.
+
+    Texts that are equal to the model belong to every image that carries one of them. `itm` is the
+    original's score, the logit of a match plus the cosine.
+    """
+    left_out: Counter[str] = Counter()
+    numbers: dict[str, int] = {}  # of each text, as the model reads it
+    texts_of: list[set[int]] = []
+    seen: list[Images] = []
+    for batch, pictures in batches(pairs, retriever.preprocess, batch_size, left_out):
+        seen.append(retriever.look(pictures))
+        for pair in batch:
+            own = map(normalise, pair.texts)
+            texts_of.append({numbers.setdefault(text, len(numbers)) for text in own})
+    counts = {"images": len(texts_of), "texts": len(numbers), "left_out": dict(left_out)}
+    if not seen:
+        nothing = metrics.retrieval([], [], [])
+        return {**counts, "k": k, "itc": nothing, "itm": nothing}
+    images = Images(torch.cat([one.states for one in seen]), torch.cat([one.unit for one in seen]))
+    seen.clear()
+    texts = _read_texts(retriever, list(numbers))
+    cosines = (images.unit @ texts.unit.T).cpu().numpy()
+    ranking = retriever.rank(images, texts, k)
+    to_text, to_image = ranking.to_text.cpu().numpy(), ranking.to_image.cpu().numpy()
+    return {
+        **counts,
+        "k": k,
+        "itc": metrics.retrieval(cosines, cosines.T, texts_of),
+        "itm": metrics.retrieval(to_text, to_image, texts_of),
+    }
+
+
+def _read_texts(retriever: Retriever, texts: Sequence[str]) -> Texts:
+    """Read many texts, some at a time, and put them under one length."""
+    parts = [
+        retriever.read(texts[start : start + TEXTS_AT_ONCE])
+        for start in range(0, len(texts), TEXTS_AT_ONCE)
+    ]
+    longest = max(part.framed.ids.shape[1] for part in parts)
+
+    def widen(rows: Tensor) -> Tensor:  # what stands under the mask means nothing
+        return functional.pad(rows, (0, longest - rows.shape[1]))
+
+    ids = torch.cat([widen(part.framed.ids) for part in parts])
+    mask = torch.cat([widen(part.framed.mask) for part in parts])
+    return Texts(Framed(ids, mask), torch.cat([part.unit for part in parts]))
