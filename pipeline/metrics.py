@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
 from sklearn.metrics import (
     precision_score,
     recall_score,
@@ -77,6 +78,38 @@ def ranks(scores: ArrayLike, right: Sequence[Collection[int]]) -> NDArray[np.int
     return np.array(found, dtype=np.int64)
 
 
+def median_rank(scores: ArrayLike, right: Sequence[Collection[int]]) -> float | None:
+    """Compute the median place, from 1, of each query's best right candidate; see `ranks`."""
+    found = ranks(scores, right)
+    return float(np.median(found + 1)) if len(found) else None
+
+
+def ranking(places: Sequence[int], ks: Sequence[int] = KS) -> Numbers:
+    """Compute what VisDial reports of the places, from 1, at which true answers were ranked.
+
+    `mrr` is the mean reciprocal rank, `r@k` the share of the k best, `mean_rank` the mean place.
+    """
+    found = np.asarray(places)
+    if not len(found):
+        return {"mrr": None, **{f"r@{k}": None for k in ks}, "mean_rank": None}
+    shares: Numbers = {f"r@{k}": float((found <= k).mean()) for k in ks}
+    return {"mrr": float((1 / found).mean()), **shares, "mean_rank": float(found.mean())}
+
+
+def ndcg(places: Sequence[int], relevance: Sequence[float]) -> float | None:
+    """Compute VisDial's NDCG of one ranking: candidates' places, from 1, and their relevance.
+
+    Only as many places count as there are candidates of some relevance; None without any.
+    """
+    gains, order = np.asarray(relevance, dtype=float), np.argsort(places)
+    k = int((gains > 0).sum())
+    if not k:
+        return None
+    weights = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.sort(gains)[::-1][:k]
+    return float((gains[order][:k] * weights).sum() / (ideal * weights).sum())
+
+
 def words(text: str) -> list[str]:
     """Split a text into lower-case words at white space, punctuation and symbols."""
     kept = (" " if unicodedata.category(sign)[0] in "PS" else sign for sign in text.lower())
@@ -102,16 +135,22 @@ def cider(written: Sequence[str], references: Sequence[Sequence[str]]) -> float 
     return float(Cider().compute_score(given, made)[0])
 
 
-def bleu_4(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
-    """Compute BLEU-4 of the whole set by pycocoevalcap; texts are split by `words`, as in `cider`.
+def bleu(written: Sequence[str], references: Sequence[Sequence[str]]) -> Numbers:
+    """Compute BLEU-1 to BLEU-4 of the whole set by pycocoevalcap; texts are split as in `cider`.
 
-    The reference nearest in length counts for the penalty of short texts. It is not defined where
-    no text has four words.
+    The reference nearest in length counts for the penalty of short texts. BLEU-n is not defined
+    where no text has n words.
     """
     given, made = _tables(written, references)
-    if all(len(text.split()) < 4 for (text,) in made.values()):
-        return None
-    return float(Bleu(4).compute_score(given, made, verbose=0)[0][3])
+    longest = max((len(text.split()) for (text,) in made.values()), default=0)
+    found = Bleu(4).compute_score(given, made, verbose=0)[0] if longest else [0.0] * 4
+    return {f"bleu_{n}": float(found[n - 1]) if n <= longest else None for n in range(1, 5)}
+
+
+def rouge_l(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
+    """Compute the mean ROUGE-L by pycocoevalcap; texts are split by `words`, as in `cider`."""
+    given, made = _tables(written, references)
+    return float(Rouge().compute_score(given, made)[0]) if made else None
 
 
 def roc_auc(scores: ArrayLike, labels: ArrayLike) -> float | None:

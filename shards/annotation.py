@@ -1,6 +1,7 @@
 """Texts of human-annotated samples: a list in the sidecar, or else the one beside the image."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,10 @@ from shards.reader import RawSample
 from shards.schema import TextReason
 
 HUMAN = "human"  # the origin of texts that name none
+MISSING_COLUMN, WRONG_TYPE = "missing_column", "wrong_type"  # why a row cannot be used
+
+Fields = Mapping[str, Any]
+"""A row of an annotation file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ file is held in memory, its pictures are not.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from shards.annotation import HUMAN, Answer, SourceText, squeeze
-from shards.dialogue_file import MISSING_COLUMN, WRONG_TYPE, Fields, dialogues, is_dialogues
+from shards.annotation import HUMAN, MISSING_COLUMN, WRONG_TYPE, Answer, Fields, SourceText, squeeze
+from shards.dialogue_file import Dialogue, dialogues, is_dialogues
 from shards.schema import SampleReason, TextReason
 from shards.store import filesystem
 
@@ -65,7 +65,7 @@ def read_annotations(url: str) -> Annotations:
 
 @lru_cache(maxsize=4)  # the lanes of a training read the same file by turns
 def _read(url: str, _version: str) -> Annotations:
-    data = _file(url, MAX_FILE_BYTES)
+    data = _file(url)
     listed = _parse(url, data)
     left_out: Counter[str] = Counter()
     kind: Kind = "dialogues"
@@ -77,6 +77,37 @@ def _read(url: str, _version: str) -> Annotations:
     else:
         raise AnnotationError(f"{url}: expected a JSON list of rows, found {type(listed).__name__}")
     return Annotations(kind, rows, dict(left_out), hashlib.sha256(data).hexdigest())
+
+
+def read_rows(url: str, fields: Sequence[str]) -> list[Fields]:
+    """Read a file's rows as they are, for evaluation; what is no object is an empty row.
+
+    AnnotationError where it is no list, or no row has the fields.
+    """
+    listed = read_json(url)
+    given = listed if isinstance(listed, list) else []
+    rows: list[Fields] = [row if isinstance(row, dict) else {} for row in given]
+    if not any(all(name in row for name in fields) for row in rows):
+        found = f"a list of {len(rows)}" if isinstance(listed, list) else type(listed).__name__
+        keys = f", the first with {sorted(rows[0])}" if rows else ""
+        raise AnnotationError(
+            f"{url}: expected a JSON list of rows with {', '.join(fields)}, found {found}{keys}"
+        )
+    return rows
+
+
+def read_dialogues(url: str) -> tuple[list[Dialogue], dict[str, int]]:
+    """Read VisDial's file, and count by reason what cannot be used; AnnotationError if it is not.
+
+    Candidates come along, and without them the rounds of the test split.
+    """
+    found, left_out = read_json(url), Counter[str]()
+    if not is_dialogues(found):
+        raise AnnotationError(
+            f"{url}: expected an object with data: questions, answers, dialogs, as VisDial 1.0's "
+            f"files are; found {type(found).__name__}"
+        )
+    return list(dialogues(found, left_out)), dict(left_out)
 
 
 def read_picture(images: str, name: str) -> bytes:
@@ -97,11 +128,7 @@ def read_picture(images: str, name: str) -> bytes:
 
 def read_answers(url: str) -> list[str]:
     """Read a JSON list of answers, such as VQA's answer_list.json; blank and repeated ones go."""
-    try:
-        data = _file(url, MAX_FILE_BYTES)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise AnnotationError(f"{url} is no file") from error
-    listed = _parse(url, data)
+    listed = read_json(url)
     texts = [squeeze(item) for item in listed] if isinstance(listed, list) else []
     answers = list(dict.fromkeys(text for text in texts if text))
     if not answers:
@@ -109,13 +136,20 @@ def read_answers(url: str) -> list[str]:
     return answers
 
 
-def _file(url: str, most_bytes: int) -> bytes:
-    """Read a whole file of at most so many bytes; AnnotationError says what is wrong with it."""
+def read_json(url: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Read a JSON file of any fsspec store; AnnotationError says what is wrong with it."""
+    return _parse(url, _file(url))
+
+
+def _file(url: str) -> bytes:
     fs, path = filesystem(url)
-    size = fs.size(path)
-    if size > most_bytes:
-        raise AnnotationError(f"{url} has {size:,} bytes; at most {most_bytes:,} are read")
-    data: bytes = fs.cat_file(path)
+    try:
+        size = fs.size(path)
+        if size > MAX_FILE_BYTES:
+            raise AnnotationError(f"{url} has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+        data: bytes = fs.cat_file(path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise AnnotationError(f"{url} is no file") from error
     return data
 
 
@@ -203,7 +237,7 @@ def weigh(answers: list[str | None], is_visual_genome: bool = False) -> tuple[An
 def _statement(fields: Fields) -> Annotation | str:
     if not all(name in fields for name in ("images", "sentence", "label")):
         return MISSING_COLUMN
-    text, label = squeeze(fields["sentence"]), _LABELS.get(str(fields["label"]))
+    text, label = squeeze(fields["sentence"]), LABELS.get(str(fields["label"]))
     pictures = fields["images"]
     if text is None or label is None or not isinstance(pictures, list) or len(pictures) != 2:
         return WRONG_TYPE
@@ -212,18 +246,21 @@ def _statement(fields: Fields) -> Annotation | str:
 
 def _row(pictures: list[Any], texts: tuple[SourceText, ...]) -> Annotation | str:
     """Make a row, unless a picture's name leads out of the images' folder."""
-    names = []
-    for name in pictures:
-        if not isinstance(name, str) or not name:
-            return SampleReason.IMAGE_MISSING
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
-            return SampleReason.UNSAFE_MEMBER
-        names.append(str(path))
-    return Annotation(tuple(names), texts)
+    reasons = [reason for name in pictures if (reason := unusable(name)) is not None]
+    names = tuple(str(PurePosixPath(name)) for name in pictures if isinstance(name, str))
+    return reasons[0] if reasons else Annotation(names, texts)
 
 
-_LABELS = {"True": True, "False": False}
+def unusable(name: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    """Say why something names no picture below a folder; None if it does."""
+    if not isinstance(name, str) or not name:
+        return SampleReason.IMAGE_MISSING
+    path = PurePosixPath(name)
+    leads_out = path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name
+    return SampleReason.UNSAFE_MEMBER if leads_out else None
+
+
+LABELS = {"True": True, "False": False}
 _FIELDS: dict[Kind, tuple[str, ...]] = {
     "captions": ("image", "caption"),
     "questions": ("image", "question", "answer"),

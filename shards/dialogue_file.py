@@ -13,15 +13,12 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
-from shards.annotation import squeeze
+from shards.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
 from shards.reader import IMAGE_EXTENSIONS
 from shards.schema import TextReason
 from shards.store import filesystem
 
-MISSING_COLUMN, WRONG_TYPE = "missing_column", "wrong_type"
-_NUMBER = re.compile(r"(\d+)\D*$")
-
-Fields = Mapping[str, Any]
+_NUMBER = re.compile(r"(\d{1,18})\D*$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +110,21 @@ def _is_number(value: Any) -> TypeGuard[int]:  # noqa: ANN401 - any JSON value
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def read_relevance(found: Any) -> dict[tuple[int, int], list[float]]:  # noqa: ANN401 - any JSON value
+    """Read VisDial's dense annotations: how relevant people found the candidates of some rounds.
+
+    Rows that are not of their form are passed over.
+    """
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    return {
+        (row["image_id"], row["round_id"]): [float(gain) for gain in gains]
+        for row in rows
+        if _is_number(row.get("image_id")) and _is_number(row.get("round_id"))
+        if isinstance(gains := row.get("gt_relevance", row.get("relevance")), list)
+        and all(isinstance(gain, int | float) for gain in gains)
+    }
+
+
 @lru_cache(maxsize=4)
 def pictures_by_number(images: str) -> Mapping[int, str]:
     """Map the last number in the name of each picture to its path below the folder.
@@ -123,8 +135,14 @@ def pictures_by_number(images: str) -> Mapping[int, str]:
     root = root.rstrip("/")
     found: dict[int, str] = {}
     for path in sorted(fs.find(root)):
-        name = PurePosixPath(path)
-        number = _NUMBER.search(name.stem)
-        if number and name.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS:
-            found.setdefault(int(number[1]), path.removeprefix(root).lstrip("/"))
+        number = last_number(path)
+        is_picture = PurePosixPath(path).suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
+        if number is not None and is_picture:
+            found.setdefault(number, path.removeprefix(root).lstrip("/"))
     return found
+
+
+def last_number(name: str) -> int | None:
+    """Give the last number in a file's name, by which COCO and VisDial know a picture."""
+    found = _NUMBER.search(PurePosixPath(name).stem)
+    return int(found[1]) if found else None

@@ -13,6 +13,7 @@ from flows.cli import (
     checkpoint,
     clean,
     evaluate,
+    evaluate_answers,
     inspect,
     judge,
     keep,
@@ -61,6 +62,11 @@ app.command("match", epilog=use.MATCH_EXAMPLES)(use.match)
 app.command("ask", epilog=use.ASK_EXAMPLES)(use.ask)
 app.command("reason", epilog=use.REASON_EXAMPLES)(use.reason)
 app.command("attend", epilog=use.ATTEND_EXAMPLES)(use.attend)
+evaluate.app.command("vqa", epilog=evaluate_answers.VQA_EXAMPLES)(evaluate_answers.vqa)
+evaluate.app.command("nlvr", epilog=evaluate_answers.NLVR_EXAMPLES)(evaluate_answers.nlvr)
+evaluate.app.command("dialogue", epilog=evaluate_answers.DIALOGUE_EXAMPLES)(
+    evaluate_answers.dialogue
+)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 

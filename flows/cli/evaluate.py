@@ -1,15 +1,21 @@
 """`capfilt evaluate`: how good a checkpoint is on labelled pairs."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from flows.cli.progress import SampleProgress, watch_samples
+
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateConfig, LabelledPair
+    from shards.annotation import Fields
+
+Item = TypeVar("Item")
 
 app = typer.Typer(help="Evaluate checkpoints on labelled pairs.", no_args_is_help=True)
 
@@ -20,12 +26,30 @@ Examples:
 
   capfilt evaluate caption runs/captioner/model 'held-out/*.tar' --method beam --json
 
-  capfilt evaluate filter runs/filter/model judged/ --label is_right
+  capfilt evaluate filter runs/filter/model judged/ --label is_right --precision 0.95 --plot a.png
+
+  capfilt evaluate retrieval runs/filter/model --annotations coco_karpathy_test.json --images coco
+
+  capfilt evaluate caption runs/captioner/model --annotations nocaps_val.json --images nocaps
+  --result nocaps_val_result.json
 """
 
 Checkpoint = Annotated[str, typer.Argument(help="BLIP folder or hub id")]
 Shards = Annotated[
     list[str], typer.Argument(help="tars of labelled pairs: files, folders, patterns")
+]
+SomeShards = Annotated[
+    list[str] | None,
+    typer.Argument(help="tars of labelled pairs: files, folders, patterns; or --annotations"),
+]
+Listed = Annotated[
+    str | None, typer.Option("--annotations", help="JSON file in the form of Karpathy's split")
+]
+Images = Annotated[
+    str | None, typer.Option(help="folder that its pictures' names start from; default: its own")
+]
+Result = Annotated[
+    Path | None, typer.Option(help="JSON file to write, in the form of the data set's server")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="pairs at most, from the first on")]
 BatchSize = Annotated[int, typer.Option(min=1, help="pictures in one pass of the model")]
@@ -55,7 +79,9 @@ Dtype = Annotated[DtypeChoice, typer.Option(help="precision")]
 @app.command(epilog=EXAMPLES)
 def retrieval(
     checkpoint: Checkpoint,
-    shards: Shards,
+    shards: SomeShards = None,
+    annotations: Listed = None,
+    images: Images = None,
     k: Annotated[int, typer.Option(min=1, help="best of ITC that ITM puts in order")] = 256,
     limit: Limit = None,
     batch_size: BatchSize = 32,
@@ -64,17 +90,21 @@ def retrieval(
     as_json: AsJson = False,
 ) -> None:
     """Measure recall both ways of a filter or pre-training checkpoint, by ITC and by ITM."""
-    from pipeline.evaluate import evaluate_retrieval, read_pairs
+    from pipeline.evaluate import evaluate_retrieval
 
-    config = _config(batch_size, max_tokens, dtype)
-    found = evaluate_retrieval(_folder(checkpoint), read_pairs(shards, limit), config, k=k)
-    _tell(found, as_json)
+    config = config_of(batch_size, max_tokens, dtype)
+    with _pairs(shards, annotations, images, limit) as pairs:
+        found = evaluate_retrieval(folder_of(checkpoint), pairs, config, k=k)
+    tell(found, as_json)
 
 
 @app.command(epilog=EXAMPLES)
 def caption(
     checkpoint: Checkpoint,
-    shards: Shards,
+    shards: SomeShards = None,
+    annotations: Listed = None,
+    images: Images = None,
+    result: Result = None,
     method: Annotated[Method, typer.Option(help="of decoding")] = Method.BEAM,
     beams: Annotated[int, typer.Option(min=1, help="of beam search")] = 3,
     prompt: Annotated[str, typer.Option(help="what captions continue")] = "a picture of ",
@@ -86,9 +116,12 @@ def caption(
     dtype: Dtype = DtypeChoice.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a captioner's captions with the references."""
+    """Compare a captioner's captions with the references: BLEU, ROUGE-L and CIDEr.
+
+    METEOR and SPICE are left out: both are Java programs.
+    """
     from models.decoding import Decoding
-    from pipeline.evaluate import evaluate_captioner, read_pairs, toy_is_right
+    from pipeline.evaluate import evaluate_captioner, toy_is_right
 
     if min_tokens > max_tokens:
         raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
@@ -99,13 +132,21 @@ def caption(
         min_tokens=min_tokens,
         max_tokens=max_tokens,
     )
-    pairs, config = read_pairs(shards, limit), _config(batch_size, 35, dtype)
-    found = evaluate_captioner(
-        _folder(checkpoint), pairs, decoding, config, seed=seed, is_right=toy_is_right
-    )
+    written: list[dict[str, Any]] = []
+    with _pairs(shards, annotations, images, limit) as pairs:
+        found = evaluate_captioner(
+            folder_of(checkpoint),
+            pairs,
+            decoding,
+            config_of(batch_size, 35, dtype),
+            seed=seed,
+            is_right=toy_is_right,
+            results=written,
+        )
     if not found["judged"]:  # no sidecar says what the picture shows
         del found["judged"], found["right"]
-    _tell(found, as_json)
+    keep(result, written)
+    tell(found, as_json)
 
 
 @app.command("filter", epilog=EXAMPLES)
@@ -120,22 +161,96 @@ def filter_(
             help="of the sidecar, dotted: true where the text is right (default: the toy world's)",
         ),
     ] = None,
+    precision: Annotated[
+        float | None, typer.Option(min=0, max=1, help="wanted: choose a threshold for it")
+    ] = None,
+    curves: Annotated[
+        bool, typer.Option(help="add a row for each threshold to the output of --json")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="PNG to draw the curves into")] = None,
     limit: Limit = None,
     batch_size: BatchSize = 32,
     max_tokens: MaxTokens = 35,
     dtype: Dtype = DtypeChoice.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a filter's scores with labels: ROC AUC, precision and recall at a threshold."""
+    """Compare a filter's scores with labels: ROC, precision and recall, calibration."""
     from pipeline.evaluate import evaluate_filter, read_pairs
+    from pipeline.evaluate.curves import draw
 
-    config = _config(batch_size, max_tokens, dtype)
+    config = config_of(batch_size, max_tokens, dtype)
     pairs, told = read_pairs(shards, limit), None if label is None else _label(label)
-    found = evaluate_filter(_folder(checkpoint), pairs, config, threshold=threshold, label=told)
-    _tell(found, as_json)
+    found = evaluate_filter(
+        folder_of(checkpoint),
+        pairs,
+        config,
+        threshold=threshold,
+        label=told,
+        precision=precision,
+        curves=True,
+    )
+    if plot is not None:
+        plot.write_bytes(draw(found))
+    if not (curves and as_json):
+        del found["curves"]
+    tell(found, as_json)
 
 
-def _config(batch_size: int, max_tokens: int, dtype: DtypeChoice) -> "EvaluateConfig":
+@contextmanager
+def _pairs(
+    shards: Sequence[str] | None, annotations: str | None, images: str | None, limit: int | None
+) -> "Iterator[Iterable[LabelledPair]]":
+    """Read pairs out of tars, or out of an annotation file, with progress."""
+    from pipeline.evaluate import read_pairs
+    from pipeline.evaluate.rows import captioned
+
+    if bool(shards) == (annotations is not None):
+        raise typer.BadParameter("give tars, or --annotations, and not both")
+    if annotations is None:
+        yield read_pairs(shards or (), limit)
+        return
+    with rows_of(annotations, ("image",), limit) as rows:
+        yield captioned(rows, images or beside(annotations))
+
+
+@contextmanager
+def rows_of(
+    annotations: str, fields: Sequence[str], limit: int | None
+) -> "Iterator[Iterator[Fields]]":
+    """Read the rows of an annotation file; what is taken of them moves the progress."""
+    from shards.annotation_file import read_rows
+
+    rows = read_rows(annotations, fields)[:limit]
+    with watch_samples("evaluating", len(rows)) as progress:
+        yield counted(rows, progress)
+
+
+def counted(items: Iterable[Item], progress: SampleProgress) -> Iterator[Item]:
+    """Yield items and count them."""
+    for item in items:
+        yield item
+        progress.add(1)
+
+
+def beside(annotations: str) -> str:
+    """Name the folder of a file, where its pictures are looked for unless said otherwise."""
+    from shards.store import filesystem, url_of
+
+    fs, path = filesystem(annotations)
+    return url_of(fs, path.rpartition("/")[0])
+
+
+def keep(result: Path | None, written: Sequence[Mapping[str, Any]]) -> None:
+    """Write what was answered, whole or not at all."""
+    if result is None:
+        return
+    unfinished = result.with_name(f".{result.name}.partial")
+    unfinished.write_text(json.dumps(list(written)), encoding="utf-8")
+    unfinished.replace(result)
+
+
+def config_of(batch_size: int, max_tokens: int, dtype: DtypeChoice) -> "EvaluateConfig":
+    """Say how a checkpoint is run: on a GPU, if there is one."""
     import torch
 
     from pipeline.evaluate import EvaluateConfig
@@ -146,7 +261,8 @@ def _config(batch_size: int, max_tokens: int, dtype: DtypeChoice) -> "EvaluateCo
     )
 
 
-def _folder(checkpoint: str) -> Path:
+def folder_of(checkpoint: str) -> Path:
+    """Find a checkpoint's folder; a hub id is fetched."""
     from models import weights
 
     return weights.resolve(checkpoint)
@@ -164,7 +280,8 @@ def _label(dotted: str) -> "Callable[[LabelledPair], bool | None]":
     return label
 
 
-def _tell(found: Mapping[str, Any], as_json: bool) -> None:
+def tell(found: Mapping[str, Any], as_json: bool) -> None:
+    """Print numbers, as JSON or a row for each."""
     if as_json:
         print(json.dumps(found))
         return
@@ -184,7 +301,9 @@ def _flat(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _shown(value: float | None) -> str:
+def _shown(value: float | str | None) -> str:
     if value is None:
         return "none"
+    if isinstance(value, str):
+        return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -56,15 +56,20 @@ class Speaker:
 
     @torch.inference_mode()
     def rank(
-        self, images: Tensor, dialogues: Sequence[Dialogue], candidates: Sequence[Sequence[str]]
+        self,
+        images: Tensor,
+        dialogues: Sequence[Dialogue],
+        candidates: Sequence[Sequence[str]],
+        about: Sequence[int] | None = None,
     ) -> list[list[Candidate]]:
         """Rank the candidates of each dialogue, best first.
 
-        `images`: uint8 (B, 3, H, W), resized by `preprocess`, one for each dialogue.
+        `images`: uint8 (B, 3, H, W), resized by `preprocess`, one for each dialogue; or fewer, and
+        `about` says which is whose.
         """
         if not dialogues:
             return []
-        questions = self._read(images, dialogues)
+        questions = self._read(images, dialogues, about)
         return [
             self._rank(questions, row, texts) if texts else []
             for row, texts in enumerate(candidates)
@@ -74,11 +79,14 @@ class Speaker:
         """Write a dialogue as ids between the first token and the last [SEP]."""
         return compose(self._answerer.words, self._answerer.max_tokens, dialogue)
 
-    def _read(self, images: Tensor, dialogues: Sequence[Dialogue]) -> Questions:
+    def _read(
+        self, images: Tensor, dialogues: Sequence[Dialogue], about: Sequence[int] | None
+    ) -> Questions:
         speaker = self._answerer
         states = framing.look(
             speaker.network.vision_model, self.preprocess, images, TORCH_DTYPES[speaker.dtype]
         )
+        states = states if about is None else states[list(about)]
         pieces = [self.compose(dialogue) for dialogue in dialogues]
         framed = framing.frame(
             pieces, speaker.words, speaker.first_id, speaker.max_tokens, states.device

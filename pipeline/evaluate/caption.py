@@ -1,7 +1,7 @@
 """Evaluate captions: how near do they come to the references?"""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from models.roles.captioner import Captioner
 from pipeline import metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, Meta, batches
 from pipeline.toy_world import is_true, scene_from_truth
+from shards.dialogue_file import last_number
 
 IsRight = Callable[[str, Meta], bool | None]
 """Tells whether a caption is true, by the sidecar; None where that cannot be told."""
@@ -23,12 +24,15 @@ def evaluate_captioner(
     *,
     seed: int = 0,
     is_right: IsRight | None = None,
+    results: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a captioner folder; see `measure_captioner`."""
     captioner = Captioner.load(
         folder, decoding=decoding, seed=seed, dtype=config.dtype, device=config.device
     )
-    return measure_captioner(captioner, pairs, config.batch_size, is_right=is_right)
+    return measure_captioner(
+        captioner, pairs, config.batch_size, is_right=is_right, results=results
+    )
 
 
 def measure_captioner(
@@ -37,10 +41,13 @@ def measure_captioner(
     batch_size: int = 32,
     *,
     is_right: IsRight | None = None,
+    results: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Compare one written caption per picture with its references.
 
-    With `is_right`, `right` is the share that it finds true of the `judged` ones.
+    With `is_right`, `right` is the share that it finds true of the `judged` ones. `results`, if
+    given, is filled in the form of the nocaps and COCO servers. Without a reference for each
+    picture, as in nocaps' files, the metrics are None.
     """
     left_out: Counter[str] = Counter()
     written: list[str] = []
@@ -53,17 +60,38 @@ def measure_captioner(
             references.append(pair.texts)
             verdict = is_right(caption.text, pair.meta) if is_right else None
             verdicts += [] if verdict is None else [verdict]
-    numbers: dict[str, Any] = {
-        "images": len(written),
-        "left_out": dict(left_out),
-        "cider": metrics.cider(written, references),
-        "bleu_4": metrics.bleu_4(written, references),
-        "exact_match": metrics.exact_match(written, references),
-    }
+            if results is not None:
+                results.append({"image_id": number_of(pair), "caption": caption.text})
+    numbers: dict[str, Any] = {"images": len(written), "left_out": dict(left_out)}
+    numbers |= compare(written, references)
     if is_right is not None:
         right = sum(verdicts) / len(verdicts) if verdicts else None
         numbers |= {"judged": len(verdicts), "right": right}
     return numbers
+
+
+def compare(written: Sequence[str], references: Sequence[Sequence[str]]) -> metrics.Numbers:
+    """Compute every metric of captions that needs no Java; None where a picture has no reference.
+
+    METEOR and SPICE are Java programs (SPICE with models of its own), and are left out.
+    """
+    if not all(references):
+        return dict.fromkeys((*metrics.bleu([], []), "rouge_l", "cider", "exact_match"))
+    return {
+        **metrics.bleu(written, references),
+        "rouge_l": metrics.rouge_l(written, references),
+        "cider": metrics.cider(written, references),
+        "exact_match": metrics.exact_match(written, references),
+    }
+
+
+def number_of(pair: LabelledPair) -> int | str:
+    """Give the id that servers know a picture by: nocaps' `img_id`, or its name's last number."""
+    given = pair.meta.get("img_id")
+    if isinstance(given, int):
+        return given
+    number = last_number(pair.key)
+    return pair.key if number is None else number
 
 
 def toy_is_right(text: str, meta: Meta) -> bool | None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.roles.filter import Filter
-from pipeline import metrics
+from pipeline import calibration, metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
 
 Label = Callable[[LabelledPair], bool | None]
@@ -26,12 +26,22 @@ def evaluate_filter(
     *,
     threshold: float = 0.5,
     label: Label | None = None,
+    precision: float | None = None,
+    curves: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a filter folder; see `measure_filter`."""
     scorer = Filter.load(
         folder, max_tokens=config.max_tokens, dtype=config.dtype, device=config.device
     )
-    return measure_filter(scorer, pairs, config.batch_size, threshold=threshold, label=label)
+    return measure_filter(
+        scorer,
+        pairs,
+        config.batch_size,
+        threshold=threshold,
+        label=label,
+        precision=precision,
+        curves=curves,
+    )
 
 
 def measure_filter(
@@ -41,13 +51,17 @@ def measure_filter(
     *,
     threshold: float = 0.5,
     label: Label | None = None,
+    precision: float | None = None,
+    curves: bool = False,
 ) -> dict[str, Any]:
     """Compare ITM probabilities with labels: which texts are right, and which does it keep?
 
     `label` (default: `toy_label`) judges a pair, with all its texts. `noise_before` and
     `noise_after` are the shares of wrong texts among all and among the kept; `noise_ratio` is the
     share that is filtered out, which the paper calls so. Texts without a finite score, as many as
-    `score_not_finite`, are not kept, and have no part in `roc_auc`.
+    `score_not_finite`, are not kept, and have no part in `roc_auc` and the curves. For a wanted
+    `precision`, `chosen` is the lowest threshold that reaches it here. `curves` adds a row for each
+    threshold: precision and recall, ROC, and calibration in bins.
     """
     told = label or toy_label
     known = (pair if told(pair) is not None else _without_label(pair) for pair in pairs)
@@ -62,7 +76,26 @@ def measure_filter(
             scores += [score.itm for score in own]
             labels += [bool(told(pair))] * len(own)
     counts = {"images": images, "texts": len(scores), "left_out": dict(left_out)}
-    return counts | _filtered(np.array(scores), np.array(labels, dtype=bool), threshold)
+    chances, truth = np.array(scores), np.array(labels, dtype=bool)
+    finite = np.isfinite(chances)
+    sure = chances[finite], truth[finite]
+    bins = calibration.reliability(*sure)
+    trust: dict[str, Any] = {
+        "average_precision": calibration.average_precision(*sure),
+        "brier": calibration.brier(*sure),
+        "calibration_error": calibration.calibration_error(bins),
+    }
+    rows = calibration.precision_recall(*sure)
+    if precision is not None:
+        chosen = calibration.threshold_for(rows, precision)
+        trust["chosen"] = None if chosen is None else asdict(chosen)
+    if curves:
+        trust["curves"] = {
+            "calibration": [asdict(one) for one in bins],
+            "precision_recall": [asdict(one) for one in rows],
+            "roc": calibration.roc(*sure),
+        }
+    return counts | _filtered(chances, truth, threshold) | trust
 
 
 def _filtered(

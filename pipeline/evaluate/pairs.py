@@ -25,7 +25,7 @@ from shards.schema import SampleReason
 Meta = Mapping[str, Any]
 
 # a labelled picture counts, however small or long it is
-_LIMITS = Limits(min_side=1, max_pixels=50_000_000, max_aspect=float("inf"))
+LIMITS = Limits(min_side=1, max_pixels=50_000_000, max_aspect=float("inf"))
 _SHARD_FAULTS = {
     State.TRUNCATED: SampleReason.SHARD_TRUNCATED.value,
     State.CORRUPT: SampleReason.SHARD_CORRUPT.value,
@@ -122,7 +122,7 @@ def batches(
     batch: list[LabelledPair] = []
     pictures: list[Tensor] = []
     for pair in pairs:
-        found = pair.reason or decode(pair.image, _LIMITS)
+        found = pair.reason or decode(pair.image, LIMITS)
         if isinstance(found, str | Refusal):
             left_out[str(found if isinstance(found, str) else found.reason)] += 1
             continue

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from models.roles.retrieval import TEXTS_AT_ONCE, Images, Retriever, Texts
 from models.tokenizer import normalise
 from pipeline import metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
+from shards.schema import TextReason
 
 
 def evaluate_retrieval(
@@ -52,7 +54,8 @@ def measure_retrieval(
     numbers: dict[str, int] = {}  # of each text, as the model reads it
     texts_of: list[set[int]] = []
     seen: list[Images] = []
-    for batch, pictures in batches(pairs, retriever.preprocess, batch_size, left_out):
+    told = (pair if pair.texts else _without_text(pair) for pair in pairs)
+    for batch, pictures in batches(told, retriever.preprocess, batch_size, left_out):
         seen.append(retriever.look(pictures))
         for pair in batch:
             own = map(normalise, pair.texts)
@@ -73,6 +76,10 @@ def measure_retrieval(
         "itc": metrics.retrieval(cosines, cosines.T, texts_of),
         "itm": metrics.retrieval(to_text, to_image, texts_of),
     }
+
+
+def _without_text(pair: LabelledPair) -> LabelledPair:
+    return replace(pair, reason=pair.reason or TextReason.MISSING)
 
 
 def _read_texts(retriever: Retriever, texts: Sequence[str]) -> Texts:

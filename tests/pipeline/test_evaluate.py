@@ -21,7 +21,7 @@ from models.roles.captioner import Captioner
 from models.roles.filter import Filter
 from models.roles.retrieval import Retriever
 from models.tokenizer import train
-from pipeline import metrics
+from pipeline import calibration, metrics
 from pipeline.evaluate import (
     EvaluateConfig,
     LabelledPair,
@@ -33,6 +33,7 @@ from pipeline.evaluate import (
     toy_is_right,
     toy_label,
 )
+from pipeline.evaluate.curves import draw
 from pipeline.toy_world import (
     ToyWorldConfig,
     captions,
@@ -42,6 +43,7 @@ from pipeline.toy_world import (
     write_toy_world,
 )
 
+TRUST = ("average_precision", "brier", "calibration_error")
 SPREAD = 0.2  # of random weights; at the usual 0.02 all scores are alike
 CONFIG = EvaluateConfig(batch_size=4, dtype="fp32")
 WORLD = ToyWorldConfig(samples=23, samples_per_shard=9, noise=0.4, image_px=32)
@@ -262,9 +264,14 @@ def test_captions_are_compared_with_the_references(
     decoding = Decoding(method="nucleus", max_tokens=8)
     captioner = Captioner.load(folders / "captioner", decoding=decoding, seed=3, dtype="fp32")
     alone = [captioner.caption(resized(captioner, p), [p.key], 1)[0][0].text for p in pairs]
-    scored = {"cider": metrics.cider, "bleu_4": metrics.bleu_4, "exact_match": metrics.exact_match}
+    scored: dict[str, Any] = {
+        "rouge_l": metrics.rouge_l,
+        "cider": metrics.cider,
+        "exact_match": metrics.exact_match,
+    }
     references = [pair.texts for pair in pairs]
     expected = {name: metric(alone, references) for name, metric in scored.items()}
+    expected |= metrics.bleu(alone, references)
     found = evaluate_captioner(folders / "captioner", pairs, decoding, CONFIG, seed=3)
     assert found == {"images": len(pairs), "left_out": {}, **expected}
 
@@ -325,7 +332,32 @@ def test_a_filter_is_compared_with_the_labels(folders: Path, pairs: list[Labelle
         "score_not_finite": 0,
     }
     assert found.pop("left_out") == {}
+    trust = {name: found.pop(name) for name in TRUST}
     assert found == pytest.approx(expected)
+    chances, labels = np.array(scores), np.array(good)
+    squares = ((chances - labels) ** 2).mean()
+    assert trust["brier"] == pytest.approx(squares, abs=1e-6)
+    assert trust["average_precision"] == pytest.approx(
+        calibration.average_precision(chances, labels), abs=1e-6
+    )
+
+
+def test_a_threshold_is_chosen_for_a_wanted_precision(
+    folders: Path, pairs: list[LabelledPair]
+) -> None:
+    found = evaluate_filter(folders / "filter", pairs, CONFIG, precision=0.7, curves=True)
+    chosen = found["chosen"]
+    again = evaluate_filter(folders / "filter", pairs, CONFIG, threshold=chosen["threshold"])
+    assert again["precision"] == pytest.approx(chosen["precision"])
+    assert again["precision"] >= 0.7
+    assert again["recall"] == pytest.approx(chosen["recall"])
+    lower = [row for row in found["curves"]["precision_recall"] if row["recall"] > chosen["recall"]]
+    assert all(row["precision"] < 0.7 for row in lower)
+    with Image.open(io.BytesIO(draw(found))) as drawn:
+        assert drawn.size == (1200, 400)
+    nothing = evaluate_filter(folders / "filter", [], CONFIG, precision=0.7, curves=True)
+    assert nothing["chosen"] is None
+    assert draw(nothing)
 
 
 def test_labels_may_be_given_and_count_for_all_texts_of_a_pair(

@@ -1,9 +1,11 @@
 """Metrics against slow, obvious loops, and at the edges where numbers are not defined."""
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +99,52 @@ def test_a_score_that_is_no_number_stands_last() -> None:
     assert metrics.ranks(scores, [{0}, {0}]).tolist() == [2, 0]
 
 
+def test_the_median_rank_is_that_of_sorted_lists() -> None:
+    scores = [[0.9, 0.5, 0.1], [0.2, 0.1, 0.7], [0.3, 0.2, 0.1], [0.6, 0.5, 0.4]]
+    right = [{0}, {1}, {2}, {1}]
+    places = [
+        sorted(range(3), key=lambda n, row=row: -row[n]).index(min(own)) + 1
+        for row, own in zip(scores, right, strict=True)
+    ]
+    assert metrics.median_rank(scores, right) == statistics.median(places) == 2.5
+    assert metrics.median_rank([], []) is None
+
+
+def test_a_ranking_has_visdials_numbers() -> None:
+    """MRR, R@k and mean rank, as the VisDial paper defines them (section 5.1)."""
+    places = [1, 4, 2, 100]
+    assert metrics.ranking(places) == {
+        "mrr": pytest.approx((1 + 1 / 4 + 1 / 2 + 1 / 100) / 4, abs=1e-9),
+        "r@1": 0.25,
+        "r@5": 0.75,
+        "r@10": 0.75,
+        "mean_rank": 107 / 4,
+    }
+    assert set(metrics.ranking([]).values()) == {None}
+
+
+@given(
+    st.permutations(range(1, 9)),
+    st.lists(st.sampled_from([0, 0.2, 0.5, 1]), min_size=8, max_size=8),
+)
+def test_ndcg_is_its_definition(places: list[int], relevance: list[float]) -> None:
+    """Of k relevant candidates, the first k places count (VisDial challenge)."""
+    k = sum(gain > 0 for gain in relevance)
+    found = metrics.ndcg(places, relevance)
+    if not k:
+        assert found is None
+        return
+    gained = sum(
+        gain / math.log2(place + 1)
+        for place, gain in zip(places, relevance, strict=True)
+        if place <= k
+    )
+    best = sum(
+        gain / math.log2(n + 2) for n, gain in enumerate(sorted(relevance, reverse=True)[:k])
+    )
+    assert found == pytest.approx(gained / best, abs=1e-9)
+
+
 def test_nothing_to_search_is_not_a_number() -> None:
     found = metrics.retrieval(np.zeros((0, 0)), np.zeros((0, 0)), [])
     assert set(found.values()) == {None}
@@ -177,10 +225,10 @@ def test_cider_is_not_defined_for_one_image_or_no_word() -> None:
     assert metrics.cider(["a dog", "a cat"], [["?"], ["!"]]) is None
 
 
-def slow_bleu(written: list[str], references: list[list[str]]) -> float:
-    """Compute BLEU-4 from its definition (Papineni et al., section 2.3), exactly until the root."""
+def slow_bleu(written: list[str], references: list[list[str]], most: int) -> float:
+    """Compute BLEU-n from its definition (Papineni et al., section 2.3), exactly until the root."""
     product, length, nearest = Fraction(1), 0, 0
-    for n in range(1, 5):
+    for n in range(1, most + 1):
         hits = tries = 0
         for text, own in zip(written, references, strict=True):
             for gram, count in grams(text, n).items():
@@ -192,37 +240,75 @@ def slow_bleu(written: list[str], references: list[list[str]]) -> float:
         length += size
         nearest += min((abs(len(one.split()) - size), len(one.split())) for one in own)[1]
     penalty = min(1.0, math.exp(1 - nearest / length))
-    return float(product) ** (1 / 4) * penalty
+    return float(product) ** (1 / most) * penalty
 
 
 @settings(max_examples=50, deadline=None)
 @given(CAPTIONED)
 def test_bleu_is_its_definition(pairs: list[tuple[str, list[str]]]) -> None:
     written, references = [text for text, _ in pairs], [given for _, given in pairs]
-    found = metrics.bleu_4(written, references)
-    if all(len(text.split()) < 4 for text in written):
-        assert found is None
-        return
-    # the library adds 1e-15 to no hits, of which it then takes the fourth root
-    assert found == pytest.approx(slow_bleu(written, references), abs=2e-3)
+    found = metrics.bleu(written, references)
+    for n in range(1, 5):
+        if all(len(text.split()) < n for text in written):
+            assert found[f"bleu_{n}"] is None
+            continue
+        # the library adds 1e-15 to no hits, of which it then takes the n-th root
+        expected = slow_bleu(written, references, n)
+        assert found[f"bleu_{n}"] == pytest.approx(expected, abs=1e-6 if expected else 2e-3)
 
 
 def test_bleu_of_perfect_texts_is_one_and_of_nothing_not_defined() -> None:
     references = [["a red dog runs on grass", "a dog"], ["two cats sleep in the sun"]]
-    assert metrics.bleu_4([own[0] for own in references], references) == pytest.approx(1)
-    assert metrics.bleu_4([], []) is None
-    assert metrics.bleu_4(["", "a dog runs"], [["a dog"], ["a dog runs"]]) is None
-    assert metrics.bleu_4(["", "two boats are far"], references) == pytest.approx(0, abs=1e-3)
+
+    def bleu_4(written: list[str], own: list[list[str]]) -> float | None:
+        return metrics.bleu(written, own)["bleu_4"]
+
+    assert bleu_4([own[0] for own in references], references) == pytest.approx(1)
+    assert bleu_4([], []) is None
+    assert bleu_4(["", "a dog runs"], [["a dog"], ["a dog runs"]]) is None
+    assert bleu_4(["", "two boats are far"], references) == pytest.approx(0, abs=1e-3)
+
+
+def longest_common(one: list[str], other: list[str]) -> int:
+    """Count the words of the longest common subsequence, by trying both ways at each step."""
+    if not one or not other:
+        return 0
+    if one[0] == other[0]:
+        return 1 + longest_common(one[1:], other[1:])
+    return max(longest_common(one[1:], other), longest_common(one, other[1:]))
+
+
+def slow_rouge_l(written: list[str], references: list[list[str]]) -> float:
+    """Compute ROUGE-L from its definition (Lin, section 3.2), with COCO's beta of 1.2."""
+    total = 0.0
+    for text, own in zip(written, references, strict=True):
+        common = [longest_common(text.split(" "), one.split(" ")) for one in own]
+        precision = max(n / len(text.split(" ")) for n in common)
+        recall = max(n / len(one.split(" ")) for n, one in zip(common, own, strict=True))
+        if precision and recall:
+            total += (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+    return total / len(written)
+
+
+@settings(max_examples=50, deadline=None)
+@given(CAPTIONED)
+def test_rouge_l_is_its_definition(pairs: list[tuple[str, list[str]]]) -> None:
+    written, references = [text for text, _ in pairs], [given for _, given in pairs]
+    found = metrics.rouge_l(written, references)
+    assert found == pytest.approx(slow_rouge_l(written, references), abs=1e-9)
+    assert metrics.rouge_l([], []) is None
 
 
 def test_scorers_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    metrics.bleu_4(["a big dog runs", "a cat"], [["a dog"], ["the cat"]])
+    metrics.bleu(["a big dog runs", "a cat"], [["a dog"], ["the cat"]])
+    metrics.rouge_l(["a big dog runs", "a cat"], [["a dog"], ["the cat"]])
     metrics.cider(["a dog", "a cat"], [["a dog"], ["the cat"]])
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_text_without_a_reference_is_refused() -> None:
-    for metric in (metrics.cider, metrics.bleu_4):
+    metric: Any
+    for metric in (metrics.cider, metrics.bleu, metrics.rouge_l):
         with pytest.raises(ValueError, match="text 1 of 2 has no reference"):
             metric(["a", "b"], [["a"], []])
         with pytest.raises(ValueError, match="argument 2 is shorter"):

@@ -1,0 +1,48 @@
+"""Evaluate statements about two pictures (NLVR2): how many are judged right?"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from statistics import fmean
+from typing import Any
+
+from models.roles.nlvr import Reasoner
+from pipeline.evaluate.rows import Loaded, Pictures, batches
+from shards.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
+from shards.annotation_file import LABELS
+from shards.schema import TextReason
+
+
+def measure_nlvr(
+    reasoner: Reasoner, rows: Iterable[Fields], images: str, batch_size: int = 32
+) -> dict[str, Any]:
+    """Judge the statements of NLVR2's rows; in [0, 1].
+
+    `consistency` is the share of sentences that are judged right with every pair of pictures that
+    they stand beside.
+    """
+    pictures, left_out = Pictures(images, reasoner.preprocess), Counter[str]()
+    right_of: dict[str, list[bool]] = defaultdict(list)
+    for batch, (left, right) in batches(
+        rows, lambda row: _load(row, pictures), batch_size, left_out
+    ):
+        sentences = [str(squeeze(row["sentence"])) for row in batch]
+        found = reasoner.reason(left, right, sentences)
+        for row, sentence, probability in zip(batch, sentences, found, strict=True):
+            right_of[sentence].append((probability > 0.5) == LABELS[str(row["label"])])
+    judged = [one for own in right_of.values() for one in own]
+    return {
+        "statements": len(judged),
+        "left_out": dict(left_out),
+        "accuracy": fmean(judged) if judged else None,
+        "consistency": fmean(map(all, right_of.values())) if judged else None,
+    }
+
+
+def _load(row: Fields, pictures: Pictures) -> Loaded | str:
+    if not all(name in row for name in ("images", "sentence", "label")):
+        return MISSING_COLUMN
+    sentence, names = squeeze(row["sentence"]), row["images"]
+    labelled = str(row["label"]) in LABELS
+    if sentence is None or not labelled or not isinstance(names, list) or len(names) != 2:
+        return WRONG_TYPE
+    return pictures.load(names) if sentence else TextReason.EMPTY

@@ -1,0 +1,93 @@
+"""Evaluate answers to questions about pictures: VQA accuracy, as the official evaluator has it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
+from typing import Any
+
+from models.decoding import Decoding
+from models.roles.vqa import DECODING, Answerer
+from pipeline import vqa_accuracy
+from pipeline.evaluate.rows import Loaded, Pictures, batches
+from shards.annotation import WRONG_TYPE, Fields, squeeze
+from shards.schema import TextReason
+
+_GROUPS = ("answer_type", "question_type")  # that the official evaluator reports, if rows have them
+
+
+def measure_vqa(
+    answerer: Answerer,
+    rows: Iterable[Fields],
+    images: str,
+    batch_size: int = 32,
+    *,
+    answers: Sequence[str] = (),
+    decoding: Decoding = DECODING,
+    by: str | None = None,
+    results: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Answer the questions of VQA's rows and compare with what people answered.
+
+    With `answers` the best of them is taken, in the original's way (`Answerer.rank`), else an
+    answer is written. Rows without any answer, as of the test split, are answered and not compared.
+    `by` names a field of the rows: the mean accuracy of each of its values is given too. `results`,
+    if given, is filled in the form of the VQA server.
+    """
+    pictures, left_out = Pictures(images, answerer.preprocess), Counter[str]()
+    scores: list[float] = []
+    groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    asked = 0
+    for batch, loaded in batches(rows, lambda row: _load(row, pictures), batch_size, left_out):
+        asked += len(batch)
+        said = _answer(answerer, batch, loaded, answers, decoding)
+        for row, answer in zip(batch, said, strict=True):
+            if results is not None:
+                results.append({"question_id": row.get("question_id"), "answer": answer})
+            given = _given(row)
+            if not given:
+                continue
+            scores.append(vqa_accuracy.accuracy(answer, given))
+            for field, value in _groups(row, by):
+                groups[field][value].append(scores[-1])
+    found = {"questions": asked, "compared": len(scores), "left_out": dict(left_out)}
+    means = {
+        f"by_{field}": {value: fmean(own) for value, own in sorted(values.items())}
+        for field, values in groups.items()
+    }
+    return found | {"accuracy": fmean(scores) if scores else None} | means
+
+
+def _load(row: Fields, pictures: Pictures) -> Loaded | str:
+    """Load a row's picture, unless the row cannot be used anyway."""
+    question, given = squeeze(row.get("question")), row.get("answer", [])
+    listed = given if isinstance(given, list) else [given]
+    if question is None or not all(isinstance(one, str) for one in listed):
+        return WRONG_TYPE
+    if not question or ("answer" in row and not any(one.strip() for one in listed)):
+        return TextReason.EMPTY
+    return pictures.load([row.get("image")])
+
+
+def _answer(
+    answerer: Answerer,
+    batch: Sequence[Fields],
+    loaded: Loaded,
+    answers: Sequence[str],
+    decoding: Decoding,
+) -> Iterator[str]:
+    (images,), questions = loaded, [str(squeeze(row["question"])) for row in batch]
+    if answers:
+        return (ranked[0].text for ranked in answerer.rank(images, questions, answers))
+    return (one.text for one in answerer.answer(images, questions, decoding))
+
+
+def _given(row: Fields) -> list[str]:
+    """Give people's answers, blank ones too: they were asked and count among the ten."""
+    given = row.get("answer", [])
+    return list(given) if isinstance(given, list) else [given]
+
+
+def _groups(row: Fields, by: str | None) -> Iterator[tuple[str, str]]:
+    for field in dict.fromkeys((*_GROUPS, *((by,) if by else ()))):
+        if field in row:
+            yield field, str(row[field])

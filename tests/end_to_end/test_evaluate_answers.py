@@ -1,0 +1,112 @@
+"""`capfilt evaluate` from the field's annotation files, as commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+from driving import InProcess
+
+from models import checkpoint
+from models.config import ORIGINAL, blip_config
+from models.tokenizer import train
+from pipeline import toy_dialogue, toy_tasks
+from pipeline.toy_tasks import ToyTasksConfig
+
+FEW = ToyTasksConfig(samples=5, image_px=32, kinds=4, questions=2)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy files of every task, and random models."""
+    folder = tmp_path_factory.mktemp("place")
+    words = train([*toy_tasks.corpus(), *toy_dialogue.corpus()], 300)
+    shape = blip_config(
+        "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=32
+    )
+    shape.vision_config.num_hidden_layers = shape.text_config.num_hidden_layers = 1
+    for role in ("vqa", "nlvr"):
+        checkpoint.create(folder / role, role, shape, words, seed=5, settings=ORIGINAL)
+    toy_tasks.write_captions(folder, FEW)
+    toy_tasks.write_questions(folder / "q", FEW)
+    toy_tasks.write_statements(folder / "s", FEW)
+    toy_dialogue.write_dialogues(folder / "d", FEW)
+    (folder / "answers.json").write_text('["red", " ", "blue", "red"]')
+    return folder
+
+
+def test_captions_of_a_file_are_measured_and_written_for_the_server(
+    capfilt: InProcess, place: Path
+) -> None:
+    result = place / "result.json"
+    done = capfilt.run(
+        "evaluate", "caption", "tiny-captioner", "--annotations", place / "captions.json",
+        "--result", result, "--method", "greedy",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.split() for line in done.stdout.splitlines())
+    assert float(rows["bleu_4"]) > 0.1  # it knows this world
+    assert float(rows["rouge_l"]) > 0.3
+    written = json.loads(result.read_text())
+    assert [row["image_id"] for row in written] == [0, 1, 2, 3, 4]
+    assert all(set(row) == {"image_id", "caption"} for row in written)
+
+
+def test_retrieval_of_a_file(capfilt: InProcess, place: Path) -> None:
+    done = capfilt.run(
+        "evaluate", "retrieval", "tiny-filter", "--annotations", place / "captions.json", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["itm"]["tr@5"] == 1  # of five pictures
+
+
+def test_questions_are_ranked_over_a_list_with_blanks(capfilt: InProcess, place: Path) -> None:
+    done = capfilt.run(
+        "evaluate", "vqa", place / "vqa", "--annotations", place / "q" / "vqa.json",
+        "--answers", place / "answers.json", "--by", "kind", "--result", place / "vqa_result.json",
+        "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["questions"] == found["compared"] == 10
+    assert set(found["by_kind"]) <= {"colour", "shape", "relation", "count", "yes/no"}
+    written = json.loads((place / "vqa_result.json").read_text())
+    assert {row["answer"] for row in written} <= {"red", "blue"}
+
+
+def test_statements_and_dialogues(capfilt: InProcess, place: Path) -> None:
+    done = capfilt.run(
+        "evaluate", "nlvr", place / "nlvr", "--annotations", place / "s" / "nlvr.json", "--limit=3"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].split() == ["statements", "3"]
+    dense = place / "dense.json"
+    dense.write_text(json.dumps([{"image_id": 0, "round_id": 1, "gt_relevance": [0.5] * 10}, 3]))
+    done = capfilt.run(
+        "evaluate", "dialogue", place / "vqa", "--annotations", place / "d" / "visdial.json",
+        "--dense", dense, "--result", place / "d.json", "--limit", "2", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["rounds"], found["ndcg"]) == (8, 1.0)
+    assert sorted(json.loads((place / "d.json").read_text())[0]["ranks"]) == list(range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("caption", "tiny-captioner"), "give tars, or --annotations"),
+        (("vqa", "{place}/vqa", "--annotations", "gone.json"), "gone.json is no file"),
+        (("vqa", "tiny-filter", "--annotations", "{place}/q/vqa.json"), "expected a vqa"),
+        (("vqa", "{place}/vqa", "--annotations", "{place}/d/visdial.json"), "expected a JSON list"),
+        (("nlvr", "{place}/nlvr", "--annotations", "{place}/captions.json"), "sentence"),
+        (("dialogue", "{place}/vqa", "--annotations", "{place}/captions.json"), "dialogs"),
+    ],
+)
+def test_a_wrong_file_or_model_is_one_message(
+    capfilt: InProcess, place: Path, flags: tuple[str, ...], said: str
+) -> None:
+    done = capfilt.run("evaluate", *(flag.format(place=place) for flag in flags))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 8
+    assert "Traceback" not in done.stderr
