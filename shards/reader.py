@@ -51,7 +51,8 @@ class ShardState:
 class RawSample:
     """One sample as it stands in the shard; where `reason` is set it is rejected, without bytes.
 
-    `key` is empty if damage hides it. `end_offset` counts the shard's bytes read so far.
+    `key` is empty if damage hides it. `end_offset` counts the shard's bytes read so far, and
+    `image_offset` those before the image's content.
     """
 
     index: int
@@ -63,6 +64,7 @@ class RawSample:
     reason: str | None
     detail: str | None
     end_offset: int
+    image_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class _Group:
     extensions: set[str] = field(default_factory=set)
     parts: dict[str, bytes] = field(default_factory=dict)
     image_ext: str | None = None
+    image_offset: int | None = None
     unsafe: str | None = None
     details: list[str] = field(default_factory=list)
 
@@ -146,9 +149,10 @@ class ShardReader:
         if fault is not None:
             group.unsafe = fault
         elif first_of_role:
+            offset = self._walk.bytes_read
             group.parts[_ROLES[extension]] = self._walk.read(member)
             if extension in IMAGE_EXTENSIONS:
-                group.image_ext = extension
+                group.image_ext, group.image_offset = extension, offset
         else:
             group.details.append(f"a second image, .{extension}, is not used")
 
@@ -214,6 +218,7 @@ class ShardReader:
             reason=reason,
             detail=detail,
             end_offset=self._walk.bytes_read,
+            image_offset=group.image_offset if parts else None,
         )
 
     def _suspected_cut(self) -> TarDamage | None:

@@ -113,6 +113,15 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture's bytes lie: in a file of its own, or inside a tar."""
+
+    url: str
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSample:
     """One image and the texts to choose from; `key` is SHARD/KEY.
 
@@ -123,6 +132,7 @@ class SourceSample:
     image: bytes
     texts: tuple[SourceText, ...]
     right: bytes | None = None
+    place: Place | None = None
 
 
 def changed(part: Part, expected: str, found: str) -> InputChanged:

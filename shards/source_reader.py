@@ -24,6 +24,7 @@ from shards.snapshot import SnapshotShard, newest_snapshot_id, open_snapshot, sn
 from shards.source import (
     Listed,
     Part,
+    Place,
     Source,
     SourceConfig,
     SourceError,
@@ -175,7 +176,8 @@ def _clean(part: Part, reader: ShardReader) -> Iterator[SourceSample]:
         if raw.image is None or raw.meta is None:
             reason = raw.reason or "its image or sidecar is missing"
             raise changed(part, "whole samples", f"{raw.key!r}: {reason}")
-        yield SourceSample(raw.key, raw.image, _recorded_texts(part, raw.key, raw.meta))
+        texts = _recorded_texts(part, raw.key, raw.meta)
+        yield SourceSample(raw.key, raw.image, texts, place=place_of(part.url, raw))
     if reader.state.state != State.COMPLETE:
         raise changed(part, "a complete tar", f"{reader.state.state}: {reader.state.detail}")
 
@@ -200,7 +202,8 @@ def _judged(part: Part, tables: Tables, reader: ShardReader) -> Iterator[SourceS
             raise SourceError(f"{tables.samples}: no row of sample {index}; {_VERIFY}")
         raw = next((raw for raw in raws if raw.index == index), None)
         image = _same_image(raw, fact, part)
-        yield SourceSample(f"{part.shard}/{encode_name(fact['key'])}", image, texts)
+        place = None if raw is None else place_of(part.url, raw)
+        yield SourceSample(f"{part.shard}/{encode_name(fact['key'])}", image, texts, place=place)
 
 
 def _kept(tables: Tables) -> Iterator[tuple[int, tuple[SourceText, ...]]]:
@@ -284,6 +287,26 @@ def _annotated(shard: str, reader: ShardReader, left_out: Counter[str]) -> Itera
             yield SourceSample(f"{shard}/{encode_name(raw.key)}", raw.image, texts)
 
 
+def place_of(url: str, raw: RawSample) -> Place | None:
+    """Say where a sample's image lies in its tar."""
+    if raw.image is None or raw.image_offset is None:
+        return None
+    return Place(url, raw.image_offset, len(raw.image))
+
+
+def read_place(place: Place) -> bytes:
+    """Read a picture's bytes where they lie; empty where the file is gone or too short.
+
+    Whether they are still the same picture only who decodes them can say.
+    """
+    fs, path = filesystem(place.url)
+    try:
+        data: bytes = fs.cat_file(path, start=place.offset, end=place.offset + place.size_bytes)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return b""
+    return data if len(data) == place.size_bytes else b""
+
+
 # --- annotation files
 
 
@@ -325,7 +348,8 @@ def _listed(part: Part, listed: Listed) -> Iterator[SourceSample]:
     for number in range(listed.first, listed.first + part.rows):
         row = found.rows[number]
         image, *right = _pictures(listed.images, found, row)
-        yield SourceSample(f"{part.shard}/{number:09d}", image, row.texts, *right)
+        key = f"{part.shard}/{number:09d}"
+        yield SourceSample(key, image, row.texts, right[0] if right else None)
 
 
 def _pictures(images: str, found: Annotations, row: Annotation) -> Iterator[bytes]:

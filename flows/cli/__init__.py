@@ -18,6 +18,7 @@ from flows.cli import (
     judge,
     keep,
     report,
+    search,
     train,
     trial,
     use,
@@ -62,6 +63,8 @@ app.command("match", epilog=use.MATCH_EXAMPLES)(use.match)
 app.command("ask", epilog=use.ASK_EXAMPLES)(use.ask)
 app.command("reason", epilog=use.REASON_EXAMPLES)(use.reason)
 app.command("attend", epilog=use.ATTEND_EXAMPLES)(use.attend)
+app.command("index", epilog=search.INDEX_EXAMPLES)(search.index)
+app.command("search", epilog=search.SEARCH_EXAMPLES)(search.search)
 evaluate.app.command("vqa", epilog=evaluate_answers.VQA_EXAMPLES)(evaluate_answers.vqa)
 evaluate.app.command("nlvr", epilog=evaluate_answers.NLVR_EXAMPLES)(evaluate_answers.nlvr)
 evaluate.app.command("dialogue", epilog=evaluate_answers.DIALOGUE_EXAMPLES)(

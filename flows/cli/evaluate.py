@@ -5,17 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.progress import SampleProgress, watch_samples
+from flows.cli.progress import counted, watch_samples
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateConfig, LabelledPair
     from shards.annotation import Fields
-
-Item = TypeVar("Item")
 
 app = typer.Typer(help="Evaluate checkpoints on labelled pairs.", no_args_is_help=True)
 
@@ -223,13 +221,6 @@ def rows_of(
     rows = read_rows(annotations, fields)[:limit]
     with watch_samples("evaluating", len(rows)) as progress:
         yield counted(rows, progress)
-
-
-def counted(items: Iterable[Item], progress: SampleProgress) -> Iterator[Item]:
-    """Yield items and count them."""
-    for item in items:
-        yield item
-        progress.add(1)
 
 
 def beside(annotations: str) -> str:

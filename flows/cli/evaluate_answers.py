@@ -15,13 +15,12 @@ from flows.cli.evaluate import (
     Result,
     beside,
     config_of,
-    counted,
     folder_of,
     keep,
     rows_of,
     tell,
 )
-from flows.cli.progress import watch_samples
+from flows.cli.progress import counted, watch_samples
 
 VQA_EXAMPLES = """
 Examples:

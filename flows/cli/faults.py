@@ -16,6 +16,7 @@ _BAD_USAGE = {
     "InputMismatch",
     "CheckpointError",
     "FolderInUse",
+    "IndexFault",
     "LedgerError",
     "NotARun",
     "RunMismatch",

@@ -2,19 +2,22 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINE_EVERY_S = 10.0
 
+Item = TypeVar("Item")
+
 
 class SampleProgress:
     """Turns counts of samples, heard from any thread, into rate and time left."""
 
-    def __init__(self, console: Console, what: str, total: int) -> None:
+    def __init__(self, console: Console, what: str, total: int | None) -> None:
         self._console, self._what, self._total = console, what, total
         self._lock = threading.Lock()
         self._done, self._started = 0, time.monotonic()
@@ -39,11 +42,13 @@ class SampleProgress:
             self._bar.update(self._task, completed=self._done, rate=rate)
             if not self._console.is_terminal and now - self._said_at >= LINE_EVERY_S:
                 self._said_at = now
-                left_s = (self._total - self._done) / max(rate, 1e-9)
-                self._console.print(
-                    f"{self._what}: {self._done} of {self._total} samples, {rate:,.0f} samples/s, "
-                    f"{left_s:.0f} s left"
-                )
+                self._console.print(f"{self._what}: {self._line(rate)}")
+
+    def _line(self, rate: float) -> str:
+        if self._total is None:
+            return f"{self._done} samples, {rate:,.0f} samples/s"
+        left_s = (self._total - self._done) / max(rate, 1e-9)
+        return f"{self._done} of {self._total} samples, {rate:,.0f} samples/s, {left_s:.0f} s left"
 
     def start(self) -> None:
         """Show the bar."""
@@ -55,7 +60,7 @@ class SampleProgress:
 
 
 @contextmanager
-def watch_samples(what: str, total: int) -> Iterator[SampleProgress]:
+def watch_samples(what: str, total: int | None) -> Iterator[SampleProgress]:
     """Show progress on standard error, so that standard output holds the result alone."""
     progress = SampleProgress(Console(stderr=True, soft_wrap=True), what, total)
     progress.start()
@@ -63,3 +68,10 @@ def watch_samples(what: str, total: int) -> Iterator[SampleProgress]:
         yield progress
     finally:
         progress.stop()
+
+
+def counted(items: Iterable[Item], progress: SampleProgress) -> Iterator[Item]:
+    """Yield items and count them."""
+    for item in items:
+        yield item
+        progress.add(1)

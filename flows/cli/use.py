@@ -90,7 +90,7 @@ def caption(
     )
     with _as_usage():
         captioner = Captioner.load(
-            resolve(model), decoding=decoding, seed=seed, device=_device(device)
+            resolve(model), decoding=decoding, seed=seed, device=device_of(device)
         )
     read = unread = 0
     for found in use.caption(captioner, read_pictures(pictures), count, batch_size):
@@ -125,8 +125,8 @@ def match(
     from models.weights import resolve
     from pipeline import use
 
-    scorer = Filter.load(resolve(model), device=_device(device))
-    found = use.match(scorer, _image(picture), texts)
+    scorer = Filter.load(resolve(model), device=device_of(device))
+    found = use.match(scorer, image_of(picture), texts)
     if as_json:
         print(json.dumps([dataclasses.asdict(one) for one in found]))
         return
@@ -155,8 +155,8 @@ def ask(
     from shards.annotation_file import read_answers
 
     listed = [] if answers is None else read_answers(str(answers))
-    answerer = Answerer.load(resolve(model), device=_device(device))
-    found = use.ask(answerer, _image(picture), question, listed)[:top]
+    answerer = Answerer.load(resolve(model), device=device_of(device))
+    found = use.ask(answerer, image_of(picture), question, listed)[:top]
     if as_json:
         print(json.dumps([dataclasses.asdict(one) for one in found]))
         return
@@ -177,8 +177,8 @@ def reason(
     from models.weights import resolve
     from pipeline import use
 
-    reasoner = Reasoner.load(resolve(model), device=_device(device))
-    probability = use.reason(reasoner, _image(left), _image(right), statement)
+    reasoner = Reasoner.load(resolve(model), device=device_of(device))
+    probability = use.reason(reasoner, image_of(left), image_of(right), statement)
     if as_json:
         print(json.dumps({"probability": probability}))
         return
@@ -205,10 +205,10 @@ def attend(
     folder = resolve(model)
     writes = checkpoint.describe(folder).role == "captioner"
     attender = Attender.load(
-        folder, role="captioner" if writes else "filter", device=_device(device)
+        folder, role="captioner" if writes else "filter", device=device_of(device)
     )
     draw = attend_caption if writes else attend_match
-    image = _image(picture)
+    image = image_of(picture)
     with _as_usage():
         found = draw(attender, image, text, layer=layer)
     out.write_bytes(found.png)
@@ -218,7 +218,8 @@ def attend(
     print(f"wrote {_shown(str(out))}: {len(found.words)} words")
 
 
-def _device(given: str) -> str:
+def device_of(given: str) -> str:
+    """Name the device that was asked for; auto is a GPU, if there is one."""
     import torch
 
     if given == "auto":
@@ -241,7 +242,7 @@ def _as_usage() -> Iterator[None]:
         raise typer.BadParameter(str(error)) from None
 
 
-def _image(place: str) -> "Image":
+def image_of(place: str) -> "Image":
     """Read one picture that must be there."""
     from pipeline.pictures import read_picture
     from shards.listing import InputError

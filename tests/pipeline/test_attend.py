@@ -12,7 +12,7 @@ from models import checkpoint
 from models.config import blip_config
 from models.roles.attender import Attender, WordMaps
 from models.tokenizer import train
-from pipeline import attend
+from pipeline import attend, sheet
 
 CORPUS = ["a red ring above a blue star", "two small dogs sit near an old wooden house"] * 3
 
@@ -154,7 +154,7 @@ def test_scales_compare_a_word_with_itself_or_with_the_text(picture: Image.Image
     )
 
     def cell(page: Image.Image, number: int) -> np.ndarray:
-        x = 12 + number * (attend.CELL + 12)
+        x = 12 + number * (sheet.CELL + 12)
         return np.asarray(page.crop((x, 12, x + 160, 12 + 90))).astype(int)
 
     assert np.array_equal(cell(own, 2), cell(own, 3))
@@ -176,13 +176,13 @@ def test_scales_compare_a_word_with_itself_or_with_the_text(picture: Image.Image
     ],
 )
 def test_hostile_words_are_written_out(word: str, shown: str) -> None:
-    assert attend.fit(word, 400) == shown
+    assert sheet.fit(word, 400) == shown
 
 
 def test_a_label_fits_its_cell() -> None:
     for word in ("m" * 10_000, "漢" * 50, "i" * 59):
-        shown = attend.fit(word, 100)
-        assert attend._font().getlength(shown) <= 100
+        shown = sheet.fit(word, 100)
+        assert sheet.font().getlength(shown) <= 100
         assert shown.endswith("…")
 
 
@@ -191,7 +191,7 @@ def test_a_label_fits_its_cell() -> None:
 def test_pictures_of_any_shape(matcher: Attender, size: tuple[int, int], mode: str) -> None:
     shown = attend.attend_match(matcher, Image.new(mode, size), "a red ring")
     page = opened(shown.png)
-    assert page.width <= 5 * (attend.CELL + 12) + 12
+    assert page.width <= 5 * (sheet.CELL + 12) + 12
 
 
 def test_maps_that_are_not_finite_are_drawn_as_nothing(picture: Image.Image) -> None:

@@ -1,0 +1,197 @@
+"""`capfilt index` and `capfilt search`: pictures by words, words by pictures, and alike ones."""
+
+import dataclasses
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.use import device_of, image_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.index import Item
+    from pipeline.search import Found
+
+INDEX_EXAMPLES = """
+Examples:
+
+  capfilt index runs/first --to first.index --model runs/filter/model
+
+  capfilt index 'web/*.tar' --to web.index --kind ivf --features
+"""
+SEARCH_EXAMPLES = """
+Examples:
+
+  capfilt search first.index --text "a dog on a beach" --out found.png
+
+  capfilt search first.index --image photo.jpg              # the texts that fit it
+
+  capfilt search first.index --image photo.jpg --for images  # pictures like it
+"""
+MODEL = "Salesforce/blip-itm-base-coco"
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
+
+
+class KindChoice(StrEnum):
+    """How vectors are searched."""
+
+    AUTO = "auto"
+    FLAT = "flat"
+    IVF = "ivf"
+
+
+class Wanted(StrEnum):
+    """What is looked for."""
+
+    IMAGES = "images"
+    TEXTS = "texts"
+
+
+def index(
+    sources: Annotated[
+        list[str], typer.Argument(help="a finished run, or tars: files, folders, patterns")
+    ],
+    to: Annotated[Path, typer.Option(help="folder of the index; an old one is replaced")],
+    model: Annotated[str, typer.Option(help="filter: folder or hub id")] = MODEL,
+    view: Annotated[str | None, typer.Option(help="of the run: whose kept texts")] = None,
+    kind: Annotated[
+        KindChoice, typer.Option(help="flat compares all; ivf a part; auto: ivf from 20,000 on")
+    ] = KindChoice.AUTO,
+    features: Annotated[bool, typer.Option(help="write the vectors as Parquet, too")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="pictures in one pass")] = 32,
+    max_tokens: Annotated[int, typer.Option(min=3, max=512, help="of a text")] = 35,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Index the pictures and texts of a run, or of tars, for `capfilt search`."""
+    from flows.cli.progress import counted, watch_samples
+    from flows.lock import hold
+    from models.roles.retrieval import Retriever
+    from models.weights import resolve
+    from pipeline.index import IndexConfig, build, check_folder
+
+    check_folder(to)
+    items, total = _items(sources, view)
+    folder = resolve(model)
+    retriever = Retriever.load(folder, max_tokens=max_tokens, device=device_of(device))
+    about = {"model": str(folder), "max_tokens": max_tokens, "sources": sources, "view": view}
+    config = IndexConfig(kind=kind.value, batch_size=batch_size, features=features)
+    with hold(to), watch_samples("indexing", total) as progress:
+        record = build(to, counted(items, progress), retriever, about, config)
+    if as_json:
+        print(json.dumps(record))
+        return
+    for which in ("images", "texts"):
+        found = record[which]
+        tuned = f", {found['probes']} of {found['cells']} cells" if found["kind"] == "ivf" else ""
+        print(f"{found['count']:,} {which}, {found['kind']}{tuned}")
+    if record["left_out"]:
+        print(f"left out: {record['left_out']}")
+
+
+def search(
+    index: Annotated[Path, typer.Argument(help="folder that `capfilt index` wrote")],
+    text: Annotated[list[str] | None, typer.Option(help="to search for; may be repeated")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(help="file, URL or - to search for; may be repeated")
+    ] = None,
+    wanted: Annotated[
+        Wanted | None, typer.Option("--for", help="default: what the query is not")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="how many are shown")] = 10,
+    rerank: Annotated[
+        int, typer.Option(min=0, help="best ones that ITM puts in order; 0: none")
+    ] = 32,
+    probes: Annotated[
+        int | None, typer.Option(min=1, help="cells of an ivf index to look into")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="filter: folder or hub id; default: the index's own")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG of the pictures that were found")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Search an index by text or by picture: ITC finds, ITM puts the best in order."""
+    from models.roles.retrieval import Retriever
+    from models.tokenizer import normalise
+    from models.weights import resolve
+    from pipeline.search import Index, search_image, search_text
+
+    if not text and not image:
+        raise typer.BadParameter("give --text, or --image")
+    if any(not normalise(one) for one in text or ()):
+        raise typer.BadParameter("--text is empty")
+    opened = Index(index)
+    retriever = Retriever.load(
+        resolve(model or opened.record["model"]),
+        max_tokens=opened.record["max_tokens"],
+        device=device_of(device),
+    )
+    opened.check_model(retriever)
+    options: dict[str, Any] = {"rerank": rerank, "probes": probes}
+    options |= {} if wanted is None else {"which": wanted.value}
+    found: list[tuple[str, list[Found]]] = []
+    for one in text or ():
+        found.append((one, search_text(opened, retriever, one, k, **options)))
+    for place in image or ():
+        picture = image_of(place)
+        found.append((place, search_image(opened, retriever, picture, k, **options)))
+    if out is not None:
+        _draw(out, found)
+    _tell(found, as_json)
+
+
+def _items(sources: list[str], view: str | None) -> "tuple[Iterator[Item], int | None]":
+    """Open a run, or tars; the number of samples is known of a run alone."""
+    from pipeline.index import items_of_run, items_of_tars
+    from shards.source import SourceConfig
+    from shards.source_reader import open_source
+    from shards.store import Store
+
+    if len(sources) == 1 and Store(sources[0]).exists("run.json"):
+        source = open_source(SourceConfig(run=sources[0], view=view))
+        return items_of_run(source), source.rows
+    if view is not None:
+        raise typer.BadParameter(f"--view is for a run; {sources[0]} is none")
+    return items_of_tars(sources), None
+
+
+def _draw(out: Path, found: "list[tuple[str, list[Found]]]") -> None:
+    """Draw the pictures that were found, query after query; one that is gone is left out."""
+    from pipeline.search import picture_of
+    from pipeline.sheet import sheet, small
+
+    cells = [
+        (f"{one.key}  {one.cosine:.2f}", small(picture))
+        for _, own in found
+        for one in own
+        if (picture := picture_of(one)) is not None
+    ]
+    out.write_bytes(sheet(cells))
+
+
+def _tell(found: "list[tuple[str, list[Found]]]", as_json: bool) -> None:
+    from pipeline.printable import visible
+
+    if as_json:
+        rows = [
+            {"query": query, "found": [dataclasses.asdict(one) for one in own]}
+            for query, own in found
+        ]
+        print(json.dumps(rows))
+        return
+    for query, own in found:
+        print(visible(query))
+        if not own:
+            print("  nothing: the index has none of these")
+        for one in own:
+            score = "     -" if one.score is None else f"{one.score:6.2f}"
+            said = "" if one.text is None else f"  {visible(one.text)}"
+            print(f"  {score}  {one.cosine:6.3f}  {visible(one.key)}{said}")

@@ -1,0 +1,131 @@
+"""FAISS behind one seam: indices of unit vectors by inner product, flat or by inverted lists.
+
+A flat index compares a query with every vector. An inverted one (IVF) sorts vectors into cells and
+looks into the `probes` cells nearest to the query alone. Where FAISS has GPUs they are used.
+
+Shapes: N vectors, Q queries, E their width, all fp32.
+"""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+Kind = Literal["flat", "ivf"]
+Index = faiss.Index
+
+FLAT_UP_TO = 20_000  # vectors that are compared one by one sooner than sorted into cells
+FEWEST_FOR_CELLS = 39  # vectors; FAISS warns of cells that are learned from fewer
+_TRAINED_ON = 64  # vectors of each cell, at most, that the cells are learned from
+_AT_ONCE = 65_536
+_WANTED_RECALL = 0.97
+_TRIALS = 256
+
+
+def build(vectors: Vectors, kind: Kind) -> Index:
+    """Build an index of vectors (N, E), which may be a memory map; only parts of it are copied."""
+    count, width = vectors.shape
+    flat = faiss.IndexFlatIP(width)
+    index = flat if kind == "flat" else _sorted_into_cells(flat, vectors)
+    for first in range(0, count, _AT_ONCE):
+        index.add(np.ascontiguousarray(vectors[first : first + _AT_ONCE]))
+    return index
+
+
+def _sorted_into_cells(flat: faiss.IndexFlatIP, vectors: Vectors) -> Index:
+    """Learn the cells from some of the vectors."""
+    count, width = vectors.shape
+    index = faiss.IndexIVFFlat(flat, width, cells(count), faiss.METRIC_INNER_PRODUCT)
+    chosen = np.random.default_rng(0).permutation(count)[: _TRAINED_ON * index.nlist]
+    sample = np.ascontiguousarray(vectors[np.sort(chosen)])
+    if not _gpus():
+        index.train(sample)
+        return index
+    fast = faiss.index_cpu_to_all_gpus(index)
+    fast.train(sample)
+    return faiss.index_gpu_to_cpu(fast)
+
+
+def cells(count: int) -> int:
+    """Choose how many cells: four times the root of the vectors, as FAISS advises up to a million.
+
+    Fewer where cells would have too few vectors to learn from.
+    """
+    return max(1, min(round(4 * math.sqrt(count)), count // FEWEST_FOR_CELLS))
+
+
+def tune(index: Index, vectors: Vectors, queries: Vectors, k: int = 10) -> tuple[int, float]:
+    """Find the fewest probes that find 0.97 of the k nearest vectors; give them and the recall.
+
+    `index` is an inverted one; `queries` are such as will be asked, of which some are tried against
+    all vectors.
+    """
+    asked = np.ascontiguousarray(queries[:: max(1, len(queries) // _TRIALS)][:_TRIALS])
+    exact = _exact(vectors, asked, min(k, len(vectors)))
+    probes = 1
+    while True:
+        _, found = search(index, asked, exact.shape[1], probes)
+        recall = shared(found, exact)
+        if recall >= _WANTED_RECALL or probes >= cells(len(vectors)):
+            return probes, recall
+        probes = min(2 * probes, cells(len(vectors)))
+
+
+def shared(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
+    """Compute which share of the exact nearest (Q, k) was found: recall at k."""
+    pairs = zip(found.tolist(), exact.tolist(), strict=True)
+    return float(np.mean([len(set(one) & set(other)) / len(other) for one, other in pairs]))
+
+
+def search(
+    index: Index,
+    queries: Vectors,
+    k: int,
+    probes: int | None = None,
+) -> tuple[Vectors, NDArray[np.int64]]:
+    """Find the k nearest vectors of queries (Q, E): cosines and places (Q, k), best first.
+
+    `probes` are for an inverted index. A place is -1 where there are fewer vectors.
+    """
+    if probes is not None:
+        space = faiss.GpuParameterSpace() if _gpus() else faiss.ParameterSpace()
+        space.set_index_parameter(index, "nprobe", probes)
+    asked = np.ascontiguousarray(queries, dtype=np.float32)
+    scores, places = index.search(asked, min(k, max(index.ntotal, 1)))
+    return scores, places
+
+
+def write(index: Index, path: Path) -> None:
+    """Write an index file."""
+    faiss.write_index(index, str(path))
+
+
+def read(path: Path) -> Index:
+    """Read an index file; on a GPU, if FAISS has one. ValueError if it is not readable."""
+    try:
+        index = faiss.read_index(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"{path} is no readable FAISS index: {reason}") from error
+    return faiss.index_cpu_to_all_gpus(index) if _gpus() else index
+
+
+def _exact(vectors: Vectors, queries: Vectors, k: int) -> NDArray[np.int64]:
+    """Compare queries with all vectors, some at a time."""
+    heap = faiss.ResultHeap(len(queries), k, keep_max=True)
+    for first in range(0, len(vectors), _AT_ONCE):
+        part = faiss.IndexFlatIP(vectors.shape[1])
+        part.add(np.ascontiguousarray(vectors[first : first + _AT_ONCE]))
+        scores, places = part.search(queries, min(k, part.ntotal))
+        heap.add_result(scores, places + first)
+    heap.finalize()
+    found: NDArray[np.int64] = heap.I
+    return found
+
+
+def _gpus() -> int:
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0

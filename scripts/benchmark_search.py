@@ -1,0 +1,103 @@
+"""Search over embeddings of toy pictures: how near does IVF come to all, how fast, how large?
+
+    python scripts/benchmark_search.py [FOLDER] [--pictures 100000]
+
+Pictures and captions are drawn, embedded by the shipped tiny filter, and indexed as `capfilt index`
+does it. Queries are captions of new pictures. What is in FOLDER (default: runs/search) is not made
+again.
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+
+from models import weights
+from models.roles.retrieval import Retriever
+from pipeline import nearest
+from pipeline.index import IndexConfig, build, current, items_of_tars
+from pipeline.search import Index
+from pipeline.toy_world import ToyWorldConfig, toy_sample, write_toy_world
+
+QUERIES, K = 1_000, 10
+
+
+def main() -> None:
+    """Build, search, and print the figures."""
+    parser = argparse.ArgumentParser(description="IVF against flat, over toy embeddings.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/search"))
+    parser.add_argument("--pictures", type=int, default=100_000)
+    given = parser.parse_args()
+    world, folder = given.folder / "world", given.folder / "toy.index"
+    if not world.is_dir():
+        config = ToyWorldConfig(
+            samples=given.pictures, samples_per_shard=5_000, noise=0, kinds=4, image_px=32
+        )
+        write_toy_world(world, config)
+    retriever = Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    if current(folder) is None:
+        began = time.perf_counter()
+        about = {"model": "tiny-filter", "max_tokens": 35, "sources": [str(world)], "view": None}
+        config = IndexConfig(kind="ivf", batch_size=64, features=True)
+        build(folder, items_of_tars([str(world)]), retriever, about, config)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"embedding and building: {time.perf_counter() - began:.0f} s, peak {peak:.2f} GiB")
+    compare(folder, retriever)
+
+
+def compare(folder: Path, retriever: Retriever) -> None:
+    """Search flat and by cells, with the same queries."""
+    (path,) = (folder / str(current(folder))).glob("features.parquet")
+    table = pq.read_table(path, filters=[("kind", "=", "image")])["vector"].combine_chunks()
+    vectors = np.ascontiguousarray(table.flatten().to_numpy().reshape(len(table), -1))
+    world = ToyWorldConfig(kinds=4, noise=0, seed=1)
+    queries = np.concatenate(
+        [retriever.read([toy_sample(n, False, world).text]).unit.numpy() for n in range(QUERIES)]
+    )
+    exact = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :K]
+    print(f"{len(vectors):,} vectors of {vectors.shape[1]}, {QUERIES:,} queries")
+    began = time.perf_counter()
+    flat = nearest.build(vectors, "flat")
+    print(f"flat: built in {time.perf_counter() - began:.2f} s, {told(flat, queries, exact)}")
+    began = time.perf_counter()
+    ivf = nearest.build(vectors, "ivf")
+    seconds = time.perf_counter() - began
+    probes, _ = nearest.tune(ivf, vectors, queries[: QUERIES // 2])
+    print(f"ivf: {nearest.cells(len(vectors))} cells, {probes} probes, built in {seconds:.2f} s")
+    for number in sorted({1, probes // 2 or 1, probes, 2 * probes}):
+        print(f"  {number} probes: {told(ivf, queries, exact, number)}")
+    before = psutil.Process().memory_info().rss
+    opened = Index(folder)
+    grown = (psutil.Process().memory_info().rss - before) / 2**20
+    sizes = {p.name: p.stat().st_size for p in (folder / str(current(folder))).iterdir()}
+    print(f"the index as it lies: {grown:.0f} MiB of memory when open")
+    print(json.dumps({name: f"{size / 2**20:.1f} MiB" for name, size in sorted(sizes.items())}))
+    print(json.dumps({which: opened.record[which] for which in ("images", "texts")}))
+
+
+def told(
+    index: nearest.Index, queries: nearest.Vectors, exact: np.ndarray, probes: int | None = None
+) -> str:
+    """Time single queries and all at once, and say how many of the nearest are found."""
+    began = time.perf_counter()
+    _, found = nearest.search(index, queries, K, probes)
+    together_ms = 1e3 * (time.perf_counter() - began) / len(queries)
+    alone = []
+    for query in queries[:200]:
+        began = time.perf_counter()
+        nearest.search(index, query[None], K, probes)
+        alone.append(time.perf_counter() - began)
+    recall = nearest.shared(found, exact)
+    return (
+        f"recall@{K} {recall:.4f}, {1e3 * float(np.median(alone)):.3f} ms a query, "
+        f"{together_ms:.3f} ms of {len(queries):,} at once"
+    )
+
+
+if __name__ == "__main__":
+    main()
