@@ -21,6 +21,7 @@ from sklearn.metrics import (
 KS = (1, 5, 10)
 
 Numbers = dict[str, float | None]
+NOTHING = np.zeros((0, 0), np.float32)  # scores of nothing with nothing
 
 
 def retrieval(

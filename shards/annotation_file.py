@@ -66,7 +66,7 @@ def read_annotations(url: str) -> Annotations:
 @lru_cache(maxsize=4)  # the lanes of a training read the same file by turns
 def _read(url: str, _version: str) -> Annotations:
     data = _file(url)
-    listed = _parse(url, data)
+    listed = parse_json(url, data)
     left_out: Counter[str] = Counter()
     kind: Kind = "dialogues"
     if is_dialogues(listed):
@@ -138,7 +138,15 @@ def read_answers(url: str) -> list[str]:
 
 def read_json(url: str) -> Any:  # noqa: ANN401 - any JSON value
     """Read a JSON file of any fsspec store; AnnotationError says what is wrong with it."""
-    return _parse(url, _file(url))
+    return parse_json(url, _file(url))
+
+
+def read_text(url: str) -> str:
+    """Read a file as UTF-8; AnnotationError says what is wrong with it."""
+    try:
+        return _file(url).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{url} is not UTF-8: {error}") from None
 
 
 def _file(url: str) -> bytes:
@@ -153,7 +161,8 @@ def _file(url: str) -> bytes:
     return data
 
 
-def _parse(url: str, data: bytes) -> Any:  # noqa: ANN401 - any JSON value
+def parse_json(url: str, data: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse a file's content; AnnotationError names the file."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

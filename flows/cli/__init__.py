@@ -22,6 +22,7 @@ from flows.cli import (
     train,
     trial,
     use,
+    watch,
 )
 from flows.cli.faults import exit_code_of
 
@@ -70,6 +71,8 @@ evaluate.app.command("nlvr", epilog=evaluate_answers.NLVR_EXAMPLES)(evaluate_ans
 evaluate.app.command("dialogue", epilog=evaluate_answers.DIALOGUE_EXAMPLES)(
     evaluate_answers.dialogue
 )
+app.command("watch", epilog=watch.WATCH_EXAMPLES)(watch.watch)
+evaluate.app.command("video", epilog=watch.EVALUATE_EXAMPLES)(watch.evaluate_video)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 

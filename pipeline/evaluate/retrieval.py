@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,6 +20,8 @@ from models.tokenizer import normalise
 from pipeline import metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
 from shards.schema import TextReason
+
+Both = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def evaluate_retrieval(
@@ -64,18 +68,29 @@ def measure_retrieval(
     if not seen:
         nothing = metrics.retrieval([], [], [])
         return {**counts, "k": k, "itc": nothing, "itm": nothing}
-    images = Images(torch.cat([one.states for one in seen]), torch.cat([one.unit for one in seen]))
-    seen.clear()
-    texts = _read_texts(retriever, list(numbers))
-    cosines = (images.unit @ texts.unit.T).cpu().numpy()
-    ranking = retriever.rank(images, texts, k)
-    to_text, to_image = ranking.to_text.cpu().numpy(), ranking.to_image.cpu().numpy()
+    itc, itm = scores(retriever, seen, list(numbers), k)
     return {
         **counts,
         "k": k,
-        "itc": metrics.retrieval(cosines, cosines.T, texts_of),
-        "itm": metrics.retrieval(to_text, to_image, texts_of),
+        "itc": metrics.retrieval(*itc, texts_of),
+        "itm": metrics.retrieval(*itm, texts_of),
     }
+
+
+def scores(
+    retriever: Retriever, seen: list[Images], texts: Sequence[str], k: int
+) -> tuple[Both, Both]:
+    """Score images (B, the list is emptied) with texts (N) by ITC, then the best k by ITM.
+
+    Each is (B, N) and (N, B).
+    """
+    images = Images(torch.cat([one.states for one in seen]), torch.cat([one.unit for one in seen]))
+    seen.clear()
+    read = _read_texts(retriever, texts)
+    cosines = (images.unit @ read.unit.T).cpu().numpy()
+    ranking = retriever.rank(images, read, k)
+    itm = ranking.to_text.cpu().numpy(), ranking.to_image.cpu().numpy()
+    return (cosines, cosines.T), itm
 
 
 def _without_text(pair: LabelledPair) -> LabelledPair:

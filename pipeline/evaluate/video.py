@@ -1,0 +1,140 @@
+"""Evaluate videos with image models: retrieval (MSRVTT) and questions (MSRVTT-QA, MSVD-QA).
+
+Nothing is trained on videos here: this is what BLIP §5.6 calls zero-shot.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.preprocess import Preprocess
+from models.roles.retrieval import Images
+from models.roles.video import VideoRetriever
+from models.roles.vqa import Answerer
+from models.tokenizer import normalise
+from pipeline import metrics
+from pipeline.evaluate.retrieval import Both, scores
+from pipeline.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, VideoReason, read_frames
+from shards.video_file import Clip, place_of
+
+
+class _Videos:
+    """Frames of a folder's videos, resized: those of the last one asked for are kept."""
+
+    def __init__(self, folder: str, count: int, preprocess: Preprocess) -> None:
+        self._folder, self._count, self._preprocess = folder, count, preprocess
+        self._name, self._frames = "", Tensor()
+        self._reason: str | None = None
+        self.notes: Counter[str] = Counter()
+
+    def load(self, name: str) -> Tensor | str:
+        """Give a video's frames, uint8 (F, 3, H, W), or why there are none."""
+        if name != self._name:
+            self._name, self._reason = name, None
+            self._read(name)
+        return self._frames if self._reason is None else self._reason
+
+    def _read(self, name: str) -> None:
+        place = place_of(self._folder, name)
+        if place is None:
+            self._reason = VideoReason.MISSING
+            return
+        found = read_frames(place, self._count)
+        self._reason = found.reason
+        self.notes.update([found.note] if found.note else [])
+        if found.images:
+            self._frames = torch.stack([self._preprocess.resize(one) for one in found.images])
+
+
+def measure_video_retrieval(
+    retriever: VideoRetriever,
+    clips: Iterable[Clip],
+    videos: str,
+    frames: int = FRAMES_FOR_RETRIEVAL,
+    *,
+    k: int = 128,
+) -> dict[str, Any]:
+    """Search videos by their captions (`ir`) and captions by their videos (`tr`).
+
+    ITC takes the mean of the frames, ITM looks at all of them; median ranks count from 1.
+    """
+    loader, left_out = _Videos(videos, frames, retriever.preprocess), Counter[str]()
+    captions_of: dict[str, list[str]] = defaultdict(list)
+    for clip in clips:
+        captions_of[clip.video].append(normalise(clip.text))
+    numbers: dict[str, int] = {}
+    texts_of: list[set[int]] = []
+    seen: list[Images] = []
+    for name, captions in captions_of.items():
+        loaded = loader.load(name)
+        if isinstance(loaded, str):
+            left_out[loaded] += 1
+            continue
+        seen.append(retriever.look(loaded[None]))
+        texts_of.append({numbers.setdefault(text, len(numbers)) for text in captions})
+    counts = {
+        "videos": len(texts_of),
+        "texts": len(numbers),
+        "frames": frames,
+        "left_out": dict(left_out),
+        "notes": dict(loader.notes),
+    }
+    nothing: Both = (metrics.NOTHING, metrics.NOTHING)
+    itc, itm = scores(retriever, seen, list(numbers), k) if seen else (nothing, nothing)
+    return {**counts, "k": k, "itc": _numbers(itc, texts_of), "itm": _numbers(itm, texts_of)}
+
+
+def _numbers(scored: Both, texts_of: Sequence[set[int]]) -> metrics.Numbers:
+    to_text, to_video = scored
+    videos_of: list[list[int]] = [[] for _ in range(len(to_video))]
+    for video, texts in enumerate(texts_of):
+        for text in texts:
+            videos_of[text].append(video)
+    return metrics.retrieval(to_text, to_video, texts_of) | {
+        "tr_median_rank": metrics.median_rank(to_text, texts_of),
+        "ir_median_rank": metrics.median_rank(to_video, videos_of),
+    }
+
+
+def measure_video_questions(
+    answerer: Answerer,
+    clips: Iterable[Clip],
+    videos: str,
+    frames: int = FRAMES_FOR_QUESTIONS,
+    *,
+    answers: Sequence[str] = (),
+    results: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Answer questions about videos: the share whose one answer is given word for word.
+
+    With `answers` the best of them is taken, else an answer is written. `by_word` is the share of
+    each question word, as papers report it.
+    """
+    loader, left_out = _Videos(videos, frames, answerer.preprocess), Counter[str]()
+    right: dict[str, list[bool]] = defaultdict(list)
+    for clip in clips:
+        loaded = loader.load(clip.video)
+        if isinstance(loaded, str):
+            left_out[loaded] += 1
+            continue
+        if answers:
+            said = answerer.rank(loaded[None], [clip.text], answers)[0][0].text
+        else:
+            said = answerer.answer(loaded[None], [clip.text])[0].text
+        if results is not None:
+            results.append({"video_id": clip.video, "question": clip.text, "answer": said})
+        word = clip.text.lower().split()[0]
+        right[word].append(metrics.words(said) == metrics.words(clip.answer))
+    judged = [one for own in right.values() for one in own]
+    return {
+        "questions": len(judged),
+        "frames": frames,
+        "left_out": dict(left_out),
+        "notes": dict(loader.notes),
+        "accuracy": fmean(judged) if judged else None,
+        "by_word": {word: fmean(own) for word, own in sorted(right.items())},
+    }

@@ -1,0 +1,42 @@
+"""What the image models can say about a video: match texts, and answer questions."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from models.preprocess import Preprocess
+from models.roles.retrieval import Images
+from models.roles.video import VideoRetriever
+from models.roles.vqa import Answerer
+from pipeline.use import CLASSES_TEMPERATURE, Answered, Matched
+
+
+def match(
+    retriever: VideoRetriever, frames: Sequence[Image.Image], texts: Sequence[str]
+) -> list[Matched]:
+    """Score texts against a video's frames, in their order; as `pipeline.use.match` does."""
+    video: Images = retriever.look(_pixels(retriever.preprocess, frames))
+    read = retriever.read(texts)
+    cosines = video.unit[0] @ read.unit.T
+    itm = retriever.rank(video, read, len(texts), "probability").to_text[0]
+    shares = (cosines / CLASSES_TEMPERATURE).softmax(0)
+    rows = zip(texts, itm.tolist(), cosines.tolist(), shares.tolist(), strict=True)
+    return [Matched(*row) for row in rows]
+
+
+def ask(
+    answerer: Answerer, frames: Sequence[Image.Image], question: str, answers: Sequence[str] = ()
+) -> list[Answered]:
+    """Answer a question about a video's frames: in own words, or by ranking `answers`."""
+    video = _pixels(answerer.preprocess, frames)
+    if not answers:
+        (answer,) = answerer.answer(video, [question])
+        return [Answered(answer.text, answer.logprob)]
+    (ranked,) = answerer.rank(video, [question], answers)
+    return [Answered(one.text, one.score) for one in ranked]
+
+
+def _pixels(preprocess: Preprocess, frames: Sequence[Image.Image]) -> torch.Tensor:
+    """Resize frames: uint8 (1, F, 3, H, W)."""
+    return torch.stack([preprocess.resize(frame) for frame in frames])[None]
