@@ -1,32 +1,37 @@
 """Frames of a video, at the mid-points of equal spans (BLIP §5.6): few are ever held at once.
 
-What a container says of itself may be wrong, so its packets are counted, and the frames chosen by
-their times. Only usual containers are read, from one file: a playlist cannot make FFmpeg open
-others, on disk or in the network.
+Spans are of frames, as in the original, not of seconds. What a container says of itself may be
+wrong, so its packets are counted, and frames are found by their own times. Only usual containers
+are read, each from one file: a playlist cannot make FFmpeg open others, on disk or in the network.
 """
 
 import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
 from typing import BinaryIO, NoReturn
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 from PIL import Image
 
 from models.roles.video import midpoints
 from shards.store import filesystem
 
-_WHOLE = Fraction(9, 10)  # of the time that the container names; sound may go on a little longer
-
 FRAMES_FOR_RETRIEVAL, FRAMES_FOR_QUESTIONS = 8, 16  # BLIP §5.6
 TRUNCATED = "video_truncated"  # a note: what is there is used
+
+# A larger frame is reduced by a whole number to no less than this. Models read at most 480 pixels
+# a side, and twice as many are as good for a resize (Pillow's `reducing_gap`).
+SHORTEST_PX = 960
 
 _CONTAINERS = ",".join(
     ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "flv", "ogg", "gif")
 )
+_WHOLE = 0.9  # of the time that a container names: sound may go on a little longer
 
 
 class VideoReason(StrEnum):
@@ -44,8 +49,8 @@ class VideoLimits:
     """Bounds on what a video may ask for."""
 
     size_bytes: int = 8 << 30
-    pixels: int = 50_000_000  # of one frame
-    packets: int = 2_000_000
+    pixels: int = 8192 * 4352  # of one frame: H.264's and HEVC's largest
+    frames: int = 2_000_000  # in the file: 18 hours at 30 a second
     timeout_s: float = 120  # checked between packets and frames
 
 
@@ -73,7 +78,7 @@ class _Refused(Exception):  # noqa: N818 - a signal within this file, not an err
 def read_frames(url: str, count: int, limits: VideoLimits | None = None) -> Frames:
     """Read frames of a file, local or of any fsspec store; a bad video is a reason, never raises.
 
-    A lost connection does raise.
+    A lost connection does raise, and MemoryError: the size was within the limits.
     """
     chosen = limits or VideoLimits()
     fs, path = filesystem(url)
@@ -82,9 +87,9 @@ def read_frames(url: str, count: int, limits: VideoLimits | None = None) -> Fram
         if size > chosen.size_bytes:
             detail = f"{size:,} bytes; at most {chosen.size_bytes:,} are read"
             return Frames(reason=VideoReason.TOO_LARGE, detail=detail)
-        if not size:
-            return Frames(reason=VideoReason.EMPTY, detail="the file is empty")
         with fs.open(path, "rb") as file:
+            if not size:
+                return Frames(reason=VideoReason.EMPTY, detail="0 bytes")
             return _read(file, count, chosen)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return Frames(reason=VideoReason.MISSING, detail="no such file")
@@ -93,22 +98,37 @@ def read_frames(url: str, count: int, limits: VideoLimits | None = None) -> Fram
 
 
 def _read(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
+    """Read an open file; whatever FFmpeg makes of hostile bytes becomes a reason."""
     clock = _Clock(limits.timeout_s)
-    options = {"format_whitelist": _CONTAINERS}
     try:
-        with av.open(file, "r", container_options=options, io_open=_no_other) as container:
-            stream = _stream(container, limits)
-            times = _times(container, stream, limits, clock)
-            if not times:
-                raise _Refused(VideoReason.EMPTY, "no frame in it")
-            wanted = [times[place] for place in midpoints(len(times), count)]
-            images = _decode(container, stream, wanted, clock)
-            note = TRUNCATED if _is_cut(container, stream, times) else None
-    except (av.FFmpegError, ValueError, OverflowError) as error:
-        raise _Refused(VideoReason.UNDECODABLE, str(error)) from error
-    if not images:
-        raise _Refused(VideoReason.UNDECODABLE, "none of its frames can be decoded")
-    return Frames(tuple(images), note=note)
+        with _open(file) as container:
+            index = _index(container, _stream(container, limits), limits, clock)
+        with _open(file) as container:  # again: not every container can be wound back
+            reader = _Reader(container, _stream(container, limits), index, clock)
+            images: list[Image.Image] = []
+            places = midpoints(len(index.times), count)
+            for number, place in enumerate(places):
+                repeats = number > 0 and place == places[number - 1]
+                images.append(images[-1] if repeats else _upright(reader.at(index.times[place])))
+    except av.FFmpegError as error:
+        raise _Refused(VideoReason.UNDECODABLE, error.strerror or str(error)) from error
+    except (_Refused, OSError, MemoryError):
+        raise
+    except Exception as error:  # no list of what a codec may raise on hostile bytes is complete
+        detail = f"{type(error).__name__}: {error}"[:200]
+        raise _Refused(VideoReason.UNDECODABLE, detail) from error
+    return Frames(tuple(images), note=TRUNCATED if index.is_cut else None)
+
+
+def _open(file: BinaryIO) -> InputContainer:
+    file.seek(0)
+    return av.open(
+        file,
+        "r",
+        container_options={"format_whitelist": _CONTAINERS},
+        metadata_errors="replace",
+        io_open=_no_other,
+    )
 
 
 def _no_other(url: str, *_: object) -> NoReturn:
@@ -117,85 +137,128 @@ def _no_other(url: str, *_: object) -> NoReturn:
 
 def _stream(container: InputContainer, limits: VideoLimits) -> VideoStream:
     """Choose the video's pictures, once their size is known to be bearable."""
-    if not container.streams.video:
+    moving = [one for one in container.streams.video if not one.disposition & _COVER]
+    if not moving:
         raise _Refused(VideoReason.EMPTY, "no pictures in it, sound at most")
-    stream = container.streams.video[0]
-    pixels = stream.codec_context.width * stream.codec_context.height
-    if pixels > limits.pixels:
-        size = f"{stream.codec_context.width} x {stream.codec_context.height}"
-        raise _Refused(VideoReason.TOO_LARGE, f"{size} pixels; at most {limits.pixels:,} are read")
-    stream.thread_count = 1  # another number gives the same frames, and more memory
+    stream, codec = moving[0], moving[0].codec_context
+    if codec is None:
+        raise _Refused(VideoReason.UNDECODABLE, "its codec is not known")
+    if codec.width * codec.height > limits.pixels:
+        size = f"frames of {codec.width} x {codec.height} pixels"
+        raise _Refused(VideoReason.TOO_LARGE, f"{size}; at most {limits.pixels:,} are read")
+    codec.options = {"max_pixels": str(limits.pixels)}  # the size may change on the way
+    codec.thread_count = 1  # another number gives the same frames, and takes more memory
     return stream
 
 
-def _times(
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """The times of all frames, and of those that need no other to be decoded, in order."""
+
+    times: Sequence[int]
+    keys: Sequence[int]
+    is_cut: bool
+
+
+def _index(
     container: InputContainer, stream: VideoStream, limits: VideoLimits, clock: "_Clock"
-) -> list[int]:
-    """Give the times of all frames in order, by their packets alone: nothing is decoded."""
+) -> _Index:
+    """List frames by their packets alone: nothing is decoded."""
     times: list[int] = []
+    keys: list[int] = []
     try:
         for packet in container.demux(stream):
             clock.check()
-            if packet.size and packet.pts is not None:
-                times.append(packet.pts)
-            if len(times) > limits.packets:
-                raise _Refused(VideoReason.TOO_LARGE, f"more than {limits.packets:,} frames")
-    except av.FFmpegError:
+            at = packet.dts if packet.pts is None else packet.pts
+            if not packet.size or at is None or packet.is_discard:
+                continue
+            times.append(at)
+            keys += [at] if packet.is_keyframe else []
+            if len(times) > limits.frames:
+                raise _Refused(VideoReason.TOO_LARGE, f"more than {limits.frames:,} frames")
+    except av.FFmpegError:  # cut off there
         if not times:
             raise
-    return sorted(times)
+    if not times:
+        raise _Refused(VideoReason.EMPTY, "no frame in it")
+    times.sort()
+    return _Index(times, sorted(keys), _is_cut(container, stream, times))
 
 
-def _is_cut(container: InputContainer, stream: VideoStream, times: list[int]) -> bool:
+def _is_cut(container: InputContainer, stream: VideoStream, times: Sequence[int]) -> bool:
     """Tell whether fewer frames are there than the container says, by number or time."""
     if stream.frames > len(times):
         return True
-    if stream.time_base is None or not container.duration or len(times) < 2:
+    told_s = (container.duration or 0) / av.time_base
+    if stream.time_base is None or len(times) < 2:
         return False
-    there = (times[-1] - times[0]) * (1 + 1 / (len(times) - 1)) * stream.time_base
-    return bool(there < _WHOLE * Fraction(container.duration, av.time_base))
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    return float((times[-1] - times[0] + step) * stream.time_base) < _WHOLE * told_s
 
 
-def _decode(
-    container: InputContainer, stream: VideoStream, wanted: list[int], clock: "_Clock"
-) -> list[Image.Image]:
-    """Decode the frame of each time, or the nearest before it that can be decoded."""
-    found: list[Image.Image] = []
-    for number, at in enumerate(wanted):
-        if number and at == wanted[number - 1] and found:
-            found.append(found[-1])
-            continue
-        frame = _frame_at(container, stream, at, clock)
-        if frame is not None:
-            found.append(frame)
-        elif found:
-            found.append(found[-1])
-    return [found[0]] * (len(wanted) - len(found)) + found if found else []
+class _Reader:
+    """Decodes the frames of times that are asked for in order.
+
+    What lies between is skipped up to a key frame, where the container has an index of its frames;
+    in others a search ends at a frame nearby, or under another time, so they are decoded through.
+    """
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, index: _Index, clock: "_Clock"
+    ) -> None:
+        self._container, self._stream, self._clock = container, stream, clock
+        has_index = container.format.name.startswith(("mov,", "matroska,"))
+        self._keys = index.keys if has_index else ()
+        self._frames = self._decode()
+        self._shown: av.VideoFrame | None = None  # the frame at hand, and the one after it
+        self._coming: av.VideoFrame | None = next(self._frames, None)
+
+    def at(self, wanted: int) -> av.VideoFrame:
+        """Give the frame of a time, or the nearest that can be decoded, if possible before it."""
+        before = bisect_right(self._keys, wanted)
+        start = self._keys[before - 1] if before else None
+        if start is not None and self._coming is not None and start > _time(self._coming):
+            self._container.seek(start, stream=self._stream)
+            self._frames = self._decode()
+            self._coming = next(self._frames, None)
+        while self._coming is not None and _time(self._coming) <= wanted:
+            self._shown, self._coming = self._coming, next(self._frames, None)
+        found = self._shown or self._coming
+        if found is None:
+            raise _Refused(VideoReason.UNDECODABLE, "none of its frames can be decoded")
+        return found
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Decode from here on; a packet that is damaged gives no frame."""
+        packets = self._container.demux(self._stream)
+        while True:
+            self._clock.check()
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:  # cut off there
+                return
+            if packet is None:
+                return
+            try:
+                yield from self._stream.decode(packet)
+            except av.InvalidDataError:
+                continue
 
 
-def _frame_at(
-    container: InputContainer, stream: VideoStream, at: int, clock: "_Clock"
-) -> Image.Image | None:
-    """Seek the key frame before a time, and decode up to it."""
-    newest = None
-    try:
-        container.seek(at, stream=stream, backward=True)
-        for frame in container.decode(stream):
-            clock.check()
-            if frame.pts is not None and frame.pts > at and newest is not None:
-                break
-            newest = frame
-            if frame.pts is not None and frame.pts >= at:
-                break
-    except av.FFmpegError:  # cut off there: what came before is the nearest
-        pass
-    return None if newest is None else _upright(newest)
+def _time(frame: av.VideoFrame) -> int:
+    return frame.pts or 0
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
     image: Image.Image = frame.to_image()
+    factor = min(image.size) // SHORTEST_PX
+    if factor > 1:
+        image = image.reduce(factor)
     turned = frame.rotation % 360
     return image.rotate(turned, expand=True) if turned else image
+
+
+_COVER = Disposition.attached_pic  # one picture beside sound
 
 
 class _Clock:

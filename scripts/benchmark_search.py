@@ -52,6 +52,10 @@ def main() -> None:
 
 def compare(folder: Path, retriever: Retriever) -> None:
     """Search flat and by cells, with the same queries."""
+    before = psutil.Process().memory_info().rss
+    opened = Index(folder)
+    grown = (psutil.Process().memory_info().rss - before) / 2**20
+    print(f"open, the index takes {grown:.0f} MiB of memory")
     (path,) = (folder / str(current(folder))).glob("features.parquet")
     table = pq.read_table(path, filters=[("kind", "=", "image")])["vector"].combine_chunks()
     vectors = np.ascontiguousarray(table.flatten().to_numpy().reshape(len(table), -1))
@@ -71,11 +75,7 @@ def compare(folder: Path, retriever: Retriever) -> None:
     print(f"ivf: {nearest.cells(len(vectors))} cells, {probes} probes, built in {seconds:.2f} s")
     for number in sorted({1, probes // 2 or 1, probes, 2 * probes}):
         print(f"  {number} probes: {told(ivf, queries, exact, number)}")
-    before = psutil.Process().memory_info().rss
-    opened = Index(folder)
-    grown = (psutil.Process().memory_info().rss - before) / 2**20
     sizes = {p.name: p.stat().st_size for p in (folder / str(current(folder))).iterdir()}
-    print(f"the index as it lies: {grown:.0f} MiB of memory when open")
     print(json.dumps({name: f"{size / 2**20:.1f} MiB" for name, size in sorted(sizes.items())}))
     print(json.dumps({which: opened.record[which] for which in ("images", "texts")}))
 
