@@ -1,8 +1,11 @@
 """Where words look: cross-attention of a text to its image, and Grad-CAM of a score through it.
 
-Attention alone says where a word looked; Grad-CAM (arXiv 1610.02391) keeps what raised a score:
-the probabilities times the positive part of the score's gradient with respect to them. Layers are
-run here with plain products, since fused kernels keep no probabilities.
+Attention alone says where a word looked; Grad-CAM (arXiv 1610.02391) keeps what raised a score.
+With heads for its channels, a head's weight is the positive part of the score's gradient, pooled
+over the image (as in Grad-CAM++, arXiv 1710.11063): the map is where the heads look that raised the
+score. BLIP's authors multiply place by place instead; where a match is sure, gradients are small,
+and that map follows their noise (docs/use.md has figures). Layers are run here with plain products,
+since fused kernels keep no probabilities.
 
 Shapes: N texts, T tokens, P image states (the class token, then rows * columns patches), V their
 width, H heads, C vocabulary.
@@ -84,11 +87,20 @@ def caption_maps(network: CaptionNetwork, ids: Tensor, images: Tensor) -> Maps:
 def grad_cam(
     probabilities: Tensor, gradients: Tensor, mask: Tensor, grid: tuple[int, int]
 ) -> Tensor:
-    """Weigh one layer's probabilities by what raises the score: (N, T, rows, columns).
+    """Weigh each head of one layer by how much it raises the score: (N, T, rows, columns).
 
     The mean over heads; the class token's column is left out, and pads, False in `mask` (N, T),
     have empty maps.
     """
+    heads = gradients[..., 1:].clamp(min=0).mean(-1, keepdim=True)  # (N, H, T, 1)
+    weighted = probabilities[..., 1:] * heads * mask[:, None, :, None]
+    return weighted.mean(1).unflatten(-1, grid)
+
+
+def original_cam(
+    probabilities: Tensor, gradients: Tensor, mask: Tensor, grid: tuple[int, int]
+) -> Tensor:
+    """Weigh one layer's probabilities place by place, as ALBEF and LAVIS do; else as `grad_cam`."""
     weighted = probabilities[..., 1:] * gradients[..., 1:].clamp(min=0) * mask[:, None, :, None]
     return weighted.mean(1).unflatten(-1, grid)
 

@@ -13,7 +13,9 @@ from models.blip import CaptionNetwork, MatchNetwork
 from models.config import TORCH_DTYPES, Dtype, resolve_dtype
 from models.tokenizer import normalise
 
-Kind = Literal["gradcam", "attention"]
+Kind = Literal["gradcam", "original", "attention"]
+"""Grad-CAM by heads; place by place, as BLIP's authors draw it; or where words look, as it is."""
+
 _PIECE = "##"
 _UNKNOWN = "[UNK]"  # what no piece of the vocabulary spells
 
@@ -41,7 +43,7 @@ class Attender:
         self.digest, self.preprocess = loaded.digest, described.preprocess
         self._network, self._words, self._dtype = loaded.network, words, dtype
         self._most = described.config.text_config.max_position_embeddings
-        self._layers = described.config.text_config.num_hidden_layers
+        self.layers = described.config.text_config.num_hidden_layers
         patch = described.config.vision_config.patch_size
         self._grid = (self.preprocess.height // patch, self.preprocess.width // patch)
         with_enc = described.settings.itm_first_token == "enc"
@@ -112,7 +114,8 @@ class Attender:
         chances = maps.probabilities[self._layer(layer)]
         if kind == "attention":
             return attention.attention_map(chances, mask, self._grid)[0]
-        return attention.grad_cam(chances, maps.gradients[self._layer(layer)], mask, self._grid)[0]
+        weigh = attention.grad_cam if kind == "gradcam" else attention.original_cam
+        return weigh(chances, maps.gradients[self._layer(layer)], mask, self._grid)[0]
 
     def _layer(self, layer: int | None) -> int:
         """Name the layer: by default the seventh of 12, as LAVIS has it, or what is like it.
@@ -120,9 +123,9 @@ class Attender:
         Not the last: of a match, only the first token's state goes on from there.
         """
         if layer is None:
-            return max(min(self._layers // 2, self._layers - 2), 0)
-        if not 0 <= layer < self._layers:
-            raise ValueError(f"layer is {layer}; the network has 0 to {self._layers - 1}")
+            return max(min(self.layers // 2, self.layers - 2), 0)
+        if not 0 <= layer < self.layers:
+            raise ValueError(f"layer is {layer}; the network has 0 to {self.layers - 1}")
         return layer
 
     def _gather(self, pieces: list[int], maps: Tensor, score: float, layer: int | None) -> WordMaps:

@@ -33,7 +33,7 @@ def test_maps_of_a_match_equal_the_original(
     values, limits = reference("itm")
     ids, mask = values["in.input_ids_enc"], values["in.attention_mask"].bool()
     maps = attention.match_maps(matcher, ids, mask, matcher.vision_model(normalise(images[:6])))
-    cam = attention.grad_cam(maps.probabilities[LAYER], maps.gradients[LAYER], mask, GRID)
+    cam = attention.original_cam(maps.probabilities[LAYER], maps.gradients[LAYER], mask, GRID)
     found = {
         "cross_attention_probs_layer1": maps.probabilities[LAYER],
         "cross_attention_grads_layer1": maps.gradients[LAYER],
@@ -109,7 +109,8 @@ def test_grad_cam_equals_a_slow_loop() -> None:
     gradients = torch.randn_like(chances)
     lengths = [5, 4, 2]
     mask = torch.arange(tokens) < torch.tensor(lengths)[:, None]
-    cam = attention.grad_cam(chances, gradients, mask, (rows, columns))
+    cam = attention.original_cam(chances, gradients, mask, (rows, columns))
+    by_head = attention.grad_cam(chances, gradients, mask, (rows, columns))
     plain = attention.attention_map(chances, mask, (rows, columns))
     mean = attention.mean_over_words(cam, mask)
     for text in range(texts):
@@ -118,14 +119,18 @@ def test_grad_cam_equals_a_slow_loop() -> None:
                 place = 1 + row * columns + column
                 total = 0.0
                 for token in range(tokens):
-                    value, look = 0.0, 0.0
+                    value, look, headed = 0.0, 0.0, 0.0
                     for head in range(heads):
                         chance = chances[text, head, token, place].item()
+                        raises = [max(g, 0) for g in gradients[text, head, token, 1:].tolist()]
+                        headed += chance * sum(raises) / len(raises)
                         value += chance * max(gradients[text, head, token, place].item(), 0)
                         look += chance
                     inside = token < lengths[text]
                     expected = value / heads if inside else 0
                     assert cam[text, token, row, column].item() == pytest.approx(expected)
+                    expected_head = headed / heads if inside else 0
+                    assert by_head[text, token, row, column].item() == pytest.approx(expected_head)
                     expected_look = look / heads if inside else 0
                     assert plain[text, token, row, column].item() == pytest.approx(expected_look)
                     if 1 <= token <= lengths[text] - 2:

@@ -1,0 +1,61 @@
+"""Where does a filter look for a word? On 200 toy pictures of two things, by layer and kind of map.
+
+    python scripts/check_attention.py [FILTER] [--out pictures.png]
+
+FILTER is a folder, or a shipped checkpoint's name (default: tiny-filter). The picture shows some of
+the maps, each with the box of the thing that its words name.
+"""
+
+import argparse
+import random
+from pathlib import Path
+from typing import get_args
+
+from PIL import Image, ImageDraw
+
+from models import weights
+from models.roles.attender import Attender, Kind
+from pipeline.attend import heat
+from pipeline.sheet import sheet, small
+from pipeline.toy_pointing import NAMED, inside, noun_maps, peak, point
+from pipeline.toy_world import captions, draw, scene
+
+SHOWN, PX = 20, 192
+
+
+def main() -> None:
+    """Print a table, and draw."""
+    parser = argparse.ArgumentParser(description="Where a filter looks for a word.")
+    parser.add_argument("filter", nargs="?", default="tiny-filter")
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    attender = Attender.load(weights.resolve(given.filter), dtype="fp32")
+    print(f"| layer | map | {' | '.join(NAMED)} |\n| --- | --- |{' --- |' * len(NAMED)}")
+    for layer in [None, *range(attender.layers)]:
+        for kind in get_args(Kind):
+            found = point(attender, given.pictures, given.seed, layer=layer, kind=kind)
+            shares = " | ".join(f"{found.shares[name]:.3f}" for name in NAMED)
+            print(f"| {'default' if layer is None else layer} | {kind} | {shares} |")
+    print(f"\nboxes take {found.chance:.3f} of a picture")
+    if given.out:
+        given.out.write_bytes(sheet([example(attender, n) for n in range(SHOWN)]))
+
+
+def example(attender: Attender, number: int) -> tuple[str, Image.Image]:
+    """Draw one map over its picture, with the box, and say whether it is hit."""
+    rng = random.Random(f"example/{number}")
+    shown = scene(rng, 2, 4)
+    thing, text = rng.choice(shown.things), rng.choice(captions(shown))
+    image = attender.preprocess.resize(draw(shown))
+    values = noun_maps(attender.match(image, text), thing)["both"]
+    picture = heat(small(draw(shown, PX)), values.numpy())
+    left, top, right, bottom = (round(edge * PX) for edge in thing.box)
+    ImageDraw.Draw(picture).rectangle((left, top, right, bottom), outline=(0, 160, 0), width=2)
+    verdict = "hit" if inside(peak(values), thing.box) else "miss"
+    return f"{thing.colour} {thing.shape}: {verdict}", picture
+
+
+if __name__ == "__main__":
+    main()
