@@ -9,7 +9,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import av
 from PIL import Image
@@ -34,15 +33,14 @@ def write_videos(folder: Path, config: ToyTasksConfig) -> tuple[Path, Path]:
         rng = random.Random(f"{config.seed}/video/{index}")
         one = _new(rng, config, shown)
         name, thing = f"video{index}", one.things[0]
-        write_video(folder / f"{name}.mp4", moving(one, rng), config.image_px)
+        px = config.image_px
+        write_frames(folder / f"{name}.mp4", (draw(at, px) for at in moving(one, rng)), px, px)
         captions.append({"clip_name": name, "caption": caption(one, rng)})
-        about = {"video_id": name}
-        asked.append(
-            about | {"question": f"what color is the {thing.shape}?", "answer": thing.colour}
-        )
-        asked.append(
-            about | {"question": f"what shape is the {thing.colour} thing?", "answer": thing.shape}
-        )
+        for question, answer in (
+            (f"what color is the {thing.shape}?", thing.colour),
+            (f"what shape is the {thing.colour} thing?", thing.shape),
+        ):
+            asked.append({"video_id": name, "question": question, "answer": answer})
     lines, rows = folder / "msrvtt_test.jsonl", folder / "test_qa.json"
     lines.write_text("".join(f"{json.dumps(one)}\n" for one in captions), encoding="utf-8")
     rows.write_text(json.dumps(asked, indent=0), encoding="utf-8")
@@ -62,20 +60,15 @@ def moving(start: Scene, rng: random.Random, frames: int = FRAMES) -> Iterator[S
         yield replace(start, things=(replace(thing, box=box),))
 
 
-def write_video(path: Path, scenes: Iterator[Scene], px: int, **options: Any) -> None:  # noqa: ANN401
-    """Encode scenes as H.264 in the container that the name asks for."""
-    write_frames(path, (draw(one, px) for one in scenes), px, px, **options)
-
-
 def write_frames(
     path: Path, pictures: Iterator[Image.Image], width: int, height: int, key_every: int = 12
 ) -> None:
-    """Encode pictures of one size, a key frame every so many."""
+    """Encode pictures of one size, even both ways, in the container that the name asks for."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_S)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "10", "g": str(key_every)}
+        stream.options = {"crf": "10", "g": str(key_every)}  # little is lost
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_image(picture)))
         container.mux(stream.encode())

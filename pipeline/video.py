@@ -5,11 +5,13 @@ wrong, so its packets are counted, and frames are found by their own times. Only
 are read, each from one file: a playlist cannot make FFmpeg open others, on disk or in the network.
 """
 
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import itemgetter
 from typing import BinaryIO, NoReturn
 
 import av
@@ -24,13 +26,14 @@ from shards.store import filesystem
 FRAMES_FOR_RETRIEVAL, FRAMES_FOR_QUESTIONS = 8, 16  # BLIP §5.6
 TRUNCATED = "video_truncated"  # a note: what is there is used
 
-# A larger frame is reduced by a whole number to no less than this. Models read at most 480 pixels
-# a side, and twice as many are as good for a resize (Pillow's `reducing_gap`).
-SHORTEST_PX = 960
+# A larger frame is reduced by a whole number, to no less than this: no model reads more than a
+# quarter of it, and so the resize that follows has enough to average.
+KEPT_PIXELS = 1_000_000
 
 _CONTAINERS = ",".join(
     ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "flv", "ogg", "gif")
 )
+_COVER = Disposition.attached_pic  # one picture beside sound
 _WHOLE = 0.9  # of the time that a container names: sound may go on a little longer
 
 
@@ -102,14 +105,15 @@ def _read(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
     clock = _Clock(limits.timeout_s)
     try:
         with _open(file) as container:
-            index = _index(container, _stream(container, limits), limits, clock)
-        with _open(file) as container:  # again: not every container can be wound back
-            reader = _Reader(container, _stream(container, limits), index, clock)
-            images: list[Image.Image] = []
+            stream = _stream(container, limits)
+            index = _index(container, stream, limits, clock)
             places = midpoints(len(index.times), count)
-            for number, place in enumerate(places):
-                repeats = number > 0 and place == places[number - 1]
-                images.append(images[-1] if repeats else _upright(reader.at(index.times[place])))
+            wanted = list(dict.fromkeys(places))
+            if _has_index(container):
+                frames = _jump(container, stream, index, wanted, clock)
+                images = [_upright(frame) for frame in frames]
+            else:
+                images = _read_through(file, wanted, limits, clock)
     except av.FFmpegError as error:
         raise _Refused(VideoReason.UNDECODABLE, error.strerror or str(error)) from error
     except (_Refused, OSError, MemoryError):
@@ -117,7 +121,14 @@ def _read(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
     except Exception as error:  # no list of what a codec may raise on hostile bytes is complete
         detail = f"{type(error).__name__}: {error}"[:200]
         raise _Refused(VideoReason.UNDECODABLE, detail) from error
-    return Frames(tuple(images), note=TRUNCATED if index.is_cut else None)
+    found = dict(zip(wanted, images, strict=True))
+    note = TRUNCATED if index.is_cut else None
+    return Frames(tuple(found[place] for place in places), note=note)
+
+
+def _has_index(container: InputContainer) -> bool:
+    """Tell whether frames can be searched for; elsewhere what is found may be another."""
+    return container.format.name.startswith(("mov,", "matroska,"))
 
 
 def _open(file: BinaryIO) -> InputContainer:
@@ -153,10 +164,14 @@ def _stream(container: InputContainer, limits: VideoLimits) -> VideoStream:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """The times of all frames, and of those that need no other to be decoded, in order."""
+    """The times of all frames, in order, and whether some are missing.
+
+    `keys`: of frames that need no other to be decoded, in order, each with its time of decoding,
+    before which a search for it must begin.
+    """
 
     times: Sequence[int]
-    keys: Sequence[int]
+    keys: Sequence[tuple[int, int]]
     is_cut: bool
 
 
@@ -165,7 +180,7 @@ def _index(
 ) -> _Index:
     """List frames by their packets alone: nothing is decoded."""
     times: list[int] = []
-    keys: list[int] = []
+    keys: list[tuple[int, int]] = []
     try:
         for packet in container.demux(stream):
             clock.check()
@@ -173,7 +188,8 @@ def _index(
             if not packet.size or at is None or packet.is_discard:
                 continue
             times.append(at)
-            keys += [at] if packet.is_keyframe else []
+            if packet.is_keyframe:
+                keys.append((at, at if packet.dts is None else packet.dts))
             if len(times) > limits.frames:
                 raise _Refused(VideoReason.TOO_LARGE, f"more than {limits.frames:,} frames")
     except av.FFmpegError:  # cut off there
@@ -196,53 +212,70 @@ def _is_cut(container: InputContainer, stream: VideoStream, times: Sequence[int]
     return float((times[-1] - times[0] + step) * stream.time_base) < _WHOLE * told_s
 
 
-class _Reader:
-    """Decodes the frames of times that are asked for in order.
+def _jump(
+    container: InputContainer,
+    stream: VideoStream,
+    index: _Index,
+    places: Sequence[int],
+    clock: "_Clock",
+) -> Iterator[av.VideoFrame]:
+    """Decode chosen frames, each from the key frame before it; the rest is skipped.
 
-    What lies between is skipped up to a key frame, where the container has an index of its frames;
-    in others a search ends at a frame nearby, or under another time, so they are decoded through.
+    For one that cannot be decoded comes the nearest before it, or else after it.
     """
+    shown = coming = None  # the frame at hand, and the one after it
+    frames: Iterator[av.VideoFrame] = iter(())
+    for place in places:
+        wanted = index.times[place]
+        before = bisect_right(index.keys, wanted, key=itemgetter(0))
+        key, decoded_at = index.keys[before - 1] if before else (wanted, wanted)
+        if coming is None or key > _time(coming):
+            container.seek(decoded_at, stream=stream)
+            frames = _decode(container, stream, clock)
+            coming = next(frames, None)
+        while coming is not None and _time(coming) <= wanted:
+            shown, coming = coming, next(frames, None)
+        yield _there(shown or coming)
 
-    def __init__(
-        self, container: InputContainer, stream: VideoStream, index: _Index, clock: "_Clock"
-    ) -> None:
-        self._container, self._stream, self._clock = container, stream, clock
-        has_index = container.format.name.startswith(("mov,", "matroska,"))
-        self._keys = index.keys if has_index else ()
-        self._frames = self._decode()
-        self._shown: av.VideoFrame | None = None  # the frame at hand, and the one after it
-        self._coming: av.VideoFrame | None = next(self._frames, None)
 
-    def at(self, wanted: int) -> av.VideoFrame:
-        """Give the frame of a time, or the nearest that can be decoded, if possible before it."""
-        before = bisect_right(self._keys, wanted)
-        start = self._keys[before - 1] if before else None
-        if start is not None and self._coming is not None and start > _time(self._coming):
-            self._container.seek(start, stream=self._stream)
-            self._frames = self._decode()
-            self._coming = next(self._frames, None)
-        while self._coming is not None and _time(self._coming) <= wanted:
-            self._shown, self._coming = self._coming, next(self._frames, None)
-        found = self._shown or self._coming
-        if found is None:
-            raise _Refused(VideoReason.UNDECODABLE, "none of its frames can be decoded")
-        return found
+def _read_through(
+    file: BinaryIO, places: Sequence[int], limits: VideoLimits, clock: "_Clock"
+) -> list[Image.Image]:
+    """Decode all frames up to the last chosen one, and count them: their times may be wrong."""
+    images = []
+    with _open(file) as container:  # anew: not every container can be wound back
+        frames = enumerate(_decode(container, _stream(container, limits), clock))
+        number, shown = -1, None
+        for place in places:
+            while number < place and (found := next(frames, None)) is not None:
+                number, shown = found
+            images.append(_upright(_there(shown)))
+    return images
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        """Decode from here on; a packet that is damaged gives no frame."""
-        packets = self._container.demux(self._stream)
-        while True:
-            self._clock.check()
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:  # cut off there
-                return
-            if packet is None:
-                return
-            try:
-                yield from self._stream.decode(packet)
-            except av.InvalidDataError:
-                continue
+
+def _decode(
+    container: InputContainer, stream: VideoStream, clock: "_Clock"
+) -> Iterator[av.VideoFrame]:
+    """Decode from here on; a packet that is damaged gives no frame."""
+    packets = container.demux(stream)
+    while True:
+        clock.check()
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:  # cut off there
+            return
+        if packet is None:
+            return
+        try:
+            yield from stream.decode(packet)
+        except av.InvalidDataError:
+            continue
+
+
+def _there(frame: av.VideoFrame | None) -> av.VideoFrame:
+    if frame is None:
+        raise _Refused(VideoReason.UNDECODABLE, "none of its frames can be decoded")
+    return frame
 
 
 def _time(frame: av.VideoFrame) -> int:
@@ -251,14 +284,11 @@ def _time(frame: av.VideoFrame) -> int:
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
     image: Image.Image = frame.to_image()
-    factor = min(image.size) // SHORTEST_PX
+    factor = math.isqrt(image.width * image.height // KEPT_PIXELS)
     if factor > 1:
         image = image.reduce(factor)
     turned = frame.rotation % 360
     return image.rotate(turned, expand=True) if turned else image
-
-
-_COVER = Disposition.attached_pic  # one picture beside sound
 
 
 class _Clock:

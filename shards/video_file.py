@@ -1,7 +1,8 @@
 """The field's files about videos: MSRVTT's captions, and the questions of MSRVTT-QA and MSVD-QA.
 
-Videos lie in one folder, named by `clip_name` or `video_id` and an extension. A row that cannot be
-used is counted by its reason.
+Videos lie in one folder, named by `clip_name` or `video_id` and an extension. MSRVTT-QA and MSVD-QA
+name them by a number: 7010 is video7010 or vid7010. A row that cannot be used is counted by its
+reason.
 """
 
 import json
@@ -16,6 +17,8 @@ from shards.schema import TextReason
 from shards.store import filesystem
 
 EXTENSIONS = ("mp4", "avi", "webm", "mkv", "mov")  # the first that is there is taken
+NO_VIDEO = "video_missing"
+_ENDINGS = tuple(f".{extension}" for extension in EXTENSIONS)
 
 Kind = Literal["captions", "questions"]
 
@@ -58,10 +61,11 @@ def read_clips(url: str) -> Clips:
 
 
 def place_of(videos: str, name: str) -> str | None:
-    """Find a video below a folder, by its name with or without extension; None if there is none."""
+    """Find a video below a folder, by its name or number; None if there is none."""
     fs, root = filesystem(videos)
-    base = f"{root.rstrip('/')}/{name}"
-    places = [base, *(f"{base}.{extension}" for extension in EXTENSIONS)]
+    names = [name, f"video{name}", f"vid{name}"] if name.isdigit() else [name]
+    bases = [f"{root.rstrip('/')}/{one}" for one in names]
+    places = [f"{base}{ending}" for base in bases for ending in ("", *_ENDINGS)]
     return next((fs.unstrip_protocol(place) for place in places if fs.isfile(place)), None)
 
 
@@ -70,7 +74,7 @@ def _rows(url: str) -> Iterator[Any]:
     if text.lstrip()[:1] == "[":
         yield from parse_json(url, text)
         return
-    for line in text.splitlines():
+    for line in text.split("\n"):  # other line ends may stand inside a JSON string
         if line.strip():
             try:
                 yield json.loads(line)
@@ -92,8 +96,12 @@ def _clip(row: Fields, kind: Kind) -> Clip | str:
     if not all(name in row for name in names):
         return MISSING_COLUMN
     video, *texts = (squeeze(row[name]) for name in names)
+    if type(row[names[0]]) is int:  # true and false are ints, too
+        video = str(row[names[0]])
     if video is None or None in texts:
         return WRONG_TYPE
+    if not video:
+        return NO_VIDEO
     if reason := unusable(video):
         return reason
     said = [text or "" for text in texts]

@@ -32,7 +32,9 @@ def test_lines_are_captions_and_a_list_is_questions(tmp_path: Path) -> None:
     ("row", "reason"),
     [
         ({"clip_name": "x"}, "missing_column"),
-        ({"clip_name": 3, "caption": "a"}, "wrong_type"),
+        ({"clip_name": 3.5, "caption": "a"}, "wrong_type"),
+        ({"clip_name": True, "caption": "a"}, "wrong_type"),
+        ({"clip_name": "", "caption": "a"}, "video_missing"),
         ({"clip_name": "x", "caption": None}, "wrong_type"),
         ({"clip_name": "x", "caption": " "}, "text_empty"),
         ({"clip_name": "../x", "caption": "a"}, "unsafe_member"),
@@ -63,6 +65,22 @@ def test_another_file_is_one_message(tmp_path: Path, content: str) -> None:
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(AnnotationError, match="not UTF-8"):
         read_clips(str(path))
+
+
+def test_a_line_end_within_a_text_ends_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(CAPTION | {"caption": "a\u2028dog"}, ensure_ascii=False))
+    assert read_clips(str(path)).rows == (Clip("video1", "a dog"),)
+
+
+@pytest.mark.parametrize("name", ["7010.mp4", "video7010.mp4", "vid7010.avi"])
+def test_a_number_names_a_video_as_the_data_sets_do(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "qa.json"
+    path.write_text(json.dumps([QUESTION | {"video_id": 7010}]))
+    (clip,) = read_clips(str(path)).rows
+    (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "video701.mp4").write_bytes(b"x")
+    assert Path(str(place_of(str(tmp_path), clip.video))).name == name
 
 
 def test_videos_are_found_by_their_name(tmp_path: Path) -> None:
