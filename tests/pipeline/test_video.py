@@ -54,7 +54,9 @@ def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 32, 16, pixels
         # frames that need later ones, and in fragments key frames that are near each other
-        stream.options = {"g": "12", "bf": "3"} if codec == "libx264" else {"g": "12"}
+        stream.options = {"g": "12"}
+        if codec == "libx264":
+            stream.options |= {"bf": "3", "b_strategy": "2"}
         for number, picture in enumerate(greys()):
             frame = av.VideoFrame.from_image(picture)
             if flags and number in (9, 11, 14):
