@@ -29,6 +29,7 @@ from models.roles.filter import check_limit
 from pipeline.caption import CaptionConfig
 from pipeline.clean import CleanConfig, identity
 from pipeline.prepare import Pace
+from pipeline.publish import cards, sets
 from pipeline.score import ScoreConfig
 from shards.attempt import read_quarantined
 from shards.commit import Counts, read_commits, total_counts
@@ -154,10 +155,14 @@ def finish(job: Job, failures: tuple[ShardFailed, ...] = ()) -> Outcome:
     """Write the snapshot, if every shard is done, and count the run from its commits."""
     committed = read_commits(job.run)
     done = committed.keys() | read_quarantined(job.run).keys()
-    if committed and len(done) == len(job.run.inputs):
+    whole = bool(committed) and len(done) == len(job.run.inputs)
+    if whole:
         write_snapshot(job.run)
     pending_here = sum(shard.shard not in done for shard in job.mine)
-    return Outcome(job.run.store.url(), run_statistics(job.run), failures, pending_here)
+    statistics = run_statistics(job.run)
+    if whole:
+        job.run.store.put(cards.NAME, sets.card_of(job.run, statistics).encode())
+    return Outcome(job.run.store.url(), statistics, failures, pending_here)
 
 
 def _from_a_random_place(pending: tuple[InputShard, ...]) -> tuple[InputShard, ...]:

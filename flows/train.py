@@ -34,6 +34,7 @@ from models.workers import Workers
 from pipeline import finetune, pretrain
 from pipeline.courses import Course
 from pipeline.objective import Objective
+from pipeline.publish.cards import ModelFacts, facts_of, write_model_card
 from pipeline.train import Place, check_division, count_steps, train
 from shards.run import RunMismatch, as_json, differences, fingerprint
 from shards.source import Source, SourceConfig
@@ -42,6 +43,7 @@ from shards.store import Store
 
 _OUTSIDE = {"output", "launch", "trackers", "save", "recipe_version"}  # none changes the result
 _LIBRARIES = ("capfilt", "torch", "transformers", "tokenizers", "pillow", "ray")
+_LOSSES = ("loss", "itc", "itm", "lm", "answers", "statements", "accuracy")  # that a card tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,28 @@ def work(job: Job, workers: Workers, device: torch.device) -> None:
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "seconds": round(time.monotonic() - began, 1),
     }
+    for path in written.values():
+        write_model_card(path, _facts(job, path, result))
     Store(str(job.folder)).put("result.json", json.dumps(result, indent=2).encode())
+
+
+def _facts(job: Job, path: Path, result: Mapping[str, Any]) -> ModelFacts:
+    """Gather what a trained checkpoint's card says of its training."""
+    recipe = job.recipe
+    task = "pre-training" if isinstance(recipe, PretrainRecipe) else f"finetuning: {recipe.task}"
+    training = {"training": task, **{name: result[name] for name in ("steps", "samples")}}
+    training |= {"seed": recipe.seed, "highest rate": recipe.rate.highest, "dtype": job.dtype}
+    metrics = job.folder / "metrics.jsonl"
+    last = json.loads(metrics.read_text().splitlines()[-1]) if metrics.is_file() else {}
+    losses = {name: last[name] for name in _LOSSES if name in last}
+    return facts_of(
+        path,
+        name=f"{job.folder.name}, {path.name}",
+        start=recipe.model.start,
+        sources=result["sources"],
+        training=training,
+        losses=losses,
+    )
 
 
 def checkpoint_of(folder: Path, role: str) -> Path:

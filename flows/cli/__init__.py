@@ -14,6 +14,7 @@ from flows.cli import (
     clean,
     evaluate,
     evaluate_answers,
+    export,
     inspect,
     judge,
     keep,
@@ -64,6 +65,7 @@ app.command("match", epilog=use.MATCH_EXAMPLES)(use.match)
 app.command("ask", epilog=use.ASK_EXAMPLES)(use.ask)
 app.command("reason", epilog=use.REASON_EXAMPLES)(use.reason)
 app.command("attend", epilog=use.ATTEND_EXAMPLES)(use.attend)
+app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("index", epilog=search.INDEX_EXAMPLES)(search.index)
 app.command("search", epilog=search.SEARCH_EXAMPLES)(search.search)
 evaluate.app.command("vqa", epilog=evaluate_answers.VQA_EXAMPLES)(evaluate_answers.vqa)

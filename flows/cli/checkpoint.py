@@ -61,6 +61,7 @@ def import_(
     from models import conversion, weights
     from models.folder import refuse_existing, write_new
     from models.layout import read_stated
+    from pipeline.publish.cards import facts_of, write_model_card
 
     refuse_existing(out)
     path = Path(source).expanduser()
@@ -73,6 +74,7 @@ def import_(
     else:
         imported = conversion.import_folder(weights.resolve(source, revision), image_size)
     write_new(out, imported.content)
+    write_model_card(out, facts_of(out, start=source))
     _tell(imported, dataclasses.asdict(checkpoints.info(out)))
 
 
@@ -86,19 +88,31 @@ def export(
     ] = None,
     image_size: ImageSize = None,
     revision: Revision = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="REPO", help="upload it to the hub, too")
+    ] = None,
+    public: Annotated[bool, typer.Option(help="a repo that is made by --push")] = False,
 ) -> None:
-    """Write a plain Hugging Face folder, which transformers' own class loads."""
+    """Write a plain Hugging Face folder, which transformers' own class loads.
+
+    Its card, README.md, says what it is. --push needs a token of the hub (HF_TOKEN).
+    """
     from models import conversion, weights
     from models.config import ARCHITECTURES
     from models.folder import refuse_existing, write_new
     from pipeline.printable import visible
+    from pipeline.publish.cards import facts_of, write_model_card
+    from pipeline.publish.push import push as upload
 
     refuse_existing(out)
     imported = conversion.import_folder(weights.resolve(folder, revision), image_size)
     content = conversion.for_hugging_face(imported.content, role)
     write_new(out, content)
+    write_model_card(out, facts_of(out, start=folder))
     kind = ARCHITECTURES[content.role]
     print(f"wrote {visible(str(out))}: a {content.role}, for transformers' {kind}")
+    if push is not None:
+        print(f"pushed to {visible(upload(out, push, 'model', private=not public))}")
 
 
 def _tell(imported: "Imported", found: dict[str, Any]) -> None:

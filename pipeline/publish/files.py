@@ -1,0 +1,153 @@
+"""The files of an exported set, each of about a size: WebDataset tars, or Parquet with pictures."""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.publish.kept import Kept, Row
+from shards.naming import encode_name
+
+_ROWS_PER_GROUP, _BYTES_PER_GROUP = 500, 64 << 20
+
+
+class Files(Protocol):
+    """The files of an export, one at a time."""
+
+    def add(self, kept: Kept, text: str) -> None:
+        """Write a sample, with the one text that stands for it."""
+
+    def close(self) -> None:
+        """Write what waits, and end the last file."""
+
+
+_TEXT = pa.struct(
+    [
+        ("text", pa.string()),
+        ("origin", pa.string()),
+        ("itm", pa.float32()),
+        ("itc", pa.float32()),
+    ]
+)
+PLAIN = [
+    ("key", pa.string()),
+    ("shard", pa.string()),
+    ("url", pa.string()),
+    ("sha256", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+]
+_VALUES = {pa.string(): "string", pa.int32(): "int32", pa.float32(): "float32"}
+_FEATURES = {
+    "image": {"_type": "Image"},
+    "text": {"dtype": "string", "_type": "Value"},
+    "texts": {
+        "feature": {f.name: {"dtype": _VALUES[f.type], "_type": "Value"} for f in _TEXT},
+        "_type": "List",
+    },
+    **{name: {"dtype": _VALUES[kind], "_type": "Value"} for name, kind in PLAIN},
+}
+_SET = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("text", pa.string()),
+        ("texts", pa.list_(_TEXT)),
+        *PLAIN,
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+
+
+class Tars:
+    """WebDataset tars of about a size, their bytes the same every time."""
+
+    def __init__(self, data: Path, file_bytes: int) -> None:
+        self._data, self._most = data, file_bytes
+        self._tar: tarfile.TarFile | None = None
+        self._count = self._size = 0
+
+    def add(self, kept: Kept, text: str) -> None:
+        """Write a sample's three members."""
+        if self._tar is None or self._size >= self._most:
+            self.close()
+            path = self._data / f"train-{self._count:05d}.tar"
+            self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
+            self._count, self._size = self._count + 1, 0
+        record = {"key": kept.facts["key"], "shard": kept.shard, "texts": _public(kept.texts)}
+        record |= {name: kept.facts[name] for name in ("url", "sha256", "width", "height")}
+        for extension, content in (
+            (kept.extension, kept.image),
+            ("json", json.dumps(record, ensure_ascii=False).encode()),
+            ("txt", text.encode()),
+        ):
+            member = tarfile.TarInfo(f"{kept.key}.{extension}")
+            member.size = len(content)
+            self._tar.addfile(member, io.BytesIO(content))
+            self._size += len(content)
+
+    def close(self) -> None:
+        """End the last tar."""
+        if self._tar is not None:
+            self._tar.close()
+            self._tar = None
+
+
+class Tables:
+    """Parquet files of about a size, whose pictures `datasets` decodes."""
+
+    def __init__(self, data: Path, file_bytes: int) -> None:
+        self._data, self._most = data, file_bytes
+        self._writer: pq.ParquetWriter | None = None
+        self._count = self._size = self._waiting_bytes = 0
+        self._waiting: list[Row] = []
+
+    def add(self, kept: Kept, text: str) -> None:
+        """Take a sample, and write those that wait when they are many."""
+        names = ("url", "sha256", "width", "height")
+        row = {
+            "image": {
+                "bytes": kept.image,
+                "path": f"{encode_name(kept.facts['key'])}.{kept.extension}",
+            },
+            "text": text,
+            "texts": _public(kept.texts),
+            "key": kept.facts["key"],
+            "shard": kept.shard,
+            **{name: kept.facts[name] for name in names},
+        }
+        self._waiting.append(row)
+        self._waiting_bytes += len(kept.image)
+        full = self._waiting_bytes >= min(_BYTES_PER_GROUP, self._most)
+        if full or len(self._waiting) >= _ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        if self._writer is None or self._size >= self._most:
+            self._end()
+            path = self._data / f"train-{self._count:05d}.parquet"
+            self._writer = pq.ParquetWriter(path, _SET)
+            self._count, self._size = self._count + 1, 0
+        self._writer.write_table(pa.Table.from_pylist(self._waiting, _SET))
+        self._size += self._waiting_bytes
+        self._waiting, self._waiting_bytes = [], 0
+
+    def _end(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def close(self) -> None:
+        """Write what waits, and end the last file."""
+        self._flush()
+        self._end()
+
+
+def _public(texts: Sequence[Row]) -> list[Row]:
+    return [{name: row[name] for name in ("text", "origin", "itm", "itc")} for row in texts]

@@ -1,0 +1,78 @@
+"""What a view of a run keeps, sample by sample: facts, texts with their scores, and the picture."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from pipeline.export import EXTENSIONS
+from shards.commit import FileRecord
+from shards.naming import encode_name
+from shards.run import Run
+from shards.schema import read_table
+from shards.snapshot import SnapshotShard
+from shards.source import Part, SourceConfig
+from shards.source_reader import open_source, read_part
+from shards.view import View
+
+Row = dict[str, Any]
+
+FACTS = ["index", "key", "status", "reason", "width", "height", "format", "sha256", "url", "meta"]
+_TEXTS = ["index", "text_no", "origin", "text", "itm", "itc"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A kept sample: its facts, its kept texts, and its picture."""
+
+    shard: str
+    facts: Row
+    texts: list[Row]
+    image: bytes
+    extension: str
+
+    @property
+    def key(self) -> str:
+        """The sample's name: SHARD/KEY, as in the clean tars."""
+        return f"{self.shard}/{encode_name(self.facts['key'])}"
+
+
+def kept_samples(run: Run, opened: View, name: str | None) -> Iterator[Kept]:
+    """Yield all that a view keeps, shard after shard, in order."""
+    shards = {shard.shard: shard for shard in opened.shards}
+    if not any(shard.counts.kept for shard in shards.values()):
+        return
+    for part in open_source(SourceConfig(run=run.store.url(), view=name)).parts:
+        yield from _of_part(run, shards[part.shard], part)
+
+
+def _of_part(run: Run, shard: SnapshotShard, part: Part) -> Iterator[Kept]:
+    facts = {row["index"]: row for row in rows_of(run, shard, "samples", FACTS)}
+    kept = ((index, own) for index, own in texts_of(run, shard) if any(row["keep"] for row in own))
+    for sample, (index, texts) in zip(read_part(part), kept, strict=True):
+        own = facts[index]
+        chosen = [row for row in texts if row["keep"]]
+        yield Kept(shard.shard, own, chosen, sample.image, _extension(run, part, own))
+
+
+def _extension(run: Run, part: Part, facts: Row) -> str:
+    encoded_again = part.is_clean and run.identity.get("write", {}).get("images") == "jpeg"
+    return "jpg" if encoded_again else EXTENSIONS.get(facts["format"], "jpg")
+
+
+def texts_of(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Row]]]:
+    """Yield the texts of each sample, each with its decision, which stands in the same order."""
+    texts = rows_of(run, shard, "texts", _TEXTS)
+    decisions = rows_of(run, shard, "decisions", ["keep", "reason"])
+    rows = (text | decision for text, decision in zip(texts, decisions, strict=True))
+    for index, own in groupby(rows, key=itemgetter("index")):
+        yield index, list(own)
+
+
+def rows_of(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> list[Row]:
+    """Read the rows of one of a shard's tables."""
+    file: FileRecord = next(one for one in shard.files if one.table == table)
+    with run.store.open(file.name) as opened:
+        found: list[Row] = read_table(opened, table, run.store.url(file.name), columns).to_pylist()
+    return found
