@@ -44,7 +44,10 @@ tiny-checkpoint: $(INSTALLED) ## train the demo's models again, into models/tiny
 table1: $(INSTALLED) ## the paper's Table 1 on the toy world, three seeds (an hour or more)
 	$(BIN)/python scripts/reproduce_table1.py
 
+toy-tasks: $(INSTALLED) ## every task in miniature: train, evaluate, compare with chance (half an hour)
+	$(BIN)/python scripts/reproduce_toy_tasks.py
+
 bench: $(INSTALLED) ## images per second, beside transformers, in one run
 	$(BIN)/python scripts/benchmark_clean.py
 
-.PHONY: help install browser check format test test-slow test-gpu demo tiny-checkpoint table1 bench
+.PHONY: help install browser check format test test-slow test-gpu demo tiny-checkpoint table1 toy-tasks bench

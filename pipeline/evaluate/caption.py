@@ -95,9 +95,9 @@ def number_of(pair: LabelledPair) -> int | str:
 
 
 def toy_is_right(text: str, meta: Meta) -> bool | None:
-    """Tell by the toy world's sidecar whether a caption is true of its picture."""
+    """Tell by the toy world's sidecar, or annotation row, whether a caption is true."""
     try:
-        scene = scene_from_truth(meta["toy"])
+        scene = scene_from_truth(meta.get("toy", meta))
     except (KeyError, TypeError, ValueError):  # a sidecar of something else
         return None
     return is_true(text, scene)
