@@ -1,22 +1,15 @@
 """Index pictures and texts by their ITC embeddings, for search in both directions.
 
-    INDEX/
-      current              the name of the build that counts; replaced in one step, at the very end
-      BUILD/
-        index.json         model, digest, kind of index, counts
-        images.faiss       images.parquet      vectors, and facts in the same order
-        texts.faiss        texts.parquet       each text once, as the model reads it
-        features.parquet   the vectors themselves, if they were asked for
+A build (`index_folder`) holds, beside its record:
 
-A build that is killed leaves `current`, and what it names, as they were.
+    images.faiss       images.parquet      vectors, and facts in the same order
+    texts.faiss        texts.parquet       each text once, as the model reads it
+    features.parquet   the vectors themselves, if they were asked for
+
+Vectors are spooled to disk, so that memory holds one index at a time, and a hash of each text.
 """
 
 import hashlib
-import json
-import os
-import re
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -32,46 +25,39 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from models.roles.retrieval import Retriever
+from models.roles.retrieval import TEXTS_AT_ONCE, Retriever
 from models.tokenizer import normalise
 from pipeline import nearest
-from pipeline.decode import Limits, Refusal, decode
+from pipeline.decode import Refusal, decode
+from pipeline.index_folder import IndexFault, begin, give_up, put
+from pipeline.pictures import LIMITS
 from shards.annotation import annotated_texts
 from shards.listing import list_inputs
 from shards.naming import encode_name
 from shards.reader import ShardReader, State, open_shard
-from shards.schema import SampleReason
+from shards.schema import SampleReason, TextReason
 from shards.source import Place, Source
 from shards.source_reader import place_of, read_part
 
-VERSION = 1
-LOCK = "lock"  # who builds holds it
-CURRENT, RECORD, FEATURES = "current", "index.json", "features.parquet"
-_UNFINISHED = "unfinished-"
-_BUILD = re.compile(r"[0-9a-f]{16}")
+FEATURES = "features.parquet"
+MAX_TEXT_BYTES = 10_000  # as `clean` takes them by default
 _ROW_GROUP = 10_000
-LIMITS = Limits(min_side=1, max_pixels=178_956_970, max_aspect=float("inf"))
 
 Which = Literal["images", "texts"]
 BOTH: tuple[Which, ...] = ("images", "texts")
 
+_PICTURE = [
+    ("key", pa.string()),
+    ("sha256", pa.string()),  # of the picture's bytes
+    ("url", pa.string()),
+    ("offset", pa.int64()),
+    ("size_bytes", pa.int64()),
+]
 _COLUMNS: dict[Which, pa.Schema] = {
-    "images": pa.schema(
-        [
-            ("key", pa.string()),
-            ("url", pa.string()),
-            ("offset", pa.int64()),
-            ("size_bytes", pa.int64()),
-        ]
-    ),
-    "texts": pa.schema(
-        [("text", pa.string()), ("origin", pa.string()), ("image", pa.int64())]  # the first one's
-    ),
+    "images": pa.schema(_PICTURE),
+    # with the first picture that it stood with
+    "texts": pa.schema([("text", pa.string()), ("origin", pa.string()), *_PICTURE]),
 }
-
-
-class IndexFault(ValueError):  # noqa: N818 - Python has an IndexError of its own
-    """An index that cannot be built or read as it was asked for."""
 
 
 class IndexConfig(BaseModel):
@@ -86,13 +72,17 @@ class IndexConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture and its texts, each with its origin; where `reason` is set it cannot be used."""
+    """A picture and its texts, each with its origin; where `reason` is set it cannot be used.
+
+    `text_reason` says why there are no texts.
+    """
 
     key: str
     image: bytes
     texts: tuple[tuple[str, str], ...]
     place: Place | None
     reason: str | None = None
+    text_reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -133,8 +123,10 @@ def items_of_tars(urls: Sequence[str]) -> Iterator[Item]:
             for raw in reader:
                 key = f"{shard.shard}/{encode_name(raw.key)}"
                 reason = raw.reason or (None if raw.image else SampleReason.IMAGE_MISSING)
-                texts = tuple((text.text, text.origin) for text in annotated_texts(raw)[0])
-                yield Item(key, raw.image or b"", texts, place_of(shard.url, raw), reason)
+                found, why = annotated_texts(raw)
+                texts = tuple((text.text, text.origin) for text in found)
+                place = place_of(shard.url, raw)
+                yield Item(key, raw.image or b"", texts, place, reason, why or None)
             if reader.state.state not in (State.COMPLETE, State.TRUNCATED):
                 yield Item(shard.shard, b"", (), None, f"shard_{reader.state.state}")
 
@@ -149,49 +141,28 @@ def build(
     """Build an index in the place of what is there; give its record.
 
     `about` goes into the record: the model's name and what was indexed. Only one process may build
-    in a folder at a time.
+    in a folder at a time. Raises IndexFault where there is no picture, or the folder is no index's.
     """
-    check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(leftover)
-    name = secrets.token_hex(8)
-    place = folder / f"{_UNFINISHED}{name}"
-    place.mkdir()
+    new = begin(folder)
     left_out: Counter[str] = Counter()
-    counts = _spool(place, items, retriever, config.batch_size, left_out)
+    counts = _spool(new.place, items, retriever, config.batch_size, left_out)
     if not counts["images"]:
-        shutil.rmtree(place)
-        raise IndexFault(
-            f"{folder}: no picture to index (left out: {dict(left_out)}); the old index stays"
-        )
-    vectors = {which: _vectors(place, which, counts[which]) for which in BOTH}
+        give_up(new)
+        raise IndexFault(f"{folder}: no picture to index (left out: {dict(left_out)})")
+    vectors = {which: _vectors(new.place, which, counts[which]) for which in BOTH}
     record = {
-        "version": VERSION,
         **about,
         "model_digest": retriever.digest,
-        "images": _finish(place, vectors, "images", config),
-        "texts": _finish(place, vectors, "texts", config),
+        "images": _finish(new.place, vectors, "images", config),
+        "texts": _finish(new.place, vectors, "texts", config),
         "left_out": dict(left_out),
     }
     if config.features:
-        _write_features(place, vectors)
+        _write_features(new.place, vectors)
     for which in BOTH:
-        (place / f"{which}.f32").unlink()
-    (place / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
-    _put(folder, place, name)
+        (new.place / f"{which}.f32").unlink()
+    put(new, record)
     return record
-
-
-def check_folder(folder: Path) -> None:
-    """Raise IndexFault where a folder holds what no index wrote: a build removes old ones."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        ours = _BUILD.fullmatch(path.name) or path.name.startswith((CURRENT, _UNFINISHED))
-        if not ours and path.name != LOCK:
-            raise IndexFault(
-                f"{folder} holds {path.name}, which belongs to no index; give a new folder, or an "
-                "index's own"
-            )
 
 
 def _spool(
@@ -205,18 +176,13 @@ def _spool(
     known: set[bytes] = set()  # hashes of texts that have a vector
     with ExitStack() as stack:
         spools = {which: _open_spool(stack, place, which) for which in BOTH}
-        rest = iter(items)
-        while batch := list(islice(rest, batch_size)):
-            usable = [(item, found) for item in batch if (found := _look(item, left_out))]
-            if not usable:
-                continue
-            first = spools["images"].count
-            pixels = torch.stack([retriever.preprocess.resize(found) for _, found in usable])
-            facts = [_image_row(item) for item, _ in usable]
-            spools["images"].add(retriever.look(pixels).unit, facts)
-            rows = list(_new_texts([item for item, _ in usable], first, known))
-            if rows:
-                spools["texts"].add(retriever.read([row["text"] for row in rows]).unit, rows)
+        usable = _usable(items, retriever, left_out)
+        while batch := list(islice(usable, batch_size)):
+            looked = retriever.look(torch.stack([pixels for _, pixels in batch]))
+            spools["images"].add(looked.unit, [_picture_row(item) for item, _ in batch])
+            rows = _new_texts((item for item, _ in batch), known, left_out)
+            while some := list(islice(rows, TEXTS_AT_ONCE)):
+                spools["texts"].add(retriever.read([row["text"] for row in some]).unit, some)
         for spool in spools.values():
             spool.flush()
         return {which: spool.count for which, spool in spools.items()}
@@ -229,29 +195,41 @@ def _open_spool(stack: ExitStack, place: Path, which: Which) -> _Spool:
     return _Spool(file, writer, schema)
 
 
-def _look(item: Item, left_out: Counter[str]) -> Any:  # noqa: ANN401 - a PIL image or None
-    """Decode an item's picture; or count why it cannot be used."""
-    found = item.reason or decode(item.image, LIMITS)
-    if isinstance(found, str | Refusal):
-        left_out[str(found if isinstance(found, str) else found.reason)] += 1
-        return None
-    return found.image
+def _usable(
+    items: Iterable[Item], retriever: Retriever, left_out: Counter[str]
+) -> Iterator[tuple[Item, Tensor]]:
+    """Decode and resize one picture after the other; count why one cannot be used."""
+    for item in items:
+        found = item.reason or decode(item.image, LIMITS)
+        if isinstance(found, str | Refusal):
+            left_out[str(found if isinstance(found, str) else found.reason)] += 1
+        else:
+            yield item, retriever.preprocess.resize(found.image)
 
 
-def _image_row(item: Item) -> dict[str, Any]:
+def _picture_row(item: Item) -> dict[str, Any]:
     place = asdict(item.place) if item.place else {"url": None, "offset": None, "size_bytes": None}
-    return {"key": item.key, **place}
+    return {"key": item.key, "sha256": hashlib.sha256(item.image).hexdigest(), **place}
 
 
-def _new_texts(items: Sequence[Item], first: int, known: set[bytes]) -> Iterator[dict[str, Any]]:
+def _new_texts(
+    items: Iterable[Item], known: set[bytes], left_out: Counter[str]
+) -> Iterator[dict[str, Any]]:
     """Yield the texts that no picture before had, as the model reads them."""
-    for number, item in enumerate(items, first):
+    for item in items:
+        if item.text_reason is not None:
+            left_out[item.text_reason] += 1
         for text, origin in item.texts:
+            if len(text.encode()) > MAX_TEXT_BYTES:
+                left_out[str(TextReason.TOO_LONG)] += 1
+                continue
             clean = normalise(text)
             mark = hashlib.blake2b(clean.encode(), digest_size=16).digest()
-            if clean and mark not in known:
+            if not clean:
+                left_out[str(TextReason.EMPTY)] += 1
+            elif mark not in known:
                 known.add(mark)
-                yield {"text": text, "origin": origin, "image": number}
+                yield {"text": text, "origin": origin, **_picture_row(item)}
 
 
 def _vectors(place: Path, which: Which, count: int) -> nearest.Vectors:
@@ -280,58 +258,21 @@ def _finish(
 
 
 def _write_features(place: Path, vectors: dict[Which, nearest.Vectors]) -> None:
-    """Write all vectors with their facts: kind, key or text, and a list of fixed length."""
+    """Write all vectors with their facts: kind, key, text, and a list of fixed length."""
     width = vectors["images"].shape[1]
-    schema = pa.schema(
-        [
-            ("kind", pa.string()),
-            ("key", pa.string()),
-            ("text", pa.string()),
-            ("vector", pa.list_(pa.float32(), width)),
-        ]
-    )
+    facts = [("kind", pa.string()), ("key", pa.string()), ("text", pa.string())]
+    schema = pa.schema([*facts, ("vector", pa.list_(pa.float32(), width))])
     with pq.ParquetWriter(place / FEATURES, schema) as writer:
         for which in BOTH:
-            column = {"images": "key", "texts": "text"}[which]
+            columns = ["key"] if which == "images" else ["key", "text"]
             first = 0
-            facts = pq.ParquetFile(place / f"{which}.parquet")
-            for batch in facts.iter_batches(_ROW_GROUP, columns=[column]):
-                own = np.ascontiguousarray(vectors[which][first : first + len(batch)])
-                first += len(batch)
-                names, none = batch.column(0), pa.nulls(len(batch), pa.string())
-                kind = pa.array([which.removesuffix("s")] * len(batch))
+            rows = pq.ParquetFile(place / f"{which}.parquet")
+            for batch in rows.iter_batches(_ROW_GROUP, columns=columns):
+                count = len(batch)
+                own = np.ascontiguousarray(vectors[which][first : first + count])
+                first += count
+                kind = pa.repeat(which.removesuffix("s"), count)
+                text = pa.nulls(count, pa.string()) if which == "images" else batch["text"]
                 flat = pa.FixedSizeListArray.from_arrays(pa.array(own.ravel()), width)
-                texts = (names, none) if which == "images" else (none, names)
-                writer.write_table(pa.Table.from_arrays([kind, *texts, flat], schema=schema))
-
-
-def _put(folder: Path, place: Path, name: str) -> None:
-    """Make a build the one that counts, in one step; the one before it stays for who reads it."""
-    for path in (*place.iterdir(), place):
-        _sync(path)
-    place.rename(folder / name)
-    before = current(folder)
-    pointer = folder / f"{CURRENT}.{name}"
-    pointer.write_text(name)
-    _sync(pointer)
-    pointer.replace(folder / CURRENT)
-    _sync(folder)
-    for old in folder.iterdir():
-        if _BUILD.fullmatch(old.name) and old.name not in (name, before):
-            shutil.rmtree(old)
-
-
-def current(folder: Path) -> str | None:
-    """Name the build that counts; None if there is none."""
-    try:
-        return (folder / CURRENT).read_text().strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+                written = [kind, batch["key"], text, flat]
+                writer.write_table(pa.Table.from_arrays(written, schema=schema))

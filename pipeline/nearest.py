@@ -89,7 +89,8 @@ def search(
 ) -> tuple[Vectors, NDArray[np.int64]]:
     """Find the k nearest vectors of queries (Q, E): cosines and places (Q, k), best first.
 
-    `probes` are for an inverted index. A place is -1 where there are fewer vectors.
+    `probes` are for an inverted index. A place is -1 where there are fewer vectors. On a GPU, FAISS
+    takes a k of up to 2,048.
     """
     if probes is not None:
         space = faiss.GpuParameterSpace() if _gpus() else faiss.ParameterSpace()
@@ -105,12 +106,15 @@ def write(index: Index, path: Path) -> None:
 
 
 def read(path: Path) -> Index:
-    """Read an index file; on a GPU, if FAISS has one. ValueError if it is not readable."""
+    """Open an index file; on a GPU, if FAISS has one. ValueError if it is not readable.
+
+    Without a GPU the file is mapped: only the parts that are searched come into memory. So it must
+    not be cut off while it is in use.
+    """
     try:
-        index = faiss.read_index(str(path))
+        index = faiss.read_index(str(path), 0 if _gpus() else faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ValueError(f"{path} is no readable FAISS index: {reason}") from error
+        raise ValueError(f"{path.name} is no readable FAISS index") from error
     return faiss.index_cpu_to_all_gpus(index) if _gpus() else index
 
 

@@ -4,28 +4,32 @@ ITM needs the pictures themselves. They are read where they lie, by the place th
 of each: a copy of every picture, or of its states, would be far larger than the index.
 """
 
-import json
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import duckdb
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from torch import Tensor
 
-from models.roles.retrieval import Images, Retriever
+from models.roles.retrieval import Retriever, Texts
 from pipeline import nearest
 from pipeline.decode import Refusal, decode
-from pipeline.index import BOTH, LIMITS, RECORD, VERSION, IndexFault, Which, current
+from pipeline.index import BOTH, Which
+from pipeline.index_folder import IndexFault, file_of, open_current
+from pipeline.pictures import LIMITS
 from shards.source import Place
 from shards.source_reader import read_place
 
 RERANKED = 32
-_ROWS = (
-    "SELECT * FROM read_parquet(?, file_row_number=true) WHERE list_contains(?, file_row_number)"
-)
+_AT_ONCE = 32  # pictures in one pass of the model
+
+Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,11 @@ class Found:
     """A picture, or a text, that was found.
 
     `cosine` is ITC's; `score` is ITM's logit of a match plus the cosine, None where ITM did not
-    look. A text has the `key` and `place` of the first picture that it stood with.
+    look. A text has the `key`, `sha256` and `place` of the first picture that it stood with.
     """
 
     key: str
+    sha256: str
     place: Place | None
     text: str | None
     origin: str | None
@@ -45,22 +50,20 @@ class Found:
 
 
 class Index:
-    """An index that is open for search."""
+    """An index that is open for search; a build that takes its place does not change it."""
 
     def __init__(self, folder: Path) -> None:
         """Open the build that counts; IndexFault if there is none, or it cannot be read."""
-        name = current(folder)
-        if name is None:
-            raise IndexFault(f"{folder} holds no index; make one with `capfilt index`")
-        self._place = folder / name
-        self.record = _read_record(self._place / RECORD)
-        self._indices = {which: self._open(which) for which in BOTH}
+        self._place, self.record = open_current(folder)
+        self._indices = {which: self._open(nearest.read, f"{which}.faiss") for which in BOTH}
+        self._facts = {which: self._open(_Facts, f"{which}.parquet") for which in BOTH}
 
-    def _open(self, which: Which) -> nearest.Index:
+    def _open(self, read: Callable[[Path], Opened], name: str) -> Opened:
+        path = file_of(self._place, self.record, name)
         try:
-            return nearest.read(self._place / f"{which}.faiss")
-        except ValueError as error:
-            raise IndexFault(f"{error}; build the index again") from None
+            return read(path)
+        except (ValueError, OSError) as error:
+            raise IndexFault(f"{path} cannot be read ({error}); build the index again") from None
 
     def check_model(self, retriever: Retriever) -> None:
         """Raise IndexFault unless this model made the index: vectors of two do not compare."""
@@ -72,9 +75,13 @@ class Index:
             )
 
     def nearest(
-        self, which: Which, vector: torch.Tensor, k: int, probes: int | None = None
+        self, which: Which, vector: Tensor, k: int, probes: int | None = None
     ) -> list[Found]:
-        """Find the k nearest pictures or texts of a unit vector (E,), best first."""
+        """Find the k nearest pictures or texts of a unit vector (E,), best first.
+
+        `probes` is for an index by cells; default: as many as found 0.97 of the nearest ten when
+        it was built.
+        """
         about = self.record[which]
         if not about["count"]:
             return []
@@ -85,20 +92,28 @@ class Index:
         query = vector.cpu().numpy()[None]
         scores, rows = nearest.search(self._indices[which], query, k, probes)
         there = [(int(n), float(s)) for n, s in zip(rows[0], scores[0], strict=True) if n >= 0]
-        facts = self._facts(which, [n for n, _ in there])
+        facts = self._facts[which].rows([n for n, _ in there])
         return [_found(facts[n], cosine) for n, cosine in there]
 
-    def _facts(self, which: Which, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """Read the facts of some rows; those of a text with the picture that it stood with."""
-        with duckdb.connect() as connection:
-            cursor = connection.execute(_ROWS, [str(self._place / f"{which}.parquet"), list(rows)])
-            names = [column[0] for column in cursor.description or ()]
-            found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        facts = {row["file_row_number"]: row for row in found}
-        if which == "texts":
-            pictures = self._facts("images", sorted({row["image"] for row in found}))
-            facts = {n: pictures[row["image"]] | row for n, row in facts.items()}
-        return facts
+
+class _Facts:
+    """Rows of a table by their numbers; only the row groups that hold them are read."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        groups = range(self._file.num_row_groups)
+        self._ends = np.cumsum([self._file.metadata.row_group(n).num_rows for n in groups])
+
+    def rows(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {}
+        wanted = np.unique(np.fromiter(numbers, np.int64))
+        groups = np.searchsorted(self._ends, wanted, "right")
+        for group in np.unique(groups):
+            own = wanted[groups == group]
+            first = 0 if group == 0 else self._ends[group - 1]
+            table = self._file.read_row_group(int(group)).take(own - first)
+            found |= zip(own.tolist(), table.to_pylist(), strict=True)
+        return found
 
 
 def search_text(
@@ -113,21 +128,17 @@ def search_text(
 ) -> list[Found]:
     """Find the pictures, or the texts, that are nearest to a text.
 
-    ITM puts the best `rerank` pictures in order; pictures that are gone keep their place behind.
+    ITM puts the best `rerank` pictures in order, by the rule of `Retriever.rank`; those that are
+    gone, or are others by now, keep their order behind them.
     """
     texts = retriever.read([text])
     found = index.nearest(which, texts.unit[0], max(k, rerank), probes)
-    if which == "texts" or not rerank:
+    if which == "texts":
         return found[:k]
     best, rest = found[:rerank], found[rerank:]
-    seen = [(one, picture) for one in best if (picture := picture_of(one)) is not None]
-    if not seen:
-        return found[:k]
-    pixels = torch.stack([retriever.preprocess.resize(picture) for _, picture in seen])
-    scores = retriever.rank(retriever.look(pixels), texts, len(seen)).to_image[0]
-    ranked = _in_order([one for one, _ in seen], scores)
-    there = {id(one) for one, _ in seen}
-    return [*ranked, *(one for one in best if id(one) not in there), *rest][:k]
+    scored = _judge(best, retriever, texts)
+    gone = [one for one in best if one.key not in {other.key for other in scored}]
+    return [*_in_order(scored), *gone, *rest][:k]
 
 
 def search_image(
@@ -143,39 +154,42 @@ def search_image(
     """Find the texts, or the pictures, that are nearest to a picture; see `search_text`."""
     images = retriever.look(retriever.preprocess.resize(picture)[None])
     found = index.nearest(which, images.unit[0], max(k, rerank), probes)
-    if which == "images" or not rerank or not found:
-        return found[:k]
     best = found[:rerank]
+    if which == "images" or not best:
+        return found[:k]
     texts = retriever.read([str(one.text) for one in best])
-    scores = retriever.rank(Images(images.states, images.unit), texts, len(best)).to_text[0]
-    return [*_in_order(best, scores), *found[rerank:]][:k]
+    scores = retriever.rank(images, texts, len(best)).to_text[0].tolist()
+    scored = [replace(one, score=score) for one, score in zip(best, scores, strict=True)]
+    return [*_in_order(scored), *found[rerank:]][:k]
 
 
 def picture_of(found: Found) -> Image.Image | None:
-    """Read a found picture where it lies; None if it is gone or is no picture any more."""
-    if found.place is None:
+    """Read a found picture where it lies; None if it is gone, or is another by now."""
+    data = b"" if found.place is None else read_place(found.place)
+    if hashlib.sha256(data).hexdigest() != found.sha256:
         return None
-    decoded = decode(read_place(found.place), LIMITS)
+    decoded = decode(data, LIMITS)
     return None if isinstance(decoded, Refusal) else decoded.image
 
 
-def _in_order(found: Sequence[Found], scores: torch.Tensor) -> list[Found]:
-    order = np.argsort(-scores.cpu().numpy(), kind="stable")
-    return [replace(found[n], score=float(scores[n])) for n in order]
+def _judge(found: Sequence[Found], retriever: Retriever, text: Texts) -> list[Found]:
+    """Give the pictures that are still there the scores of ITM, some in memory at a time."""
+    resize = retriever.preprocess.resize
+    there = ((one, resize(image)) for one in found if (image := picture_of(one)) is not None)
+    scored: list[Found] = []
+    while batch := list(islice(there, _AT_ONCE)):
+        images = retriever.look(torch.stack([pixels for _, pixels in batch]))
+        scores = retriever.rank(images, text, len(batch)).to_image[0].tolist()
+        scored += (replace(one, score=score) for (one, _), score in zip(batch, scores, strict=True))
+    return scored
+
+
+def _in_order(found: Iterable[Found]) -> list[Found]:
+    return sorted(found, key=lambda one: -np.inf if one.score is None else one.score, reverse=True)
 
 
 def _found(facts: dict[str, Any], cosine: float) -> Found:
     there = facts["url"] is not None
     place = Place(facts["url"], facts["offset"], facts["size_bytes"]) if there else None
-    return Found(facts["key"], place, facts.get("text"), facts.get("origin"), cosine)
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = int(record["version"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise IndexFault(f"{path} cannot be read ({error}); build the index again") from None
-    if version > VERSION:
-        raise IndexFault(f"{path} is of version {version}, this capfilt reads up to {VERSION}")
-    return record
+    said = (facts.get("text"), facts.get("origin"))
+    return Found(facts["key"], facts["sha256"], place, *said, cosine)

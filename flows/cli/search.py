@@ -13,6 +13,7 @@ from flows.cli.use import device_of, image_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from models.roles.retrieval import Retriever
     from pipeline.index import Item
     from pipeline.search import Found
 
@@ -28,11 +29,12 @@ Examples:
 
   capfilt search first.index --text "a dog on a beach" --out found.png
 
-  capfilt search first.index --image photo.jpg              # the texts that fit it
+  capfilt search first.index --image a.jpg               # texts that fit it
 
-  capfilt search first.index --image photo.jpg --for images  # pictures like it
+  capfilt search first.index --image a.jpg --for images  # pictures like it
 """
 MODEL = "Salesforce/blip-itm-base-coco"
+MOST_DRAWN = 200
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
@@ -58,12 +60,14 @@ def index(
         list[str], typer.Argument(help="a finished run, or tars: files, folders, patterns")
     ],
     to: Annotated[Path, typer.Option(help="folder of the index; an old one is replaced")],
-    model: Annotated[str, typer.Option(help="filter: folder or hub id")] = MODEL,
+    model: Annotated[str, typer.Option(help="filter or pre-training: folder or hub id")] = MODEL,
     view: Annotated[str | None, typer.Option(help="of the run: whose kept texts")] = None,
     kind: Annotated[
         KindChoice, typer.Option(help="flat compares all; ivf a part; auto: ivf from 20,000 on")
     ] = KindChoice.AUTO,
-    features: Annotated[bool, typer.Option(help="write the vectors as Parquet, too")] = False,
+    features: Annotated[
+        bool, typer.Option("--features", help="write the vectors as Parquet, too")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="pictures in one pass")] = 32,
     max_tokens: Annotated[int, typer.Option(min=3, max=512, help="of a text")] = 35,
     device: Device = "auto",
@@ -72,15 +76,16 @@ def index(
     """Index the pictures and texts of a run, or of tars, for `capfilt search`."""
     from flows.cli.progress import counted, watch_samples
     from flows.lock import hold
-    from models.roles.retrieval import Retriever
     from models.weights import resolve
-    from pipeline.index import IndexConfig, build, check_folder
+    from pipeline.index import IndexConfig, build
+    from pipeline.index_folder import check_folder
 
     check_folder(to)
     items, total = _items(sources, view)
     folder = resolve(model)
-    retriever = Retriever.load(folder, max_tokens=max_tokens, device=device_of(device))
-    about = {"model": str(folder), "max_tokens": max_tokens, "sources": sources, "view": view}
+    retriever = _retriever(folder, max_tokens, device)
+    named = str(folder.resolve()) if Path(model).is_dir() else model  # the hub's may lie elsewhere
+    about = {"model": named, "max_tokens": max_tokens, "sources": sources, "view": view}
     config = IndexConfig(kind=kind.value, batch_size=batch_size, features=features)
     with hold(to), watch_samples("indexing", total) as progress:
         record = build(to, counted(items, progress), retriever, about, config)
@@ -91,8 +96,8 @@ def index(
         found = record[which]
         tuned = f", {found['probes']} of {found['cells']} cells" if found["kind"] == "ivf" else ""
         print(f"{found['count']:,} {which}, {found['kind']}{tuned}")
-    if record["left_out"]:
-        print(f"left out: {record['left_out']}")
+    for reason, count in sorted(record["left_out"].items()):
+        print(f"left out: {count:,} {reason}")
 
 
 def search(
@@ -104,22 +109,21 @@ def search(
     wanted: Annotated[
         Wanted | None, typer.Option("--for", help="default: what the query is not")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="how many are shown")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=2048, help="how many are shown")] = 10,
     rerank: Annotated[
-        int, typer.Option(min=0, help="best ones that ITM puts in order; 0: none")
+        int, typer.Option(min=0, max=2048, help="best ones that ITM puts in order; 0: none")
     ] = 32,
     probes: Annotated[
         int | None, typer.Option(min=1, help="cells of an ivf index to look into")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="filter: folder or hub id; default: the index's own")
+        str | None, typer.Option(help="folder or hub id; default: the index's own")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="PNG of the pictures that were found")] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Search an index by text or by picture: ITC finds, ITM puts the best in order."""
-    from models.roles.retrieval import Retriever
     from models.tokenizer import normalise
     from models.weights import resolve
     from pipeline.search import Index, search_image, search_text
@@ -129,11 +133,8 @@ def search(
     if any(not normalise(one) for one in text or ()):
         raise typer.BadParameter("--text is empty")
     opened = Index(index)
-    retriever = Retriever.load(
-        resolve(model or opened.record["model"]),
-        max_tokens=opened.record["max_tokens"],
-        device=device_of(device),
-    )
+    folder = resolve(model or opened.record["model"])
+    retriever = _retriever(folder, opened.record["max_tokens"], device)
     opened.check_model(retriever)
     options: dict[str, Any] = {"rerank": rerank, "probes": probes}
     options |= {} if wanted is None else {"which": wanted.value}
@@ -163,17 +164,27 @@ def _items(sources: list[str], view: str | None) -> "tuple[Iterator[Item], int |
     return items_of_tars(sources), None
 
 
-def _draw(out: Path, found: "list[tuple[str, list[Found]]]") -> None:
-    """Draw the pictures that were found, query after query; one that is gone is left out."""
-    from pipeline.search import picture_of
-    from pipeline.sheet import sheet, small
+def _retriever(folder: Path, max_tokens: int, device: str) -> "Retriever":
+    from pipeline.evaluate import EvaluateConfig, open_retriever
 
-    cells = [
-        (f"{one.key}  {one.cosine:.2f}", small(picture))
-        for _, own in found
-        for one in own
-        if (picture := picture_of(one)) is not None
-    ]
+    config = EvaluateConfig(max_tokens=max_tokens, device=device_of(device))
+    return open_retriever(folder, config)
+
+
+def _draw(out: Path, found: "list[tuple[str, list[Found]]]") -> None:
+    """Draw each query's pictures under a line of their own, 200 at most; ones gone are left out."""
+    from PIL import Image
+
+    from pipeline.search import picture_of
+    from pipeline.sheet import ACROSS, sheet, small
+
+    blank = Image.new("RGB", (1, 1), "white")
+    cells: list[tuple[str, Image.Image]] = []
+    for query, own in found:
+        cells.append((query, blank))
+        pictures = ((one, picture_of(one)) for one in own[: max(0, MOST_DRAWN - len(cells))])
+        cells += ((f"{one.key}  {one.cosine:.2f}", small(p)) for one, p in pictures if p)
+        cells += [("", blank)] * (-len(cells) % ACROSS)
     out.write_bytes(sheet(cells))
 
 
@@ -189,9 +200,8 @@ def _tell(found: "list[tuple[str, list[Found]]]", as_json: bool) -> None:
         return
     for query, own in found:
         print(visible(query))
-        if not own:
-            print("  nothing: the index has none of these")
+        print("  score     itc" if own else "  nothing: the index has none of these")
         for one in own:
             score = "     -" if one.score is None else f"{one.score:6.2f}"
             said = "" if one.text is None else f"  {visible(one.text)}"
-            print(f"  {score}  {one.cosine:6.3f}  {visible(one.key)}{said}")
+            print(f" {score}  {one.cosine:6.3f}  {visible(one.key)}{said}")

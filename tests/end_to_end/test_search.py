@@ -8,9 +8,12 @@ from typing import Any
 
 import duckdb
 import pytest
-from driving import InProcess
+from driving import InProcess, Models
 from PIL import Image
 
+from models import checkpoint, tokenizer
+from models.config import blip_config
+from pipeline import toy_world
 from pipeline.toy_world import ToyWorldConfig, toy_sample, write_toy_world
 
 WORLD = ToyWorldConfig(samples=30, samples_per_shard=12, noise=0, kinds=4, seed=21)
@@ -62,8 +65,9 @@ def test_words_find_their_picture_and_a_picture_its_words(
     assert all(one["text"] for one in said)
     assert alike[0]["key"] == found["found"][0]["key"]
     done = capfilt.run("search", index, "--text", text, "--image", picture, "-k", "2")
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert done.stdout.count("\n") == 6
+    lines = done.stdout.splitlines()
+    assert [lines[0], lines[1].split()] == [text, ["score", "itc"]]
+    assert len(lines) == 8
 
 
 def test_features_are_a_table(index: Path) -> None:
@@ -89,6 +93,58 @@ def test_a_run_is_indexed_by_its_kept_texts(
     assert found["found"][0]["score"] is not None  # its picture was read out of the run
 
 
+def test_a_view_of_a_run_that_stores_no_picture(
+    capfilt: InProcess, flags: Any, toy_models: Models, world: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = flags(toy_models, world, run)
+    done = capfilt.run(*command, "--engine=local", "--direct", "--set=write.clean=none")
+    assert done.returncode == 0, done.stderr
+    none = ("--threshold", "synthetic=2", "--threshold", "web=0")
+    assert capfilt.run("judge", run, "--name", "web", *none).returncode == 0
+    for view, origins in ((("--view", "web"), {"web"}), ((), None)):
+        folder = tmp_path / f"{len(view)}.index"
+        done = capfilt.run("index", run, "--to", folder, "--model", "tiny-filter", *view)
+        assert done.returncode == 0, done.stderr
+        texts = ("--text", "a red circle", "--for", "texts", "-k", 100)
+        found = asked(capfilt, folder, *texts)[0]["found"]
+        assert {one["origin"] for one in found} == (origins or {"web", "synthetic"})
+    (seen,) = asked(capfilt, tmp_path / "2.index", "--text", "a red circle", "-k", 2)
+    for one in seen["found"]:
+        assert one["score"] is not None
+        assert Path(one["place"]["url"]).parent == world  # the input's tars, not the run's
+
+
+def test_what_pretraining_wrote_is_searched_with_too(
+    capfilt: InProcess, world: Path, tmp_path: Path
+) -> None:
+    words = tokenizer.train(toy_world.corpus(), 200)
+    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    model, folder = tmp_path / "pretrained", tmp_path / "x"
+    checkpoint.create(model, "pretrain", config, words, seed=1)
+    done = capfilt.run("index", world, "--to", folder, "--model", model)
+    assert done.returncode == 0, done.stderr
+    (found,) = asked(capfilt, folder, "--text", "a red circle", "-k", 30)
+    assert len(found["found"]) == 30
+    done = capfilt.run("search", folder, "--text", "a red circle", "--model", "tiny-filter")
+    assert done.returncode == 2
+    assert "search with that model, or build the index again" in done.stderr
+
+
+def test_what_is_left_out_is_told_with_its_reason(
+    capfilt: InProcess, world: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    whole = sorted(world.glob("*.tar"))[0].read_bytes()
+    (folder / "a.tar").write_bytes(whole[: len(whole) // 2])
+    (folder / "b.tar").write_bytes(b"no tar, though it is called so" * 100)
+    done = capfilt.run("index", folder, "--to", tmp_path / "x", "--model", "tiny-filter")
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()[2:]
+    assert told == ["left out: 1 shard_not_a_tar", "left out: 1 shard_truncated"]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -101,6 +157,7 @@ def test_a_run_is_indexed_by_its_kept_texts(
         (("index", "{place}/none", "--to", "{place}/y", "--model", "tiny-filter"), "none"),
         (("index", "{world}", "--to", "{place}", "--model", "tiny-filter"), "belongs to no index"),
         (("index", "{world}", "--to", "{place}/y", "--view", "v"), "is for a run"),
+        (("index", "{world}", "--to", "{place}/y", "--model", "{place}/no"), "no checkpoint"),
     ],
 )
 def test_what_cannot_be_done_is_one_message(

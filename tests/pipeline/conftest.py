@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from small_index import items, pictured, retriever, toy_index  # noqa: F401 - fixtures
 from small_training import start, whole, world  # noqa: F401 - fixtures
 
 from models.roles.captioner import Captioner

@@ -1,0 +1,154 @@
+"""The folder of an index: builds, of which one counts.
+
+    INDEX/
+      current              the name of the build that counts; replaced in one step, at the very end
+      BUILD/               16 hex digits
+        index.json         what was indexed, by which model, and the size and hash of each file
+        …
+      unfinished-BUILD/    until it is whole; what a killed process left, the next build removes
+
+A build that is killed leaves `current`, and what it names, as they were. The build before the
+current one stays too, for processes that have it open.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+LOCK = "lock"  # who builds holds it
+CURRENT, RECORD = "current", "index.json"
+_UNFINISHED = "unfinished-"
+_BUILD = re.compile(r"[0-9a-f]{16}")
+_OURS = re.compile(rf"{LOCK}|{CURRENT}(\.{_BUILD.pattern})?|({_UNFINISHED})?{_BUILD.pattern}")
+
+
+class IndexFault(ValueError):  # noqa: N818 - Python has an IndexError of its own
+    """An index that cannot be built or read as it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A build on its way: where its files are written, and its name once they are whole."""
+
+    folder: Path
+    name: str
+
+    @property
+    def place(self) -> Path:
+        """Folder that the files are written into."""
+        return self.folder / f"{_UNFINISHED}{self.name}"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise IndexFault where a folder holds what no index wrote: a build removes old ones."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not _OURS.fullmatch(path.name):
+            raise IndexFault(
+                f"{folder} holds {path.name}, which belongs to no index; give a new folder, or an "
+                "index's own"
+            )
+
+
+def begin(folder: Path) -> Build:
+    """Remove what killed builds left, and start a build; IndexFault as `check_folder`."""
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name.startswith(_UNFINISHED):
+            shutil.rmtree(path)
+        elif path.name.startswith(f"{CURRENT}."):
+            path.unlink()
+    build = Build(folder, secrets.token_hex(8))
+    build.place.mkdir()
+    return build
+
+
+def give_up(build: Build) -> None:
+    """Remove what a build has written."""
+    shutil.rmtree(build.place)
+
+
+def put(build: Build, record: dict[str, Any]) -> None:
+    """Write a build's record and make it the one that counts, in one step."""
+    folder, files = build.folder, sorted(build.place.iterdir())
+    record = {"version": VERSION, **record, "files": {path.name: _facts(path) for path in files}}
+    (build.place / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    for path in (*files, build.place / RECORD, build.place):
+        sync(path)
+    build.place.rename(folder / build.name)
+    sync(folder)
+    before = current(folder)
+    pointer = folder / f"{CURRENT}.{build.name}"
+    pointer.write_text(build.name)
+    sync(pointer)
+    pointer.replace(folder / CURRENT)
+    sync(folder)
+    for old in folder.iterdir():
+        if _BUILD.fullmatch(old.name) and old.name not in (build.name, before):
+            shutil.rmtree(old)
+
+
+def current(folder: Path) -> str | None:
+    """Name the build that counts; None if there is none."""
+    try:
+        name = (folder / CURRENT).read_text(encoding="utf-8", errors="replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not _BUILD.fullmatch(name):
+        raise IndexFault(f"{folder / CURRENT} names no build; build the index again")
+    return name
+
+
+def open_current(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Give the folder and the record of the build that counts; IndexFault if there is none."""
+    name = current(folder)
+    if name is None:
+        raise IndexFault(f"{folder} holds no index; make one with `capfilt index`")
+    path = folder / name / RECORD
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = int(record["version"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise IndexFault(f"{path} cannot be read ({error}); build the index again") from None
+    if version > VERSION:
+        raise IndexFault(f"{path} is of version {version}, this capfilt reads up to {VERSION}")
+    return path.parent, record
+
+
+def file_of(place: Path, record: dict[str, Any], name: str) -> Path:
+    """Give the path of a build's file; IndexFault unless it has the size that was written.
+
+    One that was cut off must not be mapped into memory: reading behind its end kills the process.
+    """
+    path = place / name
+    found = path.stat().st_size if path.is_file() else None
+    try:
+        expected = int(record["files"][name]["size_bytes"])
+    except (ValueError, TypeError, KeyError):
+        raise IndexFault(f"{place / RECORD} lacks {name}; build the index again") from None
+    if found != expected:
+        size = "it is gone" if found is None else f"{found:,} found"
+        raise IndexFault(f"{path}: {expected:,} bytes expected, {size}; build the index again")
+    return path
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size_bytes": path.stat().st_size, "sha256": digest}
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
