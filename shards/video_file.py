@@ -14,7 +14,7 @@ from typing import Any, Literal
 from shards.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
 from shards.annotation_file import AnnotationError, parse_json, read_text, unusable
 from shards.schema import TextReason
-from shards.store import filesystem
+from shards.store import filesystem, url_of
 
 EXTENSIONS = ("mp4", "avi", "webm", "mkv", "mov")  # the first that is there is taken
 NO_VIDEO = "video_missing"
@@ -66,7 +66,7 @@ def place_of(videos: str, name: str) -> str | None:
     names = [name, f"video{name}", f"vid{name}"] if name.isdigit() else [name]
     bases = [f"{root.rstrip('/')}/{one}" for one in names]
     places = [f"{base}{ending}" for base in bases for ending in ("", *_ENDINGS)]
-    return next((fs.unstrip_protocol(place) for place in places if fs.isfile(place)), None)
+    return next((url_of(fs, place) for place in places if fs.isfile(place)), None)
 
 
 def _rows(url: str) -> Iterator[Any]:

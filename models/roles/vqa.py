@@ -102,7 +102,10 @@ class Answerer:
     def answer(
         self, images: Tensor, questions: Sequence[str], decoding: Decoding = DECODING
     ) -> list[Answer]:
-        """Write an answer to a question about each image (B, 3, H, W) or video (B, F, 3, H, W)."""
+        """Write an answer to a question about each image (B, 3, H, W) or video (B, F, 3, H, W).
+
+        All questions may be about one image or video: B is 1, and it is looked at once.
+        """
         if not questions:
             return []
         start, read = opening(self._described, decoding), self._read(images, questions)
@@ -144,6 +147,8 @@ class Answerer:
         states = framing.look(
             self.network.vision_model, self.preprocess, images, TORCH_DTYPES[self.dtype]
         )
+        if len(states) == 1:
+            states = states.expand(len(questions), -1, -1)
         pieces = self.words.encode([normalise_question(text) for text in questions])
         framed = framing.frame(pieces, self.words, self.first_id, self.max_tokens, states.device)
         hidden = self.network.questions(framed.ids, framed.mask, states)

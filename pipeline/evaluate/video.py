@@ -4,7 +4,9 @@ Nothing is trained on videos here: this is what BLIP §5.6 calls zero-shot.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
@@ -21,6 +23,9 @@ from pipeline.evaluate.retrieval import Both, scores
 from pipeline.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, VideoReason, read_frames
 from shards.video_file import Clip, place_of
 
+QUESTIONS_AT_ONCE = 16  # about one video
+_QUESTION_WORDS = ("what", "who", "how", "when", "where", "which", "why")
+
 
 class _Videos:
     """Frames of a folder's videos, resized: those of the last one asked for are kept."""
@@ -34,7 +39,7 @@ class _Videos:
     def load(self, name: str) -> Tensor | str:
         """Give a video's frames, uint8 (F, 3, H, W), or why there are none."""
         if name != self._name:
-            self._name, self._reason = name, None
+            self._name = name
             self._read(name)
         return self._frames if self._reason is None else self._reason
 
@@ -111,24 +116,21 @@ def measure_video_questions(
 ) -> dict[str, Any]:
     """Answer questions about videos: the share whose one answer is given word for word.
 
-    With `answers` the best of them is taken, else an answer is written. `by_word` is the share of
-    each question word, as papers report it.
+    With `answers` the best of them is taken, else an answer is written. A video is looked at once
+    for questions about it that stand together. `by_word` is the share of each question word, as
+    papers report it.
     """
     loader, left_out = _Videos(videos, frames, answerer.preprocess), Counter[str]()
     right: dict[str, list[bool]] = defaultdict(list)
-    for clip in clips:
-        loaded = loader.load(clip.video)
+    for asked in _together(clips):
+        loaded = loader.load(asked[0].video)
         if isinstance(loaded, str):
-            left_out[loaded] += 1
+            left_out[loaded] += len(asked)
             continue
-        if answers:
-            said = answerer.rank(loaded[None], [clip.text], answers)[0][0].text
-        else:
-            said = answerer.answer(loaded[None], [clip.text])[0].text
-        if results is not None:
-            results.append({"video_id": clip.video, "question": clip.text, "answer": said})
-        word = clip.text.lower().split()[0]
-        right[word].append(metrics.words(said) == metrics.words(clip.answer))
+        for clip, said in zip(asked, _answer(answerer, loaded, asked, answers), strict=True):
+            if results is not None:
+                results.append({"video_id": clip.video, "question": clip.text, "answer": said})
+            right[_word(clip.text)].append(metrics.words(said) == metrics.words(clip.answer))
     judged = [one for own in right.values() for one in own]
     return {
         "questions": len(judged),
@@ -138,3 +140,24 @@ def measure_video_questions(
         "accuracy": fmean(judged) if judged else None,
         "by_word": {word: fmean(own) for word, own in sorted(right.items())},
     }
+
+
+def _together(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
+    """Take questions about one video that follow each other, some at a time."""
+    for _, own in groupby(clips, key=attrgetter("video")):
+        while asked := list(islice(own, QUESTIONS_AT_ONCE)):
+            yield asked
+
+
+def _answer(
+    answerer: Answerer, video: Tensor, asked: Sequence[Clip], answers: Sequence[str]
+) -> list[str]:
+    questions = [clip.text for clip in asked]
+    if answers:
+        return [ranked[0].text for ranked in answerer.rank(video[None], questions, answers)]
+    return [one.text for one in answerer.answer(video[None], questions)]
+
+
+def _word(question: str) -> str:
+    first = metrics.words(question)[:1]
+    return first[0] if first and first[0] in _QUESTION_WORDS else "other"

@@ -245,6 +245,21 @@ def test_a_video_is_asked_like_an_image(answerer: Answerer, images: Tensor, fact
     assert found[0].logprob != pytest.approx(one[0].logprob, abs=1e-4)
 
 
+def test_one_video_is_looked_at_once_for_all_questions(
+    answerer: Answerer, images: Tensor, facts: Any
+) -> None:
+    questions, video = facts["questions"][:3], images[None, :4]
+    repeated = video.expand(3, -1, -1, -1, -1)
+    once, each = answerer.answer(video, questions), answerer.answer(repeated, questions)
+    assert [one.text for one in once] == [one.text for one in each]
+    assert [one.logprob for one in once] == pytest.approx([one.logprob for one in each], abs=1e-5)
+    ranked = answerer.rank(video, questions, facts["candidates"])
+    expected = answerer.rank(repeated, questions, facts["candidates"])
+    assert [[one.index for one in own] for own in ranked] == [
+        [one.index for one in own] for own in expected
+    ]
+
+
 def test_empty_inputs(answerer: Answerer, images: Tensor) -> None:
     assert answerer.answer(images[:0], []) == []
     assert answerer.rank(images[:2], ["a", "b"], []) == [[], []]
