@@ -163,29 +163,6 @@ def test_scales_compare_a_word_with_itself_or_with_the_text(picture: Image.Image
     assert np.array_equal(cell(own, 0), np.asarray(picture).astype(int))
 
 
-@pytest.mark.parametrize(
-    ("word", "shown"),
-    [
-        ("dog", "dog"),
-        ("a\x1b[31mb", "a\\u{1b}[31mb"),
-        ("a\u202eb", "a\\u202eb"),
-        ("<b>$x^2$</b>", "<b>$x^2$</b>"),
-        ("a\nb", "a\\u{a}b"),
-        ("漢", "\\u{6f22}"),
-        ("žluť", "žluť"),
-    ],
-)
-def test_hostile_words_are_written_out(word: str, shown: str) -> None:
-    assert sheet.fit(word, 400) == shown
-
-
-def test_a_label_fits_its_cell() -> None:
-    for word in ("m" * 10_000, "漢" * 50, "i" * 59):
-        shown = sheet.fit(word, 100)
-        assert sheet.font().getlength(shown) <= 100
-        assert shown.endswith("…")
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (5, 7), (900, 600)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
 def test_pictures_of_any_shape(matcher: Attender, size: tuple[int, int], mode: str) -> None:

@@ -60,10 +60,16 @@ def test_features_are_all_vectors(toy_index: Path, items: list[Item], retriever:
     assert torch.allclose(vectors, torch.cat([looked, read]), atol=1e-5)
 
 
-def test_an_index_does_not_depend_on_the_batch(
-    tmp_path: Path, toy_index: Path, items: list[Item], retriever: Retriever
+def test_an_index_does_not_depend_on_the_batch_or_the_row_groups(
+    tmp_path: Path,
+    toy_index: Path,
+    items: list[Item],
+    retriever: Retriever,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build(tmp_path / "x", items, retriever, ABOUT, IndexConfig(batch_size=64, features=True))
+    monkeypatch.setattr(indexing, "_ROW_GROUP", 9)
+    build(tmp_path / "x", items, retriever, ABOUT, IndexConfig(batch_size=6, features=True))
+    assert pq.ParquetFile(next(tmp_path.glob("x/*/images.parquet"))).num_row_groups > 2
     one, other = (
         pq.read_table(next(folder.glob("*/features.parquet")))
         for folder in (toy_index, tmp_path / "x")
@@ -71,6 +77,14 @@ def test_an_index_does_not_depend_on_the_batch(
     assert one.drop_columns("vector").equals(other.drop_columns("vector"))
     vectors = [np.stack(table["vector"].to_numpy()) for table in (one, other)]
     assert vectors[0] == pytest.approx(vectors[1], abs=1e-5)
+    said = [
+        [
+            replace(row, cosine=0.0)
+            for row in search_text(Index(folder), retriever, "a red circle", 50, rerank=0)
+        ]
+        for folder in (toy_index, tmp_path / "x")
+    ]
+    assert said[0] == said[1]
 
 
 def test_what_cannot_be_used_is_counted_and_the_rest_is_found(
