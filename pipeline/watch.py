@@ -1,6 +1,7 @@
 """What the image models can say about a video: match texts, and answer questions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 
 import torch
 from PIL import Image
@@ -10,6 +11,19 @@ from models.roles.retrieval import Images
 from models.roles.video import VideoRetriever
 from models.roles.vqa import Answerer
 from pipeline.use import CLASSES_TEMPERATURE, Answered, Matched
+from shards.store import filesystem, url_of
+from shards.video_file import EXTENSIONS
+
+
+def videos_of(places: Sequence[str]) -> Iterator[str]:
+    """Name the videos of files and folders, a folder's by name and through all folders in it."""
+    for place in places:
+        fs, path = filesystem(place)
+        if fs.isdir(path):
+            found = sorted(name for name in fs.find(path) if _ending(name) in EXTENSIONS)
+            yield from (url_of(fs, name) for name in found)
+        else:
+            yield place
 
 
 def match(
@@ -40,3 +54,7 @@ def ask(
 def _pixels(preprocess: Preprocess, frames: Sequence[Image.Image]) -> torch.Tensor:
     """Resize frames: uint8 (1, F, 3, H, W)."""
     return torch.stack([preprocess.resize(frame) for frame in frames])[None]
+
+
+def _ending(name: str) -> str:
+    return PurePosixPath(name).suffix.lower().removeprefix(".")

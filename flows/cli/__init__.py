@@ -14,6 +14,7 @@ from flows.cli import (
     clean,
     evaluate,
     evaluate_answers,
+    evaluate_video,
     export,
     inspect,
     judge,
@@ -73,8 +74,8 @@ evaluate.app.command("nlvr", epilog=evaluate_answers.NLVR_EXAMPLES)(evaluate_ans
 evaluate.app.command("dialogue", epilog=evaluate_answers.DIALOGUE_EXAMPLES)(
     evaluate_answers.dialogue
 )
-app.command("watch", epilog=watch.WATCH_EXAMPLES)(watch.watch)
-evaluate.app.command("video", epilog=watch.EVALUATE_EXAMPLES)(watch.evaluate_video)
+app.command("watch", epilog=watch.EXAMPLES)(watch.watch)
+evaluate.app.command("video", epilog=evaluate_video.EXAMPLES)(evaluate_video.evaluate_video)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 

@@ -68,19 +68,21 @@ def measure_video_retrieval(
     ITC takes the mean of the frames, ITM looks at all of them; median ranks count from 1.
     """
     loader, left_out = _Videos(videos, frames, retriever.preprocess), Counter[str]()
-    captions_of: dict[str, list[str]] = defaultdict(list)
-    for clip in clips:
-        captions_of[clip.video].append(normalise(clip.text))
+    own_texts: dict[str, set[int] | None] = {}  # of each video; None where it cannot be used
     numbers: dict[str, int] = {}
-    texts_of: list[set[int]] = []
     seen: list[Images] = []
-    for name, captions in captions_of.items():
-        loaded = loader.load(name)
-        if isinstance(loaded, str):
-            left_out[loaded] += 1
-            continue
-        seen.append(retriever.look(loaded[None]))
-        texts_of.append({numbers.setdefault(text, len(numbers)) for text in captions})
+    for clip in clips:
+        if clip.video not in own_texts:
+            loaded = loader.load(clip.video)
+            if isinstance(loaded, str):
+                left_out[loaded] += 1
+            else:
+                seen.append(retriever.look(loaded[None]))
+            own_texts[clip.video] = None if isinstance(loaded, str) else set()
+        own = own_texts[clip.video]
+        if own is not None:
+            own.add(numbers.setdefault(normalise(clip.text), len(numbers)))
+    texts_of = [own for own in own_texts.values() if own is not None]
     counts = {
         "videos": len(texts_of),
         "texts": len(numbers),

@@ -3,65 +3,230 @@
 import json
 from pathlib import Path
 
+import av
 import pytest
 from driving import InProcess
 from PIL import Image
 
+from models import checkpoint
+from models.config import ORIGINAL, blip_config
+from models.tokenizer import train
+from pipeline import toy_tasks
 from pipeline.toy_tasks import ToyTasksConfig
 from pipeline.toy_video import write_videos
+
+CLIPS = 8
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    write_videos(folder, ToyTasksConfig(samples=8, kinds=4, seed=3))
-    (folder / "broken.mp4").write_text("no video")
+    write_videos(folder, ToyTasksConfig(samples=CLIPS, kinds=4, seed=3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "text.mp4").write_text("no video")
     (folder / "empty.mp4").write_bytes(b"")
     return folder
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = train(toy_tasks.corpus(), 300)
+    shape = blip_config(
+        "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=32
+    )
+    shape.vision_config.num_hidden_layers = shape.text_config.num_hidden_layers = 1
+    folder = tmp_path_factory.mktemp("answering") / "vqa"
+    checkpoint.create(folder, "vqa", shape, words, seed=5, settings=ORIGINAL)
+    return folder
+
+
+def captions(videos: Path) -> list[str]:
+    lines = (videos / "msrvtt_test.jsonl").read_text().splitlines()
+    return [json.loads(line)["caption"] for line in lines]
 
 
 def test_texts_are_matched_and_the_frames_drawn(
     capfilt: InProcess, videos: Path, tmp_path: Path
 ) -> None:
-    lines = (videos / "msrvtt_test.jsonl").read_text().splitlines()
-    own, other = (json.loads(line)["caption"] for line in lines[:2])
+    own, other, *_ = captions(videos)
     sheet = tmp_path / "frames.png"
-    done = capfilt.run(
-        "watch", videos / "video0.mp4", "--text", own, "--text", other,
-        "--model", "tiny-filter", "--out", sheet, "--json",
-    )  # fmt: skip
+    texts = ("--text", own, "--text", other, "--model", "tiny-filter")
+    done = capfilt.run("watch", videos / "video0.mp4", *texts, "--out", sheet, "--json")
     assert done.returncode == 0, done.stderr
-    first, second = json.loads(done.stdout)
+    told = json.loads(done.stdout)
+    first, second = told["texts"]
+    assert told["video"] == str(videos / "video0.mp4")
+    assert (first["text"], second["text"]) == (own, other)
     assert first["itc"] > second["itc"]
     with Image.open(sheet) as drawn:
-        assert drawn.width > 4 * 64
-        assert drawn.height > 2 * 64  # eight frames, four in a row
+        assert drawn.width > 8 * 64  # eight frames in a row
+        assert drawn.height > 64
+    done = capfilt.run("watch", videos / "video0.mp4", *texts)
+    header, *lines = done.stdout.splitlines()
+    assert header.split() == ["itm", "itc", "share"]
+    assert [line.split(maxsplit=3)[3] for line in lines] == [own, other]
+    assert float(lines[0].split()[1]) == pytest.approx(first["itc"], abs=1e-3)
+
+
+def test_several_videos_are_ranked_under_each_text(capfilt: InProcess, videos: Path) -> None:
+    texts = captions(videos)[:2]
+    flags = ("--text", texts[0], "--text", texts[1], "--model", "tiny-filter")
+    done = capfilt.run("watch", videos, *flags)
+    assert done.returncode == 0, done.stderr
+    _, *lines = done.stdout.splitlines()
+    groups = [lines[: CLIPS + 1], lines[CLIPS + 1 :]]
+    told = [
+        json.loads(line)
+        for line in capfilt.run("watch", videos, *flags, "--json").stdout.splitlines()
+    ]
+    assert [one["video"] for one in told] == [str(videos / f"video{n}.mp4") for n in range(CLIPS)]
+    for number, (text, *rows) in enumerate(groups):
+        assert text == texts[number]
+        scored = {one["video"]: one["texts"][number]["itm"] for one in told}
+        assert [row.split()[-1] for row in rows] == sorted(scored, key=lambda n: -scored[n])
+
+
+def test_questions_are_answered_and_ranked(
+    capfilt: InProcess, videos: Path, answering: Path, tmp_path: Path
+) -> None:
+    listed = tmp_path / "answers.json"
+    listed.write_text(json.dumps(["red", "blue", " ", "green"]))
+    flags = ("--question", "what color is it?", "--model", answering)
+    done = capfilt.run("watch", videos / "video0.mp4", *flags)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) <= 1
+    done = capfilt.run("watch", videos / "video0.mp4", *flags, "--answers", listed, "--top", "2")
+    scores, words = zip(*(line.split() for line in done.stdout.splitlines()), strict=True)
+    assert len(words) == 2
+    assert set(words) < {"red", "blue", "green"}
+    assert float(scores[0]) >= float(scores[1])
+    one = capfilt.run("watch", videos / "video0.mp4", *flags, "--answers", listed, "--json")
+    assert [a["text"] for a in json.loads(one.stdout)["answers"]][:2] == list(words)
+
+
+def test_one_that_cannot_be_watched_takes_no_other_along(
+    capfilt: InProcess, videos: Path, broken: Path
+) -> None:
+    places = (broken, videos / "video1.mp4", videos / "gone.mp4")
+    flags = ("--text", "a red circle", "--model", "tiny-filter")
+    done = capfilt.run("watch", *places, *flags)
+    assert done.returncode == 0, done.stderr
+    for reason in ("video_empty", "video_undecodable", "video_missing", "3 of 4 videos"):
+        assert reason in done.stderr
+    rows = [
+        json.loads(line)
+        for line in capfilt.run("watch", *places, *flags, "--json").stdout.splitlines()
+    ]
+    reasons = [row.get("reason") for row in rows]
+    assert reasons == ["video_empty", "video_undecodable", None, "video_missing"]
+
+
+def test_a_video_that_is_cut_off_is_used_and_told(
+    capfilt: InProcess, videos: Path, tmp_path: Path
+) -> None:
+    """Its index stands first, as in what is made for the web, so that half of it can be read."""
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    with (
+        av.open(str(videos / "video0.mp4")) as source,
+        av.open(str(whole), "w", options={"movflags": "faststart"}) as made,
+    ):
+        stream = made.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                made.mux(packet)
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) * 3 // 4])
+    flags = ("--text", "a red circle", "--model", "tiny-filter")
+    done = capfilt.run("watch", cut, *flags, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["note"] == "video_truncated"
+    assert "video_truncated" in done.stderr
+    assert json.loads(capfilt.run("watch", whole, *flags, "--json").stdout)["note"] is None
+
+
+def test_names_and_texts_that_steer_a_terminal_are_written_out(
+    capfilt: InProcess, videos: Path, tmp_path: Path
+) -> None:
+    hostile = tmp_path / "\x1b[31mred.mp4"
+    hostile.write_bytes((videos / "video0.mp4").read_bytes())
+    places = (hostile, videos / "video1.mp4", tmp_path / "\x1b[2J.mp4")
+    done = capfilt.run("watch", *places, "--text", "a \x1b[1mdog", "--model", "tiny-filter")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
 
 
 def test_videos_of_a_file_are_measured(capfilt: InProcess, videos: Path) -> None:
     done = capfilt.run("evaluate", "video", "tiny-filter", videos / "msrvtt_test.jsonl")
     assert done.returncode == 0, done.stderr
     rows = dict(line.split() for line in done.stdout.splitlines())
-    assert rows["videos"] == "8"
+    assert rows["videos"] == str(CLIPS)
     assert float(rows["itc.ir@1"]) > 0.3  # chance is 0.125
     assert float(rows["itc.ir_median_rank"]) < 3
+
+
+def test_answers_about_videos_are_measured(
+    capfilt: InProcess, videos: Path, answering: Path, tmp_path: Path
+) -> None:
+    result, listed = tmp_path / "result.json", tmp_path / "answers.json"
+    asked = json.loads((videos / "test_qa.json").read_text())
+    flags = ("--videos", videos, "--frames", "4", "--json")
+    file = tmp_path / "qa.json"
+    file.write_text(json.dumps([*asked, asked[0] | {"video_id": "gone"}, {"video_id": "x"}]))
+    done = capfilt.run(
+        "evaluate", "video", answering, file, *flags, "--own-answers", "--result", result
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["questions"] == len(asked)
+    assert found["left_out"] == {"video_missing": 1, "missing_column": 1}
+    written = json.loads(result.read_text())
+    said = [one["answer"] for one in written]
+    assert set(said) <= {one["answer"] for one in asked}
+    hits = [one["answer"] == answer for one, answer in zip(asked, said, strict=True)]
+    assert found["accuracy"] == sum(hits) / len(hits)
+    listed.write_text(json.dumps(["red"]))
+    done = capfilt.run("evaluate", "video", answering, file, *flags, "--answers", listed)
+    reds = [one["answer"] == "red" for one in asked]
+    assert json.loads(done.stdout)["accuracy"] == sum(reds) / len(reds)
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("watch", "{videos}/broken.mp4", "--text", "x"), "video_undecodable"),
-        (("watch", "{videos}/empty.mp4", "--question", "x"), "video_empty"),
+        (("watch", "{broken}/text.mp4", "--text", "x"), "video_undecodable"),
+        (("watch", "{broken}/empty.mp4", "--question", "x"), "video_empty"),
         (("watch", "{videos}/gone.mp4", "--text", "x"), "video_missing"),
         (("watch", "{videos}/video0.mp4"), "give --text"),
         (("watch", "{videos}/video0.mp4", "--text", "x", "--question", "y"), "not both"),
-        (("evaluate", "video", "tiny-filter", "{videos}/broken.mp4"), "expected lines of"),
+        (("watch", "{videos}/video0.mp4", "--text", " . "), "--text is empty"),
+        (("watch", "{videos}/video0.mp4", "--question", ""), "--question is empty"),
+        (("watch", "{videos}/video0.mp4", "--text", "x", "--answers", "y"), "is for --question"),
+        (("watch", "{nothing}", "--text", "x"), "no video there"),
+        (("watch", "{videos}/video0.mp4", "--text", "x", "--model", "{broken}"), "config.json"),
+        (("evaluate", "video", "tiny-filter", "{broken}/text.mp4"), "expected lines of"),
+        (("evaluate", "video", "tiny-filter", "{videos}/test_qa.json"), "vqa"),
+        (
+            ("evaluate", "video", "tiny-filter", "{videos}/msrvtt_test.jsonl", "--own-answers"),
+            "are for questions",
+        ),
     ],
 )
 def test_what_cannot_be_watched_is_one_message(
-    capfilt: InProcess, videos: Path, flags: tuple[str, ...], said: str
+    capfilt: InProcess,
+    videos: Path,
+    broken: Path,
+    tmp_path: Path,
+    flags: tuple[str, ...],
+    said: str,
 ) -> None:
-    done = capfilt.run(*(flag.format(videos=videos) for flag in flags))
+    places = {"videos": videos, "broken": broken, "nothing": tmp_path}
+    done = capfilt.run(*(flag.format(**places) for flag in flags))
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
