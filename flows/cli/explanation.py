@@ -66,7 +66,22 @@ def _text(text: Row, views: Sequence[Row]) -> Group:
         decision = text["decisions"].get(view["name"])
         if decision is not None:
             decided.add_row(Text(view["name"]), _verdict(decision), Text(_rule(text, decision)))
-    return Group(head, Padding(Text(scores, style="dim"), (0, 2)), Padding(decided, (0, 2)))
+    parts: list[Any] = [head, Padding(Text(scores, style="dim"), (0, 2)), Padding(decided, (0, 2))]
+    if "words" in text:
+        parts.append(Padding(_words(text["words"]), (0, 2)))
+    return Group(*parts)
+
+
+def _words(words: Sequence[Row]) -> Text:
+    """Show what each word adds to the logit of the match; those that sink it are red."""
+    from pipeline.doubt import SINKING
+
+    shown = Text("word by word: ", style="dim")
+    for word in words:
+        style = "red" if word["effect"] < SINKING else ""
+        shown.append(f"{visible(word['text'])} {word['effect']:+.2f}", style=style)
+        shown.append("   ")
+    return shown
 
 
 def _verdict(decision: Row) -> Text:

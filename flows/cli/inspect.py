@@ -1,7 +1,8 @@
 """Commands that look at a run: `stats` and `explain`."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -116,17 +117,54 @@ def _other_side(run: "Run", against: str) -> "Side":
 def explain(
     run: RunFolder,
     sample: Annotated[str, typer.Argument(metavar="SHARD/KEY", help="as in the input, or encoded")],
+    words: Annotated[
+        bool, typer.Option("--words", help="what each word does to the match, by the filter")
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="PNG of where the filter looked for the words that sank the match"),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="where the run's filter lies now; default: where it lay")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
-    """Show one sample: facts, every text with its scores, what each view decides, and why."""
+    """Show one sample: facts, every text with its scores, what each view decides, and why.
+
+    --words and --picture load the run's filter, and read the picture again from the input.
+    """
     from flows.cli.answer import plain
     from pipeline.explain import explain as explained
     from shards.run import Run
 
-    found = explained(Run.open(run), sample)
+    opened = Run.open(run)
+    found = explained(opened, sample)
+    if words or picture is not None:
+        _explain_words(opened, found, model, picture)
     if as_json:
         print(json.dumps(plain(found)))
         return
     from flows.cli.explanation import print_explanation
 
     print_explanation(found)
+
+
+def _explain_words(run: "Run", found: dict[str, Any], model: str | None, out: Path | None) -> None:
+    """Add to each text what its words do, and draw; say why where the picture is not to be had."""
+    from flows.cli.use import device_of
+    from pipeline.explain_match import draw, explain_texts, open_attender, picture_of
+    from pipeline.printable import visible
+
+    attender = open_attender(run, model, device_of("auto"))
+    for sample in found["samples"]:
+        image = picture_of(run, sample)
+        if isinstance(image, str):
+            typer.echo(f"no words, no picture: {visible(image)}", err=True)
+            continue
+        explained = explain_texts(attender, image, sample["texts"])
+        for one in explained:
+            listed = [(word.text, word.effect) for word in one.doubted.words]
+            one.text["words"] = [{"text": text, "effect": effect} for text, effect in listed]
+        if out is not None and explained:
+            out.write_bytes(draw(attender, image, explained))
+            typer.echo(f"wrote {visible(str(out))}", err=True)

@@ -9,6 +9,7 @@ import typer
 from flows.cli.inspect import RunFolder
 
 COUNT = 24
+EXPLAINED = 8  # samples: on 2 cores a base filter takes a second or two for each
 MOST = 60  # of each group; the page stays small enough to send by mail
 
 
@@ -16,6 +17,12 @@ def report(
     run: RunFolder,
     view: Annotated[str | None, typer.Option(help="a view's decisions, not the run's own")] = None,
     gallery: Annotated[int, typer.Option(min=0, max=MOST, help="samples of each outcome")] = COUNT,
+    explain: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MOST, help="filtered samples whose words are explained, by the filter"
+        ),
+    ] = EXPLAINED,
     output: Annotated[
         str | None, typer.Option(help="file or URL; default: report/index.html in the run")
     ] = None,
@@ -30,7 +37,7 @@ def report(
 
     opened = Run.open(run)
     seen = open_view(opened, view)
-    page = build_report(opened, seen, _tell, gallery)
+    page = build_report(opened, seen, _tell, gallery, explain)
     store, name = opened.store, report_name(seen)
     if output is not None:
         folder, _, name = output.rpartition("/")

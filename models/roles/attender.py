@@ -17,6 +17,7 @@ Kind = Literal["gradcam", "original", "attention"]
 """Grad-CAM by heads; place by place, as BLIP's authors draw it; or where words look, as it is."""
 
 _PIECE = "##"
+_TEXTS_AT_ONCE = 64
 _UNKNOWN = "[UNK]"  # what no piece of the vocabulary spells
 
 
@@ -34,15 +35,32 @@ class WordMaps:
     layer: int
 
 
+@dataclass(frozen=True, slots=True)
+class WordEffects:
+    """What each word adds to the logit of a match (match − mismatch); below 0, it speaks against.
+
+    `itm` is the probability of the match, `itm_logit` its logit, of the whole text.
+    """
+
+    words: list[str]
+    effects: list[float]
+    itm: float
+    itm_logit: float
+
+
 class Attender:
     """A loaded filter or captioner that shows where it looks."""
 
-    def __init__(self, loaded: checkpoint.Checkpoint, dtype: Dtype) -> None:
-        """Prepare a loaded checkpoint."""
+    def __init__(
+        self, loaded: checkpoint.Checkpoint, dtype: Dtype, max_tokens: int | None = None
+    ) -> None:
+        """Prepare a loaded checkpoint; `max_tokens` of a text that is matched, special ones too."""
         described, words = loaded.description, loaded.description.tokenizer
         self.digest, self.preprocess = loaded.digest, described.preprocess
         self._network, self._words, self._dtype = loaded.network, words, dtype
-        self._most = described.config.text_config.max_position_embeddings
+        positions = described.config.text_config.max_position_embeddings
+        self._most = positions if max_tokens is None else max_tokens
+        framing.check_limit(self._most, positions, str(described.folder))
         self.layers = described.config.text_config.num_hidden_layers
         patch = described.config.vision_config.patch_size
         self._grid = (self.preprocess.height // patch, self.preprocess.width // patch)
@@ -57,11 +75,12 @@ class Attender:
         role: Literal["filter", "captioner"] = "filter",
         dtype: Literal["auto", "fp32", "bf16"] = "auto",
         device: str | torch.device = "cpu",
+        max_tokens: int | None = None,
     ) -> "Attender":
         """Load a retrieval or captioning checkpoint from a local folder."""
         resolved = resolve_dtype(dtype, device)
         loaded = checkpoint.load(Path(folder), role, dtype=resolved, device=device)
-        return cls(loaded, resolved)
+        return cls(loaded, resolved, max_tokens)
 
     def match(
         self, image: Tensor, text: str, *, layer: int | None = None, kind: Kind = "gradcam"
@@ -77,6 +96,32 @@ class Attender:
         maps = attention.match_maps(self._network, framed.ids, framed.mask, states)
         found = self._map(maps, framed.mask, layer, kind)[1:-1]
         return self._gather(pieces, found, maps.scores[0, 1].item(), layer)
+
+    @torch.inference_mode()
+    def effects(self, image: Tensor, text: str) -> WordEffects:
+        """Judge a match as it is, and with each word of its text hidden in turn from all others.
+
+        A hidden word keeps its place, so that the others are read as before. `image` as for
+        `match`; words are those of its maps. Effects do not add up: words are read together.
+        """
+        assert isinstance(self._network, MatchNetwork)
+        pieces = self._words.encode([normalise(text)])[0][: self._most - framing.FRAME]
+        words, counts = self._named(pieces)
+        states = self._look(image)
+        framed = framing.frame([pieces], self._words, self._itm_first, self._most, states.device)
+        masks = framed.mask.repeat(1 + len(words), 1)  # the whole text, then without each word
+        first = 1
+        for row, count in enumerate(counts, 1):
+            masks[row, first : first + count] = False
+            first += count
+        found: list[Tensor] = []
+        for part in masks.split(_TEXTS_AT_ONCE):
+            ids, own = framed.ids.expand(len(part), -1), states.expand(len(part), -1, -1)
+            found.append(self._network.match_logits(ids, part, own, None))
+        both = torch.cat(found).float()
+        logits = both[:, 1] - both[:, 0]
+        effects = (logits[0] - logits[1:]).tolist()
+        return WordEffects(words, effects, both[0].softmax(-1)[1].item(), logits[0].item())
 
     def caption(
         self,
@@ -128,8 +173,8 @@ class Attender:
             raise ValueError(f"layer is {layer}; the network has 0 to {self.layers - 1}")
         return layer
 
-    def _gather(self, pieces: list[int], maps: Tensor, score: float, layer: int | None) -> WordMaps:
-        """Bring the pieces of a word together."""
+    def _named(self, pieces: list[int]) -> tuple[list[str], list[int]]:
+        """Bring the pieces of a word together, and count them."""
         words: list[str] = []
         counts: list[int] = []
         for token in self._words.decode([[piece] for piece in pieces]):
@@ -139,6 +184,10 @@ class Attender:
             else:
                 words.append(token or _UNKNOWN)
                 counts.append(1)
+        return words, counts
+
+    def _gather(self, pieces: list[int], maps: Tensor, score: float, layer: int | None) -> WordMaps:
+        words, counts = self._named(pieces)
         found = attention.over_pieces(maps, counts) if counts else maps
         mean = maps.mean(0) if counts else maps.new_zeros(self._grid)
         return WordMaps(words, found.cpu(), mean.cpu(), score, self._layer(layer))

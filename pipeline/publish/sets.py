@@ -24,6 +24,7 @@ from pipeline.export import EXTENSIONS, choose_text, encode_jpeg
 from pipeline.publish.cards import dataset_card, write_dataset_card
 from pipeline.publish.files import PLAIN, Files, Tables, Tars
 from pipeline.publish.kept import FACTS, Kept, Row, kept_samples, rows_of, texts_of
+from pipeline.recorded import recorded_model
 from shards.run import Run
 from shards.snapshot import SnapshotShard
 from shards.statistics import run_statistics
@@ -109,13 +110,9 @@ def card_of(run: Run, statistics: Mapping[str, Any]) -> str:
 
 def models_of(run: Run) -> dict[str, dict[str, str]]:
     """Name the captioner and the filter of a run, with their digests."""
-    names = {"captioner": "caption", "filter": "score"}
-    found = {}
-    for role, section in names.items():
-        about = run.about.get(role) or {}
-        name = (run.identity.get(section) or {}).get("model") or about.get("folder") or role
-        found[role] = {"name": Path(str(name)).name, "digest": str(about.get("digest", ""))}
-    return found
+    roles: tuple[Literal["captioner", "filter"], ...] = ("captioner", "filter")
+    found = {role: recorded_model(run, role) for role in roles}
+    return {role: {"name": one.name, "digest": one.digest} for role, one in found.items()}
 
 
 def _write_set(run: Run, opened: View, data: Path, config: ExportConfig) -> tuple[str, int]:

@@ -1,11 +1,13 @@
 """The card of one sample on a page: its picture, its texts with scores, and what was decided."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from pipeline.printable import cut
+from pipeline.report.doubts import Doubt
 from pipeline.report.gallery import Pick
 from pipeline.report.thumbnail import Thumbnail
 from shards.naming import encode_name
@@ -15,10 +17,21 @@ _TEXT_SHOWN = 300  # characters
 _DETAIL_SHOWN = 160
 
 
-def make_card(pick: Pick, thresholds: dict[str, float], thumbnail: Thumbnail) -> dict[str, Any]:
-    """Put together what a page shows of a sample; the longest texts are cut."""
-    facts = pick.facts
-    texts = [_text(row, thresholds.get(row["origin"])) for row in pick.texts[:MOST_TEXTS]]
+def make_card(
+    pick: Pick,
+    thresholds: dict[str, float],
+    thumbnail: Thumbnail,
+    doubts: Mapping[int, Doubt] | None = None,
+) -> dict[str, Any]:
+    """Put together what a page shows of a sample; the longest texts are cut.
+
+    `doubts` are of texts, by their numbers: the words that sank their match.
+    """
+    facts, known = pick.facts, doubts or {}
+    texts = [
+        _text(row, thresholds.get(row["origin"])) | {"doubt": known.get(row["text_no"])}
+        for row in pick.texts[:MOST_TEXTS]
+    ]
     return {
         "picture": thumbnail,
         "outcome": facts["outcome"],

@@ -13,8 +13,9 @@ from typing import Any
 from pipeline import printable
 from pipeline.report.card import make_card
 from pipeline.report.charts import COLOURS, Scores, draw_histogram, draw_kept_shares
+from pipeline.report.doubts import Doubt, explain_gallery
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
-from pipeline.report.thumbnail import make_thumbnails
+from pipeline.report.thumbnail import Place, make_thumbnails
 from pipeline.report.wording import MEANING
 from shards.commit import total_counts
 from shards.query import connect
@@ -38,15 +39,23 @@ def report_name(view: View) -> str:
 
 
 def build_report(
-    run: Run, view: View, tell: Callable[[str], None], gallery_count: int = COUNT
+    run: Run,
+    view: View,
+    tell: Callable[[str], None],
+    gallery_count: int = COUNT,
+    explained: int = 0,
 ) -> bytes:
-    """Build the page of a run by one of its views; `tell` hears how far it is."""
+    """Build the page of a run by one of its views; `tell` hears how far it is.
+
+    Of so many filtered samples it is `explained` which words sank their texts, by the run's filter.
+    """
     tell("counting")
     statistics = run_statistics(run, view)
     origins = _origins(view, statistics)
     reasons = _reasons(run, view, statistics)
     tell("choosing samples")
     gallery = choose_gallery(run, view, gallery_count)
+    doubts, why_none = explain_gallery(run, gallery, explained, tell)
     return _render(
         run=run.store.url(),
         name=run.store.url().rstrip("/").rpartition("/")[2],
@@ -55,7 +64,9 @@ def build_report(
         origins=origins,
         charts=_charts(origins),
         reasons=reasons,
-        gallery=_cards(run, view, gallery, tell),
+        gallery=_cards(run, view, gallery, doubts, tell),
+        explained=len(doubts),
+        not_explained=why_none,
         colour_of={origin["name"]: origin["colour"] for origin in origins},
         gallery_shards=len(gallery.shards),
         shards_with_samples=sum(shard.counts.samples_in > 0 for shard in view.shards),
@@ -159,11 +170,18 @@ def _reason_table(title: str, unit: str, found: Mapping[str, int], whole: int) -
 
 
 def _cards(
-    run: Run, view: View, gallery: Gallery, tell: Callable[[str], None]
+    run: Run,
+    view: View,
+    gallery: Gallery,
+    doubts: Mapping[Place, Mapping[int, Doubt]],
+    tell: Callable[[str], None],
 ) -> dict[str, list[Numbers]]:
     thumbnails = make_thumbnails(run, [pick.facts for pick in gallery.picks()], tell)
     return {
-        group: [make_card(pick, view.thresholds, thumbnails[pick.place]) for pick in picks]
+        group: [
+            make_card(pick, view.thresholds, thumbnails[pick.place], doubts.get(pick.place))
+            for pick in picks
+        ]
         for group, picks in gallery.groups.items()
     }
 

@@ -5,16 +5,15 @@ words that stand in its place.
 """
 
 import base64
-import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from pipeline.decode import Decoded, Limits, Refusal
-from shards.reader import ShardReader, open_shard
+from pipeline.originals import read_originals
 from shards.run import Run
 from shards.schema import SampleReason
 
@@ -65,7 +64,7 @@ def make_thumbnails(
     with Guard(_TIMEOUT_S) as guard:
         for number, (shard, digests) in enumerate(sorted(wanted.items()), 1):
             tell(f"reading pictures: shard {number} of {len(wanted)}")
-            for index, data in _read(urls.get(shard), digests):
+            for index, data in read_originals(urls.get(shard), digests):
                 found[shard, index] = _thumbnail(data, guard.decode, limits)
     return found
 
@@ -77,33 +76,6 @@ def _unfit(sample: Mapping[str, Any]) -> str:
     if sample["sha256"] is None:
         return "no picture was read"
     return ""
-
-
-def _read(url: str | None, digests: Mapping[int, str]) -> Iterator[tuple[int, bytes | str]]:
-    """Yield each wanted picture of a shard as bytes, or why there is none; stop after the last."""
-    left = dict(digests)
-    why = "not in the input any more"
-    try:
-        if url is None:
-            raise FileNotFoundError
-        with open_shard(url) as file:
-            for raw in ShardReader(file):
-                digest = left.pop(raw.index, None)
-                if digest is not None:
-                    yield raw.index, _same(raw.image, digest)
-                if not left:
-                    break
-    except FileNotFoundError:
-        why = "the input shard is gone"
-    except Exception as error:  # each store fails in its own way; a page without pictures serves
-        why = f"the input shard cannot be read ({type(error).__name__})"
-    yield from ((index, why) for index in left)
-
-
-def _same(image: bytes | None, digest: str) -> bytes | str:
-    if image is None or hashlib.sha256(image).hexdigest() != digest:
-        return "the input has changed since: another picture is there now"
-    return image
 
 
 def _thumbnail(data: bytes | str, decode: Decode, limits: Limits) -> Thumbnail:

@@ -371,3 +371,25 @@ def test_a_killed_judge_leaves_no_view(capfilt: InProcess, run: Run) -> None:
     done = capfilt.run("judge", "run", "--name=x", "--threshold=web=0.6")
     assert (done.returncode, "written" in done.stdout) == (0, True)
     assert capfilt.run("stats", "run", "--view=x").returncode == 0
+
+
+def test_words_and_a_picture_of_what_the_filter_saw(
+    capfilt: InProcess, toy_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "explained.png"
+    address = json.loads(
+        capfilt.run("stats", toy_run, "--json", "--sql", "SELECT shard, key FROM samples").stdout
+    )
+    shard, key = address["rows"][0] if isinstance(address, dict) else address[0].values()
+    done = capfilt.run("explain", toy_run, f"{shard}/{key}", "--picture", out, "--json")
+    assert done.returncode == 0, done.stderr
+    (sample,) = json.loads(done.stdout)["samples"]
+    for text in sample["texts"]:
+        assert all(word.keys() == {"text", "effect"} for word in text["words"])
+    assert out.read_bytes()[:4] == b"\x89PNG"
+    shown = capfilt.run("explain", toy_run, f"{shard}/{key}", "--words")
+    assert "word by word" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    refused = capfilt.run("explain", toy_run, f"{shard}/{key}", "--words", "--model", "tiny-filter")
+    assert refused.returncode == 2
+    assert "is not the filter of this run" in refused.stderr

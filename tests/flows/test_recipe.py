@@ -15,6 +15,7 @@ from pipeline.pretrain import ModelConfig
 from pipeline.train import DataConfig, StepConfig
 
 RECIPES = sorted((Path(recipe.__file__).parent / "recipes").glob("*.yaml"))
+TOY_RECIPES = sorted((RECIPES[0].parent / "toy").glob("*.yaml"))
 LEAST = {
     "input.urls": ["a.tar"],
     "output": "run",
@@ -64,6 +65,13 @@ def test_shipped_recipes_load(path: Path) -> None:
     least = LEAST if kind is Recipe else {}
     if kind is FinetuneRecipe:
         least = {"task": path.stem.split("-")[1]}
+    assert isinstance(read_recipe(kind, path, least), kind)
+
+
+@pytest.mark.parametrize("path", TOY_RECIPES, ids=lambda path: path.name)
+def test_the_recipes_of_the_toy_tasks_load(path: Path) -> None:
+    kind = PretrainRecipe if path.stem == "pretrain" else FinetuneRecipe
+    least = {} if path.stem == "pretrain" else {"task": path.stem}
     assert isinstance(read_recipe(kind, path, least), kind)
 
 
