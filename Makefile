@@ -16,6 +16,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 browser: ## install the browser that tests open reports in (Debian, as root)
 	command -v chromium chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }
 
+java: ## install what METEOR and the PTB tokenizer run on (Debian, as root)
+	command -v java >/dev/null || { apt-get update -qq && apt-get install -y -qq default-jre-headless; }
+
 check: $(INSTALLED) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,4 +53,4 @@ toy-tasks: $(INSTALLED) ## every task in miniature: train, evaluate, compare wit
 bench: $(INSTALLED) ## images per second, beside transformers, in one run
 	$(BIN)/python scripts/benchmark_clean.py
 
-.PHONY: help install browser check format test test-slow test-gpu demo tiny-checkpoint table1 toy-tasks bench
+.PHONY: help install browser java check format test test-slow test-gpu demo tiny-checkpoint table1 toy-tasks bench

@@ -5,7 +5,7 @@ only) is None, never NaN.
 """
 
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,40 +117,50 @@ def words(text: str) -> list[str]:
     return "".join(kept).split()
 
 
+Split = Callable[[str], list[str]]
+
+
 def exact_match(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
     """Compute the share of texts that have the words of one of their references."""
     pairs = zip(written, references, strict=True)
     return _mean([any(words(text) == words(one) for one in given) for text, given in pairs])
 
 
-def cider(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
+def cider(
+    written: Sequence[str], references: Sequence[Sequence[str]], split: Split = words
+) -> float | None:
     """Compute CIDEr-D by pycocoevalcap, of one text per image against its references; 0 to 10.
 
-    Papers give it times 100. Texts are split by `words`, not by the PTB tokenizer, which needs
-    Java: numbers differ a little from published ones. It weighs words by how few images they
-    belong to, so it is not defined for fewer than two images, or without any word.
+    Papers give it times 100. Texts are split by `words`, unless told otherwise: the PTB tokenizer
+    needs Java (`java_metrics`), and without it numbers differ a little from published ones. It
+    weighs words by how few images they belong to, so it is not defined for fewer than two images,
+    or without any word.
     """
-    given, made = _tables(written, references)
+    given, made = _tables(written, references, split)
     if len(made) < 2 or not any(text for texts in given.values() for text in texts):
         return None
     return float(Cider().compute_score(given, made)[0])
 
 
-def bleu(written: Sequence[str], references: Sequence[Sequence[str]]) -> Numbers:
+def bleu(
+    written: Sequence[str], references: Sequence[Sequence[str]], split: Split = words
+) -> Numbers:
     """Compute BLEU-1 to BLEU-4 of the whole set by pycocoevalcap; texts are split as in `cider`.
 
     The reference nearest in length counts for the penalty of short texts. BLEU-n is not defined
     where no text has n words.
     """
-    given, made = _tables(written, references)
+    given, made = _tables(written, references, split)
     longest = max((len(text.split()) for (text,) in made.values()), default=0)
     found = Bleu(4).compute_score(given, made, verbose=0)[0] if longest else [0.0] * 4
     return {f"bleu_{n}": float(found[n - 1]) if n <= longest else None for n in range(1, 5)}
 
 
-def rouge_l(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
-    """Compute the mean ROUGE-L by pycocoevalcap; texts are split by `words`, as in `cider`."""
-    given, made = _tables(written, references)
+def rouge_l(
+    written: Sequence[str], references: Sequence[Sequence[str]], split: Split = words
+) -> float | None:
+    """Compute the mean ROUGE-L by pycocoevalcap; texts are split as in `cider`."""
+    given, made = _tables(written, references, split)
     return float(Rouge().compute_score(given, made)[0]) if made else None
 
 
@@ -183,16 +193,16 @@ def at_threshold(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
 
 
 def _tables(
-    written: Sequence[str], references: Sequence[Sequence[str]]
+    written: Sequence[str], references: Sequence[Sequence[str]], split: Split
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
     """Write references and texts as the scorers take them: words apart, under equal keys."""
     pairs = list(zip(written, references, strict=True))
-    given = {n: [" ".join(words(one)) for one in texts] for n, (_, texts) in enumerate(pairs)}
+    given = {n: [" ".join(split(one)) for one in texts] for n, (_, texts) in enumerate(pairs)}
     if empty := [n for n, texts in given.items() if not texts]:
         raise ValueError(
             f"text {empty[0]} of {len(pairs)} has no reference; expected one or more for each"
         )
-    return given, {n: [" ".join(words(text))] for n, (text, _) in enumerate(pairs)}
+    return given, {n: [" ".join(split(text))] for n, (text, _) in enumerate(pairs)}
 
 
 def _mean(values: Collection[float | None]) -> float | None:

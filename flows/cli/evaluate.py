@@ -109,16 +109,22 @@ def caption(
     min_tokens: Annotated[int, typer.Option(min=0, help="of a caption")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="of a caption")] = 20,
     seed: Annotated[int, typer.Option(help="of nucleus sampling")] = 0,
+    java: Annotated[
+        bool | None,
+        typer.Option(help="split by the PTB tokenizer, and METEOR; default: if java is there"),
+    ] = None,
     limit: Limit = None,
     batch_size: BatchSize = 32,
     dtype: Dtype = DtypeChoice.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a captioner's captions with the references: BLEU, ROUGE-L and CIDEr.
+    """Compare a captioner's captions with the references: BLEU, ROUGE-L, CIDEr, METEOR.
 
-    METEOR and SPICE are left out: both are Java programs.
+    Published numbers split texts by the PTB tokenizer, a Java program, as METEOR is. SPICE is left
+    out: it would download models of its own.
     """
     from models.decoding import Decoding
+    from pipeline import java_metrics
     from pipeline.evaluate import evaluate_captioner, toy_is_right
 
     if min_tokens > max_tokens:
@@ -140,6 +146,7 @@ def caption(
             seed=seed,
             is_right=toy_is_right,
             results=written,
+            java=java_metrics.is_there() if java is None else java,
         )
     if not found["judged"]:  # no sidecar says what the picture shows
         del found["judged"], found["right"]

@@ -37,6 +37,7 @@ _FAILED = {
     "GarbageError",
     "GuardError",
     "InputChanged",
+    "JavaFault",
     "LimitExceeded",
     "PushError",
     "RepairError",

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.decoding import Decoding
 from models.roles.captioner import Captioner
-from pipeline import metrics
+from pipeline import java_metrics, metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, Meta, batches
 from pipeline.toy_world import is_true, scene_from_truth
 from shards.dialogue_file import last_number
@@ -25,13 +25,14 @@ def evaluate_captioner(
     seed: int = 0,
     is_right: IsRight | None = None,
     results: list[dict[str, Any]] | None = None,
+    java: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a captioner folder; see `measure_captioner`."""
     captioner = Captioner.load(
         folder, decoding=decoding, seed=seed, dtype=config.dtype, device=config.device
     )
     return measure_captioner(
-        captioner, pairs, config.batch_size, is_right=is_right, results=results
+        captioner, pairs, config.batch_size, is_right=is_right, results=results, java=java
     )
 
 
@@ -42,12 +43,13 @@ def measure_captioner(
     *,
     is_right: IsRight | None = None,
     results: list[dict[str, Any]] | None = None,
+    java: bool = False,
 ) -> dict[str, Any]:
     """Compare one written caption per picture with its references.
 
     With `is_right`, `right` is the share that it finds true of the `judged` ones. `results`, if
     given, is filled in the form of the nocaps and COCO servers. Without a reference for each
-    picture, as in nocaps' files, the metrics are None.
+    picture, as in nocaps' files, the metrics are None. `java`: see `compare`.
     """
     left_out: Counter[str] = Counter()
     written: list[str] = []
@@ -63,26 +65,42 @@ def measure_captioner(
             if results is not None:
                 results.append({"image_id": number_of(pair), "caption": caption.text})
     numbers: dict[str, Any] = {"images": len(written), "left_out": dict(left_out)}
-    numbers |= compare(written, references)
+    numbers |= compare(written, references, java)
     if is_right is not None:
         right = sum(verdicts) / len(verdicts) if verdicts else None
         numbers |= {"judged": len(verdicts), "right": right}
     return numbers
 
 
-def compare(written: Sequence[str], references: Sequence[Sequence[str]]) -> metrics.Numbers:
-    """Compute every metric of captions that needs no Java; None where a picture has no reference.
+def compare(
+    written: Sequence[str], references: Sequence[Sequence[str]], java: bool = False
+) -> dict[str, Any]:
+    """Compute the metrics of captions; None where a picture has no reference.
 
-    METEOR and SPICE are Java programs (SPICE with models of its own), and are left out.
+    With `java` texts are split by the PTB tokenizer, as for published numbers, and METEOR is there.
+    SPICE is left out: it would download models of its own.
     """
-    if not all(references):
-        return dict.fromkeys((*metrics.bleu([], []), "rouge_l", "cider", "exact_match"))
-    return {
-        **metrics.bleu(written, references),
-        "rouge_l": metrics.rouge_l(written, references),
-        "cider": metrics.cider(written, references),
-        "exact_match": metrics.exact_match(written, references),
+    known = bool(written) and all(references)
+    counts: dict[str, Any] = {"tokenizer": "ptb" if java else "words"}
+    exact = metrics.exact_match(written, references) if known else None
+    split: metrics.Split = metrics.words
+    if known and java:
+        flat = java_metrics.split_ptb([*written, *(one for own in references for one in own)])
+        rest = iter(" ".join(parts) for parts in flat)
+        written = [next(rest) for _ in written]
+        references = [[next(rest) for _ in own] for own in references]
+        split = str.split
+    if not known:
+        nothing = (*metrics.bleu([], []), "rouge_l", "cider", "exact_match")
+        return counts | dict.fromkeys((*nothing, *(("meteor",) if java else ())))
+    found = {
+        **metrics.bleu(written, references, split),
+        "rouge_l": metrics.rouge_l(written, references, split),
+        "cider": metrics.cider(written, references, split),
+        "exact_match": exact,
     }
+    meteor = {"meteor": java_metrics.meteor(written, references)} if java else {}
+    return counts | found | meteor
 
 
 def number_of(pair: LabelledPair) -> int | str:

@@ -40,7 +40,10 @@ def found(capfilt: InProcess, world: Path) -> Callable[..., dict[str, Any]]:
     """Ask for numbers as JSON."""
 
     def ask(what: str, *flags: str) -> dict[str, Any]:
-        done = capfilt.run("evaluate", what, CHECKPOINTS[what], world, FP32, "--json", *flags)
+        java = ("--no-java",) if what == "caption" else ()
+        done = capfilt.run(
+            "evaluate", what, CHECKPOINTS[what], world, FP32, "--json", *java, *flags
+        )
         assert done.returncode == 0, done.stderr
         numbers: dict[str, Any] = json.loads(done.stdout)
         return numbers
@@ -106,10 +109,13 @@ def test_a_filter_is_compared_with_the_labels_that_are_named(
 def test_people_get_a_row_for_each_number(
     capfilt: InProcess, found: Callable[..., dict[str, Any]], world: Path, what: str
 ) -> None:
-    done = capfilt.run("evaluate", what, CHECKPOINTS[what], world, FP32)
+    java = ("--no-java",) if what == "caption" else ()
+    done = capfilt.run("evaluate", what, CHECKPOINTS[what], world, FP32, *java)
     assert done.returncode == 0, done.stderr
-    shown = {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
+    rows = dict(map(str.split, done.stdout.splitlines()))
     numbers = found(what)
+    assert rows.pop("tokenizer", None) == numbers.pop("tokenizer", None)
+    shown = {name: float(value) for name, value in rows.items()}
     del numbers["left_out"]  # nothing is
     flat = {
         f"{group}.{name}" if group else name: value

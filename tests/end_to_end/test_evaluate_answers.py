@@ -40,7 +40,7 @@ def test_captions_of_a_file_are_measured_and_written_for_the_server(
     result = place / "result.json"
     done = capfilt.run(
         "evaluate", "caption", "tiny-captioner", "--annotations", place / "captions.json",
-        "--result", result, "--method", "greedy",
+        "--result", result, "--method", "greedy", "--no-java",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = dict(line.split() for line in done.stdout.splitlines())
