@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from models import weights
 from models.roles.retrieval import Retriever
 from pipeline import nearest
-from pipeline.index import IndexConfig, build, current, items_of_tars
-from pipeline.search import Index
+from pipeline.index import IndexConfig, build, items_of_tars
+from pipeline.index_folder import current, open_current
+from pipeline.search import Index, search_text
 from pipeline.toy_world import ToyWorldConfig, toy_sample, write_toy_world
 
 QUERIES, K = 1_000, 10
@@ -52,32 +53,47 @@ def main() -> None:
 
 def compare(folder: Path, retriever: Retriever) -> None:
     """Search flat and by cells, with the same queries."""
-    before = psutil.Process().memory_info().rss
-    opened = Index(folder)
-    grown = (psutil.Process().memory_info().rss - before) / 2**20
-    print(f"open, the index takes {grown:.0f} MiB of memory")
-    (path,) = (folder / str(current(folder))).glob("features.parquet")
-    table = pq.read_table(path, filters=[("kind", "=", "image")])["vector"].combine_chunks()
-    vectors = np.ascontiguousarray(table.flatten().to_numpy().reshape(len(table), -1))
     world = ToyWorldConfig(kinds=4, noise=0, seed=1)
-    queries = np.concatenate(
-        [retriever.read([toy_sample(n, False, world).text]).unit.numpy() for n in range(QUERIES)]
-    )
+    texts = [toy_sample(n, False, world).text for n in range(QUERIES)]
+    queries = np.concatenate([retriever.read([text]).unit.numpy() for text in texts])
+    search_whole(folder, retriever, texts[:100])
+    place, record = open_current(folder)
+    table = pq.read_table(place / "features.parquet", filters=[("kind", "=", "image")])
+    flat_column = table["vector"].combine_chunks().flatten()
+    vectors = np.ascontiguousarray(flat_column.to_numpy().reshape(len(table), -1))
     exact = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :K]
     print(f"{len(vectors):,} vectors of {vectors.shape[1]}, {QUERIES:,} queries")
-    began = time.perf_counter()
-    flat = nearest.build(vectors, "flat")
-    print(f"flat: built in {time.perf_counter() - began:.2f} s, {told(flat, queries, exact)}")
-    began = time.perf_counter()
-    ivf = nearest.build(vectors, "ivf")
-    seconds = time.perf_counter() - began
-    probes, _ = nearest.tune(ivf, vectors, queries[: QUERIES // 2])
-    print(f"ivf: {nearest.cells(len(vectors))} cells, {probes} probes, built in {seconds:.2f} s")
-    for number in sorted({1, probes // 2 or 1, probes, 2 * probes}):
-        print(f"  {number} probes: {told(ivf, queries, exact, number)}")
-    sizes = {p.name: p.stat().st_size for p in (folder / str(current(folder))).iterdir()}
+    for kind in ("flat", "ivf"):
+        began = time.perf_counter()
+        index = nearest.build(vectors, kind)
+        print(f"{kind}: built in {time.perf_counter() - began:.2f} s")
+        if kind == "flat":
+            print(f"  all: {told(index, queries, exact)}")
+    chosen = record["images"]["probes"]
+    ivf = nearest.read(place / "images.faiss")
+    for number in sorted({1, max(1, chosen // 2), chosen, 2 * chosen}):
+        default = " (default)" if number == chosen else ""
+        print(f"  {number} probes{default}: {told(ivf, queries, exact, number)}")
+    sizes = {p.name: p.stat().st_size for p in place.iterdir()}
     print(json.dumps({name: f"{size / 2**20:.1f} MiB" for name, size in sorted(sizes.items())}))
-    print(json.dumps({which: opened.record[which] for which in ("images", "texts")}))
+    print(json.dumps({which: record[which] for which in ("images", "texts")}))
+
+
+def search_whole(folder: Path, retriever: Retriever, texts: list[str]) -> None:
+    """Time whole searches, from the words to the rows, and the memory that the index takes."""
+    before = psutil.Process().memory_info().rss
+    began = time.perf_counter()
+    opened = Index(folder)
+    print(f"opened in {1e3 * (time.perf_counter() - began):.1f} ms")
+    for rerank in (0, 32):
+        took = []
+        for text in texts:
+            began = time.perf_counter()
+            search_text(opened, retriever, text, K, rerank=rerank)
+            took.append(time.perf_counter() - began)
+        grown = (psutil.Process().memory_info().rss - before) / 2**20
+        told = f"{1e3 * float(np.median(took)):.1f} ms a search"
+        print(f"with {rerank} re-ranked: {told}; the process has grown by {grown:.0f} MiB")
 
 
 def told(

@@ -78,6 +78,31 @@ def _build_and_die(folder: Path, items: list[Item], retriever: Retriever, moment
     build(folder, items, retriever, ABOUT, IndexConfig())
 
 
+def test_builds_killed_at_any_time_leave_a_whole_index(
+    tmp_path: Path, items: list[Item], retriever: Retriever
+) -> None:
+    folder, counts = tmp_path / "x", set()
+    build(folder, items[:10], retriever, ABOUT, IndexConfig())
+    for number in range(12):
+        child = multiprocessing.get_context("fork").Process(
+            target=_build_alone, args=(folder, items, retriever)
+        )
+        child.start()
+        child.join(0.02 * number)
+        child.kill()
+        child.join(60)
+        found = search_text(Index(folder), retriever, "a red circle", COUNT, rerank=0)
+        counts.add(len(found))
+    assert counts <= {10, COUNT}
+    build(folder, items, retriever, ABOUT, IndexConfig())
+    assert not list(folder.glob("unfinished-*"))
+
+
+def _build_alone(folder: Path, items: list[Item], retriever: Retriever) -> None:
+    torch.set_num_threads(1)
+    build(folder, items, retriever, ABOUT, IndexConfig())
+
+
 def test_who_reads_goes_on_while_new_builds_come(
     tmp_path: Path, items: list[Item], retriever: Retriever
 ) -> None:
