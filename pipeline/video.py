@@ -6,6 +6,7 @@ are read, each from one file: a playlist cannot make FFmpeg open others, on disk
 """
 
 import math
+import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,6 @@ from models.roles.video import midpoints
 from shards.store import filesystem
 
 FRAMES_FOR_RETRIEVAL, FRAMES_FOR_QUESTIONS = 8, 16  # BLIP §5.6
-TRUNCATED = "video_truncated"  # a note: what is there is used
 
 # A larger frame is reduced by a whole number, to no less than this: no model reads more than a
 # quarter of it, and so the resize that follows has enough to average.
@@ -34,15 +34,17 @@ _CONTAINERS = ",".join(
     ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "flv", "ogg", "gif")
 )
 _COVER = Disposition.attached_pic  # one picture beside sound
+_MOST_BOXES = 10_000  # of an MP4, that are looked through
 _WHOLE = 0.9  # of the time that a container names: sound may go on a little longer
 
 
 class VideoReason(StrEnum):
-    """Why there are no frames."""
+    """Why there are no frames; of what is truncated there may be some."""
 
     MISSING = "video_missing"
     EMPTY = "video_empty"
     UNDECODABLE = "video_undecodable"
+    TRUNCATED = "video_truncated"
     TOO_LARGE = "video_too_large"
     TIMEOUT = "video_timeout"
 
@@ -59,15 +61,16 @@ class VideoLimits:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Upright RGB frames in their order, or none and the reason; `note` tells of what is cut off.
+    """Upright RGB frames in their order, or none and the reason.
 
-    Frames repeat where the video has fewer than were asked for.
+    Frames repeat where the video has fewer than were asked for. `note` is TRUNCATED where a part is
+    missing and what is there was used.
     """
 
     images: tuple[Image.Image, ...] = ()
     reason: VideoReason | None = None
     detail: str | None = None
-    note: str | None = None
+    note: VideoReason | None = None
 
 
 class _Refused(Exception):  # noqa: N818 - a signal within this file, not an error
@@ -102,27 +105,37 @@ def read_frames(url: str, count: int, limits: VideoLimits | None = None) -> Fram
 
 def _read(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
     """Read an open file; whatever FFmpeg makes of hostile bytes becomes a reason."""
-    clock = _Clock(limits.timeout_s)
     try:
-        with _open(file) as container:
-            stream = _stream(container, limits)
-            index = _index(container, stream, limits, clock)
-            places = midpoints(len(index.times), count)
-            wanted = list(dict.fromkeys(places))
-            if _has_index(container):
-                frames = _jump(container, stream, index, wanted, clock)
-                images = [_upright(frame) for frame in frames]
-            else:
-                images = _read_through(file, wanted, limits, clock)
+        return _choose(file, count, limits)
     except av.FFmpegError as error:
-        raise _Refused(VideoReason.UNDECODABLE, error.strerror or str(error)) from error
-    except (_Refused, OSError, MemoryError):
+        refused = _Refused(VideoReason.UNDECODABLE, error.strerror or str(error))
+    except _Refused as error:
+        refused = error
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # no list of what a codec may raise on hostile bytes is complete
         detail = f"{type(error).__name__}: {error}"[:200]
-        raise _Refused(VideoReason.UNDECODABLE, detail) from error
+        refused = _Refused(VideoReason.UNDECODABLE, detail)
+    if refused.reason in (VideoReason.EMPTY, VideoReason.UNDECODABLE) and _lacks_index(file):
+        detail = "an MP4 that ends before its index, which tells where frames are"
+        refused = _Refused(VideoReason.TRUNCATED, detail)
+    raise refused
+
+
+def _choose(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
+    clock = _Clock(limits.timeout_s)
+    with _open(file) as container:
+        stream = _stream(container, limits)
+        index = _index(container, stream, limits, clock)
+        places = midpoints(len(index.times), count)
+        wanted = list(dict.fromkeys(places))
+        if _has_index(container):
+            frames = _jump(container, stream, index, wanted, clock)
+            images = [_upright(frame) for frame in frames]
+        else:
+            images = _read_through(file, wanted, limits, clock)
     found = dict(zip(wanted, images, strict=True))
-    note = TRUNCATED if index.is_cut else None
+    note = VideoReason.TRUNCATED if index.is_cut else None
     return Frames(tuple(found[place] for place in places), note=note)
 
 
@@ -140,6 +153,28 @@ def _open(file: BinaryIO) -> InputContainer:
         metadata_errors="replace",
         io_open=_no_other,
     )
+
+
+def _lacks_index(file: BinaryIO) -> bool:
+    """Walk the boxes of an MP4 (ISO 14496-12, 4.2): does it end without a whole moov?
+
+    A length of 0 stands where a recording was broken off, before the true one was known.
+    """
+    size_bytes, start = file.seek(0, os.SEEK_END), 0
+    for _ in range(_MOST_BOXES):
+        file.seek(start)
+        header = file.read(16)
+        if not start and header[4:8] != b"ftyp":
+            return False
+        length, kind = int.from_bytes(header[:4]), header[4:8]
+        if length == 1:  # a longer one stands behind the kind
+            length = int.from_bytes(header[8:16])
+        start += length
+        if kind == b"moov":
+            return start > size_bytes
+        if not length or start >= size_bytes:
+            return True
+    return False
 
 
 def _no_other(url: str, *_: object) -> NoReturn:

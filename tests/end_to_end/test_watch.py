@@ -130,7 +130,7 @@ def test_a_video_that_is_cut_off_is_used_and_told(
     capfilt: InProcess, videos: Path, tmp_path: Path
 ) -> None:
     """Its index stands first, as in what is made for the web, so that half of it can be read."""
-    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut\x1b[1m.mp4"
     with (
         av.open(str(videos / "video0.mp4")) as source,
         av.open(str(whole), "w", options={"movflags": "faststart"}) as made,
@@ -147,6 +147,7 @@ def test_a_video_that_is_cut_off_is_used_and_told(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["note"] == "video_truncated"
     assert "video_truncated" in done.stderr
+    assert "\x1b" not in done.stderr
     assert json.loads(capfilt.run("watch", whole, *flags, "--json").stdout)["note"] is None
 
 
