@@ -13,7 +13,8 @@ Examples:
 
   capfilt clean recipe.yaml
 
-  capfilt clean --input 'web/*.tar' --output runs/first --captioner CAPTIONER --filter FILTER
+  capfilt clean --input 'web/*.tar' --output runs/first \\
+      --captioner CAPTIONER --filter FILTER
 
   capfilt clean recipe.yaml --set caption.top_p=0.95 --engine local --json
 """

@@ -22,14 +22,16 @@ Examples:
 
   capfilt evaluate retrieval runs/filter/model held-out/
 
-  capfilt evaluate caption runs/captioner/model 'held-out/*.tar' --method beam --json
+  capfilt evaluate caption runs/captioner/model 'held-out/*.tar' --json
 
-  capfilt evaluate filter runs/filter/model judged/ --label is_right --precision 0.95 --plot a.png
+  capfilt evaluate filter runs/filter/model judged/ --label is_right \\
+      --precision 0.95 --plot curves.png
 
-  capfilt evaluate retrieval runs/filter/model --annotations coco_karpathy_test.json --images coco
+  capfilt evaluate retrieval runs/filter/model --images coco \\
+      --annotations coco_karpathy_test.json
 
-  capfilt evaluate caption runs/captioner/model --annotations nocaps_val.json --images nocaps
-  --result nocaps_val_result.json
+  capfilt evaluate caption runs/captioner/model --images nocaps \\
+      --annotations nocaps_val.json --result nocaps_val_result.json
 """
 
 Checkpoint = Annotated[str, typer.Argument(help="BLIP folder or hub id")]

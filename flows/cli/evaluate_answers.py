@@ -25,21 +25,23 @@ from flows.cli.progress import counted, watch_samples
 VQA_EXAMPLES = """
 Examples:
 
-  capfilt evaluate vqa runs/vqa/model --annotations vqa_val.json --images coco
+  capfilt evaluate vqa runs/vqa/model --annotations val.json --images coco
 
-  capfilt evaluate vqa runs/vqa/model --annotations vqa_test.json --images coco
-  --answers answer_list.json --result vqa_result.json
+  capfilt evaluate vqa runs/vqa/model --annotations vqa_test.json \\
+      --images coco --answers answer_list.json --result vqa_result.json
 """
 NLVR_EXAMPLES = """
 Example:
 
-  capfilt evaluate nlvr runs/nlvr/model --annotations nlvr_test.json --images nlvr2
+  capfilt evaluate nlvr runs/nlvr/model --annotations nlvr_test.json \\
+      --images nlvr2
 """
 DIALOGUE_EXAMPLES = """
 Example:
 
-  capfilt evaluate dialogue runs/dialogue/model --annotations visdial_1.0_val.json
-  --images VisualDialog_val2018 --dense visdial_1.0_val_dense_annotations.json
+  capfilt evaluate dialogue runs/dialogue/model \\
+      --annotations visdial_1.0_val.json --images VisualDialog_val2018 \\
+      --dense visdial_1.0_val_dense_annotations.json
 """
 
 Annotations = Annotated[str, typer.Option(help="the data set's JSON file")]

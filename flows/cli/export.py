@@ -12,9 +12,9 @@ Examples:
 
   capfilt export runs/first --to exported --form parquet
 
-  capfilt export runs/first --view strict --to exported --push my-name/clean-pairs
+  capfilt export runs/first --view strict --to exported --push me/clean-pairs
 
-  capfilt export runs/first --to listed --form index     # urls, hashes, scores; no pictures
+  capfilt export runs/first --to listed --form index    # no pictures in it
 """
 
 

@@ -25,7 +25,7 @@ Examples:
 
   capfilt stats RUN --sql "SELECT text, itm FROM texts ORDER BY itm LIMIT 9"
 
-  capfilt stats RUN --sql "FROM samples JOIN texts USING (shard, index)" --json
+  capfilt stats RUN --json --sql "FROM samples JOIN texts USING (shard,index)"
 """
 
 

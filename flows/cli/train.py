@@ -15,14 +15,17 @@ Examples:
 
   capfilt pretrain recipe.yaml
 
-  capfilt pretrain recipe.yaml --engine local --set step.epochs=2 --output runs/short
+  capfilt pretrain recipe.yaml --engine local --set step.epochs=2 \\
+      --output runs/short
 """
 FINETUNE_EXAMPLES = """
 Examples:
 
-  capfilt finetune captioner recipe.yaml --start runs/pretrain/model --output runs/captioner
+  capfilt finetune captioner recipe.yaml --start runs/pretrain/model \\
+      --output runs/captioner
 
-  capfilt finetune filter recipe.yaml --start runs/pretrain/model --output runs/filter
+  capfilt finetune filter recipe.yaml --start runs/pretrain/model \\
+      --output runs/filter
 """
 
 RecipePath = Annotated[Path | None, typer.Argument(help="recipe (YAML); flags go over it")]

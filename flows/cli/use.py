@@ -30,7 +30,7 @@ Examples:
 
   capfilt match photo.jpg "a dog on a beach"
 
-  capfilt match photo.jpg "a dog" "a cat" "a horse"     # a zero-shot classifier
+  capfilt match photo.jpg "a dog" "a cat" "a horse"  # a zero-shot classifier
 """
 ASK_EXAMPLES = """
 Examples:
@@ -42,7 +42,8 @@ Examples:
 REASON_EXAMPLES = """
 Example:
 
-  capfilt reason left.jpg right.jpg "both pictures show a dog" --model runs/nlvr/model
+  capfilt reason left.jpg right.jpg "both pictures show a dog" \\
+      --model runs/nlvr/model
 """
 ATTEND_EXAMPLES = """
 Example:
