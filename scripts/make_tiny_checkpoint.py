@@ -18,7 +18,9 @@ from flows.ablation import AblationRecipe, Study, Tools
 from models import folder
 from models.conversion import import_folder
 from models.weights import SHIPPED
+from pipeline.publish.cards import facts_of, write_model_card
 
+TOY = [{"name": "the toy world (make tiny-checkpoint)", "rows": 10_000, "left_out": {}}]
 RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "tiny.yaml"
 
 
@@ -42,6 +44,7 @@ def main() -> None:
         halved = {name: tensor.to(torch.bfloat16) for name, tensor in content.tensors.items()}
         shutil.rmtree(place, ignore_errors=True)
         folder.write(place, replace(content, tensors=halved))
+        write_model_card(place, facts_of(place, name=f"tiny {place.name}", sources=TOY))
         size_bytes += sum(path.stat().st_size for path in place.iterdir())
     print(f"{places.filter.parent}: {size_bytes / 1e6:.1f} MB")
     print(json.dumps(study.measure_tools(places), indent=2))
