@@ -285,7 +285,9 @@ def tell(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    rows = _flat(found)
+    from pipeline.printable import visible
+
+    rows = [(visible(name), value) for name, value in _flat(found)]  # some come from data
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {_shown(value)}")

@@ -110,3 +110,18 @@ def test_a_wrong_file_or_model_is_one_message(
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 8
     assert "Traceback" not in done.stderr
+
+
+def test_values_that_steer_a_terminal_are_written_out(
+    capfilt: InProcess, place: Path, tmp_path: Path
+) -> None:
+    rows = json.loads((place / "q" / "vqa.json").read_text())
+    file = tmp_path / "vqa.json"
+    file.write_text(json.dumps([row | {"kind": "\x1b[2Jcolour"} for row in rows]))
+    done = capfilt.run(
+        "evaluate", "vqa", place / "vqa", "--annotations", file, "--images", place / "q",
+        "--by", "kind",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "colour" in done.stdout
+    assert "\x1b" not in done.stdout
