@@ -129,8 +129,10 @@ def search_text(
     """Find the pictures, or the texts, that are nearest to a text.
 
     ITM puts the best `rerank` pictures in order, by the rule of `Retriever.rank`; those that are
-    gone, or are others by now, keep their order behind them.
+    gone, or are others by now, keep their order behind them. Raises IndexFault for another model
+    than the index was made by.
     """
+    index.check_model(retriever)
     texts = retriever.read([text])
     found = index.nearest(which, texts.unit[0], max(k, rerank), probes)
     if which == "texts":
@@ -152,6 +154,7 @@ def search_image(
     probes: int | None = None,
 ) -> list[Found]:
     """Find the texts, or the pictures, that are nearest to a picture; see `search_text`."""
+    index.check_model(retriever)
     images = retriever.look(retriever.preprocess.resize(picture)[None])
     found = index.nearest(which, images.unit[0], max(k, rerank), probes)
     best = found[:rerank]

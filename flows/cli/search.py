@@ -13,7 +13,6 @@ from flows.cli.use import device_of, image_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from models.roles.retrieval import Retriever
     from pipeline.index import Item
     from pipeline.search import Found
 
@@ -76,6 +75,7 @@ def index(
     """Index the pictures and texts of a run, or of tars, for `capfilt search`."""
     from flows.cli.progress import counted, watch_samples
     from flows.lock import hold
+    from models.roles.retrieval import Retriever
     from models.weights import resolve
     from pipeline.index import IndexConfig, build
     from pipeline.index_folder import check_folder
@@ -83,7 +83,7 @@ def index(
     check_folder(to)
     items, total = _items(sources, view)
     folder = resolve(model)
-    retriever = _retriever(folder, max_tokens, device)
+    retriever = Retriever.load(folder, max_tokens=max_tokens, device=device_of(device))
     named = str(folder.resolve()) if Path(model).is_dir() else model  # the hub's may lie elsewhere
     about = {"model": named, "max_tokens": max_tokens, "sources": sources, "view": view}
     config = IndexConfig(kind=kind.value, batch_size=batch_size, features=features)
@@ -124,6 +124,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search an index by text or by picture: ITC finds, ITM puts the best in order."""
+    from models.roles.retrieval import Retriever
     from models.tokenizer import normalise
     from models.weights import resolve
     from pipeline.search import Index, search_image, search_text
@@ -134,8 +135,8 @@ def search(
         raise typer.BadParameter("--text is empty")
     opened = Index(index)
     folder = resolve(model or opened.record["model"])
-    retriever = _retriever(folder, opened.record["max_tokens"], device)
-    opened.check_model(retriever)
+    tokens = opened.record["max_tokens"]
+    retriever = Retriever.load(folder, max_tokens=tokens, device=device_of(device))
     options: dict[str, Any] = {"rerank": rerank, "probes": probes}
     options |= {} if wanted is None else {"which": wanted.value}
     found: list[tuple[str, list[Found]]] = []
@@ -162,13 +163,6 @@ def _items(sources: list[str], view: str | None) -> "tuple[Iterator[Item], int |
     if view is not None:
         raise typer.BadParameter(f"--view is for a run; {sources[0]} is none")
     return items_of_tars(sources), None
-
-
-def _retriever(folder: Path, max_tokens: int, device: str) -> "Retriever":
-    from pipeline.evaluate import EvaluateConfig, open_retriever
-
-    config = EvaluateConfig(max_tokens=max_tokens, device=device_of(device))
-    return open_retriever(folder, config)
 
 
 def _draw(out: Path, found: "list[tuple[str, list[Found]]]") -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models import checkpoint, framing
 from models.blip import MatchNetwork
-from models.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.config import TORCH_DTYPES, Dtype, Role, resolve_dtype
 from models.tokenizer import normalise
 
 UNRANKED = -100.0  # the score of a pair outside the best k
@@ -74,9 +74,14 @@ class Retriever:
         dtype: Literal["auto", "fp32", "bf16"] = "auto",
         device: str | torch.device = "cpu",
     ) -> Self:
-        """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
+        """Load a filter, or the match network that is part of a pre-training, from a local folder.
+
+        `max_tokens` counts special tokens.
+        """
         resolved = resolve_dtype(dtype, device)
-        loaded = checkpoint.load(Path(folder), "filter", dtype=resolved, device=device)
+        pretrained = checkpoint.describe(Path(folder)).role == "pretrain"
+        role: Role = "pretrain" if pretrained else "filter"
+        loaded = checkpoint.load(Path(folder), role, dtype=resolved, device=device)
         return cls(loaded, max_tokens, resolved)
 
     @torch.inference_mode()

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models import checkpoint
-from models.config import resolve_dtype
 from models.framing import Framed
 from models.roles.retrieval import TEXTS_AT_ONCE, Images, Retriever, Texts
 from models.tokenizer import normalise
@@ -37,13 +35,9 @@ def evaluate_retrieval(
 
 def open_retriever(folder: str | Path, config: EvaluateConfig = USUAL) -> Retriever:
     """Load a filter folder, or the match network that is part of a pre-training folder."""
-    if checkpoint.describe(Path(folder)).role != "pretrain":
-        return Retriever.load(
-            folder, max_tokens=config.max_tokens, dtype=config.dtype, device=config.device
-        )
-    dtype = resolve_dtype(config.dtype, config.device)
-    loaded = checkpoint.load(Path(folder), "pretrain", dtype=dtype, device=config.device)
-    return Retriever(loaded, config.max_tokens, dtype)
+    return Retriever.load(
+        folder, max_tokens=config.max_tokens, dtype=config.dtype, device=config.device
+    )
 
 
 def measure_retrieval(

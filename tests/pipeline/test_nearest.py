@@ -57,3 +57,18 @@ def test_a_file_comes_back_and_another_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"no index")
     with pytest.raises(ValueError, match=r"x\.faiss is no readable FAISS index"):
         nearest.read(path)
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_the_processor_finds(tmp_path: Path) -> None:
+    if not nearest._gpus():
+        pytest.skip("FAISS sees no GPU: it needs one, and faiss-gpu-cu12")
+    vectors, queries = unit(6_000, 16, 3), unit(100, 16, 4)
+    exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+    kinds: dict[nearest.Kind, float] = {"flat": 0.999, "ivf": 0.95}
+    for kind, least in kinds.items():
+        built = nearest.build(vectors, kind)
+        probes = nearest.tune(built, vectors, queries)[0] if kind == "ivf" else None
+        nearest.write(built, tmp_path / kind)
+        _, found = nearest.search(nearest.read(tmp_path / kind), queries, 10, probes)
+        assert nearest.shared(found, exact) >= least

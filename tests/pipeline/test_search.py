@@ -151,9 +151,10 @@ def test_another_model_is_refused(
     about = ABOUT | {"model": "other"}
     build(tmp_path / "x", items[:3], retriever, about, IndexConfig())
     opened = Index(tmp_path / "x")
-    opened.check_model(retriever)
+    assert search_text(opened, retriever, "a red ring")
     monkeypatch.setattr(retriever, "digest", "0" * 64)
-    with pytest.raises(
-        IndexFault, match=r"made by the model other \(digest .*digest 0{12}; search"
-    ):
-        opened.check_model(retriever)
+    told = r"made by the model other \(digest .*digest 0{12}; search with that model"
+    with pytest.raises(IndexFault, match=told):
+        search_text(opened, retriever, "a red ring")
+    with pytest.raises(IndexFault, match=told):
+        search_image(opened, retriever, picture(items[0]))
