@@ -32,7 +32,7 @@ from pipeline.decode import Refusal, decode
 from pipeline.index_folder import IndexFault, begin, give_up, put
 from pipeline.pictures import LIMITS
 from shards.annotation import annotated_texts
-from shards.listing import list_inputs
+from shards.listing import InputShard, list_inputs
 from shards.naming import encode_name
 from shards.reader import ShardReader, State, open_shard
 from shards.schema import SampleReason, TextReason
@@ -116,8 +116,15 @@ def items_of_run(source: Source) -> Iterator[Item]:
 
 
 def items_of_tars(urls: Sequence[str]) -> Iterator[Item]:
-    """Yield the samples of tars as they are; a picture without a text is found all the same."""
-    for shard in list_inputs(urls):
+    """Yield the samples of tars as they are; a picture without a text is found all the same.
+
+    The tars are listed at once, with InputError; each is read when its turn comes.
+    """
+    return _samples(list_inputs(urls))
+
+
+def _samples(shards: Iterable[InputShard]) -> Iterator[Item]:
+    for shard in shards:
         with open_shard(shard.url) as file:
             reader = ShardReader(file)
             for raw in reader:
@@ -144,25 +151,29 @@ def build(
     in a folder at a time. Raises IndexFault where there is no picture, or the folder is no index's.
     """
     new = begin(folder)
-    left_out: Counter[str] = Counter()
-    counts = _spool(new.place, items, retriever, config.batch_size, left_out)
-    if not counts["images"]:
+    try:
+        record = _write(new.place, items, retriever, config)
+        if not record["images"]["count"]:
+            raise IndexFault(f"{folder}: no picture to index (left out: {record['left_out']})")
+    except BaseException:
         give_up(new)
-        raise IndexFault(f"{folder}: no picture to index (left out: {dict(left_out)})")
-    vectors = {which: _vectors(new.place, which, counts[which]) for which in BOTH}
-    record = {
-        **about,
-        "model_digest": retriever.digest,
-        "images": _finish(new.place, vectors, "images", config),
-        "texts": _finish(new.place, vectors, "texts", config),
-        "left_out": dict(left_out),
-    }
+        raise
+    return put(new, about | {"model_digest": retriever.digest} | record)
+
+
+def _write(
+    place: Path, items: Iterable[Item], retriever: Retriever, config: IndexConfig
+) -> dict[str, Any]:
+    """Write the files of a build, but its record; give what that says of them."""
+    left_out: Counter[str] = Counter()
+    counts = _spool(place, items, retriever, config.batch_size, left_out)
+    vectors = {which: _vectors(place, which, counts[which]) for which in BOTH}
+    record: dict[str, Any] = {which: _finish(place, vectors, which, config) for which in BOTH}
     if config.features:
-        _write_features(new.place, vectors)
+        _write_features(place, vectors)
     for which in BOTH:
-        (new.place / f"{which}.f32").unlink()
-    put(new, record)
-    return record
+        (place / f"{which}.f32").unlink()
+    return record | {"left_out": dict(left_out)}
 
 
 def _spool(

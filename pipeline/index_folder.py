@@ -48,6 +48,8 @@ class Build:
 
 def check_folder(folder: Path) -> None:
     """Raise IndexFault where a folder holds what no index wrote: a build removes old ones."""
+    if folder.exists() and not folder.is_dir():
+        raise IndexFault(f"{folder} is no folder; give a new one, or an index's own")
     for path in folder.iterdir() if folder.is_dir() else ():
         if not _OURS.fullmatch(path.name):
             raise IndexFault(
@@ -75,8 +77,8 @@ def give_up(build: Build) -> None:
     shutil.rmtree(build.place)
 
 
-def put(build: Build, record: dict[str, Any]) -> None:
-    """Write a build's record and make it the one that counts, in one step."""
+def put(build: Build, record: dict[str, Any]) -> dict[str, Any]:
+    """Write a build's record and make it the one that counts, in one step; give the record."""
     folder, files = build.folder, sorted(build.place.iterdir())
     record = {"version": VERSION, **record, "files": {path.name: _facts(path) for path in files}}
     (build.place / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
@@ -93,6 +95,7 @@ def put(build: Build, record: dict[str, Any]) -> None:
     for old in folder.iterdir():
         if _BUILD.fullmatch(old.name) and old.name not in (build.name, before):
             shutil.rmtree(old)
+    return record
 
 
 def current(folder: Path) -> str | None:

@@ -157,6 +157,7 @@ def test_what_is_left_out_is_told_with_its_reason(
         (("index", "{place}/none", "--to", "{place}/y", "--model", "tiny-filter"), "none"),
         (("index", "{world}", "--to", "{place}", "--model", "tiny-filter"), "belongs to no index"),
         (("index", "{world}", "--to", "{place}/y", "--view", "v"), "is for a run"),
+        (("index", "{world}", "--to", "{place}/text.png", "--model", "tiny-filter"), "no folder"),
         (("index", "{world}", "--to", "{place}/y", "--model", "{place}/no"), "no checkpoint"),
     ],
 )

@@ -1,6 +1,7 @@
 """Indices: every picture and every text in them once, and what cannot be used is counted."""
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipeline.decode import Decoded, Limits, Refusal, decode
 from pipeline.index import MAX_TEXT_BYTES, IndexConfig, Item, build, items_of_tars
 from pipeline.index_folder import IndexFault
 from pipeline.search import Index, picture_of, search_text
+from shards.listing import InputError
 
 
 def test_a_row_says_where_its_picture_lies(
@@ -209,3 +211,18 @@ def test_nothing_to_index_is_told_and_the_old_index_stays(
         build(folder, [bad], retriever, ABOUT, IndexConfig())
     assert Index(folder).record["images"]["count"] == 3
     assert not list(folder.glob("unfinished-*"))
+
+
+def test_a_build_that_fails_leaves_nothing_behind(
+    tmp_path: Path, items: list[Item], retriever: Retriever
+) -> None:
+    def broken() -> Iterator[Item]:
+        yield from items[:3]
+        raise OSError("the disk is full")
+
+    folder = tmp_path / "x"
+    with pytest.raises(OSError, match="the disk is full"):
+        build(folder, broken(), retriever, ABOUT, IndexConfig(batch_size=2))
+    assert list(folder.iterdir()) == []
+    with pytest.raises(InputError, match="there is no"):  # before anything is read or written
+        items_of_tars([str(tmp_path / "none.tar")])
