@@ -20,7 +20,8 @@ from models.roles.vqa import Answerer
 from models.tokenizer import normalise
 from pipeline import metrics
 from pipeline.evaluate.retrieval import Both, scores
-from pipeline.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, VideoReason, read_frames
+from pipeline.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, read_frames
+from pipeline.video_container import VideoReason
 from shards.video_file import Clip, place_of
 
 QUESTIONS_AT_ONCE = 16  # about one video

@@ -13,7 +13,8 @@ from PIL import Image
 
 from models.roles.video import midpoints
 from pipeline.toy_video import write_frames
-from pipeline.video import Frames, VideoLimits, VideoReason, read_frames
+from pipeline.video import Frames, read_frames
+from pipeline.video_container import VideoLimits, VideoReason
 
 FRAMES = 30
 
@@ -85,31 +86,6 @@ def test_what_is_there_of_a_video_that_is_cut_off_is_used(tmp_path: Path, share:
     assert found.reason is None
     assert found.note is VideoReason.TRUNCATED
     assert len(found.images) == 8
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_an_mp4_without_its_index_is_truncated(tmp_path: Path, share: float) -> None:
-    """Encoders write it last: what is cut off has none."""
-    whole = tmp_path / "whole.mp4"
-    write_frames(whole, noisy(), 64, 64)
-    data = whole.read_bytes()
-    cut = tmp_path / "cut.mp4"
-    cut.write_bytes(data[: round(share * data.index(b"moov"))])
-    assert read_frames(str(cut), 4).reason is VideoReason.TRUNCATED
-    start = data.index(b"mdat") - 4
-    cut.write_bytes(data[:start] + b"\0\0\0\0" + data[start + 4 : round(share * len(data))])
-    assert read_frames(str(cut), 4).reason is VideoReason.TRUNCATED
-    cut.write_bytes(data[: data.index(b"moov") + round(100 * share)])
-    assert read_frames(str(cut), 4).reason is VideoReason.TRUNCATED
-
-
-def test_an_mp4_with_a_broken_index_is_not_truncated(tmp_path: Path) -> None:
-    path = tmp_path / "broken.mp4"
-    kind = b"\0\0\0\x10ftypisom\0\0\0\0"
-    frames = b"\0\0\0\1mdat" + (116).to_bytes(8) + bytes(100)  # its length stands behind its kind
-    index = b"\0\0\0\x18moov\0\0\0\x10mvhd\xff" + bytes(7)
-    path.write_bytes(kind + frames + index)
-    assert read_frames(str(path), 4).reason in (VideoReason.UNDECODABLE, VideoReason.EMPTY)
 
 
 def noisy() -> Iterator[Image.Image]:
