@@ -12,9 +12,10 @@ from PIL import Image
 
 from models.roles.attender import Attender
 from models.weights import CheckpointError, resolve
-from pipeline.decode import Limits, Refusal, decode
+from pipeline.decode import Refusal, decode
 from pipeline.doubt import Doubted, doubt, look
 from pipeline.originals import read_originals
+from pipeline.pictures import LIMITS
 from pipeline.recorded import recorded_model
 from pipeline.sheet import ACROSS, CELL, Ink, sheet, small
 from shards.run import Run
@@ -22,7 +23,6 @@ from shards.run import Run
 Row = dict[str, Any]
 
 MOST_TEXTS = 12  # on one sheet
-_LIMITS = Limits(min_side=1, max_pixels=50_000_000, max_aspect=float("inf"))
 _RED: Ink = (178, 24, 24)
 
 
@@ -60,7 +60,7 @@ def picture_of(run: Run, sample: Row) -> Image.Image | str:
     ((_, data),) = read_originals(url, {sample["index"]: sample["sha256"]})
     if isinstance(data, str):
         return data
-    found = decode(data, _LIMITS)
+    found = decode(data, LIMITS)
     return str(found.reason) if isinstance(found, Refusal) else found.image
 
 

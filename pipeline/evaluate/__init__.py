@@ -4,7 +4,6 @@ What cannot be used is counted by its reason (`left_out`), and never ends an eva
 """
 
 from pipeline.evaluate.caption import (
-    IsRight,
     evaluate_captioner,
     measure_captioner,
     toy_is_right,
@@ -15,7 +14,6 @@ from pipeline.evaluate.retrieval import evaluate_retrieval, measure_retrieval, o
 
 __all__ = [
     "EvaluateConfig",
-    "IsRight",
     "LabelledPair",
     "evaluate_captioner",
     "evaluate_filter",

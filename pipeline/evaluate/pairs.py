@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from models.preprocess import Preprocess
-from pipeline.decode import Limits, Refusal, decode
+from pipeline.decode import Refusal, decode
+from pipeline.pictures import LIMITS
 from pipeline.screen import read_meta
 from shards.annotation import annotated_texts
 from shards.listing import list_inputs
@@ -24,8 +25,6 @@ from shards.schema import SampleReason
 
 Meta = Mapping[str, Any]
 
-# a labelled picture counts, however small or long it is
-LIMITS = Limits(min_side=1, max_pixels=50_000_000, max_aspect=float("inf"))
 _SHARD_FAULTS = {
     State.TRUNCATED: SampleReason.SHARD_TRUNCATED.value,
     State.CORRUPT: SampleReason.SHARD_CORRUPT.value,

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from models.preprocess import Preprocess
 from pipeline.decode import Refusal, decode
-from pipeline.evaluate.pairs import LIMITS, LabelledPair
+from pipeline.evaluate.pairs import LabelledPair
+from pipeline.pictures import LIMITS
 from shards.annotation import WRONG_TYPE, Fields, squeeze
 from shards.annotation_file import read_picture, unusable
 from shards.schema import SampleReason, TextReason

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.decode import Limits, Refusal, decode
+from pipeline.decode import Refusal, decode
 from pipeline.export import EXTENSIONS, choose_text, encode_jpeg
+from pipeline.pictures import LIMITS
 from pipeline.publish.cards import dataset_card, write_dataset_card
 from pipeline.publish.files import PLAIN, Files, Tables, Tars
 from pipeline.publish.kept import FACTS, Kept, Row, kept_samples, rows_of, texts_of
@@ -33,7 +34,6 @@ from shards.view import View, open_view
 Form = Literal["webdataset", "parquet", "index"]
 
 RECORD = "export.json"
-_ANY = Limits(min_side=1, max_pixels=178_956_970, max_aspect=float("inf"))
 
 
 class ExportFault(ValueError):  # noqa: N818 - reads as what happened
@@ -152,7 +152,7 @@ def _formats(run: Run, opened: View) -> set[str]:
 def _as_jpeg(kept: Kept) -> Kept:
     if kept.extension == "jpg":
         return kept
-    decoded = decode(kept.image, _ANY)
+    decoded = decode(kept.image, LIMITS)
     if isinstance(decoded, Refusal):
         raise ExportFault(
             f"the picture of {kept.key} was decoded when it was cleaned, and now it is not: "
