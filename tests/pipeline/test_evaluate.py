@@ -21,19 +21,17 @@ from models.roles.captioner import Captioner
 from models.roles.filter import Filter
 from models.roles.retrieval import Retriever
 from models.tokenizer import train
-from pipeline import calibration, metrics
+from pipeline import metrics
 from pipeline.evaluate import (
     EvaluateConfig,
     LabelledPair,
     evaluate_captioner,
     evaluate_filter,
     evaluate_retrieval,
-    measure_filter,
     read_pairs,
     toy_is_right,
     toy_label,
 )
-from pipeline.evaluate.curves import draw
 from pipeline.toy_world import (
     ToyWorldConfig,
     captions,
@@ -43,7 +41,6 @@ from pipeline.toy_world import (
     write_toy_world,
 )
 
-TRUST = ("average_precision", "brier", "calibration_error")
 SPREAD = 0.2  # of random weights; at the usual 0.02 all scores are alike
 CONFIG = EvaluateConfig(batch_size=4, dtype="fp32")
 WORLD = ToyWorldConfig(samples=23, samples_per_shard=9, noise=0.4, image_px=32)
@@ -308,58 +305,6 @@ def test_the_toy_world_judges_captions_and_pairs(pairs: list[LabelledPair]) -> N
         assert toy_label(LabelledPair("k", b"", (), meta)) is None
 
 
-def test_a_filter_is_compared_with_the_labels(folders: Path, pairs: list[LabelledPair]) -> None:
-    scorer = Filter.load(folders / "filter", dtype="fp32")
-    scores = [scorer.score(resized(scorer, p), [p.texts])[0][0].itm for p in pairs]
-    good = [not p.meta["toy"]["is_noisy"] for p in pairs]
-    threshold = sorted(scores)[8] - 1e-4
-    found = evaluate_filter(folders / "filter", pairs, CONFIG, threshold=threshold)
-    kept = [score >= threshold for score in scores]
-    hits = sum(k and g for k, g in zip(kept, good, strict=True))
-    right, wrong = ([s for s, g in zip(scores, good, strict=True) if g is w] for w in (True, False))
-    wins = sum((a > b) + 0.5 * (a == b) for a in right for b in wrong)
-    expected = {
-        "images": 23,
-        "texts": 23,
-        "threshold": threshold,
-        "roc_auc": wins / len(right) / len(wrong),
-        "precision": hits / sum(kept),
-        "recall": hits / sum(good),
-        "kept": sum(kept) / 23,
-        "noise_ratio": 1 - sum(kept) / 23,
-        "noise_before": 1 - sum(good) / 23,
-        "noise_after": 1 - hits / sum(kept),
-        "score_not_finite": 0,
-    }
-    assert found.pop("left_out") == {}
-    trust = {name: found.pop(name) for name in TRUST}
-    assert found == pytest.approx(expected)
-    chances, labels = np.array(scores), np.array(good)
-    squares = ((chances - labels) ** 2).mean()
-    assert trust["brier"] == pytest.approx(squares, abs=1e-6)
-    assert trust["average_precision"] == pytest.approx(
-        calibration.average_precision(chances, labels), abs=1e-6
-    )
-
-
-def test_a_threshold_is_chosen_for_a_wanted_precision(
-    folders: Path, pairs: list[LabelledPair]
-) -> None:
-    found = evaluate_filter(folders / "filter", pairs, CONFIG, precision=0.7, curves=True)
-    chosen = found["chosen"]
-    again = evaluate_filter(folders / "filter", pairs, CONFIG, threshold=chosen["threshold"])
-    assert again["precision"] == pytest.approx(chosen["precision"])
-    assert again["precision"] >= 0.7
-    assert again["recall"] == pytest.approx(chosen["recall"])
-    lower = [row for row in found["curves"]["precision_recall"] if row["recall"] > chosen["recall"]]
-    assert all(row["precision"] < 0.7 for row in lower)
-    with Image.open(io.BytesIO(draw(found))) as drawn:
-        assert drawn.size == (1200, 400)
-    nothing = evaluate_filter(folders / "filter", [], CONFIG, precision=0.7, curves=True)
-    assert nothing["chosen"] is None
-    assert draw(nothing)
-
-
 def test_labels_may_be_given_and_count_for_all_texts_of_a_pair(
     folders: Path, captioned: list[LabelledPair]
 ) -> None:
@@ -371,18 +316,6 @@ def test_labels_may_be_given_and_count_for_all_texts_of_a_pair(
     assert found["texts"] == 3 * len(given)
     assert found["kept"] == found["recall"] == 1
     assert found["precision"] == pytest.approx(sum(given.values()) / len(given))
-
-
-def test_scores_that_are_no_numbers_are_counted_and_not_kept(
-    folders: Path, pairs: list[LabelledPair]
-) -> None:
-    loaded = checkpoint.load(folders / "filter", "filter", dtype="fp32", device="cpu")
-    with torch.no_grad():
-        loaded.network.itm_head.weight.fill_(torch.nan)
-    found = measure_filter(Filter(loaded, 35, "fp32"), pairs, threshold=0)
-    assert found["score_not_finite"] == found["texts"] == len(pairs)
-    assert (found["kept"], found["recall"], found["precision"]) == (0, 0, None)
-    assert found["roc_auc"] is None
 
 
 def test_nothing_to_evaluate_gives_no_numbers(folders: Path) -> None:
