@@ -25,7 +25,7 @@ _VIEW_DATA = re.compile(r"views/[^/]+/(?:decisions|clean)/(.+)-[0-9a-f]{16}\.(?:
 _VIEW_LIST = re.compile(r"views/[^/]+/shards-[0-9a-f]{16}\.parquet")
 _TEMPORARY = re.compile(r"(?:.*/)?\.tmp-(?:[a-z0-9_]{8}|[0-9a-f]{16}|probe-[0-9a-f]{16})")
 _KEPT = re.compile(
-    r"run\.json|recipe\.yaml|input\.parquet|snapshot\.json|clean\.txt"
+    r"run\.json|recipe\.yaml|input\.parquet|snapshot\.json|clean\.txt|README\.md"
     r"|views/[^/]+/(?:view\.json|clean\.txt)"
     r"|(?:commits|attempts|snapshots|quarantine|scores|report|set_aside)/.*"
 )

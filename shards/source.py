@@ -6,7 +6,7 @@ files, pass unfiltered. What cannot be used is counted by reason when the source
 then on it is the same source, or an error that says what changed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -132,7 +132,7 @@ class SourceSample:
     image: bytes
     texts: tuple[SourceText, ...]
     right: bytes | None = None
-    place: Place | None = None
+    place: Place | None = field(default=None, compare=False)  # the same sample may lie elsewhere
 
 
 def changed(part: Part, expected: str, found: str) -> InputChanged:

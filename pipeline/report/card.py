@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.printable import cut
-from pipeline.report.doubts import Doubt
 from pipeline.report.gallery import Pick
 from pipeline.report.thumbnail import Thumbnail
 from shards.naming import encode_name
+
+if TYPE_CHECKING:
+    from pipeline.report.doubts import Doubt
 
 MOST_TEXTS = 12
 _TEXT_SHOWN = 300  # characters
@@ -21,7 +23,7 @@ def make_card(
     pick: Pick,
     thresholds: dict[str, float],
     thumbnail: Thumbnail,
-    doubts: Mapping[int, Doubt] | None = None,
+    doubts: "Mapping[int, Doubt] | None" = None,
 ) -> dict[str, Any]:
     """Put together what a page shows of a sample; the longest texts are cut.
 

@@ -8,12 +8,11 @@ import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import printable
 from pipeline.report.card import make_card
 from pipeline.report.charts import COLOURS, Scores, draw_histogram, draw_kept_shares
-from pipeline.report.doubts import Doubt, explain_gallery
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
 from pipeline.report.thumbnail import Place, make_thumbnails
 from pipeline.report.wording import MEANING
@@ -23,6 +22,9 @@ from shards.run import Run
 from shards.snapshot import SnapshotShard
 from shards.statistics import run_statistics
 from shards.view import View
+
+if TYPE_CHECKING:
+    from pipeline.report.doubts import Doubt
 
 MOST_ROWS = 200  # of the table of shards
 MOST_CHARTS = COLOURS
@@ -55,7 +57,7 @@ def build_report(
     reasons = _reasons(run, view, statistics)
     tell("choosing samples")
     gallery = choose_gallery(run, view, gallery_count)
-    doubts, why_none = explain_gallery(run, gallery, explained, tell)
+    doubts, why_none = _doubts(run, gallery, explained, tell) if explained else ({}, "")
     return _render(
         run=run.store.url(),
         name=run.store.url().rstrip("/").rpartition("/")[2],
@@ -75,6 +77,14 @@ def build_report(
         recipe_yaml=printable.cut(_recipe_yaml(run), _RECIPE_SHOWN),
         version=importlib.metadata.version("capfilt"),
     )
+
+
+def _doubts(
+    run: Run, gallery: Gallery, count: int, tell: Callable[[str], None]
+) -> "tuple[dict[Place, dict[int, Doubt]], str]":
+    from pipeline.report.doubts import explain_gallery  # torch, which the rest can do without
+
+    return explain_gallery(run, gallery, count, tell)
 
 
 def _render(**page: object) -> bytes:
@@ -173,7 +183,7 @@ def _cards(
     run: Run,
     view: View,
     gallery: Gallery,
-    doubts: Mapping[Place, Mapping[int, Doubt]],
+    doubts: "Mapping[Place, Mapping[int, Doubt]]",
     tell: Callable[[str], None],
 ) -> dict[str, list[Numbers]]:
     thumbnails = make_thumbnails(run, [pick.facts for pick in gallery.picks()], tell)

@@ -149,7 +149,8 @@ def test_it_fits_any_width_and_can_be_read(
 
 def test_the_command_needs_no_torch(page: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from flows.cli import app; sys.argv = ['capfilt', 'report', sys.argv[1]]; "
+        "import sys; from flows.cli import app; "
+        "sys.argv = ['capfilt', 'report', sys.argv[1], '--explain', '0']; "
         "app(standalone_mode=False); sys.exit('torch' in sys.modules)"
     )
     run = page.parent.parent
