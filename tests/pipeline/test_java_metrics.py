@@ -30,6 +30,7 @@ def test_hostile_texts_keep_their_lines() -> None:
     assert split_ptb([]) == []
 
 
+@pytest.mark.slow
 def test_meteor_of_equal_texts_is_one_and_hostile_ones_do_not_stop_it() -> None:
     assert meteor(["a dog runs", "two cats"], [["a dog runs"], ["x", "two cats"]]) == 1
     assert meteor(["a dog"], [["boats far away"]]) == 0
