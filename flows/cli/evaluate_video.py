@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-  capfilt evaluate video runs/filter/model msrvtt_test.jsonl --videos MSRVTT/videos
+  capfilt evaluate video runs/filter/model msrvtt_test.jsonl --videos MSRVTT
 
-  capfilt evaluate video runs/vqa/model test_qa.json --videos MSVD --answers answers.json
+  capfilt evaluate video runs/vqa/model test_qa.json --videos MSVD \\
+      --answers answers.json
 """
 MAX_TOKENS = 40  # of a caption, as in the original's evaluation of videos
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-  capfilt watch clip.mp4 --text "a dog runs" --text "a man sings" --out frames.png
+  capfilt watch clip.mp4 --text "a dog runs" --text "a man sings" --out a.png
 
-  capfilt watch clips/ --text "a dog runs"                # which one shows it?
+  capfilt watch clips/ --text "a dog runs"      # which one shows it?
 
   capfilt watch clip.mp4 --question "what is the man doing?"
 """
