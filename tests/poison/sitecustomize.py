@@ -35,7 +35,7 @@ def _eat():
         )  # in the name of the kernel, before the machine is full
     eaten = []
     while True:
-        eaten.append(bytearray(64 << 20))
+        eaten.append(bytes(64 << 20))  # never touched: quick to reach the limit on any machine
 
 
 ImageFile.ImageFile.load = load
