@@ -4,6 +4,7 @@ Spans are of frames, as in the original, not of seconds.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -35,30 +36,14 @@ class Frames:
     note: VideoReason | None = None
 
 
-def read_frames(url: str, count: int, limits: VideoLimits | None = None) -> Frames:
-    """Read frames of a file, local or of any fsspec store; a bad video is a reason, never raises.
+Decode = Callable[[BinaryIO, int, VideoLimits], Frames]
 
-    A lost connection does raise, and MemoryError: the size was within the limits.
+
+def decode_frames(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
+    """Decode frames of an open file; whatever FFmpeg makes of hostile bytes becomes a reason.
+
+    Raises what reading the file raises, and MemoryError: the size was within the limits.
     """
-    chosen = limits or VideoLimits()
-    fs, path = filesystem(url)
-    try:
-        size = fs.size(path)
-        if size > chosen.size_bytes:
-            detail = f"{size:,} bytes; at most {chosen.size_bytes:,} are read"
-            return Frames(reason=VideoReason.TOO_LARGE, detail=detail)
-        with fs.open(path, "rb") as file:
-            if not size:
-                return Frames(reason=VideoReason.EMPTY, detail="0 bytes")
-            return _read(file, count, chosen)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return Frames(reason=VideoReason.MISSING, detail="no such file")
-    except Refused as refused:
-        return Frames(reason=refused.reason, detail=refused.detail)
-
-
-def _read(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
-    """Read an open file; whatever FFmpeg makes of hostile bytes becomes a reason."""
     try:
         return _choose(file, count, limits)
     except av.FFmpegError as error:
@@ -73,7 +58,29 @@ def _read(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
     if refused.reason in (VideoReason.EMPTY, VideoReason.UNDECODABLE) and lacks_index(file):
         detail = "an MP4 that ends before its index, which tells where frames are"
         refused = Refused(VideoReason.TRUNCATED, detail)
-    raise refused
+    return Frames(reason=refused.reason, detail=refused.detail)
+
+
+def read_frames(
+    url: str, count: int, limits: VideoLimits | None = None, decode: Decode = decode_frames
+) -> Frames:
+    """Read frames of a file, local or of any fsspec store; a bad video is a reason, never raises.
+
+    A lost connection does raise. `decode` in this process, or under guard (`VideoGuard.decode`).
+    """
+    chosen = limits or VideoLimits()
+    fs, path = filesystem(url)
+    try:
+        size = fs.size(path)
+        if size > chosen.size_bytes:
+            detail = f"{size:,} bytes; at most {chosen.size_bytes:,} are read"
+            return Frames(reason=VideoReason.TOO_LARGE, detail=detail)
+        if not size:
+            return Frames(reason=VideoReason.EMPTY, detail="0 bytes")
+        with fs.open(path, "rb") as file:
+            return decode(file, count, chosen)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return Frames(reason=VideoReason.MISSING, detail="no such file")
 
 
 def _choose(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:

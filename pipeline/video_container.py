@@ -37,6 +37,7 @@ class VideoReason(StrEnum):
     TRUNCATED = "video_truncated"
     TOO_LARGE = "video_too_large"
     TIMEOUT = "video_timeout"
+    DECODER_CRASH = "video_decoder_crash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class VideoLimits:
     pixels: int = 8192 * 4352  # of one frame: H.264's and HEVC's largest
     frames: int = 2_000_000  # in the file: 18 hours at 30 a second
     timeout_s: float = 120  # checked between packets and frames
+    memory_bytes: int = 4 << 30  # for decoding; held to under guard alone
 
 
 class Refused(Exception):  # noqa: N818 - a signal to `read_frames`, not an error

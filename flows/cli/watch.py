@@ -59,6 +59,7 @@ def watch(
     videos, each text's best one comes first.
     """
     from pipeline import video as reading
+    from pipeline.video_guard import VideoGuard
     from pipeline.watch import videos_of
     from shards.annotation_file import read_answers
 
@@ -69,21 +70,22 @@ def watch(
     found: dict[str, Found] = {}
     cells: list[tuple[str, Image]] = []
     unread = 0
-    for name in videos_of(videos):
-        seen = reading.read_frames(name, count)
-        if seen.reason is not None:
-            unread += 1
-            _tell_unread(name, seen, as_json)
-            continue
-        if judge is None:  # loaded once there is something to look at
-            judge = _load(text, question, listed, model, device_of(device))
-        found[name] = judge(seen.images)[: None if text else top]
-        if out is not None and len(cells) < _MOST_DRAWN:
-            cells += _cells(name, seen)
-        _tell_note(name, seen)
-        if as_json:
-            key, rows = ("texts" if text else "answers"), map(dataclasses.asdict, found[name])
-            print(json.dumps({"video": name, "note": seen.note, key: list(rows)}))
+    with VideoGuard() as guard:
+        for name in videos_of(videos):
+            seen = reading.read_frames(name, count, decode=guard.decode)
+            if seen.reason is not None:
+                unread += 1
+                _tell_unread(name, seen, as_json)
+                continue
+            if judge is None:  # loaded once there is something to look at
+                judge = _load(text, question, listed, model, device_of(device))
+            found[name] = judge(seen.images)[: None if text else top]
+            if out is not None and len(cells) < _MOST_DRAWN:
+                cells += _cells(name, seen)
+            _tell_note(name, seen)
+            if as_json:
+                key, rows = ("texts" if text else "answers"), map(dataclasses.asdict, found[name])
+                print(json.dumps({"video": name, "note": seen.note, key: list(rows)}))
     _end(len(found), unread)
     if out is not None:
         _draw(out, cells)

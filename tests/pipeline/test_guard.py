@@ -10,8 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
+from pipeline.child import GuardError
 from pipeline.decode import Decoded, Limits, Refusal, decode
-from pipeline.guard import Guard, GuardError
+from pipeline.guard import Guard
 
 LIMITS = Limits(min_side=32, max_pixels=1_000_000, max_aspect=10)
 POISON = Path(__file__).parents[1] / "poison"
