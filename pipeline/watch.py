@@ -32,8 +32,8 @@ def match(
     """Score texts against a video's frames, in their order; as `pipeline.use.match` does."""
     video: Images = retriever.look(_pixels(retriever.preprocess, frames))
     read = retriever.read(texts)
-    cosines = video.unit[0] @ read.unit.T
-    itm = retriever.rank(video, read, len(texts), "probability").to_text[0]
+    ranking = retriever.rank(video, read, len(texts), "probability")
+    itm, cosines = ranking.to_text[0], ranking.cosines[0]
     shares = (cosines / CLASSES_TEMPERATURE).softmax(0)
     rows = zip(texts, itm.tolist(), cosines.tolist(), shares.tolist(), strict=True)
     return [Matched(*row) for row in rows]

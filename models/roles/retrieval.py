@@ -25,7 +25,10 @@ RankRule = Literal["logit+cosine", "logit", "probability"]
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What a search needs of images: states (B, P, V) and fp32 unit vectors (B, E)."""
+    """What a search needs of images: states (B, P, V) and fp32 unit vectors (B, E).
+
+    The states may lie on the CPU while the network does not.
+    """
 
     states: Tensor
     unit: Tensor
@@ -43,9 +46,10 @@ class Texts:
 class Ranking:
     """Scores (B, N) of each image's best k texts, and (N, B) of each text's best k images.
 
-    `UNRANKED` where the cosine was not among the best.
+    `UNRANKED` where the cosine, of `cosines` (B, N), was not among the best.
     """
 
+    cosines: Tensor
     to_text: Tensor
     to_image: Tensor
 
@@ -110,13 +114,14 @@ class Retriever:
         """
         cosines = images.unit @ texts.unit.T  # (B, N)
         by_image, by_text = _best(cosines, k), _best(cosines.T, k).T
-        scores = torch.full_like(cosines, UNRANKED)
+        scores, device = torch.full_like(cosines, UNRANKED), cosines.device
         for number, chosen in enumerate(by_image | by_text):  # a pair of both is judged once
+            states = images.states[number, None].to(device)
             for rows in chosen.nonzero().flatten().split(TEXTS_AT_ONCE):
-                found = self._match(images.states[number, None], texts.framed, rows)
+                found = self._match(states, texts.framed, rows)
                 scores[number, rows] = _score(found, cosines[number, rows], rule)
         to_text = scores.masked_fill(~by_image, UNRANKED)
-        return Ranking(to_text, scores.masked_fill(~by_text, UNRANKED).T)
+        return Ranking(cosines, to_text, scores.masked_fill_(~by_text, UNRANKED).T)
 
     def _match(self, states: Tensor, framed: framing.Framed, rows: Tensor) -> Tensor:
         """Compute the ITM logits (K, 2) of one image with some texts."""
@@ -136,5 +141,7 @@ def _score(logits: Tensor, cosines: Tensor, rule: RankRule) -> Tensor:
 
 def _best(cosines: Tensor, k: int) -> Tensor:
     """Mark the k highest of each row; of equal ones, the first."""
-    order = cosines.argsort(dim=-1, descending=True, stable=True)[:, :k]
-    return torch.zeros_like(cosines, dtype=torch.bool).scatter(-1, order, True)
+    best = torch.zeros_like(cosines, dtype=torch.bool)
+    for row, marks in zip(cosines, best, strict=True):  # a whole order of all rows takes gigabytes
+        marks[row.argsort(descending=True, stable=True)[:k]] = True
+    return best

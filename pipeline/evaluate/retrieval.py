@@ -17,6 +17,7 @@ from models.roles.retrieval import TEXTS_AT_ONCE, Images, Retriever, Texts
 from models.tokenizer import normalise
 from pipeline import metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
+from pipeline.evaluate.spool import Spool
 from shards.schema import TextReason
 
 Both = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -51,20 +52,18 @@ def measure_retrieval(
     left_out: Counter[str] = Counter()
     numbers: dict[str, int] = {}  # of each text, as the model reads it
     texts_of: list[set[int]] = []
-    seen: list[Images] = []
     told = (pair if pair.texts else _without_text(pair) for pair in pairs)
-    for batch, pictures in batches(told, retriever.preprocess, batch_size, left_out):
-        seen.append(retriever.look(pictures))
-        for pair in batch:
-            own = map(normalise, pair.texts)
-            texts_of.append({numbers.setdefault(text, len(numbers)) for text in own})
-    counts = {"images": len(texts_of), "texts": len(numbers), "left_out": dict(left_out)}
-    if not seen:
-        nothing = metrics.retrieval([], [], [])
-        return {**counts, "k": k, "itc": nothing, "itm": nothing}
-    itc, itm = scores(retriever, seen, list(numbers), k)
+    with Spool() as spool:
+        for batch, pictures in batches(told, retriever.preprocess, batch_size, left_out):
+            spool.add(retriever.look(pictures))
+            for pair in batch:
+                own = map(normalise, pair.texts)
+                texts_of.append({numbers.setdefault(text, len(numbers)) for text in own})
+        itc, itm = scores(retriever, spool.whole(), list(numbers), k)
     return {
-        **counts,
+        "images": len(texts_of),
+        "texts": len(numbers),
+        "left_out": dict(left_out),
         "k": k,
         "itc": metrics.retrieval(*itc, texts_of),
         "itm": metrics.retrieval(*itm, texts_of),
@@ -72,17 +71,16 @@ def measure_retrieval(
 
 
 def scores(
-    retriever: Retriever, seen: list[Images], texts: Sequence[str], k: int
+    retriever: Retriever, images: Images | None, texts: Sequence[str], k: int
 ) -> tuple[Both, Both]:
-    """Score images (B, the list is emptied) with texts (N) by ITC, then the best k by ITM.
+    """Score images (B) with texts (N) by ITC, then the best k by ITM.
 
     Each is (B, N) and (N, B).
     """
-    images = Images(torch.cat([one.states for one in seen]), torch.cat([one.unit for one in seen]))
-    seen.clear()
-    read = _read_texts(retriever, texts)
-    cosines = (images.unit @ read.unit.T).cpu().numpy()
-    ranking = retriever.rank(images, read, k)
+    if images is None:
+        return (metrics.NOTHING, metrics.NOTHING), (metrics.NOTHING, metrics.NOTHING)
+    ranking = retriever.rank(images, _read_texts(retriever, texts), k)
+    cosines = ranking.cosines.cpu().numpy()
     itm = ranking.to_text.cpu().numpy(), ranking.to_image.cpu().numpy()
     return (cosines, cosines.T), itm
 

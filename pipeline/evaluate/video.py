@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from models.preprocess import Preprocess
-from models.roles.retrieval import Images
 from models.roles.video import VideoRetriever
 from models.roles.vqa import Answerer
 from models.tokenizer import normalise
 from pipeline import metrics
 from pipeline.evaluate.retrieval import Both, scores
-from pipeline.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, read_frames
+from pipeline.evaluate.spool import Spool
+from pipeline.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, Decode, read_frames
 from pipeline.video_container import VideoReason
+from pipeline.video_guard import VideoGuard
 from shards.video_file import Clip, place_of
 
 QUESTIONS_AT_ONCE = 16  # about one video
@@ -31,8 +32,9 @@ _QUESTION_WORDS = ("what", "who", "how", "when", "where", "which", "why")
 class _Videos:
     """Frames of a folder's videos, resized: those of the last one asked for are kept."""
 
-    def __init__(self, folder: str, count: int, preprocess: Preprocess) -> None:
+    def __init__(self, folder: str, count: int, preprocess: Preprocess, decode: Decode) -> None:
         self._folder, self._count, self._preprocess = folder, count, preprocess
+        self._decode = decode
         self._name, self._frames = "", Tensor()
         self._reason: str | None = None
         self.notes: Counter[str] = Counter()
@@ -49,7 +51,7 @@ class _Videos:
         if place is None:
             self._reason = VideoReason.MISSING
             return
-        found = read_frames(place, self._count)
+        found = read_frames(place, self._count, decode=self._decode)
         self._reason = found.reason
         self.notes.update([found.note] if found.note else [])
         if found.images:
@@ -68,32 +70,34 @@ def measure_video_retrieval(
 
     ITC takes the mean of the frames, ITM looks at all of them; median ranks count from 1.
     """
-    loader, left_out = _Videos(videos, frames, retriever.preprocess), Counter[str]()
+    left_out: Counter[str] = Counter()
     own_texts: dict[str, set[int] | None] = {}  # of each video; None where it cannot be used
     numbers: dict[str, int] = {}
-    seen: list[Images] = []
-    for clip in clips:
-        if clip.video not in own_texts:
-            loaded = loader.load(clip.video)
-            if isinstance(loaded, str):
-                left_out[loaded] += 1
-            else:
-                seen.append(retriever.look(loaded[None]))
-            own_texts[clip.video] = None if isinstance(loaded, str) else set()
-        own = own_texts[clip.video]
-        if own is not None:
-            own.add(numbers.setdefault(normalise(clip.text), len(numbers)))
+    with VideoGuard() as guard, Spool() as spool:
+        loader = _Videos(videos, frames, retriever.preprocess, guard.decode)
+        for clip in clips:
+            if clip.video not in own_texts:
+                loaded = loader.load(clip.video)
+                if isinstance(loaded, str):
+                    left_out[loaded] += 1
+                else:
+                    spool.add(retriever.look(loaded[None]))
+                own_texts[clip.video] = None if isinstance(loaded, str) else set()
+            own = own_texts[clip.video]
+            if own is not None:
+                own.add(numbers.setdefault(normalise(clip.text), len(numbers)))
+        itc, itm = scores(retriever, spool.whole(), list(numbers), k)
     texts_of = [own for own in own_texts.values() if own is not None]
-    counts = {
+    return {
         "videos": len(texts_of),
         "texts": len(numbers),
         "frames": frames,
         "left_out": dict(left_out),
         "notes": dict(loader.notes),
+        "k": k,
+        "itc": _numbers(itc, texts_of),
+        "itm": _numbers(itm, texts_of),
     }
-    nothing: Both = (metrics.NOTHING, metrics.NOTHING)
-    itc, itm = scores(retriever, seen, list(numbers), k) if seen else (nothing, nothing)
-    return {**counts, "k": k, "itc": _numbers(itc, texts_of), "itm": _numbers(itm, texts_of)}
 
 
 def _numbers(scored: Both, texts_of: Sequence[set[int]]) -> metrics.Numbers:
@@ -123,17 +127,19 @@ def measure_video_questions(
     for questions about it that stand together. `by_word` is the share of each question word, as
     papers report it.
     """
-    loader, left_out = _Videos(videos, frames, answerer.preprocess), Counter[str]()
+    left_out: Counter[str] = Counter()
     right: dict[str, list[bool]] = defaultdict(list)
-    for asked in _together(clips):
-        loaded = loader.load(asked[0].video)
-        if isinstance(loaded, str):
-            left_out[loaded] += len(asked)
-            continue
-        for clip, said in zip(asked, _answer(answerer, loaded, asked, answers), strict=True):
-            if results is not None:
-                results.append({"video_id": clip.video, "question": clip.text, "answer": said})
-            right[_word(clip.text)].append(metrics.words(said) == metrics.words(clip.answer))
+    with VideoGuard() as guard:
+        loader = _Videos(videos, frames, answerer.preprocess, guard.decode)
+        for asked in _together(clips):
+            loaded = loader.load(asked[0].video)
+            if isinstance(loaded, str):
+                left_out[loaded] += len(asked)
+                continue
+            for clip, said in zip(asked, _answer(answerer, loaded, asked, answers), strict=True):
+                if results is not None:
+                    results.append({"video_id": clip.video, "question": clip.text, "answer": said})
+                right[_word(clip.text)].append(metrics.words(said) == metrics.words(clip.answer))
     judged = [one for own in right.values() for one in own]
     return {
         "questions": len(judged),

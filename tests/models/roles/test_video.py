@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.config import Role
-from models.roles.retrieval import UNRANKED, Ranking
+from models.roles.retrieval import UNRANKED
 from models.roles.video import VideoRetriever, midpoints
 
 Folders = Callable[[str, Role], Path]
@@ -80,18 +80,18 @@ def test_the_best_k_by_cosine_are_scored(
     cosines = (looked.unit @ read.unit.T).tolist()
     assert (whole.to_text > UNRANKED).all()
     torch.testing.assert_close(whole.to_text, whole.to_image.T)
-    expected = Ranking(
-        torch.full_like(whole.to_text, UNRANKED), torch.full_like(whole.to_image, UNRANKED)
-    )
+    torch.testing.assert_close(found.cosines, looked.unit @ read.unit.T)
+    to_text = torch.full_like(whole.to_text, UNRANKED)
+    to_image = torch.full_like(whole.to_image, UNRANKED)
     for row, line in enumerate(cosines):
         for column in sorted(range(len(line)), key=lambda n: (-line[n], n))[:k]:
-            expected.to_text[row, column] = whole.to_text[row, column]
+            to_text[row, column] = whole.to_text[row, column]
     for row in range(len(cosines[0])):
         line = [cosines[video][row] for video in range(len(cosines))]
         for column in sorted(range(len(line)), key=lambda n: (-line[n], n))[:k]:
-            expected.to_image[row, column] = whole.to_image[row, column]
-    torch.testing.assert_close(found.to_text, expected.to_text, atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.to_image, expected.to_image, atol=1e-5, rtol=0)
+            to_image[row, column] = whole.to_image[row, column]
+    torch.testing.assert_close(found.to_text, to_text, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.to_image, to_image, atol=1e-5, rtol=0)
 
 
 def test_a_still_video_is_its_frame(matcher: VideoRetriever, videos: Tensor) -> None:
