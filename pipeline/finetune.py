@@ -4,18 +4,17 @@
 the pre-trained network: together they would confirm each other's mistakes (BLIP §4.4, Table 4).
 *Joint* trains one network with all three losses, and writes both roles out of it. Three more tasks
 need annotations of their own: answers to questions (§5.3), statements about two pictures (§5.4) and
-dialogues (§5.5), whose answers are learned as those of questions.
+dialogues (§5.5).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from transformers import BlipConfig
 
 from models import folder as folders
 from models.answering import Questions, vqa_loss
@@ -24,6 +23,7 @@ from models.captioning import language_loss
 from models.config import Role
 from models.contrast import Pairs
 from models.conversion import for_hugging_face, import_folder
+from models.dialogue import Dialogue, compose_answered, match_loss
 from models.finetuning import Across, Captions, RetrievalNetwork, RetrievalSettings
 from models.folder import Content
 from models.framing import frame
@@ -34,6 +34,7 @@ from models.roles.nlvr import nlvr_loss
 from models.roles.vqa import normalise_question
 from models.schedule import soft_share
 from models.transfer import transfer
+from pipeline.answer_negatives import DialogueConfig, wrong_answers
 from pipeline.caption_negatives import CaptionNegatives, CaptionNegativesConfig
 from pipeline.courses import Course
 from pipeline.feed import Batch
@@ -47,24 +48,15 @@ Task = Literal["captioner", "filter", "retrieval", "joint", "vqa", "nlvr", "dial
 PROMPT = "a picture of "
 PROMPTED: tuple[Task, ...] = ("captioner", "joint")  # tasks with LM
 
-_ROLES: dict[Task, Role] = {
-    "captioner": "captioner",
-    "filter": "filter",
-    "retrieval": "filter",
-    "joint": "pretrain",
-    "vqa": "vqa",
-    "nlvr": "nlvr",
-    "dialogue": "vqa",
-}
 _KINDS: dict[Task, Kind] = {"vqa": "questions", "nlvr": "statements", "dialogue": "dialogues"}
-_NETWORKS: dict[Task, Callable[[BlipConfig], nn.Module]] = {
-    "captioner": CaptionNetwork,
-    "filter": RetrievalNetwork,
-    "retrieval": RetrievalNetwork,
-    "joint": PretrainNetwork,
-    "vqa": VqaNetwork,
-    "nlvr": NlvrNetwork,
-    "dialogue": VqaNetwork,
+_FORMS: dict[Task, tuple[Role, type[nn.Module]]] = {
+    "captioner": ("captioner", CaptionNetwork),
+    "filter": ("filter", RetrievalNetwork),
+    "retrieval": ("filter", RetrievalNetwork),
+    "joint": ("pretrain", PretrainNetwork),
+    "vqa": ("vqa", VqaNetwork),
+    "nlvr": ("nlvr", NlvrNetwork),
+    "dialogue": ("filter", MatchNetwork),
 }
 
 
@@ -95,6 +87,15 @@ class FinetuneConfig(TrainConfig):
     across: Across = Field("everything", description="what comes from other workers' batches")
     captions: CaptionNegativesConfig | None = Field(None, description="more negatives of a filter")
     questions: QuestionsConfig | None = Field(None, description="that join in a joint finetuning")
+    dialogue: DialogueConfig | None = Field(None, description="how answers are learned")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_way(cls, given: Any) -> Any:  # noqa: ANN401 - whatever YAML gives
+        """Write down how dialogues are learned where it is left to us."""
+        if isinstance(given, dict) and given.get("task") == "dialogue":
+            return {**given, "dialogue": given.get("dialogue") or {}}
+        return given
 
     @model_validator(mode="after")
     def _check_task(self) -> Self:
@@ -102,7 +103,16 @@ class FinetuneConfig(TrainConfig):
             raise ValueError(f"questions join in a joint finetuning only, not in {self.task}")
         if self.captions is not None and self.task not in {"filter", "retrieval"}:
             raise ValueError(f"captions are negatives of a filter; leave them out for {self.task}")
+        if self.dialogue is not None and self.task != "dialogue":
+            raise ValueError(f"dialogue is for that task only; leave it out for {self.task}")
         return self
+
+    @property
+    def form(self) -> tuple[Role, type[nn.Module]]:
+        """The role of the checkpoint that is trained, and its network in training."""
+        if self.dialogue is not None and self.dialogue.by == "likelihood":
+            return _FORMS["vqa"]
+        return _FORMS[self.task]
 
 
 class CaptionObjective(Objective):
@@ -226,6 +236,44 @@ class AnswerObjective(Objective):
         return {"vqa": self.write(folder / "model", self.network)}
 
 
+class DialogueObjective(Objective):
+    """ITM of a dialogue with its true answer, and with wrong ones, in sight of the picture."""
+
+    clean = staticmethod(normalise_question)
+
+    def __init__(self, network: MatchNetwork, about: Content, config: FinetuneConfig) -> None:
+        super().__init__(network, about)
+        assert config.dialogue is not None
+        self._wrong = config.dialogue.wrong
+        self._most = config.data.max_tokens
+        for unused in (network.vision_proj, network.text_proj):  # ITC's
+            unused.requires_grad_(False)
+
+    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        """Compute ITM, and the share of questions whose true answer scores highest."""
+        network, words = self.network, self.about.tokenizer
+        assert isinstance(network, MatchNetwork)
+        seed = int(torch.randint(1 << 62, (1,), generator=moment.generator))
+        pieces, counted = [], []
+        drawn = wrong_answers(batch.chosen, self._wrong, seed)
+        for text, wrong in zip(batch.chosen, drawn, strict=True):
+            lacking = self._wrong - len(wrong)
+            answers = [text.answers[0].text, *wrong, *[""] * lacking]
+            dialogue = Dialogue(text.caption or "", text.rounds, text.text)
+            pieces += compose_answered(words, self._most, dialogue, answers)
+            counted.append([1.0] * (1 + len(wrong)) + [0.0] * lacking)
+        pixels = self.normalise(batch.pixels)
+        framed = frame(pieces, words, self.first_token, self._most, pixels.device)
+        weights = torch.tensor(counted, device=pixels.device)
+        images = network.vision_model(pixels)
+        loss, found = match_loss(network, framed, images, weights, moment.workers)
+        return {"loss": loss, "itm": loss, "accuracy": found}
+
+    def export(self, folder: Path) -> Mapping[str, Path]:
+        """Write the model that ranks, which has the form of a filter."""
+        return {"filter": self.write(folder / "model", self.network)}
+
+
 class ReasonObjective(Objective):
     """Whether a statement about two pictures is true."""
 
@@ -285,11 +333,11 @@ def check_sources(task: Task, sources: Sequence[Source]) -> None:
 
 def start(config: FinetuneConfig) -> Objective:
     """Load what a finetuning starts from; CheckpointError if it cannot become the task's."""
-    role = _ROLES[config.task]
+    role, kind = config.form
     content = import_folder(Path(config.model.start), config.model.image_size).content
     if content.role != role:
         content = _part(content, role, config.seed)
-    network = trainable(_NETWORKS[config.task], content, config.model)
+    network = trainable(kind, content, config.model)
     if isinstance(network, VqaNetwork):
         return AnswerObjective(network, content)
     if isinstance(network, NlvrNetwork):
@@ -298,6 +346,8 @@ def start(config: FinetuneConfig) -> Objective:
         return JointObjective(network, content, config)
     if isinstance(network, RetrievalNetwork):
         return RetrievalObjective(network, content, config)
+    if isinstance(network, MatchNetwork):
+        return DialogueObjective(network, content, config)
     assert isinstance(network, CaptionNetwork)
     return CaptionObjective(network, content, config.prompt)
 

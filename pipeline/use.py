@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from models.decoding import Decoding
+from models.dialogue import Dialogue
 from models.preprocess import Preprocess
 from models.roles.captioner import Caption, Captioner
+from models.roles.dialogue import Ranker
 from models.roles.filter import Filter
 from models.roles.nlvr import Reasoner
 from models.roles.vqa import DECODING, Answerer
@@ -89,6 +91,15 @@ def ask(
         (answer,) = answerer.answer(pixels, [question], decoding)
         return [Answered(answer.text, answer.logprob)]
     (ranked,) = answerer.rank(pixels, [question], answers)
+    return [Answered(one.text, one.score) for one in ranked]
+
+
+def converse(
+    ranker: Ranker, image: Image.Image, dialogue: Dialogue, answers: Sequence[str]
+) -> list[Answered]:
+    """Rank answers to the last question of a dialogue about a picture, best first."""
+    pixels = _pixels(ranker.preprocess, [image])
+    (ranked,) = ranker.rank(pixels, [dialogue], [answers])
     return [Answered(one.text, one.score) for one in ranked]
 
 

@@ -28,7 +28,8 @@ class SourceText:
     """One text of a sample, and where it comes from.
 
     A question has `answers`; a statement's `label` says whether it is true. The question of a
-    dialogue comes after a `caption` and earlier `rounds` of question and answer, oldest first.
+    dialogue comes after a `caption` and earlier `rounds` of question and answer, oldest first; its
+    `options` are candidates for its answer, the true one perhaps among them.
     """
 
     text: str
@@ -37,6 +38,7 @@ class SourceText:
     label: bool | None = None
     caption: str | None = None
     rounds: tuple[tuple[str, str], ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def annotated_texts(raw: RawSample) -> tuple[tuple[SourceText, ...], str]:

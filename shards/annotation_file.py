@@ -200,7 +200,8 @@ def _questions_of(found: Fields, left_out: Counter[str]) -> Iterator[Annotation]
         before: tuple[tuple[str, str], ...] = ()
         for one in dialogue.rounds:
             answers = (Answer(one.answer, 1.0),)
-            text = SourceText(one.question, HUMAN, answers, None, dialogue.caption, before)
+            asked = (dialogue.caption, before, one.options)
+            text = SourceText(one.question, HUMAN, answers, None, *asked)
             before = (*before, (one.question, one.answer))
             if one.answer:
                 yield Annotation((str(dialogue.image_id),), (text,))

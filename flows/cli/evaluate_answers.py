@@ -130,7 +130,7 @@ def dialogue(
 
     The pictures are found by their number, anywhere in the folder.
     """
-    from models.roles.dialogue import Speaker
+    from models.roles.dialogue import load_ranker
     from pipeline.evaluate.dialogue import measure_dialogue
     from shards.annotation_file import read_dialogues, read_json
     from shards.dialogue_file import read_relevance
@@ -138,13 +138,13 @@ def dialogue(
     found, left_out = read_dialogues(annotations)
     relevance = None if dense is None else read_relevance(read_json(dense))
     config = config_of(1, 35, dtype)
-    speaker = Speaker.load(
+    ranker = load_ranker(
         folder_of(checkpoint), max_tokens=max_tokens, dtype=config.dtype, device=config.device
     )
     written: list[dict[str, Any]] = []
     with watch_samples("evaluating", len(found[:limit])) as progress:
         numbers = measure_dialogue(
-            speaker,
+            ranker,
             counted(found[:limit], progress),
             images or beside(annotations),
             dense=relevance,

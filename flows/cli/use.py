@@ -38,6 +38,9 @@ Examples:
   capfilt ask photo.jpg "what color is the dog?"
 
   capfilt ask photo.jpg "what is it?" --answers answer_list.json
+
+  capfilt ask photo.jpg "what color is it?" --answers answers.json \\
+      --caption "a dog on a beach" --said "is there a ball? yes"  # a dialogue
 """
 REASON_EXAMPLES = """
 Example:
@@ -140,29 +143,52 @@ def ask(
     picture: Place,
     question: Annotated[str, typer.Argument(help="in words")],
     model: Annotated[
-        str, typer.Option(help="VQA model: folder or hub id")
+        str, typer.Option(help="VQA or dialogue model: folder or hub id")
     ] = "Salesforce/blip-vqa-base",
     answers: Annotated[
         Path | None, typer.Option(help="JSON list to choose from, as VQA's answer_list.json")
+    ] = None,
+    caption: Annotated[str | None, typer.Option(help="that opens a dialogue")] = None,
+    said: Annotated[
+        list[str] | None, typer.Option(help="earlier question and answer; may be repeated")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="answers of the list that are shown")] = 5,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question about a picture: in own words, or out of a list."""
+    """Answer a question about a picture: in own words, or out of a list.
+
+    With --caption or --said it goes on a dialogue, and --answers are ranked.
+    """
+    from models.dialogue import Dialogue
+    from models.roles.dialogue import load_ranker
     from models.roles.vqa import Answerer
     from models.weights import resolve
     from pipeline import use
     from shards.annotation_file import read_answers
 
     listed = [] if answers is None else read_answers(str(answers))
-    answerer = Answerer.load(resolve(model), device=device_of(device))
-    found = use.ask(answerer, image_of(picture), question, listed)[:top]
+    folder, image, used = resolve(model), image_of(picture), device_of(device)
+    if caption is not None or said:
+        if not listed:
+            raise typer.BadParameter("in a dialogue answers are ranked: give --answers")
+        dialogue = Dialogue(caption or "", [_round(one) for one in said or ()], question)
+        found = use.converse(load_ranker(folder, device=used), image, dialogue, listed)
+    else:
+        found = use.ask(Answerer.load(folder, device=used), image, question, listed)
     if as_json:
-        print(json.dumps([dataclasses.asdict(one) for one in found]))
+        print(json.dumps([dataclasses.asdict(one) for one in found[:top]]))
         return
-    for one in found:
+    for one in found[:top]:
         print(f"{one.score:7.3f}  {_shown(one.text)}" if listed else _shown(one.text))
+
+
+def _round(said: str) -> tuple[str, str]:
+    """Take a question and its answer apart."""
+    question, mark, answer = said.partition("?")
+    if not mark:
+        raise typer.BadParameter(f"--said {said!r}: expected a question, ?, and its answer")
+    return f"{question}?", answer.strip()
 
 
 def reason(

@@ -1,60 +1,51 @@
 """Visual dialogue: rank candidate answers to the last question of a dialogue about an image.
 
-The question encoder of a VQA model reads a dialogue as one text (`models.dialogue`) with the image
-in sight, and every candidate is scored by its likelihood under the answer decoder. So any VQA
-checkpoint ranks, and one is finetuned for dialogue by the VQA loss over such texts. The paper (BLIP
-§5.5) scores each candidate inside the encoder, with a matching head that no published checkpoint
-has.
+There are two ways. By match (BLIP §5.5), the text encoder reads the dialogue with a candidate after
+it and the image in sight, and its ITM head says whether that is true; so any filter ranks. By
+likelihood, the question encoder of a VQA model reads the dialogue, and a candidate is as good as it
+is likely under the answer decoder; so any VQA checkpoint ranks. The paper's code was never
+released: its encoder looks at the caption's states beside the image's, ours reads it as text.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from models import answering, framing
+from models import answering, checkpoint, framing
 from models.answering import Questions
-from models.config import TORCH_DTYPES
-from models.dialogue import Dialogue, compose
+from models.blip import MatchNetwork
+from models.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.dialogue import Dialogue, compose, compose_answered
+from models.preprocess import Preprocess
 from models.roles.vqa import Answerer
+from models.weights import CheckpointError
+
+TEXTS_AT_ONCE = 128  # candidates, each a whole dialogue
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A candidate answer, at `index` of its list; `score`: its log-likelihood, labels smoothed."""
+    """A candidate answer, at `index` of its list.
+
+    `score`: by match the logit of a match minus that of none, by likelihood the label-smoothed
+    log-likelihood.
+    """
 
     text: str
     index: int
     score: float
 
 
-class Speaker:
-    """A loaded dialogue model; a score does not depend on the other dialogues and candidates."""
+class Ranker(Protocol):
+    """What ranks; a score does not depend on the other dialogues and candidates."""
 
-    def __init__(self, answerer: Answerer) -> None:
-        """Speak through a VQA model, whose limit of tokens is that of a whole dialogue."""
-        self.digest, self.preprocess = answerer.digest, answerer.preprocess
-        self._answerer = answerer
+    digest: str
+    preprocess: Preprocess
 
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        *,
-        max_tokens: int | None = None,
-        dtype: Literal["auto", "fp32", "bf16"] = "auto",
-        device: str | torch.device = "cpu",
-    ) -> "Speaker":
-        """Load a VQA checkpoint; `max_tokens` is of a dialogue, with its special tokens.
-
-        Without it, a dialogue may fill all positions of the network.
-        """
-        return cls(Answerer.load(folder, max_tokens=max_tokens, dtype=dtype, device=device))
-
-    @torch.inference_mode()
     def rank(
         self,
         images: Tensor,
@@ -67,6 +58,119 @@ class Speaker:
         `images`: uint8 (B, 3, H, W), resized by `preprocess`, one for each dialogue; or fewer, and
         `about` says which is whose.
         """
+
+
+def load_ranker(
+    folder: str | Path,
+    *,
+    max_tokens: int | None = None,
+    dtype: Literal["auto", "fp32", "bf16"] = "auto",
+    device: str | torch.device = "cpu",
+) -> Ranker:
+    """Load what a folder holds: a filter, which ranks by match, or a VQA model, by likelihood.
+
+    `max_tokens` is of a dialogue, with its special tokens; without it, a dialogue may fill all
+    positions of the network. CheckpointError for a folder of another role.
+    """
+    role = checkpoint.describe(Path(folder)).role
+    if role not in ("filter", "vqa"):
+        raise CheckpointError(
+            f"{folder}: a filter ranks answers by match, a vqa model by likelihood; found {role}"
+        )
+    kind = LikelihoodRanker if role == "vqa" else MatchRanker
+    return kind.load(folder, max_tokens=max_tokens, dtype=dtype, device=device)
+
+
+class MatchRanker:
+    """A loaded filter that ranks answers by whether the dialogue with them is true."""
+
+    def __init__(self, loaded: checkpoint.Checkpoint, max_tokens: int | None, dtype: Dtype) -> None:
+        """Prepare a loaded checkpoint; ValueError if the token limit does not fit the network."""
+        assert isinstance(loaded.network, MatchNetwork)
+        described = loaded.description
+        positions = described.config.text_config.max_position_embeddings
+        self.max_tokens = positions if max_tokens is None else max_tokens
+        framing.check_limit(self.max_tokens, positions, str(described.folder))
+        self.digest, self.preprocess = loaded.digest, described.preprocess
+        self._network, self._words, self._dtype = loaded.network, described.tokenizer, dtype
+        with_enc = described.settings.itm_first_token == "enc"
+        self._first_id = self._words.enc_id if with_enc else self._words.cls_id
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        max_tokens: int | None = None,
+        dtype: Literal["auto", "fp32", "bf16"] = "auto",
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Load a filter; see `load_ranker`."""
+        resolved = resolve_dtype(dtype, device)
+        loaded = checkpoint.load(Path(folder), "filter", dtype=resolved, device=device)
+        return cls(loaded, max_tokens, resolved)
+
+    @torch.inference_mode()
+    def rank(
+        self,
+        images: Tensor,
+        dialogues: Sequence[Dialogue],
+        candidates: Sequence[Sequence[str]],
+        about: Sequence[int] | None = None,
+    ) -> list[list[Candidate]]:
+        """Rank the candidates of each dialogue, best first; see `Ranker.rank`."""
+        if not dialogues:
+            return []
+        tower = self._network.vision_model
+        states = framing.look(tower, self.preprocess, images, TORCH_DTYPES[self._dtype])
+        places = range(len(dialogues)) if about is None else about
+        return [
+            _ranked(texts, self._score(states[place, None], dialogue, texts))
+            for place, dialogue, texts in zip(places, dialogues, candidates, strict=True)
+        ]
+
+    def _score(self, states: Tensor, dialogue: Dialogue, texts: Sequence[str]) -> list[float]:
+        composed = compose_answered(self._words, self.max_tokens, dialogue, texts)
+        found: list[float] = []
+        for start in range(0, len(composed), TEXTS_AT_ONCE):
+            pieces = composed[start : start + TEXTS_AT_ONCE]
+            framed = framing.frame(
+                pieces, self._words, self._first_id, self.max_tokens, states.device
+            )
+            logits = self._network.match_logits(framed.ids, framed.mask, states, None)
+            found += (logits[:, 1] - logits[:, 0]).tolist()
+        return found
+
+
+class LikelihoodRanker:
+    """A loaded VQA model that ranks answers by how likely it is to give them."""
+
+    def __init__(self, answerer: Answerer) -> None:
+        """Rank by a VQA model, whose limit of tokens is that of a whole dialogue."""
+        self.digest, self.preprocess = answerer.digest, answerer.preprocess
+        self._answerer = answerer
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        max_tokens: int | None = None,
+        dtype: Literal["auto", "fp32", "bf16"] = "auto",
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Load a VQA checkpoint; see `load_ranker`."""
+        return cls(Answerer.load(folder, max_tokens=max_tokens, dtype=dtype, device=device))
+
+    @torch.inference_mode()
+    def rank(
+        self,
+        images: Tensor,
+        dialogues: Sequence[Dialogue],
+        candidates: Sequence[Sequence[str]],
+        about: Sequence[int] | None = None,
+    ) -> list[list[Candidate]]:
+        """Rank the candidates of each dialogue, best first; see `Ranker.rank`."""
         if not dialogues:
             return []
         questions = self._read(images, dialogues, about)
@@ -82,19 +186,23 @@ class Speaker:
     def _read(
         self, images: Tensor, dialogues: Sequence[Dialogue], about: Sequence[int] | None
     ) -> Questions:
-        speaker = self._answerer
+        answerer = self._answerer
         states = framing.look(
-            speaker.network.vision_model, self.preprocess, images, TORCH_DTYPES[speaker.dtype]
+            answerer.network.vision_model, self.preprocess, images, TORCH_DTYPES[answerer.dtype]
         )
         states = states if about is None else states[list(about)]
         pieces = [self.compose(dialogue) for dialogue in dialogues]
         framed = framing.frame(
-            pieces, speaker.words, speaker.first_id, speaker.max_tokens, states.device
+            pieces, answerer.words, answerer.first_id, answerer.max_tokens, states.device
         )
-        return Questions(speaker.network.questions(framed.ids, framed.mask, states), framed.mask)
+        return Questions(answerer.network.questions(framed.ids, framed.mask, states), framed.mask)
 
     def _rank(self, questions: Questions, row: int, texts: Sequence[str]) -> list[Candidate]:
         framed = self._answerer.frame_answers(texts)
         scores = answering.score(self._answerer.network, questions, row, framed).tolist()
-        found = [Candidate(text, n, scores[n]) for n, text in enumerate(texts)]
-        return sorted(found, key=lambda candidate: -candidate.score)
+        return _ranked(texts, scores)
+
+
+def _ranked(texts: Sequence[str], scores: Sequence[float]) -> list[Candidate]:
+    found = [Candidate(text, n, scores[n]) for n, text in enumerate(texts)]
+    return sorted(found, key=lambda candidate: -candidate.score)

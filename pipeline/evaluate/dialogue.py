@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from models.dialogue import Dialogue
-from models.roles.dialogue import Candidate, Speaker
+from models.roles.dialogue import Candidate, Ranker
 from pipeline import metrics
 from pipeline.evaluate.rows import Pictures
 from shards import dialogue_file
@@ -19,7 +19,7 @@ NO_CANDIDATES = "candidates_missing"
 
 
 def measure_dialogue(
-    speaker: Speaker,
+    ranker: Ranker,
     dialogues: Iterable[dialogue_file.Dialogue],
     images: str,
     *,
@@ -30,7 +30,7 @@ def measure_dialogue(
 
     `dense` gives NDCG too. `results`, if given, is filled in the form of the VisDial server.
     """
-    pictures, left_out = Pictures(images, speaker.preprocess), Counter[str]()
+    pictures, left_out = Pictures(images, ranker.preprocess), Counter[str]()
     numbers = dialogue_file.pictures_by_number(images)
     places: list[int] = []
     gains: list[float] = []
@@ -44,7 +44,7 @@ def measure_dialogue(
             left_out[loaded] += len(rounds)
             continue
         asked = [_asked(dialogue, one) for one in rounds]
-        found = speaker.rank(
+        found = ranker.rank(
             loaded[0][None], asked, [one.options for one in rounds], [0] * len(rounds)
         )
         for one, candidates in zip(rounds, found, strict=True):

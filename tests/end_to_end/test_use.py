@@ -103,3 +103,27 @@ def test_another_kind_of_model_and_a_list_without_answers_are_refused(
     blank = capfilt.run("ask", picture, "what?", f"--answers={tmp_path / 'answers.json'}")
     assert blank.returncode == 2
     assert "expected a JSON list of answers" in blank.stderr
+
+
+def test_answers_of_a_dialogue_are_ranked(
+    capfilt: InProcess, photos: Path, toy_models: Models, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.json"
+    answers.write_text('["red", "blue", "yes", "no"]')
+    asked = ("ask", photos / "000000.png", "what color is it?", f"--model={toy_models.filter}")
+    before = ("--caption=a ring", "--said=is there a star? no", f"--answers={answers}")
+    done = capfilt.run(*asked, *before, "--top=3")
+    assert done.returncode == 0, done.stderr
+    scores = [float(line.split()[0]) for line in done.stdout.splitlines()]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    whole, other = (
+        json.loads(capfilt.run(*asked, *flags, "--json").stdout)
+        for flags in (before, (*before, "--said=is it large? yes"))
+    )
+    assert {one["text"] for one in whole} == {one["text"] for one in other}
+    assert {one["score"] for one in whole} != {one["score"] for one in other}
+    without_mark = capfilt.run(*asked, *before, "--said=it is large")
+    assert without_mark.returncode == 2
+    assert "expected a question, ?, and its answer" in without_mark.stderr
+    assert "give --answers" in capfilt.run(*asked, "--caption=a ring").stderr

@@ -16,7 +16,7 @@ from models.config import ORIGINAL, blip_config
 from models.decoding import Decoding
 from models.dialogue import Dialogue
 from models.roles.captioner import Captioner
-from models.roles.dialogue import Speaker
+from models.roles.dialogue import load_ranker
 from models.roles.nlvr import Reasoner
 from models.roles.retrieval import Retriever
 from models.roles.vqa import Answerer
@@ -129,20 +129,21 @@ def test_statements_are_judged_one_by_one(folders: Path, toy: Path) -> None:
     }
 
 
-def test_dialogues_are_ranked_one_by_one(folders: Path, toy: Path) -> None:
-    speaker = Speaker.load(folders / "vqa", dtype="fp32")
+@pytest.mark.parametrize("role", ["vqa", "filter"])
+def test_dialogues_are_ranked_one_by_one(folders: Path, toy: Path, role: str) -> None:
+    ranker = load_ranker(folders / role, dtype="fp32")
     dialogues, left_out = read_dialogues(str(toy / "visdial" / "visdial.json"))
     assert left_out == {}
     results: list[dict[str, Any]] = []
     dense = {(0, 1): [1.0] + [0.0] * 9, (1, 2): [0.5] * 10, (2, 1): [1.0]}
-    found = measure_dialogue(speaker, dialogues, str(toy / "visdial"), dense=dense, results=results)
+    found = measure_dialogue(ranker, dialogues, str(toy / "visdial"), dense=dense, results=results)
     places = []
     for dialogue in dialogues:
         (path,) = (toy / "visdial" / "images").glob(f"*_{dialogue.image_id:012d}.png")
         for n, one in enumerate(dialogue.rounds):
             before = [(r.question, r.answer) for r in dialogue.rounds[:n]]
             asked = Dialogue(dialogue.caption, before, one.question)
-            (ranked,) = speaker.rank(picture(speaker, path), [asked], [one.options])
+            (ranked,) = ranker.rank(picture(ranker, path), [asked], [one.options])
             places.append([c.index for c in ranked].index(one.true) + 1)
             ranks = results[len(places) - 1]["ranks"]
             assert [c.index for c in ranked] == sorted(range(10), key=lambda k: ranks[k])
@@ -253,7 +254,7 @@ def test_captions_of_bad_rows_are_counted(folders: Path, toy: Path) -> None:
 
 
 def test_dialogues_without_picture_or_candidates_are_counted(folders: Path, toy: Path) -> None:
-    speaker = Speaker.load(folders / "vqa", dtype="fp32")
+    ranker = load_ranker(folders / "vqa", dtype="fp32")
     path = toy / "visdial" / "visdial.json"
     spoiled = json.loads(path.read_text())
     first, second, *_ = spoiled["data"]["dialogs"]
@@ -263,7 +264,7 @@ def test_dialogues_without_picture_or_candidates_are_counted(folders: Path, toy:
     other = path.with_name("spoiled.json")
     other.write_text(json.dumps(spoiled))
     dialogues, _ = read_dialogues(str(other))
-    found = measure_dialogue(speaker, dialogues[:2], str(toy / "visdial"))
+    found = measure_dialogue(ranker, dialogues[:2], str(toy / "visdial"))
     assert found["left_out"] == {"image_missing": 4, "candidates_missing": 1}
     assert found["rounds"] == 3
 

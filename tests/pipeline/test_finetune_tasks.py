@@ -1,6 +1,8 @@
 """Finetuning for questions and for pairs of pictures, against transformers and the role itself."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from models import checkpoint
 from models.config import ORIGINAL, blip_config
 from models.dialogue import Dialogue
 from models.framing import frame
-from models.roles.dialogue import Speaker
+from models.roles.dialogue import LikelihoodRanker, load_ranker
 from models.roles.nlvr import Reasoner
 from models.roles.vqa import Answerer
 from models.tokenizer import WordPiece, train
 from models.weights import CheckpointError
 from models.workers import ALONE
 from pipeline import finetune
+from pipeline.answer_negatives import wrong_answers
 from pipeline.feed import Batch, Wording
 from pipeline.finetune import FinetuneConfig
 from pipeline.objective import Moment, Objective
@@ -80,12 +83,13 @@ def batch(words: WordPiece) -> Batch:
     )
 
 
-def config_of(task: str, start: Path) -> FinetuneConfig:
+def config_of(task: str, start: Path, **more: Any) -> FinetuneConfig:
     return FinetuneConfig.model_validate(
         {
             "task": task,
-            "data": {"sources": (SourceConfig(annotations="none"),)},
+            "data": {"sources": (SourceConfig(annotations="none"),), "max_tokens": 24},
             "model": {"start": str(start), "dropout": 0.0},
+            **more,
         }
     )
 
@@ -138,11 +142,11 @@ def test_the_loss_of_statements_is_what_the_reasoner_thinks_of_their_labels(
 
 
 def test_a_dialogue_is_learned_as_it_is_ranked(pretrained: Path, tmp_path: Path) -> None:
-    """The ids of the feed are those that the role composes, history included."""
+    """By likelihood: the ids of the feed are those that the role composes, history included."""
     path = write_dialogues(tmp_path / "toy", ToyTasksConfig(samples=6, image_px=32, kinds=4))
-    config = config_of("dialogue", pretrained)
+    config = config_of("dialogue", pretrained, dialogue={"by": "likelihood"})
     objective = finetune.start(config)
-    speaker = Speaker.load(objective.export(tmp_path)["vqa"], max_tokens=24, dtype="fp32")
+    ranker = LikelihoodRanker.load(objective.export(tmp_path)["vqa"], max_tokens=24, dtype="fp32")
     source = open_source(SourceConfig(annotations=str(path)))
     finetune.check_sources("dialogue", [source])
     wording = Wording(objective.about.tokenizer, 24, objective.clean)
@@ -151,10 +155,53 @@ def test_a_dialogue_is_learned_as_it_is_ranked(pretrained: Path, tmp_path: Path)
     for text, ids in zip(texts, wording.encode([t.text for t in texts], texts), strict=True):
         assert text.caption is not None
         dialogue = Dialogue(text.caption, text.rounds, text.text)
-        assert ids == speaker.compose(dialogue)
-        whole = Speaker.load(tmp_path / "model", dtype="fp32").compose(dialogue)
+        assert ids == ranker.compose(dialogue)
+        whole = LikelihoodRanker.load(tmp_path / "model", dtype="fp32").compose(dialogue)
         cut += len(whole) > len(ids)
     assert 0 < cut < len(texts)  # where three rounds came before, the oldest falls away
+
+
+def test_the_loss_of_dialogues_is_what_the_ranker_thinks_of_right_and_wrong_answers(
+    pretrained: Path, batch: Batch, tmp_path: Path
+) -> None:
+    chosen = (
+        SourceText("what color is it?", "human", (Answer("red", 1.0),), None, "a ring", ()),
+        SourceText(
+            "where?", "human", (Answer("left", 1.0),), None, "a star",
+            (("is it a star?", "yes"),), ("left", "right", "above", "below"),
+        ),
+        SourceText("is it red?", "human", (Answer("no", 1.0),), None, "two", (), ("no", "yes")),
+    )  # fmt: skip
+    batch = replace(batch, chosen=chosen)
+    objective = finetune.start(config_of("dialogue", pretrained))
+    found = losses(objective, batch)
+    ranker = load_ranker(objective.export(tmp_path)["filter"], max_tokens=24, dtype="fp32")
+    seed = int(torch.randint(1 << 62, (1,), generator=torch.Generator()))
+    total, best = [], []
+    for row, (text, wrong) in enumerate(zip(chosen, wrong_answers(chosen, 2, seed), strict=True)):
+        assert len(wrong) == (2, 2, 1)[row]
+        dialogue = Dialogue(text.caption or "", text.rounds, text.text)
+        answers = [text.answers[0].text, *wrong]
+        (ranked,) = ranker.rank(batch.pixels[row, None], [dialogue], [answers])
+        signs = {c.index: 1 if c.index == 0 else -1 for c in ranked}
+        total += [-F.logsigmoid(torch.tensor(signs[c.index] * c.score)) for c in ranked]
+        best.append(ranked[0].index == 0)
+    assert len(total) == 8  # what is lacking does not count
+    expected = torch.stack(total).mean()
+    torch.testing.assert_close(found["loss"].detach(), expected, atol=1e-4, rtol=1e-4)
+    assert found["accuracy"].item() == pytest.approx(sum(best) / ROWS)
+
+
+def test_the_candidates_of_a_file_reach_the_loss(tmp_path: Path) -> None:
+    path = write_dialogues(tmp_path / "toy", ToyTasksConfig(samples=3, image_px=32, kinds=4))
+    source = open_source(SourceConfig(annotations=str(path)))
+    finetune.check_sources("dialogue", [source])
+    listed = json.loads(path.read_text())["data"]
+    rounds = [one for dialog in listed["dialogs"] for one in dialog["dialog"]]
+    texts = [sample.texts[0] for sample in read_part(source.parts[0])]
+    for text, one in zip(texts, rounds, strict=True):
+        assert [listed["answers"][n] for n in one["answer_options"]] == [*text.options]
+        assert text.options[one["gt_index"]] == text.answers[0].text
 
 
 @pytest.mark.parametrize("task", ["vqa", "nlvr", "dialogue"])
@@ -163,10 +210,10 @@ def test_gradients_reach_everything(pretrained: Path, batch: Batch, task: str) -
     objective = finetune.start(config_of(task, pretrained))
     losses(objective, batch)["loss"].backward()
     named = objective.network.named_parameters()
-    assert not [name for name, parameter in named if parameter.grad is None]
+    assert not [name for name, p in named if p.requires_grad and p.grad is None]
 
 
-@pytest.mark.parametrize("task", ["vqa", "nlvr"])
+@pytest.mark.parametrize("task", ["vqa", "nlvr", "dialogue"])
 def test_a_few_steps_learn_the_batch_and_training_goes_on_from_what_was_written(
     pretrained: Path, batch: Batch, task: str, tmp_path: Path
 ) -> None:
@@ -179,7 +226,8 @@ def test_a_few_steps_learn_the_batch_and_training_goes_on_from_what_was_written(
         optimiser.zero_grad()
         found.append(loss.item())
     assert found[-1] < found[0] / 2
-    again = finetune.start(config_of(task, objective.export(tmp_path)[task]))
+    (written,) = objective.export(tmp_path).values()
+    again = finetune.start(config_of(task, written))
     with torch.no_grad():
         expected = losses(objective, batch)["loss"]
     torch.testing.assert_close(losses(again, batch)["loss"].detach(), expected)
@@ -241,3 +289,6 @@ def test_what_a_task_does_not_learn_from_is_refused(pretrained: Path) -> None:
     for task in ("captioner", "joint", "vqa"):
         with pytest.raises(ValueError, match=f"negatives of a filter; leave them out for {task}"):
             FinetuneConfig.model_validate(config_of(task, pretrained).model_dump() | captions)
+    for task in ("vqa", "filter"):
+        with pytest.raises(ValueError, match=f"leave it out for {task}"):
+            config_of(task, pretrained, dialogue={"by": "match"})

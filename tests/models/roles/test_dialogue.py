@@ -1,4 +1,4 @@
-"""Visual dialogue: what the model reads, and rankings that do not depend on the batch."""
+"""Visual dialogue: what models read, and rankings that do not depend on the batch."""
 
 import json
 from collections.abc import Callable
@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import BlipForImageTextRetrieval
 
 from models import answering, checkpoint
 from models.config import Role
-from models.dialogue import Dialogue
+from models.dialogue import Dialogue, compose_answered
 from models.framing import Framed
-from models.roles.dialogue import Speaker
+from models.roles.dialogue import LikelihoodRanker, MatchRanker, Ranker, load_ranker
 from models.roles.vqa import Answerer
+from models.weights import CheckpointError
 
 Folders = Callable[[str, Role], Path]
 
@@ -32,8 +34,21 @@ def answerer(original_folder: Folders) -> Answerer:
 
 
 @pytest.fixture(scope="module")
-def speaker(answerer: Answerer) -> Speaker:
-    return Speaker(answerer)
+def teller(answerer: Answerer) -> LikelihoodRanker:
+    return LikelihoodRanker(answerer)
+
+
+@pytest.fixture(scope="module")
+def judge(original_folder: Folders) -> MatchRanker:
+    return MatchRanker.load(original_folder("retrieval", "filter"), dtype="fp32")
+
+
+@pytest.fixture(scope="module", params=["match", "likelihood"])
+def ranker(request: pytest.FixtureRequest, original_folder: Folders) -> Ranker:
+    names: tuple[str, Role] = (
+        ("retrieval", "filter") if request.param == "match" else ("vqa", "vqa")
+    )
+    return load_ranker(original_folder(*names), dtype="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +67,17 @@ def text_of(answerer: Answerer, ids: list[int]) -> str:
     return " | ".join(answerer.words.decode(parts))
 
 
-def test_a_dialogue_is_one_text(answerer: Answerer, speaker: Speaker) -> None:
-    found = text_of(answerer, speaker.compose(DIALOGUES[0]))
+def test_a_dialogue_is_one_text(answerer: Answerer, teller: LikelihoodRanker) -> None:
+    found = text_of(answerer, teller.compose(DIALOGUES[0]))
     first = "a red dog | is it a dog? yes | what color? red | is it in the park?"
     assert found.replace(" ?", "?") == first
-    found = text_of(answerer, speaker.compose(DIALOGUES[1]))
+    found = text_of(answerer, teller.compose(DIALOGUES[1]))
     assert found.replace(" ?", "?") == "two birds over the sea | how many birds?"
-    assert speaker.compose(DIALOGUES[2])[0] == answerer.words.sep_id  # no caption
+    assert teller.compose(DIALOGUES[2])[0] == answerer.words.sep_id  # no caption
 
 
 def test_the_oldest_rounds_fall_away_whole(
-    original_folder: Folders, answerer: Answerer, speaker: Speaker
+    original_folder: Folders, answerer: Answerer, teller: LikelihoodRanker
 ) -> None:
     loaded = checkpoint.load(original_folder("vqa", "vqa"), "vqa", dtype="fp32", device="cpu")
     history = [
@@ -70,10 +85,10 @@ def test_the_oldest_rounds_fall_away_whole(
         for name, answer in (("dog", "no"), ("cat", "no"), ("man", "yes"))
     ]
     dialogue = Dialogue("a red house", history, "where?")
-    full = speaker.compose(dialogue)
+    full = teller.compose(dialogue)
     seen = []
     for limit in range(2, 64):
-        ids = Speaker(Answerer(loaded, limit, "fp32")).compose(dialogue)
+        ids = LikelihoodRanker(Answerer(loaded, limit, "fp32")).compose(dialogue)
         assert len(ids) <= limit - 2
         text = text_of(answerer, ids).replace(" ?", "?")
         if not seen or text != seen[-1]:
@@ -89,22 +104,22 @@ def test_the_oldest_rounds_fall_away_whole(
 
 
 def test_a_round_that_does_not_fit_takes_the_older_ones_along(
-    answerer: Answerer, speaker: Speaker
+    answerer: Answerer, teller: LikelihoodRanker
 ) -> None:
     long = ("is it " + "a dog " * 20 + "?", "no")
     dialogue = Dialogue("a red house", [("two?", "no"), long, long], "where?")
-    found = text_of(answerer, speaker.compose(dialogue))
+    found = text_of(answerer, teller.compose(dialogue))
     assert found.count("dog") == 20
     assert "two" not in found  # it would fit, but what came between is missing
 
 
 def test_scores_are_those_of_the_answer_decoder(
-    answerer: Answerer, speaker: Speaker, images: Tensor, candidates: list[str]
+    answerer: Answerer, teller: LikelihoodRanker, images: Tensor, candidates: list[str]
 ) -> None:
     """Candidate by candidate, each token's smoothed log-probability added up."""
     network = answerer.network
-    found = speaker.rank(images[:1], DIALOGUES[:1], [candidates])[0]
-    ids = torch.tensor([[answerer.first_id, *speaker.compose(DIALOGUES[0]), answerer.words.sep_id]])
+    found = teller.rank(images[:1], DIALOGUES[:1], [candidates])[0]
+    ids = torch.tensor([[answerer.first_id, *teller.compose(DIALOGUES[0]), answerer.words.sep_id]])
     pixels = answerer.preprocess.normalise(images[:1], torch.float32)
     mask = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad():
@@ -121,25 +136,71 @@ def test_scores_are_those_of_the_answer_decoder(
     assert sorted(c.index for c in found) == list(range(len(candidates)))
 
 
+def test_an_answer_stands_after_its_question(answerer: Answerer) -> None:
+    composed = compose_answered(answerer.words, 99, DIALOGUES[0], ["Yes!", "", "in the park"])
+    found = [text_of(answerer, ids).replace(" ?", "?") for ids in composed]
+    said = "a red dog | is it a dog? yes | what color? red | is it in the park?"
+    assert found == [f"{said} yes", said, f"{said} in the park"]
+
+
+def test_only_the_longer_answer_costs_a_round(answerer: Answerer) -> None:
+    """What a candidate is read with does not depend on the others."""
+    whole = len(compose_answered(answerer.words, 99, DIALOGUES[0], ["yes"])[0]) + 2
+    short, long = compose_answered(answerer.words, whole, DIALOGUES[0], ["yes", "yes it is"])
+    assert "dog? yes" in text_of(answerer, short).replace(" ?", "?")
+    found = text_of(answerer, long).replace(" ?", "?")
+    assert found == "a red dog | what color? red | is it in the park? yes it is"
+
+
+def test_a_match_is_what_transformers_finds(
+    original_folder: Folders,
+    judge: MatchRanker,
+    answerer: Answerer,
+    images: Tensor,
+    candidates: list[str],
+) -> None:
+    """The parity models share one vocabulary; transformers reads one candidate at a time."""
+    words = answerer.words
+    theirs = BlipForImageTextRetrieval.from_pretrained(original_folder("retrieval", "filter"))
+    theirs.eval()
+    found = judge.rank(images[:2], DIALOGUES[:2], [candidates, candidates[:3]])
+    for row, ranked in enumerate(found):
+        pixels = judge.preprocess.normalise(images[row, None], torch.float32)
+        for candidate in ranked:
+            (ids,) = compose_answered(words, 512, DIALOGUES[row], [candidate.text])
+            read = torch.tensor([[words.enc_id, *ids, words.sep_id]])
+            with torch.no_grad():
+                (logits,) = theirs(read, pixels, attention_mask=torch.ones_like(read)).itm_score
+            assert candidate.score == pytest.approx((logits[1] - logits[0]).item(), abs=1e-4)
+        assert [c.score for c in ranked] == sorted((c.score for c in ranked), reverse=True)
+
+
+def test_a_folder_tells_how_it_ranks(original_folder: Folders) -> None:
+    assert isinstance(load_ranker(original_folder("vqa", "vqa")), LikelihoodRanker)
+    assert isinstance(load_ranker(original_folder("retrieval", "filter")), MatchRanker)
+    with pytest.raises(CheckpointError, match="found nlvr"):
+        load_ranker(original_folder("nlvr", "nlvr"))
+
+
 def test_rankings_do_not_depend_on_the_batch(
-    speaker: Speaker, images: Tensor, candidates: list[str]
+    ranker: Ranker, images: Tensor, candidates: list[str]
 ) -> None:
     lists = [candidates, candidates[:3], [], candidates[::-1]]
-    together = speaker.rank(images[:4], DIALOGUES, lists)
+    together = ranker.rank(images[:4], DIALOGUES, lists)
     assert [len(row) for row in together] == [len(row) for row in lists]
     for number in range(4):
-        alone = speaker.rank(images[number : number + 1], [DIALOGUES[number]], [lists[number]])[0]
+        alone = ranker.rank(images[number : number + 1], [DIALOGUES[number]], [lists[number]])[0]
         assert [c.index for c in alone] == [c.index for c in together[number]]
         for first, second in zip(alone, together[number], strict=True):
             assert first.score == pytest.approx(second.score, rel=1e-5)
     few = {c.text: c.score for c in together[1]}
-    whole = {c.text: c.score for c in speaker.rank(images[1:2], [DIALOGUES[1]], [candidates])[0]}
+    whole = {c.text: c.score for c in ranker.rank(images[1:2], [DIALOGUES[1]], [candidates])[0]}
     for text, score in few.items():
         assert whole[text] == pytest.approx(score, rel=1e-5)
 
 
 def test_history_caption_and_image_count(
-    speaker: Speaker, images: Tensor, candidates: list[str]
+    ranker: Ranker, images: Tensor, candidates: list[str]
 ) -> None:
     one = DIALOGUES[0]
     others = [
@@ -147,13 +208,13 @@ def test_history_caption_and_image_count(
         Dialogue(one.caption, one.history[:1], one.question),
         Dialogue(one.caption, one.history, "how many dogs?"),
     ]
-    first, *rest = speaker.rank(images[[0, 0, 0, 0, 1]], [one, *others, one], [candidates] * 5)
+    first, *rest = ranker.rank(images[[0, 0, 0, 0, 1]], [one, *others, one], [candidates] * 5)
     for other in rest:
         assert [c.score for c in other] != pytest.approx([c.score for c in first], abs=1e-4)
 
 
-def test_no_dialogues(speaker: Speaker, images: Tensor) -> None:
-    assert speaker.rank(images[:0], [], []) == []
+def test_no_dialogues(ranker: Ranker, images: Tensor) -> None:
+    assert ranker.rank(images[:0], [], []) == []
 
 
 def test_pads_of_candidates_do_not_count() -> None:

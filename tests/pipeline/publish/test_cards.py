@@ -67,6 +67,14 @@ def test_a_model_card_says_what_it_is_and_who_loads_it(tmp_path: Path, role: Any
     assert card.data.library_name == ("transformers" if loaded else "capfilt")
 
 
+def test_a_model_of_dialogues_is_used_in_one(tmp_path: Path) -> None:
+    path = write_model_card(
+        tmp_path, facts(role="filter", training={"training": "finetuning: dialogue"})
+    )
+    assert "capfilt ask photo.jpg" in path.read_text()
+    assert "capfilt match" not in path.read_text()
+
+
 def test_hostile_names_stay_in_their_cell(tmp_path: Path) -> None:
     sources = [{"name": HOSTILE, "rows": 1, "left_out": {HOSTILE: 1}}]
     path = write_model_card(
