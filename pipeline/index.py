@@ -74,7 +74,8 @@ class IndexConfig(BaseModel):
 class Item:
     """A picture and its texts, each with its origin; where `reason` is set it cannot be used.
 
-    `text_reason` says why there are no texts.
+    `text_reason` says why there are no texts. `share_read`: of the bytes of all tars, up to here;
+    None where samples do not come out of tars.
     """
 
     key: str
@@ -83,6 +84,7 @@ class Item:
     place: Place | None
     reason: str | None = None
     text_reason: str | None = None
+    share_read: float | None = None
 
 
 @dataclass(slots=True)
@@ -123,7 +125,8 @@ def items_of_tars(urls: Sequence[str]) -> Iterator[Item]:
     return _samples(list_inputs(urls))
 
 
-def _samples(shards: Iterable[InputShard]) -> Iterator[Item]:
+def _samples(shards: Sequence[InputShard]) -> Iterator[Item]:
+    before, total = 0, max(sum(shard.size_bytes for shard in shards), 1)
     for shard in shards:
         with open_shard(shard.url) as file:
             reader = ShardReader(file)
@@ -133,9 +136,12 @@ def _samples(shards: Iterable[InputShard]) -> Iterator[Item]:
                 found, why = annotated_texts(raw)
                 texts = tuple((text.text, text.origin) for text in found)
                 place = place_of(shard.url, raw)
-                yield Item(key, raw.image or b"", texts, place, reason, why or None)
+                share = min((before + raw.end_offset) / total, 1.0)
+                yield Item(key, raw.image or b"", texts, place, reason, why or None, share)
             if reader.state.state not in (State.COMPLETE, State.TRUNCATED):
-                yield Item(shard.shard, b"", (), None, f"shard_{reader.state.state}")
+                why = f"shard_{reader.state.state}"
+                yield Item(shard.shard, b"", (), None, why, share_read=before / total)
+        before += shard.size_bytes
 
 
 def build(

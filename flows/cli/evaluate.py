@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.progress import counted, watch_samples
+from flows.cli.progress import counted, counted_by_bytes, watch_samples
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateConfig, LabelledPair
@@ -182,20 +182,21 @@ def filter_(
     as_json: AsJson = False,
 ) -> None:
     """Compare a filter's scores with labels: ROC, precision and recall, calibration."""
-    from pipeline.evaluate import evaluate_filter, read_pairs
+    from pipeline.evaluate import evaluate_filter
     from pipeline.evaluate.curves import draw
 
     config = config_of(batch_size, max_tokens, dtype)
-    pairs, told = read_pairs(shards, limit), None if label is None else _label(label)
-    found = evaluate_filter(
-        folder_of(checkpoint),
-        pairs,
-        config,
-        threshold=threshold,
-        label=told,
-        precision=precision,
-        curves=True,
-    )
+    told = None if label is None else _label(label)
+    with _pairs(shards, None, None, limit) as pairs:
+        found = evaluate_filter(
+            folder_of(checkpoint),
+            pairs,
+            config,
+            threshold=threshold,
+            label=told,
+            precision=precision,
+            curves=True,
+        )
     if plot is not None:
         plot.write_bytes(draw(found))
     if not (curves and as_json):
@@ -214,7 +215,8 @@ def _pairs(
     if bool(shards) == (annotations is not None):
         raise typer.BadParameter("give tars, or --annotations, and not both")
     if annotations is None:
-        yield read_pairs(shards or (), limit)
+        with watch_samples("evaluating", None) as progress:
+            yield counted_by_bytes(read_pairs(shards or (), limit), progress)
         return
     with rows_of(annotations, ("image",), limit) as rows:
         yield captioned(rows, images or beside(annotations))

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,7 +15,10 @@ Item = TypeVar("Item")
 
 
 class SampleProgress:
-    """Turns counts of samples, heard from any thread, into rate and time left."""
+    """Turns counts of samples, heard from any thread, into rate and time left.
+
+    Where nobody knows how many there are, the share of the work that is done may be told instead.
+    """
 
     def __init__(self, console: Console, what: str, total: int | None) -> None:
         self._console, self._what, self._total = console, what, total
@@ -31,24 +34,25 @@ class SampleProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(what, total=total, rate=0.0)
+        self._task = self._bar.add_task(what, total=1.0, rate=0.0)
 
-    def add(self, samples: int) -> None:
-        """Hear that so many more are done."""
+    def add(self, samples: int, share: float | None = None) -> None:
+        """Hear that so many more are done, and perhaps which share of all work that makes."""
         with self._lock:
             self._done += samples
+            if self._total:
+                share = self._done / self._total
             now = time.monotonic()
             rate = self._done / max(now - self._started, 1e-9)
-            self._bar.update(self._task, completed=self._done, rate=rate)
+            self._bar.update(self._task, completed=share or 0.0, rate=rate)
             if not self._console.is_terminal and now - self._said_at >= LINE_EVERY_S:
                 self._said_at = now
-                self._console.print(f"{self._what}: {self._line(rate)}")
+                self._console.print(f"{self._what}: {self._line(rate, share, now)}")
 
-    def _line(self, rate: float) -> str:
-        if self._total is None:
-            return f"{self._done} samples, {rate:,.0f} samples/s"
-        left_s = (self._total - self._done) / max(rate, 1e-9)
-        return f"{self._done} of {self._total} samples, {rate:,.0f} samples/s, {left_s:.0f} s left"
+    def _line(self, rate: float, share: float | None, now: float) -> str:
+        of = f" of {self._total}" if self._total is not None else ""
+        line = f"{self._done}{of} samples, {rate:,.0f} samples/s"
+        return f"{line}, {(now - self._started) * (1 / share - 1):.0f} s left" if share else line
 
     def start(self) -> None:
         """Show the bar."""
@@ -75,3 +79,21 @@ def counted(items: Iterable[Item], progress: SampleProgress) -> Iterator[Item]:
     for item in items:
         yield item
         progress.add(1)
+
+
+class FromTars(Protocol):
+    """A sample that knows how far its tars have been read."""
+
+    @property
+    def share_read(self) -> float | None:
+        """Of the bytes of all tars."""
+
+
+Sample = TypeVar("Sample", bound=FromTars)
+
+
+def counted_by_bytes(samples: Iterable[Sample], progress: SampleProgress) -> Iterator[Sample]:
+    """Yield samples out of tars, whose number nobody knows, and count them."""
+    for sample in samples:
+        yield sample
+        progress.add(1, sample.share_read)

@@ -73,7 +73,7 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Index the pictures and texts of a run, or of tars, for `capfilt search`."""
-    from flows.cli.progress import counted, watch_samples
+    from flows.cli.progress import counted, counted_by_bytes, watch_samples
     from flows.lock import hold
     from models.roles.retrieval import Retriever
     from models.weights import resolve
@@ -88,7 +88,8 @@ def index(
     about = {"model": named, "max_tokens": max_tokens, "sources": sources, "view": view}
     config = IndexConfig(kind=kind.value, batch_size=batch_size, features=features)
     with hold(to), watch_samples("indexing", total) as progress:
-        record = build(to, counted(items, progress), retriever, about, config)
+        watched = counted_by_bytes(items, progress) if total is None else counted(items, progress)
+        record = build(to, watched, retriever, about, config)
     if as_json:
         print(json.dumps(record))
         return

@@ -6,7 +6,7 @@ Pictures are decoded a batch at a time; only their features, texts and scores ar
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from pipeline.decode import Refusal, decode
 from pipeline.pictures import LIMITS
 from pipeline.screen import read_meta
 from shards.annotation import annotated_texts
-from shards.listing import list_inputs
+from shards.listing import InputShard, list_inputs
 from shards.reader import RawSample, ShardReader, ShardState, State, open_shard
 from shards.schema import SampleReason
 
@@ -38,7 +38,8 @@ _SHARD_FAULTS = {
 class LabelledPair:
     """A picture's bytes, the texts that belong to it, and its sidecar.
 
-    `key` is SHARD/KEY. Where `reason` is set the sample cannot be used.
+    `key` is SHARD/KEY. Where `reason` is set the sample cannot be used. `share_read`: of the bytes
+    of all tars, up to here; None where samples do not come out of tars.
     """
 
     key: str
@@ -46,6 +47,7 @@ class LabelledPair:
     texts: tuple[str, ...]
     meta: Meta = field(default_factory=dict)
     reason: str | None = None
+    share_read: float | None = None
 
 
 class EvaluateConfig(BaseModel):
@@ -68,20 +70,29 @@ def read_pairs(urls: Sequence[str], limit: int | None = None) -> Iterator[Labell
     The texts are the sidecar's list `references` or `texts`, or else KEY.txt. A damaged shard gives
     what stands before the damage, and a row that says so.
     """
-    pairs = (pair for shard in list_inputs(urls) for pair in _read_shard(shard.shard, shard.url))
-    return islice(pairs, limit)
+    return islice(_read_shards(list_inputs(urls)), limit)
 
 
-def _read_shard(name: str, url: str) -> Iterator[LabelledPair]:
+def _read_shards(shards: Sequence[InputShard]) -> Iterator[LabelledPair]:
+    before, total = 0, max(sum(shard.size_bytes for shard in shards), 1)
+    for shard in shards:
+        for pair, end in _read_shard(shard.shard, shard.url):
+            yield replace(pair, share_read=min((before + end) / total, 1.0))
+        before += shard.size_bytes
+
+
+def _read_shard(name: str, url: str) -> Iterator[tuple[LabelledPair, int]]:
+    """Yield each sample with the place where it ends in the tar."""
     reason: str | None = None
+    end = 0
     with open_shard(url) as file:
         reader = ShardReader(file)
         for raw in reader:
-            reason = raw.reason
-            yield _labelled(f"{name}/{raw.key}", raw)
+            reason, end = raw.reason, raw.end_offset
+            yield _labelled(f"{name}/{raw.key}", raw), end
         fault = _fault(reader.state)
     if fault is not None and fault != reason:  # the sample that was cut has said it already
-        yield LabelledPair(name, b"", (), reason=fault)
+        yield LabelledPair(name, b"", (), reason=fault), end
 
 
 def _fault(found: ShardState) -> str | None:
