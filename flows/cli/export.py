@@ -14,7 +14,7 @@ Examples:
 
   capfilt export runs/first --view strict --to exported --push me/clean-pairs
 
-  capfilt export runs/first --to listed --form index    # no pictures in it
+  capfilt export runs/first --to s3://me/listed --form index   # no pictures in it
 """
 
 
@@ -36,7 +36,7 @@ class TextPolicy(StrEnum):
 
 def export(
     run: Annotated[str, typer.Argument(help="a finished run: folder or URL")],
-    to: Annotated[Path, typer.Option(help="new folder")],
+    to: Annotated[str, typer.Option(help="new folder, local or of a store (URL)")],
     form: Annotated[
         FormChoice, typer.Option(help="tars, or Parquet with pictures in it, or none of them")
     ] = FormChoice.WEBDATASET,
@@ -60,16 +60,19 @@ def export(
     from pipeline.publish import sets
     from pipeline.publish.push import push as upload
     from shards.run import Run
+    from shards.store import Store
 
     config = sets.ExportConfig(
         form=form.value, text_policy=text_policy.value, file_bytes=file_mib << 20
     )
-    record = sets.export(Run.open(run), to.absolute(), config, view)
-    address = None if push is None else upload(to, push, "dataset", private=not public)
+    if push is not None and not Store(to).is_local:
+        raise typer.BadParameter(f"--push uploads a local folder; --to is {to}")
+    record = sets.export(Run.open(run), to, config, view)
+    address = None if push is None else upload(Path(to), push, "dataset", private=not public)
     if as_json:
-        print(json.dumps(record | {"to": str(to), "pushed": address}))
+        print(json.dumps(record | {"to": to, "pushed": address}))
         return
     what = "texts" if form is FormChoice.INDEX else "pictures"
-    print(f"{record['rows']:,} {what} in {visible(str(to))}, pictures {record['images']}")
+    print(f"{record['rows']:,} {what} in {visible(to)}, pictures {record['images']}")
     if address is not None:
         print(f"pushed to {visible(address)}")

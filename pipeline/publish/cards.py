@@ -59,11 +59,6 @@ def facts_of(folder: Path, **known: Any) -> ModelFacts:  # noqa: ANN401 - fields
     return ModelFacts(name, info.role, info.digest, info.image_size, info.parameters, **known)
 
 
-def write_dataset_card(folder: Path, about: Mapping[str, Any]) -> Path:
-    """Write the card of an exported set into its folder; give its path."""
-    return _write(folder, dataset_card(about))
-
-
 def dataset_card(about: Mapping[str, Any]) -> str:
     """Write the card of a clean set.
 

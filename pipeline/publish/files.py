@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,10 @@ from pipeline.publish.kept import Kept, Row
 from shards.naming import encode_name
 
 _ROWS_PER_GROUP, _BYTES_PER_GROUP = 500, 64 << 20
+
+
+Keep = Callable[[Path], None]
+"""What becomes of each file once it is finished."""
 
 
 class Files(Protocol):
@@ -66,17 +70,18 @@ _SET = pa.schema(
 class Tars:
     """WebDataset tars of about a size, their bytes the same every time."""
 
-    def __init__(self, data: Path, file_bytes: int) -> None:
-        self._data, self._most = data, file_bytes
+    def __init__(self, data: Path, file_bytes: int, keep: Keep) -> None:
+        self._data, self._most, self._keep = data, file_bytes, keep
         self._tar: tarfile.TarFile | None = None
+        self._path = data
         self._count = self._size = 0
 
     def add(self, kept: Kept, text: str) -> None:
         """Write a sample's three members."""
         if self._tar is None or self._size >= self._most:
             self.close()
-            path = self._data / f"train-{self._count:05d}.tar"
-            self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
+            self._path = self._data / f"train-{self._count:05d}.tar"
+            self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
             self._count, self._size = self._count + 1, 0
         record = {"key": kept.facts["key"], "shard": kept.shard, "texts": _public(kept.texts)}
         record |= {name: kept.facts[name] for name in ("url", "sha256", "width", "height")}
@@ -95,16 +100,44 @@ class Tars:
         if self._tar is not None:
             self._tar.close()
             self._tar = None
+            self._keep(self._path)
 
 
 class Tables:
-    """Parquet files of about a size, whose pictures `datasets` decodes."""
+    """Parquet files of about a size."""
 
-    def __init__(self, data: Path, file_bytes: int) -> None:
-        self._data, self._most = data, file_bytes
+    def __init__(self, data: Path, schema: pa.Schema, file_bytes: int, keep: Keep) -> None:
+        self._data, self._schema, self._most, self._keep = data, schema, file_bytes, keep
         self._writer: pq.ParquetWriter | None = None
-        self._count = self._size = self._waiting_bytes = 0
+        self._path = data
+        self._count = 0
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write rows that stay together."""
+        if not rows:
+            return
+        if self._writer is None or self._path.stat().st_size >= self._most:
+            self.close()
+            self._path = self._data / f"train-{self._count:05d}.parquet"
+            self._writer, self._count = pq.ParquetWriter(self._path, self._schema), self._count + 1
+        self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
+
+    def close(self) -> None:
+        """End the last file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self._keep(self._path)
+
+
+class PictureTables:
+    """Parquet files with pictures in them, which `datasets` decodes."""
+
+    def __init__(self, data: Path, file_bytes: int, keep: Keep) -> None:
+        self._tables = Tables(data, _SET, file_bytes, keep)
+        self._most = min(_BYTES_PER_GROUP, file_bytes)
         self._waiting: list[Row] = []
+        self._waiting_bytes = 0
 
     def add(self, kept: Kept, text: str) -> None:
         """Take a sample, and write those that wait when they are many."""
@@ -122,31 +155,17 @@ class Tables:
         }
         self._waiting.append(row)
         self._waiting_bytes += len(kept.image)
-        full = self._waiting_bytes >= min(_BYTES_PER_GROUP, self._most)
-        if full or len(self._waiting) >= _ROWS_PER_GROUP:
+        if self._waiting_bytes >= self._most or len(self._waiting) >= _ROWS_PER_GROUP:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._waiting:
-            return
-        if self._writer is None or self._size >= self._most:
-            self._end()
-            path = self._data / f"train-{self._count:05d}.parquet"
-            self._writer = pq.ParquetWriter(path, _SET)
-            self._count, self._size = self._count + 1, 0
-        self._writer.write_table(pa.Table.from_pylist(self._waiting, _SET))
-        self._size += self._waiting_bytes
+        self._tables.write(self._waiting)
         self._waiting, self._waiting_bytes = [], 0
-
-    def _end(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
 
     def close(self) -> None:
         """Write what waits, and end the last file."""
         self._flush()
-        self._end()
+        self._tables.close()
 
 
 def _public(texts: Sequence[Row]) -> list[Row]:

@@ -1,14 +1,11 @@
 """Export a clean set: as WebDataset or Parquet with the pictures in it, or as an index without.
 
-An export is made aside and gets its name once it is whole, its card written last. A kill leaves
-what was made aside, and the same command starts over. What is exported is a snapshot, under a view:
-never whatever lies in the run's folders.
+What is exported is a snapshot, under a view: never whatever lies in the run's folders. A kill
+leaves nothing that looks like an export, and the same command starts over (`place`).
 """
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,15 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.decode import Refusal, decode
 from pipeline.export import EXTENSIONS, choose_text, encode_jpeg
 from pipeline.pictures import LIMITS
-from pipeline.publish.cards import dataset_card, write_dataset_card
-from pipeline.publish.files import PLAIN, Files, Tables, Tars
+from pipeline.publish.cards import dataset_card
+from pipeline.publish.files import PLAIN, Files, Keep, PictureTables, Tables, Tars
 from pipeline.publish.kept import FACTS, Kept, Row, kept_samples, rows_of, texts_of
+from pipeline.publish.place import ExportFault, open_place
 from pipeline.recorded import recorded_model
 from shards.run import Run
 from shards.snapshot import SnapshotShard
@@ -32,12 +29,6 @@ from shards.statistics import run_statistics
 from shards.view import View, open_view
 
 Form = Literal["webdataset", "parquet", "index"]
-
-RECORD = "export.json"
-
-
-class ExportFault(ValueError):  # noqa: N818 - reads as what happened
-    """An export that cannot be made as it was asked for."""
 
 
 class ExportConfig(BaseModel):
@@ -50,11 +41,13 @@ class ExportConfig(BaseModel):
     text_policy: Literal["web_first", "best", "random"] = "web_first"
 
 
-def export(run: Run, folder: Path, config: ExportConfig, view: str | None = None) -> dict[str, Any]:
-    """Export what a view keeps (default: the run's own decisions) into a new folder.
+def export(
+    run: Run, to: str | Path, config: ExportConfig, view: str | None = None
+) -> dict[str, Any]:
+    """Export what a view keeps (default: the run's own decisions) into a new folder or store.
 
-    Gives the record, which `export.json` holds too; a folder that holds this very export is left as
-    it is. Raises ExportFault, SourceError, ViewError, SnapshotError.
+    Gives the record, which `export.json` holds too; what holds this very export is left as it is.
+    Raises ExportFault, SourceError, ViewError, SnapshotError.
     """
     opened = open_view(run, view)
     if opened.snapshot is None:
@@ -63,29 +56,22 @@ def export(run: Run, folder: Path, config: ExportConfig, view: str | None = None
             "same recipe"
         )
     record = _identity(run, opened, config)
-    if (found := _already(folder, record)) is not None:
-        return found
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    (aside / "data").mkdir(parents=True)
-    if config.form == "index":
-        images, rows = "not included", _write_index(run, opened, aside / "data", config)
-    else:
-        images, rows = _write_set(run, opened, aside / "data", config)
-    record |= {"rows": rows, "images": images}
-    files = {"webdataset": "data/*.tar"}.get(config.form, "data/*.parquet")
-    about = record | {
-        "files": files if rows else None,
-        "statistics": run_statistics(run, opened),
-        "models": models_of(run),
-        "thresholds": opened.thresholds,
-    }
-    (aside / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
-    write_dataset_card(aside, about)
-    for path in sorted(aside.rglob("*")):
-        _sync(path)
-    aside.rename(folder)
-    _sync(folder.parent)
+    with open_place(str(to)) as place:
+        if (found := place.found()) is not None:
+            if any(found.get(key) != value for key, value in record.items()):
+                raise ExportFault(f"{to} holds another export; give a new folder, or remove it")
+            return found
+        write = _write_index if config.form == "index" else _write_set
+        images, rows = write(run, opened, place.begin(), config, place.keep)
+        record |= {"rows": rows, "images": images}
+        files = {"webdataset": "data/*.tar"}.get(config.form, "data/*.parquet")
+        about = record | {
+            "files": files if rows else None,
+            "statistics": run_statistics(run, opened),
+            "models": models_of(run),
+            "thresholds": opened.thresholds,
+        }
+        place.end(record, dataset_card(about))
     return record
 
 
@@ -115,15 +101,17 @@ def models_of(run: Run) -> dict[str, dict[str, str]]:
     return {role: {"name": one.name, "digest": one.digest} for role, one in found.items()}
 
 
-def _write_set(run: Run, opened: View, data: Path, config: ExportConfig) -> tuple[str, int]:
+def _write_set(
+    run: Run, opened: View, data: Path, config: ExportConfig, keep: Keep
+) -> tuple[str, int]:
     """Write pictures and texts; say what became of the pictures, and count."""
     formats = _formats(run, opened)
     # `datasets` wants the same members in every sample of a WebDataset: one type of picture
     as_jpeg = config.form == "webdataset" and len(formats) > 1
     files: Files = (
-        Tars(data, config.file_bytes)
+        Tars(data, config.file_bytes, keep)
         if config.form == "webdataset"
-        else Tables(data, config.file_bytes)
+        else PictureTables(data, config.file_bytes, keep)
     )
     rows = 0
     for kept in kept_samples(run, opened, opened.name):
@@ -161,25 +149,17 @@ def _as_jpeg(kept: Kept) -> Kept:
     return replace(kept, image=encode_jpeg(decoded.image), extension="jpg")
 
 
-def _write_index(run: Run, opened: View, data: Path, config: ExportConfig) -> int:
+def _write_index(
+    run: Run, opened: View, data: Path, config: ExportConfig, keep: Keep
+) -> tuple[str, int]:
     """Write a row for each text, dropped ones too, and one for each rejected sample."""
-    count = rows = 0
-    writer: pq.ParquetWriter | None = None
-    path = data / "unused"
+    tables, count = Tables(data, _INDEX, config.file_bytes, keep), 0
     for shard in opened.shards:
-        table = pa.Table.from_pylist(list(_index_rows(run, shard)), _INDEX)
-        if not len(table):
-            continue
-        if writer is None or path.stat().st_size >= config.file_bytes:
-            if writer is not None:
-                writer.close()
-            path = data / f"train-{count:05d}.parquet"
-            writer, count = pq.ParquetWriter(path, _INDEX), count + 1
-        writer.write_table(table)
-        rows += len(table)
-    if writer is not None:
-        writer.close()
-    return rows
+        rows = list(_index_rows(run, shard))
+        tables.write(rows)
+        count += len(rows)
+    tables.close()
+    return "not included", count
 
 
 def _index_rows(run: Run, shard: SnapshotShard) -> Iterator[Row]:
@@ -208,30 +188,6 @@ def _identity(run: Run, opened: View, config: ExportConfig) -> dict[str, Any]:
         "content": content,
         "config": config.model_dump(mode="json"),
     }
-
-
-def _already(folder: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give the record of this very export, if it is there; ExportFault for anything else."""
-    if not folder.exists():
-        return None
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        return None
-    try:
-        found: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ExportFault(f"{folder} is there and holds no export; give a new folder") from None
-    if any(found.get(key) != value for key, value in record.items()):
-        raise ExportFault(f"{folder} holds another export; give a new folder, or remove it")
-    return found
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 _INDEXED = ("text_no", "origin", "text", "itm", "itc", "keep", "reason")

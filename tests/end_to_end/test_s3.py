@@ -54,3 +54,17 @@ def test_clean_verify_and_gc(
     urls = Store(run).read("clean.txt").decode().split()
     assert urls
     assert all(url.startswith(f"{run}/data/clean/") for url in urls)
+
+
+def test_an_export_goes_to_s3(capfilt: InProcess, toy_run: Path, bucket: str) -> None:
+    where = capfilt.home / "local"
+    for to in (str(where), f"{bucket}/set"):
+        done = capfilt.run("export", toy_run, "--to", to, "--form", "index", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["to"] == to
+    store, local = Store(f"{bucket}/set"), Store(str(where))
+    assert store.list() == local.list() == ["README.md", "data/train-00000.parquet", "export.json"]
+    assert all(store.read(name) == local.read(name) for name in local.list())
+    refused = capfilt.run("export", toy_run, "--to", f"{bucket}/other", "--push", "me/set")
+    assert refused.returncode == 2
+    assert "--push uploads a local folder" in refused.stderr

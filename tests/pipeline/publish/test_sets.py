@@ -1,12 +1,12 @@
 """Exported sets: all that is kept and nothing else, whole or not there at all."""
 
-import io
 import json
 import multiprocessing
 import os
 import shutil
 import signal
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,63 +15,15 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from models import weights
+from pipeline import publish
 from pipeline.publish import sets
 from pipeline.publish.sets import ExportConfig, ExportFault, export
 from pipeline.rejudge import Wish, rejudge
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
 from shards.run import Run
 from shards.snapshot import open_snapshot
 from shards.statistics import run_statistics
 
 FORMS = ("webdataset", "parquet", "index")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run over toy pictures, some of them JPEG, one of them broken."""
-    folder = tmp_path_factory.mktemp("export")
-    world = folder / "world"
-    config = ToyWorldConfig(samples=24, samples_per_shard=12, noise=0.5, kinds=4)
-    write_toy_world(world, config)
-    write_toy_world(world / "more", config.model_copy(update={"image_format": "jpeg", "seed": 1}))
-    with tarfile.open(world / "bad.tar", "w") as tar:
-        for name, data in (("b.png", b"no picture"), ("b.txt", b"a red ring")):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    _clean(world, folder / "run")
-    return folder
-
-
-def _clean(world: Path, output: Path, **write: str) -> None:
-    from flows import clean
-    from flows.recipe import Recipe
-
-    recipe = Recipe.model_validate(
-        {
-            "input": {"urls": [str(world)]},
-            "output": str(output),
-            "dtype": "fp32",
-            "caption": {"model": str(weights.SHIPPED["tiny-captioner"])},
-            "score": {"model": str(weights.SHIPPED["tiny-filter"])},
-            "write": write,
-            "engine": {"kind": "local"},
-        }
-    )
-    job = clean.prepare(recipe)
-    clean.finish(job, clean.clean_shards(job, _Silent()))
-
-
-class _Silent:
-    def begin(self, *_: Any) -> None: ...
-    def under_way(self, *_: Any) -> None: ...
-    def ended(self, *_: Any) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def run(place: Path) -> Run:
-    return Run.open(str(place / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +149,9 @@ def _die(run: Run, out: Path, moment: str) -> None:
     if moment in ("add", "close"):
         setattr(sets.Tars, moment, die)
     elif moment == "card":
-        sets.write_dataset_card = die
+        sets.dataset_card = die
     else:
-        sets._sync = die
+        publish.place._sync = die
     export(run, out, ExportConfig())
 
 
@@ -214,8 +166,10 @@ def test_nothing_kept_is_an_empty_set(place: Path, tmp_path: Path) -> None:
         assert (tmp_path / form / "README.md").is_file()
 
 
-def test_a_run_without_clean_tars_is_exported_from_its_input(place: Path, tmp_path: Path) -> None:
-    _clean(place / "world", tmp_path / "run", clean="none")
+def test_a_run_without_clean_tars_is_exported_from_its_input(
+    place: Path, tmp_path: Path, clean: Callable[..., None]
+) -> None:
+    clean(place / "world", tmp_path / "run", clean="none")
     export(Run.open(str(tmp_path / "run")), tmp_path / "out", ExportConfig(form="parquet"))
     export(Run.open(str(place / "run")), tmp_path / "other", ExportConfig(form="parquet"))
     one, other = (pq.read_table(tmp_path / name / "data").to_pylist() for name in ("out", "other"))

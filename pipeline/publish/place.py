@@ -1,0 +1,148 @@
+"""Where an export is written: a local folder, or a store; in both it is whole, or not there.
+
+A local one is made aside and gets its name at the end. To a store each file goes as soon as it is
+written, so that the disk holds one at a time, and `export.json`, which makes it an export, last.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+from pipeline.publish.cards import NAME as CARD
+from shards.store import Store
+
+RECORD, DATA = "export.json", "data"
+
+
+class ExportFault(ValueError):  # noqa: N818 - reads as what happened
+    """An export that cannot be made as it was asked for."""
+
+
+class Place(Protocol):
+    """A place for one export."""
+
+    def found(self) -> dict[str, Any] | None:
+        """Give the record of the export that is there; ExportFault if there is anything else."""
+
+    def begin(self) -> Path:
+        """Give an empty folder for the data's files; what a kill has left is no part of it."""
+
+    def keep(self, file: Path) -> None:
+        """Take a finished file of that folder."""
+
+    def end(self, record: Mapping[str, Any], card: str) -> None:
+        """Make what was kept an export."""
+
+
+@contextmanager
+def open_place(to: str) -> Iterator[Place]:
+    """Open a local folder, or a URL of any fsspec store."""
+    store = Store(to)
+    if store.is_local:
+        yield LocalPlace(Path(store.url()))
+        return
+    with TemporaryDirectory(prefix="capfilt-export-") as scratch:
+        yield StorePlace(store, Path(scratch))
+
+
+class LocalPlace:
+    """A new local folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._aside = folder.with_name(f".{folder.name}.partial")
+
+    def found(self) -> dict[str, Any] | None:
+        """See `Place`; an empty folder is as good as none."""
+        if not self._folder.exists():
+            return None
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+            return None
+        try:
+            return _parsed((self._folder / RECORD).read_bytes())
+        except (OSError, ValueError):
+            raise ExportFault(f"{self._folder} is there and holds no export; {_OTHER}") from None
+
+    def begin(self) -> Path:
+        """See `Place`."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+        (self._aside / DATA).mkdir(parents=True)
+        return self._aside / DATA
+
+    def keep(self, file: Path) -> None:
+        """See `Place`."""
+        _sync(file)
+
+    def end(self, record: Mapping[str, Any], card: str) -> None:
+        """See `Place`."""
+        for name, text in ((RECORD, json.dumps(record, indent=2)), (CARD, card)):
+            (self._aside / name).write_text(text, encoding="utf-8")
+            _sync(self._aside / name)
+        _sync(self._aside / DATA)
+        _sync(self._aside)
+        self._aside.rename(self._folder)
+        _sync(self._folder.parent)
+
+
+class StorePlace:
+    """A folder of a store that has no renaming."""
+
+    def __init__(self, store: Store, scratch: Path) -> None:
+        self._store, self._scratch = store, scratch
+        self._kept: set[str] = set()
+
+    def found(self) -> dict[str, Any] | None:
+        """See `Place`; the beginning of an export, which a kill has left, is as good as none."""
+        if self._store.exists(RECORD):
+            try:
+                return _parsed(self._store.read(RECORD))
+            except ValueError:
+                raise ExportFault(f"{self._store.url(RECORD)} is no record; {_OTHER}") from None
+        known = (CARD, f"{DATA}/train-")
+        others = [name for name in self._store.list() if not name.startswith(known)]
+        if others:
+            raise ExportFault(f"{self._store.url(others[0])} belongs to no export; {_OTHER}")
+        return None
+
+    def begin(self) -> Path:
+        """See `Place`."""
+        return self._scratch
+
+    def keep(self, file: Path) -> None:
+        """See `Place`."""
+        name = f"{DATA}/{file.name}"
+        self._store.publish(file, name)
+        self._kept.add(name)
+        file.unlink()
+
+    def end(self, record: Mapping[str, Any], card: str) -> None:
+        """See `Place`; files that a broken export had, and this one has not, go."""
+        for name in self._store.list(DATA):
+            if name not in self._kept:
+                self._store.delete(name)
+        self._store.put(CARD, card.encode())
+        self._store.put(RECORD, json.dumps(record, indent=2).encode())
+
+
+_OTHER = "give a new folder"
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError("a record is an object")
+    return found
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
