@@ -14,7 +14,7 @@ Examples:
 
   capfilt export runs/first --view strict --to exported --push me/clean-pairs
 
-  capfilt export runs/first --to s3://me/listed --form index   # no pictures in it
+  capfilt export runs/first --to s3://me/listed --form index  # no pictures
 """
 
 
