@@ -173,9 +173,9 @@ class Store:
             self._fs.put_file(str(staged), self.path(name))
             return
         final = self._local(name)
-        _sync(staged)
+        sync(staged)
         staged.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole small file, replacing what was there in one step."""
@@ -185,7 +185,7 @@ class Store:
         final = self._local(name)
         with _temporary(final, data) as temporary:
             temporary.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a whole small file only if `name` is free; say whether this call wrote it.
@@ -197,7 +197,7 @@ class Store:
         final = self._local(name)
         with _temporary(final, data) as temporary:
             created = take_name(temporary, final)
-        _sync(final.parent)
+        sync(final.parent)
         return created
 
     def creates_once(self) -> bool:
@@ -306,10 +306,11 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a local file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

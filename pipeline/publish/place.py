@@ -5,7 +5,6 @@ written, so that the disk holds one at a time, and `export.json`, which makes it
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from pipeline.publish.cards import NAME as CARD
-from shards.store import Store
+from shards.store import Store, sync
 
 RECORD, DATA = "export.json", "data"
 
@@ -77,17 +76,17 @@ class LocalPlace:
 
     def keep(self, file: Path) -> None:
         """See `Place`."""
-        _sync(file)
+        sync(file)
 
     def end(self, record: Mapping[str, Any], card: str) -> None:
         """See `Place`."""
         for name, text in ((RECORD, json.dumps(record, indent=2)), (CARD, card)):
             (self._aside / name).write_text(text, encoding="utf-8")
-            _sync(self._aside / name)
-        _sync(self._aside / DATA)
-        _sync(self._aside)
+            sync(self._aside / name)
+        sync(self._aside / DATA)
+        sync(self._aside)
         self._aside.rename(self._folder)
-        _sync(self._folder.parent)
+        sync(self._folder.parent)
 
 
 class StorePlace:
@@ -138,11 +137,3 @@ def _parsed(data: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("a record is an object")
     return found
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -151,7 +151,7 @@ def _die(run: Run, out: Path, moment: str) -> None:
     elif moment == "card":
         sets.dataset_card = die
     else:
-        publish.place._sync = die
+        publish.place.sync = die
     export(run, out, ExportConfig())
 
 
