@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.progress import counted, counted_by_bytes, watch_samples
+from flows.cli.progress import SampleProgress, counted, counted_by_bytes, watch_samples
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateConfig, LabelledPair
@@ -93,8 +93,9 @@ def retrieval(
     from pipeline.evaluate import evaluate_retrieval
 
     config = config_of(batch_size, max_tokens, dtype)
-    with _pairs(shards, annotations, images, limit) as pairs:
-        found = evaluate_retrieval(folder_of(checkpoint), pairs, config, k=k)
+    with _pairs(shards, annotations, images, limit) as (pairs, progress):
+        ranked = progress.phase("ranking")
+        found = evaluate_retrieval(folder_of(checkpoint), pairs, config, k=k, ranked=ranked)
     tell(found, as_json)
 
 
@@ -139,7 +140,7 @@ def caption(
         max_tokens=max_tokens,
     )
     written: list[dict[str, Any]] = []
-    with _pairs(shards, annotations, images, limit) as pairs:
+    with _pairs(shards, annotations, images, limit) as (pairs, _):
         found = evaluate_captioner(
             folder_of(checkpoint),
             pairs,
@@ -187,7 +188,7 @@ def filter_(
 
     config = config_of(batch_size, max_tokens, dtype)
     told = None if label is None else _label(label)
-    with _pairs(shards, None, None, limit) as pairs:
+    with _pairs(shards, None, None, limit) as (pairs, _):
         found = evaluate_filter(
             folder_of(checkpoint),
             pairs,
@@ -207,19 +208,21 @@ def filter_(
 @contextmanager
 def _pairs(
     shards: Sequence[str] | None, annotations: str | None, images: str | None, limit: int | None
-) -> "Iterator[Iterable[LabelledPair]]":
-    """Read pairs out of tars, or out of an annotation file, with progress."""
+) -> "Iterator[tuple[Iterable[LabelledPair], SampleProgress]]":
+    """Read pairs out of tars, or out of an annotation file; what is taken moves the progress."""
     from pipeline.evaluate import read_pairs
     from pipeline.evaluate.rows import captioned
+    from shards.annotation_file import read_rows
 
     if bool(shards) == (annotations is not None):
         raise typer.BadParameter("give tars, or --annotations, and not both")
     if annotations is None:
         with watch_samples("evaluating", None) as progress:
-            yield counted_by_bytes(read_pairs(shards or (), limit), progress)
+            yield counted_by_bytes(read_pairs(shards or (), limit), progress, limit), progress
         return
-    with rows_of(annotations, ("image",), limit) as rows:
-        yield captioned(rows, images or beside(annotations))
+    rows = read_rows(annotations, ("image",))[:limit]
+    with watch_samples("evaluating", len(rows)) as progress:
+        yield captioned(counted(rows, progress), images or beside(annotations)), progress
 
 
 @contextmanager

@@ -82,7 +82,9 @@ def evaluate_video(
         if clips.kind == "captions":
             retriever = VideoRetriever.load(folder, max_tokens=MAX_TOKENS, **options)
             count = frames or video.FRAMES_FOR_RETRIEVAL
-            found = measure_video_retrieval(retriever, taken, place, count, k=k)
+            found = measure_video_retrieval(
+                retriever, taken, place, count, k=k, ranked=progress.phase("ranking")
+            )
         else:
             answerer = Answerer.load(folder, **options)
             count = frames or video.FRAMES_FOR_QUESTIONS

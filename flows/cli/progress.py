@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -49,6 +49,22 @@ class SampleProgress:
                 self._said_at = now
                 self._console.print(f"{self._what}: {self._line(rate, share, now)}")
 
+    def phase(self, what: str) -> Callable[[int, int], None]:
+        """Give what hears how much of another work is done, of how much; it begins when heard."""
+
+        def reach(done: int, total: int) -> None:
+            if self._what != what:
+                self._begin(what, total)
+            self.add(done - self._done)
+
+        return reach
+
+    def _begin(self, what: str, total: int) -> None:
+        with self._lock:
+            self._what, self._total = what, total
+            self._done, self._started = 0, time.monotonic()
+            self._bar.reset(self._task, description=what, total=1.0, rate=0.0)
+
     def _line(self, rate: float, share: float | None, now: float) -> str:
         of = f" of {self._total}" if self._total is not None else ""
         line = f"{self._done}{of} samples, {rate:,.0f} samples/s"
@@ -92,8 +108,11 @@ class FromTars(Protocol):
 Sample = TypeVar("Sample", bound=FromTars)
 
 
-def counted_by_bytes(samples: Iterable[Sample], progress: SampleProgress) -> Iterator[Sample]:
-    """Yield samples out of tars, whose number nobody knows, and count them."""
-    for sample in samples:
+def counted_by_bytes(
+    samples: Iterable[Sample], progress: SampleProgress, limit: int | None = None
+) -> Iterator[Sample]:
+    """Yield samples out of tars, whose number nobody knows, but for a limit, and count them."""
+    for number, sample in enumerate(samples, 1):
         yield sample
-        progress.add(1, sample.share_read)
+        share = sample.share_read or 0.0
+        progress.add(1, max(share, number / limit) if limit else share)

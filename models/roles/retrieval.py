@@ -4,7 +4,7 @@ Shapes: B images, N texts, T tokens, P image states, V their width, E projection
 of one image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -21,6 +21,8 @@ UNRANKED = -100.0  # the score of a pair outside the best k
 TEXTS_AT_ONCE = 256  # of one image
 
 RankRule = Literal["logit+cosine", "logit", "probability"]
+Ranked = Callable[[int, int], None]
+"""Hears how many images are ranked, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,12 @@ class Retriever:
 
     @torch.inference_mode()
     def rank(
-        self, images: Images, texts: Texts, k: int = 256, rule: RankRule = "logit+cosine"
+        self,
+        images: Images,
+        texts: Texts,
+        k: int = 256,
+        rule: RankRule = "logit+cosine",
+        ranked: Ranked | None = None,
     ) -> Ranking:
         """Score the k pairs of each image, and of each text, whose cosines are the highest.
 
@@ -120,6 +127,8 @@ class Retriever:
             for rows in chosen.nonzero().flatten().split(TEXTS_AT_ONCE):
                 found = self._match(states, texts.framed, rows)
                 scores[number, rows] = _score(found, cosines[number, rows], rule)
+            if ranked is not None:
+                ranked(number + 1, len(scores))
         to_text = scores.masked_fill(~by_image, UNRANKED)
         return Ranking(cosines, to_text, scores.masked_fill_(~by_text, UNRANKED).T)
 

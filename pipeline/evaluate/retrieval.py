@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.framing import Framed
-from models.roles.retrieval import TEXTS_AT_ONCE, Images, Retriever, Texts
+from models.roles.retrieval import TEXTS_AT_ONCE, Images, Ranked, Retriever, Texts
 from models.tokenizer import normalise
 from pipeline import metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
@@ -29,9 +29,11 @@ def evaluate_retrieval(
     config: EvaluateConfig = USUAL,
     *,
     k: int = 256,
+    ranked: Ranked | None = None,
 ) -> dict[str, Any]:
     """Evaluate the retrieval of a filter or pre-training folder; see `measure_retrieval`."""
-    return measure_retrieval(open_retriever(folder, config), pairs, config.batch_size, k=k)
+    retriever = open_retriever(folder, config)
+    return measure_retrieval(retriever, pairs, config.batch_size, k=k, ranked=ranked)
 
 
 def open_retriever(folder: str | Path, config: EvaluateConfig = USUAL) -> Retriever:
@@ -42,7 +44,12 @@ def open_retriever(folder: str | Path, config: EvaluateConfig = USUAL) -> Retrie
 
 
 def measure_retrieval(
-    retriever: Retriever, pairs: Iterable[LabelledPair], batch_size: int = 32, *, k: int = 256
+    retriever: Retriever,
+    pairs: Iterable[LabelledPair],
+    batch_size: int = 32,
+    *,
+    k: int = 256,
+    ranked: Ranked | None = None,
 ) -> dict[str, Any]:
     """Compute recall both ways, by ITC alone (`itc`) and with the best k put in order by ITM.
 
@@ -59,7 +66,7 @@ def measure_retrieval(
             for pair in batch:
                 own = map(normalise, pair.texts)
                 texts_of.append({numbers.setdefault(text, len(numbers)) for text in own})
-        itc, itm = scores(retriever, spool.whole(), list(numbers), k)
+        itc, itm = scores(retriever, spool.whole(), list(numbers), k, ranked)
     return {
         "images": len(texts_of),
         "texts": len(numbers),
@@ -71,7 +78,11 @@ def measure_retrieval(
 
 
 def scores(
-    retriever: Retriever, images: Images | None, texts: Sequence[str], k: int
+    retriever: Retriever,
+    images: Images | None,
+    texts: Sequence[str],
+    k: int,
+    ranked: Ranked | None = None,
 ) -> tuple[Both, Both]:
     """Score images (B) with texts (N) by ITC, then the best k by ITM.
 
@@ -79,7 +90,7 @@ def scores(
     """
     if images is None:
         return (metrics.NOTHING, metrics.NOTHING), (metrics.NOTHING, metrics.NOTHING)
-    ranking = retriever.rank(images, _read_texts(retriever, texts), k)
+    ranking = retriever.rank(images, _read_texts(retriever, texts), k, ranked=ranked)
     cosines = ranking.cosines.cpu().numpy()
     itm = ranking.to_text.cpu().numpy(), ranking.to_image.cpu().numpy()
     return (cosines, cosines.T), itm

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.preprocess import Preprocess
+from models.roles.retrieval import Ranked
 from models.roles.video import VideoRetriever
 from models.roles.vqa import Answerer
 from models.tokenizer import normalise
@@ -65,6 +66,7 @@ def measure_video_retrieval(
     frames: int = FRAMES_FOR_RETRIEVAL,
     *,
     k: int = 128,
+    ranked: Ranked | None = None,
 ) -> dict[str, Any]:
     """Search videos by their captions (`ir`) and captions by their videos (`tr`).
 
@@ -86,7 +88,7 @@ def measure_video_retrieval(
             own = own_texts[clip.video]
             if own is not None:
                 own.add(numbers.setdefault(normalise(clip.text), len(numbers)))
-        itc, itm = scores(retriever, spool.whole(), list(numbers), k)
+        itc, itm = scores(retriever, spool.whole(), list(numbers), k, ranked)
     texts_of = [own for own in own_texts.values() if own is not None]
     return {
         "videos": len(texts_of),

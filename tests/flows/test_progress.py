@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows.cli import progress
 from flows.cli.progress import SampleProgress, counted, counted_by_bytes
-from pipeline.evaluate import read_pairs
+from pipeline.evaluate import LabelledPair, read_pairs
 from pipeline.index import items_of_tars
 from pipeline.toy_world import ToyWorldConfig, write_toy_world
 
@@ -44,6 +44,31 @@ def test_a_share_of_the_work_gives_the_time_left(clock: list[float]) -> None:
     clock[0] = 8.0
     shown.add(3, 0.25)
     assert lines(said)[-1] == "indexing: 4 samples, 0 samples/s, 24 s left"
+
+
+def test_a_limit_is_nearer_than_the_end_of_the_tars(clock: list[float]) -> None:
+    said = io.StringIO()
+    shown = SampleProgress(Console(file=said), "evaluating", None)
+    pairs = [LabelledPair("", b"", (), share_read=n / 100) for n in range(1, 11)]
+    for _ in counted_by_bytes(pairs[:5], shown, 10):
+        clock[0] += 1
+    assert lines(said)[-1] == "evaluating: 5 samples, 1 samples/s, 5 s left"
+    said.truncate(0)
+    for _ in counted_by_bytes(pairs, SampleProgress(Console(file=said), "evaluating", None), 1000):
+        clock[0] += 1
+    assert lines(said)[-1].endswith("90 s left")
+
+
+def test_another_phase_counts_anew(clock: list[float]) -> None:
+    said = io.StringIO()
+    shown = SampleProgress(Console(file=said), "evaluating", None)
+    shown.add(7, 0.7)
+    ranked = shown.phase("ranking")
+    clock[0] += 100
+    ranked(1, 4)
+    clock[0] += 2
+    ranked(2, 4)
+    assert lines(said)[-1] == "ranking: 2 of 4 samples, 1 samples/s, 2 s left"
 
 
 @pytest.mark.parametrize("read", [read_pairs, items_of_tars])

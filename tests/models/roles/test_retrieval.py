@@ -49,6 +49,12 @@ def test_scores_of_both_directions_are_the_originals(
     assert torch.equal(framed.ids, values["in.input_ids_cls"])  # the search changes no input
 
 
+def test_each_image_is_told_when_it_is_ranked(retriever: Retriever, images: Tensor) -> None:
+    heard: list[tuple[int, int]] = []
+    rank(retriever, images[:3], ["a dog"], 1, ranked=lambda *told: heard.append(told))
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_each_rule_scores_what_its_name_says(
     retriever: Retriever, filter_: Filter, images: Tensor, hf_facts: dict[str, Any]
 ) -> None:
