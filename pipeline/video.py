@@ -11,7 +11,6 @@ from typing import BinaryIO
 import av
 from PIL import Image
 
-from models.roles.video import midpoints
 from pipeline.video_container import Refused, VideoLimits, VideoReason, lacks_index, open_video
 from shards.store import filesystem
 
@@ -34,6 +33,16 @@ class Frames:
     reason: VideoReason | None = None
     detail: str | None = None
     note: VideoReason | None = None
+
+
+def midpoints(frames: int, count: int) -> list[int]:
+    """Choose `count` of a video's frames: the middle of as many equal spans.
+
+    Frames repeat where there are fewer than `count`. ValueError if there is none at all.
+    """
+    if frames < 1 or count < 1:
+        raise ValueError(f"cannot take {count} frames from {frames}; both must be at least 1")
+    return [(2 * span + 1) * frames // (2 * count) for span in range(count)]
 
 
 Decode = Callable[[BinaryIO, int, VideoLimits], Frames]

@@ -15,16 +15,6 @@ from models.config import TORCH_DTYPES
 from models.roles.retrieval import Images, Retriever
 
 
-def midpoints(frames: int, count: int) -> list[int]:
-    """Choose `count` of a video's frames: the middle of as many equal spans.
-
-    Frames repeat where there are fewer than `count`. ValueError if there is none at all.
-    """
-    if frames < 1 or count < 1:
-        raise ValueError(f"cannot take {count} frames from {frames}; both must be at least 1")
-    return [(2 * span + 1) * frames // (2 * count) for span in range(count)]
-
-
 class VideoRetriever(Retriever):
     """A loaded retrieval model that searches videos as if each were one wide image."""
 

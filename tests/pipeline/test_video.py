@@ -1,5 +1,6 @@
 """Frames of videos: the right ones, and a reason for whatever is no video, or only half of one."""
 
+import itertools
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from av.video.frame import PictureType
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from models.roles.video import midpoints
 from pipeline.toy_video import write_frames
-from pipeline.video import Frames, read_frames
+from pipeline.video import Frames, midpoints, read_frames
 from pipeline.video_container import VideoLimits, VideoReason
 
 FRAMES = 30
@@ -302,3 +304,48 @@ def test_frames_of_uneven_times_are_counted_not_timed(tmp_path: Path) -> None:
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     assert numbers(read_frames(str(path), 5)) == midpoints(10, 5)
+
+
+def slow_midpoints(frames: int, count: int) -> list[int]:
+    """Walk through the video in steps of 1 / count of a frame, noting the middle of each span."""
+    chosen, ticks_per_span = [], frames  # a frame has `count` ticks, so a span has `frames`
+    for span in range(count):
+        middle = span * ticks_per_span + ticks_per_span / 2
+        frame = 0
+        while (frame + 1) * count <= middle:
+            frame += 1
+        chosen.append(frame)
+    return chosen
+
+
+@given(frames=st.integers(1, 400), count=st.integers(1, 40))
+def test_midpoints_equal_a_walk(frames: int, count: int) -> None:
+    found = midpoints(frames, count)
+    assert found == slow_midpoints(frames, count)
+    assert found == sorted(found)
+    assert all(0 <= frame < frames for frame in found)
+    gaps = {second - first for first, second in itertools.pairwise(found)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    # the ends are missed alike, but for rounding
+    assert abs(found[0] - (frames - 1 - found[-1])) <= 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        # a whole-number step would take 0 to 7 of 15, only the first of 5, and stop at 287 of 333
+        (15, [0, 2, 4, 6, 8, 10, 12, 14]),
+        (5, [0, 0, 1, 2, 2, 3, 4, 4]),
+        (333, [20, 62, 104, 145, 187, 228, 270, 312]),
+        (8, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (1, [0] * 8),
+    ],
+)
+def test_midpoints_of_awkward_lengths(frames: int, expected: list[int]) -> None:
+    assert midpoints(frames, 8) == expected
+
+
+def test_no_frames_are_refused() -> None:
+    for frames, count in ((0, 8), (8, 0), (-1, 1)):
+        with pytest.raises(ValueError, match="at least 1"):
+            midpoints(frames, count)

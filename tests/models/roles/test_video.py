@@ -1,6 +1,5 @@
 """Videos: the original's numbers of retrieval, frames by mid-points, no dependence on the batch."""
 
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
 from models.config import Role
 from models.roles.retrieval import UNRANKED
-from models.roles.video import VideoRetriever, midpoints
+from models.roles.video import VideoRetriever
 
 Folders = Callable[[str, Role], Path]
 Reference = Callable[[str], tuple[dict[str, Tensor], dict[str, float]]]
@@ -102,51 +99,6 @@ def test_a_still_video_is_its_frame(matcher: VideoRetriever, videos: Tensor) -> 
     torch.testing.assert_close(
         matcher.rank(one, read).to_text, matcher.rank(many, read).to_text, atol=1e-5, rtol=0
     )
-
-
-def slow_midpoints(frames: int, count: int) -> list[int]:
-    """Walk through the video in steps of 1 / count of a frame, noting the middle of each span."""
-    chosen, ticks_per_span = [], frames  # a frame has `count` ticks, so a span has `frames`
-    for span in range(count):
-        middle = span * ticks_per_span + ticks_per_span / 2
-        frame = 0
-        while (frame + 1) * count <= middle:
-            frame += 1
-        chosen.append(frame)
-    return chosen
-
-
-@given(frames=st.integers(1, 400), count=st.integers(1, 40))
-def test_midpoints_equal_a_walk(frames: int, count: int) -> None:
-    found = midpoints(frames, count)
-    assert found == slow_midpoints(frames, count)
-    assert found == sorted(found)
-    assert all(0 <= frame < frames for frame in found)
-    gaps = {second - first for first, second in itertools.pairwise(found)}
-    assert not gaps or max(gaps) - min(gaps) <= 1
-    # the ends are missed alike, but for rounding
-    assert abs(found[0] - (frames - 1 - found[-1])) <= 1
-
-
-@pytest.mark.parametrize(
-    ("frames", "expected"),
-    [
-        # a whole-number step would take 0 to 7 of 15, only the first of 5, and stop at 287 of 333
-        (15, [0, 2, 4, 6, 8, 10, 12, 14]),
-        (5, [0, 0, 1, 2, 2, 3, 4, 4]),
-        (333, [20, 62, 104, 145, 187, 228, 270, 312]),
-        (8, [0, 1, 2, 3, 4, 5, 6, 7]),
-        (1, [0] * 8),
-    ],
-)
-def test_midpoints_of_awkward_lengths(frames: int, expected: list[int]) -> None:
-    assert midpoints(frames, 8) == expected
-
-
-def test_no_frames_are_refused() -> None:
-    for frames, count in ((0, 8), (8, 0), (-1, 1)):
-        with pytest.raises(ValueError, match="at least 1"):
-            midpoints(frames, count)
 
 
 def test_no_texts(matcher: VideoRetriever, videos: Tensor) -> None:
