@@ -28,9 +28,9 @@ from torch import Tensor
 from models.roles.retrieval import TEXTS_AT_ONCE, Retriever
 from models.tokenizer import normalise
 from pipeline import nearest
-from pipeline.decode import Refusal, decode
+from pipeline.ahead import ahead
 from pipeline.index_folder import IndexFault, begin, give_up, put
-from pipeline.pictures import LIMITS
+from pipeline.pictures import resized
 from shards.annotation import annotated_texts
 from shards.listing import InputShard, list_inputs
 from shards.naming import encode_name
@@ -193,7 +193,7 @@ def _spool(
     known: set[bytes] = set()  # hashes of texts that have a vector
     with ExitStack() as stack:
         spools = {which: _open_spool(stack, place, which) for which in BOTH}
-        usable = _usable(items, retriever, left_out)
+        usable = _usable(items, retriever, batch_size, left_out)
         while batch := list(islice(usable, batch_size)):
             looked = retriever.look(torch.stack([pixels for _, pixels in batch]))
             spools["images"].add(looked.unit, [_picture_row(item) for item, _ in batch])
@@ -213,15 +213,18 @@ def _open_spool(stack: ExitStack, place: Path, which: Which) -> _Spool:
 
 
 def _usable(
-    items: Iterable[Item], retriever: Retriever, left_out: Counter[str]
+    items: Iterable[Item], retriever: Retriever, batch_size: int, left_out: Counter[str]
 ) -> Iterator[tuple[Item, Tensor]]:
-    """Decode and resize one picture after the other; count why one cannot be used."""
-    for item in items:
-        found = item.reason or decode(item.image, LIMITS)
-        if isinstance(found, str | Refusal):
-            left_out[str(found if isinstance(found, str) else found.reason)] += 1
+    """Decode and resize pictures, a batch ahead; count why one cannot be used."""
+
+    def look(item: Item) -> Tensor | str:
+        return item.reason or resized(item.image, retriever.preprocess)
+
+    for item, found in ahead(items, look, lambda item: len(item.image), batch_size):
+        if isinstance(found, str):
+            left_out[found] += 1
         else:
-            yield item, retriever.preprocess.resize(found.image)
+            yield item, found
 
 
 def _picture_row(item: Item) -> dict[str, Any]:

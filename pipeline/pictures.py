@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -16,6 +17,11 @@ from shards.listing import InputError
 from shards.reader import IMAGE_EXTENSIONS, RawSample, ShardReader, State, open_shard
 from shards.schema import SampleReason
 from shards.store import filesystem, url_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.preprocess import Preprocess
 
 STANDARD_INPUT = "-"
 MAX_PICTURE_BYTES = 256 << 20
@@ -48,6 +54,12 @@ def read_picture(place: str) -> Picture:
     if found is None:
         raise InputError(f"{place}: no picture in it ({', '.join(IMAGE_EXTENSIONS)}, or a tar)")
     return found
+
+
+def resized(data: bytes, preprocess: "Preprocess") -> "Tensor | str":
+    """Decode a picture and make it the model's size: uint8 (3, H, W); or say why it cannot be."""
+    found = decode(data, LIMITS)
+    return str(found.reason) if isinstance(found, Refusal) else preprocess.resize(found.image)
 
 
 def _read(place: str) -> Iterator[Picture]:

@@ -100,15 +100,20 @@ class Answerer:
 
     @torch.inference_mode()
     def answer(
-        self, images: Tensor, questions: Sequence[str], decoding: Decoding = DECODING
+        self,
+        images: Tensor,
+        questions: Sequence[str],
+        decoding: Decoding = DECODING,
+        about: Sequence[int] | None = None,
     ) -> list[Answer]:
         """Write an answer to a question about each image (B, 3, H, W) or video (B, F, 3, H, W).
 
-        All questions may be about one image or video: B is 1, and it is looked at once.
+        Several questions may be about one, which is looked at once: `about` says which is whose,
+        or B is 1.
         """
         if not questions:
             return []
-        start, read = opening(self._described, decoding), self._read(images, questions)
+        start, read = opening(self._described, decoding), self._read(images, questions, about)
         texts = answering.write(self.network, read, start, decoding, self._rule, self._mask)
         written = self.words.decode([text.ids for text in texts])
         return [
@@ -118,15 +123,20 @@ class Answerer:
 
     @torch.inference_mode()
     def rank(
-        self, images: Tensor, questions: Sequence[str], answers: Sequence[str], k: int = 128
+        self,
+        images: Tensor,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        k: int = 128,
+        about: Sequence[int] | None = None,
     ) -> list[list[Ranked]]:
         """Rank, for each question, the k answers that its first token makes likeliest; best first.
 
-        `images` as for `answer`. k above the number of answers means all of them.
+        `images` and `about` as for `answer`. k above the number of answers means all of them.
         """
         if not questions or not answers:
             return [[] for _ in questions]
-        read, framed = self._read(images, questions), self.frame_answers(answers)
+        read, framed = self._read(images, questions, about), self.frame_answers(answers)
         ranking = answering.rank(self.network, read, framed, k)
         columns = (ranking.index.tolist(), ranking.score.tolist(), ranking.first.tolist())
         return [
@@ -143,11 +153,15 @@ class Answerer:
         device = self.network.text_encoder.embeddings.word_embeddings.weight.device
         return framing.frame(pieces, self.words, self.words.dec_id, self._positions, device)
 
-    def _read(self, images: Tensor, questions: Sequence[str]) -> Questions:
+    def _read(
+        self, images: Tensor, questions: Sequence[str], about: Sequence[int] | None
+    ) -> Questions:
         states = framing.look(
             self.network.vision_model, self.preprocess, images, TORCH_DTYPES[self.dtype]
         )
-        if len(states) == 1:
+        if about is not None:
+            states = states[list(about)]
+        elif len(states) == 1:
             states = states.expand(len(questions), -1, -1)
         pieces = self.words.encode([normalise_question(text) for text in questions])
         framed = framing.frame(pieces, self.words, self.first_id, self.max_tokens, states.device)

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from models.roles.nlvr import Reasoner
-from pipeline.evaluate.rows import Loaded, Pictures, batches
+from pipeline.evaluate.rows import Loaded, Pictures, batches, stacked
 from shards.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
 from shards.annotation_file import LABELS
 from shards.schema import TextReason
@@ -22,9 +22,8 @@ def measure_nlvr(
     """
     pictures, left_out = Pictures(images, reasoner.preprocess), Counter[str]()
     right_of: dict[str, list[bool]] = defaultdict(list)
-    for batch, (left, right) in batches(
-        rows, lambda row: _load(row, pictures), batch_size, left_out
-    ):
+    for batch, loaded in batches(rows, lambda row: _load(row, pictures), batch_size, left_out):
+        left, right = stacked(loaded)
         sentences = [str(squeeze(row["sentence"])) for row in batch]
         found = reasoner.reason(left, right, sentences)
         for row, sentence, probability in zip(batch, sentences, found, strict=True):

@@ -1,6 +1,6 @@
 """Labelled pairs, out of WebDataset tars: KEY.png or another image, KEY.txt, and KEY.json.
 
-Pictures are decoded a batch at a time; only their features, texts and scores are kept.
+Pictures are decoded a batch ahead; only their features, texts and scores are kept.
 """
 
 import json
@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from models.preprocess import Preprocess
-from pipeline.decode import Refusal, decode
-from pipeline.pictures import LIMITS
+from pipeline.ahead import ahead
+from pipeline.pictures import resized
 from pipeline.screen import read_meta
 from shards.annotation import annotated_texts
 from shards.listing import InputShard, list_inputs
@@ -129,15 +129,18 @@ def batches(
     left_out: Counter[str],
 ) -> Iterator[tuple[list[LabelledPair], Tensor]]:
     """Decode and resize pairs, up to `size` at a time, with uint8 (B, 3, H, W); count the rest."""
+
+    def look(pair: LabelledPair) -> Tensor | str:
+        return pair.reason or resized(pair.image, preprocess)
+
     batch: list[LabelledPair] = []
     pictures: list[Tensor] = []
-    for pair in pairs:
-        found = pair.reason or decode(pair.image, LIMITS)
-        if isinstance(found, str | Refusal):
-            left_out[str(found if isinstance(found, str) else found.reason)] += 1
+    for pair, found in ahead(pairs, look, lambda pair: len(pair.image), size):
+        if isinstance(found, str):
+            left_out[found] += 1
             continue
         batch.append(pair)
-        pictures.append(preprocess.resize(found.image))
+        pictures.append(found)
         if len(batch) == size:
             yield batch, torch.stack(pictures)
             batch, pictures = [], []

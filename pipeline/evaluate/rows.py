@@ -2,14 +2,16 @@
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from threading import Lock
 
 import torch
 from torch import Tensor
 
 from models.preprocess import Preprocess
-from pipeline.decode import Refusal, decode
+from pipeline.ahead import ahead
 from pipeline.evaluate.pairs import LabelledPair
-from pipeline.pictures import LIMITS
+from pipeline.pictures import resized
 from shards.annotation import WRONG_TYPE, Fields, squeeze
 from shards.annotation_file import read_picture, unusable
 from shards.schema import SampleReason, TextReason
@@ -20,11 +22,15 @@ Loaded = tuple[Tensor, ...]  # a row's pictures, uint8 (3, H, W) each
 
 
 class Pictures:
-    """Pictures below a folder, decoded and resized; one that cannot be used is its reason."""
+    """Pictures below a folder, decoded and resized; one that cannot be used is its reason.
+
+    Several threads may load; a picture that two of them ask for is read once.
+    """
 
     def __init__(self, folder: str, preprocess: Preprocess) -> None:
         self._folder, self._preprocess = folder, preprocess
-        self._kept: OrderedDict[str, Tensor | str] = OrderedDict()
+        self._kept: OrderedDict[str, Future[Tensor | str]] = OrderedDict()
+        self._lock = Lock()
 
     def load(self, names: Sequence[object]) -> Loaded | str:
         """Give all of a row's pictures, or the reason why one cannot be used."""
@@ -37,18 +43,22 @@ class Pictures:
         if reason is not None:
             return reason
         assert isinstance(name, str)
-        if name not in self._kept:
-            self._kept[name] = self._read(name)
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        return self._kept[name]
+        with self._lock:
+            found = self._kept.get(name)
+            if is_new := found is None:
+                found = self._kept[name] = Future()
+                if len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+        if is_new:
+            try:
+                found.set_result(self._read(name))
+            except BaseException as error:  # it is raised where the picture is waited for
+                found.set_exception(error)
+        return found.result()
 
     def _read(self, name: str) -> Tensor | str:
         data = read_picture(self._folder, name)
-        if not data:
-            return SampleReason.IMAGE_MISSING
-        found = decode(data, LIMITS)
-        return found.reason if isinstance(found, Refusal) else self._preprocess.resize(found.image)
+        return resized(data, self._preprocess) if data else SampleReason.IMAGE_MISSING
 
 
 def batches(
@@ -56,22 +66,42 @@ def batches(
     load: Callable[[Fields], Loaded | str],
     size: int,
     left_out: Counter[str],
-) -> Iterator[tuple[list[Fields], Loaded]]:
-    """Load the pictures of `size` rows at a time, each place's as (B, 3, H, W); count the rest."""
+) -> Iterator[tuple[list[Fields], list[Loaded]]]:
+    """Load the pictures of `size` rows at a time, and as many ahead; count the rest."""
     taken: list[Fields] = []
     loaded: list[Loaded] = []
-    for row in rows:
-        found = load(row)
+    for row, found in ahead(rows, load, lambda _: 0, size):
         if isinstance(found, str):
             left_out[found] += 1
             continue
         taken.append(row)
         loaded.append(found)
         if len(taken) == size:
-            yield taken, _stacked(loaded)
+            yield taken, loaded
             taken, loaded = [], []
     if taken:
-        yield taken, _stacked(loaded)
+        yield taken, loaded
+
+
+def stacked(loaded: Sequence[Loaded]) -> Loaded:
+    """Stack the pictures of rows, each place's as (B, 3, H, W)."""
+    return tuple(torch.stack(place) for place in zip(*loaded, strict=True))
+
+
+def each_once(loaded: Sequence[Loaded]) -> tuple[Tensor, list[int]]:
+    """Stack the pictures of rows with one each, (B, 3, H, W), and say which is whose.
+
+    Rows about one picture share it, as `Pictures` gives it: a model need look only once.
+    """
+    places: dict[int, int] = {}
+    distinct: list[Tensor] = []
+    about = []
+    for (picture,) in loaded:
+        if id(picture) not in places:
+            places[id(picture)] = len(distinct)
+            distinct.append(picture)
+        about.append(places[id(picture)])
+    return torch.stack(distinct), about
 
 
 def captioned(rows: Iterable[Fields], images: str) -> Iterator[LabelledPair]:
@@ -89,7 +119,3 @@ def captioned(rows: Iterable[Fields], images: str) -> Iterator[LabelledPair]:
         if reason is None and not image:
             reason = SampleReason.IMAGE_MISSING
         yield LabelledPair(str(name), image, found, row, reason)
-
-
-def _stacked(loaded: Sequence[Loaded]) -> Loaded:
-    return tuple(torch.stack(place) for place in zip(*loaded, strict=True))

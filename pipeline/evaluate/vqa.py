@@ -8,7 +8,7 @@ from typing import Any
 from models.decoding import Decoding
 from models.roles.vqa import DECODING, Answerer
 from pipeline import vqa_accuracy
-from pipeline.evaluate.rows import Loaded, Pictures, batches
+from pipeline.evaluate.rows import Loaded, Pictures, batches, each_once
 from shards.annotation import WRONG_TYPE, Fields, squeeze
 from shards.schema import TextReason
 
@@ -71,14 +71,15 @@ def _load(row: Fields, pictures: Pictures) -> Loaded | str:
 def _answer(
     answerer: Answerer,
     batch: Sequence[Fields],
-    loaded: Loaded,
+    loaded: Sequence[Loaded],
     answers: Sequence[str],
     decoding: Decoding,
 ) -> Iterator[str]:
-    (images,), questions = loaded, [str(squeeze(row["question"])) for row in batch]
+    (images, about), questions = each_once(loaded), [str(squeeze(row["question"])) for row in batch]
     if answers:
-        return (ranked[0].text for ranked in answerer.rank(images, questions, answers))
-    return (one.text for one in answerer.answer(images, questions, decoding))
+        found = answerer.rank(images, questions, answers, about=about)
+        return (ranked[0].text for ranked in found)
+    return (one.text for one in answerer.answer(images, questions, decoding, about))
 
 
 def _given(row: Fields) -> list[str]:

@@ -298,3 +298,30 @@ def test_a_limit_that_does_not_fit_is_refused(original_folder: Folders) -> None:
     for limit in (1, 65):
         with pytest.raises(ValueError, match="takes 2 to 64"):
             Answerer.load(original_folder("vqa", "vqa"), max_tokens=limit, dtype="fp32")
+
+
+def test_questions_about_one_picture_look_at_it_once(
+    original_folder: Any, images: Tensor, facts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers are those of questions that bring a picture each."""
+    answerer = Answerer.load(original_folder("vqa", "vqa"), dtype="fp32")
+    questions, about = ["is it a dog?", "what color?", "how many?", "where?"], [1, 0, 1, 1]
+    listed = facts["candidates"]
+    each = images[about]
+    apart = answerer.rank(each, questions, listed), answerer.answer(each, questions)
+    looked: list[int] = []
+    real = answerer.network.vision_model.forward
+
+    def look(pixels: Tensor) -> Tensor:
+        looked.append(len(pixels))
+        return real(pixels)
+
+    monkeypatch.setattr(answerer.network.vision_model, "forward", look)
+    ranked = answerer.rank(images[:2], questions, listed, about=about)
+    written = answerer.answer(images[:2], questions, about=about)
+    assert looked == [2, 2]
+    assert [one.text for one in written] == [one.text for one in apart[1]]
+    for ours, theirs in zip(ranked, apart[0], strict=True):
+        assert [one.index for one in ours] == [one.index for one in theirs]
+        scores = [one.score for one in theirs]
+        assert [one.score for one in ours] == pytest.approx(scores, abs=1e-4)
