@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from io import UnsupportedOperation
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -156,7 +157,7 @@ def _file(url: str) -> bytes:
         if size > MAX_FILE_BYTES:
             raise AnnotationError(f"{url} has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
         data: bytes = fs.cat_file(path)
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except (FileNotFoundError, IsADirectoryError, UnsupportedOperation) as error:  # a pipe, too
         raise AnnotationError(f"{url} is no file") from error
     return data
 

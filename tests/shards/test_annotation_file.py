@@ -1,6 +1,7 @@
 """The field's annotation files: what a row says, why one is left out, and how they are read."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,15 @@ def test_what_is_no_list_of_annotations_is_refused(
 ) -> None:
     with pytest.raises(AnnotationError, match=said):
         read_annotations(write(content))
+
+
+def test_a_pipe_is_no_file() -> None:
+    read, write = os.pipe()
+    os.write(write, b'["yes"]')
+    os.close(write)
+    with pytest.raises(AnnotationError, match="is no file"):
+        read_answers(f"/dev/fd/{read}")
+    os.close(read)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
