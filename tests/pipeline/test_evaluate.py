@@ -362,3 +362,13 @@ def test_the_batch_size_does_not_change_the_numbers(
     for evaluate in (evaluate_retrieval, evaluate_filter):
         one, many = (evaluate(folders / "filter", pairs, config) for config in configs)
         check_alike(one, many)
+
+
+@pytest.mark.gpu
+def test_a_gpu_counts_what_the_processor_counts(folders: Path, pairs: list[LabelledPair]) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    configs = [CONFIG.model_copy(update={"device": device}) for device in ("cpu", "cuda")]
+    for evaluate in (evaluate_retrieval, evaluate_filter):
+        here, there = (evaluate(folders / "filter", pairs, config) for config in configs)
+        check_alike(here, there)
