@@ -3,6 +3,7 @@
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from pipeline.toy_world import ToyWorldConfig, write_toy_world
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still, and lines without a pause between them."""
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0)
     return now
 
