@@ -1,7 +1,8 @@
 """Where an export is written: a local folder, or a store; in both it is whole, or not there.
 
 A local one is made aside and gets its name at the end. To a store each file goes as soon as it is
-written, so that the disk holds one at a time, and `export.json`, which makes it an export, last.
+written, so that the disk holds one at a time, and `export.json`, which makes it an export, last;
+until then `export.unfinished` says that what lies there is ours to write over.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 from pipeline.publish.cards import NAME as CARD
 from shards.store import Store, sync
 
-RECORD, DATA = "export.json", "data"
+RECORD, UNFINISHED, DATA = "export.json", "export.unfinished", "data"
 
 
 class ExportFault(ValueError):  # noqa: N818 - reads as what happened
@@ -103,14 +104,14 @@ class StorePlace:
                 return _parsed(self._store.read(RECORD))
             except ValueError:
                 raise ExportFault(f"{self._store.url(RECORD)} is no record; {_OTHER}") from None
-        known = (CARD, f"{DATA}/train-")
-        others = [name for name in self._store.list() if not name.startswith(known)]
-        if others:
-            raise ExportFault(f"{self._store.url(others[0])} belongs to no export; {_OTHER}")
+        names = self._store.list()
+        if names and UNFINISHED not in names:
+            raise ExportFault(f"{self._store.url(names[0])} belongs to no export; {_OTHER}")
         return None
 
     def begin(self) -> Path:
         """See `Place`."""
+        self._store.put(UNFINISHED, b"")
         return self._scratch
 
     def keep(self, file: Path) -> None:
@@ -127,6 +128,7 @@ class StorePlace:
                 self._store.delete(name)
         self._store.put(CARD, card.encode())
         self._store.put(RECORD, json.dumps(record, indent=2).encode())
+        self._store.delete(UNFINISHED)
 
 
 _OTHER = "give a new folder"

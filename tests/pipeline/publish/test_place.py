@@ -76,6 +76,7 @@ def test_what_broke_off_is_no_export_and_is_begun_again(
     def card(_: Any) -> str:
         raise KeyboardInterrupt
 
+    store.put("export.unfinished", b"")
     store.put("data/train-00077.parquet", b"of a longer export that broke off")
     with monkeypatch.context() as patch:
         if moment == "card":
@@ -95,7 +96,7 @@ def test_what_broke_off_is_no_export_and_is_begun_again(
     ("name", "data", "said"),
     [
         ("thesis.txt", b"x", "belongs to no export"),
-        ("data/mine.parquet", b"x", "belongs to no export"),
+        ("data/train-00000.parquet", b"of another program", "belongs to no export"),
         ("export.json", b"{", "is no record"),
         ("export.json", b"[]", "is no record"),
     ],
