@@ -1,0 +1,116 @@
+"""What evaluation and indexing save by working ahead and by looking once, and what a guard costs.
+
+    python scripts/benchmark_evaluation.py
+
+Each figure is a ratio of medians over turns that alternate, on made-up pictures in a temporary
+folder: decoding a batch ahead against one by one; questions that share a look at their picture
+against each with its own, by a random network of base size; and videos decoded in a child process
+against in this one.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models import checkpoint, tokenizer, weights
+from models.config import blip_config
+from models.roles.retrieval import Retriever
+from models.roles.vqa import Answerer
+from pipeline import index, toy_tasks
+from pipeline.evaluate.vqa import measure_vqa
+from pipeline.toy_video import write_frames
+from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from pipeline.video import read_frames
+from pipeline.video_guard import VideoGuard
+
+TURNS, PICTURES, ASKED, QUESTIONS, FRAMES = 3, 3_000, 4, 5, 500
+
+Way = Callable[[], object]
+
+
+def main() -> None:
+    """Measure all three."""
+    with TemporaryDirectory() as place:
+        indexing(Path(place))
+        answering(Path(place))
+        videos(Path(place))
+
+
+def compare(what: str, count: int, new: Way, old: Way) -> None:
+    """Time two ways by turns, and print rates and their ratio."""
+    seconds: dict[str, list[float]] = {"new": [], "old": []}
+    for _ in range(TURNS):
+        for name, way in (("new", new), ("old", old)):
+            began = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - began)
+    after, before = (count / median(seconds[name]) for name in ("new", "old"))
+    print(f"{what}: {after:,.2f} against {before:,.2f} a second, {after / before:.2f} times")
+
+
+def indexing(folder: Path) -> None:
+    """Index JPEG pictures of 224 pixels by the shipped tiny filter."""
+    config = ToyWorldConfig(samples=PICTURES, noise=0, image_px=224, image_format="jpeg")
+    write_toy_world(folder / "world", config)
+    retriever = Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    way = index.ahead
+
+    def build() -> None:
+        items = index.items_of_tars([str(folder / "world")])
+        index.build(folder / "toy.index", items, retriever, {}, index.IndexConfig(batch_size=64))
+
+    def one_by_one() -> None:
+        index.ahead = lambda items, work, *_: ((item, work(item)) for item in items)
+        build()
+        index.ahead = way
+
+    compare("pictures indexed, a batch ahead or one by one", PICTURES, build, one_by_one)
+
+
+def answering(folder: Path) -> None:
+    """Answer questions, of which several are about one picture, or each about a copy of it."""
+    words = tokenizer.train(toy_tasks.corpus(), 400)
+    ids = {"vocab_size": words.size, "sep_id": words.sep_id, "pad_id": words.pad_id}
+    checkpoint.create(folder / "vqa", "vqa", blip_config("base", **ids), words, seed=0)
+    answerer, rng = Answerer.load(folder / "vqa"), np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for number in range(ASKED * QUESTIONS):
+        if number % QUESTIONS == 0:
+            picture = Image.fromarray(rng.integers(0, 256, (480, 640, 3), np.uint8))
+        picture.save(folder / f"{number}.jpg")
+        rows.append({"question": f"what is number {number}?", "answer": ["yes"]})
+
+    def asked(copies: int) -> Way:
+        given = [row | {"image": f"{n - n % copies}.jpg"} for n, row in enumerate(rows)]
+        return lambda: measure_vqa(answerer, given, str(folder), len(rows), answers=["yes", "no"])
+
+    compare("questions, five a picture, one look or five", len(rows), asked(QUESTIONS), asked(1))
+
+
+def videos(folder: Path) -> None:
+    """Take 16 frames out of a video of 1920 x 1080."""
+
+    def pictures() -> Iterator[Image.Image]:
+        small = np.random.default_rng(0).integers(0, 256, (68, 120, 3), np.uint8)
+        for number in range(FRAMES):
+            yield Image.fromarray(np.roll(small, number, 1)).resize((1920, 1080))
+
+    video = str(folder / "video.mp4")
+    write_frames(Path(video), pictures(), 1920, 1080, key_every=50)
+    with VideoGuard() as guard:
+        read_frames(video, 1, decode=guard.decode)  # it starts the child
+
+        def guarded() -> object:
+            return read_frames(video, 16, decode=guard.decode)
+
+        compare("videos, under guard or not", 1, guarded, lambda: read_frames(video, 16))
+
+
+if __name__ == "__main__":
+    main()
