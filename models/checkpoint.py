@@ -19,7 +19,7 @@ from models.contrast import ContrastNetwork
 from models.description import Description, describe, digest, resized
 from models.folder import TRAINING, Content
 from models.networks import build, role_of, ties
-from models.positions import stretch_all
+from models.positions import GRIDS, stretch_all
 from models.preprocess import Preprocess
 from models.tokenizer import WordPiece
 from models.weights import arrange, read_file, read_tensors
@@ -155,12 +155,16 @@ def create(
     *,
     seed: int,
     settings: Settings | None = None,
+    position_range: float | None = None,
 ) -> None:
-    """Write a model with random weights, the same for the same seed, as a Hugging Face folder."""
+    """Write a model with random weights, the same for the same seed, as a Hugging Face folder.
+
+    `position_range`: see `randomise`.
+    """
     with torch.device("meta"):
         network = build(role, config)
     network.to_empty(device="cpu")
-    randomise(network, config, torch.Generator().manual_seed(seed))
+    randomise(network, config, torch.Generator().manual_seed(seed), position_range)
     size = config.vision_config.image_size
     settings = settings or Settings(itm_first_token="enc")
     save(folder, network, config, tokenizer, Preprocess(size, size), settings)
@@ -184,8 +188,18 @@ def save(
     folders.write(folder, content)
 
 
-def randomise(network: nn.Module, config: BlipConfig, generator: torch.Generator) -> None:
-    """Fill a network with BERT's and ViT's usual random weights."""
+def randomise(
+    network: nn.Module,
+    config: BlipConfig,
+    generator: torch.Generator,
+    position_range: float | None = None,
+) -> None:
+    """Fill a network with BERT's and ViT's usual random weights.
+
+    `position_range`: standard deviation of the patches' positions, by default that of all weights.
+    A patch's content is several times as large, so that a short training from nothing hardly finds
+    out where things are; BLIP starts from a ViT that has learned it.
+    """
     for name, tensor in network.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(tensor)
@@ -193,6 +207,8 @@ def randomise(network: nn.Module, config: BlipConfig, generator: torch.Generator
             nn.init.ones_(tensor)
         else:
             part = config.vision_config if name.startswith("vision") else config.text_config
-            nn.init.normal_(tensor, std=part.initializer_range, generator=generator)
+            usual = float(part.initializer_range)
+            std = position_range or usual if name in GRIDS else usual
+            nn.init.normal_(tensor, std=std, generator=generator)
     if isinstance(network, ContrastNetwork):
         network.start()

@@ -44,6 +44,9 @@ class ModelConfig(TowerConfig):
     words: str | int | None = Field(None, description="a folder, a vocab.txt, or how many to learn")
     vision: dict[str, int | float] = Field(default_factory=dict)
     text: dict[str, int | float] = Field(default_factory=dict)
+    position_range: float | None = Field(
+        None, gt=0, description="of the patches' random positions; null: as all weights"
+    )
 
 
 class LossConfig(BaseModel):
@@ -101,7 +104,15 @@ def write_start(path: Path, config: PretrainConfig, sources: Sequence[Source]) -
     """Write the random network that a training starts from, the same for the same seed."""
     words = _words(config.model.words, sources)
     whole = shape(config.model, words)
-    checkpoint.create(path, "pretrain", whole, words, seed=config.seed, settings=ORIGINAL)
+    checkpoint.create(
+        path,
+        "pretrain",
+        whole,
+        words,
+        seed=config.seed,
+        settings=ORIGINAL,
+        position_range=config.model.position_range,
+    )
 
 
 def start(path: Path, config: PretrainConfig) -> PretrainObjective:

@@ -136,6 +136,23 @@ def test_a_new_pretraining_model_starts_as_training_does(
     assert all(torch.equal(state[name], state[name.replace("_m.", ".", 1)]) for name in copies)
 
 
+def test_the_range_of_positions_changes_nothing_else(
+    tmp_path: Path, config: BlipConfig, words: WordPiece
+) -> None:
+    name = "vision_model.embeddings.position_embedding"
+    made = []
+    for number, wanted in enumerate((None, 1.5)):
+        folder = tmp_path / str(number)
+        checkpoint.create(folder, "pretrain", config, words, seed=3, position_range=wanted)
+        made.append(load(folder, "pretrain").network.state_dict())
+    usual, wide = made
+    changed = {key for key in usual if not torch.equal(usual[key], wide[key])}
+    assert changed == {name, name.replace("_model.", "_model_m.")}
+    scale = 1.5 / config.vision_config.initializer_range
+    torch.testing.assert_close(wide[name], usual[name] * scale)
+    assert torch.equal(wide[name.replace("_model.", "_model_m.")], wide[name])
+
+
 def test_digest_follows_the_content_not_the_place(copy: Path, folders: dict[Role, Path]) -> None:
     known = checkpoint.info(folders["captioner"]).digest
     assert checkpoint.info(copy).digest == known
