@@ -68,9 +68,11 @@ def write_frames(
         stream = container.add_stream("libx264", rate=FRAMES_PER_S)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "10", "g": str(key_every)}  # little is lost
+        # with several threads, or frames that it has to convert, x264's bytes differ now and then
+        stream.options = {"crf": "10", "g": str(key_every), "threads": "1"}  # little is lost
         for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            frame = av.VideoFrame.from_image(picture).reformat(format=stream.pix_fmt)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
