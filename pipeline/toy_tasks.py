@@ -69,8 +69,7 @@ def write_questions(folder: Path, config: ToyTasksConfig) -> Path:
         rng = random.Random(f"{config.seed}/question/{index}")
         shown = scene(rng, rng.choice((1, 2)), config.kinds)
         name = picture(folder, f"{index:06d}.png", shown, config.image_px)
-        asked = list(questions(shown, rng, config.kinds))
-        for kind, question, answer in rng.sample(asked, min(config.questions, len(asked))):
+        for kind, question, answer in _some(list(questions(shown, rng, config.kinds)), rng, config):
             rows.append(
                 {
                     "dataset": "vqa",
@@ -83,6 +82,12 @@ def write_questions(folder: Path, config: ToyTasksConfig) -> Path:
                 }
             )
     return write(folder / "vqa.json", rows)
+
+
+def _some(asked: list[Asked], rng: random.Random, config: ToyTasksConfig) -> list[Asked]:
+    """Choose questions, both about the relation first: they are the slowest to be learned."""
+    rng.shuffle(asked)
+    return sorted(asked, key=lambda one: one[0] != "relation")[: config.questions]
 
 
 def questions(shown: Scene, rng: random.Random, kinds: Kinds) -> Iterator[Asked]:

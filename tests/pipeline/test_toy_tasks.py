@@ -58,6 +58,14 @@ def test_every_kind_is_asked_and_has_its_rows(asked: list[dict[str, Any]]) -> No
     assert 0.05 < len(dissent) / len(asked) < 0.3
 
 
+def test_a_third_of_the_questions_are_about_relations(tmp_path: Path) -> None:
+    """What is asked seldom is not learned: a direction takes far longer than a colour."""
+    rows = json.loads(write_questions(tmp_path, ToyTasksConfig(samples=120)).read_text())
+    kinds = Counter(row["kind"] for row in rows)
+    assert 0.25 < kinds["relation"] / len(rows) < 0.42
+    assert min(kinds.values()) > 0.03 * len(rows)
+
+
 def test_answers_are_true_of_the_pictures(asked: list[dict[str, Any]]) -> None:
     for row in asked:
         question, answer, kind = row["question"].rstrip("?"), answer_of(row), row["kind"]
