@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from typing import Self
 
 START_TIMEOUT_S = 60.0
 MESSAGE_BYTES = 64 * 1024
@@ -118,6 +119,33 @@ class Child:
         self._pipe.close()
 
 
+class Guardian:
+    """Has one child at a time, which starts when it is asked for; a context manager."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._command = (module, *arguments)
+        self._child: Child | None = None
+
+    def __enter__(self) -> Self:
+        """Give the guardian itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child."""
+        self.end()
+
+    def child(self) -> Child:
+        """Give the child, a new one after `end`; raises GuardError."""
+        self._child = self._child or Child(*self._command)
+        return self._child
+
+    def end(self) -> None:
+        """End the child, if there is one."""
+        if self._child is not None:
+            self._child.kill()
+        self._child = None
+
+
 def begin(pipe: Connection) -> int:
     """In the child: leave no core files, say that it runs, give the address space taken so far."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -131,5 +159,7 @@ def bounded(address_space_bytes: int, alarm_s: float) -> Iterator[None]:
     """In the child: bound what is done; the kernel ends one that hangs after its parent is gone."""
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, resource.RLIM_INFINITY))
     signal.setitimer(signal.ITIMER_REAL, alarm_s)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

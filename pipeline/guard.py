@@ -7,12 +7,11 @@ import json
 import sys
 from dataclasses import asdict
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from PIL import Image
 
-from pipeline.child import MESSAGE_BYTES, Child, ChildDied, ChildHangs, begin, bounded
+from pipeline.child import MESSAGE_BYTES, Child, ChildDied, ChildHangs, Guardian, begin, bounded
 from pipeline.decode import Decoded, Limits, Refusal, decode
 from shards.schema import SampleReason
 
@@ -24,25 +23,12 @@ BYTES_PER_PIXEL = 16
 MEMORY_BYTES = 1 << 30
 
 
-class Guard:
+class Guard(Guardian):
     """Decodes in a child process, one picture at a time; a context manager."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        super().__init__("pipeline.guard", str(timeout_s))
         self._timeout_s = timeout_s
-        self._child: Child | None = None
-
-    def __enter__(self) -> Self:
-        """Give the guard itself; the child starts with the first picture."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the child."""
-        self._end()
 
     def decode(self, data: bytes, limits: Limits) -> Decoded | Refusal:
         """Decode one image as `pipeline.decode.decode` does, or say how it ended the child.
@@ -50,7 +36,7 @@ class Guard:
         Raises GuardError.
         """
         for _ in range(TRIES):
-            child = self._child = self._child or Child("pipeline.guard", str(self._timeout_s))
+            child = self.child()
             try:
                 with child.within(self._timeout_s):
                     return _decode(child, data, limits)
@@ -62,13 +48,8 @@ class Guard:
                 refusal = Refusal(SampleReason.DECODER_CRASH, f"needs more than {megabytes} MiB")
             except ChildDied:
                 refusal = Refusal(SampleReason.DECODER_CRASH, f"the decoder {child.death()}")
-            self._end()
+            self.end()
         return refusal
-
-    def _end(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-        self._child = None
 
 
 def _decode(child: Child, data: bytes, limits: Limits) -> Decoded | Refusal:

@@ -10,12 +10,11 @@ import os
 import sys
 from dataclasses import asdict
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from PIL import Image
 
-from pipeline.child import MESSAGE_BYTES, Child, ChildDied, ChildHangs, begin, bounded
+from pipeline.child import MESSAGE_BYTES, Child, ChildDied, ChildHangs, Guardian, begin, bounded
 from pipeline.video import KEPT_PIXELS, Frames, decode_frames
 from pipeline.video_container import VideoLimits, VideoReason
 
@@ -28,24 +27,11 @@ READ_BYTES = 128 * 1024  # of the file, at a time
 _MOST_PIXELS = 4 * KEPT_PIXELS  # of a frame that is kept
 
 
-class VideoGuard:
+class VideoGuard(Guardian):
     """Decodes in a child process, one video at a time; a context manager."""
 
     def __init__(self) -> None:
-        self._child: Child | None = None
-
-    def __enter__(self) -> Self:
-        """Give the guard itself; the child starts with the first video."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the child."""
-        self._end()
+        super().__init__("pipeline.video_guard")
 
     def decode(self, file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
         """Decode frames as `pipeline.video.decode_frames` does, or say how it ended the child.
@@ -53,26 +39,21 @@ class VideoGuard:
         Raises what reading the file raises, and GuardError.
         """
         for _ in range(TRIES):
-            child = self._child = self._child or Child("pipeline.video_guard")
+            child = self.child()
             try:
                 with child.within(limits.timeout_s + GRACE_S):
                     return _decode(child, file, count, limits)
             except ChildHangs:
-                self._end()
+                self.end()
                 detail = f"the decoder hangs: nothing within {limits.timeout_s:g} s"
                 return Frames(reason=VideoReason.TIMEOUT, detail=detail)
             except ChildDied:
                 detail = f"the decoder {child.death()}"
-                self._end()
+                self.end()
             except BaseException:  # the file's error, or an interrupt: the child waits for bytes
-                self._end()
+                self.end()
                 raise
         return Frames(reason=VideoReason.DECODER_CRASH, detail=detail)
-
-    def _end(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-        self._child = None
 
 
 def _decode(child: Child, file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
