@@ -25,7 +25,7 @@ from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.clean import CleanWatch, Job, Outcome, clean_shards, finish
+from flows.stages.clean import CleanWatch, Job, Outcome, clean_shards, finish
 
 GRACE_S = 4.0  # that Prefect has to record an end, and again to let the process go
 START_S = 90.0  # that it has to begin, at most; it gives up by itself, and mostly before

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.clean import CleanConfig
+from pipeline.clean.shard import CleanConfig
 
 # What a recipe must hold, and the flag that gives it.
 FLAGS = {

@@ -1,8 +1,7 @@
 """Images per second of capfilt in one process, beside the loop that one writes with transformers.
 
-Both have the same random weights, dtype, pictures, texts and batch size, and captions of 20 tokens.
-capfilt does all of a run, from the tar to the commit. The loop decodes, captions, and scores the
-same two texts of each picture (ITM alone, where capfilt gives ITC too), and writes nothing.
+Both have the same random weights, dtype, pictures, texts, batch size, and captions of 20 tokens.
+capfilt does all of a run, tar to commit; the loop decodes, captions, and scores both texts by ITM.
 """
 
 import argparse
@@ -19,14 +18,15 @@ import torch
 import transformers
 import webdataset as wds
 
-from models import checkpoint, tokenizer
-from models.config import ARCHITECTURES, TORCH_DTYPES, blip_config, resolve_dtype
+from models.blip import tokenizer
+from models.blip.config import ARCHITECTURES, TORCH_DTYPES, blip_config, resolve_dtype
+from models.checkpoints import checkpoint
 from models.roles.captioner import Captioner
 from models.roles.filter import Filter
-from pipeline.clean import CleanConfig, Pace, ShardCleaner, identity
-from pipeline.toy_world import ToyWorldConfig, vocabulary, write_toy_world
-from shards.listing import list_inputs
-from shards.run import Run
+from pipeline.clean.shard import CleanConfig, Pace, ShardCleaner, identity
+from pipeline.toy.world import ToyWorldConfig, vocabulary, write_toy_world
+from shards.inputs.listing import list_inputs
+from shards.run.run import Run
 
 WORDS, TOKENS = 30_522, 20  # BLIP's vocabulary without [DEC] and [ENC]; tokens of a caption
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

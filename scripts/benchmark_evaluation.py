@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from models import checkpoint, tokenizer, weights
-from models.config import blip_config
+from models.blip import tokenizer
+from models.blip.config import blip_config
+from models.checkpoints import checkpoint, weights
 from models.roles.retrieval import Retriever
 from models.roles.vqa import Answerer
-from pipeline import index, toy_tasks
 from pipeline.evaluate.vqa import measure_vqa
-from pipeline.toy_video import write_frames
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
-from pipeline.video import read_frames
-from pipeline.video_guard import VideoGuard
+from pipeline.media.video import read_frames
+from pipeline.media.video_guard import VideoGuard
+from pipeline.search import build as index
+from pipeline.toy import tasks as toy_tasks
+from pipeline.toy.video import write_frames
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
 
 TURNS, PICTURES, ASKED, QUESTIONS, FRAMES = 3, 3_000, 4, 5, 500
 

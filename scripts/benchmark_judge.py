@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.judge import JudgeConfig, judge
-from shards.attempt import start_attempt
-from shards.commit import Commit, Counts, InputRecord, StateRecord, TextCounts, commit, data_name
-from shards.listing import InputShard
-from shards.reader import State
-from shards.run import Run
+from pipeline.clean.judge import JudgeConfig, judge
+from shards.inputs.listing import InputShard
+from shards.inputs.reader import State
+from shards.run import commit as commits
+from shards.run.attempt import start_attempt
+from shards.run.run import Run
+from shards.run.snapshot import write_snapshot
 from shards.schema import SCHEMAS
-from shards.snapshot import write_snapshot
 from shards.writer import TableFile, publish_file
 
 ROWS_PER_GROUP = 1_000  # as in a run
@@ -62,21 +62,21 @@ def make_run(url: str, shards: int, samples: int) -> None:
                 file = TableFile(folder / name, name)
                 for begin in range(0, len(table), ROWS_PER_GROUP):
                     file.add_table(table.slice(begin, ROWS_PER_GROUP))
-                where = data_name(name, item.shard, attempt)
+                where = commits.data_name(name, item.shard, attempt)
                 files.append(publish_file(run.store, file, name, where))
-        result = Commit(
+        result = commits.Commit(
             shard=item.shard,
             fingerprint=run.fingerprint,
             attempt=attempt,
-            input=InputRecord(url=item.url, size_bytes=1, sha256="0" * 64),
-            state=StateRecord(state=State.COMPLETE),
+            input=commits.InputRecord(url=item.url, size_bytes=1, sha256="0" * 64),
+            state=commits.StateRecord(state=State.COMPLETE),
             files=tuple(files),
             counts=counted(samples, tables["decisions"]["keep"].to_numpy().reshape(-1, 2)),
             environment={},
             started="",
             ended="",
         )
-        commit(run, result)
+        commits.commit(run, result)
     write_snapshot(run)
 
 
@@ -105,11 +105,11 @@ def full(shard: str, columns: dict, table: str) -> pa.Table:
     return pa.table(arrays, schema=schema)
 
 
-def counted(samples: int, keep: np.ndarray) -> Counts:
+def counted(samples: int, keep: np.ndarray) -> commits.Counts:
     """Count a shard whose samples have two texts each."""
     kept, of = int(keep.any(axis=1).sum()), zip(("web", "synthetic"), keep.sum(axis=0), strict=True)
-    texts = {origin: TextCounts(given=samples, kept=int(count)) for origin, count in of}
-    return Counts(samples_in=samples, kept=kept, filtered=samples - kept, texts=texts)
+    texts = {origin: commits.TextCounts(given=samples, kept=int(count)) for origin, count in of}
+    return commits.Counts(samples_in=samples, kept=kept, filtered=samples - kept, texts=texts)
 
 
 if __name__ == "__main__":

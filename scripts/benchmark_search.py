@@ -17,13 +17,13 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 
-from models import weights
+from models.checkpoints import weights
 from models.roles.retrieval import Retriever
-from pipeline import nearest
-from pipeline.index import IndexConfig, build, items_of_tars
-from pipeline.index_folder import current, open_current
-from pipeline.search import Index, search_text
-from pipeline.toy_world import ToyWorldConfig, toy_sample, write_toy_world
+from pipeline.search import faiss_index as nearest
+from pipeline.search.build import IndexConfig, build, items_of_tars
+from pipeline.search.index_folder import current, open_current
+from pipeline.search.query import Index, search_text
+from pipeline.toy.world import ToyWorldConfig, toy_sample, write_toy_world
 
 QUERIES, K = 1_000, 10
 

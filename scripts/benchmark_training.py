@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-from models.blip import CaptionNetwork
-from models.captioning import language_loss
-from models.config import blip_config
-from models.contrast import Pairs
-from models.losses import contrastive, similarities, soften
-from models.momentum import FeatureQueue, follow
-from models.pretraining import PretrainNetwork, StepSettings
+from models.blip.config import blip_config
+from models.blip.networks import CaptionNetwork
+from models.training.captioning import language_loss
+from models.training.contrast import Pairs
+from models.training.losses import contrastive, similarities, soften
+from models.training.momentum import FeatureQueue, follow
+from models.training.pretraining import PretrainNetwork, StepSettings
 
 BATCH, SIDE, QUEUE, WORDS = 8, 224, 57_600, 30_524
 MATCHES = F.pad(torch.eye(BATCH), (0, QUEUE))

@@ -13,12 +13,12 @@ from typing import get_args
 
 from PIL import Image, ImageDraw
 
-from models import weights
+from models.checkpoints import weights
 from models.roles.attender import Attender, Kind
-from pipeline.attend import heat
-from pipeline.sheet import sheet, small
-from pipeline.toy_pointing import NAMED, inside, noun_maps, peak, point
-from pipeline.toy_world import captions, draw, scene
+from pipeline.explain.heatmap import heat
+from pipeline.media.sheet import sheet, small
+from pipeline.toy.pointing import NAMED, inside, noun_maps, peak, point
+from pipeline.toy.world import captions, draw, scene
 
 SHOWN, PX = 20, 192
 

@@ -2,9 +2,8 @@
 
     python scripts/compare_data_juicer.py WORK [--peer-python PATH] [--json]
 
-Both use the same two tiny, random BLIP folders, with thresholds that refuse nothing. Data-Juicer
-runs in an environment of its own: that of PATH, or one made in WORK (2 GB, some minutes).
-Expected: Data-Juicer exits with 0 and loses 16, or dies with its tracer on; capfilt loses 1.
+Both use two tiny, random BLIP folders, and refuse nothing. Data-Juicer has an environment of its
+own, of PATH or made in WORK (2 GB). It should lose 16, or die with its tracer on; capfilt, 1.
 """
 
 import argparse
@@ -21,9 +20,10 @@ import numpy as np
 import rich.table
 from PIL import Image
 
-from models import checkpoint, tokenizer
-from models.config import ARCHITECTURES, blip_config
-from pipeline import toy_world
+from models.blip import tokenizer
+from models.blip.config import ARCHITECTURES, blip_config
+from models.checkpoints import checkpoint
+from pipeline.toy.world import corpus
 
 COUNT, CORRUPT, SIDE, BATCH = 32, 20, 96, 16
 TEXT = "a photo of a dog on the street"
@@ -41,7 +41,7 @@ def main() -> int:
     given = parser.parse_args()
     work: Path = given.work.resolve()
     make_input(work)
-    words = tokenizer.train([*toy_world.corpus(), TEXT], 1_000)
+    words = tokenizer.train([*corpus(), TEXT], 1_000)
     config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
     config.text_config.max_position_embeddings = 512  # the peer's captions are up to 128 tokens
     for role in ARCHITECTURES:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import duckdb
 
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
 
-RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "demo.yaml"
+RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "clean" / "demo.yaml"
 WORLD = ToyWorldConfig(samples=400, samples_per_shard=50, noise=0.4, seed=7, kinds=4)
 SPOILED = {"empty": b"", "not-a-picture": b"<html>404</html>", "cut-off": b"\x89PNG\r\n\x1a\n\0\0"}
 MARK, MADE = ".made-by-capfilt-demo", ("input", "run")

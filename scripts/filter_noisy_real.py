@@ -18,10 +18,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from flows import train
-from flows.training_recipe import FinetuneRecipe, PretrainRecipe
-from pipeline import evaluate, metrics
-from pipeline.evaluate import LabelledPair
+from flows.training import run as train
+from flows.training.recipe import FinetuneRecipe, PretrainRecipe
+from pipeline import evaluate
+from pipeline.evaluate import LabelledPair, metrics
 
 FREQUENT = 10
 SHARED: dict[str, Any] = {

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 import yaml
 
-from flows.ablation import AblationRecipe, Study, Tools
-from models import folder
-from models.conversion import import_folder
-from models.weights import SHIPPED
+from flows.study.table1 import AblationRecipe, Study, Tools
+from models.checkpoints import folder
+from models.checkpoints.conversion import import_folder
+from models.checkpoints.weights import SHIPPED
 from pipeline.publish.cards import facts_of, write_model_card
 
 TOY = [{"name": "the toy world (make tiny-checkpoint)", "rows": 10_000, "left_out": {}}]
-RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "tiny.yaml"
+RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "study" / "tiny.yaml"
 
 
 def main() -> None:

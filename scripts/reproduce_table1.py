@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "table1.yaml"
+RECIPE = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "study" / "table1.yaml"
 MORE = "beam, shared, continue, 'own mistakes'"
 COLUMNS = {
     "TR@1": ("retrieval", "itm", "tr@1"),
@@ -69,7 +69,7 @@ def one_seed(recipe: Path, folder: Path, seed: int, arms: tuple[str, ...]) -> di
 
     import yaml
 
-    from flows.ablation import MAIN_ARMS, AblationRecipe, Study
+    from flows.study.table1 import MAIN_ARMS, AblationRecipe, Study
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parsed = AblationRecipe.model_validate(yaml.safe_load(recipe.read_text()))

@@ -1,6 +1,6 @@
 """Every task in miniature: pre-train a tiny network, finetune it by each toy recipe, and evaluate.
 
-    python scripts/reproduce_toy_tasks.py [FOLDER]
+    python scripts/reproduce_tasks.py [FOLDER]
 
 Data are written in the field's own files, and all work is done by the commands that users type.
 What is done in FOLDER (default: runs/toy) is not done again. Prints a table in Markdown.
@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from models.tokenizer import train
-from pipeline import toy_chance, toy_dialogue, toy_tasks, toy_video
-from pipeline.toy_tasks import ToyTasksConfig
+from models.blip.tokenizer import train
+from pipeline.toy import chance, dialogue, tasks, video
+from pipeline.toy.tasks import ToyTasksConfig
 
 RECIPES = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "toy"
 FILES = {
@@ -48,13 +48,13 @@ def write(folder: Path) -> None:
         return
     for split, samples, seed in (("train", TRAINED, 0), ("test", TESTED, 1)):
         config = ToyTasksConfig(samples=samples, seed=seed, kinds=4)
-        toy_tasks.write_captions(folder / split / "captions", config)
-        toy_tasks.write_questions(folder / split / "vqa", config)
-        toy_tasks.write_statements(folder / split / "nlvr", config)
-        toy_dialogue.write_dialogues(folder / split / "visdial", config)
-    toy_video.write_videos(folder / "video", ToyTasksConfig(samples=CLIPS, seed=2, kinds=4))
+        tasks.write_captions(folder / split / "captions", config)
+        tasks.write_questions(folder / split / "vqa", config)
+        tasks.write_statements(folder / split / "nlvr", config)
+        dialogue.write_dialogues(folder / split / "visdial", config)
+    video.write_videos(folder / "video", ToyTasksConfig(samples=CLIPS, seed=2, kinds=4))
     words.parent.mkdir(exist_ok=True)
-    words.write_text(train([*toy_tasks.corpus(), *toy_dialogue.corpus()], 400).to_json())
+    words.write_text(train([*tasks.corpus(), *dialogue.corpus()], 400).to_json())
 
 
 def finetune(task: str, folder: Path, file: str, setting: str) -> None:
@@ -80,12 +80,12 @@ def of_pictures(folder: Path) -> "list[tuple[str | float, ...]]":
     captions, questions = (
         json.loads((folder / "test" / FILES[task]).read_text()) for task in ("captioner", "vqa")
     )
-    one_of, options = toy_chance.own_text(captions), range(1, toy_dialogue.OPTIONS + 1)
-    blind = toy_chance.most_common(questions)
+    one_of, options = chance.own_text(captions), range(1, dialogue.OPTIONS + 1)
+    blind = chance.most_common(questions)
     return [
         ("retrieval", "TR@1", found["retrieval"]["itm"]["tr@1"], one_of),
         ("retrieval", "IR@1", found["retrieval"]["itm"]["ir@1"], one_of),
-        ("captions", "true", found["captioner"]["right"], toy_chance.true_of_others(captions)),
+        ("captions", "true", found["captioner"]["right"], chance.true_of_others(captions)),
         *(("VQA", kind, share, blind[kind]) for kind, share in found["vqa"]["by_kind"].items()),
         ("NLVR2", "accuracy", found["nlvr"]["accuracy"], 0.5),
         ("dialogue", "R@1", found["dialogue"]["r@1"], 1 / len(options)),

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shards.commit import Counts, TextCounts, total_counts
 from shards.query import data_set, database
-from shards.run import Run
-from shards.snapshot import SnapshotShard
-from shards.view import OWN, View
+from shards.run.commit import Counts, TextCounts, total_counts
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard
+from shards.run.view import OWN, View
 
 _TEXTS_AT_A_TIME = 2_000_000
 _PLACES = {

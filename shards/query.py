@@ -14,9 +14,9 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from shards.run import Run
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard
 from shards.schema import SCHEMAS, check_schema
-from shards.snapshot import SnapshotShard
 from shards.store import Store
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from shards.attempt import read_quarantined
-from shards.commit import total_counts
 from shards.query import connect
-from shards.run import Run
-from shards.snapshot import SnapshotShard
-from shards.view import View, open_view
+from shards.run.attempt import read_quarantined
+from shards.run.commit import total_counts
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard
+from shards.run.view import View, open_view
 
 _BINS = 20
 

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.commit import Counts, FileRecord, TextCounts, data_name
 from shards.naming import encode_name
-from shards.run import canonical_json
+from shards.run.commit import Counts, FileRecord, TextCounts, data_name
+from shards.run.run import canonical_json
 from shards.schema import SCHEMAS, DecisionReason, arrow_rows
 from shards.store import Store
 

@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Models of a few thousand parameters gain nothing from threads, and lose much to other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine is no fault of the code: pytest-timeout bounds each test.
+settings.register_profile("capfilt", deadline=None)
+settings.load_profile("capfilt")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -12,20 +12,20 @@ from flows.cli import (
     bootstrap,
     checkpoint,
     clean,
-    evaluate,
-    evaluate_answers,
-    evaluate_video,
     export,
     inspect,
     judge,
-    keep,
     report,
     search,
     train,
     trial,
-    use,
-    watch,
 )
+from flows.cli import maintenance as keep
+from flows.cli import predict as use
+from flows.cli import video as watch
+from flows.cli.evaluate import answers as evaluate_answers
+from flows.cli.evaluate import pairs as evaluate
+from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of
 
 # What libraries read when a command imports them, unless the user says otherwise: nothing calls

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flows.bootstrap import Job
-    from flows.clean import CleanWatch
     from flows.prefect_flow import Follower
-    from flows.rounds import Ledger, Stage
+    from flows.rounds.ledger import Ledger, Stage
+    from flows.stages.bootstrap import Job
+    from flows.stages.clean import CleanWatch
 
 EXAMPLES = """
 Examples:
@@ -42,14 +42,14 @@ def bootstrap(
     as_json: Annotated[bool, typer.Option("--json", help="print the ledger as JSON")] = False,
 ) -> None:
     """Pre-train, finetune, clean and evaluate in rounds; the same command takes them up again."""
-    from flows.bootstrap_recipe import BootstrapRecipe
     from flows.recipe import read_recipe
+    from flows.rounds.recipe import BootstrapRecipe
 
     given = {"output": output, "rounds": rounds}
     flags = {key: value for key, value in given.items() if value is not None}
     loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
 
-    from flows import bootstrap as occasion
+    from flows.stages import bootstrap as occasion
 
     if approve is not None:
         occasion.approve(Path(loaded.output).expanduser().absolute(), approve, "command line")
@@ -63,9 +63,9 @@ def bootstrap(
 
 
 def _run_with_prefect(job: "Job", as_json: bool) -> int:
-    from flows import bootstrap as occasion
     from flows.cli.faults import exit_code_of
     from flows.prefect_flow import following
+    from flows.stages import bootstrap as occasion
 
     with following("bootstrap", job.recipe.model_dump(mode="json")) as follower:
         try:
@@ -91,7 +91,7 @@ class _Guide:
             return
         with self._follower.stage(f"round {number}: {stage}") as shown:
             yield
-            from flows.rounds import read_stage
+            from flows.rounds.ledger import read_stage
 
             entry = read_stage(self._job.folder, number, stage)
             shown.markdown = f"round {number}, {stage}: {_line(stage, entry or {})}"
@@ -107,7 +107,7 @@ class _Guide:
 
     def approve(self, ledger: "Ledger", number: int) -> bool:
         """Ask on a terminal, or wait for Prefect and `--approve`; without either, stop here."""
-        from flows.bootstrap import approve
+        from flows.stages.bootstrap import approve
 
         _print_rounds(ledger)
         by = self._ask(number) if self._follower is None else self._wait(self._follower, number)
@@ -123,7 +123,7 @@ class _Guide:
         return "terminal" if yes else None
 
     def _wait(self, follower: "Follower", number: int) -> str | None:
-        from flows.bootstrap import is_approved
+        from flows.stages.bootstrap import is_approved
 
         if not follower.is_alive():
             return None
@@ -140,7 +140,7 @@ class _Guide:
 
 def _conclude(job: "Job", ledger: "Ledger", as_json: bool) -> int:
     """Print what the rounds came to; give the exit code."""
-    from flows.bootstrap import exit_code
+    from flows.stages.bootstrap import exit_code
 
     if as_json:
         print(json.dumps(ledger.as_dict() | {"output": str(job.folder)}))

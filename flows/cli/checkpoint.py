@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from models.conversion import Imported
+    from models.checkpoints.conversion import Imported
 
 app = typer.Typer(help="Look at checkpoints, import and export them.", no_args_is_help=True)
 
@@ -31,8 +31,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Print role, sizes, parameters and digest, and where each setting came from."""
-    from models import checkpoint as checkpoints
-    from models import weights
+    from models.checkpoints import checkpoint as checkpoints
+    from models.checkpoints import weights
 
     found = dataclasses.asdict(checkpoints.info(weights.resolve(checkpoint, revision)))
     if as_json:
@@ -57,10 +57,10 @@ def import_(
     """Turn an original or Hugging Face checkpoint into a folder of ours."""
     if vocab is not None and tokenizer is not None:
         raise typer.BadParameter("give --vocab or --tokenizer, not both")
-    from models import checkpoint as checkpoints
-    from models import conversion, weights
-    from models.folder import refuse_existing, write_new
-    from models.layout import read_stated
+    from models.checkpoints import checkpoint as checkpoints
+    from models.checkpoints import conversion, weights
+    from models.checkpoints.folder import refuse_existing, write_new
+    from models.checkpoints.layout import read_stated
     from pipeline.publish.cards import facts_of, write_model_card
 
     refuse_existing(out)
@@ -97,9 +97,9 @@ def export(
 
     Its card, README.md, says what it is. --push needs a token of the hub (HF_TOKEN).
     """
-    from models import conversion, weights
-    from models.config import ARCHITECTURES
-    from models.folder import refuse_existing, write_new
+    from models.blip.config import ARCHITECTURES
+    from models.checkpoints import conversion, weights
+    from models.checkpoints.folder import refuse_existing, write_new
     from pipeline.printable import visible
     from pipeline.publish.cards import facts_of, write_model_card
     from pipeline.publish.push import push as upload

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flows.clean import Outcome
+    from flows.stages.clean import Outcome
 
 EXAMPLES = """
 Examples:
@@ -54,8 +54,8 @@ def clean(
     given = {key: value for key, value in flags.items() if value is not None}
     loaded = load_recipe(recipe, given, set_ or ())
 
-    from flows import clean as stages
     from flows.cli.display import conclude, watch
+    from flows.stages import clean as stages
 
     job = stages.prepare(loaded, _parse_part(part))
     with watch() as progress:

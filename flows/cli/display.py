@@ -17,7 +17,7 @@ from flows.engines.engine import Result, ShardDone, ShardFailed
 from pipeline.printable import count, percent, visible
 
 if TYPE_CHECKING:
-    from flows.clean import Job, Outcome  # which loads the models' room
+    from flows.stages.clean import Job, Outcome  # which loads the models' room
 
 LINE_EVERY_S = 10.0
 REASONS_SHOWN = 5

@@ -59,7 +59,7 @@ def export(
     from pipeline.printable import visible
     from pipeline.publish import sets
     from pipeline.publish.push import push as upload
-    from shards.run import Run
+    from shards.run.run import Run
     from shards.store import Store
 
     config = sets.ExportConfig(

@@ -8,8 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from shards.comparison import Side
-    from shards.run import Run
-    from shards.view import View
+    from shards.run.run import Run
+    from shards.run.view import View
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="run folder or URL")]
 
@@ -43,8 +43,8 @@ def stats(
     """Count a run, finished or not: samples, texts by origin, shards; or ask it in SQL."""
     if sql is not None and against is not None:
         raise typer.BadParameter("--sql asks one view; leave out --against")
-    from shards.run import Run
-    from shards.view import open_view
+    from shards.run.run import Run
+    from shards.run.view import open_view
 
     opened = Run.open(run)
     here = open_view(opened, view)
@@ -75,7 +75,7 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
 
 
 def _answer(run: "Run", view: "View", sql: str, as_json: bool) -> None:
-    from flows.cli.answer import print_answer, print_answer_as_json
+    from flows.cli.tables.sql import print_answer, print_answer_as_json
     from shards.query import ask, connect
 
     with connect(run, view.shards) as connection:
@@ -93,7 +93,7 @@ def _compare(run: "Run", here: "View", against: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(compared))
         return
-    from flows.cli.comparison import print_comparison
+    from flows.cli.tables.comparison import print_comparison
 
     print_comparison(compared)
 
@@ -101,8 +101,8 @@ def _compare(run: "Run", here: "View", against: str, as_json: bool) -> None:
 def _other_side(run: "Run", against: str) -> "Side":
     """Find what OTHER means: a view of this run, or else another run's own decisions."""
     from shards.comparison import Side
-    from shards.run import NotARun, Run
-    from shards.view import OWN, ViewError, open_view, view_names
+    from shards.run.run import NotARun, Run
+    from shards.run.view import OWN, ViewError, open_view, view_names
 
     if against == OWN or against in view_names(run):
         return Side(run, open_view(run, against))
@@ -133,9 +133,9 @@ def explain(
 
     --words and --picture load the run's filter, and read the picture again from the input.
     """
-    from flows.cli.answer import plain
-    from pipeline.explain import explain as explained
-    from shards.run import Run
+    from flows.cli.tables.sql import plain
+    from pipeline.explain.sample import explain as explained
+    from shards.run.run import Run
 
     opened = Run.open(run)
     found = explained(opened, sample)
@@ -144,15 +144,15 @@ def explain(
     if as_json:
         print(json.dumps(plain(found)))
         return
-    from flows.cli.explanation import print_explanation
+    from flows.cli.tables.explanation import print_explanation
 
     print_explanation(found)
 
 
 def _explain_words(run: "Run", found: dict[str, Any], model: str | None, out: Path | None) -> None:
     """Add to each text what its words do, and draw; say why where the picture is not to be had."""
-    from flows.cli.use import device_of
-    from pipeline.explain_match import draw, explain_texts, open_attender, picture_of
+    from flows.cli.predict import device_of
+    from pipeline.explain.match import draw, explain_texts, open_attender, picture_of
     from pipeline.printable import visible
 
     attender = open_attender(run, model, device_of("auto"))

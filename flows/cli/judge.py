@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from shards.view import View
+    from shards.run.view import View
 
 EXAMPLES = """
 Examples:
@@ -45,11 +45,11 @@ def judge(
     fractions = _by_origin(keep_fraction or (), "--keep-fraction")
 
     from flows.cli.progress import watch_samples
-    from pipeline.rejudge import rejudge
-    from pipeline.settle import Wish
-    from shards.run import Run
-    from shards.snapshot import open_snapshot
-    from shards.view import View
+    from pipeline.views.rejudge import rejudge
+    from pipeline.views.request import Wish
+    from shards.run.run import Run
+    from shards.run.snapshot import open_snapshot
+    from shards.run.view import View
 
     opened = Run.open(run)
     listed = open_snapshot(opened, snapshot)
@@ -101,6 +101,6 @@ def _tell(judged: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(judged))
         return
-    from flows.cli.comparison import print_judged
+    from flows.cli.tables.comparison import print_judged
 
     print_judged(judged)

@@ -31,9 +31,9 @@ def report(
     """Write one HTML page about a run, finished or not: numbers, scores, reasons, pictures."""
     from pipeline.printable import size
     from pipeline.report.page import build_report, report_name
-    from shards.run import Run
+    from shards.run.run import Run
+    from shards.run.view import open_view
     from shards.store import Store
-    from shards.view import open_view
 
     opened = Run.open(run)
     seen = open_view(opened, view)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.use import device_of, image_of
+from flows.cli.predict import device_of, image_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.index import Item
-    from pipeline.search import Found
+    from pipeline.search.build import Item
+    from pipeline.search.query import Found
 
 INDEX_EXAMPLES = """
 Examples:
@@ -75,10 +75,10 @@ def index(
     """Index the pictures and texts of a run, or of tars, for `capfilt search`."""
     from flows.cli.progress import counted, counted_by_bytes, watch_samples
     from flows.lock import hold
+    from models.checkpoints.weights import resolve
     from models.roles.retrieval import Retriever
-    from models.weights import resolve
-    from pipeline.index import IndexConfig, build
-    from pipeline.index_folder import check_folder
+    from pipeline.search.build import IndexConfig, build
+    from pipeline.search.index_folder import check_folder
 
     check_folder(to)
     items, total = _items(sources, view)
@@ -125,10 +125,10 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search an index by text or by picture: ITC finds, ITM puts the best in order."""
+    from models.blip.tokenizer import normalise
+    from models.checkpoints.weights import resolve
     from models.roles.retrieval import Retriever
-    from models.tokenizer import normalise
-    from models.weights import resolve
-    from pipeline.search import Index, search_image, search_text
+    from pipeline.search.query import Index, search_image, search_text
 
     if not text and not image:
         raise typer.BadParameter("give --text, or --image")
@@ -153,10 +153,10 @@ def search(
 
 def _items(sources: list[str], view: str | None) -> "tuple[Iterator[Item], int | None]":
     """Open a run, or tars; the number of samples is known of a run alone."""
-    from pipeline.index import items_of_run, items_of_tars
-    from shards.source import SourceConfig
-    from shards.source_reader import open_source
+    from pipeline.search.build import items_of_run, items_of_tars
     from shards.store import Store
+    from shards.training.source import SourceConfig
+    from shards.training.source_reader import open_source
 
     if len(sources) == 1 and Store(sources[0]).exists("run.json"):
         source = open_source(SourceConfig(run=sources[0], view=view))
@@ -170,8 +170,8 @@ def _draw(out: Path, found: "list[tuple[str, list[Found]]]") -> None:
     """Draw each query's pictures under a line of their own, 200 at most; ones gone are left out."""
     from PIL import Image
 
-    from pipeline.search import picture_of
-    from pipeline.sheet import ACROSS, sheet, small
+    from pipeline.media.sheet import ACROSS, sheet, small
+    from pipeline.search.query import picture_of
 
     blank = Image.new("RGB", (1, 1), "white")
     cells: list[tuple[str, Image.Image]] = []

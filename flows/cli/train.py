@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flows.training_recipe import TrainingRecipe
+    from flows.training.recipe import TrainingRecipe
 
 PRETRAIN_EXAMPLES = """
 Examples:
@@ -62,7 +62,7 @@ def pretrain(
 ) -> None:
     """Pre-train on clean and human-annotated pairs; the same command takes a training up again."""
     from flows.recipe import read_recipe
-    from flows.training_recipe import PretrainRecipe
+    from flows.training.recipe import PretrainRecipe
 
     flags = _flags(output, start, engine, workers, address)
     _train(read_recipe(PretrainRecipe, recipe, flags, set_ or ()), as_json)
@@ -81,7 +81,7 @@ def finetune(
 ) -> None:
     """Finetune a pre-trained checkpoint on what people annotated."""
     from flows.recipe import read_recipe
-    from flows.training_recipe import FinetuneRecipe
+    from flows.training.recipe import FinetuneRecipe
 
     flags = _flags(output, start, engine, workers, address) | {"task": task.value}
     _train(read_recipe(FinetuneRecipe, recipe, flags, set_ or ()), as_json)
@@ -105,7 +105,7 @@ def _flags(
 
 
 def _train(recipe: "TrainingRecipe", as_json: bool) -> None:
-    from flows import train
+    from flows.training import run as train
 
     job = train.prepare(recipe)
     result = train.run(job)

@@ -30,13 +30,13 @@ def trial(
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Train the same small network on each view, and measure its retrieval on held-out pairs."""
-    from flows.bootstrap_recipe import TrialRecipe
     from flows.recipe import read_recipe
+    from flows.rounds.recipe import TrialRecipe
 
     flags = {} if output is None else {"output": output}
     loaded = read_recipe(TrialRecipe, recipe, flags, set_ or ())
 
-    from flows import trial as occasion
+    from flows.stages import trial as occasion
 
     job = occasion.prepare(loaded, views)
     found = occasion.run(job, _stage)

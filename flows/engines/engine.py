@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shards.commit import Counts
-from shards.listing import InputChanged, InputShard
+from shards.inputs.listing import InputChanged, InputShard
+from shards.run.commit import Counts
 
 # The machine's trouble, not the shard's: going on would only fail every other shard too.
 _FATAL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM}

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from flows.engines.engine import Result, ShardFailed, Watch, is_shard_fault
 from flows.engines.worker import Worker, WorkerSpec
-from pipeline.clean import AttemptLost
-from shards.listing import InputShard
+from pipeline.clean.shard import AttemptLost
+from shards.inputs.listing import InputShard
 
 _log = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from flows.engines.engine import EngineError, Result, ShardFailed, Watch, is_shard_fault
 from flows.engines.ray_session import check_rooms, ray_session
-from pipeline.clean import AttemptLost
-from shards.attempt import Ending, end_attempts_of
-from shards.listing import InputShard
-from shards.run import Run
+from pipeline.clean.shard import AttemptLost
+from shards.inputs.listing import InputShard
+from shards.run.attempt import Ending, end_attempts_of
+from shards.run.run import Run
 
 if TYPE_CHECKING:
     from flows.engines.worker import WorkerSpec

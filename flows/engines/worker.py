@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from flows.engines.engine import ShardDone, ShardQuarantined
-from models import weights
+from models.checkpoints import weights
 from models.roles.captioner import Captioner
 from models.roles.filter import Filter
-from pipeline.clean import CleanConfig, ShardCleaner
-from pipeline.prepare import Pace
-from shards.attempt import Quarantine
-from shards.listing import InputShard
-from shards.run import Run
+from pipeline.clean.prepare import Pace
+from pipeline.clean.shard import CleanConfig, ShardCleaner
+from shards.inputs.listing import InputShard
+from shards.run.attempt import Quarantine
+from shards.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models import attention, checkpoint, framing
-from models.attention import Maps
-from models.blip import CaptionNetwork, MatchNetwork
-from models.config import TORCH_DTYPES, Dtype, resolve_dtype
-from models.tokenizer import normalise
+from models.blip import attention_maps as attention
+from models.blip import framing
+from models.blip.attention_maps import Maps
+from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.blip.networks import CaptionNetwork, MatchNetwork
+from models.blip.tokenizer import normalise
+from models.checkpoints import checkpoint
 
 Kind = Literal["gradcam", "original", "attention"]
 """Grad-CAM by heads; place by place, as BLIP's authors draw it; or where words look, as it is."""

@@ -8,11 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models import beam, checkpoint, decoding
-from models.blip import CaptionNetwork
-from models.config import TORCH_DTYPES, Dtype, resolve_dtype
-from models.decoding import Decoding, Generated, Start
-from models.sampling import text_seeds
+from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.blip.networks import CaptionNetwork
+from models.checkpoints import checkpoint
+from models.decoding import beam
+from models.decoding import generate as decoding
+from models.decoding.generate import Decoding, Generated, Start
+from models.decoding.sampling import text_seeds
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,16 @@ from typing import Literal, Protocol, Self
 import torch
 from torch import Tensor
 
-from models import answering, checkpoint, framing
-from models.answering import Questions
-from models.blip import MatchNetwork
-from models.config import TORCH_DTYPES, Dtype, resolve_dtype
-from models.dialogue import Dialogue, compose, compose_answered
-from models.preprocess import Preprocess
+from models.blip import framing
+from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.blip.networks import MatchNetwork
+from models.blip.preprocess import Preprocess
+from models.checkpoints import checkpoint
+from models.checkpoints.weights import CheckpointError
+from models.decoding import answering
+from models.decoding.answering import Questions
 from models.roles.vqa import Answerer
-from models.weights import CheckpointError
+from models.training.dialogue import Dialogue, compose, compose_answered
 
 TEXTS_AT_ONCE = 128  # candidates, each a whole dialogue
 

@@ -11,11 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models import checkpoint, framing
-from models.blip import MatchNetwork
-from models.config import TORCH_DTYPES, Dtype, resolve_dtype
-from models.networks import FeatureNetwork
-from models.tokenizer import normalise
+from models.blip import framing
+from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.blip.networks import MatchNetwork
+from models.blip.tokenizer import normalise
+from models.checkpoints import checkpoint
+from models.checkpoints.roles import FeatureNetwork
 
 
 @dataclass(frozen=True, slots=True)

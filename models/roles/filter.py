@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models import checkpoint
-from models.blip import MatchNetwork
-from models.config import TORCH_DTYPES, Dtype, resolve_dtype
-from models.text import Slots
-from models.tokenizer import normalise
+from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.blip.networks import MatchNetwork
+from models.blip.text import Slots
+from models.blip.tokenizer import normalise
+from models.checkpoints import checkpoint
 
 _SPECIAL = 2  # the first token and [SEP]
 

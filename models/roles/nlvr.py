@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import checkpoint, framing
-from models.config import TORCH_DTYPES, Dtype, resolve_dtype
-from models.nlvr import NlvrNetwork
-from models.tokenizer import normalise
+from models.blip import framing
+from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.blip.nlvr import NlvrNetwork
+from models.blip.tokenizer import normalise
+from models.checkpoints import checkpoint
 
 _MOST_WORDS = 40
 

@@ -12,10 +12,11 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from models import checkpoint, framing
-from models.blip import MatchNetwork
-from models.config import TORCH_DTYPES, Dtype, Role, resolve_dtype
-from models.tokenizer import normalise
+from models.blip import framing
+from models.blip.config import TORCH_DTYPES, Dtype, Role, resolve_dtype
+from models.blip.networks import MatchNetwork
+from models.blip.tokenizer import normalise
+from models.checkpoints import checkpoint
 
 UNRANKED = -100.0  # the score of a pair outside the best k
 TEXTS_AT_ONCE = 256  # of one image

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import framing
-from models.config import TORCH_DTYPES
+from models.blip import framing
+from models.blip.config import TORCH_DTYPES
 from models.roles.retrieval import Images, Retriever
 
 

@@ -12,12 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models import answering, checkpoint, framing
-from models.answering import Questions
-from models.blip import VqaNetwork
-from models.config import TORCH_DTYPES, Dtype, QuestionMask, resolve_dtype
-from models.decoding import Decoding
-from models.framing import Framed
+from models.blip import framing
+from models.blip.config import TORCH_DTYPES, Dtype, QuestionMask, resolve_dtype
+from models.blip.framing import Framed
+from models.blip.networks import VqaNetwork
+from models.checkpoints import checkpoint
+from models.decoding import answering
+from models.decoding.answering import Questions
+from models.decoding.generate import Decoding
 from models.roles.captioner import opening
 
 _DROPPED = re.compile(r'[.!"()*#:;~]')

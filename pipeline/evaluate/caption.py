@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.decoding import Decoding
+from models.decoding.generate import Decoding
 from models.roles.captioner import Captioner
-from pipeline import java_metrics, metrics
+from pipeline.evaluate import java_metrics, metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, Meta, batches
-from pipeline.toy_world import is_true, scene_from_truth
-from shards.dialogue_file import last_number
+from pipeline.toy.world import is_true, scene_from_truth
+from shards.training.dialogue_file import last_number
 
 IsRight = Callable[[str, Meta], bool | None]
 """Tells whether a caption is true, by the sidecar; None where that cannot be told."""

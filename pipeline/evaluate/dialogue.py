@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from models.dialogue import Dialogue
 from models.roles.dialogue import Candidate, Ranker
-from pipeline import metrics
+from models.training.dialogue import Dialogue
+from pipeline.evaluate import metrics
 from pipeline.evaluate.rows import Pictures
-from shards import dialogue_file
 from shards.schema import SampleReason
+from shards.training import dialogue_file
 
 Dense = Mapping[tuple[int, int], Sequence[float]]
 """Of (image, round): how relevant people found each candidate, in [0, 1]."""

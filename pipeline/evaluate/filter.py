@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.roles.filter import Filter
-from pipeline import calibration, metrics
+from pipeline.evaluate import calibration, metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
 
 Label = Callable[[LabelledPair], bool | None]

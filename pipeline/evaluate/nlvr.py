@@ -7,9 +7,9 @@ from typing import Any
 
 from models.roles.nlvr import Reasoner
 from pipeline.evaluate.rows import Loaded, Pictures, batches, stacked
-from shards.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
-from shards.annotation_file import LABELS
 from shards.schema import TextReason
+from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
+from shards.training.annotation_file import LABELS
 
 
 def measure_nlvr(

@@ -14,14 +14,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from models.preprocess import Preprocess
-from pipeline.ahead import ahead
-from pipeline.pictures import resized
-from pipeline.screen import read_meta
-from shards.annotation import annotated_texts
-from shards.listing import InputShard, list_inputs
-from shards.reader import RawSample, ShardReader, ShardState, State, open_shard
+from models.blip.preprocess import Preprocess
+from pipeline.clean.screen import read_meta
+from pipeline.media.ahead import ahead
+from pipeline.media.pictures import resized
+from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.reader import RawSample, ShardReader, ShardState, State, open_shard
 from shards.schema import SampleReason
+from shards.training.annotation import annotated_texts
 
 Meta = Mapping[str, Any]
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.framing import Framed
+from models.blip.framing import Framed
+from models.blip.tokenizer import normalise
 from models.roles.retrieval import TEXTS_AT_ONCE, Images, Ranked, Retriever, Texts
-from models.tokenizer import normalise
-from pipeline import metrics
+from pipeline.evaluate import metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
 from pipeline.evaluate.spool import Spool
 from shards.schema import TextReason

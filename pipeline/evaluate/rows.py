@@ -8,13 +8,13 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from models.preprocess import Preprocess
-from pipeline.ahead import ahead
+from models.blip.preprocess import Preprocess
 from pipeline.evaluate.pairs import LabelledPair
-from pipeline.pictures import resized
-from shards.annotation import WRONG_TYPE, Fields, squeeze
-from shards.annotation_file import read_picture, unusable
+from pipeline.media.ahead import ahead
+from pipeline.media.pictures import resized
 from shards.schema import SampleReason, TextReason
+from shards.training.annotation import WRONG_TYPE, Fields, squeeze
+from shards.training.annotation_file import read_picture, unusable
 
 _KEPT = 64  # pictures: rows about one picture often stand together
 

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.preprocess import Preprocess
+from models.blip.preprocess import Preprocess
+from models.blip.tokenizer import normalise
 from models.roles.retrieval import Ranked
 from models.roles.video import VideoRetriever
 from models.roles.vqa import Answerer
-from models.tokenizer import normalise
-from pipeline import metrics
+from pipeline.evaluate import metrics
 from pipeline.evaluate.retrieval import Both, scores
 from pipeline.evaluate.spool import Spool
-from pipeline.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, Decode, read_frames
-from pipeline.video_container import VideoReason
-from pipeline.video_guard import VideoGuard
-from shards.video_file import Clip, place_of
+from pipeline.media.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, Decode, read_frames
+from pipeline.media.video_container import VideoReason
+from pipeline.media.video_guard import VideoGuard
+from shards.training.video_file import Clip, place_of
 
 QUESTIONS_AT_ONCE = 16  # about one video
 _QUESTION_WORDS = ("what", "who", "how", "when", "where", "which", "why")

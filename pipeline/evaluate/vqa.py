@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from models.decoding import Decoding
+from models.decoding.generate import Decoding
 from models.roles.vqa import DECODING, Answerer
-from pipeline import vqa_accuracy
+from pipeline.evaluate import vqa_accuracy
 from pipeline.evaluate.rows import Loaded, Pictures, batches, each_once
-from shards.annotation import WRONG_TYPE, Fields, squeeze
 from shards.schema import TextReason
+from shards.training.annotation import WRONG_TYPE, Fields, squeeze
 
 _GROUPS = ("answer_type", "question_type")  # that the official evaluator reports, if rows have them
 

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from models import checkpoint
-from models.config import Role
+from models.blip.config import Role
+from models.checkpoints import checkpoint
 from pipeline.printable import cut, visible
 
 NAME = "README.md"

@@ -6,15 +6,15 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from pipeline.export import EXTENSIONS
-from shards.commit import FileRecord
+from pipeline.clean.export import EXTENSIONS
 from shards.naming import encode_name
-from shards.run import Run
+from shards.run.commit import FileRecord
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard
+from shards.run.view import View
 from shards.schema import read_table
-from shards.snapshot import SnapshotShard
-from shards.source import Part, SourceConfig
-from shards.source_reader import open_source, read_part
-from shards.view import View
+from shards.training.source import Part, SourceConfig
+from shards.training.source_reader import open_source, read_part
 
 Row = dict[str, Any]
 

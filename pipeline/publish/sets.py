@@ -15,18 +15,18 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.decode import Refusal, decode
-from pipeline.export import EXTENSIONS, choose_text, encode_jpeg
-from pipeline.pictures import LIMITS
+from pipeline.clean.export import EXTENSIONS, choose_text, encode_jpeg
+from pipeline.explain.run_models import recorded_model
+from pipeline.media.decode import Refusal, decode
+from pipeline.media.pictures import LIMITS
 from pipeline.publish.cards import dataset_card
 from pipeline.publish.files import PLAIN, Files, Keep, PictureTables, Tables, Tars
 from pipeline.publish.kept import FACTS, Kept, Row, kept_samples, rows_of, texts_of
 from pipeline.publish.place import ExportFault, open_place
-from pipeline.recorded import recorded_model
-from shards.run import Run
-from shards.snapshot import SnapshotShard
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard
+from shards.run.view import View, open_view
 from shards.statistics import run_statistics
-from shards.view import View, open_view
 
 Form = Literal["webdataset", "parquet", "index"]
 

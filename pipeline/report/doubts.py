@@ -7,14 +7,14 @@ from typing import Any
 
 from PIL import Image
 
+from models.checkpoints.weights import SHIPPED, CheckpointError
 from models.roles.attender import Attender
-from models.weights import SHIPPED, CheckpointError
-from pipeline.doubt import Word, doubt, look
-from pipeline.explain_match import open_attender, picture_of
-from pipeline.recorded import recorded_model
+from pipeline.explain.match import open_attender, picture_of
+from pipeline.explain.run_models import recorded_model
+from pipeline.explain.word_ablation import Word, doubt, look
 from pipeline.report.gallery import Gallery, Pick
 from pipeline.report.thumbnail import Place, Thumbnail, encode_thumbnail
-from shards.run import Run
+from shards.run.run import Run
 
 COUNT = 8  # samples: on 2 cores a base model takes a second or two for each
 _MOST_WORDS = 3

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shards.query import connect
-from shards.run import Run
-from shards.snapshot import SnapshotShard
-from shards.view import View
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard
+from shards.run.view import View
 
 if TYPE_CHECKING:
     import duckdb

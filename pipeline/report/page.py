@@ -16,12 +16,12 @@ from pipeline.report.charts import COLOURS, Scores, draw_histogram, draw_kept_sh
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
 from pipeline.report.thumbnail import Place, make_thumbnails
 from pipeline.report.wording import MEANING
-from shards.commit import total_counts
 from shards.query import connect
-from shards.run import Run
-from shards.snapshot import SnapshotShard
+from shards.run.commit import total_counts
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard
+from shards.run.view import View
 from shards.statistics import run_statistics
-from shards.view import View
 
 if TYPE_CHECKING:
     from pipeline.report.doubts import Doubt

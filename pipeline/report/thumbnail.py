@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.decode import Decoded, Limits, Refusal
-from pipeline.originals import read_originals
-from shards.run import Run
+from pipeline.explain.source_images import read_originals
+from pipeline.media.decode import Decoded, Limits, Refusal
+from shards.run.run import Run
 from shards.schema import SampleReason
 
 LONGEST_SIDE = 224
@@ -48,7 +48,7 @@ def make_thumbnails(
     run: Run, samples: Sequence[Mapping[str, Any]], tell: Callable[[str], None]
 ) -> dict[Place, Thumbnail]:
     """Make the thumbnails of samples (rows of the samples table), by SHARD and index."""
-    from pipeline.guard import Guard
+    from pipeline.media.guard import Guard
 
     found: dict[Place, Thumbnail] = {}
     wanted: dict[str, dict[int, str]] = {}

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driving import LOOPBACK, Command, InProcess, Models
 
-from models import checkpoint, tokenizer
-from models.config import blip_config
-from pipeline import toy_world
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from models.blip import tokenizer
+from models.blip.config import blip_config
+from models.checkpoints import checkpoint
+from pipeline.toy import world as toy_world
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from tests.support.driving import LOOPBACK, Command, InProcess, Models
 
 
 @pytest.fixture(scope="session")

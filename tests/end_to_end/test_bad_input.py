@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from driving import InProcess, Models, committed, table
+
+from tests.support.driving import InProcess, Models, committed, table
 
 Flags = Callable[[Models, Path, Path], list[str]]
 HERE = ("--engine=local", "--direct")

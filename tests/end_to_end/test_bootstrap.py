@@ -16,10 +16,10 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from driving import Command, InProcess, children, wait_until
 
 from flows.lock import hold
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from tests.support.driving import Command, InProcess, children, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from driving import Command, Models, children, committed, table
 
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
-from shards.attempt import read_quarantined
-from shards.run import Run
-from shards.verify.run import verify_run
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from shards.run.attempt import read_quarantined
+from shards.run.run import Run
+from shards.run.verify.run import verify_run
+from tests.support.driving import Command, Models, children, committed, table
 
 KILLS = 60
 SHARDS = 200

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from driving import InProcess, Models, table
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
+
+from tests.support.driving import InProcess, Models, table
 
 Import = Callable[[str, Path], Path]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import duckdb
 import pytest
 import webdataset
-from driving import Command, InProcess, Models, committed
 
-from shards.run import Run
-from shards.snapshot import open_snapshot
+from shards.run.run import Run
+from shards.run.snapshot import open_snapshot
+from tests.support.driving import Command, InProcess, Models, committed
 
 ROOMS = ("models", "shards", "pipeline")
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driving import Command, InProcess, Models, table
+
+from tests.support.driving import Command, InProcess, Models, table
 
 Flags = Callable[[Models, Path, Path], list[str]]
 

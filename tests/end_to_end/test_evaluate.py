@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import InProcess
 
-from models import weights
-from models.decoding import Decoding
+from models.checkpoints import weights
+from models.decoding.generate import Decoding
 from pipeline.evaluate import (
     EvaluateConfig,
     LabelledPair,
@@ -19,7 +18,8 @@ from pipeline.evaluate import (
     read_pairs,
     toy_is_right,
 )
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from tests.support.driving import InProcess
 
 CONFIG = EvaluateConfig(dtype="fp32")
 FP32 = "--dtype=fp32"

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from driving import InProcess
 
-from models import checkpoint
-from models.config import ORIGINAL, blip_config
-from models.tokenizer import train
-from pipeline import toy_dialogue, toy_tasks
-from pipeline.toy_tasks import ToyTasksConfig
+from models.blip.config import ORIGINAL, blip_config
+from models.blip.tokenizer import train
+from models.checkpoints import checkpoint
+from pipeline.toy import dialogue as toy_dialogue
+from pipeline.toy import tasks as toy_tasks
+from pipeline.toy.tasks import ToyTasksConfig
+from tests.support.driving import InProcess
 
 FEW = ToyTasksConfig(samples=5, image_px=32, kinds=4, questions=2)
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driving import CAPFILT, InProcess, Models
-from hub import TOKEN, Hub, serving
 from huggingface_hub import DatasetCard, ModelCard
 
-from models import checkpoint
+from models.checkpoints import checkpoint
+from tests.support.driving import CAPFILT, InProcess, Models
+from tests.support.hub import TOKEN, Hub, serving
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from driving import InProcess, Models, committed, table
 
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from tests.support.driving import InProcess, Models, committed, table
 
 TABLES = ("samples", "texts", "decisions")
 SHARDS = 6

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driving import InProcess, Models, table
 
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from tests.support.driving import InProcess, Models, table
 
 TABLES = ("samples", "texts", "decisions")
 Flags = Callable[[Models, Path, Path], list[str]]

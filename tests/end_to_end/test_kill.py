@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driving import Command, InProcess, Models, children, committed, table, wait_until
+
+from tests.support.driving import Command, InProcess, Models, children, committed, table, wait_until
 
 TABLES = ("samples", "texts", "decisions")
 Flags = Callable[[Models, Path, Path], list[str]]

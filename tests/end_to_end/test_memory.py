@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driving import CAPFILT, Models
 
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from tests.support.driving import CAPFILT, Models
 
 Flags = Callable[[Models, Path, Path], list[str]]
 

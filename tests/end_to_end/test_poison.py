@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driving import Command, Models, table
 from PIL import Image
 
-from shards.run import Run
-from shards.verify.run import verify_run
+from shards.run.run import Run
+from shards.run.verify.run import verify_run
+from tests.support.driving import Command, Models, table
 
-POISON = Path(__file__).parents[1] / "poison"
+POISON = Path(__file__).parents[1] / "support" / "poison"
 Flags = Callable[[Models, Path, Path], list[str]]
 SAMPLES = 5
 

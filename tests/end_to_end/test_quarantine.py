@@ -5,10 +5,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from driving import InProcess, Models, committed
-
-from shards.attempt import SAFE_FROM, Ending, end_attempt, start_attempt
-from shards.run import Run
+from shards.run.attempt import SAFE_FROM, Ending, end_attempt, start_attempt
+from shards.run.run import Run
+from tests.support.driving import InProcess, Models, committed
 
 
 def test_a_run_ends_without_a_shard_put_aside(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import InProcess, Models
 from PIL import Image
+
+from tests.support.driving import InProcess, Models
 
 FLAGS = (
     "--headless=new",

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from driving import InProcess, Models, table
-from object_store import s3_server
 
 from shards.store import Store
+from tests.support.driving import InProcess, Models, table
+from tests.support.object_store import s3_server
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from typing import Any
 
 import duckdb
 import pytest
-from driving import InProcess, Models
 from PIL import Image
 
-from models import checkpoint, tokenizer
-from models.config import blip_config
-from pipeline import toy_world
-from pipeline.toy_world import ToyWorldConfig, toy_sample, write_toy_world
+from models.blip import tokenizer
+from models.blip.config import blip_config
+from models.checkpoints import checkpoint
+from pipeline.toy import world as toy_world
+from pipeline.toy.world import ToyWorldConfig, toy_sample, write_toy_world
+from tests.support.driving import InProcess, Models
 
 WORLD = ToyWorldConfig(samples=30, samples_per_shard=12, noise=0, kinds=4, seed=21)
 

@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from driving import Command, InProcess, wait_until
 
-from models import checkpoint
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from models.checkpoints import checkpoint
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from tests.support.driving import Command, InProcess, wait_until
 
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
 Write = Callable[..., Path]

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driving import Command, Models, committed, table, wait_until
 
-from shards.commit import read_commits
-from shards.run import Run
-from shards.verify.run import verify_run
+from shards.run.commit import read_commits
+from shards.run.run import Run
+from shards.run.verify.run import verify_run
+from tests.support.driving import Command, Models, committed, table, wait_until
 
 
 @pytest.mark.parametrize(

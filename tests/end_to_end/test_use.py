@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from driving import InProcess, Models
 from PIL import Image
 
-from pipeline.toy_tasks import ToyTasksConfig, write_questions
+from pipeline.toy.tasks import ToyTasksConfig, write_questions
+from tests.support.driving import InProcess, Models
 
 
 @pytest.fixture(scope="module")

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import InProcess
 from PIL import Image
 from rich.cells import cell_len
 
-from pipeline.export import Provenance, WriteConfig, clean_sample
-from pipeline.judge import JudgeConfig, judge
-from pipeline.screen import ScreenConfig, screen
-from shards.attempt import start_attempt
-from shards.commit import Commit, InputRecord, StateRecord, commit
-from shards.listing import InputShard, list_inputs
-from shards.reader import ShardReader, open_shard
-from shards.run import Run
+from pipeline.clean.export import Provenance, WriteConfig, clean_sample
+from pipeline.clean.judge import JudgeConfig, judge
+from pipeline.clean.screen import ScreenConfig, screen
+from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.reader import ShardReader, open_shard
+from shards.run.attempt import start_attempt
+from shards.run.commit import Commit, InputRecord, StateRecord, commit
+from shards.run.run import Run
+from shards.run.snapshot import write_snapshot
 from shards.schema import TEXTS, arrow_rows
-from shards.snapshot import write_snapshot
 from shards.writer import ShardWriter
+from tests.support.driving import InProcess
 
 HOSTILE = [
     "\x1b[31mred\x1b]0;title\x07",
@@ -355,8 +355,8 @@ def test_no_model_is_loaded(run: Run) -> None:
 
 def test_a_killed_judge_leaves_no_view(capfilt: InProcess, run: Run) -> None:
     code = (
-        "import os, sys, shards.view\n"
-        "import pipeline.rejudge as judging\n"
+        "import os, sys, shards.run.view\n"
+        "import pipeline.views.rejudge as judging\n"
         "judging.commit_view = lambda *_: os._exit(9)\n"  # all files are written, but the record
         "from flows.cli import main\n"
         "sys.argv = ['capfilt', 'judge', 'run', '--name=x', '--threshold=web=0.6']\n"

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import av
 import pytest
-from driving import InProcess
 from PIL import Image
 
-from models import checkpoint
-from models.config import ORIGINAL, blip_config
-from models.tokenizer import train
-from pipeline import toy_tasks
-from pipeline.toy_tasks import ToyTasksConfig
-from pipeline.toy_video import write_videos
+from models.blip.config import ORIGINAL, blip_config
+from models.blip.tokenizer import train
+from models.checkpoints import checkpoint
+from pipeline.toy import tasks as toy_tasks
+from pipeline.toy.tasks import ToyTasksConfig
+from pipeline.toy.video import write_videos
+from tests.support.driving import InProcess
 
 CLIPS = 8
 

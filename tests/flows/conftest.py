@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flows.bootstrap_recipe import BootstrapRecipe
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
+from flows.rounds.recipe import BootstrapRecipe
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
 
 # So small a filter, hardly trained, scores all texts about alike: these keep a part of them.
 THRESHOLD = {"web": 0.265, "synthetic": 0.28}

@@ -7,15 +7,14 @@ import yaml
 from pydantic import BaseModel
 
 from flows import recipe
-from flows.ablation import AblationRecipe
-from flows.bootstrap_recipe import BootstrapRecipe, TrialRecipe
 from flows.recipe import Recipe, RecipeError, dump_recipe, load_recipe, read_recipe
-from flows.training_recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
-from pipeline.pretrain import ModelConfig
-from pipeline.train import DataConfig, StepConfig
+from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
+from flows.study.table1 import AblationRecipe
+from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
+from pipeline.train.loop import DataConfig, StepConfig
+from pipeline.train.pretrain import ModelConfig
 
-RECIPES = sorted((Path(recipe.__file__).parent / "recipes").glob("*.yaml"))
-TOY_RECIPES = sorted((RECIPES[0].parent / "toy").glob("*.yaml"))
+RECIPES = sorted((Path(recipe.__file__).parent / "recipes").rglob("*.yaml"))
 LEAST = {
     "input.urls": ["a.tar"],
     "output": "run",
@@ -34,53 +33,29 @@ def test_defaults_are_those_of_the_paper() -> None:
 
 
 KINDS: dict[str, type[BaseModel]] = {
-    "clean.yaml": Recipe,
-    "demo.yaml": Recipe,
-    "pretrain.yaml": PretrainRecipe,
-    "finetune-captioner.yaml": FinetuneRecipe,
-    "finetune-captioner-large.yaml": FinetuneRecipe,
-    "finetune-dialogue.yaml": FinetuneRecipe,
-    "finetune-dialogue-large.yaml": FinetuneRecipe,
-    "finetune-filter.yaml": FinetuneRecipe,
-    "finetune-filter-large.yaml": FinetuneRecipe,
-    "finetune-nlvr.yaml": FinetuneRecipe,
-    "finetune-nlvr-large.yaml": FinetuneRecipe,
-    "finetune-retrieval-coco.yaml": FinetuneRecipe,
-    "finetune-retrieval-coco-large.yaml": FinetuneRecipe,
-    "finetune-retrieval-flickr.yaml": FinetuneRecipe,
-    "finetune-retrieval-flickr-large.yaml": FinetuneRecipe,
-    "finetune-vqa.yaml": FinetuneRecipe,
-    "finetune-vqa-large.yaml": FinetuneRecipe,
-    "bootstrap.yaml": BootstrapRecipe,
-    "toy-bootstrap.yaml": BootstrapRecipe,
-    "table1.yaml": AblationRecipe,
-    "table1-gpu.yaml": AblationRecipe,
-    "tiny.yaml": AblationRecipe,
+    "clean": Recipe,
+    "train": FinetuneRecipe,
+    "toy": FinetuneRecipe,
+    "rounds": BootstrapRecipe,
+    "study": AblationRecipe,
 }
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_recipes_load(path: Path) -> None:
-    kind = KINDS[path.name]
+    kind = PretrainRecipe if path.stem == "pretrain" else KINDS[path.parent.name]
     least = LEAST if kind is Recipe else {}
     if kind is FinetuneRecipe:
-        least = {"task": path.stem.split("-")[1]}
+        least = {"task": path.stem.removeprefix("finetune-").split("-")[0]}
     assert isinstance(read_recipe(kind, path, least), kind)
 
 
-@pytest.mark.parametrize("path", TOY_RECIPES, ids=lambda path: path.name)
-def test_the_recipes_of_the_toy_tasks_load(path: Path) -> None:
-    kind = PretrainRecipe if path.stem == "pretrain" else FinetuneRecipe
-    least = {} if path.stem == "pretrain" else {"task": path.stem}
-    assert isinstance(read_recipe(kind, path, least), kind)
-
-
-def test_shipped_recipes_are_there() -> None:
-    assert KINDS.keys() == {path.name for path in RECIPES}
+def test_every_kind_of_recipe_is_shipped() -> None:
+    assert KINDS.keys() == {path.parent.name for path in RECIPES}
 
 
 def test_the_recipe_of_pre_training_names_every_key_with_its_default() -> None:
-    path = Path(recipe.__file__).parent / "recipes" / "pretrain.yaml"
+    path = Path(recipe.__file__).parent / "recipes" / "train" / "pretrain.yaml"
     written = yaml.safe_load(path.read_text())
     sources = {"data.sources": written["data"]["sources"], "output": written["output"]}
     defaults = read_recipe(PretrainRecipe, None, sources)

@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-from models import checkpoint, conversion
-from models import tokenizer as tokenizers
-from models.config import ORIGINAL, Role, blip_config
-from models.conversion import Imported, import_original
-from models.folder import write_new
-from models.layout import config_of, read_stated
-from models.networks import build
-from models.original import read_original
-from models.preprocess import Preprocess
-from models.tokenizer import WordPiece, train
+from models.blip import tokenizer as tokenizers
+from models.blip.config import ORIGINAL, Role, blip_config
+from models.blip.preprocess import Preprocess
+from models.blip.tokenizer import WordPiece, train
+from models.checkpoints import checkpoint, conversion
+from models.checkpoints.conversion import Imported, import_original
+from models.checkpoints.folder import write_new
+from models.checkpoints.layout import config_of, read_stated
+from models.checkpoints.original import read_original
+from models.checkpoints.roles import build
 
 # our names -> the original's, the way back from what is under test
 _BACK = (

@@ -12,19 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from small_index import items, pictured, retriever, toy_index  # noqa: F401 - fixtures
-from small_training import start, whole, world  # noqa: F401 - fixtures
 
 from models.roles.captioner import Captioner
 from models.roles.filter import Filter
-from pipeline.caption import CaptionConfig
-from pipeline.clean import CleanConfig, ShardCleaner, identity
-from pipeline.prepare import Pace
-from pipeline.score import ScoreConfig
-from shards.commit import read_commit
-from shards.listing import list_inputs
-from shards.run import Run
-from shards.verify.run import verify_run
+from pipeline.clean.caption import CaptionConfig
+from pipeline.clean.prepare import Pace
+from pipeline.clean.score import ScoreConfig
+from pipeline.clean.shard import CleanConfig, ShardCleaner, identity
+from shards.inputs.listing import list_inputs
+from shards.run.commit import read_commit
+from shards.run.run import Run
+from shards.run.verify.run import verify_run
+from tests.support.small_index import items, pictured, retriever, toy_index  # noqa: F401 - fixtures
+from tests.support.small_training import start, whole, world  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session", autouse=True)

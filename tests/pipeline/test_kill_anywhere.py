@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.clean import identity
-from shards.attempt import read_attempts
-from shards.commit import read_commits
-from shards.listing import list_inputs
-from shards.run import Run
-from shards.snapshot import open_snapshot, write_snapshot
-from shards.verify.run import verify_run
+from pipeline.clean.shard import identity
+from shards.inputs.listing import list_inputs
+from shards.run.attempt import read_attempts
+from shards.run.commit import read_commits
+from shards.run.run import Run
+from shards.run.snapshot import open_snapshot, write_snapshot
+from shards.run.verify.run import verify_run
 
 CHANGES = ("os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 TABLES = ("samples", "texts", "decisions")

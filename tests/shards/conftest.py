@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from shards.attempt import start_attempt
-from shards.commit import Commit, FileRecord, InputRecord, StateRecord, commit
-from shards.listing import list_inputs
-from shards.reader import RawSample, ShardReader, open_shard
-from shards.run import Run
+from shards.inputs.listing import list_inputs
+from shards.inputs.reader import RawSample, ShardReader, open_shard
+from shards.run.attempt import start_attempt
+from shards.run.commit import Commit, FileRecord, InputRecord, StateRecord, commit
+from shards.run.run import Run
 from shards.writer import CleanSample, ShardWriter
 
 Members = Iterable[tuple[str, bytes]]

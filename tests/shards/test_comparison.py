@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards import comparison
-from shards.commit import commit
 from shards.comparison import Side, compare
-from shards.run import Run
-from shards.snapshot import SnapshotShard, write_snapshot
-from shards.view import View, open_view
+from shards.run.commit import commit
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard, write_snapshot
+from shards.run.view import View, open_view
 
 
 def rows(run: Run, shards: tuple[SnapshotShard, ...], table: str) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def rows(run: Run, shards: tuple[SnapshotShard, ...], table: str) -> list[dict[s
 
 def other_view(run: Run, folder: Path) -> View:
     """Keep every third text, by the run's own decisions files rewritten in place of a view's."""
-    from shards.view import Judging, Rule, commit_view
+    from shards.run.view import Judging, Rule, commit_view
     from shards.writer import TableFile, publish_file
 
     own, judging, judged = open_view(run), Judging("third"), []

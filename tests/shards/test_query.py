@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from shards.query import QueryError, ask, connect
-from shards.run import Run
-from shards.snapshot import write_snapshot
+from shards.run.run import Run
+from shards.run.snapshot import write_snapshot
 
 
 @pytest.fixture

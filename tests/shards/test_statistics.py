@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shards.attempt import start_attempt
-from shards.commit import commit, read_commits
-from shards.run import Run
+from shards.run.attempt import start_attempt
+from shards.run.commit import commit, read_commits
+from shards.run.run import Run
+from shards.run.snapshot import write_snapshot
 from shards.schema import read_table
-from shards.snapshot import write_snapshot
 from shards.statistics import run_statistics
 from shards.writer import ShardWriter
 
@@ -93,7 +93,8 @@ def test_scores_at_the_edges(any_url: str, make_run: Any, do_work: Any) -> None:
 
 def test_importing_the_room_is_light() -> None:
     code = (
-        "import sys, shards.statistics, shards.verify.run, shards.writer, shards.listing;"
+        "import sys, shards.statistics, shards.run.verify.run;"
+        "import shards.writer, shards.inputs.listing;"
         "print([name for name in ('duckdb', 'webdataset', 'torch', 'ray') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from object_store import BUCKET, s3_at, s3_server
 
 from shards import store as store_module
-from shards.commit import Commit, commit, read_commit, read_commits
-from shards.garbage import find_garbage, remove_garbage
-from shards.listing import list_inputs
-from shards.reader import ShardReader, State, open_shard
-from shards.repair import repair_run
-from shards.run import Run
-from shards.snapshot import open_snapshot, write_snapshot
+from shards.inputs.listing import list_inputs
+from shards.inputs.reader import ShardReader, State, open_shard
+from shards.run.commit import Commit, commit, read_commit, read_commits
+from shards.run.garbage import find_garbage, remove_garbage
+from shards.run.repair import repair_run
+from shards.run.run import Run
+from shards.run.snapshot import open_snapshot, write_snapshot
+from shards.run.verify.run import verify_run
 from shards.statistics import run_statistics
 from shards.store import Store
-from shards.verify.run import verify_run
+from tests.support.object_store import BUCKET, s3_at, s3_server
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-from shards.commit import FileRecord
 from shards.naming import encode_name
+from shards.run.commit import FileRecord
 from shards.schema import SchemaError, read_table
 from shards.store import Store
 from shards.writer import CleanSample, ShardWriter, WriteCheckError

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.config import Role
-from models.decoding import Decoding
+from models.blip.config import Role
+from models.decoding.generate import Decoding
 from models.roles.captioner import Captioner
 
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
-from models import answering, checkpoint
-from models.config import Role
-from models.dialogue import Dialogue, compose_answered
-from models.framing import Framed
+from models.blip.config import Role
+from models.blip.framing import Framed
+from models.checkpoints import checkpoint
+from models.checkpoints.weights import CheckpointError
+from models.decoding import answering
 from models.roles.dialogue import LikelihoodRanker, MatchRanker, Ranker, load_ranker
 from models.roles.vqa import Answerer
-from models.weights import CheckpointError
+from models.training.dialogue import Dialogue, compose_answered
 
 Folders = Callable[[str, Role], Path]
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.blip import MatchNetwork
-from models.config import Role
+from models.blip.config import Role
+from models.blip.networks import MatchNetwork
+from models.blip.text import Slots
 from models.roles.features import Extractor, Features
-from models.text import Slots
 
 Folders = Callable[[str, Role], Path]
 Reference = Callable[[str], tuple[dict[str, Tensor], dict[str, float]]]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.config import Role
+from models.blip.config import Role
+from models.blip.tokenizer import normalise
 from models.roles.filter import Filter
-from models.tokenizer import normalise
 
 TEXTS = [
     ["a red dog", "two birds flying over the sea and the river near an old wooden house"],

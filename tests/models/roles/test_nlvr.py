@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import BlipConfig
 
-from models.config import Role
-from models.nlvr import MERGE_FROM, NlvrNetwork, twin
-from models.original import read_original, rename
+from models.blip.config import Role
+from models.blip.nlvr import MERGE_FROM, NlvrNetwork, twin
+from models.checkpoints.original import read_original, rename
 from models.roles.nlvr import Reasoner, nlvr_loss
 
 Original = Callable[[str, Role], nn.Module]

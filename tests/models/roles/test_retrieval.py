@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.config import Role
-from models.framing import Framed
+from models.blip.config import Role
+from models.blip.framing import Framed
 from models.roles.filter import Filter
 from models.roles.retrieval import UNRANKED, Ranking, RankRule, Retriever, Texts
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.config import Role
+from models.blip.config import Role
 from models.roles.retrieval import UNRANKED
 from models.roles.video import VideoRetriever
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import answering, checkpoint
-from models.answering import Questions
-from models.blip import VqaNetwork
-from models.config import Role
-from models.decoding import Start
-from models.framing import Framed
+from models.blip.config import Role
+from models.blip.framing import Framed
+from models.blip.networks import VqaNetwork
+from models.checkpoints import checkpoint
+from models.decoding import answering
+from models.decoding.answering import Questions
+from models.decoding.generate import Start
 from models.roles.vqa import DECODING, Answerer, normalise_question
 
 Original = Callable[[str, Role], nn.Module]
@@ -76,7 +77,7 @@ def test_question_states_equal_the_original(
 def test_training_loss_and_gradients_equal_the_original(
     original: Original, facts: Any, values: Any, images: Tensor, normalise: Any, close: Any
 ) -> None:
-    from models.original import rename
+    from models.checkpoints.original import rename
 
     network = original("vqa", "vqa").requires_grad_(True)
     questions, framed = read(network, values, normalise(images[:4])), answers(values, "answer")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from models import weights
-from pipeline.toy_world import ToyWorldConfig, write_toy_world
-from shards.run import Run
+from models.checkpoints import weights
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from shards.run.run import Run
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _clean(world: Path, output: Path, **write: str) -> None:
-    from flows import clean
     from flows.recipe import Recipe
+    from flows.stages import clean
 
     recipe = Recipe.model_validate(
         {

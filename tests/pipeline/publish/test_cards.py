@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from models import weights
+from models.checkpoints import weights
 from pipeline.publish.cards import ModelFacts, dataset_card, facts_of, write_model_card
 
 HOSTILE = "`code` | cell\n---\nlicense: mit\n<script>alert(1)</script> \u202eevil\x1b[31m {{ 7*7 }}"

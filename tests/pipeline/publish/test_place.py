@@ -10,7 +10,7 @@ import pytest
 from pipeline.publish import sets
 from pipeline.publish.place import StorePlace
 from pipeline.publish.sets import ExportConfig, ExportFault, export
-from shards.run import Run
+from shards.run.run import Run
 from shards.store import Store
 
 URL = "memory://exports/set"

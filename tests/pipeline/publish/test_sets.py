@@ -18,9 +18,9 @@ from PIL import Image
 from pipeline import publish
 from pipeline.publish import sets
 from pipeline.publish.sets import ExportConfig, ExportFault, export
-from pipeline.rejudge import Wish, rejudge
-from shards.run import Run
-from shards.snapshot import open_snapshot
+from pipeline.views.rejudge import Wish, rejudge
+from shards.run.run import Run
+from shards.run.snapshot import open_snapshot
 from shards.statistics import run_statistics
 
 FORMS = ("webdataset", "parquet", "index")

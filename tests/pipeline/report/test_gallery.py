@@ -4,9 +4,9 @@ from itertools import pairwise
 from typing import Any
 
 from pipeline.report.gallery import MOST_SHARDS, spread
-from shards.commit import Counts, StateRecord
-from shards.reader import State
-from shards.snapshot import SnapshotShard
+from shards.inputs.reader import State
+from shards.run.commit import Counts, StateRecord
+from shards.run.snapshot import SnapshotShard
 
 
 def shard(number: int, **counts: Any) -> SnapshotShard:

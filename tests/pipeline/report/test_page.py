@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.judge import JudgeConfig, judge
+from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.report.page import build_report, report_name
-from shards.commit import Commit, Counts, InputRecord, StateRecord, TextCounts, commit
-from shards.listing import list_inputs
-from shards.reader import ShardReader, State, open_shard
-from shards.run import Run
+from shards.inputs.listing import list_inputs
+from shards.inputs.reader import ShardReader, State, open_shard
+from shards.run.commit import Commit, Counts, InputRecord, StateRecord, TextCounts, commit
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard, write_snapshot
+from shards.run.view import View, open_view
 from shards.schema import TEXTS, arrow_rows
-from shards.snapshot import SnapshotShard, write_snapshot
 from shards.statistics import run_statistics
-from shards.view import View, open_view
 from shards.writer import ShardWriter
 
 THRESHOLD = {"web": 0.3, "synthetic": 0.7}

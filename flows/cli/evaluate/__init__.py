@@ -1,0 +1,1 @@
+"""`capfilt evaluate`: how good a checkpoint is, one file for each kind of task."""

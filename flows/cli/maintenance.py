@@ -1,0 +1,191 @@
+"""Commands that keep a run's files: `verify` and `gc`."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from shards.run.garbage import Garbage, Leftover
+    from shards.run.repair import Repair
+    from shards.run.run import Run
+    from shards.run.verify.run import Report
+
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="run folder or URL")]
+AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
+
+NAMED_AT_MOST = 5
+HOUR_S = 3600
+
+
+def verify(
+    run: RunFolder,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="mend what is wrong; set aside what must be redone")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every count and hash of a run from its files; exit 1 if anything differs."""
+    from shards.run.run import Run
+
+    opened = Run.open(run)
+    raise typer.Exit(_repair(opened, as_json) if repair else _verify(opened, as_json))
+
+
+def gc(
+    run: RunFolder,
+    delete: Annotated[bool, typer.Option("--delete", help="remove what is listed")] = False,
+    older_than_hours: Annotated[
+        float, typer.Option(min=1, help="younger files may be some running command's")
+    ] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """List the files that no commit, snapshot or view names; remove them with --delete."""
+    from shards.run.garbage import find_garbage, remove_garbage
+    from shards.run.run import Run
+
+    opened = Run.open(run)
+    found = find_garbage(opened, older_than_hours * HOUR_S)
+    if delete:
+        remove_garbage(opened, found.old)
+    if as_json:
+        print(json.dumps(_garbage_record(opened, found, delete, older_than_hours)))
+    else:
+        _print_garbage(found, delete, older_than_hours)
+
+
+def _verify(run: "Run", as_json: bool) -> int:
+    from shards.run.verify.run import verify_run
+
+    with _progress("shards checked") as report:
+        found = verify_run(run, report)
+    problems = [str(problem) for problem in found.problems]
+    if as_json:
+        record = dataclasses.asdict(found) | {"run": run.store.url(), "problems": problems}
+        print(json.dumps(record))
+        return 1 if problems else 0
+    _print_lines(problems)
+    aside = f", {len(found.quarantined)} quarantined" if found.quarantined else ""
+    views = f", {len(found.views)} view{'s'[: len(found.views) > 1]}" if found.views else ""
+    print(
+        f"{len(problems)} problems in {found.committed} committed shards{views}, "
+        f"{len(found.pending)} shards pending{aside}"
+    )
+    if problems:
+        print("capfilt verify RUN --repair mends what it can, and says what is left to do")
+    return 1 if problems else 0
+
+
+def _repair(run: "Run", as_json: bool) -> int:
+    from shards.run.repair import repair_run
+
+    with _progress("shards checked") as report:
+        done = repair_run(run, report)
+    if as_json:
+        left = {"problems": [str(problem) for problem in done.unmended]}
+        print(json.dumps(_repair_record(done) | left | {"run": run.store.url()}))
+    else:
+        _print_lines([*done.actions, *map(str, done.unmended)])
+        _print_lines(_what_is_left(done))
+    return 0 if done.whole else 1
+
+
+def _repair_record(done: "Repair") -> dict[str, list[str]]:
+    return {
+        "actions": done.actions,
+        "clean_again": done.redo,
+        "judge_again": done.judge_again,
+        "waiting": done.waiting,
+    }
+
+
+def _what_is_left(done: "Repair") -> Iterator[str]:
+    if done.redo:
+        yield f"{len(done.redo)} shards must be done again: run `capfilt clean` as before"
+    if done.waiting:
+        yield (
+            f"views that wait for it: {', '.join(done.waiting)}; afterwards run "
+            "`capfilt verify RUN --repair` again"
+        )
+    if done.judge_again:
+        yield f"views to judge again: {', '.join(done.judge_again)}"
+    if done.unmended:
+        yield "run.json cannot be mended; clean into another output folder"
+    if done.whole:
+        yield "all is whole" if done.actions else "all is whole; there was nothing to mend"
+
+
+def _garbage_record(
+    run: "Run", found: "Garbage", deleted: bool, older_than_hours: float
+) -> dict[str, object]:
+    return {
+        "run": run.store.url(),
+        "deleted": deleted,
+        "older_than_hours": older_than_hours,
+        **_sums(found.old),
+        "kinds": {kind: _sums(some) for kind, some in _by_kind(found.old).items()},
+        "names": [one.name for one in found.old],
+        "young": _sums(found.young),
+        "unknown": len(found.unknown),
+    }
+
+
+def _print_garbage(found: "Garbage", deleted: bool, older_than_hours: float) -> None:
+    from pipeline.printable import size
+
+    for kind, some in _by_kind(found.old).items():
+        oldest_h = max(one.age_s or 0 for one in some) / HOUR_S
+        print(f"{kind}: {len(some)}, {size(_bytes(some))}, up to {oldest_h:.0f} h old")
+        _print_lines(f"  {one.name}" for one in some[:NAMED_AT_MOST])
+        if len(some) > NAMED_AT_MOST:
+            print(f"  and {len(some) - NAMED_AT_MOST} more")
+    done = "removed" if deleted else "to remove"
+    print(f"{done}: {len(found.old)}, {size(_bytes(found.old))}")
+    if found.young:
+        print(f"{len(found.young)} are younger than {older_than_hours:g} h, and left alone")
+    if found.unknown:
+        print(f"{len(found.unknown)} files are unknown, and left alone:")
+        _print_lines(f"  {name}" for name in found.unknown[:NAMED_AT_MOST])
+    if found.old and not deleted:
+        print("this was a dry run; --delete removes them")
+
+
+def _by_kind(leftovers: "Sequence[Leftover]") -> dict[str, "list[Leftover]"]:
+    kinds: dict[str, list[Leftover]] = {}
+    for one in leftovers:
+        kinds.setdefault(one.kind, []).append(one)
+    return kinds
+
+
+def _sums(leftovers: "Sequence[Leftover]") -> dict[str, int]:
+    return {"count": len(leftovers), "size_bytes": _bytes(leftovers)}
+
+
+def _bytes(leftovers: "Sequence[Leftover]") -> int:
+    return sum(one.size_bytes for one in leftovers)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    """Print what may hold names from anywhere: nothing in it moves a cursor."""
+    from pipeline.printable import visible
+
+    for line in lines:
+        print(visible(line))
+
+
+@contextmanager
+def _progress(what: str) -> "Iterator[Report]":
+    """Show shards done and time left on a terminal's standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), what, TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -1,0 +1,1 @@
+"""Answers as tables that fit 80 columns."""

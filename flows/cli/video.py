@@ -1,0 +1,204 @@
+"""`capfilt watch`: what the image models say about videos."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.faults import BAD_USAGE
+from flows.cli.predict import Device, device_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from pipeline.media.video import Frames
+    from pipeline.predict.image import Answered, Matched
+
+    Found = Sequence[Matched] | Sequence[Answered]
+    Judge = Callable[[Sequence[Image]], Found]
+
+EXAMPLES = """
+Examples:
+
+  capfilt watch clip.mp4 --text "a dog runs" --text "a man sings" --out a.png
+
+  capfilt watch clips/ --text "a dog runs"      # which one shows it?
+
+  capfilt watch clip.mp4 --question "what is the man doing?"
+"""
+RETRIEVAL, ANSWERS = "Salesforce/blip-itm-base-coco", "Salesforce/blip-vqa-base"
+_ACROSS = 8  # frames of a row of the sheet
+_MOST_DRAWN = 512  # frames
+
+FrameCount = Annotated[
+    int | None,
+    typer.Option("--frames", min=1, max=64, help="default: 8 for texts, 16 for questions"),
+]
+
+
+def watch(
+    videos: Annotated[list[str], typer.Argument(help="files, folders, or URLs")],
+    text: Annotated[list[str] | None, typer.Option(help="to match; may be repeated")] = None,
+    question: Annotated[str | None, typer.Option(help="to answer")] = None,
+    answers: Annotated[str | None, typer.Option(help="JSON list to choose the answer from")] = None,
+    top: Annotated[int, typer.Option(min=1, help="answers of the list that are shown")] = 5,
+    frames: FrameCount = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"folder or hub id; default: {RETRIEVAL}, or {ANSWERS}")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG of the frames that were looked at")] = None,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="for machines: a line per video")] = False,
+) -> None:
+    """Match texts with videos, or answer a question about each, by a few of their frames.
+
+    Of several texts, `share` is a zero-shot classifier's: a softmax over their cosines. Of several
+    videos, each text's best one comes first.
+    """
+    from pipeline.media import video as reading
+    from pipeline.media.video_guard import VideoGuard
+    from pipeline.predict.video import videos_of
+    from shards.training.annotation_file import read_answers
+
+    _check(text, question, answers)
+    listed = [] if answers is None else read_answers(answers)
+    count = frames or (reading.FRAMES_FOR_RETRIEVAL if text else reading.FRAMES_FOR_QUESTIONS)
+    judge: Judge | None = None
+    found: dict[str, Found] = {}
+    cells: list[tuple[str, Image]] = []
+    unread = 0
+    with VideoGuard() as guard:
+        for name in videos_of(videos):
+            seen = reading.read_frames(name, count, decode=guard.decode)
+            if seen.reason is not None:
+                unread += 1
+                _tell_unread(name, seen, as_json)
+                continue
+            if judge is None:  # loaded once there is something to look at
+                judge = _load(text, question, listed, model, device_of(device))
+            found[name] = judge(seen.images)[: None if text else top]
+            if out is not None and len(cells) < _MOST_DRAWN:
+                cells += _cells(name, seen)
+            _tell_note(name, seen)
+            if as_json:
+                key, rows = ("texts" if text else "answers"), map(dataclasses.asdict, found[name])
+                print(json.dumps({"video": name, "note": seen.note, key: list(rows)}))
+    _end(len(found), unread)
+    if out is not None:
+        _draw(out, cells)
+    if as_json:
+        return
+    if text:
+        _show_matches(found)
+    else:
+        _show_answers(found, with_score=bool(listed))
+
+
+def _check(text: list[str] | None, question: str | None, answers: str | None) -> None:
+    from models.blip.tokenizer import normalise
+
+    if bool(text) == (question is not None):
+        raise typer.BadParameter("give --text, once or more, or --question, and not both")
+    if text and answers is not None:
+        raise typer.BadParameter("--answers is for --question")
+    for name, given in (("--text", text or ()), ("--question", (question,) if question else ())):
+        if any(not normalise(one) for one in given):
+            raise typer.BadParameter(f"{name} is empty")
+    if question == "":
+        raise typer.BadParameter("--question is empty")
+
+
+def _load(
+    text: list[str] | None,
+    question: str | None,
+    listed: list[str],
+    model: str | None,
+    device: str,
+) -> "Judge":
+    """Load the model that texts, or the question, ask for."""
+    from models.checkpoints.weights import resolve
+    from models.roles.video import VideoRetriever
+    from models.roles.vqa import Answerer
+    from pipeline.predict import video as watch
+
+    if text:
+        retriever = VideoRetriever.load(resolve(model or RETRIEVAL), device=device)
+        return lambda images: watch.match(retriever, images, text)
+    answerer = Answerer.load(resolve(model or ANSWERS), device=device)
+    return lambda images: watch.ask(answerer, images, question or "", listed)
+
+
+def _tell_unread(name: str, seen: "Frames", as_json: bool) -> None:
+    from pipeline.printable import visible
+
+    if as_json:
+        print(json.dumps({"video": name, "reason": seen.reason, "detail": seen.detail}))
+        return
+    line = f"{name} cannot be used: {seen.reason} ({seen.detail})"
+    typer.echo(visible(line), err=True)
+
+
+def _tell_note(name: str, seen: "Frames") -> None:
+    from pipeline.printable import visible
+
+    if seen.note:
+        typer.echo(f"{visible(name)}: {seen.note}; what is there is used", err=True)
+
+
+def _end(read: int, unread: int) -> None:
+    """Say how many could not be used; it is a failure where none could."""
+    if read + unread > 1 and unread:
+        typer.echo(f"{unread} of {read + unread} videos cannot be used", err=True)
+    if not read:
+        if not unread:
+            typer.echo("capfilt: no video there", err=True)
+        raise typer.Exit(BAD_USAGE)
+
+
+def _cells(name: str, seen: "Frames") -> "list[tuple[str, Image]]":
+    from pipeline.media.sheet import small
+
+    total, last = len(seen.images), PurePosixPath(name).name
+    return [(f"{n}/{total} {last}", small(one)) for n, one in enumerate(seen.images, 1)]
+
+
+def _draw(out: Path, cells: "list[tuple[str, Image]]") -> None:
+    from pipeline.media.sheet import sheet
+
+    out.write_bytes(sheet(cells, across=_ACROSS))
+
+
+def _show_matches(found: "dict[str, Any]") -> None:
+    """Print the texts of one video, or of several the best first under each text."""
+    from pipeline.printable import visible
+
+    print("  itm    itc  share")
+    if len(found) == 1:
+        for one in next(iter(found.values())):
+            print(f"{_scores(one)}  {visible(one.text)}")
+        return
+    for column in zip(*found.values(), strict=True):
+        print(visible(column[0].text))
+        for one, name in sorted(zip(column, found, strict=True), key=lambda row: _rank(row[0])):
+            print(f"{_scores(one)}  {visible(name)}")
+
+
+def _show_answers(found: "dict[str, Any]", *, with_score: bool) -> None:
+    from pipeline.printable import visible
+
+    for name, answers in found.items():
+        if len(found) > 1:
+            print(visible(name))
+        for one in answers:
+            print(f"{one.score:7.3f}  {visible(one.text)}" if with_score else visible(one.text))
+
+
+def _scores(one: "Matched") -> str:
+    return f"{one.itm:5.3f} {one.itc:6.3f}  {one.share:5.3f}"
+
+
+def _rank(one: "Matched") -> tuple[float, float]:
+    return -one.itm, -one.itc

@@ -1,0 +1,1 @@
+"""Rounds of pre-training, finetuning and cleaning: their recipes and their ledger."""

@@ -1,0 +1,1 @@
+"""The stages of a flow as plain functions, which know no Prefect."""

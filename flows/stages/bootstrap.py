@@ -1,0 +1,327 @@
+"""The occasion of rounds: pre-train, finetune captioner and filter, clean, evaluate, and again.
+
+Round 1 pre-trains on the web's texts as they are, each later one on what the round before it kept;
+all on the human-annotated pairs too, which pass unfiltered. Whatever is done stays done: the same
+command goes on at the stage that was cut off, and within it where that stage saved its state.
+"""
+
+import gc
+import json
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from flows.engines.engine import EngineError
+from flows.lock import hold
+from flows.recipe import RecipeError, dump_recipe
+from flows.rounds.ledger import (
+    EVALUATION,
+    STAGES,
+    Ending,
+    Entry,
+    Ledger,
+    Stage,
+    read_ledger,
+    read_stage,
+    stage_folder,
+)
+from flows.rounds.recipe import (
+    BootstrapRecipe,
+    Experiment,
+    RetrievalSection,
+    check_composition,
+    cleaning,
+    decoding,
+    finetuning,
+    pretraining,
+    shards_of,
+)
+from flows.stages import clean
+from flows.stages.clean import CleanWatch
+from flows.training import run as train
+from models.blip.config import Dtype, resolve_dtype
+from models.roles.captioner import Captioner
+from pipeline.evaluate import (
+    EvaluateConfig,
+    measure_captioner,
+    measure_retrieval,
+    open_retriever,
+    read_pairs,
+)
+from shards.inputs.listing import list_inputs
+from shards.run.run import fingerprint
+from shards.store import Store
+from shards.training.source import Source, SourceConfig
+from shards.training.source_reader import open_source
+
+# What changes no stage's result, or stands in the identity by its content.
+_OUTSIDE = {
+    "recipe_version", "output", "rounds", "gate", "approve", "human", "held_out", "web", "save",
+    "launch", "engine", "trackers",
+}  # fmt: skip
+APPROVAL = "approved.json"
+
+
+class Guide(Protocol):
+    """Who goes along with the rounds: is told what happens, and asked before a next one."""
+
+    def stage(self, number: int, stage: Stage) -> AbstractContextManager[None]:
+        """Accompany the work on a stage."""
+        ...
+
+    def cleaning(self) -> AbstractContextManager[CleanWatch]:
+        """Follow a cleaning."""
+        ...
+
+    def ended(self, number: int, stage: Stage, entry: Entry, before: bool) -> None:
+        """Hear what a stage came to; `before`: it was done already."""
+        ...
+
+    def approve(self, ledger: Ledger, number: int) -> bool:
+        """Say whether the round after this one may begin; False: not yet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Prepared rounds; the recipe is resolved."""
+
+    recipe: BootstrapRecipe
+    folder: Path
+    ledger: Ledger
+
+
+def prepare(recipe: BootstrapRecipe) -> Job:
+    """Check all that can be checked before work starts, and open or begin the ledger.
+
+    Raises RecipeError, RunMismatch where the folder holds other rounds, FolderInUse where another
+    process goes round there, and what opening the sources raises.
+    """
+    check_composition(recipe)
+    for section in (recipe.pretrain, recipe.captioner, recipe.filter):
+        check_steps(recipe, section.step.batch_size, section.step.accumulate)
+    folder = Path(recipe.output).expanduser().absolute()
+    human, held_out = open_human(recipe)
+    web = list_inputs(recipe.web.urls, recipe.web.root)
+    check_apart({shard.url for shard in web}, "web", held_out)
+    update = {"output": str(folder), "dtype": _dtype(folder, recipe)}
+    recipe = recipe.model_copy(update=update)
+    identity: dict[str, Any] = recipe.model_dump(mode="json", exclude=_OUTSIDE) | {
+        "human": {"name": human.name, "repeat": human.repeat},
+        "held_out": held_out.name,
+        "web": {
+            "shards": fingerprint({shard.shard: shard.size_bytes for shard in web}),
+            "repeat": recipe.web.repeat,
+        },
+    }
+    del identity["data"]["decode_threads"], identity["evaluate"]["batch_size"]
+    with hold(folder):
+        ledger = Ledger(folder, identity)
+        Store(str(folder)).put("recipe.yaml", dump_recipe(recipe).encode())
+    return Job(recipe, folder, ledger)
+
+
+def run(job: Job, guide: Guide) -> Ledger:
+    """Go through the rounds, from where they are; give their ledger."""
+    with hold(job.folder):
+        job.ledger.refresh()
+        job.ledger.ended = _go_round(job, guide)
+        job.ledger.write()
+    return job.ledger
+
+
+def exit_code(ledger: Ledger) -> int:
+    """0 complete, 3 complete with damaged or quarantined web shards, as of a cleaning."""
+    shards = [entry["clean"]["shards"] for entry in ledger.rounds if "clean" in entry]
+    return 3 if any(found["damaged"] or found["quarantined"] for found in shards) else 0
+
+
+def approve(folder: Path, number: int, by: str) -> None:
+    """Let the round after this one begin; RecipeError if this one is not done."""
+    if read_stage(folder, number, STAGES[-1]) is None:
+        raise RecipeError(
+            f"{folder}: round {number} is not done; the round that is done and waits is approved"
+        )
+    said = {"round": number, "by": by, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    Store(str(folder)).create(f"round-{number}/{APPROVAL}", json.dumps(said, indent=2).encode())
+
+
+def is_approved(folder: Path, number: int) -> bool:
+    """Say whether the round after this one may begin: approved, or begun already."""
+    approval = folder / f"round-{number}" / APPROVAL
+    return approval.is_file() or stage_folder(folder, number + 1, "pretrain").is_dir()
+
+
+def open_human(recipe: Experiment) -> tuple[Source, Source]:
+    """Open the human pairs, to train on and held out; RecipeError if a shard is in both."""
+    human = open_source(shards_of(recipe.human))
+    held_out = open_source(SourceConfig(shards=recipe.held_out.urls))
+    check_apart({part.url for part in human.parts}, "human", held_out)
+    known = {part.sha256: part.url for part in human.parts}
+    for part in held_out.parts:
+        if part.sha256 in known:
+            raise RecipeError(
+                f"held_out: {part.url} has the content of {known[part.sha256]}, which is trained "
+                "on; hold out shards of their own"
+            )
+    return human, held_out
+
+
+def check_apart(trained_on: set[str], what: str, held_out: Source) -> None:
+    """Raise RecipeError if a held-out shard is trained on."""
+    both = sorted(trained_on & {part.url for part in held_out.parts})
+    if both:
+        raise RecipeError(
+            f"held_out: {len(both)} shards stand under {what} too, the first is {both[0]}; hold "
+            "out shards of their own"
+        )
+
+
+def check_steps(recipe: Experiment, batch_size: int, accumulate: int) -> None:
+    """Raise RecipeError unless a batch divides among lanes and parts."""
+    parts = recipe.data.lanes * accumulate
+    if batch_size % parts:
+        raise RecipeError(
+            f"step.batch_size is {batch_size}; expected a multiple of data.lanes x "
+            f"step.accumulate = {parts}"
+        )
+
+
+def measure(
+    folder: Path, recipe: Experiment, how: RetrievalSection, max_tokens: int, dtype: Dtype
+) -> Entry:
+    """Measure a filter's or pre-trained network's retrieval on the held-out pairs."""
+    config = EvaluateConfig(
+        batch_size=how.batch_size, max_tokens=max_tokens, dtype=dtype, device=_device()
+    )
+    pairs = read_pairs(recipe.held_out.urls, how.limit)
+    found = measure_retrieval(open_retriever(folder, config), pairs, how.batch_size, k=how.k)
+    if not found["images"]:
+        raise RecipeError(f"held_out: no pair can be used; left out: {found['left_out']}")
+    return found
+
+
+def free_memory() -> None:
+    """Give back what a stage's models held, so that the next stage finds room."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _go_round(job: Job, guide: Guide) -> Ending:
+    for number in range(1, job.recipe.rounds + 1):
+        if number > 1 and not _may_begin(job, number, guide):
+            return "approval"
+        _do_round(job, number, guide)
+        improved = job.ledger.rounds[-1]["gate"]["improved"]
+        if job.recipe.gate == "stop" and not improved:
+            return "gate"
+    return "rounds"
+
+
+def _may_begin(job: Job, number: int, guide: Guide) -> bool:
+    if not job.recipe.approve or is_approved(job.folder, number - 1):
+        return True
+    return guide.approve(job.ledger, number - 1)
+
+
+def _do_round(job: Job, number: int, guide: Guide) -> None:
+    for stage in STAGES:
+        entry = read_stage(job.folder, number, stage)
+        before = entry is not None
+        if entry is None:
+            job.ledger.begin(number, stage)
+            with guide.stage(number, stage):
+                _do(job, number, stage, guide)
+            free_memory()
+            entry = read_stage(job.folder, number, stage)
+            assert entry is not None, (number, stage)
+        job.ledger.end(number, stage, entry)
+        guide.ended(number, stage, entry, before)
+
+
+def _do(job: Job, number: int, stage: Stage, guide: Guide) -> None:
+    folder = stage_folder(job.folder, number, stage)
+    if stage == "pretrain":
+        source, model = _begin_with(job, number)
+        train.run(train.prepare(pretraining(job.recipe, folder, source, model)))
+    elif stage == "clean":
+        _clean(job, number, guide)
+    elif stage == "evaluate":
+        _evaluate(job, number)
+    else:
+        start = _checkpoint(job, number, "pretrain")
+        captioner = _checkpoint(job, number, "captioner") if stage == "filter" else None
+        train.run(train.prepare(finetuning(job.recipe, folder, stage, start, captioner)))
+
+
+def _begin_with(job: Job, number: int) -> tuple[SourceConfig, dict[str, Any]]:
+    """Choose what a round's network learns from beside the human pairs, and what it begins as.
+
+    From scratch it has the words of round 1, so that rounds differ by their data alone.
+    """
+    web = job.recipe.web
+    if number == 1:
+        return shards_of(web), {}
+    before = str(stage_folder(job.folder, number - 1, "clean"))
+    source = SourceConfig(run=before, repeat=web.repeat)
+    if job.recipe.next == "continue":
+        return source, {"start": str(_checkpoint(job, number - 1, "pretrain"))}
+    if job.recipe.pretrain.model.start is not None:
+        return source, {}
+    return source, {"words": str(stage_folder(job.folder, 1, "pretrain") / "start")}
+
+
+def _clean(job: Job, number: int, guide: Guide) -> None:
+    models = (_checkpoint(job, number, "captioner"), _checkpoint(job, number, "filter"))
+    folder = stage_folder(job.folder, number, "clean")
+    prepared = clean.prepare(cleaning(job.recipe, folder, *models))
+    with guide.cleaning() as watch:
+        failures = clean.clean_shards(prepared, watch)
+        outcome = clean.finish(prepared, failures)
+    if outcome.pending_here:
+        why = f"; {failures[0].shard.shard}: {failures[0].why}" if failures else ""
+        raise EngineError(
+            f"{folder}: {outcome.pending_here} shards are still pending{why}. Run the same "
+            "command again to take them up"
+        )
+
+
+def _evaluate(job: Job, number: int) -> None:
+    """Measure the filter's retrieval and the captioner's captions on the held-out pairs."""
+    recipe, how = job.recipe, job.recipe.evaluate
+    max_tokens, dtype = recipe.clean.score.max_tokens, job.ledger.dtype
+    scorer = _checkpoint(job, number, "filter")
+    found = {"retrieval": measure(scorer, recipe, how, max_tokens, dtype)}
+    captioner = Captioner.load(
+        _checkpoint(job, number, "captioner"),
+        decoding=decoding(recipe),
+        seed=recipe.seed,
+        dtype=dtype,
+        device=_device(),
+    )
+    pairs = read_pairs(recipe.held_out.urls, how.limit)
+    found["captions"] = measure_captioner(captioner, pairs, how.batch_size)
+    folder = stage_folder(job.folder, number, "evaluate")
+    Store(str(folder)).put(EVALUATION, json.dumps(found, indent=2).encode())
+
+
+def _checkpoint(job: Job, number: int, stage: Stage) -> Path:
+    return train.checkpoint_of(stage_folder(job.folder, number, stage), stage)
+
+
+def _dtype(folder: Path, recipe: BootstrapRecipe) -> Dtype:
+    """Keep the dtype that the rounds were begun with."""
+    recorded = read_ledger(folder) if recipe.dtype == "auto" else None
+    if recorded is not None:
+        dtype: Dtype = recorded["identity"]["dtype"]
+        return dtype
+    return resolve_dtype(recipe.dtype, _device())
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

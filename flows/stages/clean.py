@@ -1,0 +1,249 @@
+"""The occasion of a cleaning run, in three stages: prepare, clean the shards, finish.
+
+The stages are plain functions. `flows.prefect_flow` wraps them for Prefect; nothing here knows it.
+A stage may be done again: what is committed is the only record of what is done.
+"""
+
+import dataclasses
+import importlib.metadata
+import logging
+import platform
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from flows.engines.engine import Engine, Result, ShardDone, ShardFailed, Watch
+from flows.engines.local import LocalEngine
+from flows.engines.worker import WorkerSpec
+from flows.recipe import LimitsConfig, Recipe, RecipeError, dump_recipe
+from models.blip.config import resolve_dtype
+from models.checkpoints import checkpoint, weights
+from models.checkpoints.checkpoint import CheckpointInfo
+from models.roles.captioner import opening
+from models.roles.filter import check_limit
+from pipeline.clean.caption import CaptionConfig
+from pipeline.clean.prepare import Pace
+from pipeline.clean.score import ScoreConfig
+from pipeline.clean.shard import CleanConfig, identity
+from pipeline.publish import cards, sets
+from shards.inputs.listing import InputShard, check_unchanged, list_inputs
+from shards.run.attempt import read_quarantined
+from shards.run.commit import Counts, read_commits, total_counts
+from shards.run.run import Run
+from shards.run.snapshot import write_snapshot
+from shards.statistics import run_statistics
+from shards.store import Store
+
+_log = logging.getLogger(__name__)
+ModelSection = TypeVar("ModelSection", CaptionConfig, ScoreConfig)
+
+LIMITS_FROM = 1_000  # samples; a share of fewer says little
+LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "pyarrow", "ray", "prefect")
+
+
+class LimitExceeded(RuntimeError):  # noqa: N818 - reads as what happened
+    """So much of the input is unusable that the recipe is more likely wrong than the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A prepared run: what is to be done, and what is done already."""
+
+    recipe: Recipe
+    run: Run
+    spec: WorkerSpec
+    mine: tuple[InputShard, ...]  # this driver's part of the inputs
+    pending: tuple[InputShard, ...]
+    done: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to; the exit code follows the commits, and nothing else."""
+
+    run_url: str
+    statistics: dict[str, Any]
+    failures: tuple[ShardFailed, ...]
+    pending_here: int  # shards that this driver should have committed, and did not
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete, 1 shards left pending, 3 complete with damaged or quarantined shards."""
+        if self.pending_here:
+            return 1
+        shards = self.statistics["shards"]
+        return 3 if shards["damaged"] or shards["quarantined"] else 0
+
+
+class CleanWatch(Watch, Protocol):
+    """Hears of the whole run's progress."""
+
+    def begin(self, job: Job) -> None:
+        """Hear what is to be done."""
+        ...
+
+    def ended(self, result: Result) -> None:
+        """Hear that a shard is committed, put aside, or failed."""
+        ...
+
+
+def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
+    """Check everything that can be checked before work starts, and open or create the run.
+
+    `part` (i, n) takes every n-th shard from the i-th on, for one driver among n.
+    """
+    inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
+    recipe = _pinned(recipe)
+    captioner, scorer = _read_models(recipe)
+    joined = Store(recipe.output).exists("run.json")
+    run = Run.create(
+        recipe.output,
+        dump_recipe(recipe),
+        identity(recipe, captioner.digest, scorer.digest),
+        _about(captioner, scorer),
+        inputs,
+    )
+    if not run.store.creates_once():
+        _log.warning(
+            "%s cannot create a file only if it is absent: of two drivers at once the last writer "
+            "wins. What is read stays whole, but give the run to one driver",
+            run.store.url(),
+        )
+    commits = read_commits(run)
+    check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
+    engine = recipe.engine
+    pace = Pace(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
+    mine = run.inputs[part[0] :: part[1]]
+    done = commits.keys() | read_quarantined(run).keys()
+    pending = tuple(shard for shard in mine if shard.shard not in done)
+    return Job(
+        recipe=recipe,
+        run=run,
+        spec=WorkerSpec(run.store.url(), CleanConfig.model_validate(_own(recipe)), pace),
+        mine=mine,
+        pending=_from_a_random_place(pending) if joined else pending,
+        done=total_counts(c.counts for c in commits.values()),
+    )
+
+
+def clean_shards(job: Job, watch: CleanWatch) -> tuple[ShardFailed, ...]:
+    """Clean all pending shards; returns those that failed and stay pending.
+
+    Raises LimitExceeded, and what the engine raises.
+    """
+    watch.begin(job)
+    if not job.pending:
+        return ()
+    failures, counts = [], job.done
+    with _engine(job) as engine:
+        for result in engine.run(job.pending, watch):
+            watch.ended(result)
+            if isinstance(result, ShardFailed):
+                failures.append(result)
+            if isinstance(result, ShardDone):
+                counts += result.counts
+                _check_limits(counts, job.recipe.limits)
+    return tuple(failures)
+
+
+def finish(job: Job, failures: tuple[ShardFailed, ...] = ()) -> Outcome:
+    """Write the snapshot, if every shard is done, and count the run from its commits."""
+    committed = read_commits(job.run)
+    done = committed.keys() | read_quarantined(job.run).keys()
+    whole = bool(committed) and len(done) == len(job.run.inputs)
+    if whole:
+        write_snapshot(job.run)
+    pending_here = sum(shard.shard not in done for shard in job.mine)
+    statistics = run_statistics(job.run)
+    if whole:
+        job.run.store.put(cards.NAME, sets.card_of(job.run, statistics).encode())
+    return Outcome(job.run.store.url(), statistics, failures, pending_here)
+
+
+def _from_a_random_place(pending: tuple[InputShard, ...]) -> tuple[InputShard, ...]:
+    """Turn the list for a driver that joins, so that two at once seldom do the same shard."""
+    first = random.randrange(len(pending)) if pending else 0
+    return pending[first:] + pending[:first]
+
+
+def _pinned(recipe: Recipe) -> Recipe:
+    """Fix what a worker on another machine must not decide for itself.
+
+    A run keeps the dtype that it was begun with, on whatever machine it goes on.
+    """
+    dtype = recipe.dtype
+    if dtype == "auto" and Store(recipe.output).exists("run.json"):
+        dtype = Run.open(recipe.output).identity["dtype"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    caption, score = _pin_model(recipe.caption), _pin_model(recipe.score)
+    update = {"dtype": resolve_dtype(dtype, device), "caption": caption, "score": score}
+    return recipe.model_copy(update=update)
+
+
+def _pin_model(section: ModelSection) -> ModelSection:
+    """Make a folder's path absolute; fix a hub id to the revision that is there now."""
+    folder = weights.resolve(section.model, section.revision)
+    if Path(section.model).expanduser().is_dir() or section.model in weights.SHIPPED:
+        return section.model_copy(update={"model": str(folder), "revision": None})
+    return section.model_copy(update={"revision": folder.name})  # the hub's cache names commits
+
+
+def _read_models(recipe: Recipe) -> tuple[CheckpointInfo, CheckpointInfo]:
+    """Read both checkpoints whole, so that a broken one is found before any worker starts."""
+    captioner = weights.resolve(recipe.caption.model, recipe.caption.revision)
+    scorer = weights.resolve(recipe.score.model, recipe.score.revision)
+    try:
+        opening(checkpoint.describe(captioner, "captioner"), recipe.caption)
+        check_limit(checkpoint.describe(scorer, "filter"), recipe.score.max_tokens)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    return checkpoint.info(captioner), checkpoint.info(scorer)
+
+
+def _about(captioner: CheckpointInfo, scorer: CheckpointInfo) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in ("capfilt", *LIBRARIES)}
+    return {
+        "kind": "clean",
+        "versions": versions,
+        "host": platform.node(),
+        "captioner": dataclasses.asdict(captioner),
+        "filter": dataclasses.asdict(scorer),
+    }
+
+
+def _own(recipe: Recipe) -> dict[str, Any]:
+    return {name: getattr(recipe, name) for name in CleanConfig.model_fields}
+
+
+@contextmanager
+def _engine(job: Job) -> Iterator[Engine]:
+    if job.recipe.engine.kind == "local":
+        yield LocalEngine(job.spec)
+        return
+    from flows.engines.ray_pool import RayPool  # seconds to import
+
+    with RayPool(job.spec, job.recipe.engine) as pool:
+        yield pool
+
+
+def _check_limits(counts: Counts, limits: LimitsConfig) -> None:
+    if counts.samples_in < LIMITS_FROM:
+        return
+    scored = sum(origin.given for origin in counts.texts.values())
+    shares = {
+        "rejected": counts.rejected / counts.samples_in,
+        "not_finite": counts.not_finite / max(scored, 1),
+    }
+    for name, share in shares.items():
+        if share > getattr(limits, name):
+            raise LimitExceeded(
+                f"limits.{name} is {getattr(limits, name):g}, but {share:.1%} of "
+                f"{counts.samples_in} samples are; by reason: {counts.rejected_by_reason}. Look at "
+                f"the input and the checkpoints; what is committed is kept. To go on all the same: "
+                f"--set limits.{name}=1"
+            )

@@ -1,0 +1,217 @@
+"""The occasion of a trial: the same small pre-training on each of several views.
+
+Which threshold is best, which captioner? The answer is what a network learns from what is kept:
+the same network from the same random start, for the same steps, measured by retrieval on held-out
+pairs. Each view's training is taken up again after a kill; more views may be added later.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from flows.recipe import RecipeError, dump_recipe
+from flows.rounds.ledger import Entry, gate_measure, read_training
+from flows.rounds.recipe import TrialRecipe, pretraining
+from flows.stages.bootstrap import check_steps, free_memory, measure, open_human
+from flows.training import run as train
+from flows.training.recipe import PretrainRecipe
+from models.blip.config import Dtype, resolve_dtype
+from pipeline.train import pretrain
+from shards.naming import encode_name
+from shards.run.run import RunMismatch, as_json, differences, fingerprint
+from shards.store import Store
+from shards.training.source import Source, SourceConfig
+from shards.training.source_reader import open_source
+
+RESULT = "trial.json"
+EVALUATION = "evaluation.json"
+_VIEW = re.compile(r"(?P<run>.+):(?P<view>[A-Za-z0-9_-]+)")
+_OUTSIDE = {"recipe_version", "output", "human", "held_out", "save", "launch", "trackers"}
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A view of a run, under a name that its content is part of."""
+
+    name: str
+    config: SourceConfig
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A prepared trial; `start` is what all trainings begin from."""
+
+    recipe: TrialRecipe
+    folder: Path
+    dtype: Dtype
+    start: str
+    contenders: tuple[Contender, ...]
+
+
+def parse_view(given: str) -> SourceConfig:
+    """Read RUN or RUN:VIEW; a colon in a URL belongs to the run."""
+    found = _VIEW.fullmatch(given)
+    if found is None:
+        return SourceConfig(run=given)
+    return SourceConfig(run=found["run"], view=found["view"])
+
+
+def prepare(recipe: TrialRecipe, views: Sequence[str]) -> Job:
+    """Open views and pairs, check all that can be checked, and write the common start."""
+    step = recipe.pretrain.step
+    if step.steps is None or step.epochs is not None:
+        raise RecipeError(
+            "a trial gives each view as many steps; set pretrain.step.steps, and "
+            "pretrain.step.epochs to null: by epochs a larger view would be trained on for longer"
+        )
+    check_steps(recipe, step.batch_size, step.accumulate)
+    folder = Path(recipe.output).expanduser().absolute()
+    human, held_out = open_human(recipe)
+    contenders = tuple(_contender(parse_view(view)) for view in views)
+    dtype = resolve_dtype(_recorded_dtype(folder, recipe), _device())
+    recipe = recipe.model_copy(update={"output": str(folder), "dtype": dtype})
+    identity: dict[str, Any] = recipe.model_dump(mode="json", exclude=_OUTSIDE) | {
+        "human": {"name": human.name, "repeat": human.repeat},
+        "held_out": held_out.name,
+    }
+    del identity["data"]["decode_threads"], identity["evaluate"]["batch_size"]
+    _claim(folder, recipe, identity)
+    start = _write_start(recipe, folder, contenders, human)
+    return Job(recipe, folder, dtype, start, contenders)
+
+
+def run(job: Job, stage: Callable[[str], AbstractContextManager[Any]] = nullcontext) -> list[Entry]:
+    """Train and measure what is not done yet; give all views, the best first.
+
+    `stage` accompanies the work on each view, by its name.
+    """
+    for contender in job.contenders:
+        if _read(job.folder / contender.name) is None:
+            with stage(contender.name):
+                _try(job, contender)
+            free_memory()
+        _write(job)
+    return _table(job)
+
+
+def _try(job: Job, contender: Contender) -> None:
+    folder = job.folder / contender.name
+    model = {"start": job.start}
+    recipe = pretraining(job.recipe, folder, contender.config, model)
+    train.run(train.prepare(recipe))
+    found = measure(
+        train.checkpoint_of(folder, "pretrain"),
+        job.recipe,
+        job.recipe.evaluate,
+        job.recipe.data.max_tokens,
+        job.dtype,
+    )
+    Store(str(folder)).put(EVALUATION, json.dumps(found, indent=2).encode())
+
+
+def _contender(config: SourceConfig) -> Contender:
+    source = open_source(config)
+    run = encode_name(str(config.run).rstrip("/").rpartition("/")[2])
+    digest = fingerprint({"source": source.name})[:8]
+    return Contender(f"{run}-{config.view or 'own'}-{digest}", config, source)
+
+
+def _write_start(
+    recipe: TrialRecipe, folder: Path, contenders: Sequence[Contender], human: Source
+) -> str:
+    """Write the network that all begin from; its words come from all that the first call gave."""
+    if recipe.pretrain.model.start is not None:
+        return recipe.pretrain.model.start
+    path = folder / "start"
+    if not path.exists():
+        aside = path.with_name(".start.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        composed = _composed(recipe, folder, contenders[0].config)
+        sources = [human, *(contender.source for contender in contenders)]
+        try:
+            pretrain.write_start(aside, composed, sources)
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
+        aside.rename(path)
+    return str(path)
+
+
+def _composed(recipe: TrialRecipe, folder: Path, source: SourceConfig) -> PretrainRecipe:
+    try:
+        return pretraining(recipe, folder, source, {})
+    except ValidationError as error:
+        raise RecipeError(f"the recipe does not fit together: {error}") from None
+
+
+def _claim(folder: Path, recipe: TrialRecipe, identity: dict[str, Any]) -> None:
+    store = Store(str(folder))
+    head = {"fingerprint": fingerprint(identity), "identity": identity, "views": []}
+    store.create(RESULT, json.dumps({"trial_version": 1, **head}, indent=2).encode())
+    recorded = _recorded(folder)
+    if recorded["fingerprint"] != head["fingerprint"]:
+        differing = "; ".join(differences(recorded["identity"], as_json(identity)))
+        raise RunMismatch(
+            f"{folder} holds a trial of another recipe; differing (recorded -> given): "
+            f"{differing}; give the recorded values, or another output folder"
+        )
+    store.put("recipe.yaml", dump_recipe(recipe).encode())
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    path = folder / RESULT
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found["fingerprint"], found["identity"]["dtype"], found["views"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecipeError(
+            f"{path} cannot be read: {error!r}. Delete it and run the same command again: it is "
+            "written anew from the results of the views"
+        ) from None
+    return found
+
+
+def _recorded_dtype(folder: Path, recipe: TrialRecipe) -> Any:  # noqa: ANN401 - checked by its reader
+    """Keep the dtype that the trial was begun with."""
+    if recipe.dtype == "auto" and (folder / RESULT).is_file():
+        return _recorded(folder)["identity"]["dtype"]
+    return recipe.dtype
+
+
+def _read(folder: Path) -> Entry | None:
+    """Read what a view came to, or None while it is not done."""
+    training, path = read_training(folder), folder / EVALUATION
+    if training is None or not path.is_file():
+        return None
+    retrieval = json.loads(path.read_text(encoding="utf-8"))
+    return {"measure": gate_measure(retrieval), "retrieval": retrieval, "pretrain": training}
+
+
+def _table(job: Job) -> list[Entry]:
+    """Gather the views of this trial, the best first, and those of earlier calls too."""
+    found = {entry["name"]: entry for entry in _recorded(job.folder)["views"]}
+    for contender in job.contenders:
+        entry = _read(job.folder / contender.name)
+        if entry is not None:
+            view = {"run": contender.config.run, "view": contender.config.view}
+            about = {"name": contender.name, **view, "samples": contender.source.rows}
+            found[contender.name] = about | entry
+    return sorted(found.values(), key=lambda entry: (-entry["measure"], entry["name"]))
+
+
+def _write(job: Job) -> None:
+    recorded = _recorded(job.folder)
+    recorded["views"] = _table(job)
+    Store(str(job.folder)).put(RESULT, json.dumps(recorded, indent=2).encode())
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,1 @@
+"""Studies that reproduce a table of the paper on the toy world."""

@@ -1,0 +1,1 @@
+"""Where a training runs: its recipes, its worker, its launchers, and where its numbers go."""

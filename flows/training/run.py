@@ -1,0 +1,303 @@
+"""The occasion of a training: prepare it, launch the loop, write the result.
+
+A training folder holds `recipe.yaml`, `training.json` (what decides the result: another recipe is
+refused), `states/` (taken up again after a kill), `metrics.jsonl`, the trained checkpoints, and at
+last `result.json`, which says that it is done.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flows.lock import hold
+from flows.recipe import RecipeError, dump_recipe
+from flows.training import local as local_train
+from flows.training.log import following
+from flows.training.recipe import PretrainRecipe, TrainingRecipe
+from models.blip.config import Dtype, resolve_dtype
+from models.blip.framing import check_limit
+from models.checkpoints import checkpoint, weights
+from models.checkpoints.conversion import vocabulary
+from models.checkpoints.description import Description
+from models.training.workers import Workers
+from pipeline.publish.cards import ModelFacts, facts_of, write_model_card
+from pipeline.train import finetune, pretrain
+from pipeline.train.loop import Place, check_division, count_steps, train
+from pipeline.train.mixture import Course
+from pipeline.train.objective import Objective
+from shards.run.run import RunMismatch, as_json, differences, fingerprint
+from shards.store import Store
+from shards.training.source import Source, SourceConfig
+from shards.training.source_reader import open_source
+
+_OUTSIDE = {"output", "launch", "trackers", "save", "recipe_version"}  # none changes the result
+_LIBRARIES = ("capfilt", "torch", "transformers", "tokenizers", "pillow", "ray")
+_LOSSES = ("loss", "itc", "itm", "lm", "answers", "statements", "accuracy")  # that a card tells
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A prepared training; small, and understood on any worker."""
+
+    recipe: TrainingRecipe
+    folder: Path
+    dtype: Dtype
+    sources: tuple[Source, ...]
+    start: Path
+    steps: int
+    questions: tuple[Source, ...] = ()
+
+
+def prepare(recipe: TrainingRecipe) -> Job:
+    """Open sources and start, check all that can be checked, and claim the training folder.
+
+    Raises RecipeError, RunMismatch where the folder holds another training, FolderInUse where
+    another process trains there, and what opening a source or a checkpoint raises.
+    """
+    folder, recipe = Path(recipe.output).expanduser().absolute(), _pinned(recipe)
+    sources = tuple(open_source(source) for source in recipe.data.sources)
+    questions = tuple(open_source(source) for source in _questions(recipe))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = resolve_dtype(_dtype(folder, recipe), device)
+    start = folder / "start" if recipe.model.start is None else weights.resolve(recipe.model.start)
+    with _as_recipe_errors():
+        if not isinstance(recipe, PretrainRecipe):
+            finetune.check_sources(recipe.task, sources)
+            finetune.check_sources("vqa", questions)
+        check_division(recipe, _known_workers(recipe))
+    with hold(folder), _written(start, recipe, sources) as begun:
+        with _as_recipe_errors():
+            _check_network(recipe, checkpoint.describe(begun), start)
+        digest = checkpoint.info(begun).digest
+        _claim(folder, recipe, _identity(recipe, (sources, questions), digest, dtype))
+    rows = sum(source.rows * source.repeat for source in sources)
+    return Job(recipe, folder, dtype, sources, start, count_steps(recipe.step, rows), questions)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train to the end, or from where a kill left it; give the content of `result.json`."""
+    with hold(job.folder):
+        if (found := read_result(job.folder)) is not None:
+            return found
+        _remove_partial(job.folder)
+        with following(job):
+            if job.recipe.launch.kind == "local":
+                local_train.launch(job)
+            else:
+                from flows.training import ray as ray_train  # seconds to import
+
+                ray_train.launch(job)
+        found = read_result(job.folder)
+    assert found is not None
+    return found
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Read what a training came to, or None while it is not done."""
+    path = folder / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def work(job: Job, workers: Workers, device: torch.device) -> None:
+    """Do one worker's part; the first one writes checkpoints and result."""
+    began = time.monotonic()
+    objective = _objective(job)
+    place = Place(job.folder, device, workers)
+    ended = train(job.recipe, job.dtype, job.sources, objective, place, _beside(job))
+    if workers.rank:
+        return
+    written = objective.export(job.folder)
+    result = dataclasses.asdict(ended) | {
+        "checkpoints": {
+            role: {"folder": path.name, "digest": checkpoint.info(path).digest}
+            for role, path in written.items()
+        },
+        "sources": [
+            {"name": s.name, "rows": s.rows, "left_out": s.left_out, "damaged": s.damaged}
+            for s in (*job.sources, *job.questions)
+        ],
+        "workers": workers.size,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    for path in written.values():
+        write_model_card(path, _facts(job, path, result))
+    Store(str(job.folder)).put("result.json", json.dumps(result, indent=2).encode())
+
+
+def _facts(job: Job, path: Path, result: Mapping[str, Any]) -> ModelFacts:
+    """Gather what a trained checkpoint's card says of its training."""
+    recipe = job.recipe
+    task = "pre-training" if isinstance(recipe, PretrainRecipe) else f"finetuning: {recipe.task}"
+    training = {"training": task, **{name: result[name] for name in ("steps", "samples")}}
+    training |= {"seed": recipe.seed, "highest rate": recipe.rate.highest, "dtype": job.dtype}
+    metrics = job.folder / "metrics.jsonl"
+    last = json.loads(metrics.read_text().splitlines()[-1]) if metrics.is_file() else {}
+    losses = {name: last[name] for name in _LOSSES if name in last}
+    return facts_of(
+        path,
+        name=f"{job.folder.name}, {path.name}",
+        start=recipe.model.start,
+        sources=result["sources"],
+        training=training,
+        losses=losses,
+    )
+
+
+def checkpoint_of(folder: Path, role: str) -> Path:
+    """Find a trained checkpoint of a finished training."""
+    result = read_result(folder)
+    assert result is not None, folder
+    return folder / str(result["checkpoints"][role]["folder"])
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove checkpoints that kills have left half-written; the folder is held."""
+    for path in folder.glob(".*.[0-9]*.partial"):
+        # a worker that outlives its driver for a moment finds its half gone, and cannot publish it
+        path.rename(path.with_name(f"{path.name}.{secrets.token_hex(4)}"))
+    for path in folder.glob(".*.[0-9]*.partial.*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _as_recipe_errors() -> Iterator[None]:
+    """Say of a ValueError in this block that the recipe is wrong."""
+    try:
+        yield
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+
+
+def _check_network(recipe: TrainingRecipe, described: Description, start: Path) -> None:
+    """Raise ValueError unless the network can read a text, with the prompt before it."""
+    vision, text = described.config.vision_config, described.config.text_config
+    if _questions(recipe) and vision.hidden_size != text.hidden_size:
+        raise ValueError(
+            f"{start} has images of width {vision.hidden_size} and texts of {text.hidden_size}; a "
+            "joint network answers questions only where they are equal. Finetune vqa by itself"
+        )
+    positions = described.config.text_config.max_position_embeddings
+    check_limit(recipe.data.max_tokens, positions, str(start))
+    if isinstance(recipe, PretrainRecipe) or recipe.task not in finetune.PROMPTED:
+        return
+    prompt = len(described.tokenizer.encode([recipe.prompt])[0])
+    if recipe.data.max_tokens + prompt > positions:
+        raise ValueError(
+            f"data.max_tokens is {recipe.data.max_tokens}, and the prompt has {prompt} tokens; "
+            f"{start} takes {positions} together"
+        )
+
+
+def _known_workers(recipe: TrainingRecipe) -> int:
+    """Give the number of workers, or 1 while it is not known."""
+    workers = recipe.launch.workers
+    return 1 if workers == "auto" else workers
+
+
+def _objective(job: Job) -> Objective:
+    recipe = job.recipe
+    if isinstance(recipe, PretrainRecipe):
+        return pretrain.start(job.start, recipe)
+    model = recipe.model.model_copy(update={"start": str(job.start)})
+    return finetune.start(recipe.model_copy(update={"model": model}))
+
+
+def _questions(recipe: TrainingRecipe) -> tuple[SourceConfig, ...]:
+    if isinstance(recipe, PretrainRecipe) or recipe.questions is None:
+        return ()
+    return recipe.questions.sources
+
+
+def _beside(job: Job) -> Course | None:
+    recipe = job.recipe
+    return None if isinstance(recipe, PretrainRecipe) else finetune.beside(recipe, job.questions)
+
+
+def _pinned(recipe: TrainingRecipe) -> TrainingRecipe:
+    """Make the folder of a captioner absolute: workers stand elsewhere."""
+    if isinstance(recipe, PretrainRecipe) or recipe.captions is None:
+        return recipe
+    captioner = str(weights.resolve(recipe.captions.captioner))
+    captions = recipe.captions.model_copy(update={"captioner": captioner})
+    return recipe.model_copy(update={"captions": captions})
+
+
+@contextmanager
+def _written(start: Path, recipe: TrainingRecipe, sources: tuple[Source, ...]) -> Iterator[Path]:
+    """Give the start, or write it aside: it gets its name once the folder is this training's."""
+    if start.exists():
+        yield start
+        return
+    assert isinstance(recipe, PretrainRecipe)
+    aside = start.with_name(".start.partial")
+    shutil.rmtree(aside, ignore_errors=True)  # of a training that was killed here
+    try:
+        with _as_recipe_errors():
+            pretrain.write_start(aside, recipe, sources)
+        yield aside
+        aside.rename(start)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _dtype(folder: Path, recipe: TrainingRecipe) -> Any:  # noqa: ANN401 - checked by its reader
+    """Keep the dtype that a training was begun with."""
+    path = folder / "training.json"
+    if recipe.dtype == "auto" and path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))["identity"]["dtype"]
+    return recipe.dtype
+
+
+def _identity(
+    recipe: TrainingRecipe,
+    sources: tuple[tuple[Source, ...], tuple[Source, ...]],
+    start: str,
+    dtype: Dtype,
+) -> dict[str, Any]:
+    """Gather what decides the result: of sources, start and words the content, not the place."""
+    # what is null is left out: a later version's new key, not set, makes no other recipe
+    dumped = recipe.model_dump(mode="json", exclude=_OUTSIDE, exclude_none=True)
+    found: dict[str, Any] = as_json(dumped)
+    for section, opened in zip((found["data"], found.get("questions")), sources, strict=True):
+        if section:
+            section["sources"] = [{"name": s.name, "repeat": s.repeat} for s in opened]
+    del found["data"]["decode_threads"]
+    found["model"]["start"] = start
+    if found.get("captions"):
+        captioner = Path(found["captions"]["captioner"])
+        found["captions"]["captioner"] = checkpoint.info(captioner).digest
+    if isinstance(words := found["model"].get("words"), str):
+        found["model"]["words"] = fingerprint({"words": vocabulary(Path(words)).to_json()})
+    return found | {"dtype": dtype, "kind": type(recipe).__name__}
+
+
+def _claim(folder: Path, recipe: TrainingRecipe, identity: Mapping[str, Any]) -> None:
+    store = Store(str(folder))
+    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    record = {
+        "fingerprint": fingerprint(identity),
+        "identity": identity,
+        "versions": versions,
+        "host": platform.node(),
+    }
+    store.create("training.json", json.dumps(record, indent=2, sort_keys=True).encode())
+    recorded = json.loads(store.read("training.json"))
+    if recorded["fingerprint"] != record["fingerprint"]:
+        differing = "; ".join(differences(recorded["identity"], as_json(identity)))
+        raise RunMismatch(
+            f"{folder} holds a training of another recipe; differing (recorded -> given): "
+            f"{differing}; give the recorded values, or another output folder"
+        )
+    store.create("recipe.yaml", dump_recipe(recipe).encode())

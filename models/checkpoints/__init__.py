@@ -1,0 +1,1 @@
+"""Checkpoints: read, checked, converted, and made into the network of a role."""

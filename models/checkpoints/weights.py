@@ -1,0 +1,198 @@
+"""Finding and reading the tensors of a checkpoint, and checking them against a network.
+
+Nothing here runs code from a file: safetensors holds none, and pickles are read by torch's
+restricted loader.
+"""
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+_SETTINGS = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "vocab.txt",
+]
+# files of weights, best first: alone, or the index of several
+_WEIGHTS = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+_HARMLESS = re.compile(r"(^|\.)(position_ids|logit_scale)$")
+_HEAD = "text_decoder.cls.predictions"
+# the second name of a tied tensor -> the first; files may hold either or both
+ALIASES = {
+    f"{_HEAD}.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
+    f"{_HEAD}.decoder.bias": f"{_HEAD}.bias",
+}
+_MOST_LISTED = 20
+
+
+# checkpoints that come with capfilt: tiny ones, trained on the toy world
+SHIPPED = {
+    f"tiny-{role}": Path(__file__).parents[1] / "tiny" / role for role in ("captioner", "filter")
+}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing or cannot be used; the message says where, why and what to do."""
+
+
+def resolve(name: str | Path, revision: str | None = None) -> Path:
+    """Find the folder of a local path, of a shipped checkpoint, or of a hub id, downloading it.
+
+    `revision`: branch, tag or commit of a hub id.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if str(name) in SHIPPED:
+        return SHIPPED[str(name)]
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file. Give the folder of a checkpoint; `capfilt checkpoint import` makes "
+            "one of an original .pth file."
+        )
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name)):
+        raise CheckpointError(
+            f"there is no checkpoint folder {path.absolute()}. "
+            "Give an existing folder or a Hugging Face hub id such as OWNER/NAME."
+        )
+    for single, index in _WEIGHTS:
+        stem, ending = single.split(".")
+        wanted = [*_SETTINGS, single, index, f"{stem}-*.{ending}"]
+        folder = _download(str(name), revision, wanted)
+        if (folder / single).is_file() or (folder / index).is_file():
+            return folder
+    raise CheckpointError(f"the hub's {name} holds no model.safetensors and no pytorch_model.bin")
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read all tensors of a folder, from one file or from those that an index names."""
+    for single, index in _WEIGHTS:
+        if (folder / single).is_file():
+            return read_file(folder / single)
+        if (folder / index).is_file():
+            tensors: dict[str, Tensor] = {}
+            for name in _indexed(folder / index):
+                tensors |= read_file(folder / name)
+            return tensors
+    raise CheckpointError(
+        f"{folder} holds no weights; expected one of {[names[0] for names in _WEIGHTS]}"
+    )
+
+
+def read_pickle(path: Path) -> object:
+    """Read a pickle of tensors and plain values by torch's restricted loader; nothing is run."""
+    try:
+        mapped = zipfile.is_zipfile(path)  # files of before torch 1.6 cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged or holds more than tensors, and was not loaded: it could run code. "
+            "Give a file of tensors alone, best a model.safetensors."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle raises anything: KeyError, IndexError, ...
+        raise CheckpointError(f"{path} cannot be read as weights: {error!r}") from error
+
+
+def check_table(loaded: object, path: Path) -> dict[str, Tensor]:
+    """Refuse all but a table of plain tensors, none of which is larger than what the file holds."""
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
+    ):
+        raise CheckpointError(f"{path} is no table of tensors, as a state dict is")
+    tensors: dict[str, Tensor] = {name: value.detach() for name, value in loaded.items()}
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        # a view with steps of 0 claims any size from a few bytes
+        if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
+            raise CheckpointError(
+                f"{path}: {name} is no plain tensor of shape {tuple(tensor.shape)}"
+            )
+    return tensors
+
+
+def arrange(
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    where: Path,
+    *,
+    ties: Mapping[str, str] | None = None,
+) -> dict[str, Tensor]:
+    """Keep the tensors that a network of these shapes has; one error lists all that do not fit.
+
+    `ties`: second names of shared tensors to their first ones, which alone are kept; files may hold
+    either or both.
+    """
+    kept = {name: tensor for name, tensor in tensors.items() if not _HARMLESS.search(name)}
+    shapes = {name: shape for name, shape in shapes.items() if name not in (ties or {})}
+    problems = []
+    for second, first in [*ALIASES.items(), *(ties or {}).items()]:
+        if second in kept and first in {**shapes, **(ties or {})}:
+            tensor = kept.pop(second)
+            if not torch.equal(kept.setdefault(first, tensor), tensor):
+                problems.append(f"{second} differs from {first}, to which it is tied")
+    problems += [f"missing {name}" for name in shapes if name not in kept]
+    problems += [f"unexpected {name}" for name in kept if name not in shapes]
+    for name, shape in shapes.items():
+        found = kept.get(name)
+        if found is not None and tuple(found.shape) != shape:
+            problems.append(f"{name} has shape {tuple(found.shape)}; expected {shape}")
+        elif found is not None and not found.is_floating_point():
+            problems.append(f"{name} holds {found.dtype}; expected floating point")
+    if problems:
+        listed = "\n  ".join(problems[:_MOST_LISTED])
+        more = f"\n  and {len(problems) - _MOST_LISTED} more" if problems[_MOST_LISTED:] else ""
+        raise CheckpointError(
+            f"the tensors in {where} do not fit its settings ({len(problems)} problems):\n"
+            f"  {listed}{more}\nCheck that both come from the same checkpoint."
+        )
+    return {name: kept[name] for name in shapes}
+
+
+def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except (OSError, ValueError) as error:  # the hub's own errors are among these
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise CheckpointError(
+            f"{name!r} is no folder here, and the Hugging Face hub did not give it "
+            f"(revision {revision or 'main'}): {reason}. Check the name and the network, or "
+            "download the checkpoint and give its folder."
+        ) from error
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of one file, safetensors or pickle."""
+    if path.suffix != ".safetensors":
+        return check_table(read_pickle(path), path)
+    try:
+        return load_file(path)
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
+
+
+def _indexed(path: Path) -> list[str]:
+    """List the files that an index names, all of them beside it."""
+    try:
+        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read as an index of weights: {error!r}") from error
+    if outside:
+        raise CheckpointError(f"{path} names files outside its folder: {outside}")
+    return names

@@ -1,0 +1,1 @@
+"""From image states to token ids: greedy, nucleus and beam search."""

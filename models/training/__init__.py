@@ -1,0 +1,1 @@
+"""What training adds to the network: losses, momentum copies, negatives, augmentation, workers."""

@@ -1,0 +1,162 @@
+"""Pictures for training: a random crop, a flip, and BLIP's own RandAugment, by Pillow alone.
+
+BLIP took RandAugment from ALBEF: each drawn operation is applied with probability one half, and a
+translation is in pixels of the resized picture. At its magnitude, 5 of 10, the factor of
+brightness and sharpness is 1: both leave the picture as it is, in BLIP as here.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from PIL import Image, ImageEnhance, ImageOps
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from models.blip.preprocess import Preprocess
+
+_RATIOS = (3 / 4, 4 / 3)  # width to height of a crop
+_TRIES = 10  # to draw a crop that lies within the picture
+_APPLIED = 0.5  # probability of a drawn operation
+_LEVELS = 10  # a magnitude of 10 is the strongest
+_SHEAR = 0.3
+_TRANSLATE_PIXELS = 10.0
+_ROTATE_DEGREES = 30.0
+_FILL = (128, 128, 128)
+
+Operation = Callable[[Image.Image, int, random.Random], Image.Image]
+
+
+class AugmentConfig(BaseModel):
+    """How pictures are varied; the defaults are pre-training's, finetuning crops (0.5, 1.0)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop: tuple[float, float] | None = Field(
+        (0.2, 1.0), description="least and largest share of the area; null: the whole picture"
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="probability of left and right exchanged")
+    operations: int = Field(2, ge=0, description="of RandAugment, drawn for each picture")
+    magnitude: int = Field(5, ge=0, le=_LEVELS, description="of these operations, 0 to 10")
+
+    @model_validator(mode="after")
+    def _check_crop(self) -> Self:
+        if self.crop is not None and not 0 < self.crop[0] <= self.crop[1] <= 1:
+            raise ValueError(f"crop is {self.crop}; expected 0 < least <= largest <= 1, or null")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """Turns a picture into a varied input of a model; the same seed gives the same bytes."""
+
+    preprocess: Preprocess
+    config: AugmentConfig
+
+    def __call__(self, image: Image.Image, seed: int) -> Tensor:
+        """Vary an RGB picture and resize it to uint8 (3, H, W)."""
+        draw = random.Random(seed)
+        if self.config.crop is not None:
+            image = image.crop(_draw_crop(image.width, image.height, self.config.crop, draw))
+        size = (self.preprocess.width, self.preprocess.height)
+        image = image.resize(size, Image.Resampling(self.preprocess.resample))
+        if draw.random() < self.config.flip:
+            image = ImageOps.mirror(image)
+        for operation in draw.choices(list(OPERATIONS.values()), k=self.config.operations):
+            if draw.random() < _APPLIED:
+                image = operation(image, self.config.magnitude, draw)
+        return self.preprocess.resize(image)  # of this size already: the bytes stay
+
+
+def _draw_crop(
+    width: int, height: int, shares: tuple[float, float], draw: random.Random
+) -> tuple[int, int, int, int]:
+    """Draw left, top, right and bottom as torchvision's RandomResizedCrop does."""
+    for _ in range(_TRIES):
+        area = width * height * draw.uniform(*shares)
+        ratio = math.exp(draw.uniform(math.log(_RATIOS[0]), math.log(_RATIOS[1])))
+        across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < across <= width and 0 < down <= height:
+            left, top = draw.randint(0, width - across), draw.randint(0, height - down)
+            return left, top, left + across, top + down
+    # a long or tiny picture: its middle, as large as the ratios allow
+    across = max(1, min(width, round(height * _RATIOS[1])))
+    down = max(1, min(height, round(width / _RATIOS[0])))
+    left, top = (width - across) // 2, (height - down) // 2
+    return left, top, left + across, top + down
+
+
+def _identity(image: Image.Image, _level: int, _draw: random.Random) -> Image.Image:
+    return image
+
+
+def _autocontrast(image: Image.Image, _level: int, _draw: random.Random) -> Image.Image:
+    return ImageOps.autocontrast(image)
+
+
+def _equalize(image: Image.Image, _level: int, _draw: random.Random) -> Image.Image:
+    return ImageOps.equalize(image)
+
+
+def _brightness(image: Image.Image, level: int, _draw: random.Random) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(_factor(level))
+
+
+def _sharpness(image: Image.Image, level: int, _draw: random.Random) -> Image.Image:
+    return ImageEnhance.Sharpness(image).enhance(_factor(level))
+
+
+def _translate_x(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
+    return _affine(image, (1, 0, _signed(level, _TRANSLATE_PIXELS, draw), 0, 1, 0))
+
+
+def _translate_y(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
+    return _affine(image, (1, 0, 0, 0, 1, _signed(level, _TRANSLATE_PIXELS, draw)))
+
+
+def _rotate(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
+    degrees = _signed(level, _ROTATE_DEGREES, draw)
+    return image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=_FILL)
+
+
+def _shear_x(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
+    return _affine(image, (1, _signed(level, _SHEAR, draw), 0, 0, 1, 0))
+
+
+def _shear_y(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
+    return _affine(image, (1, 0, 0, _signed(level, _SHEAR, draw), 1, 0))
+
+
+def _factor(level: int) -> float:
+    return level / _LEVELS * 1.8 + 0.1
+
+
+def _signed(level: int, strongest: float, draw: random.Random) -> float:
+    return level / _LEVELS * strongest * draw.choice((-1, 1))
+
+
+def _affine(image: Image.Image, inverse: tuple[float, ...]) -> Image.Image:
+    """Move pixels; the six numbers lead from the new picture's places to the old one's."""
+    return image.transform(
+        image.size,
+        Image.Transform.AFFINE,
+        inverse,
+        Image.Resampling.BILINEAR,
+        fillcolor=_FILL,
+    )
+
+
+OPERATIONS: dict[str, Operation] = {
+    "Identity": _identity,
+    "AutoContrast": _autocontrast,
+    "Equalize": _equalize,
+    "Brightness": _brightness,
+    "Sharpness": _sharpness,
+    "TranslateX": _translate_x,
+    "TranslateY": _translate_y,
+    "Rotate": _rotate,
+    "ShearX": _shear_x,
+    "ShearY": _shear_y,
+}

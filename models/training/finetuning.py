@@ -1,0 +1,165 @@
+"""Finetuning for retrieval: ITC and ITM where an image has several texts (BLIP §5.1).
+
+Shapes: B pairs of image and text, W pairs of all workers.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.training import losses, negatives
+from models.training.contrast import Contrast, ContrastNetwork, Pairs, in_fp32, unit
+from models.training.momentum import FeatureQueue
+from models.training.negatives import Negatives
+from models.training.workers import ALONE, Workers
+
+Across = Literal["nothing", "negatives", "everything"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalSettings:
+    """How a step computes; the defaults are the paper's (ALBEF §3.5).
+
+    `enc_id`: first token of ITM; `alpha`: share of the soft targets in ITC; `momentum`: of the
+    copies; `across`: what comes from the batches of all workers, the negatives of ITM (as the
+    original trains on COCO), the candidates of ITC too, or nothing (as on Flickr30k).
+    """
+
+    enc_id: int
+    alpha: float = 0.4
+    momentum: float = 0.995
+    across: Across = "everything"
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalResult:
+    """The losses of a step and what they came from.
+
+    `image_weights` and `text_weights` (B, W): logarithms of the weights by which each text's wrong
+    image and each image's wrong text were drawn.
+    """
+
+    itc: Tensor
+    itm: Tensor
+    temperature: Tensor
+    image_weights: Tensor
+    text_weights: Tensor
+    wrong_image: Negatives
+    wrong_text: Negatives
+
+    @property
+    def total(self) -> Tensor:
+        """What training minimises: the plain sum."""
+        return self.itc + self.itm
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """What a captioner wrote of a batch's images: more wrong texts, of the kind it will write.
+
+    `ids` (B, T) begin with [CLS], as long as the batch's own; `wrong` (B,): the caption is wrong
+    of its own image, as far as is known.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    wrong: Tensor
+
+
+class RetrievalNetwork(ContrastNetwork):
+    """A match network in finetuning, where an image has several texts."""
+
+    def forward(
+        self,
+        batch: Pairs,
+        queue: FeatureQueue,
+        settings: RetrievalSettings,
+        generator: torch.Generator,
+        *,
+        workers: Workers = ALONE,
+        given: tuple[Tensor, Tensor] | None = None,
+        captions: Captions | None = None,
+    ) -> RetrievalResult:
+        """Compute ITC and ITM of a batch, and renew the momentum copies and the queue.
+
+        The queue keeps image ids; texts of one image, and equal ones, are never each other's
+        negatives. `given`: indices (B,) of each text's wrong image and each image's wrong text
+        among the pairs that negatives come from, which are otherwise drawn. With `captions` each
+        image gets one more wrong text: its own caption if that is wrong, or else another image's.
+        """
+        image_ids = batch.image_ids
+        if image_ids is None or queue.idx_queue is None:
+            raise ValueError("retrieval needs the image ids of the batch, and a queue with ids")
+        everyone = workers if settings.across == "everything" else ALONE
+        candidates = torch.cat([everyone.gather(image_ids), queue.idx_queue[0]])
+        contrast = self.contrast(
+            batch,
+            queue,
+            losses.same_image(image_ids, candidates),
+            alpha=settings.alpha,
+            rate=settings.momentum,
+            workers=workers,
+            everyone=everyone,
+        )
+        others = ALONE if settings.across == "nothing" else workers
+        image_weights, text_weights = self._weights(contrast, batch, others)
+        if given is None:
+            wrong_image = negatives.draw(image_weights, generator, others)
+            wrong_text = negatives.draw(text_weights, generator, others)
+        else:
+            wrong_image, wrong_text = map(Negatives.given, given)
+        ids, states = batch.beginning(settings.enc_id), contrast.states
+        looks = self.text_encoder.look(states)
+        itm = self.match(
+            looks,
+            ids,
+            batch.mask,
+            (self.looks_of(looks, states, wrong_image, others), wrong_image),
+            (others.gather(ids), others.gather(batch.mask), wrong_text),
+            workers,
+            None
+            if captions is None
+            else self._more(contrast, batch, captions, settings, generator),
+        )
+        temperature = self.temp.detach().clone()
+        drawn = (image_weights, text_weights, wrong_image, wrong_text)
+        return RetrievalResult(contrast.loss, itm, temperature, *drawn)
+
+    def _more(
+        self,
+        contrast: Contrast,
+        batch: Pairs,
+        captions: Captions,
+        settings: RetrievalSettings,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Negatives]:
+        """Choose a caption that is wrong of each image: those that look right are likelier."""
+        assert batch.image_ids is not None
+        with torch.no_grad():
+            written = self.text_encoder.encode(captions.ids, captions.mask)
+            features = unit(self.text_proj, written)
+            with in_fp32(features):
+                alike = losses.similarities(contrast.images, features, self.temp)
+            forbidden = negatives.matched(batch.image_ids, batch.image_ids)
+            drawn = negatives.draw(negatives.masked_weights(alike, forbidden), generator)
+        own = torch.arange(len(alike), device=alike.device)
+        index = torch.where(captions.wrong, own, drawn.index)
+        ids = torch.cat(
+            [torch.full_like(captions.ids[:, :1], settings.enc_id), captions.ids[:, 1:]], dim=1
+        )
+        return ids, captions.mask, Negatives(index, captions.wrong | drawn.found)
+
+    def _weights(self, contrast: Contrast, batch: Pairs, others: Workers) -> tuple[Tensor, Tensor]:
+        """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
+        texts, images = contrast.texts.detach(), contrast.images.detach()
+        ids, hashes = batch.image_ids, batch.text_hashes
+        assert ids is not None
+        equal = (None, None) if hashes is None else (hashes, others.gather(hashes))
+        forbidden = negatives.matched(ids, others.gather(ids), *equal)
+        with in_fp32(texts):
+            to_images = losses.similarities(texts, others.gather(images), self.temp)
+            to_texts = losses.similarities(images, others.gather(texts), self.temp)
+        masked = negatives.masked_weights
+        return masked(to_images, forbidden), masked(to_texts, forbidden)

@@ -1,0 +1,80 @@
+"""Hard negatives for ITM: a wrong candidate that looks right is drawn more often (ALBEF §3.2).
+
+All is done in fp32 and on the logarithms of the weights. A temperature near its floor makes nearly
+all weights underflow to 0, of which nothing can be drawn; their logarithms stay apart.
+
+Shapes: B rows, M candidates of a row.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.training.workers import ALONE, Workers
+
+Rule = Literal["masked", "original"]
+FLOOR = 1e-4  # what the original adds to each weight in pre-training
+
+
+@dataclass(frozen=True, slots=True)
+class Negatives:
+    """The candidate drawn for each row, `index` (B,), and whether there was any, `found` (B,).
+
+    Where none was found `index` is 0, and the pair must not count.
+    """
+
+    index: Tensor
+    found: Tensor
+
+    @classmethod
+    def given(cls, index: Tensor) -> "Negatives":
+        """Take candidates that were chosen elsewhere."""
+        return cls(index, torch.ones_like(index, dtype=torch.bool))
+
+
+def matched(
+    ids: Tensor, others: Tensor, texts: Tensor | None = None, other_texts: Tensor | None = None
+) -> Tensor:
+    """Say which candidates are no negatives: those of the same image or with the same text.
+
+    `ids` (B,) and `others` (M,) are image ids; `texts` and `other_texts`, hashes of the texts.
+    """
+    same = ids[:, None] == others[None, :]
+    if texts is not None and other_texts is not None:
+        same |= texts[:, None] == other_texts[None, :]
+    return same
+
+
+def masked_weights(logits: Tensor, forbidden: Tensor) -> Tensor:
+    """Weigh candidates (B, M) by their similarity, all but the forbidden ones: logarithms."""
+    finite = logits.detach().float().nan_to_num()  # a diverged model must not stop the draw
+    return finite.log_softmax(1).masked_fill(forbidden, -torch.inf)
+
+
+def original_weights(logits: Tensor) -> Tensor:
+    """Weigh candidates (B, B) as the original pre-training does: softmax + 1e-4, all but i = j.
+
+    It knows no image ids: other texts of the same image are drawn as negatives.
+    """
+    weights = logits.detach().float().nan_to_num().softmax(1) + FLOOR
+    return weights.log().masked_fill(
+        torch.eye(*weights.shape, device=weights.device) > 0, -torch.inf
+    )
+
+
+def draw(weights: Tensor, generator: torch.Generator, workers: Workers = ALONE) -> Negatives:
+    """Draw a candidate for each row by the logarithms of the weights (B, M).
+
+    A row whose every candidate is forbidden has no negative: it is left out of the loss, which is
+    better than a pair with a wrong label. Workers whose generators are alike draw what one would
+    draw for the rows of all.
+    """
+    # the largest of weight + Gumbel noise falls on a candidate with the probability of its weight
+    rows, columns = weights.shape
+    noise = weights.new_empty(workers.size * rows, columns).exponential_(generator=generator)
+    noise = noise[workers.rank * rows :][:rows]
+    scores = weights - noise.clamp(min=torch.finfo(noise.dtype).tiny).log()
+    found = (weights > -torch.inf).any(1)
+    return Negatives(scores.argmax(1), found)

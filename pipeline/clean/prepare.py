@@ -1,0 +1,109 @@
+"""Prepare samples for the models: ahead of them in threads, or one by one under guard.
+
+Pictures are decoded once. At most `decode_threads` are decoded at a time, and what waits is bounded
+in number and in bytes: neither a shard of huge files nor one of rejected samples fills the memory.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import TimeoutError as NotYet
+from multiprocessing.pool import AsyncResult, ThreadPool
+from typing import TYPE_CHECKING, Any
+
+from pipeline.clean.screen import Decode, Screened
+from pipeline.media.decode import decode
+from pipeline.media.guard import Guard
+from shards.inputs.reader import RawSample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_WAITING_BYTES = 128 << 20
+
+# In safe mode a stall must not be taken for a shard's before it is known for a picture's.
+GUARD_SHARE = 0.2  # of the stall time-out, for one try of a picture
+GUARD_MOST_S = 60.0
+
+
+class DecodeStalled(RuntimeError):  # noqa: N818 - reads as what happened
+    """A picture whose decoding does not end, in a thread that cannot be stopped, only left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast to work; none of it changes the output."""
+
+    batch_size: int = 16
+    decode_threads: int = 2
+    stall_timeout_s: float = 600
+
+
+@dataclass(slots=True)
+class Ready:
+    """A screened sample with what the models and the writer need, the decoded picture let go."""
+
+    screened: Screened
+    views: tuple["Tensor", ...] = ()  # uint8 (3, H, W) for the captioner and for the filter
+    image: bytes = b""  # as the clean shard will hold it
+    texts: list[dict[str, Any]] = field(default_factory=list)
+
+
+Prepare = Callable[[RawSample, Decode], Ready]
+Stream = Iterator[tuple[Ready, int]]  # each with the input's bytes read so far
+
+
+@contextmanager
+def in_threads(raws: Iterable[RawSample], prepare: Prepare, pace: Pace) -> Iterator[Stream]:
+    """Prepare samples at most two batches ahead of who takes them, in the order of the input.
+
+    Taking one raises DecodeStalled where it is not ready within the stall time-out.
+    """
+    # opened here, not in the generator, so that an error ends the threads at once
+    pool = ThreadPool(pace.decode_threads, _name_thread)  # its threads do not hold up an exit
+    try:
+        yield _ahead(raws, prepare, pace, pool)
+    except Exception as error:
+        pool.terminate()
+        if not isinstance(error, DecodeStalled):
+            pool.join()
+        raise
+    pool.terminate()
+    pool.join()
+
+
+@contextmanager
+def under_guard(raws: Iterable[RawSample], prepare: Prepare, pace: Pace) -> Iterator[Stream]:
+    """Prepare samples one by one, each picture decoded in a child process."""
+    with Guard(min(GUARD_MOST_S, GUARD_SHARE * pace.stall_timeout_s)) as guard:
+        yield ((prepare(raw, guard.decode), raw.end_offset) for raw in raws)
+
+
+def _ahead(
+    raws: Iterable[RawSample], prepare: Prepare, pace: Pace, pool: ThreadPool
+) -> Iterator[tuple[Ready, int]]:
+    ahead: deque[tuple[RawSample, AsyncResult[Ready]]] = deque()
+    done, most = 0, 2 * pace.batch_size
+
+    def take() -> tuple[Ready, int]:
+        raw, result = ahead.popleft()
+        try:
+            return result.get(pace.stall_timeout_s), raw.end_offset
+        except NotYet:
+            raise DecodeStalled(
+                f"the picture of {raw.key!r} is not decoded after {pace.stall_timeout_s:g} s"
+            ) from None
+
+    for raw in raws:
+        ahead.append((raw, pool.apply_async(prepare, (raw, decode))))
+        while len(ahead) > most or raw.end_offset - done > MAX_WAITING_BYTES:
+            ready, done = take()
+            yield ready, done
+    while ahead:
+        yield take()
+
+
+def _name_thread() -> None:
+    threading.current_thread().name = "decode"

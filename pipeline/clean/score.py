@@ -1,0 +1,56 @@
+"""Score: how well does each text of a picture describe it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:  # a recipe is checked without waiting for torch
+    from torch import Tensor
+
+    from models.blip.preprocess import Preprocess
+    from models.roles.filter import Score
+
+
+class ScoreConfig(BaseModel):
+    """Which filter scores, and how much of a text it reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="a Hugging Face BLIP folder, or the id of one on the hub")
+    revision: str | None = Field(default=None, description="of the hub; the newest if not given")
+    max_tokens: int = Field(default=35, ge=3, le=512, description="special tokens included")
+
+
+class Scorer(Protocol):
+    """What scores texts against pictures: BLIP's ITM and ITC here, other models as guests."""
+
+    digest: str
+    preprocess: Preprocess
+
+    def score(self, images: Tensor, texts: Sequence[Sequence[str]]) -> Sequence[Sequence[Score]]:
+        """Score all texts of each of uint8 images (B, 3, H, W)."""
+        ...
+
+
+def score(
+    scorer: Scorer, images: Tensor, texts: Sequence[Sequence[dict[str, Any]]]
+) -> list[list[dict[str, Any]]]:
+    """Score a batch of rows of the texts table, one list per picture; returns completed rows."""
+    found = scorer.score(images, [[row["text"] for row in rows] for rows in texts])
+    return [
+        [_scored(row, result) for row, result in zip(rows, results, strict=True)]
+        for rows, results in zip(texts, found, strict=True)
+    ]
+
+
+def _scored(row: dict[str, Any], result: Score) -> dict[str, Any]:
+    return row | {
+        "itm": result.itm,
+        "itm_logit": result.itm_logit,
+        "itc": result.itc,
+        "tokens": result.tokens,
+        "truncated": row.get("truncated", False) or result.truncated,
+    }

@@ -1,0 +1,75 @@
+"""Draw where a model looks: the picture, then the picture again under a heat map for each word."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from models.roles.attender import Attender, WordMaps
+from pipeline.media.sheet import sheet, small
+
+MOST_WORDS = 59  # with the picture itself, twelve rows of five
+_HEAT = 0.7  # share of colour where a map is at its highest
+
+# Is a map drawn against the highest value of its own, or of all words of the text?
+Scale = Literal["word", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A PNG, and the words it shows; `left_out` counts those it had no room for."""
+
+    png: bytes
+    words: list[str]
+    left_out: int
+
+
+def attend_match(
+    attender: Attender, picture: Image.Image, text: str, *, layer: int | None = None
+) -> Overlay:
+    """Draw where a filter looks for each word of a text."""
+    image = attender.preprocess.resize(picture.convert("RGB"))
+    return overlay(picture, attender.match(image, text, layer=layer))
+
+
+def attend_caption(
+    attender: Attender, picture: Image.Image, text: str, *, layer: int | None = None
+) -> Overlay:
+    """Draw where a captioner looks as it writes each word of a text."""
+    image = attender.preprocess.resize(picture.convert("RGB"))
+    return overlay(picture, attender.caption(image, text, layer=layer))
+
+
+def overlay(picture: Image.Image, found: WordMaps, scale: Scale = "word") -> Overlay:
+    """Draw the grid: the picture under the mean of all maps, then one cell for each word."""
+    words, maps = found.words[:MOST_WORDS], _numbers(found.maps[:MOST_WORDS])
+    shown = small(picture)
+    whole = float(maps.max(initial=0)) if scale == "text" else None
+    mean = f"all words ({found.score:.2f})"
+    cells = [("picture", shown), (mean, heat(shown, _numbers(found.mean)))]
+    cells += [(word, heat(shown, one, whole)) for word, one in zip(words, maps, strict=True)]
+    return Overlay(sheet(cells), words, len(found.words) - len(words))
+
+
+def heat(picture: Image.Image, values: np.ndarray, highest: float | None = None) -> Image.Image:
+    """Colour a picture by a map (rows, columns), stretched over it; a map of zeros leaves it."""
+    import matplotlib as mpl
+
+    highest = float(values.max(initial=0)) if highest is None else highest
+    if highest <= 0:
+        return picture.copy()
+    spread = Image.fromarray(np.float32(values / highest)).resize(
+        picture.size, Image.Resampling.BICUBIC
+    )
+    level = np.clip(np.asarray(spread), 0, 1)  # (H, W)
+    colours = mpl.colormaps["inferno"](level)[..., :3] * 255
+    share = _HEAT * level[..., None]
+    # grey where nothing is hot, so that the picture's own colours are not taken for heat
+    grey = np.asarray(picture.convert("L").convert("RGB"), dtype=np.float64)
+    return Image.fromarray(np.uint8((1 - share) * grey + share * colours))
+
+
+def _numbers(maps: Tensor) -> np.ndarray:
+    return np.nan_to_num(maps.float().numpy(), nan=0, posinf=0, neginf=0)

@@ -1,0 +1,43 @@
+"""The models that a run was made with, as its recipe and its identity record them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from shards.run.run import Run
+
+_SECTIONS = {"captioner": "caption", "filter": "score"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A model's folder or hub id, its digest, and the token limit that it was run with."""
+
+    model: str
+    revision: str | None
+    digest: str
+    max_tokens: int | None
+
+    @property
+    def name(self) -> str:
+        """The model's name as it may be told elsewhere: a hub id, or a folder's last part."""
+        return Path(self.model).name if Path(self.model).is_absolute() else self.model
+
+
+def recorded_model(run: Run, role: Literal["captioner", "filter"]) -> Recorded:
+    """Read what a run records of its captioner or filter; what is missing is empty."""
+    section = _SECTIONS[role]
+    try:
+        recipe: Any = yaml.safe_load(run.store.read("recipe.yaml"))
+    except (FileNotFoundError, yaml.YAMLError):
+        recipe = None
+    said = (recipe.get(section) if isinstance(recipe, dict) else None) or {}
+    identity = run.identity.get(section) or {}
+    return Recorded(
+        str(said.get("model") or role),
+        said.get("revision"),
+        str(identity.get("digest") or ""),
+        identity.get("max_tokens"),
+    )

@@ -1,0 +1,167 @@
+"""Explain one sample: its facts, every text with its scores, and what each view decides and why."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.clean.export import EXTENSIONS
+from shards.naming import encode_name
+from shards.query import connect
+from shards.run.attempt import read_quarantined
+from shards.run.commit import FileRecord, read_commit
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotError, SnapshotShard, as_snapshot_shard
+from shards.run.view import OWN, ViewError, open_view, view_names
+from shards.schema import SchemaError, read_table
+
+Row = dict[str, Any]
+
+_SCORES = ["text_no", "origin", "author", "text", "itm", "itm_logit", "itc", "logprob", "tokens"]
+_MEMBERS = {*EXTENSIONS.values(), "json", "txt"}
+_SAMPLES = "SELECT * FROM samples WHERE list_contains(?, index) ORDER BY index"
+_NEAREST = (
+    "SELECT DISTINCT key, jaro_winkler_similarity(key, ?) AS nearness FROM samples "
+    "WHERE key IS NOT NULL ORDER BY nearness DESC, key LIMIT 3"
+)
+
+
+class NoSuchSample(ValueError):  # noqa: N818 - reads as what happened
+    """An address that leads to no sample; the message names the nearest."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A shard as one view has it; `fault` says why the view cannot be read."""
+
+    name: str
+    thresholds: dict[str, float]
+    shard: SnapshotShard | None
+    fault: str | None = None
+
+
+def explain(run: Run, address: str) -> dict[str, Any]:
+    """Explain the samples (more than one where keys came twice) at SHARD/KEY, finished run or not.
+
+    KEY is the input's, or as the clean tar has it. Raises NoSuchSample, SchemaError.
+    """
+    shard, key = _parted(run, address)
+    done = read_commit(run, shard)
+    if done is None:
+        aside = shard in read_quarantined(run)
+        what = "was put aside (see quarantine/)" if aside else "is still pending: not cleaned yet"
+        raise NoSuchSample(f"shard {shard} {what}")
+    facts = as_snapshot_shard(done)
+    samples = _samples(run, facts, key)
+    own = _Judged(OWN, run.identity.get("judge", {}).get("threshold", {}), facts)
+    views = [own, *_views(run, shard)]
+    return {
+        "run": run.store.url(),
+        "shard": shard,
+        "key": samples[0]["key"],
+        "state": facts.state.model_dump(mode="json"),
+        "views": [
+            {"name": view.name, "thresholds": view.thresholds, "fault": view.fault}
+            for view in views
+        ],
+        "samples": [_explained(run, facts, sample, views) for sample in samples],
+    }
+
+
+def _parted(run: Run, address: str) -> tuple[str, str]:
+    shard, slash, key = address.partition("/")
+    if not (shard and slash and key):
+        raise NoSuchSample(f"{address!r} names no sample; expected SHARD/KEY")
+    if shard not in run.shards:
+        nearest = get_close_matches(shard, run.shards, n=3, cutoff=0) or run.shards[:3]
+        raise NoSuchSample(
+            f"{run.store.url()} has no shard {shard!r}; the nearest: {', '.join(nearest)}"
+        )
+    return shard, key
+
+
+def _samples(run: Run, shard: SnapshotShard, key: str) -> list[Row]:
+    """Find the samples of a key; as the clean tar writes it, with or without an extension, too."""
+    keys = _read(run, _file(shard, "samples"), ["index", "key"]).to_pylist()
+    base, _, extension = key.rpartition(".")
+    encoded = base if extension in _MEMBERS else key
+    there = [row["index"] for row in keys if row["key"] == key] or [
+        row["index"] for row in keys if row["key"] and encode_name(row["key"]) == encoded
+    ]
+    with connect(run, [shard], ["samples"]) as connection:
+        if not there:
+            nearest = connection.execute(_NEAREST, [key]).fetchall()
+            names = ", ".join(repr(name) for name, _ in nearest) or "none: it has no keys"
+            raise NoSuchSample(f"shard {shard.shard} has no key {key!r}; the nearest: {names}")
+        found = connection.execute(_SAMPLES, [there])
+        columns = [column[0] for column in found.description or ()]
+        return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
+
+
+def _views(run: Run, shard: str) -> Iterator[_Judged]:
+    for name in view_names(run):
+        try:
+            view = open_view(run, name)
+        except (ViewError, SnapshotError, SchemaError) as error:
+            yield _Judged(name, {}, None, str(error))
+            continue
+        found = next((judged for judged in view.shards if judged.shard == shard), None)
+        fault = None if found else "its snapshot was made before this shard was done"
+        yield _Judged(name, view.thresholds, found, fault)
+
+
+def _explained(run: Run, facts: SnapshotShard, sample: Row, views: Sequence[_Judged]) -> Row:
+    """Join a sample's facts with its texts, and those with the decisions of each view."""
+    texts = _rows_of(run, _file(facts, "texts"), sample["index"], _SCORES)
+    decisions: dict[str, dict[int, Row]] = {}
+    for view in views:
+        if view.shard is not None:
+            rows = _rows_of(
+                run, _file(view.shard, "decisions"), sample["index"], ["text_no", "keep", "reason"]
+            )
+            decisions[view.name] = {row["text_no"]: row for row in rows}
+    for text in texts:
+        text["decisions"] = {
+            view.name: {
+                "keep": decisions[view.name][text["text_no"]]["keep"],
+                "reason": decisions[view.name][text["text_no"]]["reason"],
+                "threshold": view.thresholds.get(text["origin"]),
+            }
+            for view in views
+            if view.name in decisions
+        }
+    clean = {
+        view.name: _clean_place(run, view.shard, sample)
+        for view in views
+        if view.shard is not None and any(t["decisions"][view.name]["keep"] for t in texts)
+    }
+    return sample | {"texts": texts, "clean": {name: at for name, at in clean.items() if at}}
+
+
+def _clean_place(run: Run, shard: SnapshotShard, sample: Row) -> dict[str, str] | None:
+    """Say which tar holds a kept sample's clean form, and under which name."""
+    tar = next((file for file in shard.files if file.table == "clean"), None)
+    if tar is None:
+        return None
+    as_jpeg = run.identity.get("write", {}).get("images") == "jpeg"
+    extension = "jpg" if as_jpeg else EXTENSIONS.get(sample["format"], "*")
+    member = f"{shard.shard}/{encode_name(sample['key'])}.{extension}"
+    return {"tar": run.store.url(tar.name), "member": member}
+
+
+def _file(shard: SnapshotShard, table: str) -> FileRecord:
+    return next(file for file in shard.files if file.table == table)
+
+
+def _rows_of(run: Run, file: FileRecord, index: int, columns: list[str]) -> list[Row]:
+    table = _read(run, file, ["index", *columns])
+    rows: list[Row] = table.filter(pc.equal(table["index"], index)).select(columns).to_pylist()
+    return rows
+
+
+def _read(run: Run, file: FileRecord, columns: list[str] | None) -> pa.Table:
+    with run.store.open(file.name) as opened:
+        return read_table(opened, file.table, run.store.url(file.name), columns)

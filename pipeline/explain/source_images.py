@@ -1,0 +1,39 @@
+"""Pictures of a run's samples as they came in, out of the input shards, known by their hashes."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from shards.inputs.reader import ShardReader, open_shard
+
+
+def read_originals(
+    url: str | None, digests: Mapping[int, str]
+) -> Iterator[tuple[int, bytes | str]]:
+    """Yield each wanted picture of a shard as bytes, or why there is none; stop after the last.
+
+    `digests`: the SHA-256 of each, by the sample's index. Nothing is raised: each store fails in
+    its own way.
+    """
+    left = dict(digests)
+    why = "not in the input any more"
+    try:
+        if url is None:
+            raise FileNotFoundError
+        with open_shard(url) as file:
+            for raw in ShardReader(file):
+                digest = left.pop(raw.index, None)
+                if digest is not None:
+                    yield raw.index, _same(raw.image, digest)
+                if not left:
+                    break
+    except FileNotFoundError:
+        why = "the input shard is gone"
+    except Exception as error:  # each store fails in its own way; a page without pictures serves
+        why = f"the input shard cannot be read ({type(error).__name__})"
+    yield from ((index, why) for index in left)
+
+
+def _same(image: bytes | None, digest: str) -> bytes | str:
+    if image is None or hashlib.sha256(image).hexdigest() != digest:
+        return "the input has changed since: another picture is there now"
+    return image

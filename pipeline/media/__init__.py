@@ -1,0 +1,1 @@
+"""Hostile bytes to pixels: pictures, videos, and the child processes that guard their decoding."""

@@ -1,0 +1,121 @@
+"""Pictures as a user names them: files, folders, tars, or standard input, one at a time.
+
+One that cannot be decoded comes with its reason instead of an image, and takes no other along.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from pipeline.media.decode import Decoded, Limits, Refusal, decode
+from shards.inputs.listing import InputError
+from shards.inputs.reader import IMAGE_EXTENSIONS, RawSample, ShardReader, State, open_shard
+from shards.schema import SampleReason
+from shards.store import filesystem, url_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.blip.preprocess import Preprocess
+
+STANDARD_INPUT = "-"
+MAX_PICTURE_BYTES = 256 << 20
+LIMITS = Limits(min_side=1, max_pixels=178_956_970, max_aspect=float("inf"))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An upright RGB image under the name that the user knows; or None, and why there is none."""
+
+    name: str
+    image: Image.Image | None
+    reason: str | None = None
+    detail: str | None = None
+
+
+def read_pictures(places: Sequence[str]) -> Iterator[Picture]:
+    """Read pictures in the order of the places; InputError for a place that is not there.
+
+    A place is a picture's file, a folder (its pictures and tars, by name, through all folders in
+    it), a `.tar`, all these local or of any fsspec store, or `-`: one picture on standard input.
+    """
+    for place in places:
+        yield from _read(place)
+
+
+def read_picture(place: str) -> Picture:
+    """Read the first picture of a place."""
+    found = next(islice(read_pictures([place]), 1), None)
+    if found is None:
+        raise InputError(f"{place}: no picture in it ({', '.join(IMAGE_EXTENSIONS)}, or a tar)")
+    return found
+
+
+def resized(data: bytes, preprocess: "Preprocess") -> "Tensor | str":
+    """Decode a picture and make it the model's size: uint8 (3, H, W); or say why it cannot be."""
+    found = decode(data, LIMITS)
+    return str(found.reason) if isinstance(found, Refusal) else preprocess.resize(found.image)
+
+
+def _read(place: str) -> Iterator[Picture]:
+    if place == STANDARD_INPUT:
+        yield _decoded("standard input", sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
+        return
+    fs, path = filesystem(place)
+    if fs.isdir(path):
+        inside = sorted(
+            name for name in fs.find(path) if _ending(name) in (*IMAGE_EXTENSIONS, "tar")
+        )
+        for name in inside:
+            yield from _read_file(url_of(fs, name))
+    elif fs.exists(path):
+        yield from _read_file(place)
+    else:
+        raise InputError(f"{place}: no such file or folder")
+
+
+def _read_file(url: str) -> Iterator[Picture]:
+    if _ending(url) == "tar":
+        yield from _read_tar(url)
+        return
+    with open_shard(url) as file:
+        yield _decoded(url, file.read(MAX_PICTURE_BYTES + 1))
+
+
+def _read_tar(url: str) -> Iterator[Picture]:
+    with open_shard(url) as file:
+        reader = ShardReader(file)
+        told = False
+        for raw in reader:
+            told = raw.reason is not None
+            yield _member(url, raw)
+        if reader.state.state is not State.COMPLETE and not told:
+            yield Picture(url, None, str(reader.state.state), reader.state.detail)
+
+
+def _member(url: str, raw: RawSample) -> Picture:
+    name = f"{url}/{raw.key}"
+    if raw.reason is not None:
+        return Picture(name, None, raw.reason, raw.detail)
+    if raw.image is None:
+        return Picture(name, None, SampleReason.IMAGE_MISSING)
+    return _decoded(name, raw.image)
+
+
+def _decoded(name: str, data: bytes) -> Picture:
+    if len(data) > MAX_PICTURE_BYTES:
+        detail = f"more than {MAX_PICTURE_BYTES:,} bytes"
+        return Picture(name, None, SampleReason.IMAGE_TOO_LARGE, detail)
+    found: Decoded | Refusal = decode(data, LIMITS)
+    if isinstance(found, Refusal):
+        return Picture(name, None, found.reason, found.detail)
+    return Picture(name, found.image)
+
+
+def _ending(name: str) -> str:
+    return PurePosixPath(name).suffix.lower().removeprefix(".")

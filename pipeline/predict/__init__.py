@@ -1,0 +1,1 @@
+"""What the models say about one picture or one video, for people and programs."""

@@ -1,0 +1,298 @@
+"""Index pictures and texts by their ITC embeddings, for search in both directions.
+
+A build (`index_folder`) holds, beside its record:
+
+    images.faiss       images.parquet      vectors, and facts in the same order
+    texts.faiss        texts.parquet       each text once, as the model reads it
+    features.parquet   the vectors themselves, if they were asked for
+
+Vectors are spooled to disk, so that memory holds one index at a time, and a hash of each text.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from models.blip.tokenizer import normalise
+from models.roles.retrieval import TEXTS_AT_ONCE, Retriever
+from pipeline.media.ahead import ahead
+from pipeline.media.pictures import resized
+from pipeline.search import faiss_index as nearest
+from pipeline.search.index_folder import IndexFault, begin, give_up, put
+from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.reader import ShardReader, State, open_shard
+from shards.naming import encode_name
+from shards.schema import SampleReason, TextReason
+from shards.training.annotation import annotated_texts
+from shards.training.source import Place, Source
+from shards.training.source_reader import place_of, read_part
+
+FEATURES = "features.parquet"
+MAX_TEXT_BYTES = 10_000  # as `clean` takes them by default
+_ROW_GROUP = 10_000
+
+Which = Literal["images", "texts"]
+BOTH: tuple[Which, ...] = ("images", "texts")
+
+_PICTURE = [
+    ("key", pa.string()),
+    ("sha256", pa.string()),  # of the picture's bytes
+    ("url", pa.string()),
+    ("offset", pa.int64()),
+    ("size_bytes", pa.int64()),
+]
+_COLUMNS: dict[Which, pa.Schema] = {
+    "images": pa.schema(_PICTURE),
+    # with the first picture that it stood with
+    "texts": pa.schema([("text", pa.string()), ("origin", pa.string()), *_PICTURE]),
+}
+
+
+class IndexConfig(BaseModel):
+    """How an index is built."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["auto", "flat", "ivf"] = Field("auto", description="auto: ivf for many vectors")
+    batch_size: int = Field(32, ge=1, description="pictures in one pass of the model")
+    features: bool = Field(False, description="write the vectors as Parquet, too")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A picture and its texts, each with its origin; where `reason` is set it cannot be used.
+
+    `text_reason` says why there are no texts. `share_read`: of the bytes of all tars, up to here;
+    None where samples do not come out of tars.
+    """
+
+    key: str
+    image: bytes
+    texts: tuple[tuple[str, str], ...]
+    place: Place | None
+    reason: str | None = None
+    text_reason: str | None = None
+    share_read: float | None = None
+
+
+@dataclass(slots=True)
+class _Spool:
+    """Vectors on their way to disk, with their facts, so that memory does not grow with them."""
+
+    file: BinaryIO
+    writer: pq.ParquetWriter
+    schema: pa.Schema
+    count: int = 0
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, vectors: Tensor, facts: Sequence[dict[str, Any]]) -> None:
+        self.file.write(vectors.cpu().numpy().astype(np.float32).tobytes())
+        self.count += len(facts)
+        self.waiting += facts
+        if len(self.waiting) >= _ROW_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        self.writer.write_table(pa.Table.from_pylist(self.waiting, self.schema))
+        self.waiting = []
+
+
+def items_of_run(source: Source) -> Iterator[Item]:
+    """Yield the kept samples of an opened run, each with its kept texts."""
+    for part in source.parts:
+        for sample in read_part(part):
+            texts = tuple((text.text, text.origin) for text in sample.texts)
+            yield Item(sample.key, sample.image, texts, sample.place)
+
+
+def items_of_tars(urls: Sequence[str]) -> Iterator[Item]:
+    """Yield the samples of tars as they are; a picture without a text is found all the same.
+
+    The tars are listed at once, with InputError; each is read when its turn comes.
+    """
+    return _samples(list_inputs(urls))
+
+
+def _samples(shards: Sequence[InputShard]) -> Iterator[Item]:
+    before, total = 0, max(sum(shard.size_bytes for shard in shards), 1)
+    for shard in shards:
+        with open_shard(shard.url) as file:
+            reader = ShardReader(file)
+            for raw in reader:
+                key = f"{shard.shard}/{encode_name(raw.key)}"
+                reason = raw.reason or (None if raw.image else SampleReason.IMAGE_MISSING)
+                found, why = annotated_texts(raw)
+                texts = tuple((text.text, text.origin) for text in found)
+                place = place_of(shard.url, raw)
+                share = min((before + raw.end_offset) / total, 1.0)
+                yield Item(key, raw.image or b"", texts, place, reason, why or None, share)
+            if reader.state.state not in (State.COMPLETE, State.TRUNCATED):
+                why = f"shard_{reader.state.state}"
+                yield Item(shard.shard, b"", (), None, why, share_read=before / total)
+        before += shard.size_bytes
+
+
+def build(
+    folder: Path,
+    items: Iterable[Item],
+    retriever: Retriever,
+    about: dict[str, Any],
+    config: IndexConfig,
+) -> dict[str, Any]:
+    """Build an index in the place of what is there; give its record.
+
+    `about` goes into the record: the model's name and what was indexed. Only one process may build
+    in a folder at a time. Raises IndexFault where there is no picture, or the folder is no index's.
+    """
+    new = begin(folder)
+    try:
+        record = _write(new.place, items, retriever, config)
+        if not record["images"]["count"]:
+            raise IndexFault(f"{folder}: no picture to index (left out: {record['left_out']})")
+    except BaseException:
+        give_up(new)
+        raise
+    return put(new, about | {"model_digest": retriever.digest} | record)
+
+
+def _write(
+    place: Path, items: Iterable[Item], retriever: Retriever, config: IndexConfig
+) -> dict[str, Any]:
+    """Write the files of a build, but its record; give what that says of them."""
+    left_out: Counter[str] = Counter()
+    counts = _spool(place, items, retriever, config.batch_size, left_out)
+    vectors = {which: _vectors(place, which, counts[which]) for which in BOTH}
+    record: dict[str, Any] = {which: _finish(place, vectors, which, config) for which in BOTH}
+    if config.features:
+        _write_features(place, vectors)
+    for which in BOTH:
+        (place / f"{which}.f32").unlink()
+    return record | {"left_out": dict(left_out)}
+
+
+def _spool(
+    place: Path,
+    items: Iterable[Item],
+    retriever: Retriever,
+    batch_size: int,
+    left_out: Counter[str],
+) -> dict[Which, int]:
+    """Embed pictures and texts, and write vectors and facts."""
+    known: set[bytes] = set()  # hashes of texts that have a vector
+    with ExitStack() as stack:
+        spools = {which: _open_spool(stack, place, which) for which in BOTH}
+        usable = _usable(items, retriever, batch_size, left_out)
+        while batch := list(islice(usable, batch_size)):
+            looked = retriever.look(torch.stack([pixels for _, pixels in batch]))
+            spools["images"].add(looked.unit, [_picture_row(item) for item, _ in batch])
+            rows = _new_texts((item for item, _ in batch), known, left_out)
+            while some := list(islice(rows, TEXTS_AT_ONCE)):
+                spools["texts"].add(retriever.read([row["text"] for row in some]).unit, some)
+        for spool in spools.values():
+            spool.flush()
+        return {which: spool.count for which, spool in spools.items()}
+
+
+def _open_spool(stack: ExitStack, place: Path, which: Which) -> _Spool:
+    schema = _COLUMNS[which]
+    file = stack.enter_context((place / f"{which}.f32").open("wb"))
+    writer = stack.enter_context(pq.ParquetWriter(place / f"{which}.parquet", schema))
+    return _Spool(file, writer, schema)
+
+
+def _usable(
+    items: Iterable[Item], retriever: Retriever, batch_size: int, left_out: Counter[str]
+) -> Iterator[tuple[Item, Tensor]]:
+    """Decode and resize pictures, a batch ahead; count why one cannot be used."""
+
+    def look(item: Item) -> Tensor | str:
+        return item.reason or resized(item.image, retriever.preprocess)
+
+    for item, found in ahead(items, look, lambda item: len(item.image), batch_size):
+        if isinstance(found, str):
+            left_out[found] += 1
+        else:
+            yield item, found
+
+
+def _picture_row(item: Item) -> dict[str, Any]:
+    place = asdict(item.place) if item.place else {"url": None, "offset": None, "size_bytes": None}
+    return {"key": item.key, "sha256": hashlib.sha256(item.image).hexdigest(), **place}
+
+
+def _new_texts(
+    items: Iterable[Item], known: set[bytes], left_out: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the texts that no picture before had, as the model reads them."""
+    for item in items:
+        if item.text_reason is not None:
+            left_out[item.text_reason] += 1
+        for text, origin in item.texts:
+            if len(text.encode()) > MAX_TEXT_BYTES:
+                left_out[str(TextReason.TOO_LONG)] += 1
+                continue
+            clean = normalise(text)
+            mark = hashlib.blake2b(clean.encode(), digest_size=16).digest()
+            if not clean:
+                left_out[str(TextReason.EMPTY)] += 1
+            elif mark not in known:
+                known.add(mark)
+                yield {"text": text, "origin": origin, **_picture_row(item)}
+
+
+def _vectors(place: Path, which: Which, count: int) -> nearest.Vectors:
+    if not count:
+        return np.zeros((0, 1), np.float32)
+    found = np.memmap(place / f"{which}.f32", np.float32, "r")
+    return found.reshape(count, -1)
+
+
+def _finish(
+    place: Path, vectors: dict[Which, nearest.Vectors], which: Which, config: IndexConfig
+) -> dict[str, Any]:
+    """Build one index file; give its part of the record."""
+    own, others = vectors[which], vectors["texts" if which == "images" else "images"]
+    many = len(own) > nearest.FLAT_UP_TO
+    kind: nearest.Kind = ("ivf" if many else "flat") if config.kind == "auto" else config.kind
+    if len(own) < nearest.FEWEST_FOR_CELLS:
+        kind = "flat"
+    index = nearest.build(own, kind)
+    found: dict[str, Any] = {"count": len(own), "kind": kind}
+    if kind == "ivf":
+        probes, recall = nearest.tune(index, own, others if len(others) else own)
+        found |= {"cells": nearest.cells(len(own)), "probes": probes, "recall@10": round(recall, 4)}
+    nearest.write(index, place / f"{which}.faiss")
+    return found
+
+
+def _write_features(place: Path, vectors: dict[Which, nearest.Vectors]) -> None:
+    """Write all vectors with their facts: kind, key, text, and a list of fixed length."""
+    width = vectors["images"].shape[1]
+    facts = [("kind", pa.string()), ("key", pa.string()), ("text", pa.string())]
+    schema = pa.schema([*facts, ("vector", pa.list_(pa.float32(), width))])
+    with pq.ParquetWriter(place / FEATURES, schema) as writer:
+        for which in BOTH:
+            columns = ["key"] if which == "images" else ["key", "text"]
+            first = 0
+            rows = pq.ParquetFile(place / f"{which}.parquet")
+            for batch in rows.iter_batches(_ROW_GROUP, columns=columns):
+                count = len(batch)
+                own = np.ascontiguousarray(vectors[which][first : first + count])
+                first += count
+                kind = pa.repeat(which.removesuffix("s"), count)
+                text = pa.nulls(count, pa.string()) if which == "images" else batch["text"]
+                flat = pa.FixedSizeListArray.from_arrays(pa.array(own.ravel()), width)
+                written = [kind, batch["key"], text, flat]
+                writer.write_table(pa.Table.from_arrays(written, schema=schema))

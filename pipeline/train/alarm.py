@@ -1,0 +1,76 @@
+"""Alarms of a training: what its numbers say when it learns nothing, or goes to pieces.
+
+BLIP's users met all three: a matching loss that stays at 0.63 for weeks, NaN, and a temperature at
+its bound (BLIP issues 200 and 152, ALBEF issue 18).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from models.training.contrast import TEMPERATURES
+
+# of the head that says "1 match in 3 pairs" to everything: -(1/3 ln 1/3 + 2/3 ln 2/3)
+ITM_PRIOR = math.log(3) - 2 / 3 * math.log(2)
+_NEAR_PRIOR = 0.01
+_NEAR_BOUND = 1.05  # times the bound
+_WEIGHT = 0.02  # of a step in the moving average
+
+
+class TrainingDiverged(RuntimeError):  # noqa: N818 - reads as what happened
+    """A loss that is no number: what comes after it would be worthless."""
+
+
+@dataclass(slots=True)
+class Alarms:
+    """Looks at each step's numbers; each alarm is given once.
+
+    `itm`, the moving average, and `given`, the alarms so far, are all that a restart needs.
+    """
+
+    patience_samples: int
+    itm: float | None = None
+    given: list[str] = field(default_factory=list)
+
+    def look(self, step: int, samples: int, numbers: Mapping[str, float]) -> list[str]:
+        """Say what is wrong after a step; TrainingDiverged where a loss is not finite."""
+        broken = [name for name, value in numbers.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingDiverged(
+                f"step {step}: {', '.join(broken)} is not finite; {dict(numbers)}. What was saved "
+                "before is whole. Lower rate.highest, lengthen rate.warmup_steps, or clip harder"
+            )
+        found = [*self._matching(samples, numbers), *self._temperature(numbers)]
+        known = {_kind(text) for text in self.given}
+        fresh = [text for text in found if _kind(text) not in known]
+        self.given += fresh
+        return fresh
+
+    def _matching(self, samples: int, numbers: Mapping[str, float]) -> list[str]:
+        if "itm" not in numbers:
+            return []
+        before = numbers["itm"] if self.itm is None else self.itm
+        self.itm = before + _WEIGHT * (numbers["itm"] - before)
+        if samples < self.patience_samples or abs(self.itm - ITM_PRIOR) > _NEAR_PRIOR:
+            return []
+        return [
+            f"itm at its prior: after {samples} samples the mean loss is {self.itm:.4f}, and a "
+            f"head that has learned nothing has {ITM_PRIOR:.4f}. More samples, a higher rate or "
+            "larger batches may help; cleaner pairs do"
+        ]
+
+    def _temperature(self, numbers: Mapping[str, float]) -> list[str]:
+        value = numbers.get("temperature")
+        if value is None:
+            return []
+        lowest, highest = TEMPERATURES
+        if lowest * _NEAR_BOUND < value < highest / _NEAR_BOUND:
+            return []
+        return [
+            f"temperature at its bound: {value:.4f}, held in {lowest} to {highest}; a contrast at "
+            "the lower one has collapsed onto single pairs. Lower rate.highest"
+        ]
+
+
+def _kind(alarm: str) -> str:
+    return alarm.split(":")[0]

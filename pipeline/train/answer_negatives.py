@@ -1,0 +1,38 @@
+"""Wrong answers, for dialogues that are learned by match: other candidates, or others' answers."""
+
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.blip.tokenizer import normalise
+from shards.training.annotation import SourceText
+
+
+class DialogueConfig(BaseModel):
+    """How the answers of dialogues are learned, and so how they are ranked afterwards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: Literal["match", "likelihood"] = Field(
+        "match", description="whether an answer is true, as in the paper; or writing it"
+    )
+    wrong: int = Field(2, ge=1, le=99, description="answers beside each true one, by match")
+
+
+def wrong_answers(asked: Sequence[SourceText], count: int, seed: int) -> list[list[str]]:
+    """Draw up to `count` wrong answers for each question of a batch.
+
+    They are candidates of its own, or, where it has none, answers to the batch's other questions;
+    each reads differently from the true answer and from the others that are drawn.
+    """
+    said = [normalise(answer.text) for text in asked for answer in text.answers]
+    drawn = []
+    for row, text in enumerate(asked):
+        right = {normalise(answer.text) for answer in text.answers}
+        given = dict.fromkeys(map(normalise, text.options))
+        pool = [one for one in given or dict.fromkeys(said) if one not in right]
+        rng = random.Random(f"{seed}/{row}")
+        drawn.append(rng.sample(pool, min(count, len(pool))))
+    return drawn

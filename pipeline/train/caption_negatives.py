@@ -1,0 +1,82 @@
+"""A captioner's own captions as negatives of its filter, which so learns this captioner's mistakes.
+
+A filter that was trained on texts of people knows their kind of error. What a captioner gets wrong
+looks different: its captions are fluent, of the right words, and nearly right. Here the captioner
+writes one text for each picture of a batch, another one in each epoch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+
+from models.blip.framing import frame
+from models.blip.tokenizer import normalise
+from models.checkpoints.folder import Content
+from models.checkpoints.weights import CheckpointError
+from models.decoding.generate import Decoding
+from models.roles.captioner import Captioner
+from models.training.finetuning import Captions
+from pipeline.train.dataloader import Batch
+
+
+class OwnCaptionsConfig(Decoding):
+    """How captions are written, and when one is wrong: it shares few words with every reference.
+
+    `overlap` is the largest share of common words (of all that the two have) of a caption that
+    counts as wrong of its own picture; at 0 only other pictures' captions are negatives.
+    """
+
+    overlap: float = Field(0.3, ge=0, le=1)
+
+
+class CaptionNegativesConfig(OwnCaptionsConfig):
+    """Which captioner writes, and how."""
+
+    captioner: str = Field(description="a captioner's folder")
+
+
+class CaptionNegatives:
+    """Writes the captions of a batch, as a filter's network reads them."""
+
+    def __init__(
+        self, config: CaptionNegativesConfig, about: Content, seed: int, device: torch.device
+    ) -> None:
+        """Load the captioner; CheckpointError if it takes pictures of another form."""
+        decoding = Decoding.model_validate(config.model_dump(exclude={"captioner", "overlap"}))
+        self._captioner = Captioner.load(
+            config.captioner, decoding=decoding, seed=seed, dtype="fp32", device=device
+        )
+        if self._captioner.preprocess != about.preprocess:
+            raise CheckpointError(
+                f"{config.captioner} takes pictures as {self._captioner.preprocess}; expected "
+                f"{about.preprocess}, as the filter does. Finetune both with the same image_size"
+            )
+        self._words, self._overlap, self._device = about.tokenizer, config.overlap, device
+
+    def write(self, batch: Batch, epoch: float, length: int) -> Captions:
+        """Caption a batch's pictures; texts are cut and padded to `length` tokens."""
+        names = [f"{key} {epoch:.6f}" for key in batch.keys]
+        found = self._captioner.caption(batch.pixels, names, 1)
+        texts, words = [normalise(caption.text) for (caption,) in found], self._words
+        framed = frame(words.encode(texts), words, words.cls_id, length, self._device)
+        more = (0, length - framed.ids.shape[1])
+        wrong = [
+            is_unlike(text, references, self._overlap)
+            for text, references in zip(texts, batch.references, strict=True)
+        ]
+        return Captions(
+            torch.nn.functional.pad(framed.ids, more, value=words.pad_id),
+            torch.nn.functional.pad(framed.mask, more),
+            torch.tensor(wrong, device=self._device),
+        )
+
+
+def is_unlike(text: str, references: Sequence[str], overlap: float) -> bool:
+    """Say whether a text shares less than this share of words with every reference."""
+    own = set(text.split())
+    return all(_common(own, set(normalise(each).split())) < overlap for each in references)
+
+
+def _common(own: set[str], other: set[str]) -> float:
+    return len(own & other) / max(len(own | other), 1)

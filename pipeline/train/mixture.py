@@ -1,0 +1,72 @@
+"""Courses: what the steps of a training take their batches from; a network of two tasks has two.
+
+The course of a step is drawn by (seed, step), alike on all workers and after any restart. The lanes
+of a second course are numbered after those of the first.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from models.blip.tokenizer import normalise
+from pipeline.train.dataloader import Batch, Feed
+from shards.training.source import Source
+
+Positions = Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Sources, how their texts are read, and the share of the steps that are taken on them."""
+
+    sources: Sequence[Source]
+    max_tokens: int
+    clean: Callable[[str], str] = normalise
+    share: float = 1.0
+
+
+class Courses:
+    """One worker's feeds, to be closed; `open_feed` opens that of a course at its positions.
+
+    `positions` are those of this worker's lanes, in all courses.
+    """
+
+    def __init__(
+        self,
+        courses: Sequence[Course],
+        open_feed: Callable[[Course, Positions], Feed],
+        lanes: int,
+        seed: int,
+        positions: Positions,
+    ) -> None:
+        self._courses, self._lanes, self._seed = courses, lanes, seed
+        self._feeds: list[Feed] = []
+        for number, course in enumerate(courses):
+            first = number * lanes
+            own = {k - first: taken for k, taken in positions.items() if k // lanes == number}
+            self._feeds.append(open_feed(course, own))
+        self._batches = [iter(feed) for feed in self._feeds]
+
+    @property
+    def rows_per_epoch(self) -> float:
+        """Samples in an epoch of the first course, by which epochs are counted."""
+        return self._feeds[0].rows_per_epoch
+
+    def take(self, step: int, parts: int) -> tuple[list[Batch], dict[int, int]]:
+        """Take the parts of a step's batch, and the positions that it moves."""
+        number = self._draw(step)
+        batches = [next(self._batches[number]) for _ in range(parts)]
+        moved = batches[-1].positions
+        return batches, {number * self._lanes + lane: taken for lane, taken in moved.items()}
+
+    def _draw(self, step: int) -> int:
+        if len(self._courses) == 1:
+            return 0
+        shares = [course.share for course in self._courses]
+        draw = random.Random(f"{self._seed}/course/{step}")
+        return draw.choices(range(len(shares)), shares)[0]
+
+    def close(self) -> None:
+        """Close all feeds."""
+        for feed in self._feeds:
+            feed.close()

@@ -1,0 +1,152 @@
+"""What a training minimises: a network, the loss of a batch, and what becomes of it at the end."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from transformers import BlipConfig
+
+from models.blip.text import TextEncoder
+from models.blip.tokenizer import normalise
+from models.blip.vision import VisionEncoder
+from models.checkpoints import folder as folders
+from models.checkpoints.folder import Content
+from models.training.contrast import ContrastNetwork, Pairs
+from models.training.momentum import FeatureQueue
+from models.training.workers import Workers
+from pipeline.train.dataloader import Batch
+
+
+class TowerConfig(BaseModel):
+    """How the towers of a network are trained; none of it changes what is computed afterwards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dropout: float = Field(0.1, ge=0, lt=1, description="of the text transformer")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="of the vision tower's branches")
+    recompute: int = Field(0, ge=0, description="last layers that keep no activations")
+    freeze_vision: bool = Field(False, description="train the text transformer and heads alone")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where a training is: `epoch` says how many are done, `generator` is alike on all workers.
+
+    `part` is which part of a batch this is, where one step is computed in several.
+    """
+
+    epoch: float
+    generator: torch.Generator
+    workers: Workers
+    part: int = 0
+
+    def follow(self, momentum: float) -> float:
+        """Give the momentum of the copies: they move in a step's first part alone."""
+        return momentum if self.part == 0 else 1.0
+
+
+class Objective(nn.Module):
+    """A network in training. `queue` is not part of it: DDP must not broadcast it at each step.
+
+    `about` says what the network is (sizes, tokenizer, preprocessing), without its tensors.
+    """
+
+    clean: Callable[[str], str] = staticmethod(normalise)  # what texts go through first
+
+    def __init__(self, network: nn.Module, about: Content) -> None:
+        super().__init__()
+        self.network = network
+        self.about = replace(about, tensors={}, training={})
+        self._beside: list[FeatureQueue] = []
+
+    @property
+    def queue(self) -> FeatureQueue | None:
+        """What the loss keeps between steps beside the network, if anything."""
+        return self._beside[0] if self._beside else None
+
+    @property
+    def first_token(self) -> int:
+        """The id before a text that ITM reads: the one that the exported filter will put there."""
+        words = self.about.tokenizer
+        return words.enc_id if self.about.settings.itm_first_token == "enc" else words.cls_id
+
+    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        """Give what is minimised, `loss`, and the numbers that it is made of."""
+        raise NotImplementedError
+
+    def export(self, folder: Path) -> Mapping[str, Path]:
+        """Write the trained checkpoints, each a new folder in `folder`, by role."""
+        raise NotImplementedError
+
+    def to_device(self, device: torch.device) -> None:
+        """Move network and queue."""
+        self.to(device)
+        for part in self._beside:
+            part.to(device)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Normalise uint8 pictures (B, 3, S, S) on the network's device."""
+        device = next(self.network.parameters()).device
+        return self.about.preprocess.normalise(pixels.to(device), torch.float32)
+
+    def pairs(self, batch: Batch, workers: Workers) -> Pairs:
+        """Take a batch to the network's device, padded as long as the other workers' texts."""
+        device = next(self.network.parameters()).device
+        more = (0, workers.longest(batch.ids.shape[1]) - batch.ids.shape[1])
+        ids = nn.functional.pad(batch.ids, more, value=self.about.tokenizer.pad_id)
+        return Pairs(
+            pixels=self.normalise(batch.pixels),
+            ids=ids.to(device),
+            mask=nn.functional.pad(batch.mask, more).to(device),
+            image_ids=batch.image_ids.to(device),
+            text_hashes=batch.text_hashes.to(device),
+        )
+
+    def write(self, path: Path, network: nn.Module) -> Path:
+        """Write a network, trained here, as a new folder; one that is there was written before."""
+        if not path.exists():
+            queue = None if network is not self.network else self.queue
+            beside = {} if queue is None or self.about.role != "pretrain" else queue.state_dict()
+            folders.write_new(
+                path,
+                replace(
+                    self.about, tensors=_on_cpu(network.state_dict()), training=_on_cpu(beside)
+                ),
+            )
+        return path
+
+
+def trainable(
+    kind: Callable[[BlipConfig], nn.Module], content: Content, towers: TowerConfig
+) -> nn.Module:
+    """Make a network out of a checkpoint's tensors, in fp32, and let gradients reach it.
+
+    Momentum copies that the checkpoint lacks begin as copies of their modules.
+    """
+    config = copy.deepcopy(content.config)
+    config.text_config.hidden_dropout_prob = towers.dropout
+    config.text_config.attention_probs_dropout_prob = towers.dropout
+    network = kind(config)
+    tensors = {name: tensor.float() for name, tensor in content.tensors.items()}
+    lacking, _ = network.load_state_dict(tensors, strict=False)
+    if isinstance(network, ContrastNetwork) and lacking:
+        network.start()
+    for module in network.modules():
+        if isinstance(module, VisionEncoder | TextEncoder):
+            module.recomputed = towers.recompute
+        if isinstance(module, VisionEncoder):
+            module.drop_path = towers.drop_path
+    if towers.freeze_vision:
+        network.get_submodule("vision_model").requires_grad_(False)
+    if isinstance(network, ContrastNetwork):
+        for _, copied in network.copies():
+            copied.requires_grad_(False)
+    return network
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}

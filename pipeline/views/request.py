@@ -1,0 +1,88 @@
+"""Settle what decides a new view: what is asked, what the run had, and what is there already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import numpy as np
+
+from shards.run.commit import Counts
+from shards.run.run import Run
+from shards.run.snapshot import Snapshot
+from shards.run.view import Rule, ViewError, ViewRecord, read_view_record
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked of a new view; origins that are not named keep the run's own threshold.
+
+    `keep_fraction` of an origin is the share of all its texts in the snapshot to keep, the best.
+    """
+
+    name: str
+    threshold: Mapping[str, float] = field(default_factory=dict)
+    keep_fraction: Mapping[str, float] = field(default_factory=dict)
+    write_clean: bool = False
+
+
+def settle(run: Run, wish: Wish, counts: Counts) -> dict[str, float]:
+    """Give each origin's threshold, but for those whose fraction is asked for; raises ViewError."""
+    own: dict[str, float] = run.identity.get("judge", {}).get("threshold", {})
+    known = sorted(own.keys() | counts.texts.keys())
+    for origin in (*wish.threshold, *wish.keep_fraction):
+        if origin not in known:
+            nearest = get_close_matches(origin, known, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ";"
+            raise ViewError(f"no texts of origin {origin!r}{hint} there are: {', '.join(known)}")
+    for origin in wish.threshold.keys() & wish.keep_fraction.keys():
+        raise ViewError(f"both a threshold and a fraction for origin {origin!r}; give one of them")
+    for origin, threshold in wish.threshold.items():
+        if not abs(threshold) <= LARGEST:
+            raise ViewError(f"the threshold of {origin!r} should be a finite number: {threshold}")
+    for origin, fraction in wish.keep_fraction.items():
+        if not 0 <= fraction <= 1:
+            raise ViewError(f"the fraction of {origin!r} should lie in 0 to 1, found {fraction}")
+    thresholds = {**own, **wish.threshold}
+    missing = sorted(counts.texts.keys() - thresholds.keys() - wish.keep_fraction.keys())
+    if missing:
+        raise ViewError(
+            f"no threshold for texts of origin {', '.join(missing)}; given: "
+            f"{', '.join(sorted(thresholds))}. Add --threshold {missing[0]}=…"
+        )
+    return {o: value for o, value in thresholds.items() if o not in wish.keep_fraction}
+
+
+def is_settled(run: Run, wish: Wish, snapshot: Snapshot, thresholds: Mapping[str, float]) -> bool:
+    """Say whether the wish is fulfilled already; raises ViewError if its name is taken."""
+    record = read_view_record(run, wish.name)
+    if record is None:
+        return False
+    taken = f"{run.store.url()} has a view {wish.name!r} already"
+    if record.snapshot != snapshot.id:
+        raise ViewError(
+            f"{taken}, on snapshot {record.snapshot} and not {snapshot.id}; choose another name"
+        )
+    if not _same_rules(record, wish, thresholds):
+        rules = ", ".join(f"{o} {_said(rule)}" for o, rule in sorted(record.rules.items()))
+        raise ViewError(f"{taken}, with other rules ({rules}); choose another name")
+    if wish.write_clean and not record.with_clean:
+        raise ViewError(f"{taken}, without clean shards; choose another name to write them")
+    return True
+
+
+def _same_rules(record: ViewRecord, wish: Wish, thresholds: Mapping[str, float]) -> bool:
+    fractions = {o: r.keep_fraction for o, r in record.rules.items() if r.keep_fraction is not None}
+    recorded = {o: r.threshold for o, r in record.rules.items() if o not in fractions}
+    given = {o: t for o, t in thresholds.items() if o not in wish.keep_fraction}
+    return (
+        fractions == wish.keep_fraction
+        and recorded.keys() == given.keys()
+        and all(np.float32(given[o]) == np.float32(recorded[o]) for o in given)
+    )
+
+
+def _said(rule: Rule) -> str:
+    asked = "" if rule.keep_fraction is None else f", the best {rule.keep_fraction:.6g}"
+    return f"{rule.threshold:.6g}{asked}"

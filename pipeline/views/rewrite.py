@@ -1,0 +1,112 @@
+"""Write the clean tar of one shard again, from the input tar, for decisions made anew.
+
+It goes through `clean_sample` as the run itself did, so that equal decisions give equal bytes. No
+more than one sample's files are held at a time.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.clean.export import Provenance, WriteConfig, clean_sample, encode_jpeg
+from pipeline.clean.screen import ScreenConfig
+from pipeline.media.decode import Limits, Refusal, decode
+from shards.inputs.listing import InputChanged
+from shards.inputs.reader import RawSample, ShardReader, open_shard
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotShard
+from shards.schema import SCHEMAS, check_schema
+from shards.writer import CleanFile
+
+Row = dict[str, Any]
+
+_ROWS = 1_000  # of a table, in memory at a time
+
+
+def rewrite(run: Run, shard: SnapshotShard, path: Path, report: Callable[[int], None]) -> CleanFile:
+    """Write the kept samples of a shard to a new tar at `path`, still to be closed.
+
+    `report` hears of more samples as they are passed. Raises InputChanged where a sample of the
+    input is not the one that the tables tell of.
+    """
+    clean = CleanFile(path, shard.shard)
+    try:
+        _fill(clean, run, shard, report)
+    except BaseException:
+        clean.sink.discard()
+        raise
+    return clean
+
+
+def _fill(clean: CleanFile, run: Run, shard: SnapshotShard, report: Callable[[int], None]) -> None:
+    config = WriteConfig.model_validate(run.identity.get("write", {}))
+    source = Provenance(shard.shard, run.fingerprint, run.identity.get("seed", 0))
+    url = next(item.url for item in run.inputs if item.shard == shard.shard)
+    passed = 0
+    with open_shard(url) as file:
+        raws = iter(ShardReader(file))
+        facts = _rows(run, shard, "samples", ["index", "key", "sha256", "format", "meta"])
+        for index, kept in _kept(run, shard):
+            row = next(row for row in facts if row["index"] == index)
+            raw = next((raw for raw in raws if raw.index == index), None)
+            image = _same_image(raw, row, f"input shard {shard.shard!r} ({url})")
+            if config.images == "jpeg":
+                image = _as_jpeg(image, row["key"], run)
+            clean.add(clean_sample(row, kept, image, config, source))
+            report(index + 1 - passed)
+            passed = index + 1
+    report(shard.counts.samples_in - passed)
+
+
+def _kept(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Row]]]:
+    """Yield the index and the kept texts of each kept sample, in order."""
+    texts = _rows(run, shard, "texts", ["index", "text", "origin", "itm", "itc"])
+    decisions = _rows(run, shard, "decisions", ["keep"])
+    pairs = zip(texts, decisions, strict=True)
+    kept = (text for text, decision in pairs if decision["keep"])
+    for index, rows in groupby(kept, key=itemgetter("index")):
+        yield index, list(rows)
+
+
+def _rows(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> Iterator[Row]:
+    """Yield the rows of one of the shard's tables, a few in memory at a time."""
+    name = next(file.name for file in shard.files if file.table == table)
+    with (
+        run.store.open(name) as opened,
+        pq.ParquetFile(opened, page_checksum_verification=True) as file,
+    ):
+        check_schema(file.schema_arrow, SCHEMAS[table], run.store.url(name))
+        for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+            yield from batch.to_pylist()
+
+
+def _same_image(raw: RawSample | None, row: Row, where: str) -> bytes:
+    """Give a sample's image, once it is known to be the one that was judged."""
+    expected = f"key {row['key']!r}, image sha256 {row['sha256']}"
+    found = "no such sample"
+    if raw is not None and raw.image is not None:
+        sha256 = hashlib.sha256(raw.image).hexdigest()
+        if (raw.key, sha256) == (row["key"], row["sha256"]):
+            return raw.image
+        found = f"key {raw.key!r}, image sha256 {sha256}"
+    raise InputChanged(
+        f"{where} changed since it was cleaned: sample {row['index']} should be {expected}; "
+        f"found {found}; restore it, or judge without clean shards"
+    )
+
+
+def _as_jpeg(image: bytes, key: str, run: Run) -> bytes:
+    """Encode a picture as the run did, within its limits; one that it could read can be read."""
+    screen = ScreenConfig.model_validate(run.identity["screen"])
+    decoded = decode(image, Limits(screen.min_side, screen.max_pixels, screen.max_aspect))
+    if isinstance(decoded, Refusal):
+        raise InputChanged(
+            f"the image of {key!r} was decoded by the run, and is now refused: {decoded.reason} "
+            f"({decoded.detail}); use the Pillow that the run used"
+        )
+    return encode_jpeg(decoded.image)

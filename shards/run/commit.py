@@ -1,0 +1,204 @@
+"""The commit of a shard: the one small file that makes an attempt's work count.
+
+Work on a shard may be killed anywhere, done twice, or done by two drivers at once. Data files carry
+the attempt's id in their names; the commit, created only if absent, names one complete set of them.
+What no commit names did not happen.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shards.inputs.reader import State
+from shards.run.run import Run
+from shards.schema import SCHEMA_VERSION, SchemaError
+
+_log = logging.getLogger(__name__)
+_FROZEN = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class TextCounts(BaseModel):
+    """How many texts of one origin came in, and how many were kept."""
+
+    model_config = _FROZEN
+    given: int = Field(default=0, validation_alias="in", serialization_alias="in", ge=0)
+    kept: int = Field(default=0, ge=0)
+
+    def __add__(self, other: "TextCounts") -> "TextCounts":
+        """Add up two shards' counts."""
+        return TextCounts(given=self.given + other.given, kept=self.kept + other.kept)
+
+
+class Counts(BaseModel):
+    """What became of a shard's samples; `samples_in = kept + filtered + rejected`, always."""
+
+    model_config = _FROZEN
+    samples_in: int = Field(default=0, ge=0)
+    kept: int = Field(default=0, ge=0)
+    filtered: int = Field(default=0, ge=0)
+    rejected: int = Field(default=0, ge=0)
+    rejected_by_reason: dict[str, int] = {}
+    text_reasons: dict[str, int] = {}
+    texts: dict[str, TextCounts] = {}
+    not_finite: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _conserve(self) -> "Counts":
+        if self.samples_in != self.kept + self.filtered + self.rejected:
+            raise ValueError(
+                f"samples are lost: {self.samples_in} in, but {self.kept} kept + "
+                f"{self.filtered} filtered + {self.rejected} rejected"
+            )
+        if self.rejected != sum(self.rejected_by_reason.values()):
+            raise ValueError(
+                f"{self.rejected} samples rejected, but by reason {self.rejected_by_reason}"
+            )
+        return self
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Add up two shards' counts."""
+        return Counts(
+            samples_in=self.samples_in + other.samples_in,
+            kept=self.kept + other.kept,
+            filtered=self.filtered + other.filtered,
+            rejected=self.rejected + other.rejected,
+            rejected_by_reason=_added(self.rejected_by_reason, other.rejected_by_reason, 0),
+            text_reasons=_added(self.text_reasons, other.text_reasons, 0),
+            texts=_added(self.texts, other.texts, TextCounts()),
+            not_finite=self.not_finite + other.not_finite,
+        )
+
+
+class FileRecord(BaseModel):
+    """One data file, as it must be found again; `rows` of a clean tar are its samples."""
+
+    model_config = _FROZEN
+    table: str
+    name: str
+    size_bytes: int
+    sha256: str
+    rows: int
+
+
+class InputRecord(BaseModel):
+    """The input shard as it was read, all of it."""
+
+    model_config = _FROZEN
+    url: str
+    size_bytes: int
+    etag: str | None = None
+    mtime: float | None = None
+    sha256: str
+
+
+class StateRecord(BaseModel):
+    """How the input shard ended."""
+
+    model_config = _FROZEN
+    state: State
+    offset: int | None = None
+    detail: str | None = None
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the shard was anything but complete."""
+        return self.state != State.COMPLETE
+
+
+class Commit(BaseModel):
+    """All that an attempt on a shard came to."""
+
+    model_config = _FROZEN
+    schema_version: int = SCHEMA_VERSION
+    shard: str
+    fingerprint: str
+    attempt: str
+    input: InputRecord
+    state: StateRecord
+    files: tuple[FileRecord, ...]
+    counts: Counts
+    environment: dict[str, Any]
+    started: str
+    ended: str
+
+    def file(self, table: str) -> FileRecord | None:
+        """Give the file of a table (`clean` too), or None where there is none."""
+        return next((file for file in self.files if file.table == table), None)
+
+
+def data_name(table: str, shard: str, attempt: str) -> str:
+    """Name the data file of one table that one attempt writes."""
+    suffix = "tar" if table == "clean" else "parquet"
+    return f"data/{table}/{shard}-{attempt}.{suffix}"
+
+
+def commit(run: Run, result: Commit) -> bool:
+    """Make an attempt's work count, unless another's does already; say whether it does.
+
+    A loser's own files are removed, and no others. Data files must be published before.
+    """
+    name, data = _name(result.shard), result.model_dump_json(indent=1).encode()
+    if run.store.create(name, data):
+        return True
+    winner = read_commit(run, result.shard)
+    if winner is None:
+        # What stands there is torn. Two drivers that both mend it leave the last one's commit,
+        # which names one complete set of files; the other's become orphans.
+        run.store.put(name, data)
+        winner = read_commit(run, result.shard)
+    if winner is not None and winner.attempt == result.attempt:
+        return True
+    for file in result.files:
+        if result.attempt in file.name:
+            run.store.delete(file.name)
+    return False
+
+
+def read_commit(run: Run, shard: str) -> Commit | None:
+    """Give a shard's commit, or None if there is none yet or what is there is torn."""
+    try:
+        return _parsed(shard, run.store.read(_name(shard)))
+    except FileNotFoundError:
+        return None
+
+
+def read_commits(run: Run) -> dict[str, Commit]:
+    """Give all commits of the run's shards by SHARD, in the order of the list."""
+    there = set(run.store.list("commits"))
+    names = {_name(shard): shard for shard in run.shards if _name(shard) in there}
+    found = run.store.read_many(list(names))
+    parsed = {shard: _parsed(shard, found[name]) for name, shard in names.items() if name in found}
+    return {shard: done for shard, done in parsed.items() if done is not None}
+
+
+def total_counts(counts: Iterable[Counts]) -> Counts:
+    """Add up the counts of many shards."""
+    return sum(counts, Counts())
+
+
+def _name(shard: str) -> str:
+    return f"commits/{shard}.json"
+
+
+def _parsed(shard: str, data: bytes) -> Commit | None:
+    try:
+        record = json.loads(data)
+        version = int(record["schema_version"])
+        if version > SCHEMA_VERSION:
+            raise SchemaError(
+                f"the commit of {shard!r} has version {version}, newer than {SCHEMA_VERSION}, the "
+                "newest this capfilt reads; update capfilt"
+            )
+        return Commit.model_validate_json(data)
+    except SchemaError:
+        raise
+    except (ValidationError, ValueError, TypeError, KeyError) as error:
+        _log.warning("the commit of shard %s is torn and counts as absent: %s", shard, error)
+        return None
+
+
+def _added(left: dict[str, Any], right: dict[str, Any], zero: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {key: left.get(key, zero) + right.get(key, zero) for key in sorted({*left, *right})}

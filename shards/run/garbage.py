@@ -1,0 +1,156 @@
+"""Garbage: files of a run that nothing names, left by what was killed, lost a race, or was redone.
+
+Only what has the form of this project's own files, and is old, can be garbage; whatever else lies
+in the folder is left alone.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shards.run.commit import read_commits
+from shards.run.run import Run
+from shards.run.verify.lists import read_snapshot, snapshot_names
+from shards.run.verify.problem import Problem
+from shards.run.verify.run import run_problems
+from shards.run.verify.views import read_view, view_records
+from shards.run.view import read_view_record
+from shards.store import StoredFile
+
+_DATA = re.compile(r"data/(?:samples|texts|decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
+_VIEW_DATA = re.compile(r"views/[^/]+/(?:decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
+_VIEW_LIST = re.compile(r"views/[^/]+/shards-[0-9a-f]{16}\.parquet")
+_TEMPORARY = re.compile(r"(?:.*/)?\.tmp-(?:[a-z0-9_]{8}|[0-9a-f]{16}|probe-[0-9a-f]{16})")
+_KEPT = re.compile(
+    r"run\.json|recipe\.yaml|input\.parquet|snapshot\.json|clean\.txt|README\.md"
+    r"|views/[^/]+/(?:view\.json|clean\.txt)"
+    r"|(?:commits|attempts|snapshots|quarantine|scores|report|set_aside)/.*"
+)
+_REMOVERS = 16
+
+
+class GarbageError(ValueError):
+    """A run of which not all can be read that names files."""
+
+
+class Kind(StrEnum):
+    """What a leftover was to be."""
+
+    DATA = "data"
+    VIEW = "view"
+    TEMPORARY = "temporary"
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One file, or one temporary folder with all in it; no age where the store knows no times."""
+
+    name: str
+    kind: Kind
+    size_bytes: int
+    age_s: float | None
+    files: tuple[str, ...]
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What may go, what is too young to tell, and what is none of ours."""
+
+    old: tuple[Leftover, ...]
+    young: tuple[Leftover, ...]
+    unknown: tuple[str, ...]
+
+
+def find_garbage(run: Run, older_than_s: float) -> Garbage:
+    """Find what no commit, snapshot or view names; raises GarbageError if one cannot be read.
+
+    Files are listed before the names are read: what is committed meanwhile is seen to be named.
+    """
+    there, now_s = run.store.survey(), time.time()
+    named, shards = _named(run), set(run.shards)
+    leftovers, unknown = list(_temporary(there, now_s)), []
+    for file in there:
+        if file.is_folder or file.name in named or _is_leftover(file.temporary):
+            continue
+        kind = _kind(file.name, shards)
+        if kind is not None:
+            age_s = None if file.modified_s is None else now_s - file.modified_s
+            leftovers.append(Leftover(file.name, kind, file.size_bytes, age_s, (file.name,)))
+        elif not _KEPT.fullmatch(file.name):
+            unknown.append(file.name)
+    leftovers.sort(key=lambda one: one.name)
+    old = [one for one in leftovers if one.age_s is not None and one.age_s >= older_than_s]
+    young = [one for one in leftovers if one.age_s is None or one.age_s < older_than_s]
+    return Garbage(tuple(old), tuple(young), tuple(unknown))
+
+
+def remove_garbage(run: Run, leftovers: Sequence[Leftover]) -> None:
+    """Remove files, and the temporary folders that held them."""
+    files = [name for leftover in leftovers for name in leftover.files]
+    with ThreadPoolExecutor(_REMOVERS) as pool:
+        list(pool.map(run.store.delete, files))
+    for leftover in leftovers:
+        for folder in sorted(leftover.folders, reverse=True):  # those within come first
+            run.store.remove_empty_folder(folder)
+
+
+def _named(run: Run) -> set[str]:
+    """Give the names of all files that commits, snapshots and views stand on."""
+    commits = read_commits(run)
+    faults = list(run_problems(run, commits))
+    named = {file.name for done in commits.values() for file in done.files}
+    for place in snapshot_names(run):
+        snapshot = read_snapshot(run, place)
+        if isinstance(snapshot, Problem):
+            faults.append(snapshot)
+        else:
+            named |= {file.name for shard in snapshot.shards for file in shard.files}
+    for name in view_records(run):
+        view, record = read_view(run, name), None
+        if isinstance(view, Problem):
+            faults.append(view)
+        else:
+            record = read_view_record(run, name)
+            named |= {file.name for shard in view.shards for file in shard.files}
+        named |= {record.shards} if record else set()
+    if faults:
+        raise GarbageError(
+            f"{run.store.url()}: {len(faults)} things are wrong that may name files still needed "
+            f"(the first: {faults[0]}); nothing is removed. Run `capfilt verify RUN --repair` "
+            "first, and do what it says"
+        )
+    return named
+
+
+def _kind(name: str, shards: set[str]) -> Kind | None:
+    for pattern, kind in ((_DATA, Kind.DATA), (_VIEW_DATA, Kind.VIEW)):
+        match = pattern.fullmatch(name)
+        if match and match[1] in shards:
+            return kind
+    return Kind.VIEW if _VIEW_LIST.fullmatch(name) else None
+
+
+def _is_leftover(temporary: str | None) -> bool:
+    return temporary is not None and _TEMPORARY.fullmatch(temporary) is not None
+
+
+def _temporary(there: Sequence[StoredFile], now_s: float) -> Iterator[Leftover]:
+    """Give each temporary file or folder as one; a folder is as young as the youngest in it."""
+    parts: dict[str, list[StoredFile]] = {}
+    for file in there:
+        if file.temporary is not None and _is_leftover(file.temporary):
+            parts.setdefault(file.temporary, []).append(file)
+    for name, found in parts.items():
+        times = [file.modified_s for file in found if file.modified_s is not None]
+        yield Leftover(
+            name=name,
+            kind=Kind.TEMPORARY,
+            size_bytes=sum(file.size_bytes for file in found),
+            age_s=now_s - max(times) if len(times) == len(found) else None,
+            files=tuple(file.name for file in found if not file.is_folder),
+            folders=tuple(file.name for file in found if file.is_folder),
+        )

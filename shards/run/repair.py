@@ -1,0 +1,166 @@
+"""Repair: what can be mended without a model is mended; the rest is set aside, to be done again.
+
+Nothing is deleted. What is set aside lies under `set_aside/`, and counts as not being there: a
+shard without a commit is pending, and `capfilt clean` does it again.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from shards.run.commit import Commit, read_commits
+from shards.run.run import Run
+from shards.run.snapshot import newest_snapshot_id, open_snapshot, write_snapshot
+from shards.run.verify.lists import check_newest, check_snapshot, clean_list, snapshot_names
+from shards.run.verify.problem import Problem
+from shards.run.verify.run import Report, check_commits, check_view, read_quarantine, run_problems
+from shards.run.verify.views import check_view_lists, read_view, view_records
+from shards.run.view import ViewError, read_view_record, write_clean_list
+
+
+class RepairError(ValueError):
+    """A run so broken that it is more likely out of reach than damaged."""
+
+
+@dataclass(slots=True)
+class Repair:
+    """What was done, one line each, and what is left: shards to clean again, views to judge again.
+
+    `waiting` are views that will be whole if cleaning again makes the same data as before.
+    """
+
+    actions: list[str] = field(default_factory=list)
+    redo: list[str] = field(default_factory=list)
+    judge_again: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    unmended: list[Problem] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left to do."""
+        return not (self.redo or self.judge_again or self.waiting or self.unmended)
+
+
+def repair_run(run: Run, report: Report = lambda _done, _of: None) -> Repair:
+    """Check all that `verify_run` does, and mend or set aside what is wrong.
+
+    Meant for a run that no one works on. Raises RepairError if all data files are gone.
+    """
+    done, commits = Repair(), read_commits(run)
+    _check_reach(run, commits)
+    _mend_commits(run, commits, done, report)
+    aside = _mend_quarantine(run, commits, done)
+    for name in snapshot_names(run):
+        _set_aside(run, name, list(check_snapshot(run, name, commits)), done)
+    if commits and commits.keys() | aside >= set(run.shards):
+        _mend_newest(run, done)
+    else:
+        _mend_partial(run, done)
+    for name in view_records(run):
+        _mend_view(run, name, commits, done)
+    return done
+
+
+def _check_reach(run: Run, commits: dict[str, Commit]) -> None:
+    named = sum(len(done.files) for done in commits.values())
+    if named and not run.store.list("data"):
+        raise RepairError(
+            f"{run.store.url('data')}: none of the {named} files that commits name is there; if a "
+            "disk is not mounted, mount it. Nothing is set aside. To do the whole run again, clean "
+            "into another output folder"
+        )
+
+
+def _mend_commits(run: Run, commits: dict[str, Commit], done: Repair, report: Report) -> None:
+    """Set aside what is no commit, and commits whose files are not as they say."""
+    shards = set(run.shards)
+    for problem in run_problems(run, commits):
+        if problem.place == "run.json":
+            done.unmended.append(problem)
+        elif _set_aside(run, problem.place, [problem], done):
+            shard = PurePosixPath(problem.place).stem
+            done.redo += [shard] if shard in shards else []
+    for shard, problems in check_commits(run, list(commits.values()), report).items():
+        if _set_aside(run, f"commits/{shard}.json", problems, done):
+            done.redo.append(shard)
+            del commits[shard]
+
+
+def _mend_quarantine(run: Run, commits: dict[str, Commit], done: Repair) -> set[str]:
+    """Set aside torn records of shards put aside; give the shards with a whole one."""
+    aside, problems = read_quarantine(run)
+    for problem in problems:
+        shard = PurePosixPath(problem.place).stem
+        if _set_aside(run, problem.place, [problem], done) and shard in set(run.shards) - set(
+            commits
+        ):
+            done.redo.append(shard)
+    return aside
+
+
+def _mend_newest(run: Run, done: Repair) -> None:
+    """Write the snapshot and its lists again from the commits, if anything is amiss with them."""
+    problems = list(check_newest(run))
+    if problems or newest_snapshot_id(run) is None:
+        why = str(problems[0]) if problems else "all is committed, and there was none yet"
+        snapshot = write_snapshot(run)
+        done.actions.append(f"wrote snapshot {snapshot.id}, snapshot.json and clean.txt: {why}")
+
+
+def _mend_partial(run: Run, done: Repair) -> None:
+    """Mend the lists of a run with shards pending, as far as its newest snapshot is whole."""
+    problems = list(check_newest(run))
+    broken = [problem for problem in problems if problem.place == "snapshot.json"]
+    if broken:
+        for name in ("snapshot.json", "clean.txt"):
+            _set_aside(run, name, broken, done)
+    elif problems:
+        run.store.put("clean.txt", clean_list(run, open_snapshot(run).files("clean")))
+        done.actions.append(f"wrote clean.txt: {problems[0]}")
+
+
+def _mend_view(run: Run, name: str, commits: dict[str, Commit], done: Repair) -> None:
+    view = read_view(run, name)
+    if isinstance(view, Problem):
+        if done.redo and _lacks_snapshot(run, name):
+            done.waiting.append(name)
+        elif _set_aside(run, f"views/{name}/view.json", [view], done):
+            done.judge_again.append(name)
+        return
+    lists = list(check_view_lists(run, view))
+    if lists:
+        write_clean_list(run, view)
+        done.actions.append(f"wrote {lists[0].place}: {lists[0]}")
+    problems = check_view(run, view, commits, lambda _done, _of: None)
+    if _set_aside(run, f"views/{name}/view.json", problems, done):
+        done.judge_again.append(name)
+
+
+def _lacks_snapshot(run: Run, name: str) -> bool:
+    """Say whether all that is wrong with a view may be that its snapshot is not there."""
+    try:
+        record = read_view_record(run, name)
+    except ViewError:
+        return False
+    return record is not None and not run.store.exists(f"snapshots/{record.snapshot}.parquet")
+
+
+def _set_aside(run: Run, name: str, problems: Sequence[Problem], done: Repair) -> bool:
+    """Move a file under `set_aside/`, unless nothing is wrong with it, or another mends it now."""
+    if not problems:
+        return False
+    try:
+        data = run.store.read(name)
+    except FileNotFoundError:
+        return False
+    path = PurePosixPath("set_aside", name)
+    there = str(path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"))
+    run.store.put(there, data)
+    if run.store.read(name) != data:
+        run.store.delete(there)
+        return False
+    run.store.delete(name)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    done.actions.append(f"moved {name} to {there}: {problems[0]}{more}")
+    return True

@@ -1,0 +1,111 @@
+"""The lists of a run, checked against its commits: snapshots, `snapshot.json`, `clean.txt`."""
+
+import json
+import os.path
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from shards.run.commit import Commit, FileRecord
+from shards.run.run import Run
+from shards.run.snapshot import (
+    Snapshot,
+    SnapshotError,
+    as_snapshot_shard,
+    newest_snapshot_id,
+    open_snapshot,
+    snapshot_id,
+)
+from shards.run.verify.problem import Problem
+from shards.schema import SchemaError
+
+
+def snapshot_names(run: Run) -> list[str]:
+    """Name the files of all snapshots."""
+    return [name for name in run.store.list("snapshots") if name.endswith(".parquet")]
+
+
+def read_snapshot(run: Run, name: str) -> Snapshot | Problem:
+    """Read a snapshot by its file's name, or say why it cannot be; raises SchemaError."""
+    id = name.removeprefix("snapshots/").removesuffix(".parquet")
+    try:
+        return open_snapshot(run, id)
+    except SchemaError:
+        raise
+    except SnapshotError as error:
+        return Problem(name, str(error))
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        return Problem(name, f"its rows cannot be read ({type(error).__name__})")
+
+
+def check_snapshot(run: Run, name: str, commits: Mapping[str, Commit]) -> Iterator[Problem]:
+    """Compare a snapshot with its own name, and with what is committed."""
+    snapshot = read_snapshot(run, name)
+    if isinstance(snapshot, Problem):
+        yield snapshot
+        return
+    hashed = snapshot_id(snapshot.shards)
+    if hashed != snapshot.id:
+        yield Problem(name, "its rows' hash", snapshot.id, hashed)
+    for row in snapshot.shards:
+        done = commits.get(row.shard)
+        if done is None or as_snapshot_shard(done) != row:
+            yield Problem(name, f"shard {row.shard} is not as committed")
+
+
+def check_newest(run: Run) -> Iterator[Problem]:
+    """Check that `snapshot.json` names a snapshot, and that `clean.txt` lists its clean tars."""
+    try:
+        newest = newest_snapshot_id(run)
+    except SnapshotError as error:
+        yield Problem("snapshot.json", str(error))
+        return
+    if newest is None:
+        if run.store.exists("clean.txt"):
+            yield Problem("snapshot.json", "the file is gone, and clean.txt is there")
+        return
+    name = f"snapshots/{newest}.parquet"
+    if not run.store.exists(name):
+        yield Problem("snapshot.json", "there is no such snapshot", found=newest)
+        return
+    snapshot = read_snapshot(run, name)
+    if isinstance(snapshot, Problem):
+        return  # `check_snapshot` says so
+    record = json.loads(run.store.read("snapshot.json"))
+    expected = {"shards": len(snapshot.shards), "partial": len(snapshot.shards) < len(run.shards)}
+    found = {key: record.get(key) for key in expected}
+    if found != expected:
+        yield Problem("snapshot.json", "counts", str(expected), str(found))
+    yield from check_clean_list(run, "clean.txt", snapshot.files("clean"))
+
+
+def check_clean_list(run: Run, name: str, files: Sequence[FileRecord]) -> Iterator[Problem]:
+    """Check that a list of clean tars has their absolute URLs, one a line, in order."""
+    try:
+        lines = run.store.read(name).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        yield Problem(name, "the file is gone")
+        return
+    roots = {
+        line.removesuffix(f"/{file.name}") if line.endswith(f"/{file.name}") else None
+        for line, file in zip(lines, files, strict=False)
+    }
+    if len(lines) != len(files) or None in roots:
+        yield Problem(name, "does not list the clean tars", f"{len(files)}", f"{len(lines)} lines")
+        return
+    for root in sorted(filter(None, roots)):
+        if not _is_here(run, root):
+            yield Problem(name, "lists the clean tars of another place", run.store.url(), root)
+
+
+def clean_list(run: Run, files: Sequence[FileRecord]) -> bytes:
+    """Give what such a list should hold."""
+    return "".join(run.store.url(file.name) + "\n" for file in files).encode()
+
+
+def _is_here(run: Run, root: str) -> bool:
+    """Say whether a folder is the run's own, if need be by another path to it."""
+    here = run.store.url()
+    if root == here or not run.store.is_local:
+        return root == here
+    return os.path.exists(root) and os.path.samefile(root, here)  # noqa: PTH110, PTH121 - one each

@@ -1,0 +1,106 @@
+"""The rules between the rows of one shard's tables, as sentences about what breaks them.
+
+Written apart from the writer, and by other means, so that `verify` is a second opinion.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shards.run.commit import Counts, TextCounts
+from shards.schema import DecisionReason
+
+SAMPLE_COLUMNS = ["shard", "index", "key", "status", "reason", "text_reason"]
+_PLACE = ["index", "text_no"]
+
+
+def complaints(
+    shard: str, samples: pa.Table, texts: pa.Table, decisions: pa.Table
+) -> Iterator[str]:
+    """Yield what is wrong with the rows of one shard, at most one sentence per rule."""
+    for name, table in (("samples", samples), ("texts", texts), ("decisions", decisions)):
+        others = set(table["shard"].unique().to_pylist()) - {shard}
+        if others:
+            yield f"{name} holds rows of other shards: {sorted(map(str, others))[:3]}"
+    if samples["index"].to_pylist() != list(range(len(samples))):
+        yield f"the samples' index is not 0 to {len(samples) - 1} in order"
+        return
+    yield from _sample_rules(samples)
+    yield from _text_rules(samples, texts)
+    if texts.select(_PLACE) != decisions.select(_PLACE):
+        yield "decisions are not one for each text, in the order of the texts"
+    elif any(
+        keep != (reason == DecisionReason.KEPT)
+        for keep, reason in zip(
+            decisions["keep"].to_pylist(), decisions["reason"].to_pylist(), strict=True
+        )
+    ):
+        yield "a decision's keep and reason contradict each other"
+
+
+def recount(samples: pa.Table, texts: pa.Table, decisions: pa.Table) -> Counts:
+    """Count a shard again from its rows."""
+    keep = decisions["keep"].combine_chunks()
+    with_kept = set(decisions.filter(keep)["index"].to_pylist())
+    ok = samples.filter(pc.equal(samples["status"], "ok"))
+    rejected = samples.filter(pc.equal(samples["status"], "rejected"))
+    kept = sum(index in with_kept for index in ok["index"].to_pylist())
+    given, kept_texts = _tally(texts["origin"]), _tally(texts.filter(keep)["origin"])
+    not_finite = pc.equal(decisions["reason"], DecisionReason.SCORE_NOT_FINITE.value)
+    return Counts(
+        samples_in=len(samples),
+        kept=kept,
+        filtered=len(ok) - kept,
+        rejected=len(rejected),
+        rejected_by_reason=_tally(rejected["reason"]),
+        text_reasons=_tally(ok["text_reason"].drop_null()),
+        texts={o: TextCounts(given=n, kept=kept_texts.get(o, 0)) for o, n in given.items()},
+        not_finite=pc.sum(not_finite).as_py() or 0,
+    )
+
+
+def kept_texts(texts: pa.Table, decisions: pa.Table) -> dict[int, list[dict[str, Any]]]:
+    """Give the kept texts of each sample by its index, as KEY.json of the clean tar lists them."""
+    columns = ["index", "text", "origin", "itm", "itc"]
+    rows = texts.filter(decisions["keep"].combine_chunks()).select(columns).to_pylist()
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row.pop("index"), []).append(row)
+    return found
+
+
+def _sample_rules(samples: pa.Table) -> Iterator[str]:
+    statuses, reasons = samples["status"].to_pylist(), samples["reason"].to_pylist()
+    strange = set(statuses) - {"ok", "rejected"}
+    if strange:
+        yield f"samples have a status that is neither ok nor rejected: {sorted(strange)[:3]}"
+    if any((s == "ok") != (r is None) for s, r in zip(statuses, reasons, strict=True)):
+        yield "a sample is rejected without a reason, or ok with one"
+    keys = Counter(
+        key for s, key in zip(statuses, samples["key"].to_pylist(), strict=True) if s == "ok"
+    )
+    twice = [key for key, count in keys.items() if count > 1]
+    if twice:
+        yield f"{len(twice)} keys stand on more than one ok sample, the first is {twice[0]!r}"
+
+
+def _text_rules(samples: pa.Table, texts: pa.Table) -> Iterator[str]:
+    places = list(zip(texts["index"].to_pylist(), texts["text_no"].to_pylist(), strict=True))
+    if places != sorted(set(places)):
+        yield "texts are not in the order of index and text_no, each once"
+    ok = {i for i, s in enumerate(samples["status"].to_pylist()) if s == "ok"}
+    if not {index for index, _ in places} <= ok:
+        yield "texts stand on samples that are not ok"
+    origins = texts["origin"].to_pylist()
+    if any((number == 0) != (o == "web") for (_, number), o in zip(places, origins, strict=True)):
+        yield "text_no 0 is not the web text's alone"
+    without = {i for i, r in enumerate(samples["text_reason"].to_pylist()) if r is not None}
+    if {index for index, number in places if number == 0} != ok - without:
+        yield "web texts do not stand on just the ok samples without a text_reason"
+
+
+def _tally(column: pa.ChunkedArray) -> dict[str, int]:
+    return dict(sorted(Counter(column.to_pylist()).items()))

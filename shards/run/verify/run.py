@@ -1,0 +1,135 @@
+"""Verification: everything a run claims, recomputed from its files, one shard at a time."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from pydantic import ValidationError
+
+from shards.run.attempt import Quarantine
+from shards.run.commit import Commit, read_commits
+from shards.run.run import Run, fingerprint
+from shards.run.verify.lists import check_newest, check_snapshot, snapshot_names
+from shards.run.verify.problem import Problem
+from shards.run.verify.shard import check_commit
+from shards.run.verify.views import check_view_lists, check_view_shard, read_view, view_records
+from shards.run.view import View
+
+THREADS = 4  # hashing and decoding let others run; an object store wants several at once
+
+Work = Callable[[], Iterable[Problem]]
+Report = Callable[[int, int], None]  # hears how many shards are done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found wrong, and how much of the run there was to look at."""
+
+    problems: tuple[Problem, ...]
+    committed: int
+    pending: tuple[str, ...]
+    quarantined: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+
+
+def verify_run(run: Run, report: Report = lambda _done, _of: None) -> Verification:
+    """Recompute files, hashes, rows, counts, clean tars, lists and views; read all data once.
+
+    What the views stand on is read once more for each. Shards that are not committed yet are
+    pending, not problems; files that nothing names are left alone.
+    """
+    commits = read_commits(run)
+    problems = list(run_problems(run, commits))
+    aside, faults = read_quarantine(run)
+    problems += faults
+    for name in snapshot_names(run):
+        problems += check_snapshot(run, name, commits)
+    problems += check_newest(run)
+    names, views = view_records(run), list[View]()
+    for name in names:
+        view = read_view(run, name)
+        if isinstance(view, Problem):
+            problems.append(view)
+        else:
+            views.append(view)
+            problems += check_view_lists(run, view)
+    works = _commit_works(run, commits.values())
+    for view in views:
+        works += _view_works(run, view, commits)
+    problems += (fault for faults in in_threads(works, report) for fault in faults)
+    quarantined = tuple(shard for shard in run.shards if shard in aside and shard not in commits)
+    done = commits.keys() | set(quarantined)
+    pending = tuple(shard for shard in run.shards if shard not in done)
+    return Verification(tuple(problems), len(commits), pending, quarantined, tuple(names))
+
+
+def run_problems(run: Run, commits: Mapping[str, Commit]) -> Iterator[Problem]:
+    """Check `run.json`, and that each file in `commits/` is the commit of one of its shards."""
+    if fingerprint(run.identity) != run.fingerprint:
+        yield Problem("run.json", "fingerprint", fingerprint(run.identity), run.fingerprint)
+    shards = set(run.shards)
+    for name in run.store.list("commits"):
+        shard = name.removeprefix("commits/").removesuffix(".json")
+        if shard not in shards:
+            yield Problem(name, "a commit of a shard that is not in input.parquet")
+        elif shard not in commits:
+            yield Problem(name, "torn: no commit can be read from it; run clean again")
+
+
+def read_quarantine(run: Run) -> tuple[set[str], list[Problem]]:
+    """Name the shards that were put aside, and what is wrong with the records of that."""
+    shards, problems = set[str](), list[Problem]()
+    known = set(run.shards)
+    for name, data in run.store.read_many(run.store.list("quarantine")).items():
+        try:
+            shard = Quarantine.model_validate_json(data).shard
+        except ValidationError:
+            problems.append(Problem(name, "torn: no record can be read from it"))
+            continue
+        if name != f"quarantine/{shard}.json" or shard not in known:
+            problems.append(Problem(name, "is of a shard that is not in input.parquet"))
+        shards.add(shard)
+    return shards, problems
+
+
+def check_commits(run: Run, commits: Iterable[Commit], report: Report) -> dict[str, list[Problem]]:
+    """Check committed shards, several at once; give what is wrong by SHARD."""
+    given = list(commits)
+    found = in_threads(_commit_works(run, given), report)
+    return dict(zip((done.shard for done in given), found, strict=True))
+
+
+def check_view(
+    run: Run, view: View, commits: Mapping[str, Commit], report: Report
+) -> list[Problem]:
+    """Check all files of a view."""
+    found = in_threads(_view_works(run, view, commits), report)
+    return [*check_view_lists(run, view), *(fault for faults in found for fault in faults)]
+
+
+def in_threads(works: Sequence[Work], report: Report) -> list[list[Problem]]:
+    """Do checks, several at once; give what each found, in their order."""
+    pool, found = ThreadPoolExecutor(THREADS), list[list[Problem]]()
+    try:
+        for problems in pool.map(lambda work: list(work()), works):
+            found.append(problems)
+            report(len(found), len(works))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return found
+
+
+def _commit_works(run: Run, commits: Iterable[Commit]) -> list[Work]:
+    sizes = {item.shard: item.size_bytes for item in run.inputs}
+    return [partial(check_commit, run, done, sizes[done.shard]) for done in commits]
+
+
+def _view_works(run: Run, view: View, commits: Mapping[str, Commit]) -> list[Work]:
+    """Give the checks of a view's shards; one that is not committed is no view's fault."""
+    own = {shard: done.file("decisions") for shard, done in commits.items()}
+    return [
+        partial(check_view_shard, run, view, shard, before)
+        for shard in view.shards
+        if (before := own.get(shard.shard)) is not None
+    ]

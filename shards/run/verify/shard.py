@@ -1,0 +1,132 @@
+"""One committed shard, checked: its files against its commit, and their rows against each other."""
+
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from shards.inputs.reader import RawSample, ShardReader, State
+from shards.naming import encode_name
+from shards.run.commit import Commit, FileRecord, data_name
+from shards.run.run import Run
+from shards.run.verify.problem import Problem
+from shards.run.verify.rules import SAMPLE_COLUMNS, complaints, kept_texts, recount
+from shards.schema import SCHEMAS, SchemaError, read_table
+
+
+def check_commit(run: Run, done: Commit, input_bytes: int) -> Iterator[Problem]:
+    """Compare a commit with its run, its files with the commit, and the files with each other.
+
+    `input_bytes` is the size of the input shard as it was listed.
+    """
+    place = f"commits/{done.shard}.json"
+    if done.fingerprint != run.fingerprint:
+        yield Problem(place, "fingerprint", run.fingerprint, done.fingerprint)
+    if done.input.size_bytes != input_bytes:
+        sizes = (str(input_bytes), str(done.input.size_bytes))
+        yield Problem(place, "bytes of the input as read", *sizes)
+    files = {file.table: file for file in done.files}
+    names = {table: data_name(table, done.shard, done.attempt) for table in files}
+    as_named = all(file.name == names[table] for table, file in files.items())
+    if not as_named or len(files) != len(done.files) or not SCHEMAS.keys() <= files.keys():
+        yield Problem(place, "its files are not one per table under this attempt's names")
+        return
+    faults = [fault for file in done.files for fault in check_file(run, file)]
+    yield from faults
+    if not faults:
+        yield from _content_problems(run, done, files)
+
+
+def check_file(run: Run, file: FileRecord) -> Iterator[Problem]:
+    """Compare a file, read whole, with its record."""
+    try:
+        size_bytes = run.store.size_bytes(file.name)
+        if size_bytes != file.size_bytes:
+            yield Problem(file.name, "size in bytes", str(file.size_bytes), str(size_bytes))
+            return
+        digest = run.store.sha256(file.name)
+    except FileNotFoundError:
+        yield Problem(file.name, "the file is gone")
+        return
+    if digest != file.sha256:
+        yield Problem(file.name, "sha256", file.sha256, digest)
+
+
+def _content_problems(run: Run, done: Commit, files: dict[str, FileRecord]) -> Iterator[Problem]:
+    place = f"commits/{done.shard}.json"
+    try:
+        tables = {table: read_checked(run, files[table]) for table in SCHEMAS}
+    except SchemaError as error:
+        yield Problem(place, str(error))
+        return
+    for table, read in tables.items():
+        if files[table].rows != len(read):
+            yield Problem(files[table].name, "rows", str(files[table].rows), str(len(read)))
+    faults = list(complaints(done.shard, **tables))
+    yield from (Problem(place, fault) for fault in faults)
+    if faults:
+        return
+    counted = recount(**tables)
+    if counted != done.counts:
+        yield Problem(place, "counts", counted.model_dump_json(), done.counts.model_dump_json())
+    expected = expected_clean(done.shard, tables)
+    if "clean" in files:
+        yield from check_clean(run, files["clean"], expected)
+    elif expected and run.identity.get("write", {}).get("clean") != "none":
+        yield Problem(place, "samples were kept, but it names no clean tar")
+
+
+def read_checked(run: Run, file: FileRecord) -> pa.Table:
+    """Read a table, of samples only what the rules are about; raises SchemaError."""
+    columns = SAMPLE_COLUMNS if file.table == "samples" else None
+    with run.store.open(file.name) as opened:
+        return read_table(opened, file.table, file.name, columns)
+
+
+def expected_clean(shard: str, tables: dict[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
+    """Give the kept texts by the key in the clean tar, in the order of the samples."""
+    keys = tables["samples"]["key"].to_pylist()
+    kept = kept_texts(tables["texts"], tables["decisions"])
+    return {f"{shard}/{encode_name(keys[index])}": kept[index] for index in sorted(kept)}
+
+
+def check_clean(
+    run: Run, file: FileRecord, expected: dict[str, list[dict[str, Any]]]
+) -> Iterator[Problem]:
+    """Compare the clean tar, read strictly, with the kept samples and their texts."""
+    found: list[str] = []
+    with run.store.open(file.name) as opened:
+        reader = ShardReader(opened)
+        for row in reader:
+            found.append(row.key)
+            if row.key in expected and not _fits(row, expected[row.key], run.fingerprint):
+                yield Problem(file.name, f"{row.key} is not the kept sample of the tables")
+    if reader.state.state is not State.COMPLETE:
+        yield Problem(file.name, "not a whole tar", State.COMPLETE, reader.state.state)
+    if found != list(expected):
+        yield Problem(file.name, "samples", f"{len(expected)}, those kept", f"{len(found)}")
+    if file.rows != len(found):
+        yield Problem(file.name, "rows", str(file.rows), str(len(found)))
+
+
+def _fits(row: RawSample, texts: list[dict[str, Any]], run: str) -> bool:
+    """Say whether a sample of the clean tar has an image, and just the kept texts."""
+    if row.image is None or row.text is None or row.meta is None:
+        return False
+    try:
+        record = json.loads(row.meta)
+        listed = [{**text, **_scores(text)} for text in record["texts"]]
+        same_texts = listed == texts and record["run"] == run
+    except (ValueError, TypeError, KeyError):
+        return False
+    return same_texts and row.text.decode("utf-8", "replace") in {text["text"] for text in texts}
+
+
+def _scores(text: dict[str, Any]) -> dict[str, float | None]:
+    """Give a text's scores as the table's float32 holds them."""
+    return {
+        name: None if text[name] is None else struct.unpack("f", struct.pack("f", text[name]))[0]
+        for name in ("itm", "itc")
+    }

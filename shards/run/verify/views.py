@@ -1,0 +1,119 @@
+"""One view, checked: its files, and its decisions against the facts and the run's own decisions."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from shards.run.commit import FileRecord
+from shards.run.run import Run
+from shards.run.snapshot import SnapshotError, SnapshotShard
+from shards.run.verify.lists import check_clean_list
+from shards.run.verify.problem import Problem
+from shards.run.verify.rules import complaints, recount
+from shards.run.verify.shard import check_clean, check_file, expected_clean, read_checked
+from shards.run.view import View, ViewError, open_view, read_view_record
+from shards.schema import DecisionReason, SchemaError
+
+_RECORD = re.compile(r"views/([^/]+)/view\.json")
+_BY_THRESHOLD = {DecisionReason.KEPT, DecisionReason.ITM_BELOW_THRESHOLD}
+
+
+def view_records(run: Run) -> list[str]:
+    """Name all views that have a `view.json`, readable or not."""
+    matches = (_RECORD.fullmatch(name) for name in run.store.list("views"))
+    return [match[1] for match in matches if match]
+
+
+def read_view(run: Run, name: str) -> View | Problem:
+    """Open a view, or say why that cannot be; raises SchemaError for one that is newer."""
+    place = f"views/{name}/view.json"
+    try:
+        if read_view_record(run, name) is None:
+            return Problem(place, "is no name of a view")
+        return open_view(run, name)
+    except SchemaError:
+        raise
+    except (ViewError, SnapshotError) as error:
+        return Problem(place, str(error))
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        return Problem(place, f"its list of shards cannot be read ({type(error).__name__})")
+
+
+def check_view_lists(run: Run, view: View) -> Iterator[Problem]:
+    """Check what stands beside a view's decisions: the list of its clean tars."""
+    record = read_view_record(run, str(view.name))
+    if record is not None and record.with_clean:
+        files = [file for shard in view.shards for file in shard.files if file.table == "clean"]
+        yield from check_clean_list(run, f"views/{view.name}/clean.txt", files)
+
+
+def check_view_shard(run: Run, view: View, shard: SnapshotShard, own: FileRecord) -> list[Problem]:
+    """Check a view's files of one shard; `own` are the run's own decisions on it."""
+    files = {file.table: file for file in shard.files}
+    mine = [file for file in shard.files if file.table in ("decisions", "clean")]
+    folder = f"views/{view.name}/"
+    if "decisions" not in files or not all(file.name.startswith(folder) for file in mine):
+        place = f"{folder}view.json"
+        return [Problem(place, f"its files of shard {shard.shard} are not its own")]
+    faults = [fault for file in mine for fault in check_file(run, file)]
+    return faults or list(_content_problems(run, view, shard, files, own))
+
+
+def _content_problems(
+    run: Run, view: View, shard: SnapshotShard, files: Mapping[str, FileRecord], own: FileRecord
+) -> Iterator[Problem]:
+    place = files["decisions"].name
+    try:
+        facts = {table: read_checked(run, files[table]) for table in ("samples", "texts")}
+        before = read_checked(run, own)
+    except (OSError, SchemaError):
+        return  # the facts are broken: the check of their commit says so
+    try:
+        decisions = read_checked(run, files["decisions"])
+    except SchemaError as error:
+        yield Problem(place, str(error))
+        return
+    if files["decisions"].rows != len(decisions):
+        yield Problem(place, "rows", str(files["decisions"].rows), str(len(decisions)))
+    faults = list(complaints(shard.shard, **facts, decisions=decisions))
+    yield from (Problem(place, fault) for fault in faults)
+    if faults:
+        return
+    yield from (Problem(place, what) for what in _rule_problems(view, facts, before, decisions))
+    counted = recount(**facts, decisions=decisions)
+    if counted != shard.counts:
+        sides = counted.model_dump_json(), shard.counts.model_dump_json()
+        yield Problem(place, "counts", *sides)
+    record = read_view_record(run, str(view.name))
+    expected = expected_clean(shard.shard, {**facts, "decisions": decisions})
+    if "clean" in files:
+        yield from check_clean(run, files["clean"], expected)
+    elif expected and record is not None and record.with_clean:
+        yield Problem(place, "samples are kept, but the view names no clean tar of the shard")
+
+
+def _rule_problems(
+    view: View, facts: Mapping[str, pa.Table], before: pa.Table, after: pa.Table
+) -> Iterator[str]:
+    """Say where decisions are not the run's own but for the thresholds, or break these."""
+    if len(before) != len(after):
+        return  # the check of the run's own says so
+    old, new = before["reason"].to_pylist(), after["reason"].to_pylist()
+    by_threshold = np.array([reason in _BY_THRESHOLD for reason in old], dtype=bool)
+    if any(o != n for o, n, free in zip(old, new, by_threshold, strict=True) if not free):
+        yield "a reason that lies in the text is not the run's own"
+    if any(n not in _BY_THRESHOLD for n, free in zip(new, by_threshold, strict=True) if free):
+        yield "a text is refused for a reason that is not the run's own"
+    origins = facts["texts"]["origin"].to_pylist()
+    unknown = sorted(set(origins) - view.thresholds.keys())
+    if unknown:
+        yield f"texts of origin {unknown[0]!r} have no threshold"
+        return
+    thresholds = np.array([view.thresholds[origin] for origin in origins], dtype=np.float32)
+    itm = facts["texts"]["itm"].to_numpy()
+    keep = np.array(after["keep"].to_pylist(), dtype=bool)
+    wrong = by_threshold & (keep != (itm >= thresholds))
+    if wrong.any():
+        yield f"{wrong.sum()} texts are not decided by the view's thresholds"

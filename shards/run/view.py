@@ -1,0 +1,269 @@
+"""Views: sets of decisions over one snapshot. The run's own is the first; others re-decide it.
+
+A view is read as a snapshot is, shard by shard: only the decisions (and the clean tars, where they
+were written again) are files of its own. `views/NAME/view.json` is its commit point: created only
+if absent, it names one complete set of them. Facts are read where the snapshot says now.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from difflib import get_close_matches
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+
+from shards.run.commit import read_commits
+from shards.run.run import Run
+from shards.run.snapshot import (
+    SnapshotShard,
+    as_snapshot_shard,
+    from_parquet,
+    newest_snapshot_id,
+    open_snapshot,
+    to_parquet,
+)
+from shards.schema import SCHEMA_VERSION, SchemaError
+
+OWN = "own"  # what people call the run's own decisions
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class ViewError(ValueError):
+    """A view that is not there, or cannot be written."""
+
+
+class Rule(BaseModel):
+    """What decides the texts of one origin; a fraction that was asked for gave the threshold.
+
+    `share` is that of the origin's texts that are kept; None where it has no texts.
+    """
+
+    model_config = _FROZEN
+    threshold: FiniteFloat
+    keep_fraction: FiniteFloat | None = None
+    share: FiniteFloat | None = None
+
+
+class ViewRecord(BaseModel):
+    """`view.json`: the rules of a view, the snapshot it stands on, and the list of its files."""
+
+    model_config = _FROZEN
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    fingerprint: str
+    snapshot: str
+    rules: dict[str, Rule]
+    shards: str
+    shards_sha256: str
+    with_clean: bool = False
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One set of decisions: `shards` name the files to read, and count what these decide.
+
+    `name` is None for the run's own decisions; `snapshot` is None while no snapshot lists all that
+    is committed. `thresholds` are on the probability of a match, by origin; `keep_fractions` hold
+    those that were asked for instead.
+    """
+
+    name: str | None
+    snapshot: str | None
+    thresholds: dict[str, float]
+    shards: tuple[SnapshotShard, ...]
+    keep_fractions: dict[str, float] = field(default_factory=dict)
+
+
+def open_view(run: Run, name: str | None = None) -> View:
+    """Open a view (default, or `own`: the run's own decisions); raises ViewError.
+
+    The run's own are those of the newest snapshot if that lists every shard, or else of the
+    commits, so that an unfinished run can be looked at.
+    """
+    if name is None or name == OWN:
+        return _own(run)
+    record = read_view_record(run, name)
+    if record is None:
+        raise _unknown(run, name)
+    facts = open_snapshot(run, record.snapshot)
+    shards = _overlaid(run, record, facts.shards)
+    fractions = {o: r.keep_fraction for o, r in record.rules.items() if r.keep_fraction is not None}
+    thresholds = {origin: rule.threshold for origin, rule in record.rules.items()}
+    return View(name, record.snapshot, thresholds, shards, fractions)
+
+
+def view_names(run: Run) -> list[str]:
+    """Name the views that are there, sorted; the run's own is not among them."""
+    store = run.store
+    store.fs.invalidate_cache()
+    try:
+        paths = store.fs.ls(store.path("views"), detail=False)
+    except FileNotFoundError:
+        return []
+    folders = sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+    names = [name for name in folders if _NAME.fullmatch(name)]
+    there = store.read_many([_record_name(name) for name in names])
+    return [name for name in names if _record_name(name) in there]
+
+
+def check_view_name(name: str) -> None:
+    """Raise ViewError for what cannot name a new view."""
+    if not _NAME.fullmatch(name):
+        raise ViewError(
+            f"{name!r} cannot name a view: expected 1 to 64 of the characters A-Z a-z 0-9 _ -"
+        )
+    if name == OWN:
+        raise ViewError(f"{OWN!r} names the run's own decisions; choose another name")
+
+
+def read_view_record(run: Run, name: str) -> ViewRecord | None:
+    """Give the record of a view, or None if there is none; raises ViewError, SchemaError."""
+    if not _NAME.fullmatch(name):
+        return None
+    where = run.store.url(_record_name(name))
+    try:
+        found = json.loads(run.store.read(_record_name(name)))
+        if int(found["schema_version"]) > SCHEMA_VERSION:
+            raise SchemaError(
+                f"{where}: schema version {found['schema_version']} is newer than "
+                f"{SCHEMA_VERSION}, the newest this capfilt reads; update capfilt"
+            )
+        record = ViewRecord.model_validate(found)
+    except FileNotFoundError:
+        return None
+    except SchemaError:
+        raise
+    except (ValidationError, ValueError, TypeError, KeyError) as error:
+        raise ViewError(f"{where} cannot be read ({error}); {_mend(name)}") from error
+    if record.fingerprint != run.fingerprint:
+        raise ViewError(f"{where} is a view of another run; {_mend(name)}")
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """One attempt to write a view: every file of it carries the attempt's random id."""
+
+    name: str
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def file_name(self, table: str, shard: str) -> str:
+        """Name the file of a shard's decisions, or its clean tar."""
+        suffix = "tar" if table == "clean" else "parquet"
+        return f"views/{self.name}/{table}/{shard}-{self.id}.{suffix}"
+
+    @property
+    def shards_name(self) -> str:
+        """Name the list of the view's shards."""
+        return f"views/{self.name}/shards-{self.id}.parquet"
+
+
+def commit_view(
+    run: Run,
+    judging: Judging,
+    snapshot: str,
+    rules: Mapping[str, Rule],
+    shards: Sequence[SnapshotShard],
+    with_clean: bool,
+) -> bool:
+    """Make a judging the view of its name, unless another is; say whether it is.
+
+    A loser's own files are removed, and no others. Data files must be published before.
+    """
+    data = to_parquet(shards)
+    run.store.put(judging.shards_name, data)
+    record = ViewRecord(
+        name=judging.name,
+        fingerprint=run.fingerprint,
+        snapshot=snapshot,
+        rules=dict(rules),
+        shards=judging.shards_name,
+        shards_sha256=hashlib.sha256(data).hexdigest(),
+        with_clean=with_clean,
+        created=datetime.now(UTC).isoformat(),
+    )
+    if run.store.create(_record_name(judging.name), record.model_dump_json(indent=1).encode()):
+        return True
+    winner = read_view_record(run, judging.name)
+    if winner is not None and winner.shards == judging.shards_name:
+        return True
+    discard(run, judging, (shard.shard for shard in shards))
+    return False
+
+
+def discard(run: Run, judging: Judging, shards: Iterable[str]) -> None:
+    """Remove the files of a judging that came to nothing; those of a view stay."""
+    with suppress(ViewError, SchemaError):
+        record = read_view_record(run, judging.name)
+        if record is not None and record.shards == judging.shards_name:
+            return
+    for shard in shards:
+        for table in ("decisions", "clean"):
+            run.store.delete(judging.file_name(table, shard))
+    run.store.delete(judging.shards_name)
+
+
+def write_clean_list(run: Run, view: View) -> None:
+    """Write `views/NAME/clean.txt`: absolute URLs of the view's clean tars, one a line."""
+    files = [file for shard in view.shards for file in shard.files if file.table == "clean"]
+    lines = [run.store.url(file.name) + "\n" for file in files]
+    run.store.put(f"views/{view.name}/clean.txt", "".join(lines).encode())
+
+
+def _own(run: Run) -> View:
+    thresholds = run.identity.get("judge", {}).get("threshold", {})
+    newest = newest_snapshot_id(run)
+    if newest is not None:
+        snapshot = open_snapshot(run, newest)
+        if len(snapshot.shards) == len(run.shards):
+            return View(None, snapshot.id, thresholds, snapshot.shards)
+    shards = tuple(as_snapshot_shard(done) for done in read_commits(run).values())
+    return View(None, None, thresholds, shards)
+
+
+def _overlaid(
+    run: Run, record: ViewRecord, facts: Sequence[SnapshotShard]
+) -> tuple[SnapshotShard, ...]:
+    """Put a view's decisions, clean tars and counts over the shards of its snapshot."""
+    where = run.store.url(record.shards)
+    try:
+        data = run.store.read(record.shards)
+        if hashlib.sha256(data).hexdigest() != record.shards_sha256:
+            raise ViewError(f"{where} is not as it was written; {_mend(record.name)}")
+        judged = {shard.shard: shard for shard in from_parquet(data, where)}
+    except (FileNotFoundError, pa.ArrowException) as error:
+        raise ViewError(f"{where} cannot be read ({error}); {_mend(record.name)}") from error
+    if judged.keys() != {shard.shard for shard in facts}:
+        raise ViewError(f"{where} lists other shards than its snapshot; {_mend(record.name)}")
+    return tuple(_with_decisions(shard, judged[shard.shard]) for shard in facts)
+
+
+def _with_decisions(facts: SnapshotShard, judged: SnapshotShard) -> SnapshotShard:
+    there = [file for file in facts.files if file.table not in ("decisions", "clean")]
+    own = [file for file in judged.files if file.table in ("decisions", "clean")]
+    return dataclasses.replace(facts, files=(*there, *own), counts=judged.counts)
+
+
+def _unknown(run: Run, name: str) -> ViewError:
+    there = view_names(run)
+    nearest = get_close_matches(name, there, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ";"
+    listed = ", ".join([OWN, *there])
+    return ViewError(f"{run.store.url()} has no view {name!r}{hint} there are: {listed}")
+
+
+def _record_name(name: str) -> str:
+    return f"views/{name}/view.json"
+
+
+def _mend(name: str) -> str:
+    return f"delete views/{name}, and judge again"

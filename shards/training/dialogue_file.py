@@ -1,0 +1,148 @@
+"""VisDial 1.0's file of dialogues: a caption, and rounds of question, answer and candidates.
+
+The file lists all questions and answers once, and its rounds name them by number. Pictures are
+known by number too: the last one in a file's name. A dialogue, or a round, that cannot be used is
+counted by its reason; the rounds after a broken one go on without it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any, TypeGuard
+
+from shards.inputs.reader import IMAGE_EXTENSIONS
+from shards.schema import TextReason
+from shards.store import filesystem
+from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
+
+_NUMBER = re.compile(r"(\d{1,18})\D*$", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A question, its answer, and the candidates for it; `number` counts the file's, from 1.
+
+    `answer` is empty and `true`, the answer's place among the candidates, None where the file does
+    not tell, as in VisDial's test split.
+    """
+
+    number: int
+    question: str
+    answer: str = ""
+    options: tuple[str, ...] = ()
+    true: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """What was said about one picture."""
+
+    image_id: int
+    caption: str
+    rounds: tuple[Round, ...]
+
+
+def is_dialogues(found: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Tell whether a JSON value has the form of VisDial's files."""
+    data = found.get("data") if isinstance(found, dict) else None
+    return isinstance(data, dict) and all(
+        isinstance(data.get(name), list) for name in ("questions", "answers", "dialogs")
+    )
+
+
+def dialogues(found: Fields, left_out: Counter[str]) -> Iterator[Dialogue]:
+    """Yield the usable dialogues of a parsed file, and count the rest."""
+    data = found["data"]
+    questions, answers = ([squeeze(text) for text in data[k]] for k in ("questions", "answers"))
+    for item in data["dialogs"]:
+        one = _dialogue(item, questions, answers, left_out) if isinstance(item, dict) else None
+        if one is None:
+            left_out[WRONG_TYPE] += 1
+        elif not one.rounds:
+            left_out[TextReason.EMPTY] += 1
+        else:
+            yield one
+
+
+def _dialogue(
+    fields: Fields, questions: list[str | None], answers: list[str | None], left_out: Counter[str]
+) -> Dialogue | None:
+    number, caption = fields.get("image_id"), squeeze(fields.get("caption"))
+    listed = fields.get("dialog")
+    if not _is_number(number) or caption is None or not isinstance(listed, list):
+        return None
+    rounds: list[Round] = []
+    for place, item in enumerate(listed, 1):
+        one = _round(place, item, questions, answers) if isinstance(item, dict) else WRONG_TYPE
+        if isinstance(one, Round):
+            rounds.append(one)
+        else:
+            left_out[one] += 1
+    return Dialogue(number, caption, tuple(rounds))
+
+
+def _round(
+    number: int, fields: Fields, questions: list[str | None], answers: list[str | None]
+) -> Round | str:
+    if "question" not in fields:
+        return MISSING_COLUMN
+    question = _named(questions, fields["question"])
+    answer = _named(answers, fields["answer"]) if "answer" in fields else ""
+    given = fields.get("answer_options", [])
+    listed = [_named(answers, one) for one in given] if isinstance(given, list) else [None]
+    options = tuple(text for text in listed if text is not None)
+    true = fields.get("gt_index")
+    if question is None or answer is None or len(options) < len(listed):
+        return WRONG_TYPE
+    if true is not None and not (_is_number(true) and true < len(options)):
+        return WRONG_TYPE
+    return Round(number, question, answer, options, true) if question else TextReason.EMPTY
+
+
+def _named(texts: list[str | None], number: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    return texts[number] if _is_number(number) and number < len(texts) else None
+
+
+def _is_number(value: Any) -> TypeGuard[int]:  # noqa: ANN401 - any JSON value
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def read_relevance(found: Any) -> dict[tuple[int, int], list[float]]:  # noqa: ANN401 - any JSON value
+    """Read VisDial's dense annotations: how relevant people found the candidates of some rounds.
+
+    Rows that are not of their form are passed over.
+    """
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    return {
+        (row["image_id"], row["round_id"]): [float(gain) for gain in gains]
+        for row in rows
+        if _is_number(row.get("image_id")) and _is_number(row.get("round_id"))
+        if isinstance(gains := row.get("gt_relevance", row.get("relevance")), list)
+        and all(isinstance(gain, int | float) for gain in gains)
+    }
+
+
+@lru_cache(maxsize=4)
+def pictures_by_number(images: str) -> Mapping[int, str]:
+    """Map the last number in the name of each picture to its path below the folder.
+
+    Of two pictures with one number the first by name counts; empty where there is no folder.
+    """
+    fs, root = filesystem(images)
+    root = root.rstrip("/")
+    found: dict[int, str] = {}
+    for path in sorted(fs.find(root)):
+        number = last_number(path)
+        is_picture = PurePosixPath(path).suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
+        if number is not None and is_picture:
+            found.setdefault(number, path.removeprefix(root).lstrip("/"))
+    return found
+
+
+def last_number(name: str) -> int | None:
+    """Give the last number in a file's name, by which COCO and VisDial know a picture."""
+    found = _NUMBER.search(PurePosixPath(name).stem)
+    return int(found[1]) if found else None

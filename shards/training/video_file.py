@@ -1,0 +1,114 @@
+"""The field's files about videos: MSRVTT's captions, and the questions of MSRVTT-QA and MSVD-QA.
+
+Videos lie in one folder, named by `clip_name` or `video_id` and an extension. MSRVTT-QA and MSVD-QA
+name them by a number: 7010 is video7010 or vid7010. A row that cannot be used is counted by its
+reason.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shards.schema import TextReason
+from shards.store import filesystem, url_of
+from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
+from shards.training.annotation_file import AnnotationError, parse_json, read_text, unusable
+
+EXTENSIONS = ("mp4", "avi", "webm", "mkv", "mov")  # the first that is there is taken
+NO_VIDEO = "video_missing"
+_ENDINGS = tuple(f".{extension}" for extension in EXTENSIONS)
+
+Kind = Literal["captions", "questions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What is said about a video: a caption, or a question and its answer."""
+
+    video: str
+    text: str
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """The usable rows of a file, all of one kind."""
+
+    kind: Kind
+    rows: tuple[Clip, ...]
+    left_out: dict[str, int]
+
+
+def read_clips(url: str) -> Clips:
+    """Read a file: JSON lines of clip_name and caption, or a list of video_id, question, answer.
+
+    AnnotationError where it is neither.
+    """
+    listed = list(_rows(url))
+    fields = next((row for row in listed if isinstance(row, dict)), {})
+    kind: Kind = "questions" if "question" in fields else "captions"
+    names = _NAMES[kind]
+    if not any(isinstance(row, dict) and all(name in row for name in names) for row in listed):
+        raise AnnotationError(
+            f"{url}: expected lines of {', '.join(_NAMES['captions'])}, or a list of "
+            f"{', '.join(_NAMES['questions'])}; the first row has {sorted(fields) or 'no fields'}"
+        )
+    left_out: Counter[str] = Counter()
+    rows = tuple(_usable(listed, kind, left_out))
+    return Clips(kind, rows, dict(left_out))
+
+
+def place_of(videos: str, name: str) -> str | None:
+    """Find a video below a folder, by its name or number; None if there is none."""
+    fs, root = filesystem(videos)
+    names = [name, f"video{name}", f"vid{name}"] if name.isdigit() else [name]
+    bases = [f"{root.rstrip('/')}/{one}" for one in names]
+    places = [f"{base}{ending}" for base in bases for ending in ("", *_ENDINGS)]
+    return next((url_of(fs, place) for place in places if fs.isfile(place)), None)
+
+
+def _rows(url: str) -> Iterator[Any]:
+    text = read_text(url)
+    if text.lstrip()[:1] == "[":
+        yield from parse_json(url, text)
+        return
+    for line in text.split("\n"):  # other line ends may stand inside a JSON string
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                yield None
+
+
+def _usable(listed: list[Any], kind: Kind, left_out: Counter[str]) -> Iterator[Clip]:
+    for row in listed:
+        found = _clip(row, kind) if isinstance(row, dict) else WRONG_TYPE
+        if isinstance(found, Clip):
+            yield found
+        else:
+            left_out[found] += 1
+
+
+def _clip(row: Fields, kind: Kind) -> Clip | str:
+    names = _NAMES[kind]
+    if not all(name in row for name in names):
+        return MISSING_COLUMN
+    video, *texts = (squeeze(row[name]) for name in names)
+    if type(row[names[0]]) is int:  # true and false are ints, too
+        video = str(row[names[0]])
+    if video is None or None in texts:
+        return WRONG_TYPE
+    if not video:
+        return NO_VIDEO
+    if reason := unusable(video):
+        return reason
+    said = [text or "" for text in texts]
+    return Clip(video, *said) if all(said) else TextReason.EMPTY
+
+
+_NAMES: dict[Kind, tuple[str, ...]] = {
+    "captions": ("clip_name", "caption"),
+    "questions": ("video_id", "question", "answer"),
+}

@@ -1,0 +1,1 @@
+"""A mirror of the tree, and `end_to_end/`."""

@@ -1,0 +1,66 @@
+"""Pixels equal those of PIL and transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import BlipImageProcessorPil
+
+from models.blip.preprocess import Preprocess
+
+
+def test_pixels_equal_the_references(hf_values: dict[str, Tensor]) -> None:
+    image = Image.fromarray(hf_values["in.raw_rgb_hwc_u8"].numpy())
+    ours = Preprocess(64, 64)
+    resized = ours.resize(image)
+    assert resized.dtype == torch.uint8
+    assert resized.shape == (3, 64, 64)
+    found = ours.normalise(resized[None], torch.float32)
+    for name in ("pil_bicubic", "processor"):
+        expected = hf_values[f"out.{name}_pixel_values"]
+        torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(90, 31), (33, 200), (48, 48)])
+def test_pixels_equal_transformers(parity: Path, shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (*shape, 3), generator=generator, dtype=torch.uint8)
+    image = Image.fromarray(pixels.numpy())
+    theirs = BlipImageProcessorPil.from_pretrained(parity / "hf/captioning")
+    ours = Preprocess.read({"size": {"height": 64, "width": 64}}, 64)
+    found = ours.normalise(ours.resize(image)[None], torch.float32)
+    expected = theirs(image, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+
+
+def test_written_settings_read_back_equal() -> None:
+    ours = Preprocess(32, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 2)
+    assert Preprocess.read(ours.to_dict(), 32) == ours
+    assert hash(ours) == hash(Preprocess.read(ours.to_dict(), 32))
+    assert Preprocess.read({}, 32) == Preprocess(32, 32)
+
+
+@pytest.mark.parametrize(
+    ("block", "problem"),
+    [
+        ({"size": {"height": 48, "width": 64}}, "the image size is"),
+        ({"size": {"shortest_edge": 64}}, "the image size is"),
+        ({"do_normalize": False}, "do_normalize is False"),
+        ({"rescale_factor": 1.0}, "rescale_factor is 1.0"),
+        ({"resample": 17}, "17 is not a valid"),
+        ({"image_mean": [0.5]}, "not enough values"),
+    ],
+)
+def test_what_would_be_computed_wrongly_is_refused(block: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Preprocess.read(block, 64)
+
+
+def test_normalising_leaves_its_input_alone() -> None:
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    before = images.clone()
+    assert Preprocess(8, 8).normalise(images, torch.bfloat16).dtype == torch.bfloat16
+    assert torch.equal(images, before)

@@ -1,0 +1,256 @@
+"""Several workers, each with a part of a batch, compute what one computes with the whole.
+
+The workers are processes that this file starts as a program, joined by gloo on loopback.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from models.blip.config import blip_config
+from models.blip.networks import CaptionNetwork
+from models.training.captioning import language_loss
+from models.training.contrast import Pairs
+from models.training.finetuning import Across, RetrievalNetwork, RetrievalSettings
+from models.training.momentum import FeatureQueue
+from models.training.negatives import Rule
+from models.training.pretraining import PretrainNetwork, StepSettings
+from models.training.workers import ALONE, Workers
+
+SIZES = (2, 3)
+ROWS, TOKENS, STEPS, PLACES = 6, 7, 2, 10
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+CONFIG = blip_config("tiny", vocab_size=60, sep_id=2, pad_id=0, image_size=16)
+Found = dict[str, Any]
+
+
+def rows_of(workers: Workers) -> slice:
+    each = ROWS // workers.size
+    return slice(workers.rank * each, (workers.rank + 1) * each)
+
+
+def pairs(workers: Workers, step: int) -> Pairs:
+    """Give a worker's part of a step's batch, no longer than its longest text but for others'."""
+    draw = torch.Generator().manual_seed(step)
+    lengths = torch.tensor([3, 7, 4, 5, 6, 3])
+    mask = torch.arange(TOKENS) < lengths[:, None]
+    ids = torch.randint(5, 58, (ROWS, TOKENS), generator=draw) * mask
+    pixels = torch.randn(ROWS, 3, 16, 16, generator=draw)
+    image_ids = torch.tensor([4, 5, 6, 4, 8, 9])
+    hashes = torch.tensor([1, 2, 3, 4, 2, 6])
+    part, columns = rows_of(workers), slice(workers.longest(int(lengths[rows_of(workers)].max())))
+    return Pairs(
+        pixels[part], ids[part, columns], mask[part, columns], image_ids[part], hashes[part]
+    )
+
+
+def network_of(kind: type[nn.Module]) -> Any:
+    """Make the same random network each time, its copies unlike their modules."""
+    torch.manual_seed(5)
+    network = kind(CONFIG)
+    for name, parameter in network.named_parameters():
+        if name != "temp" and "norm" not in name.lower():
+            nn.init.normal_(parameter, std=0.1)
+    return network.train()
+
+
+def pretrain(workers: Workers, rule: Rule) -> Found:
+    queue, losses = FeatureQueue(CONFIG.image_text_hidden_size, PLACES), []
+    network = network_of(PretrainNetwork)
+    settings = StepSettings(59, 58, alpha=0.3, momentum=0.9, negatives=rule, prompt=(7, 8))
+    for step in range(STEPS):
+        generator = torch.Generator().manual_seed(9 + step)
+        found = network(pairs(workers, step), queue, settings, generator, workers=workers)
+        found.total.backward()
+        losses += [found.itc, found.itm, found.lm]
+    return state(workers, network, losses, queue)
+
+
+def retrieve(workers: Workers, across: Across) -> Found:
+    queue, losses = FeatureQueue(CONFIG.image_text_hidden_size, PLACES, ids=True), []
+    network = network_of(RetrievalNetwork)
+    settings = RetrievalSettings(59, alpha=0.3, momentum=0.9, across=across)
+    for step in range(STEPS):
+        generator = torch.Generator().manual_seed(9 + step)
+        found = network(pairs(workers, step), queue, settings, generator, workers=workers)
+        found.total.backward()
+        losses += [found.itc, found.itm]
+    return state(workers, network, losses, queue)
+
+
+def caption(workers: Workers) -> Found:
+    network = network_of(CaptionNetwork)
+    batch = pairs(workers, 0)
+    states = network.vision_model(batch.pixels)
+    ids, mask = batch.opening(58, (7, 8))
+    loss = language_loss(network.text_decoder, ids, mask, states, prompt=2, workers=workers)
+    loss.backward()
+    return state(workers, network, [loss], None)
+
+
+def state(
+    workers: Workers, network: nn.Module, losses: list[Tensor], queue: FeatureQueue | None
+) -> Found:
+    """Average losses and gradients over the workers, as DDP does, and keep what they moved."""
+    found = {f"loss.{n}": workers.mean(loss) for n, loss in enumerate(losses)}
+    for name, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            found[f"gradient.{name}"] = workers.mean(parameter.grad)
+        if "_m." in name:
+            found[f"copy.{name}"] = parameter.detach()
+    return found | ({} if queue is None else queue.state_dict())
+
+
+def operate(workers: Workers) -> Found:
+    """Do each operation of the workers once."""
+    rank = workers.rank
+    mine = (torch.arange(6.0).reshape(2, 3).T + 10 * rank).requires_grad_()  # not contiguous
+    weights = torch.arange(3.0 * workers.size)[:, None] + 100 * rank
+    beside = torch.zeros(3 * workers.size, 2, requires_grad=True)
+    earlier = beside * 1  # so that its gradient is taken up after the gathered rows' own
+    gathered = workers.gather_with_gradient(mine)
+    ((gathered + earlier) * weights).sum().backward()  # both get one and the same gradient
+    return {
+        "gathered": workers.gather(mine),
+        "with_gradient": gathered.detach(),
+        "has_gradient": (workers.gather(mine).requires_grad, gathered.requires_grad),
+        "gradient": mine.grad,
+        "beside": beside.grad,
+        "flags": workers.gather(torch.tensor([rank == 0, True])),
+        "mean": workers.mean(torch.tensor(float(rank), requires_grad=True)),
+        "longest": workers.longest(7 - rank),
+        "collected": workers.collect({"rank": rank}),
+    }
+
+
+def work(workers: Workers) -> dict[str, Found]:
+    """Compute everything that is compared."""
+    return {
+        "operations": operate(workers),
+        "pretrain": pretrain(workers, "masked"),
+        "retrieval": retrieve(workers, "everything"),
+        "caption": caption(workers),
+        "pretrain apart": pretrain(workers, "original"),
+        "retrieval apart": retrieve(workers, "nothing"),
+        "retrieval negatives": retrieve(workers, "negatives"),
+    }
+
+
+def main(rank: int, folder: Path) -> None:
+    """Be a worker, of two and then of three."""
+    torch.set_num_threads(1)
+    for size in SIZES:
+        if rank < size:
+            store = dist.FileStore(str(folder / f"store{size}"), size)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+            torch.save(work(Workers(rank, size)), folder / f"{size}-{rank}.pt")
+            dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Found]]]:
+    """What the workers found, by their number."""
+    folder = tmp_path_factory.mktemp("workers")
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=environment)
+        for rank in range(max(SIZES))
+    ]
+    assert [process.wait(timeout=100) for process in started] == [0] * len(started)
+    return {
+        size: [torch.load(folder / f"{size}-{rank}.pt") for rank in range(size)] for size in SIZES
+    }
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Found]:
+    """What one worker finds with the whole batch."""
+    return work(ALONE)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rows_are_gathered_in_order(found: dict[int, list[dict[str, Found]]], size: int) -> None:
+    rows = torch.arange(6.0).reshape(2, 3).T
+    expected = torch.cat([rows + 10 * rank for rank in range(size)])
+    for each in found[size]:
+        operations = each["operations"]
+        assert torch.equal(operations["gathered"], expected)
+        assert torch.equal(operations["with_gradient"], expected)
+        assert operations["has_gradient"] == (False, True)
+        flags = [True, True, *[False, True] * (size - 1)]
+        assert operations["flags"].tolist() == flags
+        assert operations["collected"] == [{"rank": rank} for rank in range(size)]
+        assert operations["longest"] == 7
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_rows_gradient_comes_from_all_workers(
+    found: dict[int, list[dict[str, Found]]], size: int
+) -> None:
+    own = [torch.arange(3.0 * size)[:, None] + 100 * rank for rank in range(size)]
+    for rank, each in enumerate(found[size]):
+        expected = sum(weights[3 * rank : 3 * rank + 3] for weights in own)
+        assert torch.equal(each["operations"]["gradient"], torch.as_tensor(expected).expand(3, 2))
+        # what another branch of the graph was given is its own still
+        assert torch.equal(each["operations"]["beside"], own[rank].expand(3 * size, 2))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_mean_is_alike_on_all_and_has_no_gradient(
+    found: dict[int, list[dict[str, Found]]], size: int
+) -> None:
+    for each in found[size]:
+        assert each["operations"]["mean"].item() == pytest.approx((size - 1) / 2)
+        assert not each["operations"]["mean"].requires_grad
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("what", ["pretrain", "retrieval", "caption"])
+def test_parts_of_a_batch_give_what_the_whole_gives(
+    found: dict[int, list[dict[str, Found]]], alone: dict[str, Found], size: int, what: str
+) -> None:
+    whole = alone[what]
+    assert sum(name.startswith("gradient.") for name in whole) > 40
+    for each in found[size]:
+        assert each[what].keys() == whole.keys()
+        for name, expected in whole.items():
+            torch.testing.assert_close(
+                each[what][name], expected, **CLOSE, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_not_shared_is_another_loss_of_the_same_queue(
+    found: dict[int, list[dict[str, Found]]], alone: dict[str, Found], size: int
+) -> None:
+    for what in ("pretrain apart", "retrieval apart", "retrieval negatives"):
+        for each in found[size]:
+            assert abs(each[what]["loss.0"] - alone[what]["loss.0"]) > 1e-3, what
+            # the first step's features come from the same weights, whoever contrasts them
+            first = slice(0, ROWS)
+            for queue in ("image_queue", "text_queue"):
+                torch.testing.assert_close(
+                    each[what][queue][:, first], alone[what][queue][:, first], **CLOSE
+                )
+
+
+def test_alone_nothing_is_sent() -> None:
+    operations = operate(ALONE)
+    rows = torch.arange(6.0).reshape(2, 3).T
+    assert torch.equal(operations["gathered"], rows)
+    assert operations["has_gradient"] == (False, True)
+    assert torch.equal(operations["gradient"], torch.arange(3.0)[:, None].expand(3, 2))
+    assert operations["longest"] == 7
+    assert operations["collected"] == [{"rank": 0}]
+    assert not operations["mean"].requires_grad
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,374 @@
+"""Screening: every bad input gets its reason, and hostile texts and sidecars do no harm."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.clean.screen import ScreenConfig, Screened, clean_text, read_meta, screen
+from shards.inputs.reader import RawSample, ShardReader, State, open_shard
+from shards.schema import SAMPLES, SampleReason, TextReason, arrow_rows
+
+CONFIG = ScreenConfig()
+REJECT = ScreenConfig(on_bad_text="reject")
+
+# What the manifest calls policy, as this code decides it: so it stays until it is meant to change.
+DECIDED = {
+    "image_only": "text_missing",  # captioned without a web text, as are all with text_...
+    "img_extreme_aspect": "image_aspect",
+    "img_animated_gif": "first_frame_used",
+    "img_trailing_garbage": None,
+    "img_solid": "image_blank",
+    "img_corrupt_middle": "image_undecodable",
+    "txt_latin1": "text_not_utf8",
+    "txt_utf16": "text_not_utf8",
+    "txt_100kb": "text_too_long",
+    "txt_control": "text_cleaned",
+    "txt_html": None,
+    "txt_rtl": "text_cleaned",
+    "txt_csv_formula": None,
+    "txt_filename": None,
+    "json_broken": "json_unreadable",
+    "json_not_object": "json_unreadable",
+    "key_dots": None,
+    "key_uppercase_ext": None,
+    "shard_no_eof": "shard_truncated",
+    "shard_empty": "shard_empty",
+    "shard_gzip": "shard_compressed",
+    "shard_gzip_truncated": "shard_compressed",
+    "shard_no_pairs": "shard_empty",
+    "shard_interleaved": "not_adjacent",
+}
+STATES = {
+    "shard_truncated": State.TRUNCATED,
+    "shard_corrupt": State.CORRUPT,
+    "shard_empty": State.EMPTY,
+    "shard_not_tar": State.NOT_A_TAR,
+    "shard_compressed": State.COMPRESSED,
+}
+
+
+def screened(path: Path, config: ScreenConfig = CONFIG) -> tuple[list[Screened], ShardReader]:
+    with open_shard(str(path)) as file:
+        reader = ShardReader(file)
+        return [screen(raw, config) for raw in reader], reader
+
+
+def sample(
+    image: bytes | None, text: bytes | None = b"a cat", meta: bytes | None = None
+) -> RawSample:
+    return RawSample(0, "k", image, "png", text, meta, None, None, 0)
+
+
+def all_reasons(found: list[Screened]) -> set[str | None]:
+    """Collect everything that the rows give as a cause or as a conversion."""
+    named = {found.facts.get(name) for found in found for name in ("reason", "text_reason")}
+    return named | {note for one in found for note in one.facts["notes"]}
+
+
+# --- The bad inputs. ---
+
+
+def rows_of(case: dict[str, Any], found: list[Screened]) -> list[Screened]:
+    rows = [one for one in found if one.facts["key"] not in case["good_keys"]]
+    assert rows, "the bad sample is lost"
+    return rows
+
+
+def test_every_case(cases: list[dict[str, Any]], bad_inputs: Path) -> None:
+    wrong = []
+    for case in cases:
+        found, reader = screened(bad_inputs / case["file"])
+        try:
+            _check_good(case, found)
+            (_check_shard if case["level"] == "shard" else _check_sample)(case, found, reader)
+        except AssertionError as error:
+            wrong.append(f"{case['case']}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _check_good(case: dict[str, Any], found: list[Screened]) -> None:
+    ok = {one.facts["key"] for one in found if one.ok}
+    readable = case["case"] not in DECIDED or DECIDED[case["case"]] != "shard_compressed"
+    if readable:
+        assert set(case["good_keys"]) <= ok, f"good keys {case['good_keys']}, ok {ok}"
+
+
+def _check_sample(case: dict[str, Any], found: list[Screened], reader: ShardReader) -> None:
+    assert reader.state.state is State.COMPLETE
+    rows = rows_of(case, found)
+    reason = DECIDED[case["case"]] if case["policy"] else case["reason"]
+    if case["case"] in DECIDED:
+        assert case["policy"], "decided here, but the manifest leaves no choice"
+    if reason is not None:
+        assert reason in all_reasons(rows), f"{reason} is not among {all_reasons(rows)}"
+    if reason == SampleReason.DUPLICATE_KEY:
+        assert [one.facts["reason"] for one in rows] == [None, reason]
+        return
+    assert len(rows) == 1
+    assert rows[0].ok == (reason not in set(SampleReason))
+    if not case["policy"] and reason not in set(TextReason):
+        assert rows[0].ok == (case["expected"] == "kept")
+    if case["expected"] == "kept":
+        assert rows[0].facts["text_reason"] is None
+
+
+def _check_shard(case: dict[str, Any], found: list[Screened], reader: ShardReader) -> None:
+    reason = DECIDED[case["case"]] if case["policy"] else case["reason"]
+    assert reader.state.state is STATES.get(str(reason), State.COMPLETE)
+    if case["expected"] == "shard_rejected":
+        assert found == []
+    if case["expected"] == "shard_partial" and not case["policy"]:
+        cut = [one for one in found if one.facts["reason"] == reason]
+        assert len(cut) == 1
+        assert cut[0].facts["key"] in (case["key"], None)  # a broken header hides the key
+    if reason == SampleReason.NOT_ADJACENT:
+        later = found[len(found) // 2 :]  # all images, then all texts: each key comes back once
+        assert [one.facts["reason"] for one in later] == [reason] * len(later)
+        assert all(one.facts["text_reason"] == TextReason.MISSING for one in found if one.ok)
+
+
+def test_nothing_is_decided_that_is_no_case(cases: list[dict[str, Any]]) -> None:
+    assert DECIDED.keys() == {case["case"] for case in cases if case["policy"]}
+
+
+def test_all_rows_fit_the_table(cases: list[dict[str, Any]], bad_inputs: Path) -> None:
+    for path in sorted({bad_inputs / case["file"] for case in cases}):
+        rows = [{**one.facts, "shard": "s"} for one in screened(path)[0]]
+        table = arrow_rows(rows, SAMPLES)
+        table.validate(full=True)
+        assert all((one["status"] == "ok") == (one["reason"] is None) for one in table.to_pylist())
+
+
+def test_the_first_of_a_duplicated_key_stays_whole(bad_inputs: Path) -> None:
+    """No picture of one with the text of the other."""
+    for name in ("key_duplicate_adjacent", "key_duplicate_apart"):
+        with open_shard(str(bad_inputs / f"{name}.tar")) as file:
+            raws = list(ShardReader(file))
+        twice = next(raw.key for raw in raws if raw.reason)
+        first = next(raw for raw in raws if raw.key == twice)
+        found = screen(first, CONFIG)
+        assert found.ok
+        assert found.original == first.image
+        assert found.facts["web_text"] == " ".join(str(first.text, "utf-8").split())
+
+
+def test_the_rotated_picture_stands_upright(cases: list[dict[str, Any]], bad_inputs: Path) -> None:
+    case = next(case for case in cases if case["case"] == "img_exif_rotated")
+    (row,) = rows_of(case, screened(bad_inputs / case["file"])[0])
+    assert f"{row.facts['width']}x{row.facts['height']}" in case["note"]
+    assert row.image is not None
+    assert row.image.size == (row.facts["width"], row.facts["height"])
+
+
+def test_bad_texts_reject_if_the_recipe_says_so(
+    cases: list[dict[str, Any]], bad_inputs: Path
+) -> None:
+    faults = {reason.value for reason in TextReason}
+    bad = [case for case in cases if case["reason"] in faults]
+    assert {case["reason"] for case in bad} == faults
+    for case in bad:
+        (captioned,) = rows_of(case, screened(bad_inputs / case["file"])[0])
+        (rejected,) = rows_of(case, screened(bad_inputs / case["file"], REJECT)[0])
+        assert captioned.ok
+        assert captioned.facts["text_reason"] == case["reason"]
+        assert captioned.facts["web_text"] is None
+        assert not rejected.ok
+        assert rejected.image is None
+        assert rejected.facts["reason"] == case["reason"]
+
+
+# --- Rules between the reasons. ---
+
+
+def test_a_fault_of_the_image_stands_before_one_of_the_text() -> None:
+    for config in (CONFIG, REJECT):
+        found = screen(sample(b"no picture", None), config)
+        assert found.facts["reason"] == SampleReason.IMAGE_UNDECODABLE
+        assert found.facts["text_reason"] == TextReason.MISSING
+
+
+def test_of_members_that_were_not_read_nothing_is_said() -> None:
+    raw = RawSample(3, "k", None, None, None, None, "duplicate_key", "why", 0)
+    assert screen(raw, CONFIG).facts == {
+        "index": 3,
+        "key": "k",
+        "status": "rejected",
+        "reason": "duplicate_key",
+        "detail": "why",
+        "notes": [],
+    }
+
+
+def test_facts_of_a_good_sample(noise: Any, encode: Any) -> None:
+    data = encode(noise(70, 50), "PNG")
+    meta = b'{"url": "https://example.org/a.png", "n": 1}'
+    found = screen(sample(data, "  Caf\u0065\u0301\n au  lait\t".encode(), meta), CONFIG)
+    assert found.ok
+    assert found.original == data
+    facts = found.facts
+    assert (facts["width"], facts["height"], facts["format"]) == (70, 50, "png")
+    assert (facts["bytes"], len(facts["sha256"]), len(facts["phash"])) == (len(data), 64, 32)
+    assert facts["web_text"] == "Caf\u00e9 au lait"
+    assert facts["url"] == "https://example.org/a.png"
+    assert facts["meta"] == meta.decode()
+    assert (facts["reason"], facts["text_reason"], facts["notes"]) == (None, None, [])
+
+
+def test_limits_come_from_the_recipe(noise: Any, encode: Any) -> None:
+    data = encode(noise(64, 48), "PNG")
+    for setting, reason in (
+        ({"min_side": 49}, SampleReason.IMAGE_TOO_SMALL),
+        ({"max_pixels": 64 * 48 - 1}, SampleReason.IMAGE_TOO_LARGE),
+        ({"max_aspect": 1.3}, SampleReason.IMAGE_ASPECT),
+    ):
+        assert screen(sample(data), ScreenConfig(**setting)).facts["reason"] == reason
+    with pytest.raises(ValidationError, match="max_pixels"):
+        ScreenConfig(max_pixels=10**9)
+
+
+# --- Texts. ---
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "notes"),
+    [
+        (b"a cat", "a cat", []),
+        (b"\xef\xbb\xbfa cat", "a cat", ["bom_stripped"]),
+        (b"a\r\ncat\n\non a\tmat ", "a cat on a mat", []),
+        (b"\x1b[31mred\x1b[0m\x07 cat\x00", "[31mred [0m cat", ["text_cleaned"]),
+        ("a\u0085cat\u2028sat".encode(), "a cat sat", []),
+        (
+            "\u202eevil\u202c \u2066x\u2069 a\u200eb \u061cz".encode(),
+            "evil x ab z",
+            ["text_cleaned"],
+        ),
+        ("👩\u200d👩\u200d👧 family".encode(), "👩\u200d👩\u200d👧 family", []),  # joiners stay
+        ("e\u0301".encode(), "\u00e9", []),
+    ],
+)
+def test_text_is_one_clean_line(data: bytes, text: str, notes: list[str]) -> None:
+    found = clean_text(data, 1000)
+    assert (found.text, found.reason, found.notes) == (text, None, notes)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (None, TextReason.MISSING),
+        (b"", TextReason.EMPTY),
+        (b" \r\n\t ", TextReason.EMPTY),
+        (b"\xef\xbb\xbf", TextReason.EMPTY),
+        ("\u200e\u202e\x07 ".encode(), TextReason.EMPTY),
+        ("café".encode("latin-1"), TextReason.NOT_UTF8),
+        ("a cat".encode("utf-16"), TextReason.NOT_UTF8),
+        ("a cat".encode("utf-16-le"), TextReason.NOT_UTF8),  # each byte of it is UTF-8 too
+        ("a cat".encode("utf-16-be"), TextReason.NOT_UTF8),
+        ("a cat".encode("utf-32-le"), TextReason.NOT_UTF8),
+        (b"\xed\xa0\x80", TextReason.NOT_UTF8),  # a lone surrogate
+        (b"x" * 1000, None),
+        (b"x" * 1001, TextReason.TOO_LONG),
+        (b" " * 1001, TextReason.TOO_LONG),
+    ],
+)
+def test_texts_that_cannot_be_used(data: bytes | None, reason: TextReason | None) -> None:
+    found = clean_text(data, 1000)
+    assert found.reason == reason
+    assert (found.text is None) == (reason is not None)
+
+
+@given(
+    st.binary(max_size=80) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace"))
+)
+def test_any_text_comes_out_harmless(data: bytes) -> None:
+    found = clean_text(data, 1000)
+    assert (found.text is None) == (found.reason is not None)
+    if found.text is not None:
+        assert found.text == found.text.strip() != ""
+        assert found.text.encode()  # no lone surrogates
+        assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in found.text)
+        assert not set(found.text) & set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2069")
+        assert clean_text(found.text.encode(), 1000).text == found.text
+
+
+# --- Sidecars. ---
+
+
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        (b"", "json_unreadable"),
+        (b'{"url": "x"', "json_unreadable"),
+        (b"[1]", "json_unreadable"),
+        (b"null", "json_unreadable"),
+        (b'{"a": NaN}', "json_unreadable"),
+        (b'{"a": -Infinity}', "json_unreadable"),
+        (b'{"a": "\xff"}', "json_unreadable"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "json_unreadable"),
+        (b'{"a":' + b"[" * 32_000 + b"]" * 32_000 + b"}", "json_unreadable"),
+        (b'{"a":' * 12_000 + b"1" + b"}" * 12_000, "json_too_large"),
+        (b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "json_too_large"),
+        (b'{"a": "' + b"x" * 65_536 + b'"}', "json_too_large"),
+        (json.dumps({"a": 1}).encode("utf-16"), "json_unreadable"),
+    ],
+)
+def test_hostile_sidecars_are_dropped_and_noted(data: bytes, note: str) -> None:
+    assert read_meta(data) == (None, None, [note])
+
+
+def test_a_sidecar_of_just_the_limit() -> None:
+    data = b'{"a": "' + b"x" * (65_536 - 9) + b'"}'
+    assert len(data) == 65_536
+    assert read_meta(data) == (data.decode(), None, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ('"https://a.b/ü?x=1"', "https://a.b/ü?x=1"),
+        (r'"a\ud800b"', "a?b"),
+        (r'"a\u001b[31m\u0000\u202eb"', "a?[31m??b"),
+        ("3", None),
+        ("null", None),
+        ('["x"]', None),
+    ],
+)
+def test_the_url(value: str, url: str | None) -> None:
+    data = f'{{"url": {value}}}'.encode()
+    assert read_meta(data) == (data.decode(), url, [])
+
+
+def test_a_bad_sidecar_costs_no_sample(noise: Any, encode: Any) -> None:
+    found = screen(sample(encode(noise(), "PNG"), b"\xef\xbb\xbfa cat", b"{"), CONFIG)
+    assert found.ok
+    assert found.facts["notes"] == ["bom_stripped", "json_unreadable"]
+
+
+# --- Anything at all. ---
+
+
+def _hostile(count: int) -> Iterator[RawSample]:
+    random_ = random.Random(5)
+    heads = [
+        b"",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"RIFF\x20\0\0\0WEBPVP8 ",
+        b"BM",
+    ]
+    for _ in range(count):
+        parts = [random_.choice(heads) + random_.randbytes(random_.randrange(90)) for _ in range(3)]
+        yield sample(*[None if random_.random() < 0.1 else part for part in parts])
+
+
+def test_any_bytes_make_a_row() -> None:
+    rows = [{**screen(raw, CONFIG).facts, "shard": "s"} for raw in _hostile(500)]
+    table = arrow_rows(rows, SAMPLES)
+    assert set(table["reason"].to_pylist()) <= {reason.value for reason in SampleReason}

@@ -1,0 +1,360 @@
+"""A shard cleaned with real tiny models: complete, counted, and done once only."""
+
+import io
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import pipeline.clean.prepare
+import pipeline.clean.shard
+from pipeline.clean.prepare import Pace
+from pipeline.clean.screen import ScreenConfig
+from pipeline.clean.shard import AttemptLost, CleanConfig, ShardCleaner, identity
+from pipeline.media.decode import decode
+from shards.inputs.listing import InputChanged
+from shards.inputs.reader import State
+from shards.run.commit import Commit, read_commit
+from shards.run.run import Run, fingerprint
+from shards.run.verify.run import verify_run
+from shards.schema import SCHEMAS
+
+Row = dict[str, Any]
+KINDS = ("jpeg", "png", "webp")
+
+
+def left_behind(run: Run) -> list[str]:
+    """Name all files but the run's own and the records of attempts."""
+    own = {"run.json", "input.parquet", "recipe.yaml"}
+    return [
+        name for name in run.store.list() if name not in own and not name.startswith("attempts/")
+    ]
+
+
+def decode_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+# --- Whole shards. ---
+
+
+def test_a_shard_of_all_kinds(bench: Any, shard: Path) -> None:
+    run = bench.clean(shard)
+    done = read_commit(run, run.shards[0])
+    assert done is not None
+    counts, samples = done.counts, bench.rows(run, "samples")
+    assert [row["key"] for row in samples] == [f"k{n:02}" for n in range(23)]
+    assert counts.samples_in == 23 == counts.kept + counts.filtered + counts.rejected
+    assert counts.rejected_by_reason == {
+        "image_undecodable": 1,
+        "image_empty": 1,
+        "image_truncated": 1,
+    }
+    assert min(counts.kept, counts.filtered) > 0, "thresholds of 0.5 should part these texts"
+    assert done.state.state is State.COMPLETE
+    texts = bench.rows(run, "texts")
+    without = {n for n in range(23) if n % 6 == 4}
+    expected = [
+        (n, number)
+        for n in range(23)
+        if n not in (5, 11, 17)
+        for number in ([1] if n in without else [0, 1])
+    ]
+    assert [(row["index"], row["text_no"]) for row in texts] == expected
+    assert {row["author"] for row in texts if row["text_no"]} == {bench.captioner.digest}
+    assert all(row["author"] is None for row in texts if not row["text_no"])
+
+
+def test_scores_are_those_of_the_models_alone(bench: Any, shard: Path, members: Any) -> None:
+    """Each text stands beside the score of its own picture."""
+    run = bench.clean(shard)
+    images = {name[:3]: data for name, data in members if name[4:] in KINDS}
+    keys = [row["key"] for row in bench.rows(run, "samples")]
+    for row in bench.rows(run, "texts"):
+        with Image.open(io.BytesIO(images[keys[row["index"]]])) as opened:
+            pixels = bench.scorer.preprocess.resize(opened.convert("RGB"))
+        ((alone,),) = bench.scorer.score(pixels[None], [[row["text"]]])
+        assert row["itm"] == pytest.approx(alone.itm, abs=1e-5)
+        assert row["itc"] == pytest.approx(alone.itc, abs=1e-5)
+
+
+def test_clean_shards_hold_the_kept(bench: Any, shard: Path, members: Any) -> None:
+    run = bench.clean(shard)
+    given = dict(members)
+    found = bench.clean_members(run)
+    keys = [row["key"] for row in bench.rows(run, "samples")]
+    kept: dict[str, list[Row]] = {}
+    for text, decision in zip(bench.rows(run, "texts"), bench.rows(run, "decisions"), strict=True):
+        if decision["keep"]:
+            kept.setdefault(keys[text["index"]], []).append(text)
+    records = {Path(name).stem: json.loads(found[name]) for name in found if name.endswith(".json")}
+    assert list(records) == list(kept)
+    for key, texts in kept.items():
+        kind = next(name for name in given if name.startswith(key)).split(".")[1]
+        extension = {"jpeg": "jpg"}.get(kind, kind)
+        assert found[f"00000/{key}.{extension}"] == given[f"{key}.{kind}"]
+        chosen = texts[0] if texts[0]["origin"] == "web" else max(texts, key=lambda t: t["itm"])
+        assert found[f"00000/{key}.txt"].decode() == chosen["text"]
+        assert [text["text"] for text in records[key]["texts"]] == [text["text"] for text in texts]
+        assert records[key]["source"] == given[f"{key}.json"].decode()
+        assert records[key]["run"] == run.fingerprint
+    assert len(found) == 3 * len(kept)
+
+
+def test_no_tar_where_nothing_is_kept(bench: Any, shard: Path) -> None:
+    strict = bench.config.judge.model_copy(update={"threshold": {"web": 2.0, "synthetic": 2.0}})
+    run = bench.clean(shard, judge=strict)
+    done = read_commit(run, run.shards[0])
+    assert done is not None
+    assert done.file("clean") is None
+    assert done.counts.kept == 0
+
+
+def test_write_clean_none(bench: Any, shard: Path) -> None:
+    write = bench.config.write.model_copy(update={"clean": "none"})
+    run = bench.clean(shard, write=write)
+    done = read_commit(run, run.shards[0])
+    assert done is not None
+    assert done.counts.kept > 0
+    assert [file.table for file in done.files] == list(SCHEMAS)
+    assert not run.store.list("data/clean")
+
+
+def test_write_images_jpeg(bench: Any, shard: Path) -> None:
+    write = bench.config.write.model_copy(update={"images": "jpeg"})
+    found = bench.clean_members(bench.clean(shard, write=write))
+    assert {Path(name).suffix for name in found} == {".jpg", ".json", ".txt"}
+    for name in found:
+        if name.endswith(".jpg"):
+            with Image.open(io.BytesIO(found[name])) as opened:
+                assert opened.format == "JPEG"
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_candidates(bench: Any, shard: Path, candidates: int) -> None:
+    caption = bench.config.caption.model_copy(update={"candidates": candidates})
+    run = bench.clean(shard, caption=caption)
+    numbers: dict[int, list[int]] = {}
+    for row in bench.rows(run, "texts"):
+        numbers.setdefault(row["index"], []).append(row["text_no"])
+    own = list(range(1, candidates + 1))
+    assert numbers == {
+        n: own if n % 6 == 4 else [0, *own] for n in range(23) if n not in (5, 11, 17)
+    }
+
+
+def test_damage_is_told_and_counted(bench: Any, members: Any, tar_of: Any) -> None:
+    data = tar_of(members)
+    run = bench.clean(bench.put("cut", data[: len(data) // 2]))
+    done = read_commit(run, "cut")
+    assert done is not None
+    assert done.state.damaged
+    assert done.state.state is State.TRUNCATED
+    counts = done.counts
+    assert counts.rejected_by_reason["shard_truncated"] == 1
+    assert counts.samples_in == counts.kept + counts.filtered + counts.rejected > 5
+
+
+# --- Work is done once. ---
+
+
+class Passes:
+    """Counts pictures that go through the vision towers, and those that are decoded."""
+
+    def __init__(self, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: dict[str, Counter[bytes]] = {"captioner": Counter(), "filter": Counter()}
+        self.decoded: Counter[bytes] = Counter()
+        self.opened = 0
+        self._hooks = []
+        for name, role in (("captioner", bench.captioner), ("filter", bench.scorer)):
+            tower = role._network.vision_model
+            self._hooks.append(tower.register_forward_pre_hook(self._hook(self.seen[name])))
+        real_open, lock = Image.open, threading.Lock()
+
+        def counted_decode(data: bytes, limits: Any) -> Any:
+            with lock:
+                self.decoded[data] += 1
+            return decode(data, limits)
+
+        def counted_open(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                self.opened += 1
+            return real_open(*args, **kwargs)
+
+        monkeypatch.setattr(pipeline.clean.prepare, "decode", counted_decode)
+        monkeypatch.setattr(Image, "open", counted_open)
+
+    @staticmethod
+    def _hook(seen: Counter[bytes]) -> Callable[..., None]:
+        def note(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+            seen.update(picture.numpy().tobytes() for picture in args[0])
+
+        return note
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+@pytest.fixture
+def passes(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
+    counted = Passes(bench, monkeypatch)
+    yield counted
+    counted.close()
+
+
+@pytest.mark.parametrize("images", ["original", "jpeg"])
+def test_one_decode_and_one_vision_pass(
+    bench: Any, shard: Path, passes: Passes, members: Any, images: str
+) -> None:
+    caption = bench.config.caption.model_copy(update={"candidates": 3})
+    write = bench.config.write.model_copy(update={"images": images})
+    run = bench.clean(shard, caption=caption, write=write, pace=Pace(batch_size=4))
+    with_bytes = [data for name, data in members if name[4:] in KINDS and data]
+    assert {data: passes.decoded[data] for data in with_bytes} == dict.fromkeys(with_bytes, 1)
+    assert passes.opened == len(with_bytes)
+    ok = sum(row["status"] == "ok" for row in bench.rows(run, "samples"))
+    for seen in passes.seen.values():
+        assert len(seen) == ok
+        assert set(seen.values()) == {1}
+
+
+def test_the_counts_bite(bench: Any, shard: Path, passes: Passes) -> None:
+    """A filter that looks twice, and a stage that decodes again, are noticed."""
+
+    class Wasteful:
+        digest, preprocess = bench.scorer.digest, bench.scorer.preprocess
+
+        def score(self, images: Any, texts: Any) -> Any:
+            bench.scorer.score(images, texts)
+            return bench.scorer.score(images, texts)
+
+    run, config = bench.run(shard)
+    bench.cleaner(run, config, scorer=Wasteful()).clean(run.inputs[0], bench.ignore)
+    assert set(passes.seen["captioner"].values()) == {1}
+    assert set(passes.seen["filter"].values()) == {2}
+    before = passes.opened
+    pipeline.clean.screen.decode(next(iter(passes.decoded)), ScreenConfig())
+    assert passes.opened == before + 1
+
+
+def test_a_committed_shard_is_not_done_again(bench: Any, shard: Path) -> None:
+    run = bench.clean(shard)
+    before, first = run.store.list(), read_commit(run, run.shards[0])
+    shard.unlink()
+    idle = ShardCleaner(run, bench.config, None, None, Pace())  # type: ignore[arg-type]
+    assert idle.clean(run.inputs[0], bench.ignore) == first
+    assert run.store.list() == before
+
+
+def test_a_loser_gives_the_winners_commit(bench: Any, shard: Path) -> None:
+    run, config = bench.run(shard)
+    won: list[Commit] = []
+
+    def overtaken(*_: int) -> None:
+        if not won:
+            won.append(bench.cleaner(run, config).clean(run.inputs[0], bench.ignore))
+
+    given = bench.cleaner(run, config, pace=Pace(batch_size=4)).clean(run.inputs[0], overtaken)
+    assert given == won[0] == read_commit(run, run.shards[0])
+    assert len(run.store.list("attempts")) == 2
+    assert sorted(run.store.list("data")) == sorted(file.name for file in given.files)
+    assert verify_run(run).problems == ()
+
+
+# --- Errors. ---
+
+
+@pytest.mark.parametrize("change", [b"", b"\0" * 4096, None])
+def test_a_shard_replaced_after_listing(
+    bench: Any, shard: Path, tar_of: Any, members: Any, change: bytes | None
+) -> None:
+    run, config = bench.run(shard)
+    data = tar_of(members[:9]) if change is None else tar_of(members) + change
+    if change == b"":
+        data = data[:-512]
+    shard.write_bytes(data)
+    expected = f"expected {run.inputs[0].size_bytes} bytes, found {len(data)}"
+    with pytest.raises(InputChanged, match=expected):
+        bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
+    assert left_behind(run) == []
+
+
+def test_an_error_in_mid_shard_leaves_nothing_behind(bench: Any, shard: Path) -> None:
+    class Failing:
+        digest, preprocess = bench.scorer.digest, bench.scorer.preprocess
+        calls = 0
+
+        def score(self, images: Any, texts: Any) -> Any:
+            self.calls += 1
+            if self.calls == 3:
+                raise RuntimeError("out of order")
+            return bench.scorer.score(images, texts)
+
+    run, config = bench.run(shard)
+    cleaner = bench.cleaner(run, config, scorer=Failing(), pace=Pace(batch_size=3))
+    with pytest.raises(RuntimeError, match="out of order") as kept:
+        cleaner.clean(run.inputs[0], bench.ignore)
+    assert decode_threads() == [], "threads go on while the error is held"
+    assert kept.value is not None
+    assert left_behind(run) == []
+    assert len(run.store.list("attempts")) == 1
+    again = bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
+    assert again.counts.samples_in == 23
+    assert verify_run(run).problems == ()
+
+
+def test_an_error_in_a_decode_thread_is_raised(
+    bench: Any, shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(raw: Any, *_: Any) -> Any:
+        raise MemoryError(raw.key)
+
+    monkeypatch.setattr(pipeline.clean.shard, "screen", failing)
+    run, config = bench.run(shard)
+    with pytest.raises(AttemptLost, match="k00"):
+        bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
+    assert left_behind(run) == []
+    assert decode_threads() == []
+
+
+def test_a_shard_that_is_gone(bench: Any, shard: Path) -> None:
+    run, config = bench.run(shard)
+    shard.unlink()
+    with pytest.raises(FileNotFoundError):
+        bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
+    assert left_behind(run) == []
+
+
+# --- What makes another run. ---
+
+
+def test_identity_is_what_changes_the_output(config: CleanConfig) -> None:
+    first = identity(config, "a", "b")
+    assert str(config.caption.model) not in json.dumps(first)
+    changes = [
+        identity(config, "other", "b"),
+        identity(config, "a", "other"),
+        identity(config.model_copy(update={"seed": 1}), "a", "b"),
+        identity(config.model_copy(update={"dtype": "bf16"}), "a", "b"),
+        identity(config.model_copy(update={"screen": ScreenConfig(min_side=3)}), "a", "b"),
+        *(
+            identity(config.model_copy(update={part: changed}), "a", "b")
+            for part, changed in (
+                ("caption", config.caption.model_copy(update={"top_p": 0.8})),
+                ("score", config.score.model_copy(update={"max_tokens": 20})),
+                ("judge", config.judge.model_copy(update={"min_words": 2})),
+                ("write", config.write.model_copy(update={"images": "jpeg"})),
+            )
+        ),
+    ]
+    prints = [fingerprint(one) for one in [first, *changes]]
+    assert len(set(prints)) == len(prints)
+    moved = config.caption.model_copy(update={"model": "/elsewhere", "revision": "r"})
+    assert identity(config.model_copy(update={"caption": moved}), "a", "b") == first

@@ -1,0 +1,172 @@
+"""Batches, threads and bounds of memory change the pace of the work, not what is written."""
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import pipeline.clean.prepare
+import pipeline.clean.shard
+from pipeline.clean.prepare import Pace
+from shards.inputs.reader import ShardReader
+from shards.run.run import Run
+from shards.schema import SCHEMAS
+
+Row = dict[str, Any]
+SCORES = ("itm", "itm_logit", "itc", "logprob")
+
+
+# --- The pace changes nothing. ---
+
+
+def same_but_scores(one: list[Row], other: list[Row]) -> bool:
+    def bare(found: list[Row]) -> list[Row]:
+        return [{name: row[name] for name in row if name not in SCORES} for row in found]
+
+    return bare(one) == bare(other) and all(
+        a[name] == b[name] or abs(a[name] - b[name]) < 1e-5
+        for a, b in zip(one, other, strict=True)
+        for name in SCORES
+        if name in a
+    )
+
+
+@pytest.fixture
+def slow_run(bench: Any, shard: Path) -> Run:
+    return bench.clean(shard, pace=Pace(batch_size=1, decode_threads=1))
+
+
+@pytest.mark.parametrize("pace", [Pace(2, 4), Pace(5, 2), Pace(64, 3)])
+def test_rows_do_not_depend_on_the_pace(bench: Any, shard: Path, slow_run: Run, pace: Pace) -> None:
+    run = bench.clean(shard, pace=pace)
+    for table in SCHEMAS:
+        assert same_but_scores(bench.rows(run, table), bench.rows(slow_run, table)), table
+    one, other = bench.clean_members(run), bench.clean_members(slow_run)
+    assert list(one) == list(other)
+    assert all(one[name] == other[name] for name in one if not name.endswith(".json"))
+
+
+def test_rows_do_not_depend_on_the_bounds_of_memory(
+    bench: Any, shard: Path, slow_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.clean.shard, "MAX_BATCH_BYTES", 9_000)
+    monkeypatch.setattr(pipeline.clean.shard, "MAX_BATCH_ROWS", 3)
+    run = bench.clean(shard)
+    for table in SCHEMAS:
+        assert same_but_scores(bench.rows(run, table), bench.rows(slow_run, table)), table
+
+
+def test_a_draw_depends_on_seed_shard_and_key_only(
+    bench: Any, members: Any, tar_of: Any, load_captioner: Any
+) -> None:
+    one = [(name, data) for name, data in members if name.startswith("k08")]
+    rest = [(name, data) for name, data in members if not name.startswith("k08")]
+
+    def written(run: Run, key: str = "k08") -> list[str]:
+        index = next(row["index"] for row in bench.rows(run, "samples") if row["key"] == key)
+        return [
+            row["text"]
+            for row in bench.rows(run, "texts")
+            if row["index"] == index and row["author"]
+        ]
+
+    first = written(bench.clean(bench.put("00000", tar_of(one))))
+    assert written(bench.clean(bench.put("00000", tar_of(rest + one)))) == first
+    texts = [(name, b"other" if name.endswith("txt") else data) for name, data in one]
+    assert written(bench.clean(bench.put("00000", tar_of(texts)))) == first
+    assert written(bench.clean(bench.put("00001", tar_of(one)))) != first
+    renamed = [(name.replace("k08", "k99"), data) for name, data in one]
+    assert written(bench.clean(bench.put("00000", tar_of(renamed))), "k99") != first
+    bench.captioner = load_captioner(bench.config.model_copy(update={"seed": 1}))
+    assert written(bench.clean(bench.put("00000", tar_of(one)), seed=1)) != first
+
+
+def test_each_model_gets_its_own_view(bench: Any, shard: Path) -> None:
+    """Models that preprocess differently see the same pictures, each in its own way."""
+    coarse = replace(bench.scorer.preprocess, resample=int(Image.Resampling.NEAREST))
+    seen: dict[str, list[torch.Tensor]] = {"captioner": [], "scorer": []}
+
+    class Guest:
+        def __init__(self, name: str, role: Any, preprocess: Any) -> None:
+            self.digest, self.preprocess = role.digest, preprocess
+            self._name, self._role = name, role
+
+        def caption(self, images: torch.Tensor, keys: Any, count: int) -> Any:
+            seen[self._name] += list(images)
+            return self._role.caption(images, keys, count)
+
+        def score(self, images: torch.Tensor, texts: Any) -> Any:
+            seen[self._name] += list(images)
+            return self._role.score(images, texts)
+
+    captioner = Guest("captioner", bench.captioner, bench.captioner.preprocess)
+    run, config = bench.run(shard)
+    cleaner = bench.cleaner(
+        run, config, captioner=captioner, scorer=Guest("scorer", bench.scorer, coarse)
+    )
+    cleaner.clean(run.inputs[0], bench.ignore)
+    with tarfile.open(shard) as tar, Image.open(tar.extractfile("k00.jpeg")) as opened:  # type: ignore[arg-type]
+        picture = opened.convert("RGB")
+    assert torch.equal(seen["captioner"][0], bench.captioner.preprocess.resize(picture))
+    assert torch.equal(seen["scorer"][0], coarse.resize(picture))
+    assert len(seen["scorer"]) == len(seen["captioner"]) == 20
+
+
+# --- Memory is bounded. ---
+
+
+class Watched(ShardReader):
+    """A reader that tells how far it was read."""
+
+    reach = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for raw in super().__iter__():
+            Watched.reach = raw.end_offset
+            yield raw
+
+
+@pytest.mark.parametrize("bound", [10_000, 40_000])
+def test_what_waits_is_bounded_in_bytes(
+    bench: Any, tar_of: Any, noise: Any, encode: Any, monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    given = []
+    for n in range(60):
+        given.append((f"{n:03}.png", encode(noise(32, 32, seed=n), "PNG")))
+        given.append((f"{n:03}.txt", b"a cat"))
+    path = bench.put("many", tar_of(given))
+    one = path.stat().st_size // 60 + 2048
+    run, config = bench.run(path)
+    monkeypatch.setattr(pipeline.clean.shard, "MAX_BATCH_BYTES", bound)
+    monkeypatch.setattr(pipeline.clean.prepare, "MAX_WAITING_BYTES", bound)
+    monkeypatch.setattr(pipeline.clean.shard, "ShardReader", Watched)
+    steps, ahead = [0], []
+
+    def report(_: int, size_bytes: int) -> None:
+        steps.append(size_bytes)
+        ahead.append(Watched.reach - size_bytes)
+
+    bench.cleaner(run, config, pace=Pace(batch_size=50)).clean(run.inputs[0], report)
+    batches = [later - earlier for earlier, later in pairwise(steps)]
+    batches.pop()  # the last one's bytes hold the padding at the end of the tar
+    assert max(ahead) <= bound + one
+    assert max(batches) <= bound + one
+    assert max(batches) > bound / 2
+
+
+def test_rejected_samples_do_not_pile_up(
+    bench: Any, tar_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bench.put("bad", tar_of([(f"{n:03}.jpg", b"no picture") for n in range(50)]))
+    run, config = bench.run(path)
+    monkeypatch.setattr(pipeline.clean.shard, "MAX_BATCH_ROWS", 12)
+    heard: list[int] = []
+    done = bench.cleaner(run, config).clean(run.inputs[0], lambda samples, _: heard.append(samples))
+    assert heard == [12, 24, 36, 48, 50]
+    assert done.counts.rejected_by_reason == {"image_undecodable": 50}

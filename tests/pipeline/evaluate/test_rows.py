@@ -1,0 +1,99 @@
+"""Rows with their pictures: each is read once and looked at once, however often it stands."""
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from models.blip.preprocess import Preprocess
+from pipeline.evaluate import rows as module
+from pipeline.evaluate.rows import Loaded, Pictures, batches, each_once, stacked
+
+SIDE = 16
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for n in range(8):
+        picture = Image.new("RGB", (SIDE, SIDE), (30 * n, 0, 0))
+        picture.paste((0, 255, 0), (SIDE // 2, 0, SIDE, SIDE))  # one of one colour is refused
+        picture.save(tmp_path / f"{n}.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+@pytest.fixture
+def pictures(folder: Path) -> Pictures:
+    return Pictures(str(folder), Preprocess(SIDE, SIDE))
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that are read from the disk, slowly."""
+    names: list[str] = []
+    real = module.read_picture
+
+    def watched(images: str, name: str) -> bytes:
+        names.append(name)
+        time.sleep(0.01)
+        return real(images, name)
+
+    monkeypatch.setattr(module, "read_picture", watched)
+    return names
+
+
+def test_rows_about_one_picture_read_it_once(pictures: Pictures, read: list[str]) -> None:
+    rows = [{"image": f"{n // 5}.png"} for n in range(40)]
+    found = batches(rows, lambda row: pictures.load([row["image"]]), 4, Counter())
+    shades = [int(one[0][0, 0, 0]) for _, loaded in found for one in loaded]
+    assert shades == [30 * (n // 5) for n in range(40)]
+    assert sorted(read) == [f"{n}.png" for n in range(8)]
+
+
+def test_threads_that_ask_for_one_picture_share_it(pictures: Pictures, read: list[str]) -> None:
+    found: list[Loaded | str] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(pictures.load(["3.png"]))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == ["3.png"]
+    assert len({id(one[0]) for one in found}) == 1
+
+
+def test_bad_rows_are_counted_and_the_others_stay_together(pictures: Pictures) -> None:
+    names = ["0.png", "broken.png", "1.png", "gone.png", "../0.png", "2.png"]
+    left_out: Counter[str] = Counter()
+    taken = list(batches([{"image": n} for n in names], _by(pictures), 2, left_out))
+    assert [[row["image"] for row in rows] for rows, _ in taken] == [["0.png", "1.png"], ["2.png"]]
+    assert left_out == {"image_undecodable": 1, "image_missing": 1, "unsafe_member": 1}
+
+
+def _by(pictures: Pictures) -> Any:
+    return lambda row: pictures.load([row["image"]])
+
+
+def test_a_lost_connection_is_raised(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: str) -> bytes:
+        raise OSError("the connection is lost")
+
+    monkeypatch.setattr(module, "read_picture", lost)
+    with pytest.raises(OSError, match="connection"):
+        list(batches([{"image": "0.png"}], _by(pictures), 2, Counter()))
+
+
+def test_each_picture_is_stacked_once() -> None:
+    one, other = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
+    found, about = each_once([(one,), (one,), (other,), (one,)])
+    assert about == [0, 0, 1, 0]
+    assert torch.equal(found, torch.stack([one, other]))
+    left, right = stacked([(one, other), (one, one)])
+    assert torch.equal(left, torch.stack([one, one]))
+    assert torch.equal(right, torch.stack([other, one]))

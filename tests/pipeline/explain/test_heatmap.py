@@ -1,0 +1,186 @@
+"""Overlays: heat where a map is high, a label under each word, nothing hostile drawn raw."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.blip.config import blip_config
+from models.blip.tokenizer import train
+from models.checkpoints import checkpoint
+from models.roles.attender import Attender, WordMaps
+from pipeline.explain import heatmap as attend
+from pipeline.media import sheet
+
+CORPUS = ["a red ring above a blue star", "two small dogs sit near an old wooden house"] * 3
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = train(CORPUS, 120)
+    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    folder = tmp_path_factory.mktemp("attend")
+    checkpoint.create(folder / "filter", "filter", config, words, seed=3)
+    checkpoint.create(folder / "captioner", "captioner", config, words, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def matcher(folders: Path) -> Attender:
+    return Attender.load(folders / "filter", dtype="fp32")
+
+
+@pytest.fixture(scope="module")
+def captioner(folders: Path) -> Attender:
+    return Attender.load(folders / "captioner", role="captioner", dtype="fp32")
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def opened(png: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(png))
+    image.load()
+    assert image.format == "PNG"
+    return image
+
+
+def made(words: list[str], maps: torch.Tensor) -> WordMaps:
+    mean = maps.mean(0) if len(maps) else torch.zeros(2, 2)
+    return WordMaps(words, maps, mean, 1.5, 0)
+
+
+def test_every_word_has_a_map(matcher: Attender, captioner: Attender, picture: Image.Image) -> None:
+    text = "A red ring, near two houses"
+    image = matcher.preprocess.resize(picture)
+    found = matcher.match(image, text)
+    assert found.words == ["a", "red", "ring", "[UNK]", "near", "two", "houses"]  # no comma known
+    assert found.maps.shape == (7, 8, 8)
+    assert found.maps.min() >= 0
+    assert (found.maps.amax((1, 2)) > 0).all()
+    written = captioner.caption(image, "a red ring", prompt="two small")
+    assert written.words == ["a", "red", "ring"]
+    assert written.maps.max() > 0
+    shown = attend.attend_match(matcher, picture, text)
+    assert shown.words == found.words
+    opened(shown.png)
+    assert attend.attend_caption(captioner, picture, "a red ring").words == written.words
+
+
+def test_words_follow_their_own_tokens(matcher: Attender, picture: Image.Image) -> None:
+    """The map of a word in pieces is the mean of its pieces' own."""
+    image = matcher.preprocess.resize(picture)
+    plain = matcher.match(image, "a red houses", kind="attention")
+    from models.blip import attention_maps as attention
+    from models.blip import framing
+
+    pieces = matcher._words.encode(["a red houses"])[0]
+    assert len(pieces) > 3
+    framed = framing.frame([pieces], matcher._words, matcher._words.enc_id, 64, torch.device("cpu"))
+    maps = attention.match_maps(matcher._network, framed.ids, framed.mask, matcher._look(image))
+    rows = maps.probabilities[plain.layer][0, :, 1:-1, 1:].mean(0).unflatten(-1, (8, 8))
+    torch.testing.assert_close(plain.maps[1], rows[1])
+    torch.testing.assert_close(plain.maps[2], rows[2:].mean(0))
+    assert plain.score == pytest.approx(maps.scores[0, 1].item())
+
+
+def test_the_maps_of_a_caption_are_those_of_its_text(
+    captioner: Attender, picture: Image.Image
+) -> None:
+    image = captioner.preprocess.resize(picture)
+    text = captioner.caption(image, "a red ring", prompt="two small dogs")
+    whole = captioner.caption(image, "two small dogs a red ring", prompt="")
+    assert whole.words[-3:] == text.words
+    torch.testing.assert_close(text.maps, whole.maps[-3:])
+    assert (whole.maps[:3] - text.maps).abs().max() > 1e-9
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(1, 0), (2, 0), (3, 1), (4, 2), (6, 3)])
+def test_the_default_layer_has_a_gradient(
+    tmp_path: Path, picture: Image.Image, layers: int, expected: int
+) -> None:
+    words = train(CORPUS, 120)
+    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    config.text_config.num_hidden_layers = layers
+    checkpoint.create(tmp_path / "filter", "filter", config, words, seed=3)
+    attender = Attender.load(tmp_path / "filter", dtype="fp32")
+    found = attender.match(attender.preprocess.resize(picture), "a red ring")
+    assert found.layer == expected
+    assert (found.maps.max() > 0) == (layers > 1)  # one layer is the last
+
+
+def test_layers_can_be_chosen(matcher: Attender, picture: Image.Image) -> None:
+    image = matcher.preprocess.resize(picture)
+    assert matcher.match(image, "a dog").layer == 2
+    first, last = (matcher.match(image, "a dog", layer=layer).maps for layer in (0, 3))
+    assert (first - last).abs().max() > 1e-9
+    for layer in (-1, 4):
+        with pytest.raises(ValueError, match="0 to 3"):
+            matcher.match(image, "a dog", layer=layer)
+
+
+def test_texts_without_words_and_long_ones(
+    matcher: Attender, captioner: Attender, picture: Image.Image
+) -> None:
+    for text in ("", "!!!", "\x00"):
+        assert attend.attend_match(matcher, picture, text).words == []
+    assert attend.attend_caption(captioner, picture, "").words == []
+    long = attend.attend_match(matcher, picture, "a " * 500)
+    assert len(long.words) + long.left_out == 62  # 64 positions, two of them for special tokens
+    assert len(long.words) == attend.MOST_WORDS
+    opened(long.png)
+
+
+def test_heat_is_where_the_map_is_high() -> None:
+    grey = Image.new("RGB", (80, 40), (128, 128, 128))
+    values = np.zeros((2, 4))
+    values[1, 3] = 2.0  # bottom right, in a picture twice as wide as high
+    found = np.asarray(attend.heat(grey, values)).astype(int)
+    change = np.abs(found - 128).sum(-1)
+    assert change[25:, 65:].min() > 20
+    assert change[:15, :50].max() <= 3
+    assert np.array_equal(np.asarray(attend.heat(grey, np.zeros((2, 4)))), np.asarray(grey))
+
+
+def test_scales_compare_a_word_with_itself_or_with_the_text(picture: Image.Image) -> None:
+    maps = torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.01], [0.0, 0.0]]])
+    own, shared = (
+        opened(attend.overlay(picture, made(["strong", "weak"], maps), scale).png)
+        for scale in ("word", "text")
+    )
+
+    def cell(page: Image.Image, number: int) -> np.ndarray:
+        x = 12 + number * (sheet.CELL + 12)
+        return np.asarray(page.crop((x, 12, x + 160, 12 + 90))).astype(int)
+
+    assert np.array_equal(cell(own, 2), cell(own, 3))
+    assert np.array_equal(cell(shared, 2), cell(own, 2))
+    assert np.abs(cell(shared, 3) - cell(own, 3)).max() > 50
+    assert np.array_equal(cell(own, 0), np.asarray(picture).astype(int))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (5, 7), (900, 600)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
+def test_pictures_of_any_shape(matcher: Attender, size: tuple[int, int], mode: str) -> None:
+    shown = attend.attend_match(matcher, Image.new(mode, size), "a red ring")
+    page = opened(shown.png)
+    assert page.width <= 5 * (sheet.CELL + 12) + 12
+
+
+def test_maps_that_are_not_finite_are_drawn_as_nothing(picture: Image.Image) -> None:
+    maps = torch.tensor([[[float("nan"), float("inf")], [1.0, 0.0]]])
+    opened(attend.overlay(picture, made(["x"], maps)).png)
+
+
+def test_bf16_is_close(folders: Path, matcher: Attender, picture: Image.Image) -> None:
+    rough = Attender.load(folders / "filter", dtype="bf16")
+    image = matcher.preprocess.resize(picture)
+    exact, found = (one.match(image, "a red ring", kind="attention") for one in (matcher, rough))
+    torch.testing.assert_close(found.maps, exact.maps, atol=1e-3, rtol=0.05)
+    assert rough.match(image, "a red ring").maps.max() > 0

@@ -1,0 +1,70 @@
+"""Pictures from every kind of place, and those that cannot be read beside those that can."""
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.media.pictures import Picture, read_picture, read_pictures
+from shards.inputs.listing import InputError
+
+Encode = Callable[..., bytes]
+
+
+@pytest.fixture
+def photo(noise: Any, encode: Encode) -> bytes:
+    return encode(noise(40, 30), "PNG")
+
+
+def names(found: list[Picture]) -> list[tuple[str, str | None]]:
+    return [(Path(picture.name).name, picture.reason) for picture in found]
+
+
+def test_a_folder_gives_its_pictures_and_tars_by_name(
+    tmp_path: Path, photo: bytes, tar_of: Any
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "b.png").write_bytes(photo)
+    (tmp_path / "A.JPG").write_bytes(photo)  # what it is, its content says
+    (tmp_path / "c.jpg").write_bytes(b"no picture")
+    (tmp_path / "notes.txt").write_text("not asked for")
+    members = [("k1.png", photo), ("k2.txt", b"alone"), ("k3.jpg", b"")]
+    (tmp_path / "inner" / "0.tar").write_bytes(tar_of(members))
+    found = list(read_pictures([str(tmp_path)]))
+    assert names(found) == [
+        ("A.JPG", None),
+        ("b.png", None),
+        ("c.jpg", "image_undecodable"),
+        ("k1", None),
+        ("k2", "image_missing"),
+        ("k3", "image_empty"),
+    ]
+    assert [p.image.size for p in found if p.image is not None] == [(40, 30)] * 3
+
+
+def test_a_tar_that_is_cut_gives_what_stands_before_and_says_so(
+    tmp_path: Path, photo: bytes, tar_of: Any
+) -> None:
+    whole = tar_of([(f"k{n}.png", photo) for n in range(3)])
+    (tmp_path / "0.tar").write_bytes(whole[: len(whole) // 2])
+    found = names(list(read_pictures([str(tmp_path / "0.tar")])))
+    assert found[0] == ("k0", None)
+    assert found[-1][1] == "shard_truncated"
+
+
+def test_standard_input_is_one_picture(photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(photo)))
+    (found,) = read_pictures(["-"])
+    assert found.image is not None
+    assert found.image.size == (40, 30)
+
+
+def test_places_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gone: no such file or folder"):
+        list(read_pictures([str(tmp_path / "gone")]))
+    with pytest.raises(InputError, match="no picture in it"):
+        read_picture(str(tmp_path))

@@ -1,0 +1,101 @@
+"""Alarms say what a training's numbers show, once, also across a restart."""
+
+import math
+
+import pytest
+import torch
+
+from models.training import losses
+from pipeline.train.alarm import ITM_PRIOR, Alarms, TrainingDiverged
+
+PATIENCE = 1_000
+FINE = {"itc": 3.0, "itm": 0.3, "lm": 2.0, "temperature": 0.06}
+
+
+def said(alarms: Alarms, numbers: dict[str, float], steps: int, samples: int = 100) -> list[str]:
+    """Look at the same numbers for some steps of so many samples."""
+    return [
+        text
+        for step in range(1, steps + 1)
+        for text in alarms.look(step, samples * step, FINE | numbers)
+    ]
+
+
+def test_the_prior_is_the_best_loss_of_a_head_that_sees_nothing() -> None:
+    labels = torch.tensor([1, 0, 0]).repeat(50)
+    best = min(
+        losses.matching(torch.tensor([[0.0, bias]]).expand(150, 2), labels, torch.ones(150)).item()
+        for bias in torch.linspace(-2, 2, 401).tolist()
+    )
+    assert best == pytest.approx(ITM_PRIOR, abs=1e-5)
+
+
+def test_a_loss_at_the_prior_is_said_once_and_only_after_patience() -> None:
+    alarms = Alarms(PATIENCE)
+    assert said(alarms, {"itm": ITM_PRIOR}, 9) == []
+    (text,) = said(alarms, {"itm": ITM_PRIOR}, 40)
+    assert text.startswith("itm at its prior: after 1000 samples")
+    assert f"{ITM_PRIOR:.4f}" in text
+
+
+def test_single_steps_above_and_below_do_not_hide_the_prior() -> None:
+    alarms = Alarms(PATIENCE)
+    found = [
+        text
+        for step in range(1, 150)
+        for text in alarms.look(step, 100 * step, FINE | {"itm": ITM_PRIOR + 0.05 * (-1) ** step})
+    ]
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("itm", [0.3, 0.6, 0.68])
+def test_a_loss_apart_from_the_prior_is_no_alarm(itm: float) -> None:
+    assert said(Alarms(PATIENCE), {"itm": itm}, 50) == []
+
+
+def test_a_loss_that_passes_the_prior_on_its_way_down_is_no_alarm() -> None:
+    alarms = Alarms(PATIENCE)
+    for step in range(1, 400):
+        assert alarms.look(step, 2 * step, FINE | {"itm": 0.7 - 0.0005 * step}) == []
+
+
+@pytest.mark.parametrize(("value", "count"), [(0.001, 1), (0.5, 1), (0.002, 0), (0.4, 0)])
+def test_a_temperature_at_its_bound_is_said_once(value: float, count: int) -> None:
+    found = said(Alarms(PATIENCE), {"temperature": value}, 20)
+    assert len(found) == count
+    assert all(text.startswith("temperature at its bound") for text in found)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["itc", "grad_norm"])
+def test_what_is_no_number_ends_the_training(name: str, value: float) -> None:
+    with pytest.raises(TrainingDiverged, match=rf"step 7: {name} is not finite") as raised:
+        Alarms(PATIENCE).look(7, 100, FINE | {name: value})
+    assert "rate.highest" in str(raised.value)
+
+
+def test_losses_without_itm_and_temperature_are_looked_at_too() -> None:
+    assert Alarms(0).look(1, 10, {"lm": 2.0}) == []
+    with pytest.raises(TrainingDiverged):
+        Alarms(0).look(1, 10, {"lm": math.nan})
+
+
+def test_average_and_alarms_go_over_a_restart() -> None:
+    whole, before = Alarms(PATIENCE), Alarms(PATIENCE)
+    numbers = [0.9 - 0.003 * step for step in range(200)]
+
+    def look(alarms: Alarms, steps: range) -> list[str]:
+        return [
+            text
+            for step in steps
+            for text in alarms.look(step, 100 * step, FINE | {"itm": numbers[step]})
+        ]
+
+    expected = look(whole, range(200))
+    assert len(expected) == 1
+    for stop in (1, 50, 150, 199):
+        before = Alarms(PATIENCE)
+        first = look(before, range(stop))
+        after = Alarms(PATIENCE, before.itm, list(before.given))
+        assert first + look(after, range(stop, 200)) == expected, stop
+        assert after.itm == whole.itm

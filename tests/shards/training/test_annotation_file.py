@@ -1,0 +1,272 @@
+"""The field's annotation files: what a row says, why one is left out, and how they are read."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shards.inputs.listing import InputChanged
+from shards.training.annotation import Answer, SourceText
+from shards.training.annotation_file import (
+    Annotation,
+    AnnotationError,
+    read_annotations,
+    read_answers,
+)
+from shards.training.source import Source, SourceConfig, SourceError, SourceSample
+from shards.training.source_reader import open_source, read_part
+from shards.training.stream import TrainingStream
+
+CAPTION = {"image": "val2014/1.jpg", "caption": "a dog"}
+QUESTION = {"image": "1.jpg", "question": "what?", "answer": ["a", "a", "b", "a"]}
+STATEMENT = {"images": ["l.png", "r.png"], "sentence": "both", "label": "True"}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[Any], str]:
+    """Write rows as a file; text as it is."""
+
+    def put(rows: Any) -> str:
+        path = tmp_path / "rows.json"
+        path.write_text(rows if isinstance(rows, str) else json.dumps(rows))
+        return str(path)
+
+    return put
+
+
+def human(*texts: str) -> tuple[SourceText, ...]:
+    return tuple(SourceText(text, "human") for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("first", "changed", "expected"),
+    [
+        (CAPTION, {}, Annotation(("val2014/1.jpg",), human("a dog"))),
+        (
+            CAPTION,
+            {"caption": ["a  dog", "one\ndog"]},
+            Annotation(("val2014/1.jpg",), human("a dog", "one dog")),
+        ),
+        (CAPTION, {"caption": [" ", "a dog"]}, Annotation(("val2014/1.jpg",), human("a dog"))),
+        (CAPTION, {"caption": []}, "text_empty"),
+        (CAPTION, {"caption": " "}, "text_empty"),
+        (CAPTION, {"caption": None}, "wrong_type"),
+        (CAPTION, {"caption": ["a dog", 3]}, "wrong_type"),
+        (CAPTION, {"caption": "\ud800"}, "wrong_type"),
+        (CAPTION, {"image": None}, "image_missing"),
+        (CAPTION, {"image": ""}, "image_missing"),
+        (CAPTION, {"image": "../../etc/passwd"}, "unsafe_member"),
+        (CAPTION, {"image": "/etc/passwd"}, "unsafe_member"),
+        (CAPTION, {"image": "a\\..\\b"}, "unsafe_member"),
+        (CAPTION, {"image": "a\0b"}, "unsafe_member"),
+        (
+            QUESTION,
+            {},
+            Annotation(
+                ("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.75), Answer("b", 0.25))),)
+            ),
+        ),
+        (
+            QUESTION,
+            {"answer": "a  b"},
+            Annotation(("1.jpg",), (SourceText("what?", "human", (Answer("a b", 1.0),)),)),
+        ),
+        (
+            QUESTION,
+            {"answer": "a", "dataset": "vg"},
+            Annotation(("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.2),)),)),
+        ),
+        (
+            QUESTION,  # a blank answer keeps its weight, and is not learned
+            {"answer": ["a", " ", "a", ""]},
+            Annotation(("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.5),)),)),
+        ),
+        (QUESTION, {"answer": ["", " "]}, "text_empty"),
+        (QUESTION, {"answer": []}, "text_empty"),
+        (QUESTION, {"answer": {"a": 1}}, "wrong_type"),
+        (QUESTION, {"question": " "}, "text_empty"),
+        (QUESTION, {"question": 4}, "wrong_type"),
+        (
+            STATEMENT,
+            {},
+            Annotation(("l.png", "r.png"), (SourceText("both", "human", label=True),)),
+        ),
+        (
+            STATEMENT,
+            {"label": "False"},
+            Annotation(("l.png", "r.png"), (SourceText("both", "human", label=False),)),
+        ),
+        (
+            STATEMENT,
+            {"label": False},
+            Annotation(("l.png", "r.png"), (SourceText("both", "human", label=False),)),
+        ),
+        (STATEMENT, {"label": "maybe"}, "wrong_type"),
+        (STATEMENT, {"images": ["l.png"]}, "wrong_type"),
+        (STATEMENT, {"images": "l.png"}, "wrong_type"),
+        (STATEMENT, {"images": ["l.png", "../r.png"]}, "unsafe_member"),
+        (STATEMENT, {"sentence": ""}, "text_empty"),
+    ],
+)
+def test_a_row_or_the_reason(
+    write: Callable[[Any], str], first: Any, changed: Any, expected: Annotation | str
+) -> None:
+    found = read_annotations(write([first, first | changed]))
+    if isinstance(expected, str):
+        assert (len(found.rows), found.left_out) == (1, {expected: 1})
+    else:
+        assert (found.rows[1], found.left_out) == (expected, {})
+
+
+@pytest.mark.parametrize("bad", [3, None, "x", [], {}, {"image": "1.jpg"}])
+def test_a_row_that_is_none_takes_no_other_along(write: Callable[[Any], str], bad: Any) -> None:
+    found = read_annotations(write([bad, CAPTION, bad]))
+    assert [row.texts for row in found.rows] == [human("a dog")]
+    assert sum(found.left_out.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("{}", "expected a JSON list of rows, found dict"),
+        ("[]", "no row has the fields"),
+        ('[{"file": "1.jpg"}]', r"captions: image, caption.*the first has \['file'\]"),
+    ],
+)
+def test_what_is_no_list_of_annotations_is_refused(
+    write: Callable[[Any], str], content: str, said: str
+) -> None:
+    with pytest.raises(AnnotationError, match=said):
+        read_annotations(write(content))
+
+
+def test_a_pipe_is_no_file() -> None:
+    read, write = os.pipe()
+    os.write(write, b'["yes"]')
+    os.close(write)
+    with pytest.raises(AnnotationError, match="is no file"):
+        read_answers(f"/dev/fd/{read}")
+    os.close(read)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"gone\.json is no file"):
+        read_annotations(str(tmp_path / "gone.json"))
+
+
+# --- as a source
+
+
+def samples(source: Source) -> list[SourceSample]:
+    return [sample for part in source.parts for sample in read_part(part)]
+
+
+def test_a_source_gives_every_row_with_its_pictures(tmp_path: Path, write: Any) -> None:
+    for name in ("l.png", "r.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    rows = [STATEMENT | {"sentence": str(number)} for number in range(600)]
+    source = open_source(SourceConfig(annotations=write([*rows, {}])))
+    assert (source.kind, source.rows, source.left_out) == ("statements", 600, {"missing_column": 1})
+    assert len(source.parts) == 3  # parts are what an epoch shuffles
+    found = samples(source)
+    assert [sample.texts[0].text for sample in found] == [str(number) for number in range(600)]
+    assert {(sample.image, sample.right) for sample in found} == {(b"l.png", b"r.png")}
+    assert len({sample.key for sample in found}) == 600
+
+
+def test_pictures_lie_beside_the_file_or_in_a_folder_that_is_named(
+    tmp_path: Path, write: Any
+) -> None:
+    places = {"beside": tmp_path / "val2014", "named": tmp_path / "coco" / "val2014"}
+    for name, folder in places.items():
+        folder.mkdir(parents=True)
+        (folder / "1.jpg").write_text(name)
+    gone = CAPTION | {"image": "val2014/gone.jpg"}
+    url = write([CAPTION, gone])
+    beside = samples(open_source(SourceConfig(annotations=url)))
+    named = samples(open_source(SourceConfig(annotations=url, images=str(tmp_path / "coco"))))
+    assert [sample.image for sample in beside] == [b"beside", b""]  # a missing one is empty
+    assert [sample.image for sample in named] == [b"named", b""]
+
+
+def test_a_folder_of_other_pictures_is_refused_at_once(tmp_path: Path, write: Any) -> None:
+    with pytest.raises(SourceError, match=r"none of the pictures of its first 3 rows.*1\.jpg"):
+        open_source(SourceConfig(annotations=write([CAPTION] * 3), images=str(tmp_path)))
+
+
+def test_a_file_that_changed_is_refused_and_a_moved_one_is_the_same(
+    tmp_path: Path, write: Any
+) -> None:
+    here = CAPTION | {"image": "rows.json"}  # any file that is there
+    source = open_source(SourceConfig(annotations=write([here])))
+    moved = tmp_path / "moved" / "rows.json"
+    moved.parent.mkdir()
+    moved.write_text((tmp_path / "rows.json").read_text())
+    assert open_source(SourceConfig(annotations=str(moved))).name == source.name
+    write([here | {"caption": "another dog"}])
+    with pytest.raises(InputChanged, match="restore it"):
+        samples(source)
+
+
+def test_no_usable_row_is_an_error(write: Any) -> None:
+    with pytest.raises(SourceError, match=r"no sample to train on.*text_empty"):
+        open_source(SourceConfig(annotations=write([CAPTION | {"caption": ""}])))
+
+
+def test_every_row_comes_once_in_an_epoch_over_any_number_of_workers(
+    tmp_path: Path, write: Any
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    rows = [QUESTION | {"question": f"q{number}"} for number in range(530)]
+    source = open_source(SourceConfig(annotations=write(rows)))
+    orders = []
+    for workers in (1, 3):
+        lanes = [range(n * 12 // workers, (n + 1) * 12 // workers) for n in range(workers)]
+        streams = [TrainingStream([source], seed=1, shuffle=9, mine=mine) for mine in lanes]
+        taken = {
+            lane: [s.next_of(lane).text for _ in range(s.rows_of_lane(lane, 0))]
+            for s in streams
+            for lane in s.lanes
+        }
+        orders.append(taken)
+    assert orders[0] == orders[1]
+    every = [text for texts in orders[0].values() for text in texts]
+    assert sorted(every) == sorted(f"q{number}" for number in range(530))
+    assert every != sorted(every)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"annotations": "a.json", "run": "r"},
+        {"annotations": "a.json", "shards": ("s",)},
+        {"annotations": "a.json", "root": "r"},
+        {"annotations": "a.json", "view": "v"},
+        {"shards": ("s",), "images": "i"},
+    ],
+)
+def test_configs_that_mix_kinds_are_refused(fields: Any) -> None:
+    with pytest.raises(ValueError, match=r"leave it out|give one of the three"):
+        SourceConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('["yes", "no", " two  rings", "yes", "", 3, null]', ["yes", "no", "two rings"]),
+        ('[" ", ""]', "expected a JSON list of answers"),
+        ('{"yes": 1}', "expected a JSON list of answers"),
+        ("yes", "cannot be read as JSON"),
+    ],
+)
+def test_a_list_of_answers(write: Callable[[Any], str], content: str, expected: Any) -> None:
+    if isinstance(expected, list):
+        assert read_answers(write(content)) == expected
+    else:
+        with pytest.raises(AnnotationError, match=expected):
+            read_answers(write(content))
