@@ -11,17 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from shards.errors import CapfiltError
+
 LOCK = "lock"
 _HELD = (errno.EAGAIN, errno.EACCES)  # the second on network file systems
 _log = logging.getLogger(__name__)
 
 
-class FolderInUse(RuntimeError):  # noqa: N818 - reads as what happened
+class FolderInUse(CapfiltError, RuntimeError):  # noqa: N818 - reads as what happened
     """A folder that another process works in."""
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Hold a folder for this process, with a warning where its file system has no locks.
 
     Raises FolderInUse where another process holds it.

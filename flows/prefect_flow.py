@@ -25,7 +25,7 @@ from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.stages.clean import CleanWatch, Job, Outcome, clean_shards, finish
+from flows.stages.clean import CleanJob, RunListener, RunResult, clean_shards, finish
 
 GRACE_S = 4.0  # that Prefect has to record an end, and again to let the process go
 START_S = 90.0  # that it has to begin, at most; it gives up by itself, and mostly before
@@ -33,15 +33,15 @@ PAUSE_S = 30 * 24 * 3600  # that a person has to answer
 POLL_S = 2
 
 _log = logging.getLogger(__name__)
-Conclude = Callable[[Outcome | BaseException], int]
+Conclude = Callable[[RunResult | BaseException], int]
 
 
-def run_with_prefect(job: Job, watch: CleanWatch, conclude: Conclude) -> int:
+def run_with_prefect(job: CleanJob, watch: RunListener, conclude: Conclude) -> int:
     """Run the stages of a cleaning, followed by a Prefect flow run; give the exit code.
 
     `conclude` tells the user what the run came to, and makes the exit code of it.
     """
-    with following("clean", job.recipe.model_dump(mode="json")) as follower:
+    with report_to_prefect("clean", job.recipe.model_dump(mode="json")) as follower:
         try:
             with follower.stage("clean the shards"):
                 failures = clean_shards(job, watch)
@@ -57,7 +57,7 @@ def run_with_prefect(job: Job, watch: CleanWatch, conclude: Conclude) -> int:
 
 
 @dataclass(slots=True)
-class Shown:
+class StageReport:
     """What Prefect shows of a stage at its end."""
 
     markdown: str = ""
@@ -68,7 +68,7 @@ class _Stage:
     """A stage under way; `error` says how it failed."""
 
     name: str
-    shown: Shown = field(default_factory=Shown)
+    shown: StageReport = field(default_factory=StageReport)
     error: str = ""
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -88,7 +88,7 @@ class _End:
     failed: bool
 
 
-class Follower:
+class PrefectReporter:
     """A Prefect flow run that is told what happens, and may be lost at any time."""
 
     def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
@@ -105,7 +105,7 @@ class Follower:
         return self._run_id is not None and self._thread.is_alive()
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Shown]:
+    def stage(self, name: str) -> Iterator[StageReport]:
         """Tell of a stage; what it raises goes on."""
         stage = _Stage(name)
         self._told.put(stage)
@@ -184,9 +184,9 @@ class Follower:
 
 
 @contextmanager
-def following(name: str, parameters: Mapping[str, Any]) -> Iterator[Follower]:
+def report_to_prefect(name: str, parameters: Mapping[str, Any]) -> Iterator[PrefectReporter]:
     """Let a Prefect flow run follow the work in this block; what is raised in it fails the run."""
-    follower = Follower(name, parameters)
+    follower = PrefectReporter(name, parameters)
     try:
         yield follower
     except BaseException as error:
@@ -210,7 +210,7 @@ def _as_task(stage: _Stage, key: str) -> None:
     last(return_state=True)
 
 
-def _as_markdown(outcome: Outcome) -> str:
+def _as_markdown(outcome: RunResult) -> str:
     names = ("samples_in", "kept", "filtered", "rejected")
     rows = "".join(f"| {name} | {outcome.statistics[name]} |\n" for name in names)
     return f"| | samples |\n|---|---|\n{rows}"

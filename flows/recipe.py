@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.clean.shard import CleanConfig
+from shards.errors import UsageError
 
 # What a recipe must hold, and the flag that gives it.
 FLAGS = {
@@ -22,7 +23,7 @@ FLAGS = {
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-class RecipeError(ValueError):
+class RecipeError(UsageError):
     """A recipe that cannot be run, and what to change in it."""
 
 

@@ -1,7 +1,7 @@
 """Images per second of capfilt in one process, beside the loop that one writes with transformers.
 
-Both have the same random weights, dtype, pictures, texts, batch size, and captions of 20 tokens.
-capfilt does all of a run, tar to commit; the loop decodes, captions, and scores both texts by ITM.
+Both have the same weights, pictures, texts and batch size, and captions of 20 tokens. capfilt does
+all of a run, tar to commit; the loop decodes, captions, and scores both texts by ITM.
 """
 
 import argparse
@@ -21,9 +21,9 @@ import webdataset as wds
 from models.blip import tokenizer
 from models.blip.config import ARCHITECTURES, TORCH_DTYPES, blip_config, resolve_dtype
 from models.checkpoints import checkpoint
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
-from pipeline.clean.shard import CleanConfig, Pace, ShardCleaner, identity
+from pipeline.clean.shard import CleanConfig, ExecutionConfig, ShardCleaner, identity
 from pipeline.toy.world import ToyWorldConfig, vocabulary, write_toy_world
 from shards.inputs.listing import list_inputs
 from shards.run.run import Run
@@ -43,17 +43,17 @@ def main(o: argparse.Namespace, folder: Path) -> None:
     caption = {"model": str(folder / "captioner"), "min_tokens": TOKENS, "max_tokens": TOKENS}
     config = CleanConfig(dtype=o.dtype, caption=caption, score={"model": str(folder / "filter")})
     place = {"dtype": o.dtype, "device": DEVICE}
-    captioner = Captioner.load(folder / "captioner", decoding=config.caption, **place)
+    captioner = BlipCaptioner.load(folder / "captioner", decoding=config.caption, **place)
     models = captioner, Filter.load(folder / "filter", **place)
     known = identity(config, *(model.digest for model in models))
     loop: list = [transformers.BlipProcessor.from_pretrained(folder / "captioner")]
     for role, name in ARCHITECTURES.items():
         model = getattr(transformers, name).from_pretrained(folder / role)
         loop.append(model.to(DEVICE, TORCH_DTYPES[o.dtype]).eval())
-    ours, theirs = [], []
+    ours, theirs, pace = [], [], ExecutionConfig(o.batch)
     for turn in range(o.repeats + 1):
         run = Run.create(str(folder / f"run{turn}"), "", known, {}, inputs)
-        cleaner, started = ShardCleaner(run, config, *models, Pace(o.batch)), time.perf_counter()
+        cleaner, started = ShardCleaner(run, config, *models, pace), time.perf_counter()
         for shard in inputs:
             cleaner.clean(shard, lambda *_: None)
         ours.append(time.perf_counter() - started)

@@ -22,7 +22,7 @@ from models.blip import tokenizer
 from models.blip.config import blip_config
 from models.checkpoints import checkpoint, weights
 from models.roles.retrieval import Retriever
-from models.roles.vqa import Answerer
+from models.roles.vqa import VqaModel
 from pipeline.evaluate.vqa import measure_vqa
 from pipeline.media.video import read_frames
 from pipeline.media.video_guard import VideoGuard
@@ -61,16 +61,16 @@ def indexing(folder: Path) -> None:
     config = ToyWorldConfig(samples=PICTURES, noise=0, image_px=224, image_format="jpeg")
     write_toy_world(folder / "world", config)
     retriever = Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
-    way = index.ahead
+    way = index.read_ahead
 
     def build() -> None:
         items = index.items_of_tars([str(folder / "world")])
         index.build(folder / "toy.index", items, retriever, {}, index.IndexConfig(batch_size=64))
 
     def one_by_one() -> None:
-        index.ahead = lambda items, work, *_: ((item, work(item)) for item in items)
+        index.read_ahead = lambda items, work, *_: ((item, work(item)) for item in items)
         build()
-        index.ahead = way
+        index.read_ahead = way
 
     compare("pictures indexed, a batch ahead or one by one", PICTURES, build, one_by_one)
 
@@ -80,7 +80,7 @@ def answering(folder: Path) -> None:
     words = tokenizer.train(toy_tasks.corpus(), 400)
     ids = {"vocab_size": words.size, "sep_id": words.sep_id, "pad_id": words.pad_id}
     checkpoint.create(folder / "vqa", "vqa", blip_config("base", **ids), words, seed=0)
-    answerer, rng = Answerer.load(folder / "vqa"), np.random.default_rng(0)
+    answerer, rng = VqaModel.load(folder / "vqa"), np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     for number in range(ASKED * QUESTIONS):
         if number % QUESTIONS == 0:

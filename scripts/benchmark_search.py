@@ -22,7 +22,7 @@ from models.roles.retrieval import Retriever
 from pipeline.search import faiss_index as nearest
 from pipeline.search.build import IndexConfig, build, items_of_tars
 from pipeline.search.index_folder import current, open_current
-from pipeline.search.query import Index, search_text
+from pipeline.search.query import SearchIndex, search_text
 from pipeline.toy.world import ToyWorldConfig, toy_sample, write_toy_world
 
 QUERIES, K = 1_000, 10
@@ -55,7 +55,7 @@ def compare(folder: Path, retriever: Retriever) -> None:
     """Search flat and by cells, with the same queries."""
     world = ToyWorldConfig(kinds=4, noise=0, seed=1)
     texts = [toy_sample(n, False, world).text for n in range(QUERIES)]
-    queries = np.concatenate([retriever.read([text]).unit.numpy() for text in texts])
+    queries = np.concatenate([retriever.encode_texts([text]).unit.numpy() for text in texts])
     search_whole(folder, retriever, texts[:100])
     place, record = open_current(folder)
     table = pq.read_table(place / "features.parquet", filters=[("kind", "=", "image")])
@@ -83,7 +83,7 @@ def search_whole(folder: Path, retriever: Retriever, texts: list[str]) -> None:
     """Time whole searches, from the words to the rows, and the memory that the index takes."""
     before = psutil.Process().memory_info().rss
     began = time.perf_counter()
-    opened = Index(folder)
+    opened = SearchIndex(folder)
     print(f"opened in {1e3 * (time.perf_counter() - began):.1f} ms")
     for rerank in (0, 32):
         took = []

@@ -14,7 +14,7 @@ from typing import get_args
 from PIL import Image, ImageDraw
 
 from models.checkpoints import weights
-from models.roles.attender import Attender, Kind
+from models.roles.attention_explainer import AttentionExplainer, Kind
 from pipeline.explain.heatmap import heat
 from pipeline.media.sheet import sheet, small
 from pipeline.toy.pointing import NAMED, inside, noun_maps, peak, point
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    attender = Attender.load(weights.resolve(given.filter), dtype="fp32")
+    attender = AttentionExplainer.load(weights.resolve(given.filter), dtype="fp32")
     print(f"| layer | map | {' | '.join(NAMED)} |\n| --- | --- |{' --- |' * len(NAMED)}")
     for layer in [None, *range(attender.layers)]:
         for kind in get_args(Kind):
@@ -43,7 +43,7 @@ def main() -> None:
         given.out.write_bytes(sheet([example(attender, n) for n in range(SHOWN)]))
 
 
-def example(attender: Attender, number: int) -> tuple[str, Image.Image]:
+def example(attender: AttentionExplainer, number: int) -> tuple[str, Image.Image]:
     """Draw one map over its picture, with the box, and say whether it is hit."""
     rng = random.Random(f"example/{number}")
     shown = scene(rng, 2, 4)

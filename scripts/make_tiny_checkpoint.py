@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from flows.study.table1 import AblationRecipe, Study, Tools
+from flows.study.table1 import Study, StudyRecipe, Tools
 from models.checkpoints import folder
 from models.checkpoints.conversion import import_folder
 from models.checkpoints.weights import SHIPPED
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the tiny checkpoint.")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/tiny"))
     study = Study(
-        AblationRecipe.model_validate(yaml.safe_load(RECIPE.read_text())),
+        StudyRecipe.model_validate(yaml.safe_load(RECIPE.read_text())),
         parser.parse_args().folder,
         seed=0,
     )

@@ -69,10 +69,10 @@ def one_seed(recipe: Path, folder: Path, seed: int, arms: tuple[str, ...]) -> di
 
     import yaml
 
-    from flows.study.table1 import MAIN_ARMS, AblationRecipe, Study
+    from flows.study.table1 import MAIN_ARMS, Study, StudyRecipe
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parsed = AblationRecipe.model_validate(yaml.safe_load(recipe.read_text()))
+    parsed = StudyRecipe.model_validate(yaml.safe_load(recipe.read_text()))
     began = time.monotonic()
     found = Study(parsed, folder / f"seed-{seed}", seed).run((*MAIN_ARMS, *arms))
     print(f"seed {seed}: {(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr)

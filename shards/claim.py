@@ -11,7 +11,7 @@ _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 
 def take_name(temporary: Path, final: Path) -> bool:
     """Give the file its final name unless that is taken."""
-    created = claim(temporary, final)
+    created = create_once(temporary, final)
     if created is not None:
         return created
     if final.exists():
@@ -20,7 +20,7 @@ def take_name(temporary: Path, final: Path) -> bool:
     return True
 
 
-def claim(temporary: Path, final: Path) -> bool | None:
+def create_once(temporary: Path, final: Path) -> bool | None:
     """Take a free name in one step, by link(2) or renameat2(2); None where neither works."""
     try:
         os.link(temporary, final)  # not open("xb"): a kill would leave an empty "commit"

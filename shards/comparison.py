@@ -44,14 +44,14 @@ _Common = tuple[SnapshotShard, SnapshotShard]  # a shard as each of two views ha
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ViewSide:
     """A view, and the run that it belongs to."""
 
     run: Run
     view: View
 
 
-def compare(here: Side, there: Side) -> dict[str, Any]:
+def compare(here: ViewSide, there: ViewSide) -> dict[str, Any]:
     """Compare two views of one run, or of two; `difference` is here less there."""
     others = {shard.shard: shard for shard in there.view.shards}
     common = [(s, others[s.shard]) for s in here.view.shards if s.shard in others]
@@ -95,7 +95,7 @@ def _pair(here: int, there: int) -> dict[str, int]:
     return {"here": here, "there": there, "difference": here - there}
 
 
-def _described(side: Side) -> dict[str, Any]:
+def _described(side: ViewSide) -> dict[str, Any]:
     return {
         "run": side.run.store.url(),
         "view": side.view.name or OWN,

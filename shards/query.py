@@ -14,6 +14,7 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from shards.errors import UsageError
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.schema import SCHEMAS, check_schema
@@ -26,12 +27,12 @@ _ROWS = 1_000  # taken from DuckDB at a time
 _READERS = 16  # of footers; an object store answers many at once
 
 
-class QueryError(ValueError):
+class QueryError(UsageError):
     """SQL that DuckDB refuses; the message is DuckDB's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryResult:
     """What a question gives: the names of the columns, each once, and the rows as they come."""
 
     columns: tuple[str, ...]
@@ -65,7 +66,7 @@ def database(tables: Mapping[str, pa.dataset.Dataset]) -> "duckdb.DuckDBPyConnec
     return connection
 
 
-def ask(connection: "duckdb.DuckDBPyConnection", sql: str) -> Answer:
+def run_query(connection: "duckdb.DuckDBPyConnection", sql: str) -> QueryResult:
     """Ask one question; raises QueryError, also while rows are taken."""
     import duckdb
 
@@ -75,7 +76,7 @@ def ask(connection: "duckdb.DuckDBPyConnection", sql: str) -> Answer:
         raise QueryError(str(error)) from error
     if result is None or result.description is None:
         raise QueryError("no SQL statement; expected one, such as SELECT count(*) FROM texts")
-    return Answer(_distinct([column[0] for column in result.description]), _rows(result))
+    return QueryResult(_distinct([column[0] for column in result.description]), _rows(result))
 
 
 def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.dataset.Dataset:

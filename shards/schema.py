@@ -10,11 +10,13 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.errors import UsageError
+
 SCHEMA_VERSION = 1
 _VERSION_KEY = b"capfilt.schema_version"
 
 
-class SchemaError(ValueError):
+class SchemaError(UsageError):
     """A table that lacks a column, holds a wrong type, or has a version this code cannot read."""
 
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from shards.claim import claim, take_name
+from shards.claim import create_once, take_name
 
 _TEMPORARY = ".tmp-"
 _READERS = 16
@@ -213,7 +213,7 @@ class Store:
         if self.is_local:
             final = self._local(name)
             with _temporary(final, b"first") as first, _temporary(final, b"second") as second:
-                claims = claim(first, final), claim(second, final)
+                claims = create_once(first, final), create_once(second, final)
         else:
             if _checks_then_writes(self._fs):
                 return False

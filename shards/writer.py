@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.errors import CapfiltError
 from shards.naming import encode_name
 from shards.run.commit import Counts, FileRecord, TextCounts, data_name
 from shards.run.run import canonical_json
@@ -27,7 +28,7 @@ from shards.store import Store
 _ROWS_PER_GROUP = 1_000
 
 
-class WriteCheckError(OSError):
+class WriteCheckError(CapfiltError, OSError):
     """A file that does not read back as it was written."""
 
 

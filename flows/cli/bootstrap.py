@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flows.prefect_flow import Follower
+    from flows.prefect_flow import PrefectReporter
     from flows.rounds.ledger import Ledger, Stage
-    from flows.stages.bootstrap import Job
-    from flows.stages.clean import CleanWatch
+    from flows.stages.bootstrap import RoundsJob
+    from flows.stages.clean import RunListener
 
 EXAMPLES = """
 Examples:
@@ -62,12 +62,12 @@ def bootstrap(
     raise typer.Exit(_run_with_prefect(job, as_json))
 
 
-def _run_with_prefect(job: "Job", as_json: bool) -> int:
+def _run_with_prefect(job: "RoundsJob", as_json: bool) -> int:
     from flows.cli.faults import exit_code_of
-    from flows.prefect_flow import following
+    from flows.prefect_flow import report_to_prefect
     from flows.stages import bootstrap as occasion
 
-    with following("bootstrap", job.recipe.model_dump(mode="json")) as follower:
+    with report_to_prefect("bootstrap", job.recipe.model_dump(mode="json")) as follower:
         try:
             ledger = occasion.run(job, _Guide(job, follower))
         except Exception as error:
@@ -80,7 +80,7 @@ def _run_with_prefect(job: "Job", as_json: bool) -> int:
 class _Guide:
     """Says a line of each stage, and lets Prefect follow, if it does."""
 
-    def __init__(self, job: "Job", follower: "Follower | None") -> None:
+    def __init__(self, job: "RoundsJob", follower: "PrefectReporter | None") -> None:
         self._job, self._follower = job, follower
 
     @contextmanager
@@ -96,7 +96,7 @@ class _Guide:
             entry = read_stage(self._job.folder, number, stage)
             shown.markdown = f"round {number}, {stage}: {_line(stage, entry or {})}"
 
-    def cleaning(self) -> "AbstractContextManager[CleanWatch]":
+    def cleaning(self) -> "AbstractContextManager[RunListener]":
         from flows.cli.display import watch
 
         return watch()
@@ -122,7 +122,7 @@ class _Guide:
         yes = typer.confirm(f"round {number} is done; begin round {number + 1}?", err=True)
         return "terminal" if yes else None
 
-    def _wait(self, follower: "Follower", number: int) -> str | None:
+    def _wait(self, follower: "PrefectReporter", number: int) -> str | None:
         from flows.stages.bootstrap import is_approved
 
         if not follower.is_alive():
@@ -138,7 +138,7 @@ class _Guide:
         return "command line"
 
 
-def _conclude(job: "Job", ledger: "Ledger", as_json: bool) -> int:
+def _conclude(job: "RoundsJob", ledger: "Ledger", as_json: bool) -> int:
     """Print what the rounds came to; give the exit code."""
     from flows.stages.bootstrap import exit_code
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flows.stages.clean import Outcome
+    from flows.stages.clean import RunResult
 
 EXAMPLES = """
 Examples:
@@ -60,7 +60,7 @@ def clean(
     job = stages.prepare(loaded, _parse_part(part))
     with watch() as progress:
 
-        def tell(result: "Outcome | BaseException") -> int:
+        def tell(result: "RunResult | BaseException") -> int:
             progress.close()
             return conclude(result, as_json)
 

@@ -13,11 +13,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.cli.faults import exit_code_of
-from flows.engines.engine import Result, ShardDone, ShardFailed
+from flows.engines.engine import ShardDone, ShardFailed, ShardResult
 from pipeline.printable import count, percent, visible
 
 if TYPE_CHECKING:
-    from flows.stages.clean import Job, Outcome  # which loads the models' room
+    from flows.stages.clean import CleanJob, RunResult  # which loads the models' room
 
 LINE_EVERY_S = 10.0
 REASONS_SHOWN = 5
@@ -41,7 +41,7 @@ class RunProgress:
         self._shards, self._ended = 0, 0
         self._task = self._bar.add_task("loading models", total=None, rate=0.0)
 
-    def begin(self, job: "Job") -> None:
+    def begin(self, job: "CleanJob") -> None:
         """Hear what is to be done."""
         self._shards = len(job.pending)
         self._total_bytes = sum(shard.size_bytes for shard in job.pending)
@@ -65,7 +65,7 @@ class RunProgress:
             eta = f"{left:.0f} s left" if share else "loading models"
             self._console.print(f"{done}, {all_samples} samples, {rate:.1f} images/s, {eta}")
 
-    def ended(self, result: Result) -> None:
+    def ended(self, result: ShardResult) -> None:
         """Hear that a shard is committed, put aside, or failed."""
         if not isinstance(result, ShardDone):
             how = "failed" if isinstance(result, ShardFailed) else "is put aside"
@@ -91,7 +91,7 @@ def watch() -> Iterator[RunProgress]:
         progress.close()
 
 
-def conclude(result: "Outcome | BaseException", as_json: bool) -> int:
+def conclude(result: "RunResult | BaseException", as_json: bool) -> int:
     """Print what a run came to; give its exit code."""
     if isinstance(result, BaseException):
         if not isinstance(result, Exception):

@@ -8,53 +8,18 @@ from typer.exceptions import TyperException
 FAILED = 1
 BAD_USAGE = 2
 
-# By name: importing the classes would load torch and Ray for every `--help`.
-_BAD_USAGE = {
-    "AnnotationError",
-    "RecipeError",
-    "InputError",
-    "InputMismatch",
-    "CheckpointError",
-    "ExportFault",
-    "FolderInUse",
-    "IndexFault",
-    "LedgerError",
-    "NotARun",
-    "RunMismatch",
-    "SchemaError",
-    "SnapshotError",
-    "ViewError",
-    "QueryError",
-    "NoSuchSample",
-    "SourceError",
-    "TrackerError",
-}
-_FAILED = {
-    "BotoCoreError",  # S3 that cannot be reached, after all of its client's own tries
-    "ClientError",
-    "EngineError",
-    "FeedError",
-    "GarbageError",
-    "GuardError",
-    "InputChanged",
-    "JavaFault",
-    "LimitExceeded",
-    "PushError",
-    "RepairError",
-    "StateError",
-    "TrainingDiverged",
-    "WriteCheckError",
-}
+# Of S3 that cannot be reached, after all of its client's own tries.
+_CLIENT_ERRORS = ("botocore.", "aiobotocore.")
 
 
 def exit_code_of(error: Exception) -> int:
     """Print one clear message for an expected error and give its exit code; raise any other."""
-    names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, TyperException):
         return _say(error.format_message(), BAD_USAGE)
-    if names & _BAD_USAGE:
-        return _say(str(error), BAD_USAGE)
-    if names & _FAILED:
+    code = getattr(type(error), "exit_code", None)
+    if isinstance(code, int):
+        return _say(str(error), code)
+    if type(error).__module__.startswith(_CLIENT_ERRORS):
         return _say(str(error), FAILED)
     if isinstance(error, OSError):
         return _say(_describe(error), FAILED)

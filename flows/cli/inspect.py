@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from shards.comparison import Side
+    from shards.comparison import ViewSide
     from shards.run.run import Run
     from shards.run.view import View
 
@@ -76,10 +76,10 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
 
 def _answer(run: "Run", view: "View", sql: str, as_json: bool) -> None:
     from flows.cli.tables.sql import print_answer, print_answer_as_json
-    from shards.query import ask, connect
+    from shards.query import connect, run_query
 
     with connect(run, view.shards) as connection:
-        answer = ask(connection, sql)
+        answer = run_query(connection, sql)
         if as_json:
             print_answer_as_json(answer)
         else:
@@ -87,9 +87,9 @@ def _answer(run: "Run", view: "View", sql: str, as_json: bool) -> None:
 
 
 def _compare(run: "Run", here: "View", against: str, as_json: bool) -> None:
-    from shards.comparison import Side, compare
+    from shards.comparison import ViewSide, compare
 
-    compared = compare(Side(run, here), _other_side(run, against))
+    compared = compare(ViewSide(run, here), _other_side(run, against))
     if as_json:
         print(json.dumps(compared))
         return
@@ -98,20 +98,20 @@ def _compare(run: "Run", here: "View", against: str, as_json: bool) -> None:
     print_comparison(compared)
 
 
-def _other_side(run: "Run", against: str) -> "Side":
+def _other_side(run: "Run", against: str) -> "ViewSide":
     """Find what OTHER means: a view of this run, or else another run's own decisions."""
-    from shards.comparison import Side
+    from shards.comparison import ViewSide
     from shards.run.run import NotARun, Run
     from shards.run.view import OWN, ViewError, open_view, view_names
 
     if against == OWN or against in view_names(run):
-        return Side(run, open_view(run, against))
+        return ViewSide(run, open_view(run, against))
     try:
         other = Run.open(against)
     except NotARun as error:
         there = ", ".join([OWN, *view_names(run)])
         raise ViewError(f"{against!r} is no view of this run ({there}), and {error}") from error
-    return Side(other, open_view(other))
+    return ViewSide(other, open_view(other))
 
 
 def explain(

@@ -46,14 +46,14 @@ def judge(
 
     from flows.cli.progress import watch_samples
     from pipeline.views.rejudge import rejudge
-    from pipeline.views.request import Wish
+    from pipeline.views.request import ViewRequest
     from shards.run.run import Run
     from shards.run.snapshot import open_snapshot
     from shards.run.view import View
 
     opened = Run.open(run)
     listed = open_snapshot(opened, snapshot)
-    wish = Wish(name, asked, fractions, write_shards)
+    wish = ViewRequest(name, asked, fractions, write_shards)
     total = sum(shard.counts.samples_in for shard in listed.shards)
     with watch_samples("writing clean shards" if write_shards else "judging", total) as progress:
         view, new = rejudge(opened, wish, listed, progress.add)

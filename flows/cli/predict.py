@@ -14,7 +14,7 @@ from flows.cli.evaluate.pairs import Method
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from pipeline.media.pictures import Picture
+    from pipeline.media.pictures import UserPicture
 
 CAPTION_EXAMPLES = """
 Examples:
@@ -79,7 +79,7 @@ def caption(
     """Write captions for pictures; one that cannot be read is told, and the others go on."""
     from models.checkpoints.weights import resolve
     from models.decoding.generate import Decoding
-    from models.roles.captioner import Captioner
+    from models.roles.captioner import BlipCaptioner
     from pipeline.media.pictures import read_pictures
     from pipeline.predict import image as use
 
@@ -93,7 +93,7 @@ def caption(
         max_tokens=max_tokens,
     )
     with _as_usage():
-        captioner = Captioner.load(
+        captioner = BlipCaptioner.load(
             resolve(model), decoding=decoding, seed=seed, device=device_of(device)
         )
     read = unread = 0
@@ -162,7 +162,7 @@ def ask(
     """
     from models.checkpoints.weights import resolve
     from models.roles.dialogue import load_ranker
-    from models.roles.vqa import Answerer
+    from models.roles.vqa import VqaModel
     from models.training.dialogue import Dialogue
     from pipeline.predict import image as use
     from shards.training.annotation_file import read_answers
@@ -175,7 +175,7 @@ def ask(
         dialogue = Dialogue(caption or "", [_round(one) for one in said or ()], question)
         found = use.converse(load_ranker(folder, device=used), image, dialogue, listed)
     else:
-        found = use.ask(Answerer.load(folder, device=used), image, question, listed)
+        found = use.ask(VqaModel.load(folder, device=used), image, question, listed)
     if as_json:
         print(json.dumps([dataclasses.asdict(one) for one in found[:top]]))
         return
@@ -201,10 +201,10 @@ def reason(
 ) -> None:
     """Say how likely a statement is true of two pictures (NLVR2)."""
     from models.checkpoints.weights import resolve
-    from models.roles.nlvr import Reasoner
+    from models.roles.nlvr import NlvrModel
     from pipeline.predict import image as use
 
-    reasoner = Reasoner.load(resolve(model), device=device_of(device))
+    reasoner = NlvrModel.load(resolve(model), device=device_of(device))
     probability = use.reason(reasoner, image_of(left), image_of(right), statement)
     if as_json:
         print(json.dumps({"probability": probability}))
@@ -226,12 +226,12 @@ def attend(
     """Draw where a model looks for each word: a heat map over the picture (Grad-CAM)."""
     from models.checkpoints import checkpoint
     from models.checkpoints.weights import resolve
-    from models.roles.attender import Attender
+    from models.roles.attention_explainer import AttentionExplainer
     from pipeline.explain.heatmap import attend_caption, attend_match
 
     folder = resolve(model)
     writes = checkpoint.describe(folder).role == "captioner"
-    attender = Attender.load(
+    attender = AttentionExplainer.load(
         folder, role="captioner" if writes else "filter", device=device_of(device)
     )
     draw = attend_caption if writes else attend_match
@@ -281,7 +281,7 @@ def image_of(place: str) -> "Image":
     return found.image
 
 
-def _tell_unread(picture: "Picture", as_json: bool) -> None:
+def _tell_unread(picture: "UserPicture", as_json: bool) -> None:
     if as_json:
         fields: dict[str, Any] = {"picture": picture.name, "reason": picture.reason}
         print(json.dumps(fields | {"detail": picture.detail}))

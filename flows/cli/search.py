@@ -13,8 +13,8 @@ from flows.cli.predict import device_of, image_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.search.build import Item
-    from pipeline.search.query import Found
+    from pipeline.search.build import IndexItem
+    from pipeline.search.query import SearchHit
 
 INDEX_EXAMPLES = """
 Examples:
@@ -74,7 +74,7 @@ def index(
 ) -> None:
     """Index the pictures and texts of a run, or of tars, for `capfilt search`."""
     from flows.cli.progress import counted, counted_by_bytes, watch_samples
-    from flows.lock import hold
+    from flows.lock import lock_folder
     from models.checkpoints.weights import resolve
     from models.roles.retrieval import Retriever
     from pipeline.search.build import IndexConfig, build
@@ -87,7 +87,7 @@ def index(
     named = str(folder.resolve()) if Path(model).is_dir() else model  # the hub's may lie elsewhere
     about = {"model": named, "max_tokens": max_tokens, "sources": sources, "view": view}
     config = IndexConfig(kind=kind.value, batch_size=batch_size, features=features)
-    with hold(to), watch_samples("indexing", total) as progress:
+    with lock_folder(to), watch_samples("indexing", total) as progress:
         watched = counted_by_bytes(items, progress) if total is None else counted(items, progress)
         record = build(to, watched, retriever, about, config)
     if as_json:
@@ -128,19 +128,19 @@ def search(
     from models.blip.tokenizer import normalise
     from models.checkpoints.weights import resolve
     from models.roles.retrieval import Retriever
-    from pipeline.search.query import Index, search_image, search_text
+    from pipeline.search.query import SearchIndex, search_image, search_text
 
     if not text and not image:
         raise typer.BadParameter("give --text, or --image")
     if any(not normalise(one) for one in text or ()):
         raise typer.BadParameter("--text is empty")
-    opened = Index(index)
+    opened = SearchIndex(index)
     folder = resolve(model or opened.record["model"])
     tokens = opened.record["max_tokens"]
     retriever = Retriever.load(folder, max_tokens=tokens, device=device_of(device))
     options: dict[str, Any] = {"rerank": rerank, "probes": probes}
     options |= {} if wanted is None else {"which": wanted.value}
-    found: list[tuple[str, list[Found]]] = []
+    found: list[tuple[str, list[SearchHit]]] = []
     for one in text or ():
         found.append((one, search_text(opened, retriever, one, k, **options)))
     for place in image or ():
@@ -151,7 +151,7 @@ def search(
     _tell(found, as_json)
 
 
-def _items(sources: list[str], view: str | None) -> "tuple[Iterator[Item], int | None]":
+def _items(sources: list[str], view: str | None) -> "tuple[Iterator[IndexItem], int | None]":
     """Open a run, or tars; the number of samples is known of a run alone."""
     from pipeline.search.build import items_of_run, items_of_tars
     from shards.store import Store
@@ -166,7 +166,7 @@ def _items(sources: list[str], view: str | None) -> "tuple[Iterator[Item], int |
     return items_of_tars(sources), None
 
 
-def _draw(out: Path, found: "list[tuple[str, list[Found]]]") -> None:
+def _draw(out: Path, found: "list[tuple[str, list[SearchHit]]]") -> None:
     """Draw each query's pictures under a line of their own, 200 at most; ones gone are left out."""
     from PIL import Image
 
@@ -183,7 +183,7 @@ def _draw(out: Path, found: "list[tuple[str, list[Found]]]") -> None:
     out.write_bytes(sheet(cells))
 
 
-def _tell(found: "list[tuple[str, list[Found]]]", as_json: bool) -> None:
+def _tell(found: "list[tuple[str, list[SearchHit]]]", as_json: bool) -> None:
     from pipeline.printable import visible
 
     if as_json:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipeline.media.video import Frames
-    from pipeline.predict.image import Answered, Matched
+    from pipeline.predict.image import ImageAnswer, TextMatch
 
-    Found = Sequence[Matched] | Sequence[Answered]
+    Found = Sequence[TextMatch] | Sequence[ImageAnswer]
     Judge = Callable[[Sequence[Image]], Found]
 
 EXAMPLES = """
@@ -121,13 +121,13 @@ def _load(
     """Load the model that texts, or the question, ask for."""
     from models.checkpoints.weights import resolve
     from models.roles.video import VideoRetriever
-    from models.roles.vqa import Answerer
+    from models.roles.vqa import VqaModel
     from pipeline.predict import video as watch
 
     if text:
         retriever = VideoRetriever.load(resolve(model or RETRIEVAL), device=device)
         return lambda images: watch.match(retriever, images, text)
-    answerer = Answerer.load(resolve(model or ANSWERS), device=device)
+    answerer = VqaModel.load(resolve(model or ANSWERS), device=device)
     return lambda images: watch.ask(answerer, images, question or "", listed)
 
 
@@ -196,9 +196,9 @@ def _show_answers(found: "dict[str, Any]", *, with_score: bool) -> None:
             print(f"{one.score:7.3f}  {visible(one.text)}" if with_score else visible(one.text))
 
 
-def _scores(one: "Matched") -> str:
+def _scores(one: "TextMatch") -> str:
     return f"{one.itm:5.3f} {one.itc:6.3f}  {one.share:5.3f}"
 
 
-def _rank(one: "Matched") -> tuple[float, float]:
+def _rank(one: "TextMatch") -> tuple[float, float]:
     return -one.itm, -one.itc

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from shards.errors import CapfiltError
 from shards.inputs.listing import InputChanged, InputShard
 from shards.run.commit import Counts
 
@@ -12,7 +13,7 @@ from shards.run.commit import Counts
 _FATAL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM}
 
 
-class EngineError(RuntimeError):
+class EngineError(CapfiltError, RuntimeError):
     """An engine that cannot go on, and why."""
 
 
@@ -41,10 +42,10 @@ class ShardQuarantined:
     why: str
 
 
-Result = ShardDone | ShardFailed | ShardQuarantined
+ShardResult = ShardDone | ShardFailed | ShardQuarantined
 
 
-class Watch(Protocol):
+class ProgressListener(Protocol):
     """Hears how far the work is; called every few seconds, from the driver's own thread."""
 
     def under_way(self, samples: int, size_bytes: int) -> None:
@@ -55,7 +56,7 @@ class Watch(Protocol):
 class Engine(Protocol):
     """Works on shards."""
 
-    def run(self, shards: Sequence[InputShard], watch: Watch) -> Iterator[Result]:
+    def run(self, shards: Sequence[InputShard], watch: ProgressListener) -> Iterator[ShardResult]:
         """Yield one result for each shard, in the order in which they end.
 
         Raises what is no single shard's fault: a full disk, a bug, an engine that cannot start.

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 
-from flows.engines.engine import Result, ShardFailed, Watch, is_shard_fault
+from flows.engines.engine import ProgressListener, ShardFailed, ShardResult, is_shard_fault
 from flows.engines.worker import Worker, WorkerSpec
 from pipeline.clean.shard import AttemptLost
 from shards.inputs.listing import InputShard
@@ -17,14 +17,14 @@ class LocalEngine:
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
 
-    def run(self, shards: Sequence[InputShard], watch: Watch) -> Iterator[Result]:
+    def run(self, shards: Sequence[InputShard], watch: ProgressListener) -> Iterator[ShardResult]:
         """Clean each shard in turn; see `Engine.run`."""
         worker = Worker(self._spec, on_progress=watch.under_way)
         for shard in shards:
             yield _process(worker, shard)
 
 
-def _process(worker: Worker, shard: InputShard) -> Result:
+def _process(worker: Worker, shard: InputShard) -> ShardResult:
     while True:  # lost attempts lead to safe mode, and at last to quarantine
         try:
             return worker.process(shard)

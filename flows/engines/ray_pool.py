@@ -19,8 +19,14 @@ from typing import TYPE_CHECKING, Any, Self
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from flows.engines.engine import EngineError, Result, ShardFailed, Watch, is_shard_fault
-from flows.engines.ray_session import check_rooms, ray_session
+from flows.engines.engine import (
+    EngineError,
+    ProgressListener,
+    ShardFailed,
+    ShardResult,
+    is_shard_fault,
+)
+from flows.engines.ray_session import check_packages, ray_session
 from pipeline.clean.shard import AttemptLost
 from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, end_attempts_of
@@ -42,7 +48,7 @@ class PoolActor:
     """One Ray actor; imports nothing of ours before it has checked whose rooms it would get."""
 
     def __init__(self, spec: "WorkerSpec", threads: int, name: str) -> None:
-        check_rooms()
+        check_packages()
         import torch
 
         from flows.engines.worker import Worker
@@ -55,7 +61,7 @@ class PoolActor:
         """Return samples and bytes done of the shard under way; answers once models are loaded."""
         return self._worker.counts
 
-    def process(self, shard: InputShard) -> Result:
+    def process(self, shard: InputShard) -> ShardResult:
         """Clean one shard."""
         try:
             return self._worker.process(shard)
@@ -107,7 +113,7 @@ class RayPool:
             with suppress(OSError):  # on a full disk, say; such attempts count as lost
                 self._record(seat, [shard for shard, _ in seat.tasks], Ending.RELEASED)
 
-    def run(self, shards: Sequence[InputShard], watch: Watch) -> Iterator[Result]:
+    def run(self, shards: Sequence[InputShard], watch: ProgressListener) -> Iterator[ShardResult]:
         """Clean all shards; see `Engine.run`."""
         waiting = deque(shards)
         cpus, gpus, actors = self._share(len(shards))
@@ -155,7 +161,7 @@ class RayPool:
                     shard = waiting.popleft()
                     seat.tasks.append((shard, seat.actor.process.remote(shard)))
 
-    def _collect(self, waiting: deque[InputShard]) -> Iterator[Result]:
+    def _collect(self, waiting: deque[InputShard]) -> Iterator[ShardResult]:
         refs = {seat.tasks[0][1]: seat for seat in self._seats if seat.tasks}
         done, _ = ray.wait(list(refs), num_returns=1, timeout=POLL_S)
         for ref in done:
@@ -177,7 +183,7 @@ class RayPool:
             self._bad_starts, seat.started = 0, True
             yield result
 
-    def _bury(self, seat: _Seat, waiting: deque[InputShard], why: str) -> Iterator[Result]:
+    def _bury(self, seat: _Seat, waiting: deque[InputShard], why: str) -> Iterator[ShardResult]:
         """Give a dead actor's shards back, to be tried again; its attempt on the first one died.
 
         The record of the attempts leads to safe mode, and to quarantine; a shard whose attempts
@@ -212,7 +218,7 @@ class RayPool:
         if self._bad_starts >= MAX_BAD_STARTS:
             raise EngineError(f"{MAX_BAD_STARTS} Ray actors in a row could not start: {why}")
 
-    def _look(self, watch: Watch) -> None:
+    def _look(self, watch: ProgressListener) -> None:
         """Ask each actor how far it is; end one that has finished no sample for too long."""
         now = time.monotonic()
         for seat in self._seats:

@@ -50,7 +50,7 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
         yield told_to_end
 
 
-def check_rooms() -> None:
+def check_packages() -> None:
     """Refuse to work with a stranger's `models` package that shadows ours on the path."""
     import models
     import pipeline

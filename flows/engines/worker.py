@@ -7,9 +7,9 @@ import torch
 
 from flows.engines.engine import ShardDone, ShardQuarantined
 from models.checkpoints import weights
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
-from pipeline.clean.prepare import Pace
+from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.shard import CleanConfig, ShardCleaner
 from shards.inputs.listing import InputShard
 from shards.run.attempt import Quarantine
@@ -25,7 +25,7 @@ class WorkerSpec:
 
     run_url: str
     config: CleanConfig
-    pace: Pace
+    pace: ExecutionConfig
 
 
 class Worker:
@@ -42,7 +42,7 @@ class Worker:
         self._on_progress = on_progress
         config = spec.config
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        captioner = Captioner.load(
+        captioner = BlipCaptioner.load(
             weights.resolve(config.caption.model, config.caption.revision),
             decoding=config.caption,
             seed=config.seed,

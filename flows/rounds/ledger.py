@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from flows.training.run import read_result
 from models.blip.config import Dtype
+from shards.errors import UsageError
 from shards.run.attempt import read_quarantined
 from shards.run.commit import read_commits
 from shards.run.run import Run, RunMismatch, as_json, differences, fingerprint
@@ -32,7 +33,7 @@ Ending = Literal["rounds", "gate", "approval"]
 """Why no more is done: all rounds are, the gate stopped them, or a person is waited for."""
 
 
-class LedgerError(ValueError):
+class LedgerError(UsageError):
     """A ledger that cannot be read."""
 
 

@@ -17,7 +17,7 @@ from pipeline.clean.judge import JudgeConfig
 from pipeline.clean.score import ScoreConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.train.caption_negatives import OwnCaptionsConfig
-from pipeline.train.loop import FeedConfig, LearnConfig, SaveConfig
+from pipeline.train.loop import LoaderConfig, OptimizationConfig, SaveConfig
 from pipeline.train.objective import TowerConfig
 from pipeline.train.pretrain import LossConfig, ModelConfig
 from shards.training.source import SourceConfig
@@ -39,7 +39,7 @@ class HeldOutConfig(_Section):
     urls: tuple[str, ...] = Field(min_length=1)
 
 
-class PretrainSection(LearnConfig):
+class PretrainSection(OptimizationConfig):
     """A pre-training: its network, its losses and its steps."""
 
     model: ModelConfig = ModelConfig()
@@ -52,7 +52,7 @@ class TunedConfig(TowerConfig):
     image_size: int | None = Field(None, ge=1, description="pixels; null: as in pre-training")
 
 
-class FinetuneSection(LearnConfig):
+class FinetuneSection(OptimizationConfig):
     """A finetuning on human-annotated pairs: its network, its losses and its steps."""
 
     model: TunedConfig = TunedConfig()
@@ -114,7 +114,7 @@ class Experiment(_Section):
     human: PairsConfig
     held_out: HeldOutConfig
     pretrain: PretrainSection = PretrainSection()
-    data: FeedConfig = FeedConfig()
+    data: LoaderConfig = LoaderConfig()
     save: SaveConfig = SaveConfig()
     launch: LaunchConfig = LaunchConfig()
     trackers: tuple[Kind, ...] = ("tensorboard",)
@@ -252,7 +252,7 @@ def _own_captions(recipe: BootstrapRecipe, captioner: Path | None) -> dict[str, 
 
 
 def _shared(
-    recipe: Experiment, section: LearnConfig, folder: Path, sources: tuple[SourceConfig, ...]
+    recipe: Experiment, section: OptimizationConfig, folder: Path, sources: tuple[SourceConfig, ...]
 ) -> dict[str, Any]:
     return {
         "output": str(folder),

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from flows.engines.engine import EngineError
-from flows.lock import hold
+from flows.lock import lock_folder
 from flows.recipe import RecipeError, dump_recipe
 from flows.rounds.ledger import (
     EVALUATION,
@@ -41,10 +41,10 @@ from flows.rounds.recipe import (
     shards_of,
 )
 from flows.stages import clean
-from flows.stages.clean import CleanWatch
+from flows.stages.clean import RunListener
 from flows.training import run as train
 from models.blip.config import Dtype, resolve_dtype
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from pipeline.evaluate import (
     EvaluateConfig,
     measure_captioner,
@@ -66,14 +66,14 @@ _OUTSIDE = {
 APPROVAL = "approved.json"
 
 
-class Guide(Protocol):
+class RoundCallbacks(Protocol):
     """Who goes along with the rounds: is told what happens, and asked before a next one."""
 
     def stage(self, number: int, stage: Stage) -> AbstractContextManager[None]:
         """Accompany the work on a stage."""
         ...
 
-    def cleaning(self) -> AbstractContextManager[CleanWatch]:
+    def cleaning(self) -> AbstractContextManager[RunListener]:
         """Follow a cleaning."""
         ...
 
@@ -87,7 +87,7 @@ class Guide(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RoundsJob:
     """Prepared rounds; the recipe is resolved."""
 
     recipe: BootstrapRecipe
@@ -95,7 +95,7 @@ class Job:
     ledger: Ledger
 
 
-def prepare(recipe: BootstrapRecipe) -> Job:
+def prepare(recipe: BootstrapRecipe) -> RoundsJob:
     """Check all that can be checked before work starts, and open or begin the ledger.
 
     Raises RecipeError, RunMismatch where the folder holds other rounds, FolderInUse where another
@@ -119,15 +119,15 @@ def prepare(recipe: BootstrapRecipe) -> Job:
         },
     }
     del identity["data"]["decode_threads"], identity["evaluate"]["batch_size"]
-    with hold(folder):
+    with lock_folder(folder):
         ledger = Ledger(folder, identity)
         Store(str(folder)).put("recipe.yaml", dump_recipe(recipe).encode())
-    return Job(recipe, folder, ledger)
+    return RoundsJob(recipe, folder, ledger)
 
 
-def run(job: Job, guide: Guide) -> Ledger:
+def run(job: RoundsJob, guide: RoundCallbacks) -> Ledger:
     """Go through the rounds, from where they are; give their ledger."""
-    with hold(job.folder):
+    with lock_folder(job.folder):
         job.ledger.refresh()
         job.ledger.ended = _go_round(job, guide)
         job.ledger.write()
@@ -212,7 +212,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _go_round(job: Job, guide: Guide) -> Ending:
+def _go_round(job: RoundsJob, guide: RoundCallbacks) -> Ending:
     for number in range(1, job.recipe.rounds + 1):
         if number > 1 and not _may_begin(job, number, guide):
             return "approval"
@@ -223,13 +223,13 @@ def _go_round(job: Job, guide: Guide) -> Ending:
     return "rounds"
 
 
-def _may_begin(job: Job, number: int, guide: Guide) -> bool:
+def _may_begin(job: RoundsJob, number: int, guide: RoundCallbacks) -> bool:
     if not job.recipe.approve or is_approved(job.folder, number - 1):
         return True
     return guide.approve(job.ledger, number - 1)
 
 
-def _do_round(job: Job, number: int, guide: Guide) -> None:
+def _do_round(job: RoundsJob, number: int, guide: RoundCallbacks) -> None:
     for stage in STAGES:
         entry = read_stage(job.folder, number, stage)
         before = entry is not None
@@ -244,7 +244,7 @@ def _do_round(job: Job, number: int, guide: Guide) -> None:
         guide.ended(number, stage, entry, before)
 
 
-def _do(job: Job, number: int, stage: Stage, guide: Guide) -> None:
+def _do(job: RoundsJob, number: int, stage: Stage, guide: RoundCallbacks) -> None:
     folder = stage_folder(job.folder, number, stage)
     if stage == "pretrain":
         source, model = _begin_with(job, number)
@@ -259,7 +259,7 @@ def _do(job: Job, number: int, stage: Stage, guide: Guide) -> None:
         train.run(train.prepare(finetuning(job.recipe, folder, stage, start, captioner)))
 
 
-def _begin_with(job: Job, number: int) -> tuple[SourceConfig, dict[str, Any]]:
+def _begin_with(job: RoundsJob, number: int) -> tuple[SourceConfig, dict[str, Any]]:
     """Choose what a round's network learns from beside the human pairs, and what it begins as.
 
     From scratch it has the words of round 1, so that rounds differ by their data alone.
@@ -276,7 +276,7 @@ def _begin_with(job: Job, number: int) -> tuple[SourceConfig, dict[str, Any]]:
     return source, {"words": str(stage_folder(job.folder, 1, "pretrain") / "start")}
 
 
-def _clean(job: Job, number: int, guide: Guide) -> None:
+def _clean(job: RoundsJob, number: int, guide: RoundCallbacks) -> None:
     models = (_checkpoint(job, number, "captioner"), _checkpoint(job, number, "filter"))
     folder = stage_folder(job.folder, number, "clean")
     prepared = clean.prepare(cleaning(job.recipe, folder, *models))
@@ -291,13 +291,13 @@ def _clean(job: Job, number: int, guide: Guide) -> None:
         )
 
 
-def _evaluate(job: Job, number: int) -> None:
+def _evaluate(job: RoundsJob, number: int) -> None:
     """Measure the filter's retrieval and the captioner's captions on the held-out pairs."""
     recipe, how = job.recipe, job.recipe.evaluate
     max_tokens, dtype = recipe.clean.score.max_tokens, job.ledger.dtype
     scorer = _checkpoint(job, number, "filter")
     found = {"retrieval": measure(scorer, recipe, how, max_tokens, dtype)}
-    captioner = Captioner.load(
+    captioner = BlipCaptioner.load(
         _checkpoint(job, number, "captioner"),
         decoding=decoding(recipe),
         seed=recipe.seed,
@@ -310,7 +310,7 @@ def _evaluate(job: Job, number: int) -> None:
     Store(str(folder)).put(EVALUATION, json.dumps(found, indent=2).encode())
 
 
-def _checkpoint(job: Job, number: int, stage: Stage) -> Path:
+def _checkpoint(job: RoundsJob, number: int, stage: Stage) -> Path:
     return train.checkpoint_of(stage_folder(job.folder, number, stage), stage)
 
 

@@ -17,20 +17,21 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from flows.engines.engine import Engine, Result, ShardDone, ShardFailed, Watch
+from flows.engines.engine import Engine, ProgressListener, ShardDone, ShardFailed, ShardResult
 from flows.engines.local import LocalEngine
 from flows.engines.worker import WorkerSpec
 from flows.recipe import LimitsConfig, Recipe, RecipeError, dump_recipe
 from models.blip.config import resolve_dtype
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.checkpoint import CheckpointInfo
-from models.roles.captioner import opening
+from models.roles.captioner import prompt_start
 from models.roles.filter import check_limit
 from pipeline.clean.caption import CaptionConfig
-from pipeline.clean.prepare import Pace
+from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import ScoreConfig
 from pipeline.clean.shard import CleanConfig, identity
 from pipeline.publish import cards, sets
+from shards.errors import CapfiltError
 from shards.inputs.listing import InputShard, check_unchanged, list_inputs
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, read_commits, total_counts
@@ -46,12 +47,12 @@ LIMITS_FROM = 1_000  # samples; a share of fewer says little
 LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "pyarrow", "ray", "prefect")
 
 
-class LimitExceeded(RuntimeError):  # noqa: N818 - reads as what happened
+class LimitExceeded(CapfiltError, RuntimeError):  # noqa: N818 - reads as what happened
     """So much of the input is unusable that the recipe is more likely wrong than the data."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CleanJob:
     """A prepared run: what is to be done, and what is done already."""
 
     recipe: Recipe
@@ -63,7 +64,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """What a run came to; the exit code follows the commits, and nothing else."""
 
     run_url: str
@@ -80,19 +81,19 @@ class Outcome:
         return 3 if shards["damaged"] or shards["quarantined"] else 0
 
 
-class CleanWatch(Watch, Protocol):
+class RunListener(ProgressListener, Protocol):
     """Hears of the whole run's progress."""
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: CleanJob) -> None:
         """Hear what is to be done."""
         ...
 
-    def ended(self, result: Result) -> None:
+    def ended(self, result: ShardResult) -> None:
         """Hear that a shard is committed, put aside, or failed."""
         ...
 
 
-def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
+def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     """Check everything that can be checked before work starts, and open or create the run.
 
     `part` (i, n) takes every n-th shard from the i-th on, for one driver among n.
@@ -117,11 +118,11 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
     commits = read_commits(run)
     check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
     engine = recipe.engine
-    pace = Pace(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
+    pace = ExecutionConfig(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
     mine = run.inputs[part[0] :: part[1]]
     done = commits.keys() | read_quarantined(run).keys()
     pending = tuple(shard for shard in mine if shard.shard not in done)
-    return Job(
+    return CleanJob(
         recipe=recipe,
         run=run,
         spec=WorkerSpec(run.store.url(), CleanConfig.model_validate(_own(recipe)), pace),
@@ -131,7 +132,7 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Job:
     )
 
 
-def clean_shards(job: Job, watch: CleanWatch) -> tuple[ShardFailed, ...]:
+def clean_shards(job: CleanJob, watch: RunListener) -> tuple[ShardFailed, ...]:
     """Clean all pending shards; returns those that failed and stay pending.
 
     Raises LimitExceeded, and what the engine raises.
@@ -151,7 +152,7 @@ def clean_shards(job: Job, watch: CleanWatch) -> tuple[ShardFailed, ...]:
     return tuple(failures)
 
 
-def finish(job: Job, failures: tuple[ShardFailed, ...] = ()) -> Outcome:
+def finish(job: CleanJob, failures: tuple[ShardFailed, ...] = ()) -> RunResult:
     """Write the snapshot, if every shard is done, and count the run from its commits."""
     committed = read_commits(job.run)
     done = committed.keys() | read_quarantined(job.run).keys()
@@ -162,7 +163,7 @@ def finish(job: Job, failures: tuple[ShardFailed, ...] = ()) -> Outcome:
     statistics = run_statistics(job.run)
     if whole:
         job.run.store.put(cards.NAME, sets.card_of(job.run, statistics).encode())
-    return Outcome(job.run.store.url(), statistics, failures, pending_here)
+    return RunResult(job.run.store.url(), statistics, failures, pending_here)
 
 
 def _from_a_random_place(pending: tuple[InputShard, ...]) -> tuple[InputShard, ...]:
@@ -198,7 +199,7 @@ def _read_models(recipe: Recipe) -> tuple[CheckpointInfo, CheckpointInfo]:
     captioner = weights.resolve(recipe.caption.model, recipe.caption.revision)
     scorer = weights.resolve(recipe.score.model, recipe.score.revision)
     try:
-        opening(checkpoint.describe(captioner, "captioner"), recipe.caption)
+        prompt_start(checkpoint.describe(captioner, "captioner"), recipe.caption)
         check_limit(checkpoint.describe(scorer, "filter"), recipe.score.max_tokens)
     except ValueError as error:
         raise RecipeError(str(error)) from None
@@ -221,7 +222,7 @@ def _own(recipe: Recipe) -> dict[str, Any]:
 
 
 @contextmanager
-def _engine(job: Job) -> Iterator[Engine]:
+def _engine(job: CleanJob) -> Iterator[Engine]:
     if job.recipe.engine.kind == "local":
         yield LocalEngine(job.spec)
         return

@@ -47,7 +47,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrialJob:
     """A prepared trial; `start` is what all trainings begin from."""
 
     recipe: TrialRecipe
@@ -65,7 +65,7 @@ def parse_view(given: str) -> SourceConfig:
     return SourceConfig(run=found["run"], view=found["view"])
 
 
-def prepare(recipe: TrialRecipe, views: Sequence[str]) -> Job:
+def prepare(recipe: TrialRecipe, views: Sequence[str]) -> TrialJob:
     """Open views and pairs, check all that can be checked, and write the common start."""
     step = recipe.pretrain.step
     if step.steps is None or step.epochs is not None:
@@ -86,10 +86,12 @@ def prepare(recipe: TrialRecipe, views: Sequence[str]) -> Job:
     del identity["data"]["decode_threads"], identity["evaluate"]["batch_size"]
     _claim(folder, recipe, identity)
     start = _write_start(recipe, folder, contenders, human)
-    return Job(recipe, folder, dtype, start, contenders)
+    return TrialJob(recipe, folder, dtype, start, contenders)
 
 
-def run(job: Job, stage: Callable[[str], AbstractContextManager[Any]] = nullcontext) -> list[Entry]:
+def run(
+    job: TrialJob, stage: Callable[[str], AbstractContextManager[Any]] = nullcontext
+) -> list[Entry]:
     """Train and measure what is not done yet; give all views, the best first.
 
     `stage` accompanies the work on each view, by its name.
@@ -103,7 +105,7 @@ def run(job: Job, stage: Callable[[str], AbstractContextManager[Any]] = nullcont
     return _table(job)
 
 
-def _try(job: Job, contender: Contender) -> None:
+def _try(job: TrialJob, contender: Contender) -> None:
     folder = job.folder / contender.name
     model = {"start": job.start}
     recipe = pretraining(job.recipe, folder, contender.config, model)
@@ -195,7 +197,7 @@ def _read(folder: Path) -> Entry | None:
     return {"measure": gate_measure(retrieval), "retrieval": retrieval, "pretrain": training}
 
 
-def _table(job: Job) -> list[Entry]:
+def _table(job: TrialJob) -> list[Entry]:
     """Gather the views of this trial, the best first, and those of earlier calls too."""
     found = {entry["name"]: entry for entry in _recorded(job.folder)["views"]}
     for contender in job.contenders:
@@ -207,7 +209,7 @@ def _table(job: Job) -> list[Entry]:
     return sorted(found.values(), key=lambda entry: (-entry["measure"], entry["name"]))
 
 
-def _write(job: Job) -> None:
+def _write(job: TrialJob) -> None:
     recorded = _recorded(job.folder)
     recorded["views"] = _table(job)
     Store(str(job.folder)).put(RESULT, json.dumps(recorded, indent=2).encode())

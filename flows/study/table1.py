@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.engines.engine import Result
+from flows.engines.engine import ShardResult
 from flows.recipe import Recipe
 from flows.stages import clean
 from flows.training import run as train
@@ -36,7 +36,7 @@ from pipeline.toy.truth import let_through
 from pipeline.toy.world import Kinds, ToyWorldConfig, write_toy_world
 from pipeline.train import pretrain
 from pipeline.views.rejudge import rejudge
-from pipeline.views.request import Wish
+from pipeline.views.request import ViewRequest
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 from shards.store import Store
@@ -68,7 +68,7 @@ class WorldConfig(BaseModel):
     image_px: int = 32
 
 
-class AblationRecipe(BaseModel):
+class StudyRecipe(BaseModel):
     """The study: its world, and sections of the recipes that its stages run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,7 +84,7 @@ class AblationRecipe(BaseModel):
 class Study:
     """One seed of the study, in a folder of its own."""
 
-    def __init__(self, recipe: AblationRecipe, place: Path, seed: int) -> None:
+    def __init__(self, recipe: StudyRecipe, place: Path, seed: int) -> None:
         self._recipe, self._place, self._seed = recipe, place.absolute(), seed
 
     def run(self, arms: tuple[str, ...] = MAIN_ARMS) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class Study:
         return self._place / name
 
     def _view(self, run: Run, arm: str) -> str:
-        wish = Wish(arm.replace(" ", "-"), _VIEWS[arm])
+        wish = ViewRequest(arm.replace(" ", "-"), _VIEWS[arm])
         rejudge(run, wish, open_snapshot(run), lambda _: None)
         return wish.name
 
@@ -269,11 +269,11 @@ class Tools:
 class _Silent:
     """Watches a cleaning without a word."""
 
-    def begin(self, job: clean.Job) -> None:
+    def begin(self, job: clean.CleanJob) -> None:
         pass
 
     def under_way(self, samples: int, size_bytes: int) -> None:
         pass
 
-    def ended(self, result: Result) -> None:
+    def ended(self, result: ShardResult) -> None:
         pass

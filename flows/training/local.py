@@ -7,10 +7,10 @@ import torch
 from models.training.workers import ALONE
 
 if TYPE_CHECKING:
-    from flows.training.run import Job
+    from flows.training.run import TrainingJob
 
 
-def launch(job: "Job") -> None:
+def launch(job: "TrainingJob") -> None:
     """Train here, on the GPU if there is one."""
     from flows.training.run import work
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from flows.training.trackers import Tracker, open_trackers
 
 if TYPE_CHECKING:
-    from flows.training.run import Job
+    from flows.training.run import TrainingJob
 
 POLL_S = 0.5
 SHOWN = ("loss", "itc", "itm", "lm", "answers", "accuracy", "temperature")
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def following(job: "Job") -> Iterator[None]:
+def tail_metrics(job: "TrainingJob") -> Iterator[None]:
     """Show a training's numbers on standard error, and hand them to its trackers."""
     recipe = job.recipe
     config = recipe.model_dump(mode="json")

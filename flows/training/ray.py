@@ -16,18 +16,18 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from flows.engines.engine import EngineError
-from flows.engines.ray_session import check_rooms, ray_session
+from flows.engines.ray_session import check_packages, ray_session
 from flows.recipe import RecipeError
 
 if TYPE_CHECKING:
-    from flows.training.run import Job
+    from flows.training.run import TrainingJob
 
 POLL_S = 0.2
 _ROOMS = ("shards", "models", "pipeline", "flows")
 _log = logging.getLogger(__name__)
 
 
-def launch(job: "Job") -> None:
+def launch(job: "TrainingJob") -> None:
     """Train on Ray; raises what a worker found wrong, and EngineError where workers are lost."""
     restarts = job.recipe.launch.restarts
     with ray_session(job.recipe.launch.address) as told_to_end:
@@ -43,7 +43,7 @@ def launch(job: "Job") -> None:
         raise EngineError(f"the training on Ray failed: {error}") from error
 
 
-def _trainer(job: "Job", workers: int, cpus: int, gpu: bool) -> TorchTrainer:
+def _trainer(job: "TrainingJob", workers: int, cpus: int, gpu: bool) -> TorchTrainer:
     return TorchTrainer(
         _loop,
         train_loop_config={"job": job, "threads": cpus},
@@ -79,7 +79,7 @@ def _own_fault(error: BaseException) -> Exception | None:
     return None
 
 
-def _share(job: "Job") -> tuple[int, int, bool]:
+def _share(job: "TrainingJob") -> tuple[int, int, bool]:
     """Divide the cluster: number of workers, processors of each, and whether each has a GPU."""
     from pipeline.train.loop import check_division
 
@@ -105,7 +105,7 @@ def _share(job: "Job") -> tuple[int, int, bool]:
 
 def _loop(config: dict[str, Any]) -> None:
     """Do one worker's part."""
-    check_rooms()
+    check_packages()
     import torch
 
     from flows.training.run import work

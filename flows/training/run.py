@@ -20,21 +20,21 @@ from typing import Any
 
 import torch
 
-from flows.lock import hold
+from flows.lock import lock_folder
 from flows.recipe import RecipeError, dump_recipe
 from flows.training import local as local_train
-from flows.training.log import following
+from flows.training.log import tail_metrics
 from flows.training.recipe import PretrainRecipe, TrainingRecipe
 from models.blip.config import Dtype, resolve_dtype
-from models.blip.framing import check_limit
+from models.blip.framing import check_max_tokens
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.conversion import vocabulary
 from models.checkpoints.description import Description
 from models.training.workers import Workers
 from pipeline.publish.cards import ModelFacts, facts_of, write_model_card
 from pipeline.train import finetune, pretrain
-from pipeline.train.loop import Place, check_division, count_steps, train
-from pipeline.train.mixture import Course
+from pipeline.train.loop import TrainingContext, check_division, count_steps, train
+from pipeline.train.mixture import TaskSource
 from pipeline.train.objective import Objective
 from shards.run.run import RunMismatch, as_json, differences, fingerprint
 from shards.store import Store
@@ -47,7 +47,7 @@ _LOSSES = ("loss", "itc", "itm", "lm", "answers", "statements", "accuracy")  # t
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """A prepared training; small, and understood on any worker."""
 
     recipe: TrainingRecipe
@@ -59,7 +59,7 @@ class Job:
     questions: tuple[Source, ...] = ()
 
 
-def prepare(recipe: TrainingRecipe) -> Job:
+def prepare(recipe: TrainingRecipe) -> TrainingJob:
     """Open sources and start, check all that can be checked, and claim the training folder.
 
     Raises RecipeError, RunMismatch where the folder holds another training, FolderInUse where
@@ -76,22 +76,24 @@ def prepare(recipe: TrainingRecipe) -> Job:
             finetune.check_sources(recipe.task, sources)
             finetune.check_sources("vqa", questions)
         check_division(recipe, _known_workers(recipe))
-    with hold(folder), _written(start, recipe, sources) as begun:
+    with lock_folder(folder), _written(start, recipe, sources) as begun:
         with _as_recipe_errors():
             _check_network(recipe, checkpoint.describe(begun), start)
         digest = checkpoint.info(begun).digest
         _claim(folder, recipe, _identity(recipe, (sources, questions), digest, dtype))
     rows = sum(source.rows * source.repeat for source in sources)
-    return Job(recipe, folder, dtype, sources, start, count_steps(recipe.step, rows), questions)
+    return TrainingJob(
+        recipe, folder, dtype, sources, start, count_steps(recipe.step, rows), questions
+    )
 
 
-def run(job: Job) -> dict[str, Any]:
+def run(job: TrainingJob) -> dict[str, Any]:
     """Train to the end, or from where a kill left it; give the content of `result.json`."""
-    with hold(job.folder):
+    with lock_folder(job.folder):
         if (found := read_result(job.folder)) is not None:
             return found
         _remove_partial(job.folder)
-        with following(job):
+        with tail_metrics(job):
             if job.recipe.launch.kind == "local":
                 local_train.launch(job)
             else:
@@ -109,11 +111,11 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def work(job: Job, workers: Workers, device: torch.device) -> None:
+def work(job: TrainingJob, workers: Workers, device: torch.device) -> None:
     """Do one worker's part; the first one writes checkpoints and result."""
     began = time.monotonic()
     objective = _objective(job)
-    place = Place(job.folder, device, workers)
+    place = TrainingContext(job.folder, device, workers)
     ended = train(job.recipe, job.dtype, job.sources, objective, place, _beside(job))
     if workers.rank:
         return
@@ -136,7 +138,7 @@ def work(job: Job, workers: Workers, device: torch.device) -> None:
     Store(str(job.folder)).put("result.json", json.dumps(result, indent=2).encode())
 
 
-def _facts(job: Job, path: Path, result: Mapping[str, Any]) -> ModelFacts:
+def _facts(job: TrainingJob, path: Path, result: Mapping[str, Any]) -> ModelFacts:
     """Gather what a trained checkpoint's card says of its training."""
     recipe = job.recipe
     task = "pre-training" if isinstance(recipe, PretrainRecipe) else f"finetuning: {recipe.task}"
@@ -189,7 +191,7 @@ def _check_network(recipe: TrainingRecipe, described: Description, start: Path) 
             "joint network answers questions only where they are equal. Finetune vqa by itself"
         )
     positions = described.config.text_config.max_position_embeddings
-    check_limit(recipe.data.max_tokens, positions, str(start))
+    check_max_tokens(recipe.data.max_tokens, positions, str(start))
     if isinstance(recipe, PretrainRecipe) or recipe.task not in finetune.PROMPTED:
         return
     prompt = len(described.tokenizer.encode([recipe.prompt])[0])
@@ -206,12 +208,12 @@ def _known_workers(recipe: TrainingRecipe) -> int:
     return 1 if workers == "auto" else workers
 
 
-def _objective(job: Job) -> Objective:
+def _objective(job: TrainingJob) -> Objective:
     recipe = job.recipe
     if isinstance(recipe, PretrainRecipe):
-        return pretrain.start(job.start, recipe)
+        return pretrain.start_pretraining(job.start, recipe)
     model = recipe.model.model_copy(update={"start": str(job.start)})
-    return finetune.start(recipe.model_copy(update={"model": model}))
+    return finetune.start_finetuning(recipe.model_copy(update={"model": model}))
 
 
 def _questions(recipe: TrainingRecipe) -> tuple[SourceConfig, ...]:
@@ -220,9 +222,13 @@ def _questions(recipe: TrainingRecipe) -> tuple[SourceConfig, ...]:
     return recipe.questions.sources
 
 
-def _beside(job: Job) -> Course | None:
+def _beside(job: TrainingJob) -> TaskSource | None:
     recipe = job.recipe
-    return None if isinstance(recipe, PretrainRecipe) else finetune.beside(recipe, job.questions)
+    return (
+        None
+        if isinstance(recipe, PretrainRecipe)
+        else finetune.questions_beside(recipe, job.questions)
+    )
 
 
 def _pinned(recipe: TrainingRecipe) -> TrainingRecipe:

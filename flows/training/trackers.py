@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from shards.errors import UsageError
+
 Kind = Literal["tensorboard", "wandb", "mlflow"]
 _T = TypeVar("_T")
 
@@ -28,7 +30,7 @@ _MLFLOW_REFUSES = re.compile(r"[^\w\-./ ]")  # in a name, such as recall's `tr@1
 _log = logging.getLogger(__name__)
 
 
-class TrackerError(ValueError):
+class TrackerError(UsageError):
     """A tracker that was asked for and cannot be had, and what to install or change."""
 
 

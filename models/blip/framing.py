@@ -17,33 +17,33 @@ FRAME = 2  # tokens around a text: the first token and [SEP]
 
 
 @dataclass(frozen=True, slots=True)
-class Framed:
+class TokenBatch:
     """Texts as ids (N, T), and a mask (N, T) that is True on tokens and False on pads."""
 
     ids: Tensor
     mask: Tensor
 
 
-def frame(
+def tokenize_batch(
     pieces: Sequence[Sequence[int]],
     words: WordPiece,
     first_id: int,
     max_tokens: int,
     device: torch.device,
-) -> Framed:
+) -> TokenBatch:
     """Cut texts to `max_tokens`, the first token and [SEP] included, and pad to the longest."""
     room = max_tokens - FRAME
     rows = [torch.tensor([first_id, *piece[:room], words.sep_id]) for piece in pieces]
     if not rows:
         ids = torch.zeros(0, FRAME, dtype=torch.long, device=device)
-        return Framed(ids, ids.bool())
+        return TokenBatch(ids, ids.bool())
     ids = torch.nn.utils.rnn.pad_sequence(rows, True, words.pad_id)
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
-    return Framed(ids.to(device), mask.to(device))
+    return TokenBatch(ids.to(device), mask.to(device))
 
 
-def look(
+def encode_images(
     tower: VisionTower, preprocess: Preprocess, pictures: Tensor, dtype: torch.dtype
 ) -> Tensor:
     """Compute the states of images (B, 3, H, W) or videos (B, F, 3, H, W), uint8.
@@ -57,7 +57,7 @@ def look(
     return states.reshape(len(pictures), -1, states.shape[-1])
 
 
-def check_limit(max_tokens: int, positions: int, what: str) -> None:
+def check_max_tokens(max_tokens: int, positions: int, what: str) -> None:
     """Raise ValueError if a token limit does not fit a network."""
     if not FRAME <= max_tokens <= positions:
         raise ValueError(f"max_tokens is {max_tokens}; {what} takes {FRAME} to {positions}")

@@ -24,7 +24,7 @@ def side(places: int) -> int:
     return found
 
 
-def stretch(positions: Tensor, grid: int) -> Tensor:
+def interpolate(positions: Tensor, grid: int) -> Tensor:
     """Fit positions (1, P, D) to a grid of another side by bicubic interpolation."""
     old = side(positions.shape[1])
     if old == grid:
@@ -36,8 +36,9 @@ def stretch(positions: Tensor, grid: int) -> Tensor:
     return torch.cat([first, fitted], dim=1)
 
 
-def stretch_all(tensors: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
+def interpolate_all(tensors: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
     """Fit the positions of a checkpoint, those of a momentum copy among them, to another grid."""
     return {
-        name: stretch(tensor, grid) if name in GRIDS else tensor for name, tensor in tensors.items()
+        name: interpolate(tensor, grid) if name in GRIDS else tensor
+        for name, tensor in tensors.items()
     }

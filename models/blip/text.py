@@ -233,7 +233,7 @@ class TextTransformer(nn.Module):
         self.embeddings = TextEmbeddings(config)
         self.encoder = TextEncoder(config)
 
-    def look(self, images: Tensor) -> list[KeyValue]:
+    def project_images(self, images: Tensor) -> list[KeyValue]:
         """Project image states (B, P, V) for every layer, for several readings to share."""
         return [layer.crossattention.self.key_value(images) for layer in self.encoder.layers()]
 
@@ -271,7 +271,7 @@ class TextTransformer(nn.Module):
     def open_cache(self, images: Tensor, room: int) -> Cache:
         """Project image states (B, P, V) once for all steps and make room for `room` tokens."""
         own, fixed = [], []
-        for image in self.look(images):
+        for image in self.project_images(images):
             # every step reads these: laid out head by head, a step on a CPU takes half the time
             fixed.append(KeyValue(image.key.contiguous(), image.value.contiguous()))
             batch, heads, _, width = image.key.shape

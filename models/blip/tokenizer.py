@@ -20,13 +20,22 @@ from tokenizers import (
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _EXTRA = ("[DEC]", "[ENC]")
-_DROPPED = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
+_SIGNS = '.!"()*#:;~'
+_TO_SPACES = str.maketrans(dict.fromkeys(_SIGNS, " "))
+_TO_NOTHING = str.maketrans(dict.fromkeys(_SIGNS))
+_QUESTION_WORDS = 50  # at most
 _SPACES = re.compile(r"\s{2,}")
 
 
 def normalise(text: str) -> str:
     """Write a text as the models know it: BLIP's `pre_caption` without its limit on words."""
-    return _SPACES.sub(" ", text.lower().translate(_DROPPED)).rstrip("\n").strip(" ")
+    return _SPACES.sub(" ", text.lower().translate(_TO_SPACES)).rstrip("\n").strip(" ")
+
+
+def normalise_question(text: str) -> str:
+    """Write a question as the models know it: BLIP's `pre_question`."""
+    words = text.lower().translate(_TO_NOTHING).rstrip(" ").split(" ")
+    return " ".join(words[:_QUESTION_WORDS])
 
 
 class WordPiece:

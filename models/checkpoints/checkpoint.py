@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from transformers import BlipConfig
 
 from models.blip.config import TORCH_DTYPES, Dtype, Role, Settings
-from models.blip.positions import GRIDS, stretch_all
+from models.blip.positions import GRIDS, interpolate_all
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import folder as folders
 from models.checkpoints.description import Description, describe, digest, resized
-from models.checkpoints.folder import TRAINING, Content
+from models.checkpoints.folder import TRAINING, CheckpointContent
 from models.checkpoints.roles import build, role_of, ties
 from models.checkpoints.weights import arrange, read_file, read_tensors
 from models.training.contrast import ContrastNetwork
@@ -116,7 +116,9 @@ def read(
     if image_size is None or image_size == described.config.vision_config.image_size:
         return described, tensors
     described = resized(described, image_size)
-    return described, stretch_all(tensors, image_size // described.config.vision_config.patch_size)
+    return described, interpolate_all(
+        tensors, image_size // described.config.vision_config.patch_size
+    )
 
 
 def read_training(folder: Path) -> dict[str, Tensor]:
@@ -159,12 +161,12 @@ def create(
 ) -> None:
     """Write a model with random weights, the same for the same seed, as a Hugging Face folder.
 
-    `position_range`: see `randomise`.
+    `position_range`: see `reset_weights`.
     """
     with torch.device("meta"):
         network = build(role, config)
     network.to_empty(device="cpu")
-    randomise(network, config, torch.Generator().manual_seed(seed), position_range)
+    reset_weights(network, config, torch.Generator().manual_seed(seed), position_range)
     size = config.vision_config.image_size
     settings = settings or Settings(itm_first_token="enc")
     save(folder, network, config, tokenizer, Preprocess(size, size), settings)
@@ -184,11 +186,13 @@ def save(
     `training`: what a pre-training checkpoint keeps beside the network.
     """
     role, tensors = role_of(network), network.state_dict()
-    content = Content(role, config, settings, preprocess, tokenizer, tensors, training or {})
+    content = CheckpointContent(
+        role, config, settings, preprocess, tokenizer, tensors, training or {}
+    )
     folders.write(folder, content)
 
 
-def randomise(
+def reset_weights(
     network: nn.Module,
     config: BlipConfig,
     generator: torch.Generator,

@@ -16,12 +16,12 @@ from transformers import BlipConfig
 
 from models.blip import tokenizer as tokenizers
 from models.blip.config import ORIGINAL, Role
-from models.blip.positions import stretch_all
+from models.blip.positions import interpolate_all
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
 from models.checkpoints.checkpoint import read, read_training
 from models.checkpoints.description import check_config, refit
-from models.checkpoints.folder import Content
+from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.layout import Shapes, Sizes, config_of, role_of_tensors, training_state
 from models.checkpoints.original import read_original
 from models.checkpoints.roles import build, ties
@@ -35,7 +35,7 @@ _QUEUES = ("image_queue", "text_queue", "queue_ptr")
 class Imported:
     """A checkpoint in our form, where its settings came from, and what was left out of it."""
 
-    content: Content
+    content: CheckpointContent
     sources: Mapping[str, str]
     left_out: tuple[str, ...] = ()
 
@@ -72,9 +72,9 @@ def import_original(
     preprocess = Preprocess(size, size)
     if image_size is not None:
         config, preprocess = refit(path, config, preprocess, image_size)
-        fitted = stretch_all(fitted, image_size // config.vision_config.patch_size)
+        fitted = interpolate_all(fitted, image_size // config.vision_config.patch_size)
         sources["image_size"] = "asked for"
-    content = Content(role, config, ORIGINAL, preprocess, words, fitted, training)
+    content = CheckpointContent(role, config, ORIGINAL, preprocess, words, fitted, training)
     return Imported(content, sources, left_out)
 
 
@@ -99,7 +99,7 @@ def import_folder(folder: Path, image_size: int | None = None) -> Imported:
     """Read a Hugging Face folder, or one of ours."""
     described, tensors = read(folder, image_size=image_size)
     _check_finite(folder, tensors)
-    content = Content(
+    content = CheckpointContent(
         described.role,
         described.config,
         described.settings,
@@ -127,7 +127,7 @@ def vocabulary(given: Path | None) -> WordPiece:
         raise CheckpointError(f"{given} cannot be read as a vocabulary: {error}") from error
 
 
-def for_hugging_face(content: Content, role: Role | None) -> Content:
+def for_hugging_face(content: CheckpointContent, role: Role | None) -> CheckpointContent:
     """Take what a class of transformers can hold; CheckpointError where there is none.
 
     `role`: the captioner or filter within a pre-training checkpoint; elsewhere its own role.
@@ -153,12 +153,12 @@ def for_hugging_face(content: Content, role: Role | None) -> Content:
     return content
 
 
-def _part(content: Content, role: Role) -> Content:
+def _part(content: CheckpointContent, role: Role) -> CheckpointContent:
     with torch.device("meta"):
         second = ties(build("pretrain", content.config))
         wanted = build(role, content.config).state_dict()
     tensors = {name: content.tensors[second.get(name, name)] for name in wanted}
-    return Content(
+    return CheckpointContent(
         role, content.config, content.settings, content.preprocess, content.tokenizer, tensors
     )
 

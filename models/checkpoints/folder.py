@@ -26,7 +26,7 @@ TRAINING = "training.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class CheckpointContent:
     """All that a folder holds; `training` is what only training needs beside the network."""
 
     role: Role
@@ -38,7 +38,7 @@ class Content:
     training: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def write(folder: Path, content: Content) -> None:
+def write(folder: Path, content: CheckpointContent) -> None:
     """Write a checkpoint into a folder, over what is there."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / "model.safetensors", content.tensors)
@@ -57,7 +57,7 @@ def write(folder: Path, content: Content) -> None:
         shutil.copymode(folder / "config.json", path)
 
 
-def write_new(folder: Path, content: Content) -> None:
+def write_new(folder: Path, content: CheckpointContent) -> None:
     """Write a checkpoint into a folder that appears whole or not at all; an old one is refused."""
     folder = folder.expanduser().absolute()
     refuse_existing(folder)

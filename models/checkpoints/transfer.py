@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from models.blip.nlvr import twin
-from models.checkpoints.checkpoint import randomise
-from models.checkpoints.folder import Content
+from models.checkpoints.checkpoint import reset_weights
+from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.roles import build, ties
 from models.checkpoints.weights import CheckpointError
 
 
-def transfer(whole: Content, role: Literal["vqa", "nlvr"], seed: int) -> Content:
+def transfer(
+    whole: CheckpointContent, role: Literal["vqa", "nlvr"], seed: int
+) -> CheckpointContent:
     """Take what a pre-training checkpoint has of a role; the rest is random, the same for a seed.
 
     The rest is NLVR2's head and its merge layers, and, where pictures and texts differ in width,
@@ -24,7 +26,7 @@ def transfer(whole: Content, role: Literal["vqa", "nlvr"], seed: int) -> Content
             f"a {role} network starts from a pretrain folder, or a {role} one; found {whole.role}"
         )
     network = build(role, whole.config)
-    randomise(network, whole.config, torch.Generator().manual_seed(seed))
+    reset_weights(network, whole.config, torch.Generator().manual_seed(seed))
     learned = _named(whole)
     if role == "nlvr":
         learned = twin(learned)
@@ -35,7 +37,7 @@ def transfer(whole: Content, role: Literal["vqa", "nlvr"], seed: int) -> Content
     return replace(whole, role=role, tensors=tensors, training={})
 
 
-def _named(whole: Content) -> dict[str, Tensor]:
+def _named(whole: CheckpointContent) -> dict[str, Tensor]:
     """Give every tensor of a pre-trained network under each of its names."""
     with torch.device("meta"):
         second = ties(build("pretrain", whole.config))

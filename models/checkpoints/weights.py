@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from huggingface_hub import snapshot_download
@@ -47,6 +48,8 @@ SHIPPED = {
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing or cannot be used; the message says where, why and what to do."""
+
+    exit_code: ClassVar[int] = 2
 
 
 def resolve(name: str | Path, revision: str | None = None) -> Path:

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.blip.config import LengthRule, QuestionMask
-from models.blip.framing import Framed
+from models.blip.framing import TokenBatch
 from models.blip.networks import Answering, VqaNetwork
 from models.decoding import beam
 from models.decoding import generate as decoding
-from models.decoding.generate import Decoding, Generated, Start
+from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts
 
 SMOOTHING = 0.1  # of the labels, in training and in ranking (BLIP §4.1)
 _IGNORED = -100
@@ -34,7 +34,7 @@ class Questions:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class AnswerRanking:
     """The k likeliest answers of each question by their first token, each (Q, k).
 
     `index`: place in the list of answers; `score`: minus the label-smoothed negative
@@ -46,7 +46,7 @@ class Ranking:
     first: Tensor
 
 
-def sequence_nll(logits: Tensor, answers: Framed, smoothing: float = SMOOTHING) -> Tensor:
+def sequence_nll(logits: Tensor, answers: TokenBatch, smoothing: float = SMOOTHING) -> Tensor:
     """Sum the negative log-likelihood over each answer's tokens after the first: fp32 (A,).
 
     `logits` (A, T, C) predict what follows each place; pads do not count.
@@ -63,7 +63,7 @@ def sequence_nll(logits: Tensor, answers: Framed, smoothing: float = SMOOTHING) 
 
 
 def vqa_loss(
-    network: Answering, questions: Questions, answers: Framed, counts: Tensor, weights: Tensor
+    network: Answering, questions: Questions, answers: TokenBatch, counts: Tensor, weights: Tensor
 ) -> Tensor:
     """Compute the training loss: sum over answers of weight * NLL, for each image (BLIP §5.3).
 
@@ -82,7 +82,7 @@ def first_probabilities(network: VqaNetwork, questions: Questions, dec_id: int) 
     return logits[:, 0].float().softmax(-1)
 
 
-def rank(network: VqaNetwork, questions: Questions, answers: Framed, k: int) -> Ranking:
+def rank(network: VqaNetwork, questions: Questions, answers: TokenBatch, k: int) -> AnswerRanking:
     """Choose k answers (A, T) for each question by their first token, then score them whole."""
     chances = first_probabilities(network, questions, int(answers.ids[0, 0]))
     chances = chances[:, answers.ids[:, 1]]  # (Q, A)
@@ -90,19 +90,19 @@ def rank(network: VqaNetwork, questions: Questions, answers: Framed, k: int) -> 
     first, index = chances.sort(dim=-1, descending=True, stable=True)
     first, index = first[:, :k], index[:, :k]
     scores = [
-        score(network, questions, row, Framed(answers.ids[chosen], answers.mask[chosen]))
+        score(network, questions, row, TokenBatch(answers.ids[chosen], answers.mask[chosen]))
         for row, chosen in enumerate(index)
     ]
-    return Ranking(index, torch.stack(scores), first)
+    return AnswerRanking(index, torch.stack(scores), first)
 
 
-def score(network: VqaNetwork, questions: Questions, row: int, answers: Framed) -> Tensor:
+def score(network: VqaNetwork, questions: Questions, row: int, answers: TokenBatch) -> Tensor:
     """Score answers (A, T) to question number `row`: minus their label-smoothed NLL (A,)."""
     states, mask = questions.states[row, None], questions.mask[row, None]
     parts = zip(answers.ids.split(_ROWS), answers.mask.split(_ROWS), strict=True)
     return torch.cat(
         [
-            -sequence_nll(network.answer_logits(ids, states, mask), Framed(ids, visible))
+            -sequence_nll(network.answer_logits(ids, states, mask), TokenBatch(ids, visible))
             for ids, visible in parts
         ]
     )
@@ -111,14 +111,14 @@ def score(network: VqaNetwork, questions: Questions, row: int, answers: Framed) 
 def write(
     network: VqaNetwork,
     questions: Questions,
-    start: Start,
+    start: DecoderStart,
     chosen: Decoding,
     rule: LengthRule,
     mask: QuestionMask,
-) -> list[Generated]:
+) -> list[GeneratedTexts]:
     """Write one answer to each question by beam search, or greedily."""
     states, lengths = questions.states, questions.mask.sum(-1)
-    found: dict[int, Generated] = {}
+    found: dict[int, GeneratedTexts] = {}
     whole = torch.full_like(lengths, states.shape[1])
     # questions of one length go together: the decoder needs no mask where there are no pads
     visible = lengths if mask == "applied" else whole
@@ -130,9 +130,9 @@ def write(
 
 
 def _write(
-    network: VqaNetwork, states: Tensor, start: Start, chosen: Decoding, rule: LengthRule
-) -> list[Generated]:
+    network: VqaNetwork, states: Tensor, start: DecoderStart, chosen: Decoding, rule: LengthRule
+) -> list[GeneratedTexts]:
     if chosen.method == "beam":
-        found = beam.search(network.text_decoder, states, start, chosen, rule)
+        found = beam.beam_search(network.text_decoder, states, start, chosen, rule)
         return [texts[0] for texts in found]
     return decoding.greedy(network.text_decoder, states, start, chosen)

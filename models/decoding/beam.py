@@ -14,11 +14,11 @@ from torch import Tensor
 
 from models.blip.config import LengthRule
 from models.blip.text import TextDecoder
-from models.decoding.generate import Decoding, Generated, Start, constrain, open_texts
+from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts, constrain, start_texts
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class BeamCandidate:
     """One way to go on: beam `beam` of its image, then `token`."""
 
     score: float  # sum of the log-probabilities that the search compares
@@ -32,26 +32,28 @@ class Hypothesis:
     """A finished text."""
 
     score: float
-    text: Generated
+    text: GeneratedTexts
 
 
 @dataclass(slots=True)
-class Search:
+class BeamSearch:
     """The beam search of one image."""
 
     decoding: Decoding
     rule: LengthRule
-    start: Start
+    start: DecoderStart
     finished: list[Hypothesis] = field(default_factory=list)
     done: bool = False
 
-    def advance(self, candidates: list[Candidate], beams: list[list[int]]) -> list[Candidate]:
+    def advance(
+        self, candidates: list[BeamCandidate], beams: list[list[int]]
+    ) -> list[BeamCandidate]:
         """Finish what ends, and choose the K candidates that go on; `beams` are ids so far.
 
         `candidates` are the 2 K best, best first: so many that K go on even if K end.
         """
         step, most = len(beams[0]), self.decoding.beams
-        going: list[Candidate] = []
+        going: list[BeamCandidate] = []
         for rank, candidate in enumerate(candidates):
             if candidate.token == self.start.end_id:
                 if rank < most:
@@ -65,17 +67,19 @@ class Search:
             self.done = True
         return going
 
-    def _finish(self, candidate: Candidate, ids: list[int], *, ended: bool) -> None:
+    def _finish(self, candidate: BeamCandidate, ids: list[int], *, ended: bool) -> None:
         if self.done:
             return
         generated = len(ids) + ended
         length = generated if self.rule == "generated" else len(self.start.prompt) + len(ids)
-        text = Generated(ids, candidate.logprob / generated, ended)
+        text = GeneratedTexts(ids, candidate.logprob / generated, ended)
         self.finished.append(Hypothesis(candidate.score / length, text))
         self.finished.sort(key=lambda hypothesis: -hypothesis.score)
         del self.finished[self.decoding.beams :]
 
-    def _settled(self, candidates: list[Candidate], going: list[Candidate], step: int) -> bool:
+    def _settled(
+        self, candidates: list[BeamCandidate], going: list[BeamCandidate], step: int
+    ) -> bool:
         """Say whether no running beam can still beat the K finished texts, by the rule's guess."""
         if len(self.finished) < self.decoding.beams:
             return False
@@ -86,13 +90,13 @@ class Search:
         return self.finished[-1].score >= hope
 
 
-def search(
-    decoder: TextDecoder, images: Tensor, start: Start, decoding: Decoding, rule: LengthRule
-) -> list[list[Generated]]:
+def beam_search(
+    decoder: TextDecoder, images: Tensor, start: DecoderStart, decoding: Decoding, rule: LengthRule
+) -> list[list[GeneratedTexts]]:
     """Find the best texts of each image, best first, at most K each."""
     width, batch = decoding.beams, len(images)
-    searches = [Search(decoding, rule, start) for _ in range(batch)]
-    cache, logits = open_texts(decoder, images, start, decoding.max_tokens)
+    searches = [BeamSearch(decoding, rule, start) for _ in range(batch)]
+    cache, logits = start_texts(decoder, images, start, decoding.max_tokens)
     cache.expand(width)
     logits = logits.repeat_interleave(width, dim=0)
     ids = torch.tensor(start.prompt, device=images.device).expand(len(logits), -1)  # (N, T)
@@ -122,9 +126,9 @@ def _options(
     scores: Tensor,
     logprobs: Tensor,
     step: int,
-    start: Start,
+    start: DecoderStart,
     decoding: Decoding,
-) -> list[list[Candidate]]:
+) -> list[list[BeamCandidate]]:
     """List the 2 K best ways to go on of each image, best first."""
     raw = logits.log_softmax(-1)  # (N, C)
     allowed = constrain(raw, ids, step, start.end_id, decoding)
@@ -135,14 +139,17 @@ def _options(
     sums = logprobs.gather(-1, beams) + gains
     columns = (best.tolist(), sums.tolist(), beams.tolist(), tokens.tolist())
     return [
-        [Candidate(*fields) for fields in zip(*image, strict=True)]
+        [BeamCandidate(*fields) for fields in zip(*image, strict=True)]
         for image in zip(*columns, strict=True)
     ]
 
 
 def _advance(
-    searches: list[Search], options: list[list[Candidate]], written: list[list[int]], width: int
-) -> list[Candidate]:
+    searches: list[BeamSearch],
+    options: list[list[BeamCandidate]],
+    written: list[list[int]],
+    width: int,
+) -> list[BeamCandidate]:
     """Move every search on; a finished one repeats its candidates, which nobody reads."""
     chosen = []
     for number, (one, candidates) in enumerate(zip(searches, options, strict=True)):

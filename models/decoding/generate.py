@@ -43,7 +43,7 @@ class Decoding(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
+class GeneratedTexts:
     """One text as ids, without prompt and end token.
 
     `logprob` is the mean log-probability of the generated tokens under the model, the end token
@@ -56,7 +56,7 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class DecoderStart:
     """What all texts begin with, and the ids that end and fill them."""
 
     prompt: list[int]
@@ -67,8 +67,8 @@ class Start:
 Pick = Callable[[Tensor, int], Tensor]
 
 
-def open_texts(
-    decoder: TextDecoder, images: Tensor, start: Start, room: int
+def start_texts(
+    decoder: TextDecoder, images: Tensor, start: DecoderStart, room: int
 ) -> tuple[Cache, Tensor]:
     """Read the prompt once per image: the cache, and the fp32 logits (B, C) of what follows."""
     prompt = torch.tensor(start.prompt, device=images.device).expand(len(images), -1)
@@ -89,15 +89,19 @@ def constrain(scores: Tensor, ids: Tensor, step: int, end_id: int, decoding: Dec
 
 
 def greedy(
-    decoder: TextDecoder, images: Tensor, start: Start, decoding: Decoding
-) -> list[Generated]:
+    decoder: TextDecoder, images: Tensor, start: DecoderStart, decoding: Decoding
+) -> list[GeneratedTexts]:
     """Take the most probable token at each step: B texts."""
     return _write(decoder, images, start, decoding, 1, lambda scores, _: scores.argmax(-1))
 
 
 def nucleus(
-    decoder: TextDecoder, images: Tensor, start: Start, decoding: Decoding, seeds: Sequence[int]
-) -> list[Generated]:
+    decoder: TextDecoder,
+    images: Tensor,
+    start: DecoderStart,
+    decoding: Decoding,
+    seeds: Sequence[int],
+) -> list[GeneratedTexts]:
     """Sample one text for each of N = B * K seeds, the texts of an image next to each other."""
 
     def pick(scores: Tensor, step: int) -> Tensor:
@@ -111,13 +115,13 @@ def nucleus(
 def _write(
     decoder: TextDecoder,
     images: Tensor,
-    start: Start,
+    start: DecoderStart,
     decoding: Decoding,
     copies: int,
     pick: Pick,
-) -> list[Generated]:
+) -> list[GeneratedTexts]:
     """Write N = B * copies texts token by token until all have ended."""
-    cache, logits = open_texts(decoder, images, start, decoding.max_tokens)
+    cache, logits = start_texts(decoder, images, start, decoding.max_tokens)
     cache.expand(copies)
     logits = logits.repeat_interleave(copies, dim=0)  # (N, C)
     shape = (len(logits), len(start.prompt) + decoding.max_tokens)
@@ -138,11 +142,11 @@ def _write(
     return _collect(ids[:, len(start.prompt) :], total, start.end_id)
 
 
-def _collect(ids: Tensor, total: Tensor, end_id: int) -> list[Generated]:
+def _collect(ids: Tensor, total: Tensor, end_id: int) -> list[GeneratedTexts]:
     """Cut rows (N, max_tokens) at their end tokens."""
     found = []
     for row, logprob in zip(ids.tolist(), total.tolist(), strict=True):
         ended = end_id in row
         length = row.index(end_id) if ended else len(row)
-        found.append(Generated(row[:length], logprob / (length + ended), ended))
+        found.append(GeneratedTexts(row[:length], logprob / (length + ended), ended))
     return found

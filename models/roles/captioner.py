@@ -13,7 +13,7 @@ from models.blip.networks import CaptionNetwork
 from models.checkpoints import checkpoint
 from models.decoding import beam
 from models.decoding import generate as decoding
-from models.decoding.generate import Decoding, Generated, Start
+from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts
 from models.decoding.sampling import text_seeds
 
 
@@ -32,7 +32,7 @@ class Caption:
     truncated: bool
 
 
-def opening(described: checkpoint.Description, decoding: Decoding) -> Start:
+def prompt_start(described: checkpoint.Description, decoding: Decoding) -> DecoderStart:
     """Tokenise the prompt; ValueError if it and the token limit exceed the network's positions."""
     words = described.tokenizer
     prompt = [words.dec_id, *words.encode([decoding.prompt])[0]]
@@ -42,10 +42,10 @@ def opening(described: checkpoint.Description, decoding: Decoding) -> Start:
             f"a prompt of {len(prompt)} tokens and max_tokens {decoding.max_tokens} exceed "
             f"the {most} positions of {described.folder}; lower max_tokens"
         )
-    return Start(prompt, words.sep_id, words.pad_id)
+    return DecoderStart(prompt, words.sep_id, words.pad_id)
 
 
-class Captioner:
+class BlipCaptioner:
     """A loaded captioner; equal arguments give equal texts, in whatever batch an image stands."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Captioner:
         self._words = words
         self._rule = described.settings.length_rule
         self._decoding, self._seed, self._dtype = decoding, seed, dtype
-        self._start = opening(described, decoding)
+        self._start = prompt_start(described, decoding)
 
     @classmethod
     def load(
@@ -72,7 +72,7 @@ class Captioner:
         seed: int = 0,
         dtype: Literal["auto", "fp32", "bf16"] = "auto",
         device: str | torch.device = "cpu",
-    ) -> "Captioner":
+    ) -> "BlipCaptioner":
         """Load a captioning checkpoint from a local folder."""
         resolved = resolve_dtype(dtype, device)
         loaded = checkpoint.load(Path(folder), "captioner", dtype=resolved, device=device)
@@ -95,10 +95,12 @@ class Captioner:
         states = self._network.vision_model(pixels)
         return [self._finish(texts) for texts in self._generate(states, keys, count)]
 
-    def _generate(self, states: Tensor, keys: Sequence[str], count: int) -> list[list[Generated]]:
+    def _generate(
+        self, states: Tensor, keys: Sequence[str], count: int
+    ) -> list[list[GeneratedTexts]]:
         decoder, start, chosen = self._network.text_decoder, self._start, self._decoding
         if chosen.method == "beam":
-            found = beam.search(decoder, states, start, chosen, self._rule)
+            found = beam.beam_search(decoder, states, start, chosen, self._rule)
             return [texts[:count] for texts in found]
         if chosen.method == "greedy":
             return [[text] for text in decoding.greedy(decoder, states, start, chosen)]
@@ -106,7 +108,7 @@ class Captioner:
         texts = decoding.nucleus(decoder, states, start, chosen, seeds)
         return [texts[first : first + count] for first in range(0, len(texts), count)]
 
-    def _finish(self, texts: list[Generated]) -> list[Caption]:
+    def _finish(self, texts: list[GeneratedTexts]) -> list[Caption]:
         words = self._words.decode([text.ids for text in texts])
         return [
             Caption(word, text.logprob, len(text.ids), not text.ended)

@@ -23,14 +23,14 @@ from models.checkpoints import checkpoint
 from models.checkpoints.weights import CheckpointError
 from models.decoding import answering
 from models.decoding.answering import Questions
-from models.roles.vqa import Answerer
+from models.roles.vqa import VqaModel
 from models.training.dialogue import Dialogue, compose, compose_answered
 
 TEXTS_AT_ONCE = 128  # candidates, each a whole dialogue
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class RankedCandidate:
     """A candidate answer, at `index` of its list.
 
     `score`: by match the logit of a match minus that of none, by likelihood the label-smoothed
@@ -42,7 +42,7 @@ class Candidate:
     score: float
 
 
-class Ranker(Protocol):
+class DialogueRanker(Protocol):
     """What ranks; a score does not depend on the other dialogues and candidates."""
 
     digest: str
@@ -54,7 +54,7 @@ class Ranker(Protocol):
         dialogues: Sequence[Dialogue],
         candidates: Sequence[Sequence[str]],
         about: Sequence[int] | None = None,
-    ) -> list[list[Candidate]]:
+    ) -> list[list[RankedCandidate]]:
         """Rank the candidates of each dialogue, best first.
 
         `images`: uint8 (B, 3, H, W), resized by `preprocess`, one for each dialogue; or fewer, and
@@ -68,7 +68,7 @@ def load_ranker(
     max_tokens: int | None = None,
     dtype: Literal["auto", "fp32", "bf16"] = "auto",
     device: str | torch.device = "cpu",
-) -> Ranker:
+) -> DialogueRanker:
     """Load what a folder holds: a filter, which ranks by match, or a VQA model, by likelihood.
 
     `max_tokens` is of a dialogue, with its special tokens; without it, a dialogue may fill all
@@ -92,7 +92,7 @@ class MatchRanker:
         described = loaded.description
         positions = described.config.text_config.max_position_embeddings
         self.max_tokens = positions if max_tokens is None else max_tokens
-        framing.check_limit(self.max_tokens, positions, str(described.folder))
+        framing.check_max_tokens(self.max_tokens, positions, str(described.folder))
         self.digest, self.preprocess = loaded.digest, described.preprocess
         self._network, self._words, self._dtype = loaded.network, described.tokenizer, dtype
         with_enc = described.settings.itm_first_token == "enc"
@@ -119,12 +119,12 @@ class MatchRanker:
         dialogues: Sequence[Dialogue],
         candidates: Sequence[Sequence[str]],
         about: Sequence[int] | None = None,
-    ) -> list[list[Candidate]]:
-        """Rank the candidates of each dialogue, best first; see `Ranker.rank`."""
+    ) -> list[list[RankedCandidate]]:
+        """Rank the candidates of each dialogue, best first; see `DialogueRanker.rank`."""
         if not dialogues:
             return []
         tower = self._network.vision_model
-        states = framing.look(tower, self.preprocess, images, TORCH_DTYPES[self._dtype])
+        states = framing.encode_images(tower, self.preprocess, images, TORCH_DTYPES[self._dtype])
         places = range(len(dialogues)) if about is None else about
         return [
             _ranked(texts, self._score(states[place, None], dialogue, texts))
@@ -136,7 +136,7 @@ class MatchRanker:
         found: list[float] = []
         for start in range(0, len(composed), TEXTS_AT_ONCE):
             pieces = composed[start : start + TEXTS_AT_ONCE]
-            framed = framing.frame(
+            framed = framing.tokenize_batch(
                 pieces, self._words, self._first_id, self.max_tokens, states.device
             )
             logits = self._network.match_logits(framed.ids, framed.mask, states, None)
@@ -147,7 +147,7 @@ class MatchRanker:
 class LikelihoodRanker:
     """A loaded VQA model that ranks answers by how likely it is to give them."""
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: VqaModel) -> None:
         """Rank by a VQA model, whose limit of tokens is that of a whole dialogue."""
         self.digest, self.preprocess = answerer.digest, answerer.preprocess
         self._answerer = answerer
@@ -162,7 +162,7 @@ class LikelihoodRanker:
         device: str | torch.device = "cpu",
     ) -> Self:
         """Load a VQA checkpoint; see `load_ranker`."""
-        return cls(Answerer.load(folder, max_tokens=max_tokens, dtype=dtype, device=device))
+        return cls(VqaModel.load(folder, max_tokens=max_tokens, dtype=dtype, device=device))
 
     @torch.inference_mode()
     def rank(
@@ -171,8 +171,8 @@ class LikelihoodRanker:
         dialogues: Sequence[Dialogue],
         candidates: Sequence[Sequence[str]],
         about: Sequence[int] | None = None,
-    ) -> list[list[Candidate]]:
-        """Rank the candidates of each dialogue, best first; see `Ranker.rank`."""
+    ) -> list[list[RankedCandidate]]:
+        """Rank the candidates of each dialogue, best first; see `DialogueRanker.rank`."""
         if not dialogues:
             return []
         questions = self._read(images, dialogues, about)
@@ -189,22 +189,22 @@ class LikelihoodRanker:
         self, images: Tensor, dialogues: Sequence[Dialogue], about: Sequence[int] | None
     ) -> Questions:
         answerer = self._answerer
-        states = framing.look(
+        states = framing.encode_images(
             answerer.network.vision_model, self.preprocess, images, TORCH_DTYPES[answerer.dtype]
         )
         states = states if about is None else states[list(about)]
         pieces = [self.compose(dialogue) for dialogue in dialogues]
-        framed = framing.frame(
+        framed = framing.tokenize_batch(
             pieces, answerer.words, answerer.first_id, answerer.max_tokens, states.device
         )
         return Questions(answerer.network.questions(framed.ids, framed.mask, states), framed.mask)
 
-    def _rank(self, questions: Questions, row: int, texts: Sequence[str]) -> list[Candidate]:
+    def _rank(self, questions: Questions, row: int, texts: Sequence[str]) -> list[RankedCandidate]:
         framed = self._answerer.frame_answers(texts)
         scores = answering.score(self._answerer.network, questions, row, framed).tolist()
         return _ranked(texts, scores)
 
 
-def _ranked(texts: Sequence[str], scores: Sequence[float]) -> list[Candidate]:
-    found = [Candidate(text, n, scores[n]) for n, text in enumerate(texts)]
+def _ranked(texts: Sequence[str], scores: Sequence[float]) -> list[RankedCandidate]:
+    found = [RankedCandidate(text, n, scores[n]) for n, text in enumerate(texts)]
     return sorted(found, key=lambda candidate: -candidate.score)

@@ -33,7 +33,7 @@ class Features:
     unit: Tensor | None
 
 
-class Extractor:
+class FeatureExtractor:
     """A loaded model, read for its states; they do not depend on the batch."""
 
     def __init__(self, loaded: checkpoint.Checkpoint, max_tokens: int, dtype: Dtype) -> None:
@@ -41,7 +41,7 @@ class Extractor:
         assert isinstance(loaded.network, MatchNetwork | FeatureNetwork)
         described, words = loaded.description, loaded.description.tokenizer
         positions = described.config.text_config.max_position_embeddings
-        framing.check_limit(max_tokens, positions, str(described.folder))
+        framing.check_max_tokens(max_tokens, positions, str(described.folder))
         self.digest, self.preprocess = loaded.digest, described.preprocess
         self._network, self._words = loaded.network, words
         self._most, self._dtype = max_tokens, dtype
@@ -57,7 +57,7 @@ class Extractor:
         max_tokens: int = 35,
         dtype: Literal["auto", "fp32", "bf16"] = "auto",
         device: str | torch.device = "cpu",
-    ) -> "Extractor":
+    ) -> "FeatureExtractor":
         """Load a retrieval checkpoint, or one without heads; `max_tokens` counts special tokens."""
         resolved = resolve_dtype(dtype, device)
         loaded = checkpoint.load(Path(folder), role, dtype=resolved, device=device)
@@ -90,9 +90,9 @@ class Extractor:
 
     def _look(self, images: Tensor) -> Tensor:
         dtype = TORCH_DTYPES[self._dtype]
-        return framing.look(self._network.vision_model, self.preprocess, images, dtype)
+        return framing.encode_images(self._network.vision_model, self.preprocess, images, dtype)
 
-    def _frame(self, texts: Sequence[str], first_id: int) -> framing.Framed:
+    def _frame(self, texts: Sequence[str], first_id: int) -> framing.TokenBatch:
         pieces = self._words.encode([normalise(text) for text in texts])
         device = self._network.text_encoder.embeddings.word_embeddings.weight.device
-        return framing.frame(pieces, self._words, first_id, self._most, device)
+        return framing.tokenize_batch(pieces, self._words, first_id, self._most, device)

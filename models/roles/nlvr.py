@@ -25,7 +25,7 @@ def nlvr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-class Reasoner:
+class NlvrModel:
     """A loaded NLVR2 model; a result does not depend on the other statements of its batch."""
 
     def __init__(self, loaded: checkpoint.Checkpoint, max_tokens: int, dtype: Dtype) -> None:
@@ -33,7 +33,7 @@ class Reasoner:
         assert isinstance(loaded.network, NlvrNetwork)
         described, words = loaded.description, loaded.description.tokenizer
         positions = described.config.text_config.max_position_embeddings
-        framing.check_limit(max_tokens, positions, str(described.folder))
+        framing.check_max_tokens(max_tokens, positions, str(described.folder))
         self.digest, self.preprocess = loaded.digest, described.preprocess
         self.network, self._words = loaded.network, words
         self._most, self._dtype = max_tokens, dtype
@@ -46,7 +46,7 @@ class Reasoner:
         max_tokens: int = 64,
         dtype: Literal["auto", "fp32", "bf16"] = "auto",
         device: str | torch.device = "cpu",
-    ) -> "Reasoner":
+    ) -> "NlvrModel":
         """Load an NLVR2 checkpoint; `max_tokens` counts special tokens.
 
         A statement begins with [ENC]: no library but the original holds this network.
@@ -67,7 +67,7 @@ class Reasoner:
 
     def logits(self, left: Tensor, right: Tensor, statements: Sequence[str]) -> Tensor:
         """Score statements: fp32 logits (N, 2), false and true."""
-        states = framing.look(
+        states = framing.encode_images(
             self.network.vision_model,
             self.preprocess,
             torch.cat([left, right]),
@@ -75,5 +75,5 @@ class Reasoner:
         )
         texts = [" ".join(normalise(text).split(" ")[:_MOST_WORDS]) for text in statements]
         pieces, first = self._words.encode(texts), self._words.enc_id
-        framed = framing.frame(pieces, self._words, first, self._most, states.device)
+        framed = framing.tokenize_batch(pieces, self._words, first, self._most, states.device)
         return self.network(framed.ids, framed.mask, *states.split(len(left)))

@@ -27,7 +27,7 @@ Ranked = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class EncodedImages:
     """What a search needs of images: states (B, P, V) and fp32 unit vectors (B, E).
 
     The states may lie on the CPU while the network does not.
@@ -38,15 +38,15 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class EncodedTexts:
     """What a search needs of texts: ids and mask (N, T) and fp32 unit vectors (N, E)."""
 
-    framed: framing.Framed
+    framed: framing.TokenBatch
     unit: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class RankedCandidates:
     """Scores (B, N) of each image's best k texts, and (N, B) of each text's best k images.
 
     `UNRANKED` where the cosine, of `cosines` (B, N), was not among the best.
@@ -65,7 +65,7 @@ class Retriever:
         assert isinstance(loaded.network, MatchNetwork)
         described, words = loaded.description, loaded.description.tokenizer
         positions = described.config.text_config.max_position_embeddings
-        framing.check_limit(max_tokens, positions, str(described.folder))
+        framing.check_max_tokens(max_tokens, positions, str(described.folder))
         self.digest, self.preprocess = loaded.digest, described.preprocess
         self._network, self._words = loaded.network, words
         self._most, self._dtype = max_tokens, dtype
@@ -92,29 +92,29 @@ class Retriever:
         return cls(loaded, max_tokens, resolved)
 
     @torch.inference_mode()
-    def look(self, images: Tensor) -> Images:
+    def encode_images(self, images: Tensor) -> EncodedImages:
         """Read images: uint8 (B, 3, H, W), resized by `preprocess`."""
         dtype = TORCH_DTYPES[self._dtype]
-        states = framing.look(self._network.vision_model, self.preprocess, images, dtype)
-        return Images(states, self._network.image_features(states))
+        states = framing.encode_images(self._network.vision_model, self.preprocess, images, dtype)
+        return EncodedImages(states, self._network.image_features(states))
 
     @torch.inference_mode()
-    def read(self, texts: Sequence[str]) -> Texts:
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
         """Read texts alone."""
         pieces = self._words.encode([normalise(text) for text in texts])
         device = self._network.itm_head.weight.device
-        framed = framing.frame(pieces, self._words, self._words.cls_id, self._most, device)
-        return Texts(framed, self._network.text_features(framed.ids, framed.mask))
+        framed = framing.tokenize_batch(pieces, self._words, self._words.cls_id, self._most, device)
+        return EncodedTexts(framed, self._network.text_features(framed.ids, framed.mask))
 
     @torch.inference_mode()
     def rank(
         self,
-        images: Images,
-        texts: Texts,
+        images: EncodedImages,
+        texts: EncodedTexts,
         k: int = 256,
         rule: RankRule = "logit+cosine",
         ranked: Ranked | None = None,
-    ) -> Ranking:
+    ) -> RankedCandidates:
         """Score the k pairs of each image, and of each text, whose cosines are the highest.
 
         `rule`: the logit of a match plus the cosine, as the original does, or the logit alone, or
@@ -131,9 +131,9 @@ class Retriever:
             if ranked is not None:
                 ranked(number + 1, len(scores))
         to_text = scores.masked_fill(~by_image, UNRANKED)
-        return Ranking(cosines, to_text, scores.masked_fill_(~by_text, UNRANKED).T)
+        return RankedCandidates(cosines, to_text, scores.masked_fill_(~by_text, UNRANKED).T)
 
-    def _match(self, states: Tensor, framed: framing.Framed, rows: Tensor) -> Tensor:
+    def _match(self, states: Tensor, framed: framing.TokenBatch, rows: Tensor) -> Tensor:
         """Compute the ITM logits (K, 2) of one image with some texts."""
         if not len(rows):
             return states.new_zeros(0, 2)

@@ -3,7 +3,6 @@
 A video is asked like an image: its frames' states stand one after the other (BLIP §5.6).
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +13,21 @@ from torch import Tensor
 
 from models.blip import framing
 from models.blip.config import TORCH_DTYPES, Dtype, QuestionMask, resolve_dtype
-from models.blip.framing import Framed
+from models.blip.framing import TokenBatch
 from models.blip.networks import VqaNetwork
+from models.blip.tokenizer import normalise_question
 from models.checkpoints import checkpoint
 from models.decoding import answering
 from models.decoding.answering import Questions
 from models.decoding.generate import Decoding
-from models.roles.captioner import opening
-
-_DROPPED = re.compile(r'[.!"()*#:;~]')
-_MOST_WORDS = 50
+from models.roles.captioner import prompt_start
 
 # at most 10 tokens with [DEC], which `max_tokens` does not count
 DECODING = Decoding(method="beam", prompt="", beams=3, min_tokens=0, max_tokens=9)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GeneratedAnswer:
     """A written answer; `logprob` is the mean per token, `truncated`: it was cut at the limit."""
 
     text: str
@@ -39,7 +36,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankedAnswer:
     """An answer of the list, at `index`.
 
     `score`: its log-likelihood with smoothed labels; `first`: probability of its first token.
@@ -51,13 +48,7 @@ class Ranked:
     first: float
 
 
-def normalise_question(text: str) -> str:
-    """Write a question as the model knows it: BLIP's `pre_question`."""
-    words = _DROPPED.sub("", text.lower()).rstrip(" ").split(" ")
-    return " ".join(words[:_MOST_WORDS])
-
-
-class Answerer:
+class VqaModel:
     """A loaded VQA model; an answer does not depend on the other questions of its batch."""
 
     def __init__(
@@ -72,7 +63,7 @@ class Answerer:
         described, words = loaded.description, loaded.description.tokenizer
         self._positions = described.config.text_config.max_position_embeddings
         self.max_tokens = self._positions if max_tokens is None else max_tokens
-        framing.check_limit(self.max_tokens, self._positions, str(described.folder))
+        framing.check_max_tokens(self.max_tokens, self._positions, str(described.folder))
         self.digest, self.preprocess = loaded.digest, described.preprocess
         self.network, self.words, self._described = loaded.network, words, described
         self._rule = described.settings.length_rule
@@ -90,7 +81,7 @@ class Answerer:
         dtype: Literal["auto", "fp32", "bf16"] = "auto",
         device: str | torch.device = "cpu",
         question_mask: QuestionMask | None = None,
-    ) -> "Answerer":
+    ) -> "VqaModel":
         """Load a VQA checkpoint; `max_tokens` of a question, None for all that the network reads.
 
         `question_mask` stands in for the setting of the checkpoint: "ignored" lets a written answer
@@ -107,7 +98,7 @@ class Answerer:
         questions: Sequence[str],
         decoding: Decoding = DECODING,
         about: Sequence[int] | None = None,
-    ) -> list[Answer]:
+    ) -> list[GeneratedAnswer]:
         """Write an answer to a question about each image (B, 3, H, W) or video (B, F, 3, H, W).
 
         Several questions may be about one, which is looked at once: `about` says which is whose,
@@ -115,11 +106,11 @@ class Answerer:
         """
         if not questions:
             return []
-        start, read = opening(self._described, decoding), self._read(images, questions, about)
+        start, read = prompt_start(self._described, decoding), self._read(images, questions, about)
         texts = answering.write(self.network, read, start, decoding, self._rule, self._mask)
         written = self.words.decode([text.ids for text in texts])
         return [
-            Answer(text, one.logprob, not one.ended)
+            GeneratedAnswer(text, one.logprob, not one.ended)
             for text, one in zip(written, texts, strict=True)
         ]
 
@@ -131,7 +122,7 @@ class Answerer:
         answers: Sequence[str],
         k: int = 128,
         about: Sequence[int] | None = None,
-    ) -> list[list[Ranked]]:
+    ) -> list[list[RankedAnswer]]:
         """Rank, for each question, the k answers that its first token makes likeliest; best first.
 
         `images` and `about` as for `answer`. k above the number of answers means all of them.
@@ -143,22 +134,27 @@ class Answerer:
         columns = (ranking.index.tolist(), ranking.score.tolist(), ranking.first.tolist())
         return [
             sorted(
-                (Ranked(answers[n], n, score, first) for n, score, first in zip(*row, strict=True)),
+                (
+                    RankedAnswer(answers[n], n, score, first)
+                    for n, score, first in zip(*row, strict=True)
+                ),
                 key=lambda ranked: -ranked.score,
             )
             for row in zip(*columns, strict=True)
         ]
 
-    def frame_answers(self, answers: Sequence[str]) -> Framed:
+    def frame_answers(self, answers: Sequence[str]) -> TokenBatch:
         """Tokenise answers as the decoder reads them: [DEC], the words, [SEP]."""
         pieces = self.words.encode(answers)
         device = self.network.text_encoder.embeddings.word_embeddings.weight.device
-        return framing.frame(pieces, self.words, self.words.dec_id, self._positions, device)
+        return framing.tokenize_batch(
+            pieces, self.words, self.words.dec_id, self._positions, device
+        )
 
     def _read(
         self, images: Tensor, questions: Sequence[str], about: Sequence[int] | None
     ) -> Questions:
-        states = framing.look(
+        states = framing.encode_images(
             self.network.vision_model, self.preprocess, images, TORCH_DTYPES[self.dtype]
         )
         if about is not None:
@@ -166,6 +162,8 @@ class Answerer:
         elif len(states) == 1:
             states = states.expand(len(questions), -1, -1)
         pieces = self.words.encode([normalise_question(text) for text in questions])
-        framed = framing.frame(pieces, self.words, self.first_id, self.max_tokens, states.device)
+        framed = framing.tokenize_batch(
+            pieces, self.words, self.first_id, self.max_tokens, states.device
+        )
         hidden = self.network.questions(framed.ids, framed.mask, states)
         return Questions(hidden, framed.mask)

@@ -42,11 +42,11 @@ class Pairs:
     image_ids: Tensor | None = None
     text_hashes: Tensor | None = None
 
-    def beginning(self, token: int) -> Tensor:
+    def with_first_token(self, token: int) -> Tensor:
         """Copy the ids with another first token."""
         return torch.cat([torch.full_like(self.ids[:, :1], token), self.ids[:, 1:]], dim=1)
 
-    def opening(self, token: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def with_prompt(self, token: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Copy ids and mask with another first token and a prompt after it."""
         start = self.ids.new_tensor([token, *prompt]).expand(len(self.ids), -1)
         shown = torch.ones_like(start, dtype=torch.bool)
@@ -54,7 +54,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class ContrastiveOutput:
     """What ITC computed: its loss, and what the other losses use again.
 
     `states` (B, P, V); features of images and texts (B, E); similarities (B, M) of the online
@@ -108,7 +108,7 @@ class ContrastNetwork(MatchNetwork):
         rate: float,
         workers: Workers = ALONE,
         everyone: Workers = ALONE,
-    ) -> Contrast:
+    ) -> ContrastiveOutput:
         """Compute ITC with momentum distillation, and renew the momentum copies and the queue.
 
         `targets` (B, M); `alpha`: share of the soft targets; `rate`: momentum of the copies. The
@@ -117,12 +117,16 @@ class ContrastNetwork(MatchNetwork):
         with torch.no_grad():
             self.temp.clamp_(*TEMPERATURES)
         states = self.vision_model(batch.pixels)
-        images = unit(self.vision_proj, states)
-        texts = unit(self.text_proj, self.text_encoder.encode(batch.ids, batch.mask))
+        images = project_and_normalize(self.vision_proj, states)
+        texts = project_and_normalize(
+            self.text_proj, self.text_encoder.encode(batch.ids, batch.mask)
+        )
         momentum.follow(self.copies(), rate)
         with torch.no_grad():
-            images_m = unit(self.vision_proj_m, self.vision_model_m(batch.pixels))
-            texts_m = unit(self.text_proj_m, self.text_encoder_m.encode(batch.ids, batch.mask))
+            images_m = project_and_normalize(self.vision_proj_m, self.vision_model_m(batch.pixels))
+            texts_m = project_and_normalize(
+                self.text_proj_m, self.text_encoder_m.encode(batch.ids, batch.mask)
+            )
         with in_fp32(states):
             found_images, found_texts = everyone.gather(images_m), everyone.gather(texts_m)
             all_images = torch.cat([found_images, queue.image_queue.T])  # (M, E)
@@ -140,45 +144,47 @@ class ContrastNetwork(MatchNetwork):
         numbers = None if ids is None else workers.gather(ids)
         queue.enqueue(workers.gather(images_m), workers.gather(texts_m), numbers)
         loss = (first + second) / 2
-        return Contrast(loss, states, images, texts, image_to_text, text_to_image)
+        return ContrastiveOutput(loss, states, images, texts, image_to_text, text_to_image)
 
-    def looks_of(
-        self, looks: list[KeyValue], states: Tensor, chosen: Negatives, everyone: Workers
+    def cross_kv_of(
+        self, cross_kv: list[KeyValue], states: Tensor, chosen: Negatives, everyone: Workers
     ) -> list[KeyValue]:
         """Give the projections of chosen images; one worker has made those of all images before.
 
-        `looks` are those of its own images, whose states are (B, P, V).
+        `cross_kv` are those of its own images, whose states are (B, P, V).
         """
         if everyone.size > 1:
-            return self.text_encoder.look(everyone.gather_with_gradient(states)[chosen.index])
-        return [KeyValue(key[chosen.index], value[chosen.index]) for key, value in looks]
+            return self.text_encoder.project_images(
+                everyone.gather_with_gradient(states)[chosen.index]
+            )
+        return [KeyValue(key[chosen.index], value[chosen.index]) for key, value in cross_kv]
 
     def match(
         self,
-        looks: list[KeyValue],
+        cross_kv: list[KeyValue],
         ids: Tensor,
         mask: Tensor,
         negative_images: tuple[list[KeyValue], Negatives],
         negative_texts: tuple[Tensor, Tensor, Negatives],
         workers: Workers = ALONE,
-        more_texts: tuple[Tensor, Tensor, Negatives] | None = None,
+        extra_neg_texts: tuple[Tensor, Tensor, Negatives] | None = None,
     ) -> Tensor:
         """Compute ITM: each pair as it is, each text with a wrong image, each image with a wrong
         text (ALBEF §3.2: 1 : 2).
 
-        `looks` are the projections of the images, `ids` (B, T) begin with [ENC]. Each text's wrong
-        image comes with its projections. Wrong texts are indices into the ids and masks (W, T) that
-        come with them. `more_texts` are a second wrong text of each image, as long as the others.
+        `cross_kv` are keys and values of the images, `ids` (B, T) begin with [ENC]. Each text's
+        wrong image comes with its own. Wrong texts are indices into the ids and masks (W, T) that
+        come with them. `extra_neg_texts` are a second wrong text of each image, of equal length.
         """
-        other_looks, wrong_image = negative_images
-        wrong = [negative_texts] if more_texts is None else [negative_texts, more_texts]
+        other_cross_kv, wrong_image = negative_images
+        wrong = [negative_texts] if extra_neg_texts is None else [negative_texts, extra_neg_texts]
         # right and wrong texts of an image stand side by side: they share its projections
         both = [ids, *(others[chosen.index] for others, _, chosen in wrong)]
         masks = [mask, *(others[chosen.index] for _, others, chosen in wrong)]
         rows = torch.stack(both, dim=1).flatten(0, 1), torch.stack(masks, dim=1).flatten(0, 1)
-        beside = self.text_encoder.encode(*rows, looks)[:, 0].unflatten(0, (-1, len(both)))
-        apart = self.text_encoder.encode(ids, mask, other_looks)[:, 0]
-        hidden = torch.cat([beside[:, 0], apart, *beside[:, 1:].unbind(1)]).float()
+        own_images = self.text_encoder.encode(*rows, cross_kv)[:, 0].unflatten(0, (-1, len(both)))
+        neg_images = self.text_encoder.encode(ids, mask, other_cross_kv)[:, 0]
+        hidden = torch.cat([own_images[:, 0], neg_images, *own_images[:, 1:].unbind(1)]).float()
         right = torch.ones_like(wrong_image.found)
         labels = torch.cat([right, ~right, *(~right for _ in wrong)]).long()
         found = [chosen.found for _, _, chosen in wrong]
@@ -188,7 +194,7 @@ class ContrastNetwork(MatchNetwork):
             return losses.matching(logits, labels, counted, workers.mean(counted.sum()))
 
 
-def unit(head: nn.Linear, states: Tensor) -> Tensor:
+def project_and_normalize(head: nn.Linear, states: Tensor) -> Tensor:
     """Project the first of the states (B, P, V) to unit vectors in fp32 (B, E)."""
     with in_fp32(states):
         projected = F.linear(states[:, 0].float(), head.weight.float(), head.bias.float())

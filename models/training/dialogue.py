@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from models.blip.framing import FRAME, Framed
+from models.blip.framing import FRAME, TokenBatch
 from models.blip.networks import MatchNetwork
-from models.blip.tokenizer import WordPiece, normalise
-from models.roles.vqa import normalise_question
+from models.blip.tokenizer import WordPiece, normalise, normalise_question
 from models.training import losses
 from models.training.contrast import in_fp32
 from models.training.workers import ALONE, Workers
@@ -72,7 +71,7 @@ def _fit(
 
 def match_loss(
     network: MatchNetwork,
-    answered: Framed,
+    answered: TokenBatch,
     images: Tensor,
     weights: Tensor,
     workers: Workers = ALONE,

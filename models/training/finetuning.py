@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from models.training import losses, negatives
-from models.training.contrast import Contrast, ContrastNetwork, Pairs, in_fp32, unit
+from models.training.contrast import (
+    ContrastiveOutput,
+    ContrastNetwork,
+    Pairs,
+    in_fp32,
+    project_and_normalize,
+)
 from models.training.momentum import FeatureQueue
 from models.training.negatives import Negatives
 from models.training.workers import ALONE, Workers
@@ -56,7 +62,7 @@ class RetrievalResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Captions:
+class NegativeCaptions:
     """What a captioner wrote of a batch's images: more wrong texts, of the kind it will write.
 
     `ids` (B, T) begin with [CLS], as long as the batch's own; `wrong` (B,): the caption is wrong
@@ -80,7 +86,7 @@ class RetrievalNetwork(ContrastNetwork):
         *,
         workers: Workers = ALONE,
         given: tuple[Tensor, Tensor] | None = None,
-        captions: Captions | None = None,
+        captions: NegativeCaptions | None = None,
     ) -> RetrievalResult:
         """Compute ITC and ITM of a batch, and renew the momentum copies and the queue.
 
@@ -110,13 +116,13 @@ class RetrievalNetwork(ContrastNetwork):
             wrong_text = negatives.draw(text_weights, generator, others)
         else:
             wrong_image, wrong_text = map(Negatives.given, given)
-        ids, states = batch.beginning(settings.enc_id), contrast.states
-        looks = self.text_encoder.look(states)
+        ids, states = batch.with_first_token(settings.enc_id), contrast.states
+        cross_kv = self.text_encoder.project_images(states)
         itm = self.match(
-            looks,
+            cross_kv,
             ids,
             batch.mask,
-            (self.looks_of(looks, states, wrong_image, others), wrong_image),
+            (self.cross_kv_of(cross_kv, states, wrong_image, others), wrong_image),
             (others.gather(ids), others.gather(batch.mask), wrong_text),
             workers,
             None
@@ -129,9 +135,9 @@ class RetrievalNetwork(ContrastNetwork):
 
     def _more(
         self,
-        contrast: Contrast,
+        contrast: ContrastiveOutput,
         batch: Pairs,
-        captions: Captions,
+        captions: NegativeCaptions,
         settings: RetrievalSettings,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, Negatives]:
@@ -139,7 +145,7 @@ class RetrievalNetwork(ContrastNetwork):
         assert batch.image_ids is not None
         with torch.no_grad():
             written = self.text_encoder.encode(captions.ids, captions.mask)
-            features = unit(self.text_proj, written)
+            features = project_and_normalize(self.text_proj, written)
             with in_fp32(features):
                 alike = losses.similarities(contrast.images, features, self.temp)
             forbidden = negatives.matched(batch.image_ids, batch.image_ids)
@@ -151,7 +157,9 @@ class RetrievalNetwork(ContrastNetwork):
         )
         return ids, captions.mask, Negatives(index, captions.wrong | drawn.found)
 
-    def _weights(self, contrast: Contrast, batch: Pairs, others: Workers) -> tuple[Tensor, Tensor]:
+    def _weights(
+        self, contrast: ContrastiveOutput, batch: Pairs, others: Workers
+    ) -> tuple[Tensor, Tensor]:
         """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
         texts, images = contrast.texts.detach(), contrast.images.detach()
         ids, hashes = batch.image_ids, batch.text_hashes

@@ -23,7 +23,7 @@ from models.blip.networks import Answering
 from models.blip.text import TextDecoder
 from models.training import losses, negatives
 from models.training.captioning import language_loss
-from models.training.contrast import Contrast, ContrastNetwork, Pairs
+from models.training.contrast import ContrastiveOutput, ContrastNetwork, Pairs
 from models.training.momentum import FeatureQueue
 from models.training.negatives import Negatives, Rule
 from models.training.workers import ALONE, Workers
@@ -132,22 +132,24 @@ class PretrainNetwork(ContrastNetwork, Answering):
         else:
             wrong_image, wrong_text = map(Negatives.given, given)
         states = contrast.states
-        ids = batch.beginning(settings.enc_id)
-        words, mask = batch.opening(settings.dec_id, settings.prompt)
+        ids = batch.with_first_token(settings.enc_id)
+        words, mask = batch.with_prompt(settings.dec_id, settings.prompt)
         prompt = len(settings.prompt)
-        looks = self.text_encoder.look(states)  # the decoder shares what makes them
+        cross_kv = self.text_encoder.project_images(states)  # the decoder shares what makes them
         itm = self.match(
-            looks,
+            cross_kv,
             ids,
             batch.mask,
-            (self.looks_of(looks, states, wrong_image, everyone), wrong_image),
+            (self.cross_kv_of(cross_kv, states, wrong_image, everyone), wrong_image),
             (everyone.gather(ids), everyone.gather(batch.mask), wrong_text),
             workers,
         )
         return StepResult(
             itc=contrast.loss,
             itm=itm,
-            lm=language_loss(self.text_decoder, words, mask, looks, prompt=prompt, workers=workers),
+            lm=language_loss(
+                self.text_decoder, words, mask, cross_kv, prompt=prompt, workers=workers
+            ),
             temperature=self.temp.detach().clone(),
             image_weights=image_weights,
             text_weights=text_weights,
@@ -157,7 +159,7 @@ class PretrainNetwork(ContrastNetwork, Answering):
 
 
 def _weights(
-    contrast: Contrast, batch: Pairs, own: Tensor, rule: Rule, everyone: Workers
+    contrast: ContrastiveOutput, batch: Pairs, own: Tensor, rule: Rule, everyone: Workers
 ) -> tuple[Tensor, Tensor]:
     """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
     size = own.shape[1]

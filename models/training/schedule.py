@@ -39,6 +39,6 @@ def learning_rate(config: RateConfig, step: int, steps: int, epoch: float) -> fl
     return config.lowest + (config.highest - config.lowest) * (1 + math.cos(math.pi * done)) / 2
 
 
-def soft_share(alpha: float, epoch: float, ramp_epochs: float) -> float:
+def distillation_alpha(alpha: float, epoch: float, ramp_epochs: float) -> float:
     """Let the share of soft targets rise linearly from 0 to `alpha` (ALBEF, as its code has it)."""
     return alpha if epoch >= ramp_epochs else alpha * epoch / ramp_epochs

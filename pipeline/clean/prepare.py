@@ -13,7 +13,7 @@ from multiprocessing import TimeoutError as NotYet
 from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import TYPE_CHECKING, Any
 
-from pipeline.clean.screen import Decode, Screened
+from pipeline.clean.screen import Decode, ScreenedSample
 from pipeline.media.decode import decode
 from pipeline.media.guard import Guard
 from shards.inputs.reader import RawSample
@@ -33,7 +33,7 @@ class DecodeStalled(RuntimeError):  # noqa: N818 - reads as what happened
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ExecutionConfig:
     """How fast to work; none of it changes the output."""
 
     batch_size: int = 16
@@ -42,21 +42,23 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Ready:
+class PreparedSample:
     """A screened sample with what the models and the writer need, the decoded picture let go."""
 
-    screened: Screened
+    screened: ScreenedSample
     views: tuple["Tensor", ...] = ()  # uint8 (3, H, W) for the captioner and for the filter
     image: bytes = b""  # as the clean shard will hold it
     texts: list[dict[str, Any]] = field(default_factory=list)
 
 
-Prepare = Callable[[RawSample, Decode], Ready]
-Stream = Iterator[tuple[Ready, int]]  # each with the input's bytes read so far
+Prepare = Callable[[RawSample, Decode], PreparedSample]
+Stream = Iterator[tuple[PreparedSample, int]]  # each with the input's bytes read so far
 
 
 @contextmanager
-def in_threads(raws: Iterable[RawSample], prepare: Prepare, pace: Pace) -> Iterator[Stream]:
+def in_threads(
+    raws: Iterable[RawSample], prepare: Prepare, pace: ExecutionConfig
+) -> Iterator[Stream]:
     """Prepare samples at most two batches ahead of who takes them, in the order of the input.
 
     Taking one raises DecodeStalled where it is not ready within the stall time-out.
@@ -75,19 +77,21 @@ def in_threads(raws: Iterable[RawSample], prepare: Prepare, pace: Pace) -> Itera
 
 
 @contextmanager
-def under_guard(raws: Iterable[RawSample], prepare: Prepare, pace: Pace) -> Iterator[Stream]:
+def under_guard(
+    raws: Iterable[RawSample], prepare: Prepare, pace: ExecutionConfig
+) -> Iterator[Stream]:
     """Prepare samples one by one, each picture decoded in a child process."""
     with Guard(min(GUARD_MOST_S, GUARD_SHARE * pace.stall_timeout_s)) as guard:
         yield ((prepare(raw, guard.decode), raw.end_offset) for raw in raws)
 
 
 def _ahead(
-    raws: Iterable[RawSample], prepare: Prepare, pace: Pace, pool: ThreadPool
-) -> Iterator[tuple[Ready, int]]:
-    ahead: deque[tuple[RawSample, AsyncResult[Ready]]] = deque()
+    raws: Iterable[RawSample], prepare: Prepare, pace: ExecutionConfig, pool: ThreadPool
+) -> Iterator[tuple[PreparedSample, int]]:
+    ahead: deque[tuple[RawSample, AsyncResult[PreparedSample]]] = deque()
     done, most = 0, 2 * pace.batch_size
 
-    def take() -> tuple[Ready, int]:
+    def take() -> tuple[PreparedSample, int]:
         raw, result = ahead.popleft()
         try:
             return result.get(pace.stall_timeout_s), raw.end_offset

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.media.decode import Decoded, Limits, Refusal, decode, difference_hash
+from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode, difference_hash
 from shards.inputs.reader import RawSample
 from shards.schema import SampleReason, TextReason
 
-Decode = Callable[[bytes, Limits], Decoded | Refusal]
+Decode = Callable[[bytes, DecodeLimits], Decoded | DecodeRefusal]
 
 MAX_META_BYTES = 64 * 1024
 
@@ -46,7 +46,7 @@ class ScreenConfig(BaseModel):
 
 
 @dataclass(slots=True)
-class Screened:
+class ScreenedSample:
     """A sample after screening: its row of the samples table (but `shard`), and its picture."""
 
     facts: dict[str, Any]
@@ -66,7 +66,7 @@ class _WebText:
     notes: list[str] = field(default_factory=list)
 
 
-def screen(raw: RawSample, config: ScreenConfig, decode: Decode = decode) -> Screened:
+def screen(raw: RawSample, config: ScreenConfig, decode: Decode = decode) -> ScreenedSample:
     """Decode and check one sample; the first fault in the order of the reason codes decides.
 
     `decode` may be a guard's, which works in a child process.
@@ -80,22 +80,22 @@ def screen(raw: RawSample, config: ScreenConfig, decode: Decode = decode) -> Scr
         "notes": [],
     }
     if raw.reason is not None:  # its members were not read: nothing can be said about them
-        return Screened(facts)
+        return ScreenedSample(facts)
     web = clean_text(raw.text, config.max_text_bytes)
     meta, url, meta_notes = read_meta(raw.meta)
     facts |= {"web_text": web.text, "text_reason": web.reason, "meta": meta, "url": url}
     facts["notes"] = [*web.notes, *meta_notes]
     if raw.image is None:
-        return Screened(facts | {"reason": SampleReason.IMAGE_MISSING})
+        return ScreenedSample(facts | {"reason": SampleReason.IMAGE_MISSING})
     facts |= {"bytes": len(raw.image), "sha256": hashlib.sha256(raw.image).hexdigest()}
-    limits = Limits(config.min_side, config.max_pixels, config.max_aspect)
+    limits = DecodeLimits(config.min_side, config.max_pixels, config.max_aspect)
     decoded = decode(raw.image, limits)
-    if isinstance(decoded, Refusal):
-        return Screened(facts | {"reason": decoded.reason, "detail": decoded.detail})
+    if isinstance(decoded, DecodeRefusal):
+        return ScreenedSample(facts | {"reason": decoded.reason, "detail": decoded.detail})
     facts |= _image_facts(decoded, facts["notes"])
     if web.reason is not None and config.on_bad_text == "reject":
-        return Screened(facts | {"reason": web.reason})
-    return Screened(facts | {"status": "ok"}, decoded.image, raw.image)
+        return ScreenedSample(facts | {"reason": web.reason})
+    return ScreenedSample(facts | {"status": "ok"}, decoded.image, raw.image)
 
 
 def _image_facts(decoded: Decoded, notes: list[str]) -> dict[str, Any]:

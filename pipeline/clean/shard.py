@@ -16,7 +16,14 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.clean.caption import CaptionConfig, Captioner, caption
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample, encode_jpeg
 from pipeline.clean.judge import JudgeConfig, judge
-from pipeline.clean.prepare import DecodeStalled, Pace, Ready, Stream, in_threads, under_guard
+from pipeline.clean.prepare import (
+    DecodeStalled,
+    ExecutionConfig,
+    PreparedSample,
+    Stream,
+    in_threads,
+    under_guard,
+)
 from pipeline.clean.score import ScoreConfig, Scorer, score
 from pipeline.clean.screen import Decode, ScreenConfig, screen
 from shards.inputs.listing import InputChanged, InputShard
@@ -84,7 +91,12 @@ class ShardCleaner:
     """Cleans shards of one run with models that are loaded once."""
 
     def __init__(
-        self, run: Run, config: CleanConfig, captioner: Captioner, scorer: Scorer, pace: Pace
+        self,
+        run: Run,
+        config: CleanConfig,
+        captioner: Captioner,
+        scorer: Scorer,
+        pace: ExecutionConfig,
     ) -> None:
         self._run, self._config, self._pace = run, config, pace
         self._captioner, self._scorer = captioner, scorer
@@ -165,11 +177,11 @@ class ShardCleaner:
                 samples += len(batch)
                 report(samples, offset)
 
-    def _prepare(self, raw: RawSample, decode: Decode) -> Ready:
+    def _prepare(self, raw: RawSample, decode: Decode) -> PreparedSample:
         """Decode a sample once, for both models and for the clean shard."""
         screened = screen(raw, self._config.screen, decode)
         if screened.image is None:
-            return Ready(screened)
+            return PreparedSample(screened)
         picture, write = screened.image, self._config.write
         first = self._captioner.preprocess.resize(picture)
         same = self._captioner.preprocess == self._scorer.preprocess
@@ -178,9 +190,9 @@ class ShardCleaner:
         if write.clean == "tar":
             image = encode_jpeg(picture) if write.images == "jpeg" else screened.original
         screened.image, screened.original = None, b""
-        return Ready(screened, (first, second), image)
+        return PreparedSample(screened, (first, second), image)
 
-    def _run_models(self, shard: str, batch: list[Ready]) -> None:
+    def _run_models(self, shard: str, batch: list[PreparedSample]) -> None:
         """Fill in the texts of pictures; a batch that the GPU cannot hold is done in halves."""
         if not batch:
             return
@@ -197,7 +209,7 @@ class ShardCleaner:
             self._run_models(shard, batch[:half])
             self._run_models(shard, batch[half:])
 
-    def _fill_in(self, shard: str, batch: list[Ready]) -> None:
+    def _fill_in(self, shard: str, batch: list[PreparedSample]) -> None:
         """Fill in the texts of pictures: the web's, the captioner's, all with their scores."""
         import torch
 
@@ -214,7 +226,7 @@ class ShardCleaner:
         for ready, rows in zip(batch, scored, strict=True):
             ready.texts, ready.views = rows, ()
 
-    def _write_batch(self, shard: str, batch: list[Ready], writer: ShardWriter) -> None:
+    def _write_batch(self, shard: str, batch: list[PreparedSample], writer: ShardWriter) -> None:
         decisions = iter(self._judge(shard, batch))
         provenance = Provenance(shard, self._run.fingerprint, self._config.seed)
         write = self._config.write
@@ -227,7 +239,7 @@ class ShardCleaner:
                 clean = clean_sample(facts, kept, ready.image, write, provenance)
             writer.add(facts, texts, verdicts, clean)
 
-    def _judge(self, shard: str, batch: list[Ready]) -> list[Row]:
+    def _judge(self, shard: str, batch: list[PreparedSample]) -> list[Row]:
         rows = [
             text | {"shard": shard, "index": ready.screened.facts["index"]}
             for ready in batch
@@ -251,9 +263,9 @@ class ShardCleaner:
         }
 
 
-def _batches(samples: Stream, size: int) -> Iterator[tuple[list[Ready], int]]:
+def _batches(samples: Stream, size: int) -> Iterator[tuple[list[PreparedSample], int]]:
     """Gather samples until a batch of pictures is full; rejected ones ride along, in order."""
-    batch: list[Ready] = []
+    batch: list[PreparedSample] = []
     pictures, begin, offset = 0, 0, 0
     for ready, offset in samples:
         batch.append(ready)

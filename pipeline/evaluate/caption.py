@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.decoding.generate import Decoding
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from pipeline.evaluate import java_metrics, metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, Meta, batches
 from pipeline.toy.world import is_true, scene_from_truth
@@ -28,7 +28,7 @@ def evaluate_captioner(
     java: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a captioner folder; see `measure_captioner`."""
-    captioner = Captioner.load(
+    captioner = BlipCaptioner.load(
         folder, decoding=decoding, seed=seed, dtype=config.dtype, device=config.device
     )
     return measure_captioner(
@@ -37,7 +37,7 @@ def evaluate_captioner(
 
 
 def measure_captioner(
-    captioner: Captioner,
+    captioner: BlipCaptioner,
     pairs: Iterable[LabelledPair],
     batch_size: int = 32,
     *,

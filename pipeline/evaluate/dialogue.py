@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from models.roles.dialogue import Candidate, Ranker
+from models.roles.dialogue import DialogueRanker, RankedCandidate
 from models.training.dialogue import Dialogue
 from pipeline.evaluate import metrics
-from pipeline.evaluate.rows import Pictures
+from pipeline.evaluate.rows import AnnotatedPictures
 from shards.schema import SampleReason
 from shards.training import dialogue_file
 
@@ -19,8 +19,8 @@ NO_CANDIDATES = "candidates_missing"
 
 
 def measure_dialogue(
-    ranker: Ranker,
-    dialogues: Iterable[dialogue_file.Dialogue],
+    ranker: DialogueRanker,
+    dialogues: Iterable[dialogue_file.DialogueRow],
     images: str,
     *,
     dense: Dense | None = None,
@@ -30,7 +30,7 @@ def measure_dialogue(
 
     `dense` gives NDCG too. `results`, if given, is filled in the form of the VisDial server.
     """
-    pictures, left_out = Pictures(images, ranker.preprocess), Counter[str]()
+    pictures, left_out = AnnotatedPictures(images, ranker.preprocess), Counter[str]()
     numbers = dialogue_file.pictures_by_number(images)
     places: list[int] = []
     gains: list[float] = []
@@ -64,12 +64,12 @@ def measure_dialogue(
     return counts | metrics.ranking(places) | whole
 
 
-def _asked(dialogue: dialogue_file.Dialogue, one: dialogue_file.Round) -> Dialogue:
+def _asked(dialogue: dialogue_file.DialogueRow, one: dialogue_file.DialogueRound) -> Dialogue:
     before = [(r.question, r.answer) for r in dialogue.rounds if r.number < one.number]
     return Dialogue(dialogue.caption, before, one.question)
 
 
-def _places(candidates: Sequence[Candidate]) -> list[int]:
+def _places(candidates: Sequence[RankedCandidate]) -> list[int]:
     """Give each candidate's place, from 1, in the order of the file."""
     places = [0] * len(candidates)
     for place, candidate in enumerate(candidates, 1):

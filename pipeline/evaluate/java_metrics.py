@@ -13,11 +13,13 @@ from pathlib import Path
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.tokenizer import ptbtokenizer
 
+from shards.errors import CapfiltError
+
 _TIMEOUT_S = 1_800
 _BREAKS = str.maketrans(dict.fromkeys("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " "))
 
 
-class JavaFault(RuntimeError):  # noqa: N818 - reads as what happened
+class JavaError(CapfiltError, RuntimeError):
     """A Java program that did not do what it was asked for."""
 
 
@@ -41,10 +43,10 @@ def split_ptb(texts: Sequence[str]) -> list[list[str]]:
             timeout=_TIMEOUT_S,
         )
     except (subprocess.SubprocessError, OSError) as error:
-        raise JavaFault(f"the PTB tokenizer failed: {error}; try --no-java") from error
+        raise JavaError(f"the PTB tokenizer failed: {error}; try --no-java") from error
     found = done.stdout.decode("utf-8", "replace").split("\n")[: len(lines)]
     if len(found) != len(lines):
-        raise JavaFault(f"the PTB tokenizer gave {len(found)} lines for {len(lines)} texts")
+        raise JavaError(f"the PTB tokenizer gave {len(found)} lines for {len(lines)} texts")
     signs = set(ptbtokenizer.PUNCTUATIONS)
     return [[word for word in line.split() if word not in signs] for line in found]
 
@@ -59,7 +61,7 @@ def meteor(written: Sequence[str], references: Sequence[Sequence[str]]) -> float
     try:
         return float(scorer.compute_score(given, made)[0])
     except (OSError, ValueError) as error:
-        raise JavaFault(f"METEOR failed: {error}; try --no-java") from error
+        raise JavaError(f"METEOR failed: {error}; try --no-java") from error
 
 
 def _plain(text: str) -> str:

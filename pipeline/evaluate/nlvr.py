@@ -5,26 +5,26 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from models.roles.nlvr import Reasoner
-from pipeline.evaluate.rows import Loaded, Pictures, batches, stacked
+from models.roles.nlvr import NlvrModel
+from pipeline.evaluate.rows import AnnotatedPictures, Loaded, batches, stacked
 from shards.schema import TextReason
-from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
+from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
 from shards.training.annotation_file import LABELS
 
 
 def measure_nlvr(
-    reasoner: Reasoner, rows: Iterable[Fields], images: str, batch_size: int = 32
+    reasoner: NlvrModel, rows: Iterable[Fields], images: str, batch_size: int = 32
 ) -> dict[str, Any]:
     """Judge the statements of NLVR2's rows; in [0, 1].
 
     `consistency` is the share of sentences that are judged right with every pair of pictures that
     they stand beside.
     """
-    pictures, left_out = Pictures(images, reasoner.preprocess), Counter[str]()
+    pictures, left_out = AnnotatedPictures(images, reasoner.preprocess), Counter[str]()
     right_of: dict[str, list[bool]] = defaultdict(list)
     for batch, loaded in batches(rows, lambda row: _load(row, pictures), batch_size, left_out):
         left, right = stacked(loaded)
-        sentences = [str(squeeze(row["sentence"])) for row in batch]
+        sentences = [str(fold_spaces(row["sentence"])) for row in batch]
         found = reasoner.reason(left, right, sentences)
         for row, sentence, probability in zip(batch, sentences, found, strict=True):
             right_of[sentence].append((probability > 0.5) == LABELS[str(row["label"])])
@@ -37,10 +37,10 @@ def measure_nlvr(
     }
 
 
-def _load(row: Fields, pictures: Pictures) -> Loaded | str:
+def _load(row: Fields, pictures: AnnotatedPictures) -> Loaded | str:
     if not all(name in row for name in ("images", "sentence", "label")):
         return MISSING_COLUMN
-    sentence, names = squeeze(row["sentence"]), row["images"]
+    sentence, names = fold_spaces(row["sentence"]), row["images"]
     labelled = str(row["label"]) in LABELS
     if sentence is None or not labelled or not isinstance(names, list) or len(names) != 2:
         return WRONG_TYPE

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.blip.preprocess import Preprocess
 from pipeline.clean.screen import read_meta
-from pipeline.media.ahead import ahead
+from pipeline.media.ahead import read_ahead
 from pipeline.media.pictures import resized
 from shards.inputs.listing import InputShard, list_inputs
 from shards.inputs.reader import RawSample, ShardReader, ShardState, State, open_shard
@@ -135,7 +135,7 @@ def batches(
 
     batch: list[LabelledPair] = []
     pictures: list[Tensor] = []
-    for pair, found in ahead(pairs, look, lambda pair: len(pair.image), size):
+    for pair, found in read_ahead(pairs, look, lambda pair: len(pair.image), size):
         if isinstance(found, str):
             left_out[found] += 1
             continue

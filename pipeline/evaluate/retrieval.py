@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.blip.framing import Framed
+from models.blip.framing import TokenBatch
 from models.blip.tokenizer import normalise
-from models.roles.retrieval import TEXTS_AT_ONCE, Images, Ranked, Retriever, Texts
+from models.roles.retrieval import TEXTS_AT_ONCE, EncodedImages, EncodedTexts, Ranked, Retriever
 from pipeline.evaluate import metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
-from pipeline.evaluate.spool import Spool
+from pipeline.evaluate.spool import StateSpool
 from shards.schema import TextReason
 
 Both = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -60,9 +60,9 @@ def measure_retrieval(
     numbers: dict[str, int] = {}  # of each text, as the model reads it
     texts_of: list[set[int]] = []
     told = (pair if pair.texts else _without_text(pair) for pair in pairs)
-    with Spool() as spool:
+    with StateSpool() as spool:
         for batch, pictures in batches(told, retriever.preprocess, batch_size, left_out):
-            spool.add(retriever.look(pictures))
+            spool.add(retriever.encode_images(pictures))
             for pair in batch:
                 own = map(normalise, pair.texts)
                 texts_of.append({numbers.setdefault(text, len(numbers)) for text in own})
@@ -79,7 +79,7 @@ def measure_retrieval(
 
 def scores(
     retriever: Retriever,
-    images: Images | None,
+    images: EncodedImages | None,
     texts: Sequence[str],
     k: int,
     ranked: Ranked | None = None,
@@ -100,10 +100,10 @@ def _without_text(pair: LabelledPair) -> LabelledPair:
     return replace(pair, reason=pair.reason or TextReason.MISSING)
 
 
-def _read_texts(retriever: Retriever, texts: Sequence[str]) -> Texts:
+def _read_texts(retriever: Retriever, texts: Sequence[str]) -> EncodedTexts:
     """Read many texts, some at a time, and put them under one length."""
     parts = [
-        retriever.read(texts[start : start + TEXTS_AT_ONCE])
+        retriever.encode_texts(texts[start : start + TEXTS_AT_ONCE])
         for start in range(0, len(texts), TEXTS_AT_ONCE)
     ]
     longest = max(part.framed.ids.shape[1] for part in parts)
@@ -113,4 +113,4 @@ def _read_texts(retriever: Retriever, texts: Sequence[str]) -> Texts:
 
     ids = torch.cat([widen(part.framed.ids) for part in parts])
     mask = torch.cat([widen(part.framed.mask) for part in parts])
-    return Texts(Framed(ids, mask), torch.cat([part.unit for part in parts]))
+    return EncodedTexts(TokenBatch(ids, mask), torch.cat([part.unit for part in parts]))

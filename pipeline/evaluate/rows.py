@@ -10,10 +10,10 @@ from torch import Tensor
 
 from models.blip.preprocess import Preprocess
 from pipeline.evaluate.pairs import LabelledPair
-from pipeline.media.ahead import ahead
+from pipeline.media.ahead import read_ahead
 from pipeline.media.pictures import resized
 from shards.schema import SampleReason, TextReason
-from shards.training.annotation import WRONG_TYPE, Fields, squeeze
+from shards.training.annotation import WRONG_TYPE, Fields, fold_spaces
 from shards.training.annotation_file import read_picture, unusable
 
 _KEPT = 64  # pictures: rows about one picture often stand together
@@ -21,7 +21,7 @@ _KEPT = 64  # pictures: rows about one picture often stand together
 Loaded = tuple[Tensor, ...]  # a row's pictures, uint8 (3, H, W) each
 
 
-class Pictures:
+class AnnotatedPictures:
     """Pictures below a folder, decoded and resized; one that cannot be used is its reason.
 
     Several threads may load; a picture that two of them ask for is read once.
@@ -70,7 +70,7 @@ def batches(
     """Load the pictures of `size` rows at a time, and as many ahead; count the rest."""
     taken: list[Fields] = []
     loaded: list[Loaded] = []
-    for row, found in ahead(rows, load, lambda _: 0, size):
+    for row, found in read_ahead(rows, load, lambda _: 0, size):
         if isinstance(found, str):
             left_out[found] += 1
             continue
@@ -91,7 +91,7 @@ def stacked(loaded: Sequence[Loaded]) -> Loaded:
 def each_once(loaded: Sequence[Loaded]) -> tuple[Tensor, list[int]]:
     """Stack the pictures of rows with one each, (B, 3, H, W), and say which is whose.
 
-    Rows about one picture share it, as `Pictures` gives it: a model need look only once.
+    Rows about one picture share it, as `AnnotatedPictures` gives it: a model need look only once.
     """
     places: dict[int, int] = {}
     distinct: list[Tensor] = []
@@ -109,7 +109,7 @@ def captioned(rows: Iterable[Fields], images: str) -> Iterator[LabelledPair]:
     for row in rows:
         name, reason = row.get("image"), unusable(row.get("image"))
         given = row.get("caption", [])
-        texts = [squeeze(item) for item in (given if isinstance(given, list) else [given])]
+        texts = [fold_spaces(item) for item in (given if isinstance(given, list) else [given])]
         if reason is None and None in texts:
             reason = WRONG_TYPE
         found = tuple(text for text in texts if text)

@@ -8,10 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from models.roles.retrieval import Images
+from models.roles.retrieval import EncodedImages
 
 
-class Spool:
+class StateSpool:
     """Collects images as they are looked at; a context manager, which removes the file.
 
     The file lies in the folder for temporary files (`TMPDIR`). Of what `whole` gives, only the unit
@@ -36,18 +36,18 @@ class Spool:
         """Remove the file; what was mapped of it stays until it is let go."""
         self._file.close()
 
-    def add(self, images: Images) -> None:
+    def add(self, images: EncodedImages) -> None:
         """Keep some more images; OSError where the disk is full."""
         states = images.states.cpu().contiguous()
         self._file.write(states.view(torch.uint8).numpy().data)
         self._states = states[:0]
         self._units.append(images.unit)
 
-    def whole(self) -> Images | None:
+    def whole(self) -> EncodedImages | None:
         """Give all images as one batch, the states on the CPU; None if there are none."""
         if not self._units:
             return None
         self._file.flush()
         mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
         flat = torch.frombuffer(mapped, dtype=self._states.dtype)
-        return Images(flat.view(-1, *self._states.shape[1:]), torch.cat(self._units))
+        return EncodedImages(flat.view(-1, *self._states.shape[1:]), torch.cat(self._units))

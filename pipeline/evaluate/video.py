@@ -17,14 +17,14 @@ from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import normalise
 from models.roles.retrieval import Ranked
 from models.roles.video import VideoRetriever
-from models.roles.vqa import Answerer
+from models.roles.vqa import VqaModel
 from pipeline.evaluate import metrics
 from pipeline.evaluate.retrieval import Both, scores
-from pipeline.evaluate.spool import Spool
+from pipeline.evaluate.spool import StateSpool
 from pipeline.media.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, Decode, read_frames
 from pipeline.media.video_container import VideoReason
 from pipeline.media.video_guard import VideoGuard
-from shards.training.video_file import Clip, place_of
+from shards.training.video_file import Clip, video_location
 
 QUESTIONS_AT_ONCE = 16  # about one video
 _QUESTION_WORDS = ("what", "who", "how", "when", "where", "which", "why")
@@ -48,7 +48,7 @@ class _Videos:
         return self._frames if self._reason is None else self._reason
 
     def _read(self, name: str) -> None:
-        place = place_of(self._folder, name)
+        place = video_location(self._folder, name)
         if place is None:
             self._reason = VideoReason.MISSING
             return
@@ -75,7 +75,7 @@ def measure_video_retrieval(
     left_out: Counter[str] = Counter()
     own_texts: dict[str, set[int] | None] = {}  # of each video; None where it cannot be used
     numbers: dict[str, int] = {}
-    with VideoGuard() as guard, Spool() as spool:
+    with VideoGuard() as guard, StateSpool() as spool:
         loader = _Videos(videos, frames, retriever.preprocess, guard.decode)
         for clip in clips:
             if clip.video not in own_texts:
@@ -83,7 +83,7 @@ def measure_video_retrieval(
                 if isinstance(loaded, str):
                     left_out[loaded] += 1
                 else:
-                    spool.add(retriever.look(loaded[None]))
+                    spool.add(retriever.encode_images(loaded[None]))
                 own_texts[clip.video] = None if isinstance(loaded, str) else set()
             own = own_texts[clip.video]
             if own is not None:
@@ -115,7 +115,7 @@ def _numbers(scored: Both, texts_of: Sequence[set[int]]) -> metrics.Numbers:
 
 
 def measure_video_questions(
-    answerer: Answerer,
+    answerer: VqaModel,
     clips: Iterable[Clip],
     videos: str,
     frames: int = FRAMES_FOR_QUESTIONS,
@@ -161,7 +161,7 @@ def _together(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
 
 
 def _answer(
-    answerer: Answerer, video: Tensor, asked: Sequence[Clip], answers: Sequence[str]
+    answerer: VqaModel, video: Tensor, asked: Sequence[Clip], answers: Sequence[str]
 ) -> list[str]:
     questions = [clip.text for clip in asked]
     if answers:

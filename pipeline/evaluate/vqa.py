@@ -6,17 +6,17 @@ from statistics import fmean
 from typing import Any
 
 from models.decoding.generate import Decoding
-from models.roles.vqa import DECODING, Answerer
+from models.roles.vqa import DECODING, VqaModel
 from pipeline.evaluate import vqa_accuracy
-from pipeline.evaluate.rows import Loaded, Pictures, batches, each_once
+from pipeline.evaluate.rows import AnnotatedPictures, Loaded, batches, each_once
 from shards.schema import TextReason
-from shards.training.annotation import WRONG_TYPE, Fields, squeeze
+from shards.training.annotation import WRONG_TYPE, Fields, fold_spaces
 
 _GROUPS = ("answer_type", "question_type")  # that the official evaluator reports, if rows have them
 
 
 def measure_vqa(
-    answerer: Answerer,
+    answerer: VqaModel,
     rows: Iterable[Fields],
     images: str,
     batch_size: int = 32,
@@ -28,12 +28,12 @@ def measure_vqa(
 ) -> dict[str, Any]:
     """Answer the questions of VQA's rows and compare with what people answered.
 
-    With `answers` the best of them is taken, in the original's way (`Answerer.rank`), else an
+    With `answers` the best of them is taken, in the original's way (`VqaModel.rank`), else an
     answer is written. Rows without any answer, as of the test split, are answered and not compared.
     `by` names a field of the rows: the mean accuracy of each of its values is given too. `results`,
     if given, is filled in the form of the VQA server.
     """
-    pictures, left_out = Pictures(images, answerer.preprocess), Counter[str]()
+    pictures, left_out = AnnotatedPictures(images, answerer.preprocess), Counter[str]()
     scores: list[float] = []
     groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     asked = 0
@@ -57,9 +57,9 @@ def measure_vqa(
     return found | {"accuracy": fmean(scores) if scores else None} | means
 
 
-def _load(row: Fields, pictures: Pictures) -> Loaded | str:
+def _load(row: Fields, pictures: AnnotatedPictures) -> Loaded | str:
     """Load a row's picture, unless the row cannot be used anyway."""
-    question, given = squeeze(row.get("question")), row.get("answer", [])
+    question, given = fold_spaces(row.get("question")), row.get("answer", [])
     listed = given if isinstance(given, list) else [given]
     if question is None or not all(isinstance(one, str) for one in listed):
         return WRONG_TYPE
@@ -69,13 +69,16 @@ def _load(row: Fields, pictures: Pictures) -> Loaded | str:
 
 
 def _answer(
-    answerer: Answerer,
+    answerer: VqaModel,
     batch: Sequence[Fields],
     loaded: Sequence[Loaded],
     answers: Sequence[str],
     decoding: Decoding,
 ) -> Iterator[str]:
-    (images, about), questions = each_once(loaded), [str(squeeze(row["question"])) for row in batch]
+    (images, about), questions = (
+        each_once(loaded),
+        [str(fold_spaces(row["question"])) for row in batch],
+    )
     if answers:
         found = answerer.rank(images, questions, answers, about=about)
         return (ranked[0].text for ranked in found)

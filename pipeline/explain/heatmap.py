@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from models.roles.attender import Attender, WordMaps
+from models.roles.attention_explainer import AttentionExplainer, WordMaps
 from pipeline.media.sheet import sheet, small
 
 MOST_WORDS = 59  # with the picture itself, twelve rows of five
@@ -18,7 +18,7 @@ Scale = Literal["word", "text"]
 
 
 @dataclass(frozen=True, slots=True)
-class Overlay:
+class AttentionOverlay:
     """A PNG, and the words it shows; `left_out` counts those it had no room for."""
 
     png: bytes
@@ -27,22 +27,22 @@ class Overlay:
 
 
 def attend_match(
-    attender: Attender, picture: Image.Image, text: str, *, layer: int | None = None
-) -> Overlay:
+    attender: AttentionExplainer, picture: Image.Image, text: str, *, layer: int | None = None
+) -> AttentionOverlay:
     """Draw where a filter looks for each word of a text."""
     image = attender.preprocess.resize(picture.convert("RGB"))
     return overlay(picture, attender.match(image, text, layer=layer))
 
 
 def attend_caption(
-    attender: Attender, picture: Image.Image, text: str, *, layer: int | None = None
-) -> Overlay:
+    attender: AttentionExplainer, picture: Image.Image, text: str, *, layer: int | None = None
+) -> AttentionOverlay:
     """Draw where a captioner looks as it writes each word of a text."""
     image = attender.preprocess.resize(picture.convert("RGB"))
     return overlay(picture, attender.caption(image, text, layer=layer))
 
 
-def overlay(picture: Image.Image, found: WordMaps, scale: Scale = "word") -> Overlay:
+def overlay(picture: Image.Image, found: WordMaps, scale: Scale = "word") -> AttentionOverlay:
     """Draw the grid: the picture under the mean of all maps, then one cell for each word."""
     words, maps = found.words[:MOST_WORDS], _numbers(found.maps[:MOST_WORDS])
     shown = small(picture)
@@ -50,7 +50,7 @@ def overlay(picture: Image.Image, found: WordMaps, scale: Scale = "word") -> Ove
     mean = f"all words ({found.score:.2f})"
     cells = [("picture", shown), (mean, heat(shown, _numbers(found.mean)))]
     cells += [(word, heat(shown, one, whole)) for word, one in zip(words, maps, strict=True)]
-    return Overlay(sheet(cells), words, len(found.words) - len(words))
+    return AttentionOverlay(sheet(cells), words, len(found.words) - len(words))
 
 
 def heat(picture: Image.Image, values: np.ndarray, highest: float | None = None) -> Image.Image:

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 
 from models.checkpoints.weights import CheckpointError, resolve
-from models.roles.attender import Attender
-from pipeline.explain.run_models import recorded_model
-from pipeline.explain.source_images import read_originals
-from pipeline.explain.word_ablation import Doubted, doubt, look
-from pipeline.media.decode import Refusal, decode
+from models.roles.attention_explainer import AttentionExplainer
+from pipeline.explain.run_models import run_model
+from pipeline.explain.source_images import read_source_images
+from pipeline.explain.word_ablation import WordAblation, ablate_words, attention_of
+from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
 from pipeline.media.sheet import ACROSS, CELL, Ink, sheet, small
 from shards.run.run import Run
@@ -27,18 +27,18 @@ _RED: Ink = (178, 24, 24)
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class MatchExplanation:
     """A text of a sample, with what its words do to its match."""
 
     text: Row
-    doubted: Doubted
+    doubted: WordAblation
 
 
-def open_attender(run: Run, model: str | None = None, device: str = "cpu") -> Attender:
+def open_attender(run: Run, model: str | None = None, device: str = "cpu") -> AttentionExplainer:
     """Load the filter that scored a run; CheckpointError if it is not there, or another one is."""
-    recorded = recorded_model(run, "filter")
+    recorded = run_model(run, "filter")
     folder = resolve(model or recorded.model, None if model else recorded.revision)
-    attender = Attender.load(
+    attender = AttentionExplainer.load(
         folder,
         dtype=run.identity.get("dtype", "auto"),
         device=device,
@@ -57,21 +57,23 @@ def picture_of(run: Run, sample: Row) -> Image.Image | str:
     if sample["sha256"] is None or sample["status"] != "ok":
         return "it was rejected before any model saw it"
     url = next((one.url for one in run.inputs if one.shard == sample["shard"]), None)
-    ((_, data),) = read_originals(url, {sample["index"]: sample["sha256"]})
+    ((_, data),) = read_source_images(url, {sample["index"]: sample["sha256"]})
     if isinstance(data, str):
         return data
     found = decode(data, LIMITS)
-    return str(found.reason) if isinstance(found, Refusal) else found.image
+    return str(found.reason) if isinstance(found, DecodeRefusal) else found.image
 
 
 def explain_texts(
-    attender: Attender, picture: Image.Image, texts: Sequence[Row]
-) -> list[Explained]:
+    attender: AttentionExplainer, picture: Image.Image, texts: Sequence[Row]
+) -> list[MatchExplanation]:
     """Judge every text of a sample word by word."""
-    return [Explained(text, doubt(attender, picture, text["text"])) for text in texts]
+    return [MatchExplanation(text, ablate_words(attender, picture, text["text"])) for text in texts]
 
 
-def draw(attender: Attender, picture: Image.Image, explained: Sequence[Explained]) -> bytes:
+def draw(
+    attender: AttentionExplainer, picture: Image.Image, explained: Sequence[MatchExplanation]
+) -> bytes:
     """Draw a row for each text: the picture, then where the filter looked for the words that count.
 
     These are the ones that sink the match, in red, the worst first; or, if none does, those that
@@ -84,7 +86,7 @@ def draw(attender: Attender, picture: Image.Image, explained: Sequence[Explained
         words, most = one.doubted.words, ACROSS - 1
         places = one.doubted.worst(most) or one.doubted.best(most)
         head = f"{one.text['origin']} {one.doubted.itm:.2f}: {one.text['text']}"
-        maps = look(attender, picture, one.text["text"], places)
+        maps = attention_of(attender, picture, one.text["text"], places)
         row = [(head, small(picture))]
         row += [
             (f"{words[n].text} {words[n].effect:+.2f}", drawn)

@@ -12,7 +12,7 @@ _SECTIONS = {"captioner": "caption", "filter": "score"}
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RunModel:
     """A model's folder or hub id, its digest, and the token limit that it was run with."""
 
     model: str
@@ -26,7 +26,7 @@ class Recorded:
         return Path(self.model).name if Path(self.model).is_absolute() else self.model
 
 
-def recorded_model(run: Run, role: Literal["captioner", "filter"]) -> Recorded:
+def run_model(run: Run, role: Literal["captioner", "filter"]) -> RunModel:
     """Read what a run records of its captioner or filter; what is missing is empty."""
     section = _SECTIONS[role]
     try:
@@ -35,7 +35,7 @@ def recorded_model(run: Run, role: Literal["captioner", "filter"]) -> Recorded:
         recipe = None
     said = (recipe.get(section) if isinstance(recipe, dict) else None) or {}
     identity = run.identity.get(section) or {}
-    return Recorded(
+    return RunModel(
         str(said.get("model") or role),
         said.get("revision"),
         str(identity.get("digest") or ""),

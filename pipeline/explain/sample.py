@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.clean.export import EXTENSIONS
+from shards.errors import UsageError
 from shards.naming import encode_name
 from shards.query import connect
 from shards.run.attempt import read_quarantined
@@ -29,7 +30,7 @@ _NEAREST = (
 )
 
 
-class NoSuchSample(ValueError):  # noqa: N818 - reads as what happened
+class NoSuchSample(UsageError):  # noqa: N818 - reads as what happened
     """An address that leads to no sample; the message names the nearest."""
 
 

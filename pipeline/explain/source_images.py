@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from shards.inputs.reader import ShardReader, open_shard
 
 
-def read_originals(
+def read_source_images(
     url: str | None, digests: Mapping[int, str]
 ) -> Iterator[tuple[int, bytes | str]]:
     """Yield each wanted picture of a shard as bytes, or why there is none; stop after the last.

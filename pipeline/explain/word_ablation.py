@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from models.roles.attender import Attender
+from models.roles.attention_explainer import AttentionExplainer
 from pipeline.explain.heatmap import heat
 from pipeline.media.sheet import small
 
@@ -13,7 +13,7 @@ SINKING = -0.1  # an effect on the logit below it is more than rounding
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class AblatedWord:
     """A word as the model reads it, and what it adds to the logit of the match."""
 
     text: str
@@ -26,12 +26,12 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubted:
+class WordAblation:
     """A text's probability of a match and its logit, and its words in order."""
 
     itm: float
     itm_logit: float
-    words: list[Word]
+    words: list[AblatedWord]
 
     def worst(self, most: int) -> list[int]:
         """Give the places of the words that sink the match most, the worst first."""
@@ -43,15 +43,17 @@ class Doubted:
         return sorted(range(len(self.words)), key=lambda n: -self.words[n].effect)[:most]
 
 
-def doubt(attender: Attender, picture: Image.Image, text: str) -> Doubted:
+def ablate_words(attender: AttentionExplainer, picture: Image.Image, text: str) -> WordAblation:
     """Judge a text, and say what each of its words does to the match."""
     found = attender.effects(attender.preprocess.resize(picture), text)
-    words = [Word(word, effect) for word, effect in zip(found.words, found.effects, strict=True)]
-    return Doubted(found.itm, found.itm_logit, words)
+    words = [
+        AblatedWord(word, effect) for word, effect in zip(found.words, found.effects, strict=True)
+    ]
+    return WordAblation(found.itm, found.itm_logit, words)
 
 
-def look(
-    attender: Attender, picture: Image.Image, text: str, places: Sequence[int]
+def attention_of(
+    attender: AttentionExplainer, picture: Image.Image, text: str, places: Sequence[int]
 ) -> list[Image.Image]:
     """Draw where a filter looks for some words of a text (Grad-CAM), by their places in it."""
     if not places:

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(
+def read_ahead(
     items: Iterable[Item],
     work: Callable[[Item], Result],
     size_bytes: Callable[[Item], int],
@@ -25,7 +25,7 @@ def ahead(
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     held = 0
-    pool = ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0))), "ahead")
+    pool = ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0))), "read_ahead")
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))

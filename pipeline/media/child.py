@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Self
 
+from shards.errors import CapfiltError
+
 START_TIMEOUT_S = 60.0
 MESSAGE_BYTES = 64 * 1024
 
@@ -23,7 +25,7 @@ MESSAGE_BYTES = 64 * 1024
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "LANG", "SYSTEMROOT")
 
 
-class GuardError(RuntimeError):
+class GuardError(CapfiltError, RuntimeError):
     """A child that cannot even start: the machine's fault, not a file's."""
 
 
@@ -31,7 +33,7 @@ class ChildDied(Exception):  # noqa: N818 - reads as what happened
     """The process is gone, or says what makes no sense: it is no longer ours."""
 
 
-class ChildHangs(Exception):  # noqa: N818 - reads as what happened
+class ChildHung(Exception):  # noqa: N818 - reads as what happened
     """The process did not end its work within its time, and was killed."""
 
 
@@ -62,7 +64,7 @@ class Child:
             with self.within(START_TIMEOUT_S):
                 self.receive()
             return
-        except ChildHangs:
+        except ChildHung:
             why = f"said nothing for {START_TIMEOUT_S:g} s"
         except ChildDied:
             why = self.death()
@@ -84,7 +86,7 @@ class Child:
         try:
             yield
         except ChildDied as died:
-            raise ChildHangs if late.is_set() else died from None
+            raise ChildHung if late.is_set() else died from None
         finally:
             timer.cancel()
 
@@ -119,7 +121,7 @@ class Child:
         self._pipe.close()
 
 
-class Guardian:
+class Watchdog:
     """Has one child at a time, which starts when it is asked for; a context manager."""
 
     def __init__(self, module: str, *arguments: str) -> None:
@@ -146,7 +148,7 @@ class Guardian:
         self._child = None
 
 
-def begin(pipe: Connection) -> int:
+def start_child_loop(pipe: Connection) -> int:
     """In the child: leave no core files, say that it runs, give the address space taken so far."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]

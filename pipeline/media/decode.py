@@ -1,7 +1,8 @@
 """Turn hostile image bytes into an RGB picture, or into the reason why that cannot be done.
 
 Bad bytes are a value here, never an exception: whatever a codec raises on a broken file becomes a
-`Refusal` with a stable reason code. Sizes are judged from the header, before any pixel exists.
+`DecodeRefusal` with a stable reason code. Sizes are judged from the header, before any pixel is
+made.
 """
 
 import io
@@ -46,7 +47,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DecodeLimits:
     """Which pictures are worth decoding: sides and pixels as in the header."""
 
     min_side: int
@@ -64,20 +65,20 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class DecodeRefusal:
     """Why an image is not used."""
 
     reason: SampleReason
     detail: str
 
 
-def decode(data: bytes, limits: Limits) -> Decoded | Refusal:
+def decode(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
     """Decode one image of an allowed format, by its content and not by its name.
 
     MemoryError is raised: the size was within the limits, so the machine is at fault.
     """
     if not data:
-        return Refusal(SampleReason.IMAGE_EMPTY, "0 bytes")
+        return DecodeRefusal(SampleReason.IMAGE_EMPTY, "0 bytes")
     try:
         with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as opened:
             refusal = _judge_size(*opened.size, limits)
@@ -86,26 +87,30 @@ def decode(data: bytes, limits: Limits) -> Decoded | Refusal:
             name = "jpeg" if opened.format == "MPO" else str(opened.format).lower()
             image, notes = _to_rgb(opened)
     except Image.DecompressionBombError as error:  # raised by `open`, above Pillow's own limit
-        return Refusal(SampleReason.IMAGE_TOO_LARGE, str(error))
+        return DecodeRefusal(SampleReason.IMAGE_TOO_LARGE, str(error))
     except MemoryError:
         raise
     except Exception as error:  # no list of what a codec may raise on hostile bytes is complete
         return _explain(data, error)
     if _is_blank(image):
-        return Refusal(SampleReason.IMAGE_BLANK, f"one flat colour, {image.width} x {image.height}")
+        return DecodeRefusal(
+            SampleReason.IMAGE_BLANK, f"one flat colour, {image.width} x {image.height}"
+        )
     return Decoded(image, name, notes)
 
 
-def _judge_size(width: int, height: int, limits: Limits) -> Refusal | None:
+def _judge_size(width: int, height: int, limits: DecodeLimits) -> DecodeRefusal | None:
     size = f"{width} x {height} pixels"
     if width * height > limits.max_pixels:
-        return Refusal(SampleReason.IMAGE_TOO_LARGE, f"{size}, at most {limits.max_pixels} allowed")
+        return DecodeRefusal(
+            SampleReason.IMAGE_TOO_LARGE, f"{size}, at most {limits.max_pixels} allowed"
+        )
     if max(width, height) > limits.max_aspect * min(width, height):
-        return Refusal(
+        return DecodeRefusal(
             SampleReason.IMAGE_ASPECT, f"{size}, at most 1 : {limits.max_aspect:g} allowed"
         )
     if min(width, height) < limits.min_side:
-        return Refusal(
+        return DecodeRefusal(
             SampleReason.IMAGE_TOO_SMALL, f"{size}, at least {limits.min_side} a side wanted"
         )
     return None
@@ -156,22 +161,24 @@ def _on_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _explain(data: bytes, error: BaseException) -> Refusal:
+def _explain(data: bytes, error: BaseException) -> DecodeRefusal:
     foreign = next((name for magic, name in FOREIGN_MAGIC.items() if data.startswith(magic)), None)
     if data[4:8] == b"ftyp":
         foreign = "heif, avif or video"
     if foreign:
-        return Refusal(
+        return DecodeRefusal(
             SampleReason.FORMAT_NOT_ALLOWED, f"{foreign}; jpeg, png, webp and gif are read"
         )
     if _is_cut_webp(data):
-        return Refusal(SampleReason.IMAGE_TRUNCATED, f"webp, cut at {len(data)} bytes")
+        return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, f"webp, cut at {len(data)} bytes")
     if isinstance(error, UnidentifiedImageError):  # whose message holds an address in memory
-        return Refusal(SampleReason.IMAGE_UNDECODABLE, "no header of a jpeg, png, webp or gif")
+        return DecodeRefusal(
+            SampleReason.IMAGE_UNDECODABLE, "no header of a jpeg, png, webp or gif"
+        )
     what = f"{type(error).__name__}: {error}"[:200]
     if "truncated" in what.lower():
-        return Refusal(SampleReason.IMAGE_TRUNCATED, what)
-    return Refusal(SampleReason.IMAGE_UNDECODABLE, what)
+        return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, what)
+    return DecodeRefusal(SampleReason.IMAGE_UNDECODABLE, what)
 
 
 def _is_cut_webp(data: bytes) -> bool:

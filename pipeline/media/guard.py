@@ -15,12 +15,12 @@ from pipeline.media.child import (
     MESSAGE_BYTES,
     Child,
     ChildDied,
-    ChildHangs,
-    Guardian,
-    begin,
+    ChildHung,
+    Watchdog,
     bounded,
+    start_child_loop,
 )
-from pipeline.media.decode import Decoded, Limits, Refusal, decode
+from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode
 from shards.schema import SampleReason
 
 TIMEOUT_S = 60.0
@@ -31,14 +31,14 @@ BYTES_PER_PIXEL = 16
 MEMORY_BYTES = 1 << 30
 
 
-class Guard(Guardian):
+class Guard(Watchdog):
     """Decodes in a child process, one picture at a time; a context manager."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         super().__init__("pipeline.media.guard", str(timeout_s))
         self._timeout_s = timeout_s
 
-    def decode(self, data: bytes, limits: Limits) -> Decoded | Refusal:
+    def decode(self, data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
         """Decode one image as `pipeline.media.decode.decode` does, or say how it ended the child.
 
         Raises GuardError.
@@ -48,19 +48,21 @@ class Guard(Guardian):
             try:
                 with child.within(self._timeout_s):
                     return _decode(child, data, limits)
-            except ChildHangs:
+            except ChildHung:
                 what = f"no picture within {self._timeout_s:g} s"
-                refusal = Refusal(SampleReason.DECODE_TIMEOUT, what)
+                refusal = DecodeRefusal(SampleReason.DECODE_TIMEOUT, what)
             except MemoryError:
                 megabytes = memory_limit(limits) >> 20
-                refusal = Refusal(SampleReason.DECODER_CRASH, f"needs more than {megabytes} MiB")
+                refusal = DecodeRefusal(
+                    SampleReason.DECODER_CRASH, f"needs more than {megabytes} MiB"
+                )
             except ChildDied:
-                refusal = Refusal(SampleReason.DECODER_CRASH, f"the decoder {child.death()}")
+                refusal = DecodeRefusal(SampleReason.DECODER_CRASH, f"the decoder {child.death()}")
             self.end()
         return refusal
 
 
-def _decode(child: Child, data: bytes, limits: Limits) -> Decoded | Refusal:
+def _decode(child: Child, data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
     """Let the child decode; raises ChildDied, and MemoryError."""
     child.send(json.dumps(asdict(limits)).encode())
     child.send(data)
@@ -69,7 +71,7 @@ def _decode(child: Child, data: bytes, limits: Limits) -> Decoded | Refusal:
         if not answer:
             raise MemoryError
         if "reason" in answer:
-            return Refusal(SampleReason(answer["reason"]), str(answer["detail"]))
+            return DecodeRefusal(SampleReason(answer["reason"]), str(answer["detail"]))
         return _picture(answer, child.receive(3 * limits.max_pixels))
     except (ValueError, TypeError, KeyError) as error:
         raise ChildDied from error
@@ -83,16 +85,16 @@ def _picture(answer: dict[str, Any], pixels: bytes) -> Decoded:
     return Decoded(image, str(answer["format"]), tuple(map(str, answer["notes"])))
 
 
-def memory_limit(limits: Limits) -> int:
+def memory_limit(limits: DecodeLimits) -> int:
     """Give the bytes that decoding one picture may take."""
     return MEMORY_BYTES + BYTES_PER_PIXEL * limits.max_pixels
 
 
 def _serve(pipe: Connection, timeout_s: float) -> None:
     """Decode what comes until the parent hangs up."""
-    own_bytes = begin(pipe)
+    own_bytes = start_child_loop(pipe)
     while True:
-        limits = Limits(**json.loads(pipe.recv_bytes(MESSAGE_BYTES)))
+        limits = DecodeLimits(**json.loads(pipe.recv_bytes(MESSAGE_BYTES)))
         data = pipe.recv_bytes()
         try:
             with bounded(own_bytes + len(data) + memory_limit(limits), 2 * timeout_s):
@@ -105,8 +107,8 @@ def _serve(pipe: Connection, timeout_s: float) -> None:
             pipe.send_bytes(found.image.tobytes())
 
 
-def _message(found: Decoded | Refusal) -> dict[str, Any]:
-    if isinstance(found, Refusal):
+def _message(found: Decoded | DecodeRefusal) -> dict[str, Any]:
+    if isinstance(found, DecodeRefusal):
         return {"reason": found.reason, "detail": found.detail}
     width, height = found.image.size
     return {"width": width, "height": height, "format": found.format, "notes": found.notes}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pipeline.media.decode import Decoded, Limits, Refusal, decode
+from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode
 from shards.inputs.listing import InputError
 from shards.inputs.reader import IMAGE_EXTENSIONS, RawSample, ShardReader, State, open_shard
 from shards.schema import SampleReason
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 MAX_PICTURE_BYTES = 256 << 20
-LIMITS = Limits(min_side=1, max_pixels=178_956_970, max_aspect=float("inf"))
+LIMITS = DecodeLimits(min_side=1, max_pixels=178_956_970, max_aspect=float("inf"))
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class UserPicture:
     """An upright RGB image under the name that the user knows; or None, and why there is none."""
 
     name: str
@@ -38,7 +38,7 @@ class Picture:
     detail: str | None = None
 
 
-def read_pictures(places: Sequence[str]) -> Iterator[Picture]:
+def read_pictures(places: Sequence[str]) -> Iterator[UserPicture]:
     """Read pictures in the order of the places; InputError for a place that is not there.
 
     A place is a picture's file, a folder (its pictures and tars, by name, through all folders in
@@ -48,7 +48,7 @@ def read_pictures(places: Sequence[str]) -> Iterator[Picture]:
         yield from _read(place)
 
 
-def read_picture(place: str) -> Picture:
+def read_picture(place: str) -> UserPicture:
     """Read the first picture of a place."""
     found = next(islice(read_pictures([place]), 1), None)
     if found is None:
@@ -59,10 +59,10 @@ def read_picture(place: str) -> Picture:
 def resized(data: bytes, preprocess: "Preprocess") -> "Tensor | str":
     """Decode a picture and make it the model's size: uint8 (3, H, W); or say why it cannot be."""
     found = decode(data, LIMITS)
-    return str(found.reason) if isinstance(found, Refusal) else preprocess.resize(found.image)
+    return str(found.reason) if isinstance(found, DecodeRefusal) else preprocess.resize(found.image)
 
 
-def _read(place: str) -> Iterator[Picture]:
+def _read(place: str) -> Iterator[UserPicture]:
     if place == STANDARD_INPUT:
         yield _decoded("standard input", sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
         return
@@ -79,7 +79,7 @@ def _read(place: str) -> Iterator[Picture]:
         raise InputError(f"{place}: no such file or folder")
 
 
-def _read_file(url: str) -> Iterator[Picture]:
+def _read_file(url: str) -> Iterator[UserPicture]:
     if _ending(url) == "tar":
         yield from _read_tar(url)
         return
@@ -87,7 +87,7 @@ def _read_file(url: str) -> Iterator[Picture]:
         yield _decoded(url, file.read(MAX_PICTURE_BYTES + 1))
 
 
-def _read_tar(url: str) -> Iterator[Picture]:
+def _read_tar(url: str) -> Iterator[UserPicture]:
     with open_shard(url) as file:
         reader = ShardReader(file)
         told = False
@@ -95,26 +95,26 @@ def _read_tar(url: str) -> Iterator[Picture]:
             told = raw.reason is not None
             yield _member(url, raw)
         if reader.state.state is not State.COMPLETE and not told:
-            yield Picture(url, None, str(reader.state.state), reader.state.detail)
+            yield UserPicture(url, None, str(reader.state.state), reader.state.detail)
 
 
-def _member(url: str, raw: RawSample) -> Picture:
+def _member(url: str, raw: RawSample) -> UserPicture:
     name = f"{url}/{raw.key}"
     if raw.reason is not None:
-        return Picture(name, None, raw.reason, raw.detail)
+        return UserPicture(name, None, raw.reason, raw.detail)
     if raw.image is None:
-        return Picture(name, None, SampleReason.IMAGE_MISSING)
+        return UserPicture(name, None, SampleReason.IMAGE_MISSING)
     return _decoded(name, raw.image)
 
 
-def _decoded(name: str, data: bytes) -> Picture:
+def _decoded(name: str, data: bytes) -> UserPicture:
     if len(data) > MAX_PICTURE_BYTES:
         detail = f"more than {MAX_PICTURE_BYTES:,} bytes"
-        return Picture(name, None, SampleReason.IMAGE_TOO_LARGE, detail)
-    found: Decoded | Refusal = decode(data, LIMITS)
-    if isinstance(found, Refusal):
-        return Picture(name, None, found.reason, found.detail)
-    return Picture(name, found.image)
+        return UserPicture(name, None, SampleReason.IMAGE_TOO_LARGE, detail)
+    found: Decoded | DecodeRefusal = decode(data, LIMITS)
+    if isinstance(found, DecodeRefusal):
+        return UserPicture(name, None, found.reason, found.detail)
+    return UserPicture(name, found.image)
 
 
 def _ending(name: str) -> str:

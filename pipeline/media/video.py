@@ -12,9 +12,9 @@ import av
 from PIL import Image
 
 from pipeline.media.video_container import (
-    Refused,
     VideoLimits,
     VideoReason,
+    VideoRefused,
     lacks_index,
     open_video,
 )
@@ -62,17 +62,17 @@ def decode_frames(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
     try:
         return _choose(file, count, limits)
     except av.FFmpegError as error:
-        refused = Refused(VideoReason.UNDECODABLE, error.strerror or str(error))
-    except Refused as error:
+        refused = VideoRefused(VideoReason.UNDECODABLE, error.strerror or str(error))
+    except VideoRefused as error:
         refused = error
     except (OSError, MemoryError):
         raise
     except Exception as error:  # no list of what a codec may raise on hostile bytes is complete
         detail = f"{type(error).__name__}: {error}"[:200]
-        refused = Refused(VideoReason.UNDECODABLE, detail)
+        refused = VideoRefused(VideoReason.UNDECODABLE, detail)
     if refused.reason in (VideoReason.EMPTY, VideoReason.UNDECODABLE) and lacks_index(file):
         detail = "an MP4 that ends before its index, which tells where frames are"
-        refused = Refused(VideoReason.TRUNCATED, detail)
+        refused = VideoRefused(VideoReason.TRUNCATED, detail)
     return Frames(reason=refused.reason, detail=refused.detail)
 
 

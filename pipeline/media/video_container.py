@@ -51,7 +51,7 @@ class VideoLimits:
     memory_bytes: int = 4 << 30  # for decoding; held to under guard alone
 
 
-class Refused(Exception):  # noqa: N818 - a signal to `read_frames`, not an error
+class VideoRefused(Exception):  # noqa: N818 - a signal to `read_frames`, not an error
     """A video that cannot be used, and why."""
 
     def __init__(self, reason: VideoReason, detail: str) -> None:
@@ -67,7 +67,7 @@ def open_video(file: BinaryIO, limits: VideoLimits) -> Iterator["Video"]:
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class FrameIndex:
     """The times of all frames, in order, and whether some are missing.
 
     `keys`: of frames that need no other to be decoded, in order, each with its time of decoding,
@@ -168,13 +168,13 @@ def _stream(container: InputContainer, limits: VideoLimits) -> VideoStream:
     """Choose the video's pictures, once their size is known to be bearable."""
     moving = [one for one in container.streams.video if not one.disposition & _COVER]
     if not moving:
-        raise Refused(VideoReason.EMPTY, "no pictures in it, sound at most")
+        raise VideoRefused(VideoReason.EMPTY, "no pictures in it, sound at most")
     stream, codec = moving[0], moving[0].codec_context
     if codec is None:
-        raise Refused(VideoReason.UNDECODABLE, "its codec is not known")
+        raise VideoRefused(VideoReason.UNDECODABLE, "its codec is not known")
     if codec.width * codec.height > limits.pixels:
         size = f"frames of {codec.width} x {codec.height} pixels"
-        raise Refused(VideoReason.TOO_LARGE, f"{size}; at most {limits.pixels:,} are read")
+        raise VideoRefused(VideoReason.TOO_LARGE, f"{size}; at most {limits.pixels:,} are read")
     codec.options = {"max_pixels": str(limits.pixels)}  # the size may change on the way
     codec.thread_count = 1  # another number gives the same frames, and takes more memory
     return stream
@@ -182,7 +182,7 @@ def _stream(container: InputContainer, limits: VideoLimits) -> VideoStream:
 
 def _index(
     container: InputContainer, stream: VideoStream, limits: VideoLimits, clock: "_Clock"
-) -> Index:
+) -> FrameIndex:
     """List frames by their packets alone: nothing is decoded."""
     times: list[int] = []
     keys: list[tuple[int, int]] = []
@@ -196,14 +196,14 @@ def _index(
             if packet.is_keyframe:
                 keys.append((at, at if packet.dts is None else packet.dts))
             if len(times) > limits.frames:
-                raise Refused(VideoReason.TOO_LARGE, f"more than {limits.frames:,} frames")
+                raise VideoRefused(VideoReason.TOO_LARGE, f"more than {limits.frames:,} frames")
     except av.FFmpegError:  # cut off there
         if not times:
             raise
     if not times:
-        raise Refused(VideoReason.EMPTY, "no frame in it")
+        raise VideoRefused(VideoReason.EMPTY, "no frame in it")
     times.sort()
-    return Index(times, sorted(keys), _is_cut(container, stream, times))
+    return FrameIndex(times, sorted(keys), _is_cut(container, stream, times))
 
 
 def _is_cut(container: InputContainer, stream: VideoStream, times: Sequence[int]) -> bool:
@@ -238,7 +238,7 @@ def _decode(
 
 def _there(frame: av.VideoFrame | None) -> av.VideoFrame:
     if frame is None:
-        raise Refused(VideoReason.UNDECODABLE, "none of its frames can be decoded")
+        raise VideoRefused(VideoReason.UNDECODABLE, "none of its frames can be decoded")
     return frame
 
 
@@ -254,4 +254,4 @@ class _Clock:
 
     def check(self) -> None:
         if time.monotonic() > self._end:
-            raise Refused(VideoReason.TIMEOUT, f"not read within {self._timeout_s:g} s")
+            raise VideoRefused(VideoReason.TIMEOUT, f"not read within {self._timeout_s:g} s")

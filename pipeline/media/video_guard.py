@@ -18,10 +18,10 @@ from pipeline.media.child import (
     MESSAGE_BYTES,
     Child,
     ChildDied,
-    ChildHangs,
-    Guardian,
-    begin,
+    ChildHung,
+    Watchdog,
     bounded,
+    start_child_loop,
 )
 from pipeline.media.video import KEPT_PIXELS, Frames, decode_frames
 from pipeline.media.video_container import VideoLimits, VideoReason
@@ -35,7 +35,7 @@ READ_BYTES = 128 * 1024  # of the file, at a time
 _MOST_PIXELS = 4 * KEPT_PIXELS  # of a frame that is kept
 
 
-class VideoGuard(Guardian):
+class VideoGuard(Watchdog):
     """Decodes in a child process, one video at a time; a context manager."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class VideoGuard(Guardian):
             try:
                 with child.within(limits.timeout_s + GRACE_S):
                     return _decode(child, file, count, limits)
-            except ChildHangs:
+            except ChildHung:
                 self.end()
                 detail = f"the decoder hangs: nothing within {limits.timeout_s:g} s"
                 return Frames(reason=VideoReason.TIMEOUT, detail=detail)
@@ -138,7 +138,7 @@ class _Asked(io.RawIOBase):
 
 def _serve(pipe: Connection) -> None:
     """Decode what comes until the parent hangs up."""
-    own_bytes = begin(pipe)
+    own_bytes = start_child_loop(pipe)
     while True:
         task = json.loads(pipe.recv_bytes(MESSAGE_BYTES))
         limits = VideoLimits(**task["limits"])

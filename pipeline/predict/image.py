@@ -13,27 +13,27 @@ from PIL import Image
 
 from models.blip.preprocess import Preprocess
 from models.decoding.generate import Decoding
-from models.roles.captioner import Caption, Captioner
-from models.roles.dialogue import Ranker
+from models.roles.captioner import BlipCaptioner, Caption
+from models.roles.dialogue import DialogueRanker
 from models.roles.filter import Filter
-from models.roles.nlvr import Reasoner
-from models.roles.vqa import DECODING, Answerer
+from models.roles.nlvr import NlvrModel
+from models.roles.vqa import DECODING, VqaModel
 from models.training.dialogue import Dialogue
-from pipeline.media.pictures import Picture
+from pipeline.media.pictures import UserPicture
 
 CLASSES_TEMPERATURE = 0.07  # ITC's where training starts: a filter's folder does not keep its own
 
 
 @dataclass(frozen=True, slots=True)
-class Captioned:
+class ImageCaptions:
     """A picture and what a captioner wrote; without captions, it could not be read."""
 
-    picture: Picture
+    picture: UserPicture
     captions: list[Caption]
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class TextMatch:
     """How well a text fits a picture: ITM's probability, ITC's cosine, and a share of all texts.
 
     `share`: softmax of the cosines over the texts that were given, a zero-shot classifier's.
@@ -46,7 +46,7 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ImageAnswer:
     """An answer and the mean log-probability of its tokens, or its score among ranked answers."""
 
     text: str
@@ -54,8 +54,8 @@ class Answered:
 
 
 def caption(
-    captioner: Captioner, pictures: Iterable[Picture], count: int = 1, batch_size: int = 8
-) -> Iterator[Captioned]:
+    captioner: BlipCaptioner, pictures: Iterable[UserPicture], count: int = 1, batch_size: int = 8
+) -> Iterator[ImageCaptions]:
     """Caption pictures in their order, `batch_size` at a time."""
     rest = iter(pictures)
     while batch := list(islice(rest, batch_size)):
@@ -65,46 +65,46 @@ def caption(
             pixels = _pixels(captioner.preprocess, [image for _, image in usable])
             written = iter(captioner.caption(pixels, [p.name for p, _ in usable], count))
         for picture in batch:
-            yield Captioned(picture, next(written) if picture.image is not None else [])
+            yield ImageCaptions(picture, next(written) if picture.image is not None else [])
 
 
-def match(scorer: Filter, image: Image.Image, texts: Sequence[str]) -> list[Matched]:
+def match(scorer: Filter, image: Image.Image, texts: Sequence[str]) -> list[TextMatch]:
     """Score texts against a picture, in their order."""
     (found,) = scorer.score(_pixels(scorer.preprocess, [image]), [texts])
     cosines = torch.tensor([score.itc for score in found])
     shares = (cosines / CLASSES_TEMPERATURE).softmax(0).tolist()
     return [
-        Matched(text, score.itm, score.itc, share)
+        TextMatch(text, score.itm, score.itc, share)
         for text, score, share in zip(texts, found, shares, strict=True)
     ]
 
 
 def ask(
-    answerer: Answerer,
+    answerer: VqaModel,
     image: Image.Image,
     question: str,
     answers: Sequence[str] = (),
     decoding: Decoding = DECODING,
-) -> list[Answered]:
+) -> list[ImageAnswer]:
     """Answer a question about a picture: in own words, or by ranking `answers`, best first."""
     pixels = _pixels(answerer.preprocess, [image])
     if not answers:
         (answer,) = answerer.answer(pixels, [question], decoding)
-        return [Answered(answer.text, answer.logprob)]
+        return [ImageAnswer(answer.text, answer.logprob)]
     (ranked,) = answerer.rank(pixels, [question], answers)
-    return [Answered(one.text, one.score) for one in ranked]
+    return [ImageAnswer(one.text, one.score) for one in ranked]
 
 
 def converse(
-    ranker: Ranker, image: Image.Image, dialogue: Dialogue, answers: Sequence[str]
-) -> list[Answered]:
+    ranker: DialogueRanker, image: Image.Image, dialogue: Dialogue, answers: Sequence[str]
+) -> list[ImageAnswer]:
     """Rank answers to the last question of a dialogue about a picture, best first."""
     pixels = _pixels(ranker.preprocess, [image])
     (ranked,) = ranker.rank(pixels, [dialogue], [answers])
-    return [Answered(one.text, one.score) for one in ranked]
+    return [ImageAnswer(one.text, one.score) for one in ranked]
 
 
-def reason(reasoner: Reasoner, left: Image.Image, right: Image.Image, statement: str) -> float:
+def reason(reasoner: NlvrModel, left: Image.Image, right: Image.Image, statement: str) -> float:
     """Give the probability that a statement is true of two pictures."""
     sides = [_pixels(reasoner.preprocess, [image]) for image in (left, right)]
     (probability,) = reasoner.reason(sides[0], sides[1], [statement])

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from models.blip.preprocess import Preprocess
-from models.roles.retrieval import Images
+from models.roles.retrieval import EncodedImages
 from models.roles.video import VideoRetriever
-from models.roles.vqa import Answerer
-from pipeline.predict.image import CLASSES_TEMPERATURE, Answered, Matched
+from models.roles.vqa import VqaModel
+from pipeline.predict.image import CLASSES_TEMPERATURE, ImageAnswer, TextMatch
 from shards.store import filesystem, url_of
 from shards.training.video_file import EXTENSIONS
 
@@ -28,27 +28,27 @@ def videos_of(places: Sequence[str]) -> Iterator[str]:
 
 def match(
     retriever: VideoRetriever, frames: Sequence[Image.Image], texts: Sequence[str]
-) -> list[Matched]:
+) -> list[TextMatch]:
     """Score texts against a video's frames, in their order; as `match` does a picture."""
-    video: Images = retriever.look(_pixels(retriever.preprocess, frames))
-    read = retriever.read(texts)
+    video: EncodedImages = retriever.encode_images(_pixels(retriever.preprocess, frames))
+    read = retriever.encode_texts(texts)
     ranking = retriever.rank(video, read, len(texts), "probability")
     itm, cosines = ranking.to_text[0], ranking.cosines[0]
     shares = (cosines / CLASSES_TEMPERATURE).softmax(0)
     rows = zip(texts, itm.tolist(), cosines.tolist(), shares.tolist(), strict=True)
-    return [Matched(*row) for row in rows]
+    return [TextMatch(*row) for row in rows]
 
 
 def ask(
-    answerer: Answerer, frames: Sequence[Image.Image], question: str, answers: Sequence[str] = ()
-) -> list[Answered]:
+    answerer: VqaModel, frames: Sequence[Image.Image], question: str, answers: Sequence[str] = ()
+) -> list[ImageAnswer]:
     """Answer a question about a video's frames: in own words, or by ranking `answers`."""
     video = _pixels(answerer.preprocess, frames)
     if not answers:
         (answer,) = answerer.answer(video, [question])
-        return [Answered(answer.text, answer.logprob)]
+        return [ImageAnswer(answer.text, answer.logprob)]
     (ranked,) = answerer.rank(video, [question], answers)
-    return [Answered(one.text, one.score) for one in ranked]
+    return [ImageAnswer(one.text, one.score) for one in ranked]
 
 
 def _pixels(preprocess: Preprocess, frames: Sequence[Image.Image]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.publish.kept import Kept, Row
+from pipeline.publish.kept import KeptSample, Row
 from shards.naming import encode_name
 
 _ROWS_PER_GROUP, _BYTES_PER_GROUP = 500, 64 << 20
@@ -20,10 +20,10 @@ Keep = Callable[[Path], None]
 """What becomes of each file once it is finished."""
 
 
-class Files(Protocol):
+class ExportFiles(Protocol):
     """The files of an export, one at a time."""
 
-    def add(self, kept: Kept, text: str) -> None:
+    def add(self, kept: KeptSample, text: str) -> None:
         """Write a sample, with the one text that stands for it."""
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ _SET = pa.schema(
 )
 
 
-class Tars:
+class TarFiles:
     """WebDataset tars of about a size, their bytes the same every time."""
 
     def __init__(self, data: Path, file_bytes: int, keep: Keep) -> None:
@@ -76,7 +76,7 @@ class Tars:
         self._path = data
         self._count = self._size = 0
 
-    def add(self, kept: Kept, text: str) -> None:
+    def add(self, kept: KeptSample, text: str) -> None:
         """Write a sample's three members."""
         if self._tar is None or self._size >= self._most:
             self.close()
@@ -103,7 +103,7 @@ class Tars:
             self._keep(self._path)
 
 
-class Tables:
+class ParquetFiles:
     """Parquet files of about a size."""
 
     def __init__(self, data: Path, schema: pa.Schema, file_bytes: int, keep: Keep) -> None:
@@ -134,12 +134,12 @@ class PictureTables:
     """Parquet files with pictures in them, which `datasets` decodes."""
 
     def __init__(self, data: Path, file_bytes: int, keep: Keep) -> None:
-        self._tables = Tables(data, _SET, file_bytes, keep)
+        self._tables = ParquetFiles(data, _SET, file_bytes, keep)
         self._most = min(_BYTES_PER_GROUP, file_bytes)
         self._waiting: list[Row] = []
         self._waiting_bytes = 0
 
-    def add(self, kept: Kept, text: str) -> None:
+    def add(self, kept: KeptSample, text: str) -> None:
         """Take a sample, and write those that wait when they are many."""
         names = ("url", "sha256", "width", "height")
         row = {

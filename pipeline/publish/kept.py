@@ -23,7 +23,7 @@ _TEXTS = ["index", "text_no", "origin", "text", "itm", "itc"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptSample:
     """A kept sample: its facts, its kept texts, and its picture."""
 
     shard: str
@@ -38,7 +38,7 @@ class Kept:
         return f"{self.shard}/{encode_name(self.facts['key'])}"
 
 
-def kept_samples(run: Run, opened: View, name: str | None) -> Iterator[Kept]:
+def kept_samples(run: Run, opened: View, name: str | None) -> Iterator[KeptSample]:
     """Yield all that a view keeps, shard after shard, in order."""
     shards = {shard.shard: shard for shard in opened.shards}
     if not any(shard.counts.kept for shard in shards.values()):
@@ -47,13 +47,13 @@ def kept_samples(run: Run, opened: View, name: str | None) -> Iterator[Kept]:
         yield from _of_part(run, shards[part.shard], part)
 
 
-def _of_part(run: Run, shard: SnapshotShard, part: Part) -> Iterator[Kept]:
+def _of_part(run: Run, shard: SnapshotShard, part: Part) -> Iterator[KeptSample]:
     facts = {row["index"]: row for row in rows_of(run, shard, "samples", FACTS)}
     kept = ((index, own) for index, own in texts_of(run, shard) if any(row["keep"] for row in own))
     for sample, (index, texts) in zip(read_part(part), kept, strict=True):
         own = facts[index]
         chosen = [row for row in texts if row["keep"]]
-        yield Kept(shard.shard, own, chosen, sample.image, _extension(run, part, own))
+        yield KeptSample(shard.shard, own, chosen, sample.image, _extension(run, part, own))
 
 
 def _extension(run: Run, part: Part, facts: Row) -> str:

@@ -6,10 +6,12 @@ from typing import Literal
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
+from shards.errors import CapfiltError
+
 Kind = Literal["model", "dataset"]
 
 
-class PushError(RuntimeError):
+class PushError(CapfiltError, RuntimeError):
     """A folder that could not be pushed; the message says what to do."""
 
 

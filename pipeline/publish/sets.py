@@ -16,13 +16,13 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.clean.export import EXTENSIONS, choose_text, encode_jpeg
-from pipeline.explain.run_models import recorded_model
-from pipeline.media.decode import Refusal, decode
+from pipeline.explain.run_models import run_model
+from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
 from pipeline.publish.cards import dataset_card
-from pipeline.publish.files import PLAIN, Files, Keep, PictureTables, Tables, Tars
-from pipeline.publish.kept import FACTS, Kept, Row, kept_samples, rows_of, texts_of
-from pipeline.publish.place import ExportFault, open_place
+from pipeline.publish.destination import ExportError, open_destination
+from pipeline.publish.files import PLAIN, ExportFiles, Keep, ParquetFiles, PictureTables, TarFiles
+from pipeline.publish.kept import FACTS, KeptSample, Row, kept_samples, rows_of, texts_of
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
@@ -51,15 +51,15 @@ def export(
     """
     opened = open_view(run, view)
     if opened.snapshot is None:
-        raise ExportFault(
+        raise ExportError(
             f"{run.store.url()} is not finished: no snapshot lists it; run clean again with the "
             "same recipe"
         )
     record = _identity(run, opened, config)
-    with open_place(str(to)) as place:
+    with open_destination(str(to)) as place:
         if (found := place.found()) is not None:
             if any(found.get(key) != value for key, value in record.items()):
-                raise ExportFault(f"{to} holds another export; give a new folder, or remove it")
+                raise ExportError(f"{to} holds another export; give a new folder, or remove it")
             return found
         write = _write_index if config.form == "index" else _write_set
         images, rows = write(run, opened, place.begin(), config, place.keep)
@@ -97,7 +97,7 @@ def card_of(run: Run, statistics: Mapping[str, Any]) -> str:
 def models_of(run: Run) -> dict[str, dict[str, str]]:
     """Name the captioner and the filter of a run, with their digests."""
     roles: tuple[Literal["captioner", "filter"], ...] = ("captioner", "filter")
-    found = {role: recorded_model(run, role) for role in roles}
+    found = {role: run_model(run, role) for role in roles}
     return {role: {"name": one.name, "digest": one.digest} for role, one in found.items()}
 
 
@@ -108,8 +108,8 @@ def _write_set(
     formats = _formats(run, opened)
     # `datasets` wants the same members in every sample of a WebDataset: one type of picture
     as_jpeg = config.form == "webdataset" and len(formats) > 1
-    files: Files = (
-        Tars(data, config.file_bytes, keep)
+    files: ExportFiles = (
+        TarFiles(data, config.file_bytes, keep)
         if config.form == "webdataset"
         else PictureTables(data, config.file_bytes, keep)
     )
@@ -137,12 +137,12 @@ def _formats(run: Run, opened: View) -> set[str]:
     return set(found)
 
 
-def _as_jpeg(kept: Kept) -> Kept:
+def _as_jpeg(kept: KeptSample) -> KeptSample:
     if kept.extension == "jpg":
         return kept
     decoded = decode(kept.image, LIMITS)
-    if isinstance(decoded, Refusal):
-        raise ExportFault(
+    if isinstance(decoded, DecodeRefusal):
+        raise ExportError(
             f"the picture of {kept.key} was decoded when it was cleaned, and now it is not: "
             f"{decoded.reason}; `capfilt verify` tells what is wrong with the run"
         )
@@ -153,7 +153,7 @@ def _write_index(
     run: Run, opened: View, data: Path, config: ExportConfig, keep: Keep
 ) -> tuple[str, int]:
     """Write a row for each text, dropped ones too, and one for each rejected sample."""
-    tables, count = Tables(data, _INDEX, config.file_bytes, keep), 0
+    tables, count = ParquetFiles(data, _INDEX, config.file_bytes, keep), 0
     for shard in opened.shards:
         rows = list(_index_rows(run, shard))
         tables.write(rows)

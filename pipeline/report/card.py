@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.printable import cut
-from pipeline.report.gallery import Pick
+from pipeline.report.gallery import GalleryPick
 from pipeline.report.thumbnail import Thumbnail
 from shards.naming import encode_name
 
 if TYPE_CHECKING:
-    from pipeline.report.doubts import Doubt
+    from pipeline.report.dropped import DroppedText
 
 MOST_TEXTS = 12
 _TEXT_SHOWN = 300  # characters
@@ -20,10 +20,10 @@ _DETAIL_SHOWN = 160
 
 
 def make_card(
-    pick: Pick,
+    pick: GalleryPick,
     thresholds: dict[str, float],
     thumbnail: Thumbnail,
-    doubts: "Mapping[int, Doubt] | None" = None,
+    doubts: "Mapping[int, DroppedText] | None" = None,
 ) -> dict[str, Any]:
     """Put together what a page shows of a sample; the longest texts are cut.
 

@@ -46,7 +46,7 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class ScoreHistogram:
     """The histogram of one origin's match probabilities; `colour` is its number on the page."""
 
     edges: tuple[float, ...]
@@ -60,7 +60,7 @@ class Scores:
         return sum(self.counts)
 
 
-def draw_histogram(scores: Scores, highest_share: float) -> str:
+def draw_histogram(scores: ScoreHistogram, highest_share: float) -> str:
     """Draw one origin's histogram as shares of its texts; what is below the threshold is pale.
 
     `highest_share` is that of the highest bar of all origins, so that charts can be compared.
@@ -80,7 +80,7 @@ def draw_histogram(scores: Scores, highest_share: float) -> str:
     return _svg(figure, f"histogram-{scores.colour}-")
 
 
-def draw_kept_shares(all_scores: Sequence[Scores]) -> str:
+def draw_kept_shares(all_scores: Sequence[ScoreHistogram]) -> str:
     """Draw, for every threshold that could be set, the share of texts at or above it."""
     figure, axes = _figure(5.25)
     for scores in all_scores:
@@ -146,7 +146,7 @@ def _mark(axes: "Axes", threshold: float) -> None:
     axes.axvline(threshold, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
 
 
-def _origin(scores: Scores) -> str:
+def _origin(scores: ScoreHistogram) -> str:
     return _ORIGIN.format(scores.colour % COLOURS)
 
 

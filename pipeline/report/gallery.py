@@ -60,7 +60,7 @@ ORDER BY shard, index, text_no
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class GalleryPick:
     """One sample of the gallery: its row of the samples table, and its texts with decisions."""
 
     facts: dict[str, Any]
@@ -76,10 +76,10 @@ class Pick:
 class Gallery:
     """The samples chosen, by group (kept, clearly_kept, …), and the shards they come from."""
 
-    groups: dict[str, list[Pick]]
+    groups: dict[str, list[GalleryPick]]
     shards: tuple[SnapshotShard, ...]
 
-    def picks(self) -> list[Pick]:
+    def picks(self) -> list[GalleryPick]:
         """Give all samples chosen, group by group."""
         return [pick for picks in self.groups.values() for pick in picks]
 
@@ -142,11 +142,11 @@ def _ask(
 
 def _look_up(
     connection: "duckdb.DuckDBPyConnection", places: Iterable[tuple[str, int]]
-) -> dict[tuple[str, int], Pick]:
+) -> dict[tuple[str, int], GalleryPick]:
     connection.execute("CREATE TEMP TABLE chosen (shard VARCHAR, index INTEGER)")
     for place in dict.fromkeys(places):
         connection.execute("INSERT INTO chosen VALUES (?, ?)", list(place))
-    picks = {pick.place: pick for pick in map(Pick, _rows(connection, _FACTS))}
+    picks = {pick.place: pick for pick in map(GalleryPick, _rows(connection, _FACTS))}
     for row in _rows(connection, _TEXTS):
         picks[row["shard"], row["index"]].texts.append(row)
     return picks

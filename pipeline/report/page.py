@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import printable
 from pipeline.report.card import make_card
-from pipeline.report.charts import COLOURS, Scores, draw_histogram, draw_kept_shares
+from pipeline.report.charts import COLOURS, ScoreHistogram, draw_histogram, draw_kept_shares
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
 from pipeline.report.thumbnail import Place, make_thumbnails
 from pipeline.report.wording import MEANING
@@ -24,7 +24,7 @@ from shards.run.view import View
 from shards.statistics import run_statistics
 
 if TYPE_CHECKING:
-    from pipeline.report.doubts import Doubt
+    from pipeline.report.dropped import DroppedText
 
 MOST_ROWS = 200  # of the table of shards
 MOST_CHARTS = COLOURS
@@ -81,8 +81,8 @@ def build_report(
 
 def _doubts(
     run: Run, gallery: Gallery, count: int, tell: Callable[[str], None]
-) -> "tuple[dict[Place, dict[int, Doubt]], str]":
-    from pipeline.report.doubts import explain_gallery  # torch, which the rest can do without
+) -> "tuple[dict[Place, dict[int, DroppedText]], str]":
+    from pipeline.report.dropped import explain_gallery  # torch, which the rest can do without
 
     return explain_gallery(run, gallery, count, tell)
 
@@ -134,7 +134,7 @@ def _charts(origins: Sequence[Numbers]) -> Numbers:
     from markupsafe import Markup  # the drawings hold no text of the data
 
     drawn = [
-        (origin, Scores(tuple(origin["edges"]), tuple(origin["counts"]), threshold, colour))
+        (origin, ScoreHistogram(tuple(origin["edges"]), tuple(origin["counts"]), threshold, colour))
         for origin in origins[:MOST_CHARTS]
         for threshold, colour in [(origin["threshold"], origin["colour"])]
     ]
@@ -183,7 +183,7 @@ def _cards(
     run: Run,
     view: View,
     gallery: Gallery,
-    doubts: "Mapping[Place, Mapping[int, Doubt]]",
+    doubts: "Mapping[Place, Mapping[int, DroppedText]]",
     tell: Callable[[str], None],
 ) -> dict[str, list[Numbers]]:
     thumbnails = make_thumbnails(run, [pick.facts for pick in gallery.picks()], tell)

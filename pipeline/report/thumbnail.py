@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.explain.source_images import read_originals
-from pipeline.media.decode import Decoded, Limits, Refusal
+from pipeline.explain.source_images import read_source_images
+from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal
 from shards.run.run import Run
 from shards.schema import SampleReason
 
@@ -31,7 +31,7 @@ _NEVER = {
 _MAX_PIXELS = 50_000_000
 
 Place = tuple[str, int]
-Decode = Callable[[bytes, Limits], Decoded | Refusal]
+Decode = Callable[[bytes, DecodeLimits], Decoded | DecodeRefusal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ def make_thumbnails(
         else:
             wanted.setdefault(sample["shard"], {})[sample["index"]] = sample["sha256"]
     most = run.identity.get("screen", {}).get("max_pixels", _MAX_PIXELS)
-    limits = Limits(min_side=1, max_pixels=most, max_aspect=most)
+    limits = DecodeLimits(min_side=1, max_pixels=most, max_aspect=most)
     urls = {shard.shard: shard.url for shard in run.inputs}
     with Guard(_TIMEOUT_S) as guard:
         for number, (shard, digests) in enumerate(sorted(wanted.items()), 1):
             tell(f"reading pictures: shard {number} of {len(wanted)}")
-            for index, data in read_originals(urls.get(shard), digests):
+            for index, data in read_source_images(urls.get(shard), digests):
                 found[shard, index] = _thumbnail(data, guard.decode, limits)
     return found
 
@@ -78,11 +78,11 @@ def _unfit(sample: Mapping[str, Any]) -> str:
     return ""
 
 
-def _thumbnail(data: bytes | str, decode: Decode, limits: Limits) -> Thumbnail:
+def _thumbnail(data: bytes | str, decode: Decode, limits: DecodeLimits) -> Thumbnail:
     if isinstance(data, str):
         return Thumbnail(missing=data)
     decoded = decode(data, limits)
-    if isinstance(decoded, Refusal):
+    if isinstance(decoded, DecodeRefusal):
         return Thumbnail(missing=f"not shown: {decoded.reason}")
     return encode_thumbnail(decoded.image)
 

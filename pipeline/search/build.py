@@ -27,17 +27,17 @@ from torch import Tensor
 
 from models.blip.tokenizer import normalise
 from models.roles.retrieval import TEXTS_AT_ONCE, Retriever
-from pipeline.media.ahead import ahead
+from pipeline.media.ahead import read_ahead
 from pipeline.media.pictures import resized
 from pipeline.search import faiss_index as nearest
-from pipeline.search.index_folder import IndexFault, begin, give_up, put
+from pipeline.search.index_folder import IndexFolderError, abandon_build, publish_build, start_build
 from shards.inputs.listing import InputShard, list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
 from shards.naming import encode_name
 from shards.schema import SampleReason, TextReason
 from shards.training.annotation import annotated_texts
-from shards.training.source import Place, Source
-from shards.training.source_reader import place_of, read_part
+from shards.training.source import PictureLocation, Source
+from shards.training.source_reader import location_of, read_part
 
 FEATURES = "features.parquet"
 MAX_TEXT_BYTES = 10_000  # as `clean` takes them by default
@@ -71,7 +71,7 @@ class IndexConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class IndexItem:
     """A picture and its texts, each with its origin; where `reason` is set it cannot be used.
 
     `text_reason` says why there are no texts. `share_read`: of the bytes of all tars, up to here;
@@ -81,7 +81,7 @@ class Item:
     key: str
     image: bytes
     texts: tuple[tuple[str, str], ...]
-    place: Place | None
+    place: PictureLocation | None
     reason: str | None = None
     text_reason: str | None = None
     share_read: float | None = None
@@ -109,15 +109,15 @@ class _Spool:
         self.waiting = []
 
 
-def items_of_run(source: Source) -> Iterator[Item]:
+def items_of_run(source: Source) -> Iterator[IndexItem]:
     """Yield the kept samples of an opened run, each with its kept texts."""
     for part in source.parts:
         for sample in read_part(part):
             texts = tuple((text.text, text.origin) for text in sample.texts)
-            yield Item(sample.key, sample.image, texts, sample.place)
+            yield IndexItem(sample.key, sample.image, texts, sample.place)
 
 
-def items_of_tars(urls: Sequence[str]) -> Iterator[Item]:
+def items_of_tars(urls: Sequence[str]) -> Iterator[IndexItem]:
     """Yield the samples of tars as they are; a picture without a text is found all the same.
 
     The tars are listed at once, with InputError; each is read when its turn comes.
@@ -125,7 +125,7 @@ def items_of_tars(urls: Sequence[str]) -> Iterator[Item]:
     return _samples(list_inputs(urls))
 
 
-def _samples(shards: Sequence[InputShard]) -> Iterator[Item]:
+def _samples(shards: Sequence[InputShard]) -> Iterator[IndexItem]:
     before, total = 0, max(sum(shard.size_bytes for shard in shards), 1)
     for shard in shards:
         with open_shard(shard.url) as file:
@@ -135,18 +135,18 @@ def _samples(shards: Sequence[InputShard]) -> Iterator[Item]:
                 reason = raw.reason or (None if raw.image else SampleReason.IMAGE_MISSING)
                 found, why = annotated_texts(raw)
                 texts = tuple((text.text, text.origin) for text in found)
-                place = place_of(shard.url, raw)
+                place = location_of(shard.url, raw)
                 share = min((before + raw.end_offset) / total, 1.0)
-                yield Item(key, raw.image or b"", texts, place, reason, why or None, share)
+                yield IndexItem(key, raw.image or b"", texts, place, reason, why or None, share)
             if reader.state.state not in (State.COMPLETE, State.TRUNCATED):
                 why = f"shard_{reader.state.state}"
-                yield Item(shard.shard, b"", (), None, why, share_read=before / total)
+                yield IndexItem(shard.shard, b"", (), None, why, share_read=before / total)
         before += shard.size_bytes
 
 
 def build(
     folder: Path,
-    items: Iterable[Item],
+    items: Iterable[IndexItem],
     retriever: Retriever,
     about: dict[str, Any],
     config: IndexConfig,
@@ -156,19 +156,21 @@ def build(
     `about` goes into the record: the model's name and what was indexed. Only one process may build
     in a folder at a time. Raises IndexFault where there is no picture, or the folder is no index's.
     """
-    new = begin(folder)
+    new = start_build(folder)
     try:
         record = _write(new.place, items, retriever, config)
         if not record["images"]["count"]:
-            raise IndexFault(f"{folder}: no picture to index (left out: {record['left_out']})")
+            raise IndexFolderError(
+                f"{folder}: no picture to index (left out: {record['left_out']})"
+            )
     except BaseException:
-        give_up(new)
+        abandon_build(new)
         raise
-    return put(new, about | {"model_digest": retriever.digest} | record)
+    return publish_build(new, about | {"model_digest": retriever.digest} | record)
 
 
 def _write(
-    place: Path, items: Iterable[Item], retriever: Retriever, config: IndexConfig
+    place: Path, items: Iterable[IndexItem], retriever: Retriever, config: IndexConfig
 ) -> dict[str, Any]:
     """Write the files of a build, but its record; give what that says of them."""
     left_out: Counter[str] = Counter()
@@ -184,7 +186,7 @@ def _write(
 
 def _spool(
     place: Path,
-    items: Iterable[Item],
+    items: Iterable[IndexItem],
     retriever: Retriever,
     batch_size: int,
     left_out: Counter[str],
@@ -195,11 +197,13 @@ def _spool(
         spools = {which: _open_spool(stack, place, which) for which in BOTH}
         usable = _usable(items, retriever, batch_size, left_out)
         while batch := list(islice(usable, batch_size)):
-            looked = retriever.look(torch.stack([pixels for _, pixels in batch]))
+            looked = retriever.encode_images(torch.stack([pixels for _, pixels in batch]))
             spools["images"].add(looked.unit, [_picture_row(item) for item, _ in batch])
             rows = _new_texts((item for item, _ in batch), known, left_out)
             while some := list(islice(rows, TEXTS_AT_ONCE)):
-                spools["texts"].add(retriever.read([row["text"] for row in some]).unit, some)
+                spools["texts"].add(
+                    retriever.encode_texts([row["text"] for row in some]).unit, some
+                )
         for spool in spools.values():
             spool.flush()
         return {which: spool.count for which, spool in spools.items()}
@@ -213,27 +217,27 @@ def _open_spool(stack: ExitStack, place: Path, which: Which) -> _Spool:
 
 
 def _usable(
-    items: Iterable[Item], retriever: Retriever, batch_size: int, left_out: Counter[str]
-) -> Iterator[tuple[Item, Tensor]]:
+    items: Iterable[IndexItem], retriever: Retriever, batch_size: int, left_out: Counter[str]
+) -> Iterator[tuple[IndexItem, Tensor]]:
     """Decode and resize pictures, a batch ahead; count why one cannot be used."""
 
-    def look(item: Item) -> Tensor | str:
+    def look(item: IndexItem) -> Tensor | str:
         return item.reason or resized(item.image, retriever.preprocess)
 
-    for item, found in ahead(items, look, lambda item: len(item.image), batch_size):
+    for item, found in read_ahead(items, look, lambda item: len(item.image), batch_size):
         if isinstance(found, str):
             left_out[found] += 1
         else:
             yield item, found
 
 
-def _picture_row(item: Item) -> dict[str, Any]:
+def _picture_row(item: IndexItem) -> dict[str, Any]:
     place = asdict(item.place) if item.place else {"url": None, "offset": None, "size_bytes": None}
     return {"key": item.key, "sha256": hashlib.sha256(item.image).hexdigest(), **place}
 
 
 def _new_texts(
-    items: Iterable[Item], known: set[bytes], left_out: Counter[str]
+    items: Iterable[IndexItem], known: set[bytes], left_out: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the texts that no picture before had, as the model reads them."""
     for item in items:

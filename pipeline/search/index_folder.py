@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.errors import UsageError
 from shards.store import sync
 
 VERSION = 1
@@ -30,12 +31,12 @@ _BUILD = re.compile(r"[0-9a-f]{16}")
 _OURS = re.compile(rf"{LOCK}|{CURRENT}(\.{_BUILD.pattern})?|({_UNFINISHED})?{_BUILD.pattern}")
 
 
-class IndexFault(ValueError):  # noqa: N818 - Python has an IndexError of its own
+class IndexFolderError(UsageError):
     """An index that cannot be built or read as it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
+class IndexBuild:
     """A build on its way: where its files are written, and its name once they are whole."""
 
     folder: Path
@@ -50,16 +51,16 @@ class Build:
 def check_folder(folder: Path) -> None:
     """Raise IndexFault where a folder holds what no index wrote: a build removes old ones."""
     if folder.exists() and not folder.is_dir():
-        raise IndexFault(f"{folder} is no folder; give a new one, or an index's own")
+        raise IndexFolderError(f"{folder} is no folder; give a new one, or an index's own")
     for path in folder.iterdir() if folder.is_dir() else ():
         if not _OURS.fullmatch(path.name):
-            raise IndexFault(
+            raise IndexFolderError(
                 f"{folder} holds {path.name}, which belongs to no index; give a new folder, or an "
                 "index's own"
             )
 
 
-def begin(folder: Path) -> Build:
+def start_build(folder: Path) -> IndexBuild:
     """Remove what killed builds left, and start a build; IndexFault as `check_folder`."""
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,17 +69,17 @@ def begin(folder: Path) -> Build:
             shutil.rmtree(path)
         elif path.name.startswith(f"{CURRENT}."):
             path.unlink()
-    build = Build(folder, secrets.token_hex(8))
+    build = IndexBuild(folder, secrets.token_hex(8))
     build.place.mkdir()
     return build
 
 
-def give_up(build: Build) -> None:
+def abandon_build(build: IndexBuild) -> None:
     """Remove what a build has written."""
     shutil.rmtree(build.place)
 
 
-def put(build: Build, record: dict[str, Any]) -> dict[str, Any]:
+def publish_build(build: IndexBuild, record: dict[str, Any]) -> dict[str, Any]:
     """Write a build's record and make it the one that counts, in one step; give the record."""
     folder, files = build.folder, sorted(build.place.iterdir())
     record = {"version": VERSION, **record, "files": {path.name: _facts(path) for path in files}}
@@ -106,7 +107,7 @@ def current(folder: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not _BUILD.fullmatch(name):
-        raise IndexFault(f"{folder / CURRENT} names no build; build the index again")
+        raise IndexFolderError(f"{folder / CURRENT} names no build; build the index again")
     return name
 
 
@@ -114,15 +115,17 @@ def open_current(folder: Path) -> tuple[Path, dict[str, Any]]:
     """Give the folder and the record of the build that counts; IndexFault if there is none."""
     name = current(folder)
     if name is None:
-        raise IndexFault(f"{folder} holds no index; make one with `capfilt index`")
+        raise IndexFolderError(f"{folder} holds no index; make one with `capfilt index`")
     path = folder / name / RECORD
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = int(record["version"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise IndexFault(f"{path} cannot be read ({error}); build the index again") from None
+        raise IndexFolderError(f"{path} cannot be read ({error}); build the index again") from None
     if version > VERSION:
-        raise IndexFault(f"{path} is of version {version}, this capfilt reads up to {VERSION}")
+        raise IndexFolderError(
+            f"{path} is of version {version}, this capfilt reads up to {VERSION}"
+        )
     return path.parent, record
 
 
@@ -136,10 +139,12 @@ def file_of(place: Path, record: dict[str, Any], name: str) -> Path:
     try:
         expected = int(record["files"][name]["size_bytes"])
     except (ValueError, TypeError, KeyError):
-        raise IndexFault(f"{place / RECORD} lacks {name}; build the index again") from None
+        raise IndexFolderError(f"{place / RECORD} lacks {name}; build the index again") from None
     if found != expected:
         size = "it is gone" if found is None else f"{found:,} found"
-        raise IndexFault(f"{path}: {expected:,} bytes expected, {size}; build the index again")
+        raise IndexFolderError(
+            f"{path}: {expected:,} bytes expected, {size}; build the index again"
+        )
     return path
 
 

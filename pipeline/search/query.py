@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.roles.retrieval import Retriever, Texts
-from pipeline.media.decode import Refusal, decode
+from models.roles.retrieval import EncodedTexts, Retriever
+from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
 from pipeline.search import faiss_index as nearest
 from pipeline.search.build import BOTH, Which
-from pipeline.search.index_folder import IndexFault, file_of, open_current
-from shards.training.source import Place
-from shards.training.source_reader import read_place
+from pipeline.search.index_folder import IndexFolderError, file_of, open_current
+from shards.training.source import PictureLocation
+from shards.training.source_reader import read_picture_at
 
 RERANKED = 32
 _AT_ONCE = 32  # pictures in one pass of the model
@@ -33,7 +33,7 @@ Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchHit:
     """A picture, or a text, that was found.
 
     `cosine` is ITC's; `score` is ITM's logit of a match plus the cosine, None where ITM did not
@@ -42,14 +42,14 @@ class Found:
 
     key: str
     sha256: str
-    place: Place | None
+    place: PictureLocation | None
     text: str | None
     origin: str | None
     cosine: float
     score: float | None = None
 
 
-class Index:
+class SearchIndex:
     """An index that is open for search; a build that takes its place does not change it."""
 
     def __init__(self, folder: Path) -> None:
@@ -63,12 +63,14 @@ class Index:
         try:
             return read(path)
         except (ValueError, OSError) as error:
-            raise IndexFault(f"{path} cannot be read ({error}); build the index again") from None
+            raise IndexFolderError(
+                f"{path} cannot be read ({error}); build the index again"
+            ) from None
 
     def check_model(self, retriever: Retriever) -> None:
         """Raise IndexFault unless this model made the index: vectors of two do not compare."""
         if retriever.digest != self.record["model_digest"]:
-            raise IndexFault(
+            raise IndexFolderError(
                 f"the index was made by the model {self.record['model']} (digest "
                 f"{self.record['model_digest'][:12]}), this one has digest "
                 f"{retriever.digest[:12]}; search with that model, or build the index again"
@@ -76,7 +78,7 @@ class Index:
 
     def nearest(
         self, which: Which, vector: Tensor, k: int, probes: int | None = None
-    ) -> list[Found]:
+    ) -> list[SearchHit]:
         """Find the k nearest pictures or texts of a unit vector (E,), best first.
 
         `probes` is for an index by cells; default: as many as found 0.97 of the nearest ten when
@@ -117,7 +119,7 @@ class _Facts:
 
 
 def search_text(
-    index: Index,
+    index: SearchIndex,
     retriever: Retriever,
     text: str,
     k: int = 10,
@@ -125,7 +127,7 @@ def search_text(
     which: Which = "images",
     rerank: int = RERANKED,
     probes: int | None = None,
-) -> list[Found]:
+) -> list[SearchHit]:
     """Find the pictures, or the texts, that are nearest to a text.
 
     ITM puts the best `rerank` pictures in order, by the rule of `Retriever.rank`; those that are
@@ -133,7 +135,7 @@ def search_text(
     than the index was made by.
     """
     index.check_model(retriever)
-    texts = retriever.read([text])
+    texts = retriever.encode_texts([text])
     found = index.nearest(which, texts.unit[0], max(k, rerank), probes)
     if which == "texts":
         return found[:k]
@@ -144,7 +146,7 @@ def search_text(
 
 
 def search_image(
-    index: Index,
+    index: SearchIndex,
     retriever: Retriever,
     picture: Image.Image,
     k: int = 10,
@@ -152,47 +154,47 @@ def search_image(
     which: Which = "texts",
     rerank: int = RERANKED,
     probes: int | None = None,
-) -> list[Found]:
+) -> list[SearchHit]:
     """Find the texts, or the pictures, that are nearest to a picture; see `search_text`."""
     index.check_model(retriever)
-    images = retriever.look(retriever.preprocess.resize(picture)[None])
+    images = retriever.encode_images(retriever.preprocess.resize(picture)[None])
     found = index.nearest(which, images.unit[0], max(k, rerank), probes)
     best = found[:rerank]
     if which == "images" or not best:
         return found[:k]
-    texts = retriever.read([str(one.text) for one in best])
+    texts = retriever.encode_texts([str(one.text) for one in best])
     scores = retriever.rank(images, texts, len(best)).to_text[0].tolist()
     scored = [replace(one, score=score) for one, score in zip(best, scores, strict=True)]
     return [*_in_order(scored), *found[rerank:]][:k]
 
 
-def picture_of(found: Found) -> Image.Image | None:
+def picture_of(found: SearchHit) -> Image.Image | None:
     """Read a found picture where it lies; None if it is gone, or is another by now."""
-    data = b"" if found.place is None else read_place(found.place)
+    data = b"" if found.place is None else read_picture_at(found.place)
     if hashlib.sha256(data).hexdigest() != found.sha256:
         return None
     decoded = decode(data, LIMITS)
-    return None if isinstance(decoded, Refusal) else decoded.image
+    return None if isinstance(decoded, DecodeRefusal) else decoded.image
 
 
-def _judge(found: Sequence[Found], retriever: Retriever, text: Texts) -> list[Found]:
+def _judge(found: Sequence[SearchHit], retriever: Retriever, text: EncodedTexts) -> list[SearchHit]:
     """Give the pictures that are still there the scores of ITM, some in memory at a time."""
     resize = retriever.preprocess.resize
     there = ((one, resize(image)) for one in found if (image := picture_of(one)) is not None)
-    scored: list[Found] = []
+    scored: list[SearchHit] = []
     while batch := list(islice(there, _AT_ONCE)):
-        images = retriever.look(torch.stack([pixels for _, pixels in batch]))
+        images = retriever.encode_images(torch.stack([pixels for _, pixels in batch]))
         scores = retriever.rank(images, text, len(batch)).to_image[0].tolist()
         scored += (replace(one, score=score) for (one, _), score in zip(batch, scores, strict=True))
     return scored
 
 
-def _in_order(found: Iterable[Found]) -> list[Found]:
+def _in_order(found: Iterable[SearchHit]) -> list[SearchHit]:
     return sorted(found, key=lambda one: -np.inf if one.score is None else one.score, reverse=True)
 
 
-def _found(facts: dict[str, Any], cosine: float) -> Found:
+def _found(facts: dict[str, Any], cosine: float) -> SearchHit:
     there = facts["url"] is not None
-    place = Place(facts["url"], facts["offset"], facts["size_bytes"]) if there else None
+    place = PictureLocation(facts["url"], facts["offset"], facts["size_bytes"]) if there else None
     said = (facts.get("text"), facts.get("origin"))
-    return Found(facts["key"], facts["sha256"], place, *said, cosine)
+    return SearchHit(facts["key"], facts["sha256"], place, *said, cosine)

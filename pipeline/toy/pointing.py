@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.roles.attender import Attender, Kind, WordMaps
+from models.roles.attention_explainer import AttentionExplainer, Kind, WordMaps
 from pipeline.toy.world import Box, Kinds, Thing, captions, draw, scene
 
 NAMED = ("colour", "shape", "both")
@@ -28,7 +28,7 @@ class Pointing:
 
 
 def point(
-    attender: Attender,
+    attender: AttentionExplainer,
     count: int = 200,
     seed: int = 0,
     *,

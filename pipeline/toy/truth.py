@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 
 from pipeline.toy.world import is_true, scene_from_truth
-from shards.query import ask, connect
+from shards.query import connect, run_query
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 
@@ -21,7 +21,7 @@ def let_through(run: Run) -> dict[str, dict[str, float]]:
     """
     counts: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     with connect(run, open_snapshot(run).shards) as connection:
-        for meta, origin, text, keep in ask(connection, _TEXTS).rows:
+        for meta, origin, text, keep in run_query(connection, _TEXTS).rows:
             truth = is_true(text, scene_from_truth(json.loads(meta)["toy"]))
             counts[origin].append((truth, keep))
     return {origin: _shares(found) for origin, found in sorted(counts.items())}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from models.training.contrast import TEMPERATURES
+from shards.errors import CapfiltError
 
 # of the head that says "1 match in 3 pairs" to everything: -(1/3 ln 1/3 + 2/3 ln 2/3)
 ITM_PRIOR = math.log(3) - 2 / 3 * math.log(2)
@@ -17,7 +18,7 @@ _NEAR_BOUND = 1.05  # times the bound
 _WEIGHT = 0.02  # of a step in the moving average
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818 - reads as what happened
+class TrainingDiverged(CapfiltError, RuntimeError):  # noqa: N818 - reads as what happened
     """A loss that is no number: what comes after it would be worthless."""
 
 
@@ -32,7 +33,7 @@ class Alarms:
     itm: float | None = None
     given: list[str] = field(default_factory=list)
 
-    def look(self, step: int, samples: int, numbers: Mapping[str, float]) -> list[str]:
+    def check(self, step: int, samples: int, numbers: Mapping[str, float]) -> list[str]:
         """Say what is wrong after a step; TrainingDiverged where a loss is not finite."""
         broken = [name for name, value in numbers.items() if not math.isfinite(value)]
         if broken:

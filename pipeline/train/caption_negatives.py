@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 from pydantic import Field
 
-from models.blip.framing import frame
+from models.blip.framing import tokenize_batch
 from models.blip.tokenizer import normalise
-from models.checkpoints.folder import Content
+from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.weights import CheckpointError
 from models.decoding.generate import Decoding
-from models.roles.captioner import Captioner
-from models.training.finetuning import Captions
+from models.roles.captioner import BlipCaptioner
+from models.training.finetuning import NegativeCaptions
 from pipeline.train.dataloader import Batch
 
 
@@ -40,11 +40,15 @@ class CaptionNegatives:
     """Writes the captions of a batch, as a filter's network reads them."""
 
     def __init__(
-        self, config: CaptionNegativesConfig, about: Content, seed: int, device: torch.device
+        self,
+        config: CaptionNegativesConfig,
+        about: CheckpointContent,
+        seed: int,
+        device: torch.device,
     ) -> None:
         """Load the captioner; CheckpointError if it takes pictures of another form."""
         decoding = Decoding.model_validate(config.model_dump(exclude={"captioner", "overlap"}))
-        self._captioner = Captioner.load(
+        self._captioner = BlipCaptioner.load(
             config.captioner, decoding=decoding, seed=seed, dtype="fp32", device=device
         )
         if self._captioner.preprocess != about.preprocess:
@@ -54,18 +58,18 @@ class CaptionNegatives:
             )
         self._words, self._overlap, self._device = about.tokenizer, config.overlap, device
 
-    def write(self, batch: Batch, epoch: float, length: int) -> Captions:
+    def write(self, batch: Batch, epoch: float, length: int) -> NegativeCaptions:
         """Caption a batch's pictures; texts are cut and padded to `length` tokens."""
         names = [f"{key} {epoch:.6f}" for key in batch.keys]
         found = self._captioner.caption(batch.pixels, names, 1)
         texts, words = [normalise(caption.text) for (caption,) in found], self._words
-        framed = frame(words.encode(texts), words, words.cls_id, length, self._device)
+        framed = tokenize_batch(words.encode(texts), words, words.cls_id, length, self._device)
         more = (0, length - framed.ids.shape[1])
         wrong = [
             is_unlike(text, references, self._overlap)
             for text, references in zip(texts, batch.references, strict=True)
         ]
-        return Captions(
+        return NegativeCaptions(
             torch.nn.functional.pad(framed.ids, more, value=words.pad_id),
             torch.nn.functional.pad(framed.mask, more),
             torch.tensor(wrong, device=self._device),

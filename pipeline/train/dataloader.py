@@ -1,4 +1,4 @@
-"""Feed: batches of pixels and token ids out of the training stream, ahead of the training step.
+"""The batch loader: pixels and token ids out of the training stream, ahead of the step.
 
 Pictures are decoded in threads, a bounded number ahead. One that cannot be used is counted by its
 reason, and its lane's next sample takes its row, so that no other lane shifts: what comes out
@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.blip.framing import frame
+from models.blip.framing import tokenize_batch
 from models.blip.tokenizer import WordPiece, normalise
 from models.training.dialogue import Dialogue, compose
-from pipeline.media.decode import Limits, Refusal, decode
+from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
+from shards.errors import CapfiltError
 from shards.schema import SampleReason, TextReason
 from shards.training.annotation import SourceText
 from shards.training.stream import Example, TrainingStream
@@ -33,12 +34,12 @@ _OTHER_SIDE = {"left": "right", "right": "left"}
 Picture = Callable[[Image.Image, int], Tensor]
 
 
-class FeedError(RuntimeError):
+class LoaderError(CapfiltError, RuntimeError):
     """A lane out of which nothing comes that can be trained on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class TextTransform:
     """How texts become ids: each made `clean`; `max_tokens` count [CLS] and [SEP]."""
 
     words: WordPiece
@@ -100,7 +101,7 @@ class _Closed(Exception):  # noqa: N818 - a signal within this file, not an erro
     """Nobody waits for batches any more."""
 
 
-class Feed:
+class BatchLoader:
     """Endless batches of the stream's lanes, `rows_per_lane` rows of each, lane after lane.
 
     `picture` turns an RGB image and a seed into uint8 (3, S, S). `ahead` batches wait at most.
@@ -111,9 +112,9 @@ class Feed:
         self,
         stream: TrainingStream,
         picture: Picture,
-        wording: Wording,
+        wording: TextTransform,
         rows_per_lane: int,
-        limits: Limits,
+        limits: DecodeLimits,
         threads: int = 2,
         ahead: int = 4,
     ) -> None:
@@ -213,7 +214,7 @@ class Feed:
         in_epoch = self._stream.rows_of_lane(lane, epoch)
         if self._refused[lane] >= max(in_epoch, _PATIENCE):
             reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.most_common())
-            raise FeedError(
+            raise LoaderError(
                 f"lane {lane} gave nothing to train on in {self._refused[lane]} samples, a whole "
                 f"epoch of it ({reasons}); check the sources, and the limits on pictures"
             )
@@ -239,14 +240,16 @@ class Feed:
             return SampleReason.IMAGE_MISSING
         decoded = decode(data, self._limits)
         return (
-            decoded.reason if isinstance(decoded, Refusal) else self._picture(decoded.image, seed)
+            decoded.reason
+            if isinstance(decoded, DecodeRefusal)
+            else self._picture(decoded.image, seed)
         )
 
     def _collate(self, rows: list[_Row], left_out: Counter[str]) -> Batch:
         words, texts = self._wording.words, [row.text for row in rows]
         limit, cpu = self._wording.max_tokens, torch.device("cpu")
         pieces = self._wording.encode(texts, [row.example.chosen for row in rows])
-        framed = frame(pieces, words, words.cls_id, limit, cpu)
+        framed = tokenize_batch(pieces, words, words.cls_id, limit, cpu)
         return Batch(
             pixels=torch.stack([row.pixels for row in rows]),
             ids=framed.ids,

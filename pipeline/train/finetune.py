@@ -17,29 +17,29 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models.blip.config import Role
-from models.blip.framing import frame
+from models.blip.framing import tokenize_batch
 from models.blip.networks import CaptionNetwork, MatchNetwork, VqaNetwork
 from models.blip.nlvr import NlvrNetwork
+from models.blip.tokenizer import normalise_question
 from models.checkpoints import folder as folders
 from models.checkpoints.conversion import for_hugging_face, import_folder
-from models.checkpoints.folder import Content
+from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.transfer import transfer
 from models.decoding.answering import Questions, vqa_loss
 from models.roles.nlvr import nlvr_loss
-from models.roles.vqa import normalise_question
 from models.training.captioning import language_loss
 from models.training.contrast import Pairs
 from models.training.dialogue import Dialogue, compose_answered, match_loss
-from models.training.finetuning import Across, Captions, RetrievalNetwork, RetrievalSettings
+from models.training.finetuning import Across, NegativeCaptions, RetrievalNetwork, RetrievalSettings
 from models.training.momentum import FeatureQueue
 from models.training.pretraining import PretrainNetwork
-from models.training.schedule import soft_share
+from models.training.schedule import distillation_alpha
 from pipeline.train.answer_negatives import DialogueConfig, wrong_answers
 from pipeline.train.caption_negatives import CaptionNegatives, CaptionNegativesConfig
 from pipeline.train.dataloader import Batch
 from pipeline.train.loop import TrainConfig
-from pipeline.train.mixture import Course
-from pipeline.train.objective import Moment, Objective, TowerConfig, trainable
+from pipeline.train.mixture import TaskSource
+from pipeline.train.objective import Objective, StepContext, TowerConfig, trainable
 from pipeline.train.pretrain import LossConfig, PretrainObjective
 from shards.training.annotation_file import Kind
 from shards.training.source import Source, SourceConfig
@@ -118,16 +118,16 @@ class FinetuneConfig(TrainConfig):
 class CaptionObjective(Objective):
     """LM of a captioner, which is given the prompt and does not learn it."""
 
-    def __init__(self, network: CaptionNetwork, about: Content, prompt: str) -> None:
+    def __init__(self, network: CaptionNetwork, about: CheckpointContent, prompt: str) -> None:
         super().__init__(network, about)
         self._prompt = tuple(about.tokenizer.encode([prompt])[0])
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Compute LM."""
         network, words = self.network, self.about.tokenizer
         assert isinstance(network, CaptionNetwork)
         pairs = self.pairs(batch, moment.workers)
-        ids, mask = pairs.opening(words.dec_id, self._prompt)
+        ids, mask = pairs.with_prompt(words.dec_id, self._prompt)
         states = network.vision_model(pairs.pixels)
         prompt = len(self._prompt)
         loss = language_loss(
@@ -143,7 +143,9 @@ class CaptionObjective(Objective):
 class RetrievalObjective(Objective):
     """ITC + ITM of a filter, which is a retrieval model too."""
 
-    def __init__(self, network: RetrievalNetwork, about: Content, config: FinetuneConfig) -> None:
+    def __init__(
+        self, network: RetrievalNetwork, about: CheckpointContent, config: FinetuneConfig
+    ) -> None:
         super().__init__(network, about)
         self._loss, self._across = config.loss, config.across
         width = about.config.image_text_hidden_size
@@ -151,12 +153,12 @@ class RetrievalObjective(Objective):
         self._captions, self._seed = config.captions, config.seed
         self._writer: CaptionNegatives | None = None
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Compute both losses and their sum."""
         loss = self._loss
         settings = RetrievalSettings(
             self.first_token,
-            alpha=soft_share(loss.alpha, moment.epoch, loss.ramp_epochs),
+            alpha=distillation_alpha(loss.alpha, moment.epoch, loss.ramp_epochs),
             momentum=moment.follow(loss.momentum),
             across=self._across,
         )
@@ -172,7 +174,7 @@ class RetrievalObjective(Objective):
         parts = {"itc": found.itc, "itm": found.itm}
         return {"loss": found.total, **parts, "temperature": found.temperature}
 
-    def _write(self, batch: Batch, epoch: float, pairs: Pairs) -> Captions | None:
+    def _write(self, batch: Batch, epoch: float, pairs: Pairs) -> NegativeCaptions | None:
         """Let the captioner write, if there is one; it is loaded where the network is."""
         if self._captions is None:
             return None
@@ -195,11 +197,13 @@ class JointObjective(PretrainObjective):
     A batch of questions, where some join in, has the loss of their answers instead.
     """
 
-    def __init__(self, network: PretrainNetwork, about: Content, config: FinetuneConfig) -> None:
+    def __init__(
+        self, network: PretrainNetwork, about: CheckpointContent, config: FinetuneConfig
+    ) -> None:
         super().__init__(network, about, config.loss, config.prompt)
         self._answers = config.questions is not None
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Compute the losses of the batch's kind."""
         if not batch.chosen or not batch.chosen[0].answers:
             return super().forward(batch, moment)
@@ -225,7 +229,7 @@ class AnswerObjective(Objective):
 
     clean = staticmethod(normalise_question)
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Compute the loss of the answers."""
         assert isinstance(self.network, VqaNetwork)
         loss = answer_loss(self, self.network, batch, moment)
@@ -241,7 +245,9 @@ class DialogueObjective(Objective):
 
     clean = staticmethod(normalise_question)
 
-    def __init__(self, network: MatchNetwork, about: Content, config: FinetuneConfig) -> None:
+    def __init__(
+        self, network: MatchNetwork, about: CheckpointContent, config: FinetuneConfig
+    ) -> None:
         super().__init__(network, about)
         assert config.dialogue is not None
         self._wrong = config.dialogue.wrong
@@ -249,7 +255,7 @@ class DialogueObjective(Objective):
         for unused in (network.vision_proj, network.text_proj):  # ITC's
             unused.requires_grad_(False)
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Compute ITM, and the share of questions whose true answer scores highest."""
         network, words = self.network, self.about.tokenizer
         assert isinstance(network, MatchNetwork)
@@ -263,7 +269,7 @@ class DialogueObjective(Objective):
             pieces += compose_answered(words, self._most, dialogue, answers)
             counted.append([1.0] * (1 + len(wrong)) + [0.0] * lacking)
         pixels = self.normalise(batch.pixels)
-        framed = frame(pieces, words, self.first_token, self._most, pixels.device)
+        framed = tokenize_batch(pieces, words, self.first_token, self._most, pixels.device)
         weights = torch.tensor(counted, device=pixels.device)
         images = network.vision_model(pixels)
         loss, found = match_loss(network, framed, images, weights, moment.workers)
@@ -277,14 +283,14 @@ class DialogueObjective(Objective):
 class ReasonObjective(Objective):
     """Whether a statement about two pictures is true."""
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Compute the cross-entropy, and the share of statements that are judged right."""
         network, pairs = self.network, self.pairs(batch, moment.workers)
         assert isinstance(network, NlvrNetwork)
         assert batch.right is not None
         pixels = torch.cat([pairs.pixels, self.normalise(batch.right)])
         left, right = network.vision_model(pixels).chunk(2)
-        ids = pairs.beginning(self.about.tokenizer.enc_id)
+        ids = pairs.with_first_token(self.about.tokenizer.enc_id)
         logits = network(ids, pairs.mask, left, right)
         labels = torch.tensor([int(bool(text.label)) for text in batch.chosen], device=ids.device)
         judged_right = (logits.argmax(-1) == labels).float().mean()
@@ -297,27 +303,27 @@ class ReasonObjective(Objective):
 
 
 def answer_loss(
-    objective: Objective, network: VqaNetwork | PretrainNetwork, batch: Batch, moment: Moment
+    objective: Objective, network: VqaNetwork | PretrainNetwork, batch: Batch, moment: StepContext
 ) -> Tensor:
     """Compute the loss of a batch's answers."""
     pairs, about = objective.pairs(batch, moment.workers), objective.about
-    ids, words = pairs.beginning(objective.first_token), about.tokenizer
+    ids, words = pairs.with_first_token(objective.first_token), about.tokenizer
     hidden = network.questions(ids, pairs.mask, network.vision_model(pairs.pixels))
     counts = torch.tensor([len(text.answers) for text in batch.chosen], device=ids.device)
     answers = [answer for text in batch.chosen for answer in text.answers]
     weights = torch.tensor([answer.weight for answer in answers], device=ids.device)
     limit = about.config.text_config.max_position_embeddings
     pieces = words.encode([answer.text for answer in answers])
-    framed = frame(pieces, words, words.dec_id, limit, ids.device)
+    framed = tokenize_batch(pieces, words, words.dec_id, limit, ids.device)
     return vqa_loss(network, Questions(hidden, pairs.mask), framed, counts, weights)
 
 
-def beside(config: FinetuneConfig, questions: Sequence[Source]) -> Course | None:
+def questions_beside(config: FinetuneConfig, questions: Sequence[Source]) -> TaskSource | None:
     """Give the course of questions that joins in, if there is one."""
     given = config.questions
     if given is None:
         return None
-    return Course(questions, given.max_tokens, normalise_question, given.share)
+    return TaskSource(questions, given.max_tokens, normalise_question, given.share)
 
 
 def check_sources(task: Task, sources: Sequence[Source]) -> None:
@@ -331,7 +337,7 @@ def check_sources(task: Task, sources: Sequence[Source]) -> None:
             )
 
 
-def start(config: FinetuneConfig) -> Objective:
+def start_finetuning(config: FinetuneConfig) -> Objective:
     """Load what a finetuning starts from; CheckpointError if it cannot become the task's."""
     role, kind = config.form
     content = import_folder(Path(config.model.start), config.model.image_size).content
@@ -352,7 +358,7 @@ def start(config: FinetuneConfig) -> Objective:
     return CaptionObjective(network, content, config.prompt)
 
 
-def _part(whole: Content, role: Role, seed: int) -> Content:
+def _part(whole: CheckpointContent, role: Role, seed: int) -> CheckpointContent:
     """Take a role out of a pre-training checkpoint.
 
     A filter goes on with temperature and momentum copies as they are, as in the original: copies

@@ -26,13 +26,13 @@ from models.checkpoints.folder import sync
 from models.training.augment import Augment, AugmentConfig
 from models.training.schedule import RateConfig, learning_rate
 from models.training.workers import Workers
-from pipeline.media.decode import Limits
+from pipeline.media.decode import DecodeLimits
 from pipeline.train import state as training_state
 from pipeline.train.alarm import Alarms
-from pipeline.train.dataloader import Batch, Feed, Wording
-from pipeline.train.mixture import Course, Courses, Positions
-from pipeline.train.objective import Moment, Objective
-from pipeline.train.state import Progress
+from pipeline.train.dataloader import Batch, BatchLoader, TextTransform
+from pipeline.train.mixture import Positions, TaskMixture, TaskSource
+from pipeline.train.objective import Objective, StepContext
+from pipeline.train.state import TrainerProgress
 from shards.training.order import lanes_of
 from shards.training.source import Source, SourceConfig
 from shards.training.stream import TrainingStream
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
-class FeedConfig(BaseModel):
+class LoaderConfig(BaseModel):
     """How samples are read; `lanes` is the most workers there can be, and all must divide it."""
 
     model_config = _FROZEN
@@ -55,7 +55,7 @@ class FeedConfig(BaseModel):
     decode_threads: int = Field(2, ge=1)
 
 
-class DataConfig(FeedConfig):
+class DataConfig(LoaderConfig):
     """What is trained on, and how it is read."""
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
@@ -86,7 +86,7 @@ class SaveConfig(BaseModel):
     itm_patience_samples: int = Field(1_000_000, ge=1, description="before the alarm of ITM")
 
 
-class LearnConfig(BaseModel):
+class OptimizationConfig(BaseModel):
     """How pictures are varied, how fast and for how long is learned."""
 
     model_config = _FROZEN
@@ -96,7 +96,7 @@ class LearnConfig(BaseModel):
     step: StepConfig = StepConfig()
 
 
-class TrainConfig(LearnConfig):
+class TrainConfig(OptimizationConfig):
     """What pre-training and finetuning have in common."""
 
     seed: int = 0
@@ -106,7 +106,7 @@ class TrainConfig(LearnConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TrainingContext:
     """Where a training runs: its folder, its device, and this worker among all."""
 
     folder: Path
@@ -115,7 +115,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class TrainResult:
     """What a training came to, as the first worker knows it."""
 
     steps: int
@@ -156,14 +156,14 @@ def train(
     dtype: Dtype,
     sources: Sequence[Source],
     objective: Objective,
-    place: Place,
-    beside: Course | None = None,
-) -> Ended:
+    place: TrainingContext,
+    beside: TaskSource | None = None,
+) -> TrainResult:
     """Train to the end, from the newest state in the folder if there is one.
 
     `beside` is a second course, with its share of the steps.
     """
-    first = Course(sources, config.data.max_tokens, objective.clean)
+    first = TaskSource(sources, config.data.max_tokens, objective.clean)
     courses = [first] if beside is None else [replace(first, share=1 - beside.share), beside]
     return _Training(config, dtype, courses, objective, place).to_the_end()
 
@@ -175,9 +175,9 @@ class _Training:
         self,
         config: TrainConfig,
         dtype: Dtype,
-        courses: Sequence[Course],
+        courses: Sequence[TaskSource],
         objective: Objective,
-        place: Place,
+        place: TrainingContext,
     ) -> None:
         self._config, self._dtype, self._courses = config, dtype, courses
         self._objective, self._place = objective, place
@@ -209,10 +209,10 @@ class _Training:
     def _first(self) -> bool:
         return self._place.workers.rank == 0
 
-    def to_the_end(self) -> Ended:
+    def to_the_end(self) -> TrainResult:
         """Take all steps that are left."""
         config, positions = self._config, self._progress.positions
-        opened = Courses(self._courses, self._feed, config.data.lanes, config.seed, positions)
+        opened = TaskMixture(self._courses, self._feed, config.data.lanes, config.seed, positions)
         with closing(opened) as courses:
             self._epoch_rows = courses.rows_per_epoch
             steps = count_steps(config.step, courses.rows_per_epoch)
@@ -222,19 +222,19 @@ class _Training:
                 if self._progress.step % every == 0 or self._progress.step == steps:
                     self._save()
         whole = self._whole()
-        return Ended(
+        return TrainResult(
             whole.step, whole.samples, self._epoch, whole.left_out, whole.alarms, whole.numbers
         )
 
-    def _take_up(self) -> Progress:
+    def _take_up(self) -> TrainerProgress:
         # the first worker's choice: a folder on a network may look older from elsewhere
-        state = self._place.workers.collect(training_state.newest(self._states))[0]
+        state = self._place.workers.collect(training_state.newest_state(self._states))[0]
         if state is None:
             lanes = range(self._config.data.lanes * len(self._courses))
-            progress = Progress(0, 0, dict.fromkeys(lanes, 0), {})
+            progress = TrainerProgress(0, 0, dict.fromkeys(lanes, 0), {})
         else:
             objective = self._objective
-            progress = training_state.load(
+            progress = training_state.load_state(
                 state, objective.network, objective.queue, self._optimiser
             )
         progress = replace(progress, positions=self._mine(progress.positions))
@@ -257,7 +257,7 @@ class _Training:
         some = len(self._courses) > 1
         return DistributedDataParallel(self._objective, find_unused_parameters=some)
 
-    def _feed(self, course: Course, positions: Positions) -> Feed:
+    def _feed(self, course: TaskSource, positions: Positions) -> BatchLoader:
         data, step, workers = self._config.data, self._config.step, self._place.workers
         stream = TrainingStream(
             course.sources,
@@ -268,17 +268,17 @@ class _Training:
             positions,
         )
         about = self._objective.about
-        wording = Wording(about.tokenizer, course.max_tokens, course.clean)
-        return Feed(
+        wording = TextTransform(about.tokenizer, course.max_tokens, course.clean)
+        return BatchLoader(
             stream,
             Augment(about.preprocess, self._config.augment),
             wording,
             step.batch_size // (data.lanes * step.accumulate),
-            Limits(data.min_side, data.max_pixels, data.max_aspect),
+            DecodeLimits(data.min_side, data.max_pixels, data.max_aspect),
             data.decode_threads,
         )
 
-    def _step(self, courses: Courses, steps: int) -> None:
+    def _step(self, courses: TaskMixture, steps: int) -> None:
         config, progress, number = self._config, self._progress, self._progress.step
         parts, moved = courses.take(number, config.step.accumulate)
         rate = learning_rate(config.rate, number, steps, self._epoch)
@@ -292,7 +292,7 @@ class _Training:
         self._optimiser.zero_grad()
         numbers = self._average(sums) | {"grad_norm": norm.item()}
         fresh = self._look(numbers)
-        self._progress = Progress(
+        self._progress = TrainerProgress(
             number + 1,
             progress.samples + config.step.batch_size,
             {**progress.positions, **moved},
@@ -318,12 +318,12 @@ class _Training:
                 sums[name] = sums.get(name, 0) + value.detach().float() / len(parts)
         return sums
 
-    def _moment(self, number: int, index: int) -> Moment:
+    def _moment(self, number: int, index: int) -> StepContext:
         """Seed the step: draws about pairs are alike on all workers, dropout is not."""
         workers, device = self._place.workers, self._place.device
         torch.manual_seed(_seed(self._config.seed, number, index, workers.rank))
         generator = torch.Generator(device).manual_seed(_seed(self._config.seed, number, index))
-        return Moment(self._epoch, generator, workers, index)
+        return StepContext(self._epoch, generator, workers, index)
 
     def _no_sync(self) -> Any:  # noqa: ANN401 - a context
         module = self._module
@@ -337,7 +337,7 @@ class _Training:
         """Check the numbers of a step, before anything is saved."""
         step = self._progress.step + 1
         samples = self._progress.samples + self._config.step.batch_size
-        fresh = self._alarms.look(step, samples, numbers)
+        fresh = self._alarms.check(step, samples, numbers)
         for alarm in fresh if self._first else ():
             _log.warning("step %d: %s", step, alarm)
         return fresh
@@ -364,9 +364,11 @@ class _Training:
         if self._log_file.exists():
             sync(self._log_file)  # or a power cut could take lines that no step will write again
         keep = self._config.save.keep
-        training_state.save(self._states, objective.network, beside, self._optimiser, whole, keep)
+        training_state.save_state(
+            self._states, objective.network, beside, self._optimiser, whole, keep
+        )
 
-    def _whole(self) -> Progress:
+    def _whole(self) -> TrainerProgress:
         """Put together how far all workers are; all of them must ask."""
         progress = self._progress
         found = self._place.workers.collect((progress.positions, progress.left_out))

@@ -1,6 +1,6 @@
-"""Courses: what the steps of a training take their batches from; a network of two tasks has two.
+"""The task mixture: what the steps of a training take their batches from.
 
-The course of a step is drawn by (seed, step), alike on all workers and after any restart. The lanes
+The task of a step is drawn by (seed, step), alike on all workers and after any restart. The lanes
 of a second course are numbered after those of the first.
 """
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.blip.tokenizer import normalise
-from pipeline.train.dataloader import Batch, Feed
+from pipeline.train.dataloader import Batch, BatchLoader
 from shards.training.source import Source
 
 Positions = Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TaskSource:
     """Sources, how their texts are read, and the share of the steps that are taken on them."""
 
     sources: Sequence[Source]
@@ -25,7 +25,7 @@ class Course:
     share: float = 1.0
 
 
-class Courses:
+class TaskMixture:
     """One worker's feeds, to be closed; `open_feed` opens that of a course at its positions.
 
     `positions` are those of this worker's lanes, in all courses.
@@ -33,14 +33,14 @@ class Courses:
 
     def __init__(
         self,
-        courses: Sequence[Course],
-        open_feed: Callable[[Course, Positions], Feed],
+        courses: Sequence[TaskSource],
+        open_feed: Callable[[TaskSource, Positions], BatchLoader],
         lanes: int,
         seed: int,
         positions: Positions,
     ) -> None:
         self._courses, self._lanes, self._seed = courses, lanes, seed
-        self._feeds: list[Feed] = []
+        self._feeds: list[BatchLoader] = []
         for number, course in enumerate(courses):
             first = number * lanes
             own = {k - first: taken for k, taken in positions.items() if k // lanes == number}

@@ -14,7 +14,7 @@ from models.blip.text import TextEncoder
 from models.blip.tokenizer import normalise
 from models.blip.vision import VisionEncoder
 from models.checkpoints import folder as folders
-from models.checkpoints.folder import Content
+from models.checkpoints.folder import CheckpointContent
 from models.training.contrast import ContrastNetwork, Pairs
 from models.training.momentum import FeatureQueue
 from models.training.workers import Workers
@@ -33,7 +33,7 @@ class TowerConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class StepContext:
     """Where a training is: `epoch` says how many are done, `generator` is alike on all workers.
 
     `part` is which part of a batch this is, where one step is computed in several.
@@ -57,7 +57,7 @@ class Objective(nn.Module):
 
     clean: Callable[[str], str] = staticmethod(normalise)  # what texts go through first
 
-    def __init__(self, network: nn.Module, about: Content) -> None:
+    def __init__(self, network: nn.Module, about: CheckpointContent) -> None:
         super().__init__()
         self.network = network
         self.about = replace(about, tensors={}, training={})
@@ -74,7 +74,7 @@ class Objective(nn.Module):
         words = self.about.tokenizer
         return words.enc_id if self.about.settings.itm_first_token == "enc" else words.cls_id
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Give what is minimised, `loss`, and the numbers that it is made of."""
         raise NotImplementedError
 
@@ -121,7 +121,7 @@ class Objective(nn.Module):
 
 
 def trainable(
-    kind: Callable[[BlipConfig], nn.Module], content: Content, towers: TowerConfig
+    kind: Callable[[BlipConfig], nn.Module], content: CheckpointContent, towers: TowerConfig
 ) -> nn.Module:
     """Make a network out of a checkpoint's tensors, in fp32, and let gradients reach it.
 

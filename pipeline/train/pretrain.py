@@ -14,15 +14,15 @@ from models.blip.config import ORIGINAL, Size, blip_config
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder, vocabulary
-from models.checkpoints.folder import Content
+from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.weights import CheckpointError
 from models.training.momentum import FeatureQueue
 from models.training.negatives import Rule
 from models.training.pretraining import PretrainNetwork, StepSettings
-from models.training.schedule import soft_share
+from models.training.schedule import distillation_alpha
 from pipeline.train.dataloader import Batch
 from pipeline.train.loop import TrainConfig
-from pipeline.train.objective import Moment, Objective, TowerConfig, trainable
+from pipeline.train.objective import Objective, StepContext, TowerConfig, trainable
 from shards.training.source import Source
 from shards.training.source_reader import read_part
 
@@ -73,20 +73,20 @@ class PretrainObjective(Objective):
     """ITC + ITM + LM of a pre-training network; `prompt` goes before each text for LM alone."""
 
     def __init__(
-        self, network: PretrainNetwork, about: Content, loss: LossConfig, prompt: str = ""
+        self, network: PretrainNetwork, about: CheckpointContent, loss: LossConfig, prompt: str = ""
     ) -> None:
         super().__init__(network, about)
         self._loss = loss
         self._prompt = tuple(about.tokenizer.encode([prompt])[0])
         self._beside = [FeatureQueue(about.config.image_text_hidden_size, loss.queue)]
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Compute the three losses and their sum."""
         words, loss = self.about.tokenizer, self._loss
         settings = StepSettings(
             self.first_token,
             words.dec_id,
-            alpha=soft_share(loss.alpha, moment.epoch, loss.ramp_epochs),
+            alpha=distillation_alpha(loss.alpha, moment.epoch, loss.ramp_epochs),
             momentum=moment.follow(loss.momentum),
             negatives=loss.negatives,
             prompt=self._prompt,
@@ -116,7 +116,7 @@ def write_start(path: Path, config: PretrainConfig, sources: Sequence[Source]) -
     )
 
 
-def start(path: Path, config: PretrainConfig) -> PretrainObjective:
+def start_pretraining(path: Path, config: PretrainConfig) -> PretrainObjective:
     """Load what a training starts from; queues begin empty."""
     content = import_folder(path).content
     if content.role != "pretrain":

@@ -20,16 +20,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.checkpoints.folder import sync
+from shards.errors import CapfiltError
 
 _NAME = re.compile(r"step-(\d{8})")
 
 
-class StateError(RuntimeError):
+class StateError(CapfiltError, RuntimeError):
     """A saved state that does not fit the training that should go on from it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainerProgress:
     """How far a training is.
 
     `positions` are those of the stream, by lane; `left_out` counts by reason; `numbers` are the
@@ -45,17 +46,17 @@ class Progress:
     itm: float | None = None
 
 
-def newest(folder: Path) -> Path | None:
+def newest_state(folder: Path) -> Path | None:
     """Find the latest saved state of a training, or None."""
     return max(_states(folder), default=None)
 
 
-def save(
+def save_state(
     folder: Path,
     network: nn.Module,
     beside: Mapping[str, Tensor],
     optimiser: torch.optim.Optimizer,
-    progress: Progress,
+    progress: TrainerProgress,
     keep: int,
 ) -> None:
     """Write the state after a step, and remove all but the newest `keep` states."""
@@ -77,9 +78,9 @@ def save(
         _remove(old)
 
 
-def load(
+def load_state(
     path: Path, network: nn.Module, beside: nn.Module | None, optimiser: torch.optim.Optimizer
-) -> Progress:
+) -> TrainerProgress:
     """Put a saved state into network, queues and optimiser; StateError if it does not fit."""
     try:
         network.load_state_dict(load_file(path / "network.safetensors"))
@@ -93,10 +94,10 @@ def load(
         ) from error
 
 
-def _read_progress(path: Path) -> Progress:
+def _read_progress(path: Path) -> TrainerProgress:
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     found["positions"] = {int(lane): taken for lane, taken in found["positions"].items()}
-    return Progress(**found | {"alarms": tuple(found.get("alarms", ()))})
+    return TrainerProgress(**found | {"alarms": tuple(found.get("alarms", ()))})
 
 
 def _states(folder: Path) -> list[Path]:

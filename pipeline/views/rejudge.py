@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.clean.judge import is_open, thresholds_of
-from pipeline.views.request import Wish, is_settled, settle
+from pipeline.views.request import ViewRequest, is_resolved, resolve_thresholds
 from pipeline.views.rewrite import rewrite
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
 from shards.run.run import Run
@@ -44,7 +44,7 @@ Report = Callable[[int], None]  # hears how many more samples are done
 Result = TypeVar("Result")
 
 
-def rejudge(run: Run, wish: Wish, snapshot: Snapshot, report: Report) -> tuple[View, bool]:
+def rejudge(run: Run, wish: ViewRequest, snapshot: Snapshot, report: Report) -> tuple[View, bool]:
     """Write a view, or find the same one there; give it, and whether it is new.
 
     Raises ViewError for a wish that cannot be met or a name that is taken by another view, and
@@ -52,8 +52,8 @@ def rejudge(run: Run, wish: Wish, snapshot: Snapshot, report: Report) -> tuple[V
     """
     check_view_name(wish.name)
     counts = total_counts(shard.counts for shard in snapshot.shards)
-    thresholds = settle(run, wish, counts)
-    if is_settled(run, wish, snapshot, thresholds):
+    thresholds = resolve_thresholds(run, wish, counts)
+    if is_resolved(run, wish, snapshot, thresholds):
         return _opened(run, wish.name), False
     for origin, fraction in wish.keep_fraction.items():
         given = counts.texts.get(origin, TextCounts()).given
@@ -65,7 +65,7 @@ def rejudge(run: Run, wish: Wish, snapshot: Snapshot, report: Report) -> tuple[V
         discard(run, judging, (shard.shard for shard in snapshot.shards))
         raise
     if not new:  # another was first: it is the same, or an error
-        is_settled(run, wish, snapshot, thresholds)
+        is_resolved(run, wish, snapshot, thresholds)
     return _opened(run, wish.name), new
 
 
@@ -91,7 +91,7 @@ def fraction_threshold(
     return float(scores[place])
 
 
-def judge_again(
+def redecide(
     shard: str, texts: pa.Table, own: pa.Table, thresholds: Mapping[str, float]
 ) -> pa.Table:
     """Decide the texts (origin, itm) of one shard; `own` are the run's decisions on them."""
@@ -117,7 +117,7 @@ def judge_again(
 
 def _write(
     run: Run,
-    wish: Wish,
+    wish: ViewRequest,
     snapshot: Snapshot,
     thresholds: Mapping[str, float],
     judging: Judging,
@@ -164,7 +164,7 @@ class _Work:
                 f"shard {facts.shard}: {len(texts)} texts, but {len(own)} decisions on them; "
                 "run `capfilt verify`"
             )
-        decided = judge_again(facts.shard, texts, own, self.thresholds)
+        decided = redecide(facts.shard, texts, own, self.thresholds)
         counts = _counted(facts.counts, texts["origin"], decided)
         written = [file for file in facts.files if file.table not in ("decisions", "clean")]
         written.append(self._publish(facts.shard, decided))

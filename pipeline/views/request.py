@@ -15,7 +15,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ViewRequest:
     """What is asked of a new view; origins that are not named keep the run's own threshold.
 
     `keep_fraction` of an origin is the share of all its texts in the snapshot to keep, the best.
@@ -27,7 +27,7 @@ class Wish:
     write_clean: bool = False
 
 
-def settle(run: Run, wish: Wish, counts: Counts) -> dict[str, float]:
+def resolve_thresholds(run: Run, wish: ViewRequest, counts: Counts) -> dict[str, float]:
     """Give each origin's threshold, but for those whose fraction is asked for; raises ViewError."""
     own: dict[str, float] = run.identity.get("judge", {}).get("threshold", {})
     known = sorted(own.keys() | counts.texts.keys())
@@ -54,7 +54,9 @@ def settle(run: Run, wish: Wish, counts: Counts) -> dict[str, float]:
     return {o: value for o, value in thresholds.items() if o not in wish.keep_fraction}
 
 
-def is_settled(run: Run, wish: Wish, snapshot: Snapshot, thresholds: Mapping[str, float]) -> bool:
+def is_resolved(
+    run: Run, wish: ViewRequest, snapshot: Snapshot, thresholds: Mapping[str, float]
+) -> bool:
     """Say whether the wish is fulfilled already; raises ViewError if its name is taken."""
     record = read_view_record(run, wish.name)
     if record is None:
@@ -72,7 +74,7 @@ def is_settled(run: Run, wish: Wish, snapshot: Snapshot, thresholds: Mapping[str
     return True
 
 
-def _same_rules(record: ViewRecord, wish: Wish, thresholds: Mapping[str, float]) -> bool:
+def _same_rules(record: ViewRecord, wish: ViewRequest, thresholds: Mapping[str, float]) -> bool:
     fractions = {o: r.keep_fraction for o, r in record.rules.items() if r.keep_fraction is not None}
     recorded = {o: r.threshold for o, r in record.rules.items() if o not in fractions}
     given = {o: t for o, t in thresholds.items() if o not in wish.keep_fraction}

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample, encode_jpeg
 from pipeline.clean.screen import ScreenConfig
-from pipeline.media.decode import Limits, Refusal, decode
+from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.inputs.listing import InputChanged
 from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.run.run import Run
@@ -103,8 +103,8 @@ def _same_image(raw: RawSample | None, row: Row, where: str) -> bytes:
 def _as_jpeg(image: bytes, key: str, run: Run) -> bytes:
     """Encode a picture as the run did, within its limits; one that it could read can be read."""
     screen = ScreenConfig.model_validate(run.identity["screen"])
-    decoded = decode(image, Limits(screen.min_side, screen.max_pixels, screen.max_aspect))
-    if isinstance(decoded, Refusal):
+    decoded = decode(image, DecodeLimits(screen.min_side, screen.max_pixels, screen.max_aspect))
+    if isinstance(decoded, DecodeRefusal):
         raise InputChanged(
             f"the image of {key!r} was decoded by the run, and is now refused: {decoded.reason} "
             f"({decoded.detail}); use the Pillow that the run used"

@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 from braceexpand import braceexpand
 
+from shards.errors import CapfiltError, UsageError
 from shards.naming import encode_name
 from shards.store import filesystem, url_of
 
@@ -23,15 +24,15 @@ _TABLES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt")
 _NAMED_AT_MOST = 5
 
 
-class InputError(ValueError):
+class InputError(UsageError):
     """An input that names no WebDataset tars, or the same shard twice."""
 
 
-class InputMismatch(ValueError):  # noqa: N818 - reads as what happened
+class InputMismatch(UsageError):  # noqa: N818 - reads as what happened
     """Another list of shards than the run was created with."""
 
 
-class InputChanged(ValueError):  # noqa: N818 - reads as what happened
+class InputChanged(CapfiltError, ValueError):  # noqa: N818 - reads as what happened
     """A shard is not the one that the run was created with."""
 
 

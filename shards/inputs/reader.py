@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO, cast
 
-from shards.inputs.tar import Member, TarDamage, TarWalk
+from shards.inputs.tar import Member, TarDamage, TarReader
 from shards.naming import key_text
 from shards.schema import SampleReason
 from shards.store import filesystem
@@ -96,7 +96,7 @@ class ShardReader:
     """Iterate once for the samples; then `state`, `sha256` and `bytes_read` are known."""
 
     def __init__(self, file: BinaryIO, limits: ReaderLimits | None = None) -> None:
-        self._walk = TarWalk(file)
+        self._walk = TarReader(file)
         self._limits = limits or ReaderLimits()
         self._group: _Group | None = None
         self._seen: dict[bytes, frozenset[str]] = {}

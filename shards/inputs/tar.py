@@ -60,7 +60,7 @@ class _Extension:
     sparse: bool = False
 
 
-class TarWalk:
+class TarReader:
     """One pass over an archive; `read` gives a member's bytes, otherwise they are skipped."""
 
     def __init__(self, file: BinaryIO) -> None:

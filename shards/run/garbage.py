@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shards.errors import CapfiltError
 from shards.run.commit import read_commits
 from shards.run.run import Run
 from shards.run.verify.lists import read_snapshot, snapshot_names
@@ -32,7 +33,7 @@ _KEPT = re.compile(
 _REMOVERS = 16
 
 
-class GarbageError(ValueError):
+class GarbageError(CapfiltError, ValueError):
     """A run of which not all can be read that names files."""
 
 

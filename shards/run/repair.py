@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from shards.errors import CapfiltError
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run
 from shards.run.snapshot import newest_snapshot_id, open_snapshot, write_snapshot
@@ -19,7 +20,7 @@ from shards.run.verify.views import check_view_lists, read_view, view_records
 from shards.run.view import ViewError, read_view_record, write_clean_list
 
 
-class RepairError(ValueError):
+class RepairError(CapfiltError, ValueError):
     """A run so broken that it is more likely out of reach than damaged."""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.errors import UsageError
 from shards.inputs.listing import InputMismatch, InputShard, compare_lists, input_rows, list_digest
 from shards.store import Store
 
@@ -30,11 +31,11 @@ _INPUT = pa.schema(
 )
 
 
-class NotARun(ValueError):  # noqa: N818 - reads as what happened
+class NotARun(UsageError):  # noqa: N818 - reads as what happened
     """A folder that holds something, but no run that this code can read."""
 
 
-class RunMismatch(ValueError):  # noqa: N818 - reads as what happened
+class RunMismatch(UsageError):  # noqa: N818 - reads as what happened
     """The folder holds a run of another recipe."""
 
 

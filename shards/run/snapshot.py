@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.errors import UsageError
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Commit, Counts, FileRecord, StateRecord, read_commits
 from shards.run.run import Run, canonical_json
@@ -47,7 +48,7 @@ _SNAPSHOT = pa.schema(
 )
 
 
-class SnapshotError(ValueError):
+class SnapshotError(UsageError):
     """A snapshot that cannot be written yet, or is not there."""
 
 

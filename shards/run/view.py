@@ -19,6 +19,7 @@ from difflib import get_close_matches
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from shards.errors import UsageError
 from shards.run.commit import read_commits
 from shards.run.run import Run
 from shards.run.snapshot import (
@@ -36,7 +37,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
-class ViewError(ValueError):
+class ViewError(UsageError):
     """A view that is not there, or cannot be written."""
 
 

@@ -16,7 +16,7 @@ Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WeightedAnswer:
     """An answer to a question, and how much it counts: its share of those who answered."""
 
     text: str
@@ -34,7 +34,7 @@ class SourceText:
 
     text: str
     origin: str
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[WeightedAnswer, ...] = ()
     label: bool | None = None
     caption: str | None = None
     rounds: tuple[tuple[str, str], ...] = ()
@@ -59,7 +59,7 @@ def annotated_texts(raw: RawSample) -> tuple[tuple[SourceText, ...], str]:
     return ((SourceText(text, HUMAN),), "") if text else ((), TextReason.EMPTY)
 
 
-def squeeze(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+def fold_spaces(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
     """Put a text on one line, its white space squeezed; None for what no text file can hold."""
     if not isinstance(value, str):
         return None
@@ -84,7 +84,7 @@ def _read(item: Any) -> SourceText | None:  # noqa: ANN401 - any JSON value
     fields = {"text": item} if isinstance(item, str) else item
     if not isinstance(fields, dict):
         return None
-    text, origin = squeeze(fields.get("text")), fields.get("origin", HUMAN)
-    if not text or squeeze(origin) is None:
+    text, origin = fold_spaces(fields.get("text")), fields.get("origin", HUMAN)
+    if not text or fold_spaces(origin) is None:
         return None
     return SourceText(text, origin)

@@ -16,18 +16,19 @@ from io import UnsupportedOperation
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from shards.errors import UsageError
 from shards.schema import SampleReason, TextReason
 from shards.store import filesystem
 from shards.training.annotation import (
     HUMAN,
     MISSING_COLUMN,
     WRONG_TYPE,
-    Answer,
     Fields,
     SourceText,
-    squeeze,
+    WeightedAnswer,
+    fold_spaces,
 )
-from shards.training.dialogue_file import Dialogue, dialogues, is_dialogues
+from shards.training.dialogue_file import DialogueRow, dialogues, is_dialogues
 
 Kind = Literal["captions", "questions", "statements", "dialogues"]
 """What a source's texts are: they say what a picture shows, ask about it (alone, or after other
@@ -38,7 +39,7 @@ MAX_PICTURE_BYTES = 256 << 20
 VISUAL_GENOME_WEIGHT = 0.2  # of its one answer, as in BLIP's training
 
 
-class AnnotationError(ValueError):
+class AnnotationError(UsageError):
     """A file that is no list of annotations."""
 
 
@@ -105,7 +106,7 @@ def read_rows(url: str, fields: Sequence[str]) -> list[Fields]:
     return rows
 
 
-def read_dialogues(url: str) -> tuple[list[Dialogue], dict[str, int]]:
+def read_dialogues(url: str) -> tuple[list[DialogueRow], dict[str, int]]:
     """Read VisDial's file, and count by reason what cannot be used; AnnotationError if it is not.
 
     Candidates come along, and without them the rounds of the test split.
@@ -138,7 +139,7 @@ def read_picture(images: str, name: str) -> bytes:
 def read_answers(url: str) -> list[str]:
     """Read a JSON list of answers, such as VQA's answer_list.json; blank and repeated ones go."""
     listed = read_json(url)
-    texts = [squeeze(item) for item in listed] if isinstance(listed, list) else []
+    texts = [fold_spaces(item) for item in listed] if isinstance(listed, list) else []
     answers = list(dict.fromkeys(text for text in texts if text))
     if not answers:
         raise AnnotationError(f"{url}: expected a JSON list of answers, found none in it")
@@ -208,7 +209,7 @@ def _questions_of(found: Fields, left_out: Counter[str]) -> Iterator[Annotation]
     for dialogue in dialogues(found, left_out):
         before: tuple[tuple[str, str], ...] = ()
         for one in dialogue.rounds:
-            answers = (Answer(one.answer, 1.0),)
+            answers = (WeightedAnswer(one.answer, 1.0),)
             asked = (dialogue.caption, before, one.options)
             text = SourceText(one.question, HUMAN, answers, None, *asked)
             before = (*before, (one.question, one.answer))
@@ -223,7 +224,7 @@ def _captions(fields: Fields) -> Annotation | str:
         return MISSING_COLUMN
     given = fields["caption"]
     listed = given if isinstance(given, list) else [given]
-    texts = [squeeze(item) for item in listed]
+    texts = [fold_spaces(item) for item in listed]
     if None in texts:
         return WRONG_TYPE
     found = tuple(SourceText(text, HUMAN) for text in texts if text)
@@ -233,21 +234,23 @@ def _captions(fields: Fields) -> Annotation | str:
 def _question(fields: Fields) -> Annotation | str:
     if "question" not in fields or "answer" not in fields:
         return MISSING_COLUMN
-    question, given = squeeze(fields["question"]), fields["answer"]
-    listed = [squeeze(item) for item in (given if isinstance(given, list) else [given])]
+    question, given = fold_spaces(fields["question"]), fields["answer"]
+    listed = [fold_spaces(item) for item in (given if isinstance(given, list) else [given])]
     if question is None or None in listed:
         return WRONG_TYPE
-    answers = weigh(listed, fields.get("dataset") == "vg")
+    answers = weigh_answers(listed, fields.get("dataset") == "vg")
     if not question or not answers:
         return TextReason.EMPTY
     return _row([fields.get("image")], (SourceText(question, HUMAN, answers),))
 
 
-def weigh(answers: list[str | None], is_visual_genome: bool = False) -> tuple[Answer, ...]:
+def weigh_answers(
+    answers: list[str | None], is_visual_genome: bool = False
+) -> tuple[WeightedAnswer, ...]:
     """Give each answer its share of the annotators, blank ones too; the blank ones then go."""
     counts = Counter(answers)
     return tuple(
-        Answer(text, VISUAL_GENOME_WEIGHT if is_visual_genome else count / len(answers))
+        WeightedAnswer(text, VISUAL_GENOME_WEIGHT if is_visual_genome else count / len(answers))
         for text, count in counts.items()
         if text
     )
@@ -256,7 +259,7 @@ def weigh(answers: list[str | None], is_visual_genome: bool = False) -> tuple[An
 def _statement(fields: Fields) -> Annotation | str:
     if not all(name in fields for name in ("images", "sentence", "label")):
         return MISSING_COLUMN
-    text, label = squeeze(fields["sentence"]), LABELS.get(str(fields["label"]))
+    text, label = fold_spaces(fields["sentence"]), LABELS.get(str(fields["label"]))
     pictures = fields["images"]
     if text is None or label is None or not isinstance(pictures, list) or len(pictures) != 2:
         return WRONG_TYPE

@@ -16,13 +16,13 @@ from typing import Any, TypeGuard
 from shards.inputs.reader import IMAGE_EXTENSIONS
 from shards.schema import TextReason
 from shards.store import filesystem
-from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
+from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
 
 _NUMBER = re.compile(r"(\d{1,18})\D*$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class DialogueRound:
     """A question, its answer, and the candidates for it; `number` counts the file's, from 1.
 
     `answer` is empty and `true`, the answer's place among the candidates, None where the file does
@@ -37,12 +37,12 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class Dialogue:
+class DialogueRow:
     """What was said about one picture."""
 
     image_id: int
     caption: str
-    rounds: tuple[Round, ...]
+    rounds: tuple[DialogueRound, ...]
 
 
 def is_dialogues(found: Any) -> bool:  # noqa: ANN401 - any JSON value
@@ -53,10 +53,10 @@ def is_dialogues(found: Any) -> bool:  # noqa: ANN401 - any JSON value
     )
 
 
-def dialogues(found: Fields, left_out: Counter[str]) -> Iterator[Dialogue]:
+def dialogues(found: Fields, left_out: Counter[str]) -> Iterator[DialogueRow]:
     """Yield the usable dialogues of a parsed file, and count the rest."""
     data = found["data"]
-    questions, answers = ([squeeze(text) for text in data[k]] for k in ("questions", "answers"))
+    questions, answers = ([fold_spaces(text) for text in data[k]] for k in ("questions", "answers"))
     for item in data["dialogs"]:
         one = _dialogue(item, questions, answers, left_out) if isinstance(item, dict) else None
         if one is None:
@@ -69,24 +69,24 @@ def dialogues(found: Fields, left_out: Counter[str]) -> Iterator[Dialogue]:
 
 def _dialogue(
     fields: Fields, questions: list[str | None], answers: list[str | None], left_out: Counter[str]
-) -> Dialogue | None:
-    number, caption = fields.get("image_id"), squeeze(fields.get("caption"))
+) -> DialogueRow | None:
+    number, caption = fields.get("image_id"), fold_spaces(fields.get("caption"))
     listed = fields.get("dialog")
     if not _is_number(number) or caption is None or not isinstance(listed, list):
         return None
-    rounds: list[Round] = []
+    rounds: list[DialogueRound] = []
     for place, item in enumerate(listed, 1):
         one = _round(place, item, questions, answers) if isinstance(item, dict) else WRONG_TYPE
-        if isinstance(one, Round):
+        if isinstance(one, DialogueRound):
             rounds.append(one)
         else:
             left_out[one] += 1
-    return Dialogue(number, caption, tuple(rounds))
+    return DialogueRow(number, caption, tuple(rounds))
 
 
 def _round(
     number: int, fields: Fields, questions: list[str | None], answers: list[str | None]
-) -> Round | str:
+) -> DialogueRound | str:
     if "question" not in fields:
         return MISSING_COLUMN
     question = _named(questions, fields["question"])
@@ -99,7 +99,7 @@ def _round(
         return WRONG_TYPE
     if true is not None and not (_is_number(true) and true < len(options)):
         return WRONG_TYPE
-    return Round(number, question, answer, options, true) if question else TextReason.EMPTY
+    return DialogueRound(number, question, answer, options, true) if question else TextReason.EMPTY
 
 
 def _named(texts: list[str | None], number: Any) -> str | None:  # noqa: ANN401 - any JSON value

@@ -11,12 +11,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from shards.errors import UsageError
 from shards.inputs.listing import InputChanged
 from shards.training.annotation import SourceText
 from shards.training.annotation_file import Kind
 
 
-class SourceError(ValueError):
+class SourceError(UsageError):
     """A source that cannot be opened as it was asked for."""
 
 
@@ -58,7 +59,7 @@ _KEYS = {"run": ("view", "snapshot", "read"), "shards": ("root",), "annotations"
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class CleanedTables:
     """URLs of the tables through which an input tar is read."""
 
     samples: str
@@ -67,7 +68,7 @@ class Tables:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class AnnotatedRows:
     """Where the pictures of an annotation file lie, and a part's first row in it."""
 
     images: str
@@ -87,8 +88,8 @@ class Part:
     rows: int
     sha256: str | None = None
     is_clean: bool = False
-    tables: Tables | None = None
-    listed: Listed | None = None
+    tables: CleanedTables | None = None
+    listed: AnnotatedRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PictureLocation:
     """Where a picture's bytes lie: in a file of its own, or inside a tar."""
 
     url: str
@@ -132,7 +133,9 @@ class SourceSample:
     image: bytes
     texts: tuple[SourceText, ...]
     right: bytes | None = None
-    place: Place | None = field(default=None, compare=False)  # the same sample may lie elsewhere
+    place: PictureLocation | None = field(
+        default=None, compare=False
+    )  # the same sample may lie elsewhere
 
 
 def changed(part: Part, expected: str, found: str) -> InputChanged:

@@ -24,14 +24,14 @@ from shards.training.annotation import SourceText, annotated_texts
 from shards.training.annotation_file import Annotation, Annotations, read_annotations, read_picture
 from shards.training.dialogue_file import pictures_by_number
 from shards.training.source import (
-    Listed,
+    AnnotatedRows,
+    CleanedTables,
     Part,
-    Place,
+    PictureLocation,
     Source,
     SourceConfig,
     SourceError,
     SourceSample,
-    Tables,
     changed,
 )
 
@@ -152,7 +152,7 @@ def _run_part(run: Run, shard: SnapshotShard, url: str, config: SourceConfig) ->
     if clean is not None and config.read != "input":
         return _clean_part(run, shard, clean)
     names = {table: run.store.url(files[table].name) for table in SCHEMAS}
-    return Part(shard.shard, url, shard.counts.kept, tables=Tables(**names))
+    return Part(shard.shard, url, shard.counts.kept, tables=CleanedTables(**names))
 
 
 def _clean_part(run: Run, shard: SnapshotShard, clean: FileRecord) -> Part:
@@ -177,7 +177,7 @@ def _clean(part: Part, reader: ShardReader) -> Iterator[SourceSample]:
             reason = raw.reason or "its image or sidecar is missing"
             raise changed(part, "whole samples", f"{raw.key!r}: {reason}")
         texts = _recorded_texts(part, raw.key, raw.meta)
-        yield SourceSample(raw.key, raw.image, texts, place=place_of(part.url, raw))
+        yield SourceSample(raw.key, raw.image, texts, place=location_of(part.url, raw))
     if reader.state.state != State.COMPLETE:
         raise changed(part, "a complete tar", f"{reader.state.state}: {reader.state.detail}")
 
@@ -193,7 +193,7 @@ def _recorded_texts(part: Part, key: str, meta: bytes) -> tuple[SourceText, ...]
     return texts
 
 
-def _judged(part: Part, tables: Tables, reader: ShardReader) -> Iterator[SourceSample]:
+def _judged(part: Part, tables: CleanedTables, reader: ShardReader) -> Iterator[SourceSample]:
     raws = iter(reader)
     facts = _rows(tables.samples, "samples", ["index", "key", "sha256"])
     for index, texts in _kept(tables):
@@ -202,11 +202,11 @@ def _judged(part: Part, tables: Tables, reader: ShardReader) -> Iterator[SourceS
             raise SourceError(f"{tables.samples}: no row of sample {index}; {_VERIFY}")
         raw = next((raw for raw in raws if raw.index == index), None)
         image = _same_image(raw, fact, part)
-        place = None if raw is None else place_of(part.url, raw)
+        place = None if raw is None else location_of(part.url, raw)
         yield SourceSample(f"{part.shard}/{encode_name(fact['key'])}", image, texts, place=place)
 
 
-def _kept(tables: Tables) -> Iterator[tuple[int, tuple[SourceText, ...]]]:
+def _kept(tables: CleanedTables) -> Iterator[tuple[int, tuple[SourceText, ...]]]:
     """Yield the index and the kept texts of each kept sample, in order."""
     for index, rows in groupby(_decided(tables), key=itemgetter("index")):
         texts = tuple(SourceText(row["text"], row["origin"]) for row in rows if row["keep"])
@@ -214,7 +214,7 @@ def _kept(tables: Tables) -> Iterator[tuple[int, tuple[SourceText, ...]]]:
             yield index, texts
 
 
-def _decided(tables: Tables) -> Iterator[Row]:
+def _decided(tables: CleanedTables) -> Iterator[Row]:
     """Yield the texts with their decisions, which stand in the same order."""
     texts = _rows(tables.texts, "texts", ["index", "text_no", "text", "origin"])
     decisions = _rows(tables.decisions, "decisions", ["index", "text_no", "keep"])
@@ -287,14 +287,14 @@ def _annotated(shard: str, reader: ShardReader, left_out: Counter[str]) -> Itera
             yield SourceSample(f"{shard}/{encode_name(raw.key)}", raw.image, texts)
 
 
-def place_of(url: str, raw: RawSample) -> Place | None:
+def location_of(url: str, raw: RawSample) -> PictureLocation | None:
     """Say where a sample's image lies in its tar."""
     if raw.image is None or raw.image_offset is None:
         return None
-    return Place(url, raw.image_offset, len(raw.image))
+    return PictureLocation(url, raw.image_offset, len(raw.image))
 
 
-def read_place(place: Place) -> bytes:
+def read_picture_at(place: PictureLocation) -> bytes:
     """Read a picture's bytes where they lie; empty where the file is gone or too short.
 
     Whether they are still the same picture only who decodes them can say.
@@ -323,7 +323,7 @@ def _open_annotations(url: str, config: SourceConfig) -> Source:
             url_of(fs, path),
             min(size, len(found.rows) - first),
             found.sha256,
-            listed=Listed(images, first),
+            listed=AnnotatedRows(images, first),
         )
         for first in range(0, len(found.rows), size)
     )
@@ -341,7 +341,7 @@ def _check_pictures(url: str, images: str, found: Annotations) -> None:
         )
 
 
-def _listed(part: Part, listed: Listed) -> Iterator[SourceSample]:
+def _listed(part: Part, listed: AnnotatedRows) -> Iterator[SourceSample]:
     found = read_annotations(part.url)
     if found.sha256 != part.sha256:
         raise changed(part, f"sha256 {part.sha256}", found.sha256)

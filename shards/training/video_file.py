@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from shards.schema import TextReason
 from shards.store import filesystem, url_of
-from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, squeeze
+from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
 from shards.training.annotation_file import AnnotationError, parse_json, read_text, unusable
 
 EXTENSIONS = ("mp4", "avi", "webm", "mkv", "mov")  # the first that is there is taken
@@ -60,7 +60,7 @@ def read_clips(url: str) -> Clips:
     return Clips(kind, rows, dict(left_out))
 
 
-def place_of(videos: str, name: str) -> str | None:
+def video_location(videos: str, name: str) -> str | None:
     """Find a video below a folder, by its name or number; None if there is none."""
     fs, root = filesystem(videos)
     names = [name, f"video{name}", f"vid{name}"] if name.isdigit() else [name]
@@ -95,7 +95,7 @@ def _clip(row: Fields, kind: Kind) -> Clip | str:
     names = _NAMES[kind]
     if not all(name in row for name in names):
         return MISSING_COLUMN
-    video, *texts = (squeeze(row[name]) for name in names)
+    video, *texts = (fold_spaces(row[name]) for name in names)
     if type(row[names[0]]) is int:  # true and false are ints, too
         video = str(row[names[0]])
     if video is None or None in texts:

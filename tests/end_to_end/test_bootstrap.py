@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-from flows.lock import hold
+from flows.lock import lock_folder
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from tests.support.driving import Command, InProcess, children, wait_until
 
@@ -194,7 +194,7 @@ def test_without_a_terminal_a_round_waits_for_approval(recipe: Path, capfilt: In
 def test_a_second_command_in_the_folder_is_told_who_is_there(
     tmp_path: Path, recipe: Path, capfilt: InProcess
 ) -> None:
-    with hold(tmp_path / "out"):
+    with lock_folder(tmp_path / "out"):
         done = capfilt.run("bootstrap", recipe, "--direct")
     assert done.returncode == 2
     assert f"out is in use by process {os.getpid()} on {platform.node()}" in done.stderr

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.lock import LOCK, FolderInUse, hold
+from flows.lock import LOCK, FolderInUse, lock_folder
 
 HOLD = """
 import subprocess, sys, time
 from pathlib import Path
-from flows.lock import hold
+from flows.lock import lock_folder
 
-with hold(Path(sys.argv[1])):
+with lock_folder(Path(sys.argv[1])):
     child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
     print(child.pid, flush=True)
     time.sleep(60)
@@ -41,9 +41,9 @@ def test_a_folder_that_is_held_is_refused_and_its_holder_named(
 ) -> None:
     named = rf"{tmp_path} is in use by process {other.pid} on {platform.node()}; wait"
     for _ in range(2):
-        with pytest.raises(FolderInUse, match=named), hold(tmp_path):
+        with pytest.raises(FolderInUse, match=named), lock_folder(tmp_path):
             pass
-    with hold(tmp_path / "below"):
+    with lock_folder(tmp_path / "below"):
         pass
 
 
@@ -52,17 +52,20 @@ def test_a_killed_holder_holds_nothing_whatever_its_children_do(
 ) -> None:
     other.kill()
     other.wait()
-    with hold(tmp_path), pytest.raises(FolderInUse), hold(tmp_path):
+    with lock_folder(tmp_path), pytest.raises(FolderInUse), lock_folder(tmp_path):
         pass
-    with hold(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
 def test_a_holder_that_has_not_said_who_it_is(tmp_path: Path) -> None:
     for content in ("", "{", "[]", '{"pid": 3}'):
-        with hold(tmp_path):
+        with lock_folder(tmp_path):
             (tmp_path / LOCK).write_text(content)
-            with pytest.raises(FolderInUse, match="in use by another process"), hold(tmp_path):
+            with (
+                pytest.raises(FolderInUse, match="in use by another process"),
+                lock_folder(tmp_path),
+            ):
                 pass
 
 
@@ -73,7 +76,7 @@ def test_a_file_system_without_locks_is_warned_of(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with hold(tmp_path):
+    with lock_folder(tmp_path):
         (tmp_path / "work").touch()
     (warning,) = caplog.messages
     assert warning.startswith(f"{tmp_path} cannot be locked (No locks available)")

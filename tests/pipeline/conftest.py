@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
 from pipeline.clean.caption import CaptionConfig
-from pipeline.clean.prepare import Pace
+from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import ScoreConfig
 from pipeline.clean.shard import CleanConfig, ShardCleaner, identity
 from shards.inputs.listing import list_inputs
@@ -64,12 +64,12 @@ class Bench:
     def cleaner(self, run: Run, config: CleanConfig, **other: Any) -> ShardCleaner:
         captioner = other.get("captioner", self.captioner)
         scorer = other.get("scorer", self.scorer)
-        return ShardCleaner(run, config, captioner, scorer, other.get("pace", Pace()))
+        return ShardCleaner(run, config, captioner, scorer, other.get("pace", ExecutionConfig()))
 
-    def clean(self, *inputs: Path, pace: Pace | None = None, **changed: Any) -> Run:
+    def clean(self, *inputs: Path, pace: ExecutionConfig | None = None, **changed: Any) -> Run:
         """Clean all shards of a new run."""
         run, config = self.run(*inputs, **changed)
-        cleaner = self.cleaner(run, config, pace=pace or Pace())
+        cleaner = self.cleaner(run, config, pace=pace or ExecutionConfig())
         for shard in run.inputs:
             cleaner.clean(shard, self.ignore)
         assert verify_run(run).problems == ()
@@ -172,9 +172,9 @@ def config(checkpoints: Path) -> CleanConfig:
 
 
 @pytest.fixture(scope="session")
-def load_captioner() -> Callable[[CleanConfig], Captioner]:
-    def load(config: CleanConfig) -> Captioner:
-        return Captioner.load(
+def load_captioner() -> Callable[[CleanConfig], BlipCaptioner]:
+    def load(config: CleanConfig) -> BlipCaptioner:
+        return BlipCaptioner.load(
             config.caption.model, decoding=config.caption, seed=config.seed, dtype="fp32"
         )
 
@@ -182,7 +182,7 @@ def load_captioner() -> Callable[[CleanConfig], Captioner]:
 
 
 @pytest.fixture(scope="session")
-def captioner(config: CleanConfig, load_captioner: Any) -> Captioner:
+def captioner(config: CleanConfig, load_captioner: Any) -> BlipCaptioner:
     return load_captioner(config)
 
 

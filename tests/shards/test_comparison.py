@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards import comparison
-from shards.comparison import Side, compare
+from shards.comparison import ViewSide, compare
 from shards.run.commit import commit
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, write_snapshot
@@ -54,7 +54,9 @@ def other_view(run: Run, folder: Path) -> View:
 PLACES = {(1, 1): "both", (1, 0): "only_here", (0, 1): "only_there", (0, 0): "neither"}
 
 
-def by_hand(here: Side, there: Side, web_only: bool) -> tuple[Counter[str], dict[str, Counter]]:
+def by_hand(
+    here: ViewSide, there: ViewSide, web_only: bool
+) -> tuple[Counter[str], dict[str, Counter]]:
     """Look at every text and every sample in turn."""
     decided = []
     for side in (here, there):
@@ -89,7 +91,7 @@ def test_views_of_one_run(
     monkeypatch.setattr(comparison, "_TEXTS_AT_A_TIME", texts_at_a_time)
     run = make_run(any_url)
     write_snapshot(run)
-    third, own = Side(run, other_view(run, tmp_path)), Side(run, open_view(run))
+    third, own = ViewSide(run, other_view(run, tmp_path)), ViewSide(run, open_view(run))
     for here, there in itertools.permutations([third, own]):
         found = compare(here, there)
         assert json.loads(json.dumps(found)) == found
@@ -117,7 +119,7 @@ def test_two_runs_share_samples_and_web_texts(make_run: Any, do_work: Any, tmp_p
     for shard in two.shards[:2]:
         assert commit(two, do_work(two, shard))
     write_snapshot(two, allow_partial=True)
-    here, there = Side(one, other_view(one, tmp_path)), Side(two, open_view(two))
+    here, there = ViewSide(one, other_view(one, tmp_path)), ViewSide(two, open_view(two))
     found = compare(here, there)
     samples, texts = by_hand(here, there, web_only=True)
     assert texts.keys() == {"web"}
@@ -137,7 +139,7 @@ def test_other_images_are_not_compared(make_run: Any, tmp_path: Path) -> None:
         place = table.schema.get_field_index("sha256")
         table = table.set_column(place, table.schema.field("sha256"), [hashes])
         pq.write_table(table, run.store.path(file.name))
-        sides.append(Side(run, open_view(run)))
+        sides.append(ViewSide(run, open_view(run)))
     found = compare(*sides)["joined"]
     assert found["different_images"] == 2
     assert sum(found["samples"].values()) == len(table) - 2
@@ -148,7 +150,7 @@ def test_nothing_in_common(make_run: Any, tmp_path: Path) -> None:
     write_snapshot(one)
     own = open_view(one)
     none = View(None, None, {}, ())
-    found = compare(Side(one, own), Side(one, none))
+    found = compare(ViewSide(one, own), ViewSide(one, none))
     assert found["shards_in_common"] == 0
     assert found["joined"]["samples"] == dict.fromkeys(PLACES.values(), 0)
     assert found["samples"]["kept"]["there"] == 0

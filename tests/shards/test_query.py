@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shards.query import QueryError, ask, connect
+from shards.query import QueryError, connect, run_query
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 
@@ -20,29 +20,31 @@ def run(any_url: str, make_run: Any) -> Run:
 def test_the_tables_are_the_rows(run: Run) -> None:
     snapshot = write_snapshot(run)
     with connect(run, snapshot.shards) as connection:
-        answer = ask(connection, "SELECT shard, count(*) AS n FROM samples GROUP BY ALL ORDER BY 1")
+        answer = run_query(
+            connection, "SELECT shard, count(*) AS n FROM samples GROUP BY ALL ORDER BY 1"
+        )
         assert answer.columns == ("shard", "n")
         counts = [(shard.shard, shard.counts.samples_in) for shard in snapshot.shards]
         assert list(answer.rows) == counts
         joined = "SELECT count(*) FROM texts JOIN decisions USING (shard, index, text_no)"
         texts = sum(t.given for shard in snapshot.shards for t in shard.counts.texts.values())
-        assert list(ask(connection, joined).rows) == [(texts,)]
+        assert list(run_query(connection, joined).rows) == [(texts,)]
 
 
 def test_no_shards_are_empty_tables(run: Run) -> None:
     with connect(run, []) as connection:
-        assert list(ask(connection, "SELECT count(*) FROM texts").rows) == [(0,)]
+        assert list(run_query(connection, "SELECT count(*) FROM texts").rows) == [(0,)]
 
 
 def test_rows_come_as_they_are_taken(run: Run) -> None:
     with connect(run, []) as connection:
-        answer = ask(connection, "SELECT range FROM range(5000)")
+        answer = run_query(connection, "SELECT range FROM range(5000)")
         assert [row[0] for row in answer.rows] == list(range(5000))
 
 
 def test_each_column_has_a_name_of_its_own(run: Run) -> None:
     with connect(run, []) as connection:
-        answer = ask(connection, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a")
+        answer = run_query(connection, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a")
         assert answer.columns == ("a", "a_1", "a_1_1", "a_2")
         assert list(answer.rows) == [(1, 2, 3, 4)]
 
@@ -72,11 +74,11 @@ def test_each_column_has_a_name_of_its_own(run: Run) -> None:
 def test_what_is_refused(run: Run, tmp_path: Path, sql: str) -> None:
     before = sorted(tmp_path.rglob("*"))
     with connect(run, []) as connection, pytest.raises(QueryError):
-        list(ask(connection, sql.format(tmp_path)).rows)
+        list(run_query(connection, sql.format(tmp_path)).rows)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_error_in_mid_answer(run: Run) -> None:
     sql = "SELECT CASE WHEN range = 9000 THEN error('late') ELSE range END FROM range(10000)"
     with connect(run, []) as connection, pytest.raises(QueryError, match="late"):
-        list(ask(connection, sql).rows)
+        list(run_query(connection, sql).rows)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from models.checkpoints import weights
 from models.roles.retrieval import Retriever
-from pipeline.search.build import IndexConfig, Item, build, items_of_tars
+from pipeline.search.build import IndexConfig, IndexItem, build, items_of_tars
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 
 COUNT = 40
@@ -31,24 +31,24 @@ def retriever() -> Retriever:
 
 
 @pytest.fixture(scope="session")
-def items(pictured: Path) -> list[Item]:
+def items(pictured: Path) -> list[IndexItem]:
     return list(items_of_tars([str(pictured)]))
 
 
 @pytest.fixture(scope="session")
 def toy_index(
-    tmp_path_factory: pytest.TempPathFactory, items: list[Item], retriever: Retriever
+    tmp_path_factory: pytest.TempPathFactory, items: list[IndexItem], retriever: Retriever
 ) -> Path:
     folder = tmp_path_factory.mktemp("index") / "toy"
     build(folder, items, retriever, ABOUT, IndexConfig(batch_size=7, features=True))
     return folder
 
 
-def picture(item: Item) -> Image.Image:
+def picture(item: IndexItem) -> Image.Image:
     with Image.open(io.BytesIO(item.image)) as image:
         return image.convert("RGB")
 
 
-def unit(retriever: Retriever, item: Item) -> torch.Tensor:
+def unit(retriever: Retriever, item: IndexItem) -> torch.Tensor:
     """Embed one picture by itself: (1, E)."""
-    return retriever.look(retriever.preprocess.resize(picture(item))[None]).unit
+    return retriever.encode_images(retriever.preprocess.resize(picture(item))[None]).unit

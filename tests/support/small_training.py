@@ -14,7 +14,15 @@ from models.training.workers import ALONE, Workers
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from pipeline.train import pretrain
 from pipeline.train import state as training_state
-from pipeline.train.loop import DataConfig, Ended, Place, SaveConfig, StepConfig, TrainConfig, train
+from pipeline.train.loop import (
+    DataConfig,
+    SaveConfig,
+    StepConfig,
+    TrainConfig,
+    TrainingContext,
+    TrainResult,
+    train,
+)
 from pipeline.train.objective import Objective
 from pipeline.train.pretrain import LossConfig, ModelConfig, PretrainConfig
 from shards.training.source import Source, SourceConfig
@@ -60,11 +68,11 @@ def sources_of(config: TrainConfig) -> list[Source]:
 
 def run(
     config: PretrainConfig, start: Path, folder: Path, workers: Workers = ALONE
-) -> tuple[Ended, Objective]:
+) -> tuple[TrainResult, Objective]:
     """Train from a start folder to the end, or from where it was left."""
     folder.mkdir(exist_ok=True)
-    objective = pretrain.start(start, config)
-    place = Place(folder, CPU, workers)
+    objective = pretrain.start_pretraining(start, config)
+    place = TrainingContext(folder, CPU, workers)
     return train(config, "fp32", sources_of(config), objective, place), objective
 
 
@@ -78,7 +86,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def last_state(folder: Path) -> dict[str, bytes]:
     """Read every file of the newest state: network, copies, queue, pointer, optimiser, place."""
-    newest = training_state.newest(folder / "states")
+    newest = training_state.newest_state(folder / "states")
     assert newest is not None
     return {path.name: path.read_bytes() for path in newest.iterdir()} | {
         "name": newest.name.encode()
@@ -107,7 +115,9 @@ def start(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, world: Path, start: Path) -> tuple[Path, Ended]:
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, world: Path, start: Path
+) -> tuple[Path, TrainResult]:
     """An unbroken training."""
     folder = tmp_path_factory.mktemp("whole") / "training"
     ended, _ = run(config_of(world), start, folder)

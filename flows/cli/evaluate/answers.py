@@ -66,13 +66,13 @@ def vqa(
     as_json: AsJson = False,
 ) -> None:
     """Measure answers to questions by VQA's official accuracy."""
-    from models.roles.vqa import Answerer
+    from models.roles.vqa import VqaModel
     from pipeline.evaluate.vqa import measure_vqa
     from shards.training.annotation_file import read_answers
 
     listed = [] if answers is None else read_answers(answers)
     config = config_of(batch_size, max_tokens, dtype)
-    answerer = Answerer.load(
+    answerer = VqaModel.load(
         folder_of(checkpoint), max_tokens=max_tokens, dtype=config.dtype, device=config.device
     )
     written: list[dict[str, Any]] = []
@@ -101,11 +101,11 @@ def nlvr(
     as_json: AsJson = False,
 ) -> None:
     """Measure how many statements about two pictures are judged right (NLVR2)."""
-    from models.roles.nlvr import Reasoner
+    from models.roles.nlvr import NlvrModel
     from pipeline.evaluate.nlvr import measure_nlvr
 
     config = config_of(batch_size, max_tokens, dtype)
-    reasoner = Reasoner.load(
+    reasoner = NlvrModel.load(
         folder_of(checkpoint), max_tokens=max_tokens, dtype=config.dtype, device=config.device
     )
     with rows_of(annotations, ("images", "sentence", "label"), limit) as rows:

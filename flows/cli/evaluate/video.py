@@ -62,7 +62,7 @@ def evaluate_video(
     The checkpoint is a filter or retrieval model for captions, a VQA model for questions.
     """
     from models.roles.video import VideoRetriever
-    from models.roles.vqa import Answerer
+    from models.roles.vqa import VqaModel
     from pipeline.evaluate.video import measure_video_questions, measure_video_retrieval
     from pipeline.media import video
     from shards.training.video_file import read_clips
@@ -86,7 +86,7 @@ def evaluate_video(
                 retriever, taken, place, count, k=k, ranked=progress.phase("ranking")
             )
         else:
-            answerer = Answerer.load(folder, **options)
+            answerer = VqaModel.load(folder, **options)
             count = frames or video.FRAMES_FOR_QUESTIONS
             found = measure_video_questions(
                 answerer, taken, place, count, answers=listed, results=written

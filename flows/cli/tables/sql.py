@@ -14,14 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.printable import count, cut, visible
-from shards.query import Answer
+from shards.query import QueryResult
 
 ROWS_SHOWN = 40
 CELL_CHARACTERS = 300
 COLUMN_CHARACTERS = 10  # that a column of a table needs to be read with ease
 
 
-def print_answer(answer: Answer) -> None:
+def print_answer(answer: QueryResult) -> None:
     """Print the first rows, as a table or, where it would be too wide, one under another."""
     console = Console()
     rows = list(islice(answer.rows, ROWS_SHOWN))
@@ -36,7 +36,7 @@ def print_answer(answer: Answer) -> None:
         console.print(f"the first {shown} of {total} rows; --json gives all", highlight=False)
 
 
-def print_answer_as_json(answer: Answer) -> None:
+def print_answer_as_json(answer: QueryResult) -> None:
     """Print one array of objects, row by row as they come."""
     print("[", end="")
     for number, row in enumerate(answer.rows):

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.cli.display import watch
-from flows.lock import LOCK, FolderInUse, hold
+from flows.lock import LOCK, FolderInUse, lock_folder
 from flows.recipe import RecipeError, read_recipe
 from flows.rounds.ledger import STAGES, Ledger, read_ledger
 from flows.rounds.recipe import BootstrapRecipe
 from flows.stages import bootstrap
-from flows.stages.clean import CleanWatch
+from flows.stages.clean import RunListener
 from models.blip.tokenizer import load
 from models.checkpoints import checkpoint
 from shards.run.run import RunMismatch
@@ -43,7 +43,7 @@ class Listener:
         self.done.append((number, stage))
 
     @contextmanager
-    def cleaning(self) -> Iterator[CleanWatch]:
+    def cleaning(self) -> Iterator[RunListener]:
         with watch() as progress:
             yield progress
 
@@ -173,7 +173,7 @@ def test_another_process_in_the_folder_is_left_alone(
 ) -> None:
     job = bootstrap.prepare(small_rounds(tmp_path / "out"))
     before = (tmp_path / "out" / "recipe.yaml").read_bytes()
-    with hold(tmp_path / "out"):
+    with lock_folder(tmp_path / "out"):
         with pytest.raises(FolderInUse):
             bootstrap.prepare(small_rounds(tmp_path / "out", rounds=7))
         with pytest.raises(FolderInUse):

@@ -17,7 +17,7 @@ from models.checkpoints import checkpoint
 from pipeline.evaluate import EvaluateConfig, evaluate_retrieval, read_pairs
 from pipeline.toy import world as toy_world
 from pipeline.views.rejudge import rejudge
-from pipeline.views.request import Wish
+from pipeline.views.request import ViewRequest
 from shards.run.run import Run, RunMismatch
 from shards.run.snapshot import open_snapshot
 
@@ -46,8 +46,8 @@ def run(
         clean.finish(job, clean.clean_shards(job, progress))
     listed = open_snapshot(job.run)
     for wish in (
-        Wish("all", {"web": 0.0, "synthetic": 0.0}),
-        Wish("half", {"synthetic": 2.0}, {"web": 0.5}),
+        ViewRequest("all", {"web": 0.0, "synthetic": 0.0}),
+        ViewRequest("half", {"synthetic": 2.0}, {"web": 0.5}),
     ):
         rejudge(job.run, wish, listed, lambda _: None)
     return folder / "run"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.study.table1 import AblationRecipe, Study
+from flows.study.table1 import Study, StudyRecipe
 from shards.run.run import Run
 from shards.run.view import open_view
 from shards.statistics import run_statistics
@@ -15,12 +15,12 @@ from shards.statistics import run_statistics
 RECIPE = Path(__file__).parents[3] / "flows" / "recipes" / "study" / "table1.yaml"
 
 
-def small() -> AblationRecipe:
+def small() -> StudyRecipe:
     section: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
     section["world"] |= {"web": 36, "human": 24, "held_out": 12}
     for name in ("pretrain", "captioner", "filter"):
         section[name]["step"] |= {"steps": 2}
-    return AblationRecipe.model_validate(section)
+    return StudyRecipe.model_validate(section)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows.lock import LOCK, FolderInUse, hold
+from flows.lock import LOCK, FolderInUse, lock_folder
 from flows.recipe import RecipeError
 from flows.training import run as train
 from flows.training.recipe import FinetuneRecipe, PretrainRecipe
@@ -186,7 +186,7 @@ def test_a_kill_before_the_start_has_its_name_does_no_harm(recipe: Make) -> None
 
 def test_another_process_in_the_folder_is_left_alone(recipe: Make) -> None:
     job = train.prepare(recipe())
-    with hold(job.folder):
+    with lock_folder(job.folder):
         for begin in (lambda: train.prepare(recipe()), lambda: train.run(job)):
             with pytest.raises(FolderInUse, match=f"{job.folder} is in use"):
                 begin()

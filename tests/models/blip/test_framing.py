@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def test_texts_are_framed_cut_and_padded(words: WordPiece) -> None:
-    found = framing.frame([[7, 8], [], [7] * 9], words, 5, 6, CPU)
+    found = framing.tokenize_batch([[7, 8], [], [7] * 9], words, 5, 6, CPU)
     end, pad = words.sep_id, words.pad_id
     assert found.ids.tolist() == [
         [5, 7, 8, end, pad, pad],
@@ -24,7 +24,7 @@ def test_texts_are_framed_cut_and_padded(words: WordPiece) -> None:
     ]
     assert found.mask.sum(1).tolist() == [4, 2, 6]
     assert (found.ids[~found.mask] == pad).all()
-    none = framing.frame([], words, 5, 6, CPU)
+    none = framing.tokenize_batch([], words, 5, 6, CPU)
     assert none.ids.shape == none.mask.shape == (0, framing.FRAME)
 
 
@@ -33,8 +33,8 @@ def test_states_of_a_video_are_those_of_its_frames(
 ) -> None:
     network: Any = match_checkpoint.network
     preprocess = match_checkpoint.description.preprocess
-    one = framing.look(network.vision_model, preprocess, images, torch.float32)
-    video = framing.look(
+    one = framing.encode_images(network.vision_model, preprocess, images, torch.float32)
+    video = framing.encode_images(
         network.vision_model, preprocess, images.view(2, 4, *images.shape[1:]), torch.float32
     )
     assert video.shape == (2, 4 * one.shape[1], one.shape[2])
@@ -44,7 +44,7 @@ def test_states_of_a_video_are_those_of_its_frames(
 
 @pytest.mark.parametrize("limit", [1, 0, -3, 11])
 def test_limits_that_do_not_fit(limit: int, tmp_path: Path) -> None:
-    framing.check_limit(2, 10, "x")
-    framing.check_limit(10, 10, "x")
+    framing.check_max_tokens(2, 10, "x")
+    framing.check_max_tokens(10, 10, "x")
     with pytest.raises(ValueError, match=f"max_tokens is {limit}; .* takes 2 to 10"):
-        framing.check_limit(limit, 10, str(tmp_path))
+        framing.check_max_tokens(limit, 10, str(tmp_path))

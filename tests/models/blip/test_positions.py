@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.blip.positions import GRIDS, side, stretch, stretch_all
+from models.blip.positions import GRIDS, interpolate, interpolate_all, side
 from models.checkpoints.original import read_original
 
 
@@ -14,18 +14,18 @@ def test_positions_equal_the_original(parity: Path) -> None:
     values = load_file(parity / "decoder.safetensors")
     own = read_original(parity / "decoder.pth")[GRIDS[0]]
     for grid, name in ((6, "out.big_pos_embed"), (2, "out.small_pos_embed_32")):
-        torch.testing.assert_close(stretch(own, grid), values[name], atol=3.4e-6, rtol=1e-5)
+        torch.testing.assert_close(interpolate(own, grid), values[name], atol=3.4e-6, rtol=1e-5)
 
 
 def test_the_same_size_changes_nothing() -> None:
     positions = torch.randn(1, 17, 8)
-    assert stretch(positions, 4) is positions
+    assert interpolate(positions, 4) is positions
 
 
 def test_the_class_token_and_the_axes_are_kept() -> None:
     rows = torch.arange(4.0).view(4, 1, 1).expand(4, 4, 2)  # every place holds its row's number
     positions = torch.cat([torch.full((1, 1, 2), 9.0), rows.reshape(1, 16, 2)], dim=1)
-    found = stretch(positions, 8)
+    found = interpolate(positions, 8)
     assert torch.equal(found[:, 0], positions[:, 0])
     picture = found[0, 1:].view(8, 8, 2)
     assert torch.allclose(picture, picture[:, :1].expand_as(picture))
@@ -34,7 +34,7 @@ def test_the_class_token_and_the_axes_are_kept() -> None:
 
 def test_a_momentum_copy_is_stretched_too() -> None:
     tensors = {name: torch.randn(1, 5, 4) for name in GRIDS} | {"other": torch.randn(1, 5, 4)}
-    found = stretch_all(tensors, 3)
+    found = interpolate_all(tensors, 3)
     assert [tuple(tensor.shape) for tensor in found.values()] == [(1, 10, 4), (1, 10, 4), (1, 5, 4)]
 
 

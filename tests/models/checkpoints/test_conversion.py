@@ -20,9 +20,9 @@ from models.checkpoints.layout import read_stated
 from models.checkpoints.roles import ties
 from models.checkpoints.weights import CheckpointError
 from models.decoding.generate import Decoding
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
-from models.roles.vqa import Answerer
+from models.roles.vqa import VqaModel
 from models.training.momentum import FeatureQueue
 
 NAMES: dict[str, Role] = {
@@ -104,7 +104,7 @@ def test_captions_are_the_originals(
     values = load_file(parity / "decoder.safetensors")
     for name, stored in facts["generate"].items():
         decoding = decoding_of(facts, stored["args"])
-        captioner = Captioner.load(imported_folders["decoder"], decoding=decoding, dtype="fp32")
+        captioner = BlipCaptioner.load(imported_folders["decoder"], decoding=decoding, dtype="fp32")
         found = captioner.caption(images[:6], list("abcdef"), 1)
         assert [texts[0].text for texts in found] == texts_of(vocabulary, values[f"out.ids_{name}"])
 
@@ -124,7 +124,9 @@ def test_with_the_other_length_rule_captions_are_those_of_transformers(
     block["capfilt"]["length_rule"] = "generated"
     (folder / "config.json").write_text(json.dumps(block))
     for name, asked in facts["generate"].items():
-        captioner = Captioner.load(folder, decoding=decoding_of(facts, asked["args"]), dtype="fp32")
+        captioner = BlipCaptioner.load(
+            folder, decoding=decoding_of(facts, asked["args"]), dtype="fp32"
+        )
         found = captioner.caption(images[:6], list("abcdef"), 1)
         expected = texts_of(vocabulary, stored[f"ids_{name}_hf523"])
         assert [texts[0].text for texts in found] == expected, name
@@ -157,7 +159,7 @@ def test_the_length_rule_is_a_setting_of_the_folder(
     block["capfilt"]["length_rule"] = "generated"
     (folder / "config.json").write_text(json.dumps(block))
     decoding = Decoding(method="beam", prompt="a picture of ", beams=3, min_tokens=2, max_tokens=16)
-    captioner = Captioner.load(folder, decoding=decoding, dtype="fp32")
+    captioner = BlipCaptioner.load(folder, decoding=decoding, dtype="fp32")
     found = captioner.caption(images[:6], list("abcdef"), 1)
     assert [texts[0].text for texts in found] == texts_of(vocabulary, stored)
     assert texts_of(vocabulary, stored) != texts_of(vocabulary, values["out.ids_beam3"])
@@ -174,7 +176,7 @@ def test_the_question_mask_is_a_setting_of_the_folder(
         assert block["capfilt"]["question_mask"] == "applied"
         block["capfilt"]["question_mask"] = mask
         (folder / "config.json").write_text(json.dumps(block))
-        answerer = Answerer.load(folder, dtype="fp32")
+        answerer = VqaModel.load(folder, dtype="fp32")
         answers = answerer.answer(images[:4], facts["questions"])
         found[mask] = [answer.text.replace(" ", "") for answer in answers]
     assert found["ignored"] == [text.replace(" ", "") for text in facts["generate_answers"]]

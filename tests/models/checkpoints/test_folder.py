@@ -8,16 +8,16 @@ import torch
 from models.blip.config import ORIGINAL, Role
 from models.checkpoints import folder as folders
 from models.checkpoints.conversion import import_folder
-from models.checkpoints.folder import Content, write_new
+from models.checkpoints.folder import CheckpointContent, write_new
 from models.checkpoints.weights import CheckpointError
 
 
 @pytest.fixture
-def content(folders: dict[Role, Path]) -> Content:
+def content(folders: dict[Role, Path]) -> CheckpointContent:
     return import_folder(folders["captioner"]).content
 
 
-def test_a_new_folder_is_whole_and_alone(content: Content, tmp_path: Path) -> None:
+def test_a_new_folder_is_whole_and_alone(content: CheckpointContent, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     write_new(out, content)
     assert [path.name for path in out.parent.iterdir()] == ["out"]
@@ -29,7 +29,7 @@ def test_a_new_folder_is_whole_and_alone(content: Content, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link", "dead link"])
-def test_what_is_there_is_left_alone(content: Content, tmp_path: Path, kind: str) -> None:
+def test_what_is_there_is_left_alone(content: CheckpointContent, tmp_path: Path, kind: str) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     if kind == "folder":
         out.mkdir()
@@ -46,7 +46,7 @@ def test_what_is_there_is_left_alone(content: Content, tmp_path: Path, kind: str
 
 
 def test_a_failed_write_leaves_nothing(
-    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: CheckpointContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -57,7 +57,7 @@ def test_a_failed_write_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_are_written_by_name(content: Content, tmp_path: Path) -> None:
+def test_settings_are_written_by_name(content: CheckpointContent, tmp_path: Path) -> None:
     write_new(tmp_path / "out", content)
     block = folders.read_json(tmp_path / "out", "config.json")
     assert block["capfilt"] == content.settings.to_dict()

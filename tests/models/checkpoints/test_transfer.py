@@ -12,7 +12,7 @@ from models.blip.nlvr import NlvrNetwork
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder
-from models.checkpoints.folder import Content
+from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.roles import build
 from models.checkpoints.transfer import transfer
 from models.checkpoints.weights import CheckpointError
@@ -20,10 +20,12 @@ from models.training.pretraining import PretrainNetwork
 
 
 @pytest.fixture(scope="module")
-def create(tmp_path_factory: pytest.TempPathFactory, words: WordPiece) -> Callable[..., Content]:
+def create(
+    tmp_path_factory: pytest.TempPathFactory, words: WordPiece
+) -> Callable[..., CheckpointContent]:
     """Make a random pre-trained network, with the given settings of its vision tower."""
 
-    def make(role: Any = "pretrain", layers: int = 2, **vision: int) -> Content:
+    def make(role: Any = "pretrain", layers: int = 2, **vision: int) -> CheckpointContent:
         path = tmp_path_factory.mktemp("start") / "start"
         config = blip_config(
             "tiny",
@@ -42,14 +44,14 @@ def create(tmp_path_factory: pytest.TempPathFactory, words: WordPiece) -> Callab
     return make
 
 
-def loaded(content: Content) -> torch.nn.Module:
+def loaded(content: CheckpointContent) -> torch.nn.Module:
     network = build(content.role, content.config).eval()
     network.load_state_dict(dict(content.tensors))
     return network
 
 
 def test_an_answering_network_reads_and_writes_as_the_pretrained_one(
-    create: Callable[..., Content],
+    create: Callable[..., CheckpointContent],
 ) -> None:
     whole = create()
     old, new = loaded(whole), loaded(transfer(whole, "vqa", 1))
@@ -68,7 +70,9 @@ def test_an_answering_network_reads_and_writes_as_the_pretrained_one(
         torch.testing.assert_close(written, expected)
 
 
-def test_a_pair_of_equal_pictures_is_looked_at_as_one(create: Callable[..., Content]) -> None:
+def test_a_pair_of_equal_pictures_is_looked_at_as_one(
+    create: Callable[..., CheckpointContent],
+) -> None:
     """In layers that average what two pictures bring, two equal ones bring what one brought."""
     whole = create()
     old, new = loaded(whole), loaded(transfer(whole, "nlvr", 1))
@@ -81,7 +85,7 @@ def test_a_pair_of_equal_pictures_is_looked_at_as_one(create: Callable[..., Cont
         torch.testing.assert_close(found, old.text_encoder.encode(ids, mask, states))
 
 
-def test_what_is_new_is_random_by_its_seed(create: Callable[..., Content]) -> None:
+def test_what_is_new_is_random_by_its_seed(create: Callable[..., CheckpointContent]) -> None:
     whole = create(layers=7)  # layer 6 is the first that joins two pictures by a linear layer
     one, again, other = (transfer(whole, "nlvr", seed).tensors for seed in (1, 1, 2))
     differing = {name for name in one if not torch.equal(one[name], other[name])}
@@ -91,7 +95,9 @@ def test_what_is_new_is_random_by_its_seed(create: Callable[..., Content]) -> No
     assert of_text == {"text_encoder.encoder.layer.6.crossattention.output.merge_layer.weight"}
 
 
-def test_where_widths_differ_the_decoders_look_is_new(create: Callable[..., Content]) -> None:
+def test_where_widths_differ_the_decoders_look_is_new(
+    create: Callable[..., CheckpointContent],
+) -> None:
     whole = create(hidden_size=64)
     tensors = transfer(whole, "vqa", 1).tensors
     width = whole.config.text_config.hidden_size
@@ -100,6 +106,6 @@ def test_where_widths_differ_the_decoders_look_is_new(create: Callable[..., Cont
     assert tensors[name.replace("text_decoder.bert", "text_encoder")].shape == (width, 64)
 
 
-def test_only_pretraining_can_become_another_role(create: Callable[..., Content]) -> None:
+def test_only_pretraining_can_become_another_role(create: Callable[..., CheckpointContent]) -> None:
     with pytest.raises(CheckpointError, match=r"starts from a pretrain folder.*found captioner"):
         transfer(create("captioner"), "vqa", 1)

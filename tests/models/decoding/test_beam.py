@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from models.blip.config import Role
 from models.checkpoints.checkpoint import Checkpoint
 from models.decoding import beam
-from models.decoding.generate import Decoding, Generated, Start, greedy
+from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts, greedy
 
 
-def whole(start: Start, text: Generated) -> list[int]:
+def whole(start: DecoderStart, text: GeneratedTexts) -> list[int]:
     """A text's ids with prompt and end token."""
     return start.prompt + text.ids + [start.end_id] * text.ended
 
@@ -25,7 +25,7 @@ def until_end(row: list[int], end_id: int) -> list[int]:
     return row[: row.index(end_id) + 1] if end_id in row else row
 
 
-def beams(start: Start, width: int, most: int, least: int, penalty: float = 1.0) -> Decoding:
+def beams(start: DecoderStart, width: int, most: int, least: int, penalty: float = 1.0) -> Decoding:
     """Translate lengths that count the prompt."""
     return Decoding(
         method="beam",
@@ -48,11 +48,11 @@ def test_ids_equal_transformers(
     network, described = caption_checkpoint.network, caption_checkpoint.description
     stored = hf_values["out.caption_ids_beam3"]
     prompt = hf_values["in.caption_input_ids_dec"][0, :4].tolist()
-    start = Start(prompt, described.tokenizer.sep_id, described.tokenizer.pad_id)
+    start = DecoderStart(prompt, described.tokenizer.sep_id, described.tokenizer.pad_id)
     inputs = described.preprocess.normalise(images[: len(stored)], torch.float32)
     decoding = beams(start, 3, limits["max_length"], limits["min_length"])
     states = network.vision_model(inputs)
-    found = beam.search(network.text_decoder, states, start, decoding, "generated")
+    found = beam.beam_search(network.text_decoder, states, start, decoding, "generated")
     best = [whole(start, texts[0]) for texts in found]
     assert best == [until_end(row, start.end_id) for row in stored.tolist()]
 
@@ -90,7 +90,7 @@ def test_ids_equal_the_original(
     expected = load_file(parity / "decoder.safetensors")[f"out.ids_{name}"].tolist()
     words, arguments = facts["config"]["tokenizer"], facts["generate"]
     limits = arguments.get(name, arguments["beam3"])["args"]
-    start = Start(facts["prompt_ids"], words["sep_id"], words["pad_id"])
+    start = DecoderStart(facts["prompt_ids"], words["sep_id"], words["pad_id"])
     network = original("decoder", "captioner")
     states = network.vision_model(normalise(images[: len(expected)]))
     decoding = beams(
@@ -100,7 +100,7 @@ def test_ids_equal_the_original(
         limits["min_length"],
         limits.get("repetition_penalty", 1.0),
     )
-    found = beam.search(network.text_decoder, states, start, decoding, rule)
+    found = beam.beam_search(network.text_decoder, states, start, decoding, rule)
     best = [whole(start, texts[0]) for texts in found]
     assert best == [until_end(row, start.end_id) for row in expected]
 
@@ -110,13 +110,16 @@ def test_the_two_length_rules_differ(
     parity: Path, images: Tensor, original: Callable[[str, Role], nn.Module], normalise: Any
 ) -> None:
     facts = json.loads((parity / "decoder.json").read_text())
-    start = Start(facts["prompt_ids"], facts["config"]["tokenizer"]["sep_id"], 0)
+    start = DecoderStart(facts["prompt_ids"], facts["config"]["tokenizer"]["sep_id"], 0)
     network = original("decoder", "captioner")
     states = network.vision_model(normalise(images))
     decoding = beams(start, 3, 20, 6)
     rules = ("generated", "total")
     first, second = (
-        [texts[0].ids for texts in beam.search(network.text_decoder, states, start, decoding, rule)]
+        [
+            texts[0].ids
+            for texts in beam.beam_search(network.text_decoder, states, start, decoding, rule)
+        ]
         for rule in rules
     )
     assert first != second
@@ -125,10 +128,10 @@ def test_the_two_length_rules_differ(
 @torch.no_grad()
 def test_one_beam_is_greedy(caption_checkpoint: Checkpoint, images: Tensor) -> None:
     network, described = caption_checkpoint.network, caption_checkpoint.description
-    start = Start([described.tokenizer.dec_id], described.tokenizer.sep_id, 0)
+    start = DecoderStart([described.tokenizer.dec_id], described.tokenizer.sep_id, 0)
     states = network.vision_model(described.preprocess.normalise(images, torch.float32))
     decoding = Decoding(method="beam", beams=1, min_tokens=3, max_tokens=9)
-    found = beam.search(network.text_decoder, states, start, decoding, "generated")
+    found = beam.beam_search(network.text_decoder, states, start, decoding, "generated")
     expected = greedy(network.text_decoder, states, start, decoding)
     assert [texts[0].ids for texts in found] == [text.ids for text in expected]
     for texts, text in zip(found, expected, strict=True):
@@ -136,34 +139,36 @@ def test_one_beam_is_greedy(caption_checkpoint: Checkpoint, images: Tensor) -> N
 
 
 def test_a_finished_text_is_not_beaten_later() -> None:
-    start = Start([9], end_id=1, pad_id=0)
+    start = DecoderStart([9], end_id=1, pad_id=0)
     decoding = Decoding(method="beam", beams=1, min_tokens=0, max_tokens=5)
-    search = beam.Search(decoding, "generated", start)
-    ending = beam.Candidate(score=-0.1, logprob=-0.1, beam=0, token=1)
-    going = beam.Candidate(score=-5.0, logprob=-5.0, beam=0, token=2)
+    search = beam.BeamSearch(decoding, "generated", start)
+    ending = beam.BeamCandidate(score=-0.1, logprob=-0.1, beam=0, token=1)
+    going = beam.BeamCandidate(score=-5.0, logprob=-5.0, beam=0, token=2)
     search.advance([ending, going], [[]])
     assert search.done
-    late = beam.Candidate(score=0.0, logprob=0.0, beam=0, token=1)
+    late = beam.BeamCandidate(score=0.0, logprob=0.0, beam=0, token=1)
     search.advance([late, going], [[2]])
     assert [hypothesis.text.ids for hypothesis in search.finished] == [[]]
 
 
 @pytest.mark.parametrize(("rule", "second"), [("generated", -6.0 / 2), ("total", -6.0 / 4)])
 def test_a_search_goes_on_while_a_beam_can_still_win(rule: Any, second: float) -> None:
-    start = Start([9, 8, 7], end_id=1, pad_id=0)
+    start = DecoderStart([9, 8, 7], end_id=1, pad_id=0)
     decoding = Decoding(method="beam", beams=2, min_tokens=0, max_tokens=5)
-    search = beam.Search(decoding, rule, start)
+    search = beam.BeamSearch(decoding, rule, start)
     rows = [(-1.0, 0, 1), (-1.5, 0, 2), (-2.0, 0, 3), (-9.0, 0, 4)]
-    search.advance([beam.Candidate(score, score, *place) for score, *place in rows], [[], []])
+    search.advance([beam.BeamCandidate(score, score, *place) for score, *place in rows], [[], []])
     rows = [(-1.6, 0, 5), (-6.0, 1, 1), (-7.0, 0, 6), (-9.0, 1, 4)]
     going = search.advance(
-        [beam.Candidate(score, score, *place) for score, *place in rows], [[2], [3]]
+        [beam.BeamCandidate(score, score, *place) for score, *place in rows], [[2], [3]]
     )
     assert [candidate.token for candidate in going] == [5, 6]
     assert search.finished[1].score == pytest.approx(second)
     assert search.finished[1].text.ids == [3]
     assert not search.done
     rows = [(-90.0, 0, 5), (-91.0, 1, 1), (-92.0, 0, 6), (-93.0, 1, 4)]
-    search.advance([beam.Candidate(score, score, *place) for score, *place in rows], [[2, 5]] * 2)
+    search.advance(
+        [beam.BeamCandidate(score, score, *place) for score, *place in rows], [[2, 5]] * 2
+    )
     assert search.done
     assert [hypothesis.text.ids for hypothesis in search.finished] == [[], [3]]

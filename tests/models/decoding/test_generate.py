@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from models.blip.config import Role
 from models.checkpoints.checkpoint import Checkpoint
-from models.decoding.generate import Decoding, Start, constrain, greedy, nucleus, sampling
+from models.decoding.generate import DecoderStart, Decoding, constrain, greedy, nucleus, sampling
 from models.decoding.sampling import text_seeds
 
 
 @pytest.fixture(scope="module")
-def start(caption_checkpoint: Checkpoint, hf_values: dict[str, Tensor]) -> Start:
+def start(caption_checkpoint: Checkpoint, hf_values: dict[str, Tensor]) -> DecoderStart:
     words = caption_checkpoint.description.tokenizer
-    return Start(hf_values["in.caption_input_ids_dec"][0, :4].tolist(), words.sep_id, words.pad_id)
+    return DecoderStart(
+        hf_values["in.caption_input_ids_dec"][0, :4].tolist(), words.sep_id, words.pad_id
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_greedy_ids_equal_transformers(
     hf_values: dict[str, Tensor],
     hf_facts: dict[str, Any],
     states: Tensor,
-    start: Start,
+    start: DecoderStart,
 ) -> None:
     limits = hf_facts["generate_args"]["caption"]
     expected = hf_values["out.caption_ids_greedy"]
@@ -65,7 +67,7 @@ def test_greedy_ids_equal_the_original(
     facts = json.loads((parity / "decoder.json").read_text())
     expected = load_file(parity / "decoder.safetensors")[f"out.ids_{name}"].tolist()
     words, limits = facts["config"]["tokenizer"], facts["generate"][name]["args"]
-    first = Start(facts["prompt_ids"], words["sep_id"], words["pad_id"])
+    first = DecoderStart(facts["prompt_ids"], words["sep_id"], words["pad_id"])
     network = original("decoder", "captioner")
     decoding = Decoding(
         method="greedy",
@@ -116,7 +118,7 @@ def nucleus_probabilities(scores: Tensor, decoding: Decoding) -> Tensor:
 
 @torch.no_grad()
 def test_cached_steps_equal_reading_the_whole_text_again(
-    caption_checkpoint: Checkpoint, hf_captioner: nn.Module, states: Tensor, start: Start
+    caption_checkpoint: Checkpoint, hf_captioner: nn.Module, states: Tensor, start: DecoderStart
 ) -> None:
     """The slow oracle: transformers reads prompt and text again for every token, one by one."""
     decoding = Decoding(min_tokens=4, max_tokens=9, top_p=0.8)
@@ -137,7 +139,7 @@ def test_cached_steps_equal_reading_the_whole_text_again(
 @pytest.mark.parametrize("method", [greedy, nucleus])
 @torch.no_grad()
 def test_lengths_keep_their_bounds(
-    caption_checkpoint: Checkpoint, states: Tensor, start: Start, method: Any
+    caption_checkpoint: Checkpoint, states: Tensor, start: DecoderStart, method: Any
 ) -> None:
     decoder = caption_checkpoint.network.text_decoder
     decoding = Decoding(min_tokens=3, max_tokens=6, top_p=1.0)

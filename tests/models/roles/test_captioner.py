@@ -8,12 +8,12 @@ from torch import Tensor
 
 from models.blip.config import Role
 from models.decoding.generate import Decoding
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 
 
-def load(folder: Path, dtype: str = "fp32", seed: int = 0, **decoding: object) -> Captioner:
+def load(folder: Path, dtype: str = "fp32", seed: int = 0, **decoding: object) -> BlipCaptioner:
     chosen = Decoding(**{"min_tokens": 2, "max_tokens": 12, **decoding})
-    return Captioner.load(folder, decoding=chosen, seed=seed, dtype=dtype)
+    return BlipCaptioner.load(folder, decoding=chosen, seed=seed, dtype=dtype)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
 from models.blip.config import Role
-from models.blip.framing import Framed
+from models.blip.framing import TokenBatch
 from models.checkpoints import checkpoint
 from models.checkpoints.weights import CheckpointError
 from models.decoding import answering
-from models.roles.dialogue import LikelihoodRanker, MatchRanker, Ranker, load_ranker
-from models.roles.vqa import Answerer
+from models.roles.dialogue import DialogueRanker, LikelihoodRanker, MatchRanker, load_ranker
+from models.roles.vqa import VqaModel
 from models.training.dialogue import Dialogue, compose_answered
 
 Folders = Callable[[str, Role], Path]
@@ -30,12 +30,12 @@ DIALOGUES = [
 
 
 @pytest.fixture(scope="module")
-def answerer(original_folder: Folders) -> Answerer:
-    return Answerer.load(original_folder("vqa", "vqa"), max_tokens=None, dtype="fp32")
+def answerer(original_folder: Folders) -> VqaModel:
+    return VqaModel.load(original_folder("vqa", "vqa"), max_tokens=None, dtype="fp32")
 
 
 @pytest.fixture(scope="module")
-def teller(answerer: Answerer) -> LikelihoodRanker:
+def teller(answerer: VqaModel) -> LikelihoodRanker:
     return LikelihoodRanker(answerer)
 
 
@@ -45,7 +45,7 @@ def judge(original_folder: Folders) -> MatchRanker:
 
 
 @pytest.fixture(scope="module", params=["match", "likelihood"])
-def ranker(request: pytest.FixtureRequest, original_folder: Folders) -> Ranker:
+def ranker(request: pytest.FixtureRequest, original_folder: Folders) -> DialogueRanker:
     names: tuple[str, Role] = (
         ("retrieval", "filter") if request.param == "match" else ("vqa", "vqa")
     )
@@ -57,7 +57,7 @@ def candidates(parity: Path) -> list[str]:
     return json.loads((parity / "vqa.json").read_text())["candidates"]
 
 
-def text_of(answerer: Answerer, ids: list[int]) -> str:
+def text_of(answerer: VqaModel, ids: list[int]) -> str:
     """The words of ids, a bar for each [SEP]."""
     parts: list[list[int]] = [[]]
     for token in ids:
@@ -68,7 +68,7 @@ def text_of(answerer: Answerer, ids: list[int]) -> str:
     return " | ".join(answerer.words.decode(parts))
 
 
-def test_a_dialogue_is_one_text(answerer: Answerer, teller: LikelihoodRanker) -> None:
+def test_a_dialogue_is_one_text(answerer: VqaModel, teller: LikelihoodRanker) -> None:
     found = text_of(answerer, teller.compose(DIALOGUES[0]))
     first = "a red dog | is it a dog? yes | what color? red | is it in the park?"
     assert found.replace(" ?", "?") == first
@@ -78,7 +78,7 @@ def test_a_dialogue_is_one_text(answerer: Answerer, teller: LikelihoodRanker) ->
 
 
 def test_the_oldest_rounds_fall_away_whole(
-    original_folder: Folders, answerer: Answerer, teller: LikelihoodRanker
+    original_folder: Folders, answerer: VqaModel, teller: LikelihoodRanker
 ) -> None:
     loaded = checkpoint.load(original_folder("vqa", "vqa"), "vqa", dtype="fp32", device="cpu")
     history = [
@@ -89,7 +89,7 @@ def test_the_oldest_rounds_fall_away_whole(
     full = teller.compose(dialogue)
     seen = []
     for limit in range(2, 64):
-        ids = LikelihoodRanker(Answerer(loaded, limit, "fp32")).compose(dialogue)
+        ids = LikelihoodRanker(VqaModel(loaded, limit, "fp32")).compose(dialogue)
         assert len(ids) <= limit - 2
         text = text_of(answerer, ids).replace(" ?", "?")
         if not seen or text != seen[-1]:
@@ -105,7 +105,7 @@ def test_the_oldest_rounds_fall_away_whole(
 
 
 def test_a_round_that_does_not_fit_takes_the_older_ones_along(
-    answerer: Answerer, teller: LikelihoodRanker
+    answerer: VqaModel, teller: LikelihoodRanker
 ) -> None:
     long = ("is it " + "a dog " * 20 + "?", "no")
     dialogue = Dialogue("a red house", [("two?", "no"), long, long], "where?")
@@ -115,7 +115,7 @@ def test_a_round_that_does_not_fit_takes_the_older_ones_along(
 
 
 def test_scores_are_those_of_the_answer_decoder(
-    answerer: Answerer, teller: LikelihoodRanker, images: Tensor, candidates: list[str]
+    answerer: VqaModel, teller: LikelihoodRanker, images: Tensor, candidates: list[str]
 ) -> None:
     """Candidate by candidate, each token's smoothed log-probability added up."""
     network = answerer.network
@@ -137,14 +137,14 @@ def test_scores_are_those_of_the_answer_decoder(
     assert sorted(c.index for c in found) == list(range(len(candidates)))
 
 
-def test_an_answer_stands_after_its_question(answerer: Answerer) -> None:
+def test_an_answer_stands_after_its_question(answerer: VqaModel) -> None:
     composed = compose_answered(answerer.words, 99, DIALOGUES[0], ["Yes!", "", "in the park"])
     found = [text_of(answerer, ids).replace(" ?", "?") for ids in composed]
     said = "a red dog | is it a dog? yes | what color? red | is it in the park?"
     assert found == [f"{said} yes", said, f"{said} in the park"]
 
 
-def test_only_the_longer_answer_costs_a_round(answerer: Answerer) -> None:
+def test_only_the_longer_answer_costs_a_round(answerer: VqaModel) -> None:
     """What a candidate is read with does not depend on the others."""
     whole = len(compose_answered(answerer.words, 99, DIALOGUES[0], ["yes"])[0]) + 2
     short, long = compose_answered(answerer.words, whole, DIALOGUES[0], ["yes", "yes it is"])
@@ -156,7 +156,7 @@ def test_only_the_longer_answer_costs_a_round(answerer: Answerer) -> None:
 def test_a_match_is_what_transformers_finds(
     original_folder: Folders,
     judge: MatchRanker,
-    answerer: Answerer,
+    answerer: VqaModel,
     images: Tensor,
     candidates: list[str],
 ) -> None:
@@ -184,7 +184,7 @@ def test_a_folder_tells_how_it_ranks(original_folder: Folders) -> None:
 
 
 def test_rankings_do_not_depend_on_the_batch(
-    ranker: Ranker, images: Tensor, candidates: list[str]
+    ranker: DialogueRanker, images: Tensor, candidates: list[str]
 ) -> None:
     lists = [candidates, candidates[:3], [], candidates[::-1]]
     together = ranker.rank(images[:4], DIALOGUES, lists)
@@ -201,7 +201,7 @@ def test_rankings_do_not_depend_on_the_batch(
 
 
 def test_history_caption_and_image_count(
-    ranker: Ranker, images: Tensor, candidates: list[str]
+    ranker: DialogueRanker, images: Tensor, candidates: list[str]
 ) -> None:
     one = DIALOGUES[0]
     others = [
@@ -214,14 +214,15 @@ def test_history_caption_and_image_count(
         assert [c.score for c in other] != pytest.approx([c.score for c in first], abs=1e-4)
 
 
-def test_no_dialogues(ranker: Ranker, images: Tensor) -> None:
+def test_no_dialogues(ranker: DialogueRanker, images: Tensor) -> None:
     assert ranker.rank(images[:0], [], []) == []
 
 
 def test_pads_of_candidates_do_not_count() -> None:
     ids = torch.tensor([[1, 2, 3]])
-    whole = answering.sequence_nll(torch.zeros(1, 3, 9), Framed(ids, ids > 0))
+    whole = answering.sequence_nll(torch.zeros(1, 3, 9), TokenBatch(ids, ids > 0))
     padded = answering.sequence_nll(
-        torch.zeros(1, 4, 9), Framed(torch.tensor([[1, 2, 3, 0]]), torch.tensor([[1, 1, 1, 0]]) > 0)
+        torch.zeros(1, 4, 9),
+        TokenBatch(torch.tensor([[1, 2, 3, 0]]), torch.tensor([[1, 1, 1, 0]]) > 0),
     )
     torch.testing.assert_close(whole, padded)

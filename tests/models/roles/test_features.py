@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from models.blip.config import Role
 from models.blip.networks import MatchNetwork
 from models.blip.text import Slots
-from models.roles.features import Extractor, Features
+from models.roles.features import FeatureExtractor, Features
 
 Folders = Callable[[str, Role], Path]
 Reference = Callable[[str], tuple[dict[str, Tensor], dict[str, float]]]
 
 
 @pytest.fixture(scope="module")
-def extractor(original_folder: Folders) -> Extractor:
-    return Extractor.load(original_folder("itm", "filter"), dtype="fp32")
+def extractor(original_folder: Folders) -> FeatureExtractor:
+    return FeatureExtractor.load(original_folder("itm", "filter"), dtype="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def texts(parity: Path) -> list[str]:
 
 
 def test_features_equal_the_original(
-    extractor: Extractor, reference: Reference, images: Tensor, texts: list[str]
+    extractor: FeatureExtractor, reference: Reference, images: Tensor, texts: list[str]
 ) -> None:
     values, limits = reference("itm")
     image, text = extractor.image(images[:6]), extractor.text(texts)
@@ -86,9 +86,9 @@ def test_all_ids_of_the_original_give_its_features(
 
 
 def test_a_network_without_heads_gives_the_same_states(
-    original_folder: Folders, extractor: Extractor, images: Tensor, texts: list[str]
+    original_folder: Folders, extractor: FeatureExtractor, images: Tensor, texts: list[str]
 ) -> None:
-    bare = Extractor.load(original_folder("itm", "features"), role="features", dtype="fp32")
+    bare = FeatureExtractor.load(original_folder("itm", "features"), role="features", dtype="fp32")
     pictures = images[: len(texts)]
     for first, second in (
         (bare.image(pictures), extractor.image(pictures)),
@@ -100,7 +100,7 @@ def test_a_network_without_heads_gives_the_same_states(
 
 
 def test_features_do_not_depend_on_the_batch(
-    extractor: Extractor, images: Tensor, texts: list[str]
+    extractor: FeatureExtractor, images: Tensor, texts: list[str]
 ) -> None:
     def check(together: Features, number: int, alone: Features) -> None:
         length = int(alone.mask.sum())
@@ -123,7 +123,7 @@ def test_features_do_not_depend_on_the_batch(
 
 
 def test_unit_vectors_have_length_one(
-    extractor: Extractor, images: Tensor, texts: list[str]
+    extractor: FeatureExtractor, images: Tensor, texts: list[str]
 ) -> None:
     for found in (extractor.image(images), extractor.text(texts)):
         assert found.unit is not None
@@ -131,7 +131,7 @@ def test_unit_vectors_have_length_one(
 
 
 def test_the_image_is_in_sight_only_where_it_is_given(
-    extractor: Extractor, images: Tensor, texts: list[str]
+    extractor: FeatureExtractor, images: Tensor, texts: list[str]
 ) -> None:
     first = extractor.multimodal(images[:1], texts[:1]).states
     second = extractor.multimodal(images[1:2], texts[:1]).states

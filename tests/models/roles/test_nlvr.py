@@ -13,7 +13,7 @@ from transformers import BlipConfig
 from models.blip.config import Role
 from models.blip.nlvr import MERGE_FROM, NlvrNetwork, twin
 from models.checkpoints.original import read_original, rename
-from models.roles.nlvr import Reasoner, nlvr_loss
+from models.roles.nlvr import NlvrModel, nlvr_loss
 
 Original = Callable[[str, Role], nn.Module]
 Folders = Callable[[str, Role], Path]
@@ -21,8 +21,8 @@ Reference = Callable[[str], tuple[dict[str, Tensor], dict[str, float]]]
 
 
 @pytest.fixture(scope="module")
-def reasoner(original_folder: Folders) -> Reasoner:
-    return Reasoner.load(original_folder("nlvr", "nlvr"), dtype="fp32")
+def reasoner(original_folder: Folders) -> NlvrModel:
+    return NlvrModel.load(original_folder("nlvr", "nlvr"), dtype="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_pre_trained_encoder_starts_both_attentions(
     torch.testing.assert_close(hidden, values[name], atol=limits[name], rtol=1e-5)
 
 
-def test_upper_layers_merge_and_lower_ones_average(reasoner: Reasoner) -> None:
+def test_upper_layers_merge_and_lower_ones_average(reasoner: NlvrModel) -> None:
     layers = reasoner.network.text_encoder.encoder.layers()
     merging = [layer.crossattention.output.merge_layer is not None for layer in layers]
     assert merging == [number >= MERGE_FROM for number in range(len(layers))]
@@ -81,14 +81,16 @@ def test_upper_layers_merge_and_lower_ones_average(reasoner: Reasoner) -> None:
 
 
 def test_probabilities_equal_the_original(
-    reasoner: Reasoner, reference: Reference, facts: Any, images: Tensor
+    reasoner: NlvrModel, reference: Reference, facts: Any, images: Tensor
 ) -> None:
     expected = reference("nlvr")[0]["out.logits"].softmax(-1)[:, 1].tolist()
     found = reasoner.reason(images[:4], images[4:], facts["texts"])
     assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_results_do_not_depend_on_the_batch(reasoner: Reasoner, facts: Any, images: Tensor) -> None:
+def test_results_do_not_depend_on_the_batch(
+    reasoner: NlvrModel, facts: Any, images: Tensor
+) -> None:
     texts, left, right = facts["texts"], images[:4], images[4:]
     together = reasoner.reason(left, right, texts)
     backwards = reasoner.reason(left.flip(0), right.flip(0), texts[::-1])[::-1]
@@ -100,7 +102,7 @@ def test_results_do_not_depend_on_the_batch(reasoner: Reasoner, facts: Any, imag
     assert len({round(value, 5) for value in together}) == 4
 
 
-def test_both_images_and_their_order_count(reasoner: Reasoner, images: Tensor) -> None:
+def test_both_images_and_their_order_count(reasoner: NlvrModel, images: Tensor) -> None:
     text = ["the left image show a red car"]
     first, second, third = images[:1], images[1:2], images[2:3]
     (one,), (turned,), (other,) = (
@@ -111,7 +113,7 @@ def test_both_images_and_their_order_count(reasoner: Reasoner, images: Tensor) -
     assert abs(one - other) > 1e-4
 
 
-def test_an_empty_batch_and_a_long_statement(reasoner: Reasoner, images: Tensor) -> None:
+def test_an_empty_batch_and_a_long_statement(reasoner: NlvrModel, images: Tensor) -> None:
     assert reasoner.reason(images[:0], images[:0], []) == []
     (long,), (cut,) = (
         reasoner.reason(images[:1], images[1:2], ["dog " * words]) for words in (500, 40)
@@ -120,8 +122,8 @@ def test_an_empty_batch_and_a_long_statement(reasoner: Reasoner, images: Tensor)
 
 
 def test_bf16_is_close(
-    original_folder: Folders, reasoner: Reasoner, images: Tensor, facts: Any
+    original_folder: Folders, reasoner: NlvrModel, images: Tensor, facts: Any
 ) -> None:
-    rough = Reasoner.load(original_folder("nlvr", "nlvr"), dtype="bf16")
+    rough = NlvrModel.load(original_folder("nlvr", "nlvr"), dtype="bf16")
     exact, found = (one.reason(images[:4], images[4:], facts["texts"]) for one in (reasoner, rough))
     assert found == pytest.approx(exact, abs=0.03)

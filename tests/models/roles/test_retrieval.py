@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.blip.config import Role
-from models.blip.framing import Framed
+from models.blip.framing import TokenBatch
 from models.roles.filter import Filter
-from models.roles.retrieval import UNRANKED, Ranking, RankRule, Retriever, Texts
+from models.roles.retrieval import UNRANKED, EncodedTexts, RankedCandidates, RankRule, Retriever
 
 References = tuple[dict[str, Tensor], dict[str, float]]
 
@@ -28,8 +28,10 @@ def filter_(original_folder: Callable[[str, Role], Path]) -> Filter:
     return Filter.load(original_folder("retrieval", "filter"), dtype="fp32")
 
 
-def rank(retriever: Retriever, images: Tensor, texts: list[str], k: int, **rule: Any) -> Ranking:
-    return retriever.rank(retriever.look(images), retriever.read(texts), k, **rule)
+def rank(
+    retriever: Retriever, images: Tensor, texts: list[str], k: int, **rule: Any
+) -> RankedCandidates:
+    return retriever.rank(retriever.encode_images(images), retriever.encode_texts(texts), k, **rule)
 
 
 def test_scores_of_both_directions_are_the_originals(
@@ -37,10 +39,10 @@ def test_scores_of_both_directions_are_the_originals(
 ) -> None:
     values, limits = reference("retrieval")
     # the reference's texts were not normalised: take their ids
-    framed = Framed(values["in.input_ids_cls"], values["in.attention_mask"].bool())
+    framed = TokenBatch(values["in.input_ids_cls"], values["in.attention_mask"].bool())
     with torch.inference_mode():
-        texts = Texts(framed, retriever._network.text_features(framed.ids, framed.mask))
-    found = retriever.rank(retriever.look(images[:6]), texts, 3)
+        texts = EncodedTexts(framed, retriever._network.text_features(framed.ids, framed.mask))
+    found = retriever.rank(retriever.encode_images(images[:6]), texts, 3)
     for name, scores in (("i2t", found.to_text), ("t2i", found.to_image)):
         expected = values[f"out.eval_score_{name}"]
         limit = limits[f"out.eval_score_{name}"]

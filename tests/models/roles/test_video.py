@@ -38,7 +38,7 @@ def test_numbers_equal_the_original(
     matcher: VideoRetriever, reference: Reference, videos: Tensor, texts: list[str]
 ) -> None:
     values, limits = reference("video")
-    looked, read = matcher.look(videos), matcher.read(texts)
+    looked, read = matcher.encode_images(videos), matcher.encode_texts(texts)
     mask = values["in.attention_mask"].bool()
     width = read.framed.ids.shape[1]
     assert torch.equal(read.framed.ids, values["in.input_ids_cls"][:, :width])
@@ -57,12 +57,16 @@ def test_numbers_equal_the_original(
 def test_scores_do_not_depend_on_the_batch(
     matcher: VideoRetriever, videos: Tensor, texts: list[str]
 ) -> None:
-    together = matcher.rank(matcher.look(videos), matcher.read(texts), 4)
-    backwards = matcher.rank(matcher.look(videos.flip(0)), matcher.read(texts[::-1]), 4)
+    together = matcher.rank(matcher.encode_images(videos), matcher.encode_texts(texts), 4)
+    backwards = matcher.rank(
+        matcher.encode_images(videos.flip(0)), matcher.encode_texts(texts[::-1]), 4
+    )
     torch.testing.assert_close(backwards.to_text.flip(0, 1), together.to_text, atol=1e-5, rtol=0)
     for row in range(len(videos)):
         for column, text in enumerate(texts):
-            one = matcher.rank(matcher.look(videos[row : row + 1]), matcher.read([text]), 1)
+            one = matcher.rank(
+                matcher.encode_images(videos[row : row + 1]), matcher.encode_texts([text]), 1
+            )
             expected = together.to_text[row, column].item()
             assert one.to_text.item() == pytest.approx(expected, abs=1e-5)
             assert one.to_image.item() == pytest.approx(expected, abs=1e-5)
@@ -72,7 +76,7 @@ def test_scores_do_not_depend_on_the_batch(
 def test_the_best_k_by_cosine_are_scored(
     matcher: VideoRetriever, videos: Tensor, texts: list[str], k: int
 ) -> None:
-    looked, read = matcher.look(videos), matcher.read([*texts, "a dog", "a dog"])
+    looked, read = matcher.encode_images(videos), matcher.encode_texts([*texts, "a dog", "a dog"])
     whole, found = matcher.rank(looked, read, 9), matcher.rank(looked, read, k)
     cosines = (looked.unit @ read.unit.T).tolist()
     assert (whole.to_text > UNRANKED).all()
@@ -93,16 +97,16 @@ def test_the_best_k_by_cosine_are_scored(
 
 def test_a_still_video_is_its_frame(matcher: VideoRetriever, videos: Tensor) -> None:
     still = videos[:1, :1]
-    one, many = matcher.look(still), matcher.look(still.expand(-1, 5, -1, -1, -1))
+    one, many = matcher.encode_images(still), matcher.encode_images(still.expand(-1, 5, -1, -1, -1))
     torch.testing.assert_close(one.unit, many.unit)
-    read = matcher.read(["two dogs"])
+    read = matcher.encode_texts(["two dogs"])
     torch.testing.assert_close(
         matcher.rank(one, read).to_text, matcher.rank(many, read).to_text, atol=1e-5, rtol=0
     )
 
 
 def test_no_texts(matcher: VideoRetriever, videos: Tensor) -> None:
-    none = matcher.read([])
-    found: Any = matcher.rank(matcher.look(videos[:2]), none)
+    none = matcher.encode_texts([])
+    found: Any = matcher.rank(matcher.encode_images(videos[:2]), none)
     assert found.to_text.shape == (2, 0)
     assert found.to_image.shape == (0, 2)

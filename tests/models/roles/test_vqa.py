@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from models.blip.config import Role
-from models.blip.framing import Framed
+from models.blip.framing import TokenBatch
 from models.blip.networks import VqaNetwork
+from models.blip.tokenizer import normalise_question
 from models.checkpoints import checkpoint
 from models.decoding import answering
 from models.decoding.answering import Questions
-from models.decoding.generate import Start
-from models.roles.vqa import DECODING, Answerer, normalise_question
+from models.decoding.generate import DecoderStart
+from models.roles.vqa import DECODING, VqaModel
 
 Original = Callable[[str, Role], nn.Module]
 Folders = Callable[[str, Role], Path]
@@ -50,8 +51,8 @@ def facts(parity: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def answerer(original_folder: Folders) -> Answerer:
-    return Answerer.load(original_folder("vqa", "vqa"), dtype="fp32")
+def answerer(original_folder: Folders) -> VqaModel:
+    return VqaModel.load(original_folder("vqa", "vqa"), dtype="fp32")
 
 
 def read(network: VqaNetwork, values: dict[str, Tensor], pixels: Tensor) -> Questions:
@@ -59,8 +60,8 @@ def read(network: VqaNetwork, values: dict[str, Tensor], pixels: Tensor) -> Ques
     return Questions(network.questions(ids, mask, network.vision_model(pixels)), mask)
 
 
-def answers(values: dict[str, Tensor], name: str) -> Framed:
-    return Framed(values[f"in.{name}_ids"], values[f"in.{name}_mask"].bool())
+def answers(values: dict[str, Tensor], name: str) -> TokenBatch:
+    return TokenBatch(values[f"in.{name}_ids"], values[f"in.{name}_mask"].bool())
 
 
 def until_end(row: list[int], end_id: int) -> list[int]:
@@ -121,7 +122,7 @@ def test_written_ids_equal_the_original(
     network: VqaNetwork, facts: Any, values: Any, images: Tensor, normalise: Any, method: str
 ) -> None:
     words = facts["config"]["tokenizer"]
-    start = Start([words["bos_id"]], words["sep_id"], words["pad_id"])
+    start = DecoderStart([words["bos_id"]], words["sep_id"], words["pad_id"])
     questions = read(network, values, normalise(images[:4]))
     chosen = DECODING.model_copy(update={"method": method})
     found = answering.write(network, questions, start, chosen, "total", "ignored")
@@ -133,10 +134,10 @@ def test_written_ids_equal_the_original(
 
 
 def test_answers_equal_the_original(
-    original_folder: Folders, facts: Any, values: Any, images: Tensor, answerer: Answerer
+    original_folder: Folders, facts: Any, values: Any, images: Tensor, answerer: VqaModel
 ) -> None:
     folder, questions = original_folder("vqa", "vqa"), facts["questions"]
-    as_original = Answerer.load(folder, dtype="fp32", question_mask="ignored")
+    as_original = VqaModel.load(folder, dtype="fp32", question_mask="ignored")
     found = as_original.answer(images[:4], questions)
     assert [answer.text.replace(" ", "") for answer in found] == [
         text.replace(" ", "") for text in facts["generate_answers"]
@@ -154,7 +155,7 @@ def test_loss_and_ids_equal_transformers(
     assert isinstance(network, VqaNetwork)
     ids, mask = hf_values["in.vqa_question_ids_enc"], hf_values["in.vqa_question_mask"].bool()
     states = network.questions(ids, mask, network.vision_model(normalise(images[: len(ids)])))
-    framed = Framed(
+    framed = TokenBatch(
         hf_values["in.vqa_decoder_input_ids"], hf_values["in.vqa_decoder_attention_mask"].bool()
     )
     # transformers' loss has no smoothing by default, is a mean over tokens, and ignores the mask
@@ -163,7 +164,7 @@ def test_loss_and_ids_equal_transformers(
     found = answering.sequence_nll(logits, framed, 0.0).sum() / framed.mask[:, 1:].sum()
     atol = hf_facts["tolerance"]["vqa_loss"]["atol"]
     torch.testing.assert_close(found, hf_values["out.vqa_loss"], atol=atol, rtol=1e-5)
-    start = Start([words.dec_id], words.sep_id, words.pad_id)
+    start = DecoderStart([words.dec_id], words.sep_id, words.pad_id)
     for name, method in (("beam3", "beam"), ("greedy", "greedy")):
         chosen = DECODING.model_copy(update={"method": method})
         found = answering.write(
@@ -175,7 +176,7 @@ def test_loss_and_ids_equal_transformers(
         ]
 
 
-def test_answers_do_not_depend_on_the_batch(answerer: Answerer, images: Tensor, facts: Any) -> None:
+def test_answers_do_not_depend_on_the_batch(answerer: VqaModel, images: Tensor, facts: Any) -> None:
     questions = [*facts["questions"], "what", "", "is the dog in the park near the old red house?"]
     pictures, candidates = images[: len(questions)], facts["candidates"]
     together = answerer.answer(pictures, questions)
@@ -201,14 +202,14 @@ def test_answers_do_not_depend_on_the_batch(answerer: Answerer, images: Tensor, 
 def test_without_a_mask_an_answer_depends_on_the_batch(
     original_folder: Folders, images: Tensor, facts: Any
 ) -> None:
-    loose = Answerer.load(original_folder("vqa", "vqa"), dtype="fp32", question_mask="ignored")
+    loose = VqaModel.load(original_folder("vqa", "vqa"), dtype="fp32", question_mask="ignored")
     together = loose.answer(images[:4], facts["questions"])
     alone = [loose.answer(images[n : n + 1], [facts["questions"][n]])[0] for n in range(4)]
     assert [a.logprob for a in alone] != pytest.approx([a.logprob for a in together], abs=1e-4)
 
 
 def test_every_answer_is_ranked_where_k_is_large(
-    answerer: Answerer, images: Tensor, facts: Any, monkeypatch: pytest.MonkeyPatch
+    answerer: VqaModel, images: Tensor, facts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidates = [*facts["candidates"], *facts["candidates"]]  # ties: the first comes first
     whole = answerer.rank(images[:1], ["what is it"], candidates, 10_000)[0]
@@ -231,11 +232,11 @@ def test_the_nll_is_a_plain_sum_over_tokens() -> None:
             chances = logits[row, place - 1].log_softmax(-1)
             total -= 0.9 * chances[ids[row, place]].item() + 0.1 * chances.mean().item()
         expected.append(total)
-    found = answering.sequence_nll(logits, Framed(ids, mask))
+    found = answering.sequence_nll(logits, TokenBatch(ids, mask))
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_video_is_asked_like_an_image(answerer: Answerer, images: Tensor, facts: Any) -> None:
+def test_a_video_is_asked_like_an_image(answerer: VqaModel, images: Tensor, facts: Any) -> None:
     question = facts["questions"][:1]
     one = answerer.answer(images[:1], question)
     assert answerer.answer(images[:1][:, None], question) == one
@@ -247,7 +248,7 @@ def test_a_video_is_asked_like_an_image(answerer: Answerer, images: Tensor, fact
 
 
 def test_one_video_is_looked_at_once_for_all_questions(
-    answerer: Answerer, images: Tensor, facts: Any
+    answerer: VqaModel, images: Tensor, facts: Any
 ) -> None:
     questions, video = facts["questions"][:3], images[None, :4]
     repeated = video.expand(3, -1, -1, -1, -1)
@@ -261,7 +262,7 @@ def test_one_video_is_looked_at_once_for_all_questions(
     ]
 
 
-def test_empty_inputs(answerer: Answerer, images: Tensor) -> None:
+def test_empty_inputs(answerer: VqaModel, images: Tensor) -> None:
     assert answerer.answer(images[:0], []) == []
     assert answerer.rank(images[:2], ["a", "b"], []) == [[], []]
     assert answerer.rank(images[:0], [], ["a"]) == []
@@ -273,16 +274,16 @@ def test_questions_are_normalised() -> None:
     assert len(normalise_question("dog " * 80).split()) == 50
 
 
-def test_more_answer_tokens_than_positions_are_refused(answerer: Answerer, images: Tensor) -> None:
+def test_more_answer_tokens_than_positions_are_refused(answerer: VqaModel, images: Tensor) -> None:
     long = DECODING.model_copy(update={"max_tokens": 64})
     with pytest.raises(ValueError, match="64 positions"):
         answerer.answer(images[:1], ["what"], long)
 
 
 def test_bf16_is_close(
-    original_folder: Folders, answerer: Answerer, images: Tensor, facts: Any
+    original_folder: Folders, answerer: VqaModel, images: Tensor, facts: Any
 ) -> None:
-    rough = Answerer.load(original_folder("vqa", "vqa"), dtype="bf16")
+    rough = VqaModel.load(original_folder("vqa", "vqa"), dtype="bf16")
     exact, found = (
         one.rank(images[:4], facts["questions"], facts["candidates"], 99)
         for one in (answerer, rough)
@@ -298,14 +299,14 @@ def test_bf16_is_close(
 def test_a_limit_that_does_not_fit_is_refused(original_folder: Folders) -> None:
     for limit in (1, 65):
         with pytest.raises(ValueError, match="takes 2 to 64"):
-            Answerer.load(original_folder("vqa", "vqa"), max_tokens=limit, dtype="fp32")
+            VqaModel.load(original_folder("vqa", "vqa"), max_tokens=limit, dtype="fp32")
 
 
 def test_questions_about_one_picture_look_at_it_once(
     original_folder: Any, images: Tensor, facts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answers are those of questions that bring a picture each."""
-    answerer = Answerer.load(original_folder("vqa", "vqa"), dtype="fp32")
+    answerer = VqaModel.load(original_folder("vqa", "vqa"), dtype="fp32")
     questions, about = ["is it a dog?", "what color?", "how many?", "where?"], [1, 0, 1, 1]
     listed = facts["candidates"]
     each = images[about]

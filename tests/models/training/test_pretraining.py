@@ -317,7 +317,7 @@ def test_a_pair_without_negatives_counts_as_a_match_alone(
     settings = StepSettings(words.enc_id, words.dec_id)
     for batch in (one, three):
         found = network(batch, queue, settings, GENERATOR)
-        states, ids = network.vision_model(batch.pixels), batch.beginning(words.enc_id)
+        states, ids = network.vision_model(batch.pixels), batch.with_first_token(words.enc_id)
         logits = network.match_logits(ids, batch.mask, states, None)
         expected = -logits.log_softmax(1)[:, 1].mean()
         torch.testing.assert_close(found.itm, expected)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from pydantic import ValidationError
 
-from models.training.schedule import RateConfig, learning_rate, soft_share
+from models.training.schedule import RateConfig, distillation_alpha, learning_rate
 
 
 def originals(per_epoch: int, epochs: int, warmup_steps: int) -> list[float]:
@@ -83,11 +83,11 @@ def test_soft_targets_come_in_linearly_and_stay() -> None:
     for epoch in range(4):
         for step in range(steps):
             original = 0.4 * min(1, (epoch * steps + step) / (2 * steps))
-            assert soft_share(0.4, epoch + step / steps, 2) == pytest.approx(original)
+            assert distillation_alpha(0.4, epoch + step / steps, 2) == pytest.approx(original)
 
 
 def test_without_a_ramp_soft_targets_are_there_from_the_start() -> None:
-    assert soft_share(0.4, 0, 0) == 0.4
+    assert distillation_alpha(0.4, 0, 0) == 0.4
 
 
 @pytest.mark.parametrize(

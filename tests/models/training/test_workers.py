@@ -89,7 +89,7 @@ def caption(workers: Workers) -> Found:
     network = network_of(CaptionNetwork)
     batch = pairs(workers, 0)
     states = network.vision_model(batch.pixels)
-    ids, mask = batch.opening(58, (7, 8))
+    ids, mask = batch.with_prompt(58, (7, 8))
     loss = language_loss(network.text_decoder, ids, mask, states, prompt=2, workers=workers)
     loss.backward()
     return state(workers, network, [loss], None)

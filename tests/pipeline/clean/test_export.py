@@ -14,10 +14,10 @@ from pipeline.clean.export import (
     clean_sample,
     encode_jpeg,
 )
-from pipeline.media.decode import Decoded, Limits, decode
+from pipeline.media.decode import Decoded, DecodeLimits, decode
 
 SOURCE = Provenance(shard="web%2F00000", fingerprint="f" * 64, seed=7)
-LIMITS = Limits(min_side=1, max_pixels=10**6, max_aspect=100)
+LIMITS = DecodeLimits(min_side=1, max_pixels=10**6, max_aspect=100)
 
 
 def text(words: str, origin: str, itm: float, **other: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.clean.screen import ScreenConfig, Screened, clean_text, read_meta, screen
+from pipeline.clean.screen import ScreenConfig, ScreenedSample, clean_text, read_meta, screen
 from shards.inputs.reader import RawSample, ShardReader, State, open_shard
 from shards.schema import SAMPLES, SampleReason, TextReason, arrow_rows
 
@@ -54,7 +54,7 @@ STATES = {
 }
 
 
-def screened(path: Path, config: ScreenConfig = CONFIG) -> tuple[list[Screened], ShardReader]:
+def screened(path: Path, config: ScreenConfig = CONFIG) -> tuple[list[ScreenedSample], ShardReader]:
     with open_shard(str(path)) as file:
         reader = ShardReader(file)
         return [screen(raw, config) for raw in reader], reader
@@ -66,7 +66,7 @@ def sample(
     return RawSample(0, "k", image, "png", text, meta, None, None, 0)
 
 
-def all_reasons(found: list[Screened]) -> set[str | None]:
+def all_reasons(found: list[ScreenedSample]) -> set[str | None]:
     """Collect everything that the rows give as a cause or as a conversion."""
     named = {found.facts.get(name) for found in found for name in ("reason", "text_reason")}
     return named | {note for one in found for note in one.facts["notes"]}
@@ -75,7 +75,7 @@ def all_reasons(found: list[Screened]) -> set[str | None]:
 # --- The bad inputs. ---
 
 
-def rows_of(case: dict[str, Any], found: list[Screened]) -> list[Screened]:
+def rows_of(case: dict[str, Any], found: list[ScreenedSample]) -> list[ScreenedSample]:
     rows = [one for one in found if one.facts["key"] not in case["good_keys"]]
     assert rows, "the bad sample is lost"
     return rows
@@ -93,14 +93,14 @@ def test_every_case(cases: list[dict[str, Any]], bad_inputs: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def _check_good(case: dict[str, Any], found: list[Screened]) -> None:
+def _check_good(case: dict[str, Any], found: list[ScreenedSample]) -> None:
     ok = {one.facts["key"] for one in found if one.ok}
     readable = case["case"] not in DECIDED or DECIDED[case["case"]] != "shard_compressed"
     if readable:
         assert set(case["good_keys"]) <= ok, f"good keys {case['good_keys']}, ok {ok}"
 
 
-def _check_sample(case: dict[str, Any], found: list[Screened], reader: ShardReader) -> None:
+def _check_sample(case: dict[str, Any], found: list[ScreenedSample], reader: ShardReader) -> None:
     assert reader.state.state is State.COMPLETE
     rows = rows_of(case, found)
     reason = DECIDED[case["case"]] if case["policy"] else case["reason"]
@@ -119,7 +119,7 @@ def _check_sample(case: dict[str, Any], found: list[Screened], reader: ShardRead
         assert rows[0].facts["text_reason"] is None
 
 
-def _check_shard(case: dict[str, Any], found: list[Screened], reader: ShardReader) -> None:
+def _check_shard(case: dict[str, Any], found: list[ScreenedSample], reader: ShardReader) -> None:
     reason = DECIDED[case["case"]] if case["policy"] else case["reason"]
     assert reader.state.state is STATES.get(str(reason), State.COMPLETE)
     if case["expected"] == "shard_rejected":

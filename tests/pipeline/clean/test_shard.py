@@ -14,7 +14,7 @@ from PIL import Image
 
 import pipeline.clean.prepare
 import pipeline.clean.shard
-from pipeline.clean.prepare import Pace
+from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.clean.shard import AttemptLost, CleanConfig, ShardCleaner, identity
 from pipeline.media.decode import decode
@@ -215,7 +215,7 @@ def test_one_decode_and_one_vision_pass(
 ) -> None:
     caption = bench.config.caption.model_copy(update={"candidates": 3})
     write = bench.config.write.model_copy(update={"images": images})
-    run = bench.clean(shard, caption=caption, write=write, pace=Pace(batch_size=4))
+    run = bench.clean(shard, caption=caption, write=write, pace=ExecutionConfig(batch_size=4))
     with_bytes = [data for name, data in members if name[4:] in KINDS and data]
     assert {data: passes.decoded[data] for data in with_bytes} == dict.fromkeys(with_bytes, 1)
     assert passes.opened == len(with_bytes)
@@ -248,7 +248,7 @@ def test_a_committed_shard_is_not_done_again(bench: Any, shard: Path) -> None:
     run = bench.clean(shard)
     before, first = run.store.list(), read_commit(run, run.shards[0])
     shard.unlink()
-    idle = ShardCleaner(run, bench.config, None, None, Pace())  # type: ignore[arg-type]
+    idle = ShardCleaner(run, bench.config, None, None, ExecutionConfig())  # type: ignore[arg-type]
     assert idle.clean(run.inputs[0], bench.ignore) == first
     assert run.store.list() == before
 
@@ -261,7 +261,9 @@ def test_a_loser_gives_the_winners_commit(bench: Any, shard: Path) -> None:
         if not won:
             won.append(bench.cleaner(run, config).clean(run.inputs[0], bench.ignore))
 
-    given = bench.cleaner(run, config, pace=Pace(batch_size=4)).clean(run.inputs[0], overtaken)
+    given = bench.cleaner(run, config, pace=ExecutionConfig(batch_size=4)).clean(
+        run.inputs[0], overtaken
+    )
     assert given == won[0] == read_commit(run, run.shards[0])
     assert len(run.store.list("attempts")) == 2
     assert sorted(run.store.list("data")) == sorted(file.name for file in given.files)
@@ -298,7 +300,7 @@ def test_an_error_in_mid_shard_leaves_nothing_behind(bench: Any, shard: Path) ->
             return bench.scorer.score(images, texts)
 
     run, config = bench.run(shard)
-    cleaner = bench.cleaner(run, config, scorer=Failing(), pace=Pace(batch_size=3))
+    cleaner = bench.cleaner(run, config, scorer=Failing(), pace=ExecutionConfig(batch_size=3))
     with pytest.raises(RuntimeError, match="out of order") as kept:
         cleaner.clean(run.inputs[0], bench.ignore)
     assert decode_threads() == [], "threads go on while the error is held"

@@ -13,7 +13,7 @@ from PIL import Image
 
 import pipeline.clean.prepare
 import pipeline.clean.shard
-from pipeline.clean.prepare import Pace
+from pipeline.clean.prepare import ExecutionConfig
 from shards.inputs.reader import ShardReader
 from shards.run.run import Run
 from shards.schema import SCHEMAS
@@ -39,11 +39,15 @@ def same_but_scores(one: list[Row], other: list[Row]) -> bool:
 
 @pytest.fixture
 def slow_run(bench: Any, shard: Path) -> Run:
-    return bench.clean(shard, pace=Pace(batch_size=1, decode_threads=1))
+    return bench.clean(shard, pace=ExecutionConfig(batch_size=1, decode_threads=1))
 
 
-@pytest.mark.parametrize("pace", [Pace(2, 4), Pace(5, 2), Pace(64, 3)])
-def test_rows_do_not_depend_on_the_pace(bench: Any, shard: Path, slow_run: Run, pace: Pace) -> None:
+@pytest.mark.parametrize(
+    "pace", [ExecutionConfig(2, 4), ExecutionConfig(5, 2), ExecutionConfig(64, 3)]
+)
+def test_rows_do_not_depend_on_the_pace(
+    bench: Any, shard: Path, slow_run: Run, pace: ExecutionConfig
+) -> None:
     run = bench.clean(shard, pace=pace)
     for table in SCHEMAS:
         assert same_but_scores(bench.rows(run, table), bench.rows(slow_run, table)), table
@@ -152,7 +156,7 @@ def test_what_waits_is_bounded_in_bytes(
         steps.append(size_bytes)
         ahead.append(Watched.reach - size_bytes)
 
-    bench.cleaner(run, config, pace=Pace(batch_size=50)).clean(run.inputs[0], report)
+    bench.cleaner(run, config, pace=ExecutionConfig(batch_size=50)).clean(run.inputs[0], report)
     batches = [later - earlier for earlier, later in pairwise(steps)]
     batches.pop()  # the last one's bytes hold the padding at the end of the tar
     assert max(ahead) <= bound + one

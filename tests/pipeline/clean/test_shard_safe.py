@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pipeline.clean.prepare
-from pipeline.clean.prepare import Pace
+from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.shard import AttemptLost
 from shards.run.attempt import (
     SAFE_FROM,
@@ -54,7 +54,7 @@ def test_each_deadly_picture_costs_itself(bench: Any, poisoned: Path) -> None:
     whole = bench.clean(poisoned)  # this process has a codec without faults
     run, config = bench.run(poisoned)
     lose(run, SAFE_FROM)
-    cleaner = bench.cleaner(run, config, pace=Pace(stall_timeout_s=25))
+    cleaner = bench.cleaner(run, config, pace=ExecutionConfig(stall_timeout_s=25))
     done = cleaner.clean(run.inputs[0], bench.ignore)
     assert isinstance(done, Commit)
     assert done.environment["safe_mode"] is True
@@ -138,7 +138,7 @@ def test_a_stalled_thread_is_left_and_the_attempt_lost(
 
     monkeypatch.setattr(pipeline.clean.prepare, "decode", stuck)
     run, config = bench.run(shard)
-    cleaner = bench.cleaner(run, config, pace=Pace(stall_timeout_s=1))
+    cleaner = bench.cleaner(run, config, pace=ExecutionConfig(stall_timeout_s=1))
     began = time.monotonic()
     with pytest.raises(AttemptLost, match=r"'k02'.* 1 s"):
         cleaner.clean(run.inputs[0], bench.ignore)
@@ -187,7 +187,9 @@ def test_a_batch_that_does_not_fit_is_halved(
 ) -> None:
     whole = bench.clean(shard)
     run, config = bench.run(shard)
-    cleaner = bench.cleaner(run, config, captioner=Small(captioner), pace=Pace(batch_size=8))
+    cleaner = bench.cleaner(
+        run, config, captioner=Small(captioner), pace=ExecutionConfig(batch_size=8)
+    )
     done = cleaner.clean(run.inputs[0], bench.ignore)
     assert done.environment["splits"] > 0
     assert bench.rows(run, "samples") == bench.rows(whole, "samples")

@@ -15,11 +15,11 @@ from models.blip.config import ORIGINAL, blip_config
 from models.blip.tokenizer import train
 from models.checkpoints import checkpoint
 from models.decoding.generate import Decoding
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from models.roles.dialogue import load_ranker
-from models.roles.nlvr import Reasoner
+from models.roles.nlvr import NlvrModel
 from models.roles.retrieval import Retriever
-from models.roles.vqa import Answerer
+from models.roles.vqa import VqaModel
 from models.training.dialogue import Dialogue
 from pipeline.evaluate import measure_captioner, measure_retrieval
 from pipeline.evaluate.dialogue import measure_dialogue
@@ -72,7 +72,7 @@ def picture(role: Any, path: Path) -> torch.Tensor:
 
 @pytest.mark.parametrize("answers", [[], ANSWERS])
 def test_answers_are_compared_one_by_one(folders: Path, toy: Path, answers: list[str]) -> None:
-    answerer = Answerer.load(folders / "vqa", dtype="fp32")
+    answerer = VqaModel.load(folders / "vqa", dtype="fp32")
     rows = read_rows(str(toy / "vqa" / "vqa.json"), ["question"])
     results: list[dict[str, Any]] = []
     found = measure_vqa(
@@ -99,7 +99,7 @@ def test_answers_are_compared_one_by_one(folders: Path, toy: Path, answers: list
 
 def test_questions_without_answers_are_answered_and_not_compared(folders: Path, toy: Path) -> None:
     """The form of the test split, whose answers only the server knows."""
-    answerer = Answerer.load(folders / "vqa", dtype="fp32")
+    answerer = VqaModel.load(folders / "vqa", dtype="fp32")
     rows = [
         {k: row[k] for k in ("image", "question", "question_id")}
         for row in read_rows(str(toy / "vqa" / "vqa.json"), ["question"])
@@ -111,7 +111,7 @@ def test_questions_without_answers_are_answered_and_not_compared(folders: Path, 
 
 
 def test_statements_are_judged_one_by_one(folders: Path, toy: Path) -> None:
-    reasoner = Reasoner.load(folders / "nlvr", dtype="fp32")
+    reasoner = NlvrModel.load(folders / "nlvr", dtype="fp32")
     rows = read_rows(str(toy / "nlvr" / "nlvr.json"), ["sentence"])
     rows += [rows[0] | {"label": str(rows[0]["label"] != "True")}]  # one sentence twice
     found = measure_nlvr(reasoner, rows, str(toy / "nlvr"), 3)
@@ -164,7 +164,7 @@ def test_captions_and_retrieval_read_karpathys_split(folders: Path, toy: Path) -
     pairs = list(captioned(rows, str(toy / "captions")))
     assert [pair.texts for pair in pairs] == [tuple(row["caption"]) for row in rows]
     results: list[dict[str, Any]] = []
-    captioner = Captioner.load(folders / "captioner", decoding=GREEDY, dtype="fp32")
+    captioner = BlipCaptioner.load(folders / "captioner", decoding=GREEDY, dtype="fp32")
     found = measure_captioner(captioner, pairs, results=results)
     assert found["cider"] is not None
     assert [one["image_id"] for one in results] == list(range(7))  # the names' last numbers
@@ -177,7 +177,7 @@ def test_pictures_without_references_are_captioned_for_the_server(folders: Path,
     rows = read_rows(str(toy / "captions" / "captions.json"), ["image"])
     asked = [{"image": row["image"], "img_id": 1000 + n} for n, row in enumerate(rows)]
     results: list[dict[str, Any]] = []
-    captioner = Captioner.load(folders / "captioner", decoding=GREEDY, dtype="fp32")
+    captioner = BlipCaptioner.load(folders / "captioner", decoding=GREEDY, dtype="fp32")
     found = measure_captioner(captioner, captioned(asked, str(toy / "captions")), results=results)
     assert found["images"] == 7
     assert {found[name] for name in ("cider", "bleu_4", "rouge_l", "exact_match")} == {None}
@@ -206,7 +206,7 @@ def test_a_bad_row_is_counted_and_the_others_are_answered(
     (toy / "vqa" / "broken.png").write_bytes(b"no picture")
     change, reason = SPOILED[name]
     good, bad, last, *_ = read_rows(str(toy / "vqa" / "vqa.json"), ["question"])
-    answerer = Answerer.load(folders / "vqa", dtype="fp32")
+    answerer = VqaModel.load(folders / "vqa", dtype="fp32")
     results: list[dict[str, Any]] = []
     rows = [good, {**bad, **change(dict(bad))}, last]
     found = measure_vqa(answerer, rows, str(toy / "vqa"), results=results)
@@ -228,7 +228,7 @@ def test_a_bad_statement_is_counted(
     folders: Path, toy: Path, changed: dict[str, Any], reason: str
 ) -> None:
     first, *rest = read_rows(str(toy / "nlvr" / "nlvr.json"), ["sentence"])
-    reasoner = Reasoner.load(folders / "nlvr", dtype="fp32")
+    reasoner = NlvrModel.load(folders / "nlvr", dtype="fp32")
     found = measure_nlvr(reasoner, [{**first, **changed}, {}, *rest], str(toy / "nlvr"))
     assert found["left_out"] == {reason: 1, "missing_column": 1}
     assert found["statements"] == len(rest)
@@ -243,7 +243,7 @@ def test_captions_of_bad_rows_are_counted(folders: Path, toy: Path) -> None:
         {**first, "caption": [3]},
         {},
     ]
-    captioner = Captioner.load(folders / "captioner", decoding=GREEDY, dtype="fp32")
+    captioner = BlipCaptioner.load(folders / "captioner", decoding=GREEDY, dtype="fp32")
     found = measure_captioner(captioner, captioned([*spoiled, *rest], str(toy / "captions")))
     assert found["images"] == len(rest)
     assert found["left_out"] == {

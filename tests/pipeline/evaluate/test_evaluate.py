@@ -18,7 +18,7 @@ from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import train
 from models.checkpoints import checkpoint
 from models.decoding.generate import Decoding
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
 from models.roles.retrieval import Retriever
 from pipeline.evaluate import (
@@ -222,7 +222,7 @@ def test_retrieval_counts_what_the_model_finds(
     check_both_ways(found["itc"], cosines, cosines.T, texts_of)
     retriever = Retriever.load(folders / "filter", dtype="fp32")
     pictures = torch.cat([resized(retriever, pair) for pair in captioned])
-    ranking = retriever.rank(retriever.look(pictures), retriever.read(distinct), k)
+    ranking = retriever.rank(retriever.encode_images(pictures), retriever.encode_texts(distinct), k)
     check_both_ways(found["itm"], ranking.to_text.numpy(), ranking.to_image.numpy(), texts_of)
     assert found["itm"] != found["itc"]
 
@@ -259,7 +259,7 @@ def test_captions_are_compared_with_the_references(
     folders: Path, pairs: list[LabelledPair]
 ) -> None:
     decoding = Decoding(method="nucleus", max_tokens=8)
-    captioner = Captioner.load(folders / "captioner", decoding=decoding, seed=3, dtype="fp32")
+    captioner = BlipCaptioner.load(folders / "captioner", decoding=decoding, seed=3, dtype="fp32")
     alone = [captioner.caption(resized(captioner, p), [p.key], 1)[0][0].text for p in pairs]
     scored: dict[str, Any] = {
         "rouge_l": metrics.rouge_l,

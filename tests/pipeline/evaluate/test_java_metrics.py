@@ -8,7 +8,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from pipeline.evaluate import java_metrics, metrics
 from pipeline.evaluate.caption import compare
-from pipeline.evaluate.java_metrics import JavaFault, meteor, split_ptb
+from pipeline.evaluate.java_metrics import JavaError, meteor, split_ptb
 
 pytestmark = pytest.mark.skipif(not java_metrics.is_there(), reason="no java program here")
 
@@ -58,5 +58,5 @@ def test_a_java_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with pytest.raises(JavaFault, match="--no-java"):
+    with pytest.raises(JavaError, match="--no-java"):
         split_ptb(["a dog"])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from models.blip.preprocess import Preprocess
 from pipeline.evaluate import rows as module
-from pipeline.evaluate.rows import Loaded, Pictures, batches, each_once, stacked
+from pipeline.evaluate.rows import AnnotatedPictures, Loaded, batches, each_once, stacked
 
 SIDE = 16
 
@@ -28,8 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(folder: Path) -> Pictures:
-    return Pictures(str(folder), Preprocess(SIDE, SIDE))
+def pictures(folder: Path) -> AnnotatedPictures:
+    return AnnotatedPictures(str(folder), Preprocess(SIDE, SIDE))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_rows_about_one_picture_read_it_once(pictures: Pictures, read: list[str]) -> None:
+def test_rows_about_one_picture_read_it_once(pictures: AnnotatedPictures, read: list[str]) -> None:
     rows = [{"image": f"{n // 5}.png"} for n in range(40)]
     found = batches(rows, lambda row: pictures.load([row["image"]]), 4, Counter())
     shades = [int(one[0][0, 0, 0]) for _, loaded in found for one in loaded]
@@ -55,7 +55,9 @@ def test_rows_about_one_picture_read_it_once(pictures: Pictures, read: list[str]
     assert sorted(read) == [f"{n}.png" for n in range(8)]
 
 
-def test_threads_that_ask_for_one_picture_share_it(pictures: Pictures, read: list[str]) -> None:
+def test_threads_that_ask_for_one_picture_share_it(
+    pictures: AnnotatedPictures, read: list[str]
+) -> None:
     found: list[Loaded | str] = []
     threads = [
         threading.Thread(target=lambda: found.append(pictures.load(["3.png"]))) for _ in range(8)
@@ -68,7 +70,7 @@ def test_threads_that_ask_for_one_picture_share_it(pictures: Pictures, read: lis
     assert len({id(one[0]) for one in found}) == 1
 
 
-def test_bad_rows_are_counted_and_the_others_stay_together(pictures: Pictures) -> None:
+def test_bad_rows_are_counted_and_the_others_stay_together(pictures: AnnotatedPictures) -> None:
     names = ["0.png", "broken.png", "1.png", "gone.png", "../0.png", "2.png"]
     left_out: Counter[str] = Counter()
     taken = list(batches([{"image": n} for n in names], _by(pictures), 2, left_out))
@@ -76,11 +78,13 @@ def test_bad_rows_are_counted_and_the_others_stay_together(pictures: Pictures) -
     assert left_out == {"image_undecodable": 1, "image_missing": 1, "unsafe_member": 1}
 
 
-def _by(pictures: Pictures) -> Any:
+def _by(pictures: AnnotatedPictures) -> Any:
     return lambda row: pictures.load([row["image"]])
 
 
-def test_a_lost_connection_is_raised(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_connection_is_raised(
+    pictures: AnnotatedPictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lost(*_: str) -> bytes:
         raise OSError("the connection is lost")
 

@@ -11,7 +11,7 @@ from models.blip.config import ORIGINAL, blip_config
 from models.blip.tokenizer import normalise, train
 from models.checkpoints import checkpoint, weights
 from models.roles.video import VideoRetriever
-from models.roles.vqa import Answerer
+from models.roles.vqa import VqaModel
 from pipeline.evaluate import metrics
 from pipeline.evaluate.video import (
     QUESTIONS_AT_ONCE,
@@ -22,7 +22,7 @@ from pipeline.media.video import read_frames
 from pipeline.toy import tasks as toy_tasks
 from pipeline.toy.tasks import ToyTasksConfig
 from pipeline.toy.video import write_videos
-from shards.training.video_file import Clip, place_of, read_clips
+from shards.training.video_file import Clip, read_clips, video_location
 
 CLIPS = 10
 
@@ -40,7 +40,7 @@ def retriever() -> VideoRetriever:
 
 
 @pytest.fixture(scope="module")
-def answerer(tmp_path_factory: pytest.TempPathFactory) -> Answerer:
+def answerer(tmp_path_factory: pytest.TempPathFactory) -> VqaModel:
     words = train(toy_tasks.corpus(), 300)
     shape = blip_config(
         "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=32
@@ -48,11 +48,11 @@ def answerer(tmp_path_factory: pytest.TempPathFactory) -> Answerer:
     shape.vision_config.num_hidden_layers = shape.text_config.num_hidden_layers = 1
     folder = tmp_path_factory.mktemp("answerer") / "vqa"
     checkpoint.create(folder, "vqa", shape, words, seed=5, settings=ORIGINAL)
-    return Answerer.load(folder, dtype="fp32")
+    return VqaModel.load(folder, dtype="fp32")
 
 
 def frames(role: Any, videos: Path, name: str, count: int) -> torch.Tensor:
-    place = place_of(str(videos), name)
+    place = video_location(str(videos), name)
     assert place is not None
     images = read_frames(place, count).images
     return torch.stack([role.preprocess.resize(image) for image in images])[None]
@@ -63,8 +63,8 @@ def test_retrieval_finds_what_frames_say_one_by_one(
 ) -> None:
     clips = read_clips(str(videos / "msrvtt_test.jsonl")).rows
     found = measure_video_retrieval(retriever, clips, str(videos), 4)
-    looked = [retriever.look(frames(retriever, videos, clip.video, 4)) for clip in clips]
-    texts = [retriever.read([normalise(clip.text)]) for clip in clips]
+    looked = [retriever.encode_images(frames(retriever, videos, clip.video, 4)) for clip in clips]
+    texts = [retriever.encode_texts([normalise(clip.text)]) for clip in clips]
     cosines = [[float(v.unit[0] @ t.unit[0]) for t in texts] for v in looked]
     ranks = [sorted(-c for c in row).index(-row[n]) + 1 for n, row in enumerate(cosines)]
     assert found["itc"]["tr@1"] == ranks.count(1) / CLIPS
@@ -92,8 +92,8 @@ def test_equal_captions_are_one_text_of_all_their_videos(
     ]
     found = measure_video_retrieval(retriever, clips, str(videos), 1)
     assert (found["videos"], found["texts"]) == (3, 3)
-    looked = [retriever.look(frames(retriever, videos, f"video{n}", 1)) for n in range(3)]
-    texts = retriever.read([text, "a plain background", "a blue star"])
+    looked = [retriever.encode_images(frames(retriever, videos, f"video{n}", 1)) for n in range(3)]
+    texts = retriever.encode_texts([text, "a plain background", "a blue star"])
     to_video = [[float(v.unit[0] @ unit) for v in looked] for unit in texts.unit]
     owners = [{0, 1}, {0}, {2}]
     ranks = [
@@ -104,7 +104,7 @@ def test_equal_captions_are_one_text_of_all_their_videos(
     assert found["itc"]["ir@1"] == ranks.count(1) / 3
 
 
-def test_questions_are_answered_over_all_frames(videos: Path, answerer: Answerer) -> None:
+def test_questions_are_answered_over_all_frames(videos: Path, answerer: VqaModel) -> None:
     clips = read_clips(str(videos / "test_qa.json")).rows
     answers = ["red", "blue", "circle", "diamond"]
     results: list[dict[str, Any]] = []
@@ -123,7 +123,7 @@ def test_questions_are_answered_over_all_frames(videos: Path, answerer: Answerer
     assert written["questions"] == 2
 
 
-def test_the_order_of_questions_changes_no_answer(videos: Path, answerer: Answerer) -> None:
+def test_the_order_of_questions_changes_no_answer(videos: Path, answerer: VqaModel) -> None:
     """Also where a video has more questions than are asked at a time."""
     clips = read_clips(str(videos / "test_qa.json")).rows[:4] * (QUESTIONS_AT_ONCE // 2 + 1)
     together = sorted(clips, key=lambda clip: clip.video)
@@ -139,7 +139,7 @@ def test_the_order_of_questions_changes_no_answer(videos: Path, answerer: Answer
     assert said(together) == said(list(clips))
 
 
-def test_words_are_those_that_papers_report(videos: Path, answerer: Answerer) -> None:
+def test_words_are_those_that_papers_report(videos: Path, answerer: VqaModel) -> None:
     asked = ["What is it?", "what's it?", "WHO?", "is it \x1b[31m", "\x1b]8;; red?", "?"]
     clips = [Clip("video0", text, "red") for text in asked]
     found = measure_video_questions(answerer, clips, str(videos), 2)
@@ -147,7 +147,7 @@ def test_words_are_those_that_papers_report(videos: Path, answerer: Answerer) ->
     assert found["questions"] == 6
 
 
-def test_an_answer_is_right_word_for_word(videos: Path, answerer: Answerer) -> None:
+def test_an_answer_is_right_word_for_word(videos: Path, answerer: VqaModel) -> None:
     rows = [("Red.", 1.0), ("a  RED", 0.0), ("reddish", 0.0), ("red", 1.0)]
     for answer, accuracy in rows:
         clip = Clip("video0", "what color is it?", answer)
@@ -156,7 +156,7 @@ def test_an_answer_is_right_word_for_word(videos: Path, answerer: Answerer) -> N
 
 
 def test_missing_and_broken_videos_are_counted(
-    videos: Path, retriever: VideoRetriever, answerer: Answerer, tmp_path: Path
+    videos: Path, retriever: VideoRetriever, answerer: VqaModel, tmp_path: Path
 ) -> None:
     (tmp_path / "video0.mp4").write_bytes((videos / "video0.mp4").read_bytes())
     (tmp_path / "broken.mp4").write_text("no video")

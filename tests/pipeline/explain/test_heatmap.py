@@ -11,7 +11,7 @@ from PIL import Image
 from models.blip.config import blip_config
 from models.blip.tokenizer import train
 from models.checkpoints import checkpoint
-from models.roles.attender import Attender, WordMaps
+from models.roles.attention_explainer import AttentionExplainer, WordMaps
 from pipeline.explain import heatmap as attend
 from pipeline.media import sheet
 
@@ -29,13 +29,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def matcher(folders: Path) -> Attender:
-    return Attender.load(folders / "filter", dtype="fp32")
+def matcher(folders: Path) -> AttentionExplainer:
+    return AttentionExplainer.load(folders / "filter", dtype="fp32")
 
 
 @pytest.fixture(scope="module")
-def captioner(folders: Path) -> Attender:
-    return Attender.load(folders / "captioner", role="captioner", dtype="fp32")
+def captioner(folders: Path) -> AttentionExplainer:
+    return AttentionExplainer.load(folders / "captioner", role="captioner", dtype="fp32")
 
 
 @pytest.fixture
@@ -56,7 +56,9 @@ def made(words: list[str], maps: torch.Tensor) -> WordMaps:
     return WordMaps(words, maps, mean, 1.5, 0)
 
 
-def test_every_word_has_a_map(matcher: Attender, captioner: Attender, picture: Image.Image) -> None:
+def test_every_word_has_a_map(
+    matcher: AttentionExplainer, captioner: AttentionExplainer, picture: Image.Image
+) -> None:
     text = "A red ring, near two houses"
     image = matcher.preprocess.resize(picture)
     found = matcher.match(image, text)
@@ -73,7 +75,7 @@ def test_every_word_has_a_map(matcher: Attender, captioner: Attender, picture: I
     assert attend.attend_caption(captioner, picture, "a red ring").words == written.words
 
 
-def test_words_follow_their_own_tokens(matcher: Attender, picture: Image.Image) -> None:
+def test_words_follow_their_own_tokens(matcher: AttentionExplainer, picture: Image.Image) -> None:
     """The map of a word in pieces is the mean of its pieces' own."""
     image = matcher.preprocess.resize(picture)
     plain = matcher.match(image, "a red houses", kind="attention")
@@ -82,7 +84,9 @@ def test_words_follow_their_own_tokens(matcher: Attender, picture: Image.Image) 
 
     pieces = matcher._words.encode(["a red houses"])[0]
     assert len(pieces) > 3
-    framed = framing.frame([pieces], matcher._words, matcher._words.enc_id, 64, torch.device("cpu"))
+    framed = framing.tokenize_batch(
+        [pieces], matcher._words, matcher._words.enc_id, 64, torch.device("cpu")
+    )
     maps = attention.match_maps(matcher._network, framed.ids, framed.mask, matcher._look(image))
     rows = maps.probabilities[plain.layer][0, :, 1:-1, 1:].mean(0).unflatten(-1, (8, 8))
     torch.testing.assert_close(plain.maps[1], rows[1])
@@ -91,7 +95,7 @@ def test_words_follow_their_own_tokens(matcher: Attender, picture: Image.Image) 
 
 
 def test_the_maps_of_a_caption_are_those_of_its_text(
-    captioner: Attender, picture: Image.Image
+    captioner: AttentionExplainer, picture: Image.Image
 ) -> None:
     image = captioner.preprocess.resize(picture)
     text = captioner.caption(image, "a red ring", prompt="two small dogs")
@@ -109,13 +113,13 @@ def test_the_default_layer_has_a_gradient(
     config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
     config.text_config.num_hidden_layers = layers
     checkpoint.create(tmp_path / "filter", "filter", config, words, seed=3)
-    attender = Attender.load(tmp_path / "filter", dtype="fp32")
+    attender = AttentionExplainer.load(tmp_path / "filter", dtype="fp32")
     found = attender.match(attender.preprocess.resize(picture), "a red ring")
     assert found.layer == expected
     assert (found.maps.max() > 0) == (layers > 1)  # one layer is the last
 
 
-def test_layers_can_be_chosen(matcher: Attender, picture: Image.Image) -> None:
+def test_layers_can_be_chosen(matcher: AttentionExplainer, picture: Image.Image) -> None:
     image = matcher.preprocess.resize(picture)
     assert matcher.match(image, "a dog").layer == 2
     first, last = (matcher.match(image, "a dog", layer=layer).maps for layer in (0, 3))
@@ -126,7 +130,7 @@ def test_layers_can_be_chosen(matcher: Attender, picture: Image.Image) -> None:
 
 
 def test_texts_without_words_and_long_ones(
-    matcher: Attender, captioner: Attender, picture: Image.Image
+    matcher: AttentionExplainer, captioner: AttentionExplainer, picture: Image.Image
 ) -> None:
     for text in ("", "!!!", "\x00"):
         assert attend.attend_match(matcher, picture, text).words == []
@@ -167,7 +171,9 @@ def test_scales_compare_a_word_with_itself_or_with_the_text(picture: Image.Image
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (5, 7), (900, 600)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
-def test_pictures_of_any_shape(matcher: Attender, size: tuple[int, int], mode: str) -> None:
+def test_pictures_of_any_shape(
+    matcher: AttentionExplainer, size: tuple[int, int], mode: str
+) -> None:
     shown = attend.attend_match(matcher, Image.new(mode, size), "a red ring")
     page = opened(shown.png)
     assert page.width <= 5 * (sheet.CELL + 12) + 12
@@ -178,8 +184,8 @@ def test_maps_that_are_not_finite_are_drawn_as_nothing(picture: Image.Image) -> 
     opened(attend.overlay(picture, made(["x"], maps)).png)
 
 
-def test_bf16_is_close(folders: Path, matcher: Attender, picture: Image.Image) -> None:
-    rough = Attender.load(folders / "filter", dtype="bf16")
+def test_bf16_is_close(folders: Path, matcher: AttentionExplainer, picture: Image.Image) -> None:
+    rough = AttentionExplainer.load(folders / "filter", dtype="bf16")
     image = matcher.preprocess.resize(picture)
     exact, found = (one.match(image, "a red ring", kind="attention") for one in (matcher, rough))
     torch.testing.assert_close(found.maps, exact.maps, atol=1e-3, rtol=0.05)

@@ -15,7 +15,7 @@ from models.checkpoints import weights
 from models.checkpoints.weights import CheckpointError
 from pipeline.explain.match import draw, explain_texts, open_attender, picture_of
 from pipeline.explain.sample import explain
-from pipeline.explain.source_images import read_originals
+from pipeline.explain.source_images import read_source_images
 from pipeline.report.page import build_report
 from pipeline.toy.world import ToyWorldConfig, scene, write_toy_world
 from pipeline.toy.world import draw as draw_scene
@@ -105,11 +105,11 @@ def test_a_picture_that_is_gone_or_changed_is_told(place: Path, tmp_path: Path, 
     sample = sample_of(run, "00000/000000003")
     digests = {sample["index"]: sample["sha256"]}
     url = str(place / "world" / "00000.tar")
-    ((index, data),) = read_originals(url, digests)
+    ((index, data),) = read_source_images(url, digests)
     assert (index, type(data)) == (3, bytes)
-    ((_, why),) = read_originals(str(tmp_path / "gone.tar"), digests)
+    ((_, why),) = read_source_images(str(tmp_path / "gone.tar"), digests)
     assert why == "the input shard is gone"
-    ((_, why),) = read_originals(url, {3: "0" * 64})
+    ((_, why),) = read_source_images(url, {3: "0" * 64})
     assert isinstance(why, str)
     assert "changed since" in why
     rejected = sample_of(run, "hostile/i")

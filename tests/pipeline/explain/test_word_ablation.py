@@ -9,17 +9,23 @@ import torch
 from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import normalise
 from models.checkpoints import weights
-from models.roles.attender import Attender
+from models.roles.attention_explainer import AttentionExplainer
 from models.roles.filter import Filter
-from pipeline.explain.word_ablation import SINKING, Doubted, Word, doubt, look
+from pipeline.explain.word_ablation import (
+    SINKING,
+    AblatedWord,
+    WordAblation,
+    ablate_words,
+    attention_of,
+)
 from pipeline.toy.world import caption, draw, scene
 
 FILTER = weights.SHIPPED["tiny-filter"]
 
 
 @pytest.fixture(scope="module")
-def attender() -> Attender:
-    return Attender.load(FILTER, dtype="fp32", max_tokens=35)
+def attender() -> AttentionExplainer:
+    return AttentionExplainer.load(FILTER, dtype="fp32", max_tokens=35)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +37,10 @@ def scorer() -> Filter:
     "text", ["a red circle", "a redd circleblue stars of", "ring", "a 漢字 ring!", "it's a-b"]
 )
 def test_effects_are_those_of_single_judgements(
-    attender: Attender, scorer: Filter, text: str
+    attender: AttentionExplainer, scorer: Filter, text: str
 ) -> None:
     picture = draw(scene(random.Random(1), 2, 4))
-    found = doubt(attender, picture, text)
+    found = ablate_words(attender, picture, text)
     pixels = attender.preprocess.resize(picture)
     (whole,) = scorer.score(pixels[None], [[text]])[0]
     assert (found.itm, found.itm_logit) == pytest.approx((whole.itm, whole.itm_logit), abs=1e-4)
@@ -54,7 +60,7 @@ def test_effects_are_those_of_single_judgements(
             assert word.effect == pytest.approx(whole.itm_logit - hidden, abs=1e-4)
 
 
-def test_the_wrong_word_is_found_more_often_than_not(attender: Attender) -> None:
+def test_the_wrong_word_is_found_more_often_than_not(attender: AttentionExplainer) -> None:
     """One word of a true caption is exchanged: it is among the two that sink the match most."""
     rng, found, count = random.Random(2), 0, 60
     for _ in range(count):
@@ -65,31 +71,33 @@ def test_the_wrong_word_is_found_more_often_than_not(attender: Attender) -> None
         place = pairs.index((thing.colour, thing.shape))
         wrong = {"red", "blue", "pink", "yellow"} - {one.colour for one in shown.things}
         words[place] = sorted(wrong)[0]
-        judged = doubt(attender, draw(shown), " ".join(words))
+        judged = ablate_words(attender, draw(shown), " ".join(words))
         order = sorted(range(len(words)), key=lambda n: judged.words[n].effect)
         found += place in order[:2]
     assert found / count > 0.6  # chance: 2 of 9
 
 
-def test_nothing_to_doubt_and_too_much(attender: Attender) -> None:
+def test_nothing_to_doubt_and_too_much(attender: AttentionExplainer) -> None:
     picture = draw(scene(random.Random(3), 1, 4))
-    assert doubt(attender, picture, " !. ").words == []
-    assert look(attender, picture, "", []) == []
-    long = doubt(attender, picture, "red " * 500)
+    assert ablate_words(attender, picture, " !. ").words == []
+    assert attention_of(attender, picture, "", []) == []
+    long = ablate_words(attender, picture, "red " * 500)
     assert len(long.words) == 33  # what is beyond the token limit was not read, and is not judged
 
 
-def test_maps_are_drawn_for_the_words_that_are_asked_for(attender: Attender) -> None:
+def test_maps_are_drawn_for_the_words_that_are_asked_for(attender: AttentionExplainer) -> None:
     picture = draw(scene(random.Random(4), 2, 4), 96)
-    drawn = look(attender, picture, "a red circle", [2, 1])
+    drawn = attention_of(attender, picture, "a red circle", [2, 1])
     assert [one.size for one in drawn] == [(96, 96)] * 2
     assert drawn[0].tobytes() != drawn[1].tobytes()
 
 
 def test_the_worst_come_first_and_the_harmless_not_at_all() -> None:
     effects = (1.0, -2.0, -0.05, -0.5, 0.0)
-    found = Doubted(0.1, -2.0, [Word(str(n), effect) for n, effect in enumerate(effects)])
+    found = WordAblation(
+        0.1, -2.0, [AblatedWord(str(n), effect) for n, effect in enumerate(effects)]
+    )
     assert found.worst(9) == [1, 3]
     assert found.worst(1) == [1]
     assert found.best(2) == [0, 4]
-    assert Word("x", SINKING).sinks is False
+    assert AblatedWord("x", SINKING).sinks is False

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.media import ahead as module
-from pipeline.media.ahead import ahead
+from pipeline.media.ahead import read_ahead
 
 
 def test_results_stand_with_their_items_in_order() -> None:
@@ -15,9 +15,9 @@ def test_results_stand_with_their_items_in_order() -> None:
         time.sleep(0.002 * (n % 3))
         return n * n
 
-    assert list(ahead(range(40), work, lambda _: 1, 5)) == [(n, n * n) for n in range(40)]
-    assert list(ahead([], work, lambda _: 1, 5)) == []
-    assert list(ahead([3], work, lambda _: 1, 0)) == [(3, 9)]
+    assert list(read_ahead(range(40), work, lambda _: 1, 5)) == [(n, n * n) for n in range(40)]
+    assert list(read_ahead([], work, lambda _: 1, 5)) == []
+    assert list(read_ahead([3], work, lambda _: 1, 0)) == [(3, 9)]
 
 
 def test_as_many_wait_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +31,7 @@ def test_as_many_wait_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
                 yield n
 
         for taken, (item, _) in enumerate(
-            ahead(items(), lambda n: n, lambda _, size=size_bytes: size, 5)
+            read_ahead(items(), lambda n: n, lambda _, size=size_bytes: size, 5)
         ):
             assert item == taken
             assert len(drawn) - taken <= most
@@ -44,7 +44,7 @@ def test_work_goes_on_while_a_result_is_used() -> None:
         begun.release()
         return n
 
-    found = ahead(range(10), work, lambda _: 1, 4)
+    found = read_ahead(range(10), work, lambda _: 1, 4)
     assert next(found) == (0, 0)
     for _ in range(5):  # the first, and four that nobody has asked for
         assert begun.acquire(timeout=10)
@@ -56,7 +56,7 @@ def test_an_error_is_raised_in_its_turn() -> None:
             raise MemoryError("too large")
         return n
 
-    found = ahead(range(10), work, lambda _: 1, 8)
+    found = read_ahead(range(10), work, lambda _: 1, 8)
     assert [next(found)[0] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(MemoryError, match="too large"):
         next(found)
@@ -64,9 +64,9 @@ def test_an_error_is_raised_in_its_turn() -> None:
 
 def test_whoever_stops_early_leaves_no_thread() -> None:
     def threads() -> list[str]:
-        return [one.name for one in threading.enumerate() if one.name.startswith("ahead")]
+        return [one.name for one in threading.enumerate() if one.name.startswith("read_ahead")]
 
-    found = ahead(range(1000), lambda n: n, lambda _: 1, 50)
+    found = read_ahead(range(1000), lambda n: n, lambda _: 1, 50)
     next(found)
     assert threads()
     found.close()

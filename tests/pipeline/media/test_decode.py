@@ -12,25 +12,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.media.decode import Decoded, Limits, Refusal, decode, difference_hash
+from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode, difference_hash
 from shards.schema import SampleReason
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
-LIMITS = Limits(min_side=8, max_pixels=50_000_000, max_aspect=10)
-ANY_SIZE = Limits(min_side=1, max_pixels=50_000_000, max_aspect=10_000)
+LIMITS = DecodeLimits(min_side=8, max_pixels=50_000_000, max_aspect=10)
+ANY_SIZE = DecodeLimits(min_side=1, max_pixels=50_000_000, max_aspect=10_000)
 
 
-def picture(data: bytes, limits: Limits = LIMITS) -> Decoded:
+def picture(data: bytes, limits: DecodeLimits = LIMITS) -> Decoded:
     found = decode(data, limits)
     assert isinstance(found, Decoded), found
     assert found.image.mode == "RGB"
     return found
 
 
-def refusal(data: bytes, limits: Limits = LIMITS) -> Refusal:
+def refusal(data: bytes, limits: DecodeLimits = LIMITS) -> DecodeRefusal:
     found = decode(data, limits)
-    assert isinstance(found, Refusal), found
+    assert isinstance(found, DecodeRefusal), found
     return found
 
 
@@ -255,10 +255,10 @@ def test_what_is_no_picture(data: bytes) -> None:
     ],
 )
 def test_limits_on_size(noise: Any, encode: Any, size: Any, reason: SampleReason | None) -> None:
-    limits = Limits(min_side=8, max_pixels=10_000, max_aspect=10)
+    limits = DecodeLimits(min_side=8, max_pixels=10_000, max_aspect=10)
     for kind in ("PNG", "JPEG", "GIF", "WEBP"):
         found = decode(encode(noise(*size), kind), limits)
-        assert (found.reason if isinstance(found, Refusal) else None) == reason
+        assert (found.reason if isinstance(found, DecodeRefusal) else None) == reason
 
 
 @pytest.mark.parametrize("colour", ["black", "white", (3, 200, 7)])
@@ -309,7 +309,7 @@ def test_warnings_of_pillow_are_no_exceptions(noise: Any, encode: Any) -> None:
     data = encode(noise(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 30)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert isinstance(decode(data, LIMITS), Decoded | Refusal)
+        assert isinstance(decode(data, LIMITS), Decoded | DecodeRefusal)
 
 
 def test_a_full_machine_is_not_the_pictures_fault(

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.media.decode import Decoded, Limits, decode, difference_hash
+from pipeline.media.decode import Decoded, DecodeLimits, decode, difference_hash
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
-LIMITS = Limits(min_side=8, max_pixels=50_000_000, max_aspect=10)
-ANY_SIZE = Limits(min_side=1, max_pixels=50_000_000, max_aspect=10_000)
+LIMITS = DecodeLimits(min_side=8, max_pixels=50_000_000, max_aspect=10)
+ANY_SIZE = DecodeLimits(min_side=1, max_pixels=50_000_000, max_aspect=10_000)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -35,8 +35,8 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *more: by
 _MEASURE = """
 import re, sys
 from pathlib import Path
-from pipeline.media.decode import Limits, decode
-limits = Limits(8, 50_000_000, 10)
+from pipeline.media.decode import DecodeLimits, decode
+limits = DecodeLimits(8, 50_000_000, 10)
 def peak():  # of this process alone; ru_maxrss would begin at the parent's
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 data = [Path(name).read_bytes() for name in sys.argv[1:]]
@@ -127,7 +127,7 @@ def damaged(data: bytes, random_: random.Random) -> bytes:
 
 def test_damage_never_raises(real_images: list[bytes]) -> None:
     random_ = random.Random(20220128)
-    small = Limits(min_side=1, max_pixels=1_000_000, max_aspect=10_000)
+    small = DecodeLimits(min_side=1, max_pixels=1_000_000, max_aspect=10_000)
     outcomes: dict[str, int] = {}
     for data in real_images:
         for _ in range(40):

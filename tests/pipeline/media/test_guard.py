@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from pipeline.media.child import GuardError
-from pipeline.media.decode import Decoded, Limits, Refusal, decode
+from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode
 from pipeline.media.guard import Guard
 
-LIMITS = Limits(min_side=32, max_pixels=1_000_000, max_aspect=10)
+LIMITS = DecodeLimits(min_side=32, max_pixels=1_000_000, max_aspect=10)
 POISON = Path(__file__).parents[2] / "support" / "poison"
 
 
@@ -44,7 +44,7 @@ def test_as_without_a_guard(noise: Any, encode: Any) -> None:
     with Guard() as guard:
         for data in files:
             guarded, plain = guard.decode(data, LIMITS), decode(data, LIMITS)
-            if isinstance(plain, Refusal):
+            if isinstance(plain, DecodeRefusal):
                 assert guarded == plain
                 continue
             assert isinstance(guarded, Decoded)
@@ -68,7 +68,7 @@ def test_a_fault_costs_one_picture(picture: Any, fault: str, reason: str, word: 
     with Guard(timeout_s=1 if reason == "decode_timeout" else 20) as guard:
         assert isinstance(guard.decode(picture(seed=1), LIMITS), Decoded)
         refusal = guard.decode(picture(f"poison: {fault}".encode()), LIMITS)
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, DecodeRefusal)
         assert refusal.reason == reason
         assert word in refusal.detail
         assert isinstance(guard.decode(picture(seed=2), LIMITS), Decoded)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.media.pictures import Picture, read_picture, read_pictures
+from pipeline.media.pictures import UserPicture, read_picture, read_pictures
 from shards.inputs.listing import InputError
 
 Encode = Callable[..., bytes]
@@ -20,7 +20,7 @@ def photo(noise: Any, encode: Encode) -> bytes:
     return encode(noise(40, 30), "PNG")
 
 
-def names(found: list[Picture]) -> list[tuple[str, str | None]]:
+def names(found: list[UserPicture]) -> list[tuple[str, str | None]]:
     return [(Path(picture.name).name, picture.reason) for picture in found]
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from pipeline.media.video import read_frames
 from pipeline.media.video_container import (
-    Refused,
     VideoLimits,
     VideoReason,
+    VideoRefused,
     lacks_index,
     open_video,
 )
@@ -46,7 +46,7 @@ def test_frames_are_listed_and_given_in_order(video: Path) -> None:
 
 
 def test_what_is_no_video_is_refused() -> None:
-    with pytest.raises((Refused, av.FFmpegError)), open_video(io.BytesIO(b"x"), VideoLimits()):
+    with pytest.raises((VideoRefused, av.FFmpegError)), open_video(io.BytesIO(b"x"), VideoLimits()):
         pass
 
 

@@ -11,11 +11,11 @@ from models.blip.config import blip_config
 from models.blip.tokenizer import train
 from models.checkpoints import checkpoint
 from models.decoding.generate import Decoding
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
-from models.roles.nlvr import Reasoner
-from models.roles.vqa import Answerer
-from pipeline.media.pictures import Picture
+from models.roles.nlvr import NlvrModel
+from models.roles.vqa import VqaModel
+from pipeline.media.pictures import UserPicture
 from pipeline.predict import image as use
 from pipeline.toy.world import corpus
 
@@ -47,9 +47,9 @@ def test_captions_do_not_depend_on_the_batch_or_on_what_cannot_be_read(
     folders: dict[str, Path], images: list[Image.Image]
 ) -> None:
     decoding = Decoding(method="nucleus", prompt="a ", min_tokens=1, max_tokens=6)
-    captioner = Captioner.load(folders["captioner"], decoding=decoding, dtype="fp32")
-    pictures = [Picture(str(n), image) for n, image in enumerate(images)]
-    broken = Picture("broken", None, "image_empty")
+    captioner = BlipCaptioner.load(folders["captioner"], decoding=decoding, dtype="fp32")
+    pictures = [UserPicture(str(n), image) for n, image in enumerate(images)]
+    broken = UserPicture("broken", None, "image_empty")
     alone = [next(use.caption(captioner, [picture], 2)).captions for picture in pictures]
     among = [*pictures[:2], broken, broken, *pictures[2:]]
     for size in (1, 2, 8):
@@ -76,7 +76,7 @@ def test_a_match_is_the_filters_score_and_shares_add_up(
 
 
 def test_answers_are_written_or_ranked(folders: dict[str, Path], images: list[Image.Image]) -> None:
-    answerer = Answerer.load(folders["vqa"], dtype="fp32")
+    answerer = VqaModel.load(folders["vqa"], dtype="fp32")
     (own,) = use.ask(answerer, images[0], "what is it?")
     pixels = answerer.preprocess.resize(images[0])[None]
     assert own.text == answerer.answer(pixels, ["what is it?"])[0].text
@@ -88,7 +88,7 @@ def test_answers_are_written_or_ranked(folders: dict[str, Path], images: list[Im
 def test_a_statement_is_about_left_and_right(
     folders: dict[str, Path], images: list[Image.Image]
 ) -> None:
-    reasoner = Reasoner.load(folders["nlvr"], dtype="fp32")
+    reasoner = NlvrModel.load(folders["nlvr"], dtype="fp32")
     found = use.reason(reasoner, images[0], images[1], "both are red")
     pixels = torch.stack([reasoner.preprocess.resize(image) for image in images[:2]])
     expected = reasoner.reason(pixels[:1], pixels[1:], ["both are red"])

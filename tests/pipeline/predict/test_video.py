@@ -11,7 +11,7 @@ from models.blip.tokenizer import train
 from models.checkpoints import checkpoint, weights
 from models.roles.filter import Filter
 from models.roles.video import VideoRetriever
-from models.roles.vqa import Answerer
+from models.roles.vqa import VqaModel
 from pipeline.media.video import read_frames
 from pipeline.predict import image as use
 from pipeline.predict import video as watch
@@ -35,7 +35,7 @@ def retriever() -> VideoRetriever:
 
 
 @pytest.fixture(scope="module")
-def answerer(tmp_path_factory: pytest.TempPathFactory) -> Answerer:
+def answerer(tmp_path_factory: pytest.TempPathFactory) -> VqaModel:
     words = train(toy_tasks.corpus(), 300)
     shape = blip_config(
         "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=32
@@ -43,7 +43,7 @@ def answerer(tmp_path_factory: pytest.TempPathFactory) -> Answerer:
     shape.vision_config.num_hidden_layers = shape.text_config.num_hidden_layers = 1
     folder = tmp_path_factory.mktemp("answerer") / "vqa"
     checkpoint.create(folder, "vqa", shape, words, seed=5, settings=ORIGINAL)
-    return Answerer.load(folder, dtype="fp32")
+    return VqaModel.load(folder, dtype="fp32")
 
 
 def test_a_video_of_one_frame_is_matched_as_a_picture(
@@ -62,8 +62,8 @@ def test_cosines_are_of_the_mean_of_all_frames(
 ) -> None:
     found = watch.match(retriever, frames, TEXTS)
     pixels = torch.stack([retriever.preprocess.resize(one) for one in frames])
-    alone = torch.stack([retriever.look(one[None, None]).unit[0] for one in pixels])
-    texts = retriever.read(TEXTS).unit
+    alone = torch.stack([retriever.encode_images(one[None, None]).unit[0] for one in pixels])
+    texts = retriever.encode_texts(TEXTS).unit
     # the mean of unit vectors is near enough to the unit of the mean where frames are much alike
     expected = torch.nn.functional.normalize(alone.mean(0), dim=0) @ texts.T
     assert [one.itc for one in found] == pytest.approx(expected.tolist(), abs=0.02)
@@ -84,7 +84,7 @@ def test_a_score_does_not_depend_on_the_other_texts(
 
 
 def test_questions_are_answered_as_of_a_picture(
-    frames: tuple[Image.Image, ...], answerer: Answerer
+    frames: tuple[Image.Image, ...], answerer: VqaModel
 ) -> None:
     question = "what color is it?"
     (one,), (other,) = (

@@ -17,8 +17,8 @@ from PIL import Image
 
 from pipeline import publish
 from pipeline.publish import sets
-from pipeline.publish.sets import ExportConfig, ExportFault, export
-from pipeline.views.rejudge import Wish, rejudge
+from pipeline.publish.sets import ExportConfig, ExportError, export
+from pipeline.views.rejudge import ViewRequest, rejudge
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 from shards.statistics import run_statistics
@@ -101,7 +101,12 @@ def test_an_index_has_every_text_and_no_pixel(run: Run, tmp_path: Path) -> None:
 def test_a_view_is_exported_as_it_decides(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "run", tmp_path / "run")
     own = Run.open(str(tmp_path / "run"))
-    rejudge(own, Wish("strict", {"web": 0.9, "synthetic": 0.9}), open_snapshot(own), lambda _: None)
+    rejudge(
+        own,
+        ViewRequest("strict", {"web": 0.9, "synthetic": 0.9}),
+        open_snapshot(own),
+        lambda _: None,
+    )
     rows = {}
     for name in (None, "strict"):
         export(own, tmp_path / f"out-{name}", ExportConfig(form="parquet"), name)
@@ -116,11 +121,11 @@ def test_the_same_export_twice_is_left_as_it_is(run: Run, tmp_path: Path) -> Non
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     assert export(run, tmp_path / "out", config) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
-    with pytest.raises(ExportFault, match="holds another export"):
+    with pytest.raises(ExportError, match="holds another export"):
         export(run, tmp_path / "out", ExportConfig(form="index"))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "draft").write_text("x")
-    with pytest.raises(ExportFault, match="holds no export"):
+    with pytest.raises(ExportError, match="holds no export"):
         export(run, tmp_path / "thesis", config)
 
 
@@ -147,18 +152,18 @@ def _die(run: Run, out: Path, moment: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if moment in ("add", "close"):
-        setattr(sets.Tars, moment, die)
+        setattr(sets.TarFiles, moment, die)
     elif moment == "card":
         sets.dataset_card = die
     else:
-        publish.place.sync = die
+        publish.destination.sync = die
     export(run, out, ExportConfig())
 
 
 def test_nothing_kept_is_an_empty_set(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "run", tmp_path / "run")
     own = Run.open(str(tmp_path / "run"))
-    wish = Wish("none", {"web": 1.1, "synthetic": 1.1})
+    wish = ViewRequest("none", {"web": 1.1, "synthetic": 1.1})
     rejudge(own, wish, open_snapshot(own), lambda _: None)
     for form in FORMS:
         record = export(own, tmp_path / form, ExportConfig(form=form), "none")  # type: ignore[arg-type] - one of the three

@@ -14,20 +14,20 @@ from PIL import Image
 
 from models.roles.retrieval import Retriever
 from pipeline.media import pictures
-from pipeline.media.decode import Decoded, Limits, Refusal, decode
+from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode
 from pipeline.search import build as indexing
 from pipeline.search import faiss_index as nearest
-from pipeline.search.build import MAX_TEXT_BYTES, IndexConfig, Item, build, items_of_tars
-from pipeline.search.index_folder import IndexFault
-from pipeline.search.query import Index, picture_of, search_text
+from pipeline.search.build import MAX_TEXT_BYTES, IndexConfig, IndexItem, build, items_of_tars
+from pipeline.search.index_folder import IndexFolderError
+from pipeline.search.query import SearchIndex, picture_of, search_text
 from shards.inputs.listing import InputError
 from tests.support.small_index import ABOUT, unit
 
 
 def test_a_row_says_where_its_picture_lies(
-    toy_index: Path, items: list[Item], retriever: Retriever
+    toy_index: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
-    found = search_text(Index(toy_index), retriever, "a red circle", len(items), rerank=0)
+    found = search_text(SearchIndex(toy_index), retriever, "a red circle", len(items), rerank=0)
     assert {one.key for one in found} == {item.key for item in items}
     by_key = {item.key: item for item in items}
     for one in found:
@@ -37,20 +37,22 @@ def test_a_row_says_where_its_picture_lies(
 
 
 def test_equal_texts_have_one_vector_and_lead_to_the_first_picture(
-    tmp_path: Path, items: list[Item], retriever: Retriever
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
     text = items[0].texts[0][0]
     same = replace(items[1], texts=((f"{text.upper()}!", "web"), ("a red ring", "synthetic")))
     record = build(tmp_path / "x", [items[0], same], retriever, ABOUT, IndexConfig())
     assert record["texts"]["count"] == 2
-    found = search_text(Index(tmp_path / "x"), retriever, text, which="texts")
+    found = search_text(SearchIndex(tmp_path / "x"), retriever, text, which="texts")
     assert {(one.text, one.key, one.origin) for one in found} == {
         (text, items[0].key, "human"),
         ("a red ring", items[1].key, "synthetic"),
     }
 
 
-def test_features_are_all_vectors(toy_index: Path, items: list[Item], retriever: Retriever) -> None:
+def test_features_are_all_vectors(
+    toy_index: Path, items: list[IndexItem], retriever: Retriever
+) -> None:
     table = pq.read_table(next(toy_index.glob("*/features.parquet"))).to_pylist()
     facts = [(row["kind"], row["key"], row["text"]) for row in table]
     assert facts == [
@@ -59,14 +61,14 @@ def test_features_are_all_vectors(toy_index: Path, items: list[Item], retriever:
     ]
     vectors = torch.tensor([row["vector"] for row in table])
     looked = torch.cat([unit(retriever, item) for item in items])
-    read = torch.cat([retriever.read([item.texts[0][0]]).unit for item in items])
+    read = torch.cat([retriever.encode_texts([item.texts[0][0]]).unit for item in items])
     assert torch.allclose(vectors, torch.cat([looked, read]), atol=1e-5)
 
 
 def test_an_index_does_not_depend_on_the_batch_or_the_row_groups(
     tmp_path: Path,
     toy_index: Path,
-    items: list[Item],
+    items: list[IndexItem],
     retriever: Retriever,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,7 +85,7 @@ def test_an_index_does_not_depend_on_the_batch_or_the_row_groups(
     said = [
         [
             replace(row, cosine=0.0)
-            for row in search_text(Index(folder), retriever, "a red circle", 50, rerank=0)
+            for row in search_text(SearchIndex(folder), retriever, "a red circle", 50, rerank=0)
         ]
         for folder in (toy_index, tmp_path / "x")
     ]
@@ -91,12 +93,12 @@ def test_an_index_does_not_depend_on_the_batch_or_the_row_groups(
 
 
 def test_what_cannot_be_used_is_counted_and_the_rest_is_found(
-    tmp_path: Path, items: list[Item], retriever: Retriever
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
     bad = [
         replace(items[0], image=b"no picture"),
         replace(items[0], image=b"", reason="image_missing"),
-        Item("shard", b"", (), None, "shard_not_a_tar"),
+        IndexItem("shard", b"", (), None, "shard_not_a_tar"),
     ]
     texts = (("!!!", "web"), ("é" * MAX_TEXT_BYTES, "web"))  # nothing is left; far too much is
     odd = replace(items[1], texts=texts)
@@ -118,20 +120,20 @@ def test_what_cannot_be_used_is_counted_and_the_rest_is_found(
     }
     assert record["images"]["count"] == 4
     assert record["texts"]["count"] == 2
-    found = search_text(Index(tmp_path / "x"), retriever, "a red ring", 9)
+    found = search_text(SearchIndex(tmp_path / "x"), retriever, "a red ring", 9)
     assert {one.key for one in found} == {item.key for item in items[1:5]}
 
 
 def test_a_sample_of_very_many_texts(
-    tmp_path: Path, items: list[Item], retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
 
     def watched(texts: list[str]) -> Any:
         read.append(len(texts))
-        return Retriever.read(retriever, texts)
+        return Retriever.encode_texts(retriever, texts)
 
-    monkeypatch.setattr(retriever, "read", watched)
+    monkeypatch.setattr(retriever, "encode_texts", watched)
     many = replace(items[0], texts=tuple((f"a red ring {n}", "web") for n in range(600)))
     record = build(tmp_path / "x", [many, *items[1:3]], retriever, ABOUT, IndexConfig())
     assert record["texts"]["count"] == 602
@@ -139,12 +141,12 @@ def test_a_sample_of_very_many_texts(
 
 
 def test_few_pictures_are_in_memory_at_a_time(
-    tmp_path: Path, items: list[Item], retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[weakref.ref[Image.Image]] = []
     alive: list[int] = []
 
-    def watched(data: bytes, limits: Limits) -> Decoded | Refusal:
+    def watched(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
         alive.append(sum(one() is not None for one in decoded))
         found = decode(data, limits)
         assert isinstance(found, Decoded)
@@ -171,12 +173,12 @@ def test_bad_inputs_are_counted_under_their_reasons(
 
 
 def test_an_index_of_pictures_alone(
-    tmp_path: Path, items: list[Item], retriever: Retriever
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
     silent = [replace(item, texts=()) for item in items[:5]]
     config = IndexConfig(features=True)
     assert build(tmp_path / "x", silent, retriever, ABOUT, config)["texts"]["count"] == 0
-    opened = Index(tmp_path / "x")
+    opened = SearchIndex(tmp_path / "x")
     assert search_text(opened, retriever, "a red ring", which="texts") == []
     found = search_text(opened, retriever, "a red ring")
     assert len(found) == 5
@@ -184,7 +186,7 @@ def test_an_index_of_pictures_alone(
 
 
 def test_many_vectors_go_into_cells_and_few_do_not(
-    tmp_path: Path, items: list[Item], retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = build(tmp_path / "few", items[:20], retriever, ABOUT, IndexConfig(kind="ivf"))
     assert record["images"]["kind"] == "flat"  # too few to learn cells from
@@ -195,7 +197,7 @@ def test_many_vectors_go_into_cells_and_few_do_not(
     assert record["images"]["recall@10"] >= 0.97 or (
         record["images"]["probes"] == record["images"]["cells"]
     )
-    opened = Index(tmp_path / "auto")
+    opened = SearchIndex(tmp_path / "auto")
     vector = unit(retriever, items[3])[0]
     assert opened.nearest("images", vector, 1)[0].key == items[3].key
     few, all_ = (opened.nearest("images", vector, 80, probes) for probes in (1, 2))
@@ -203,21 +205,21 @@ def test_many_vectors_go_into_cells_and_few_do_not(
 
 
 def test_nothing_to_index_is_told_and_the_old_index_stays(
-    tmp_path: Path, items: list[Item], retriever: Retriever
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
     folder = tmp_path / "x"
     build(folder, items[:3], retriever, ABOUT, IndexConfig())
     bad = replace(items[0], image=b"no picture")
-    with pytest.raises(IndexFault, match=r"no picture to index .*image_undecodable"):
+    with pytest.raises(IndexFolderError, match=r"no picture to index .*image_undecodable"):
         build(folder, [bad], retriever, ABOUT, IndexConfig())
-    assert Index(folder).record["images"]["count"] == 3
+    assert SearchIndex(folder).record["images"]["count"] == 3
     assert not list(folder.glob("unfinished-*"))
 
 
 def test_a_build_that_fails_leaves_nothing_behind(
-    tmp_path: Path, items: list[Item], retriever: Retriever
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
-    def broken() -> Iterator[Item]:
+    def broken() -> Iterator[IndexItem]:
         yield from items[:3]
         raise OSError("the disk is full")
 

@@ -15,14 +15,14 @@ import torch
 from models.roles.retrieval import Retriever
 from pipeline.search import faiss_index as nearest
 from pipeline.search import index_folder
-from pipeline.search.build import IndexConfig, Item, build
-from pipeline.search.index_folder import IndexFault
-from pipeline.search.query import Index, search_text
+from pipeline.search.build import IndexConfig, IndexItem, build
+from pipeline.search.index_folder import IndexFolderError
+from pipeline.search.query import SearchIndex, search_text
 from tests.support.small_index import ABOUT, COUNT
 
 # which call of a build it does not survive, and whether that call is done before
 MOMENTS: dict[str, tuple[Any, str, bool]] = {
-    "embedding": (Retriever, "look", True),
+    "embedding": (Retriever, "encode_images", True),
     "faiss file": (nearest, "write", True),
     "record": (json, "dumps", False),
     "sync": (index_folder, "sync", False),
@@ -38,24 +38,24 @@ def builds(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_build_that_is_killed_leaves_the_old_index_whole(
-    tmp_path: Path, items: list[Item], retriever: Retriever, moment: str
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever, moment: str
 ) -> None:
     folder = tmp_path / "x"
     build(folder, items[:10], retriever, ABOUT, IndexConfig())
-    before = search_text(Index(folder), retriever, "a red circle", 10)
+    before = search_text(SearchIndex(folder), retriever, "a red circle", 10)
     assert _killed(folder, items, retriever, moment) == -signal.SIGKILL
-    opened = Index(folder)
+    opened = SearchIndex(folder)
     if moment == "pointer put":  # it counts already; only what is old was still to be removed
         assert opened.record["images"]["count"] == COUNT
     else:
         assert search_text(opened, retriever, "a red circle", 10) == before
     build(folder, items, retriever, ABOUT, IndexConfig())  # and the next one goes through
-    assert Index(folder).record["images"]["count"] == COUNT
+    assert SearchIndex(folder).record["images"]["count"] == COUNT
     assert {path.name for path in folder.iterdir() if path.is_file()} == {"current"}
     assert len(builds(folder)) == 2
 
 
-def _killed(folder: Path, items: list[Item], retriever: Retriever, moment: str) -> int | None:
+def _killed(folder: Path, items: list[IndexItem], retriever: Retriever, moment: str) -> int | None:
     """Build in a child that kills itself at a moment."""
     child = multiprocessing.get_context("fork").Process(
         target=_build_and_die, args=(folder, items, retriever, moment)
@@ -65,7 +65,7 @@ def _killed(folder: Path, items: list[Item], retriever: Retriever, moment: str) 
     return child.exitcode
 
 
-def _build_and_die(folder: Path, items: list[Item], retriever: Retriever, moment: str) -> None:
+def _build_and_die(folder: Path, items: list[IndexItem], retriever: Retriever, moment: str) -> None:
     torch.set_num_threads(1)
     owner, name, done_before = MOMENTS[moment]
     call: Callable[..., Any] = getattr(owner, name)
@@ -80,7 +80,7 @@ def _build_and_die(folder: Path, items: list[Item], retriever: Retriever, moment
 
 
 def test_builds_killed_at_any_time_leave_a_whole_index(
-    tmp_path: Path, items: list[Item], retriever: Retriever
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
     folder, counts = tmp_path / "x", set()
     build(folder, items[:10], retriever, ABOUT, IndexConfig())
@@ -92,53 +92,53 @@ def test_builds_killed_at_any_time_leave_a_whole_index(
         child.join(0.02 * number)
         child.kill()
         child.join(60)
-        found = search_text(Index(folder), retriever, "a red circle", COUNT, rerank=0)
+        found = search_text(SearchIndex(folder), retriever, "a red circle", COUNT, rerank=0)
         counts.add(len(found))
     assert counts <= {10, COUNT}
     build(folder, items, retriever, ABOUT, IndexConfig())
     assert not list(folder.glob("unfinished-*"))
 
 
-def _build_alone(folder: Path, items: list[Item], retriever: Retriever) -> None:
+def _build_alone(folder: Path, items: list[IndexItem], retriever: Retriever) -> None:
     torch.set_num_threads(1)
     build(folder, items, retriever, ABOUT, IndexConfig())
 
 
 def test_who_reads_goes_on_while_new_builds_come(
-    tmp_path: Path, items: list[Item], retriever: Retriever
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
     folder = tmp_path / "x"
     build(folder, items[:3], retriever, ABOUT, IndexConfig())
-    reads = Index(folder)
+    reads = SearchIndex(folder)
     before = search_text(reads, retriever, "a red circle")
     for count in (4, 5, 6):
         build(folder, items[:count], retriever, ABOUT, IndexConfig())
     assert search_text(reads, retriever, "a red circle") == before
-    assert len(search_text(Index(folder), retriever, "a red circle")) == 6
+    assert len(search_text(SearchIndex(folder), retriever, "a red circle")) == 6
     assert len(builds(folder)) == 2  # the new one, and the one before it
 
 
 @pytest.mark.parametrize("name", ["thesis", "unfinished-thesis", "current.txt", "currently"])
 def test_a_folder_of_something_else_is_refused(
-    tmp_path: Path, items: list[Item], retriever: Retriever, name: str
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever, name: str
 ) -> None:
     (tmp_path / name).mkdir()
-    with pytest.raises(IndexFault, match=f"holds {name}, which belongs to no index"):
+    with pytest.raises(IndexFolderError, match=f"holds {name}, which belongs to no index"):
         build(tmp_path, items, retriever, ABOUT, IndexConfig())
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_what_is_broken_is_told(tmp_path: Path, toy_index: Path) -> None:
-    with pytest.raises(IndexFault, match="holds no index; make one with `capfilt index`"):
-        Index(tmp_path / "none")
+    with pytest.raises(IndexFolderError, match="holds no index; make one with `capfilt index`"):
+        SearchIndex(tmp_path / "none")
     folder = tmp_path / "x"
     shutil.copytree(toy_index, folder)
     (record,) = folder.glob("*/index.json")
     content = json.loads(record.read_text())
 
     def told(match: str) -> None:
-        with pytest.raises(IndexFault, match=match):
-            Index(folder)
+        with pytest.raises(IndexFolderError, match=match):
+            SearchIndex(folder)
 
     for broken, match in (
         (json.dumps(content | {"version": 99}), "of version 99, this capfilt reads up to 1"),
@@ -159,8 +159,8 @@ def test_what_is_broken_is_told(tmp_path: Path, toy_index: Path) -> None:
         path.unlink()
         told(f"{name}: .* it is gone")
         path.write_bytes(whole)
-    Index(folder)
+    SearchIndex(folder)
     (record.parent / "features.parquet").unlink()
-    Index(folder)  # which needs no features
+    SearchIndex(folder)  # which needs no features
     (folder / "current").write_text("../../etc")
     told("names no build")

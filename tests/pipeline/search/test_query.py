@@ -10,19 +10,19 @@ from PIL import Image
 
 from models.roles.retrieval import Retriever
 from pipeline.search import query as searching
-from pipeline.search.build import IndexConfig, Item, build, items_of_tars
-from pipeline.search.index_folder import IndexFault
-from pipeline.search.query import Found, Index, picture_of, search_image, search_text
+from pipeline.search.build import IndexConfig, IndexItem, build, items_of_tars
+from pipeline.search.index_folder import IndexFolderError
+from pipeline.search.query import SearchHit, SearchIndex, picture_of, search_image, search_text
 from tests.support.small_index import ABOUT, COUNT, picture, unit
 
 
 def test_pictures_are_found_as_one_by_one(
-    toy_index: Path, items: list[Item], retriever: Retriever
+    toy_index: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
-    opened = Index(toy_index)
+    opened = SearchIndex(toy_index)
     units = torch.cat([unit(retriever, item) for item in items])
     for text in ("a red circle", items[3].texts[0][0]):
-        cosines = (units @ retriever.read([text]).unit[0]).tolist()
+        cosines = (units @ retriever.encode_texts([text]).unit[0]).tolist()
         order = sorted(range(COUNT), key=lambda n: -cosines[n])[:5]
         found = search_text(opened, retriever, text, 5, rerank=0)
         assert [one.cosine for one in found] == pytest.approx([cosines[n] for n in order], abs=1e-5)
@@ -31,11 +31,11 @@ def test_pictures_are_found_as_one_by_one(
 
 
 def test_texts_are_found_as_one_by_one(
-    toy_index: Path, items: list[Item], retriever: Retriever
+    toy_index: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
-    opened = Index(toy_index)
+    opened = SearchIndex(toy_index)
     texts = list(dict.fromkeys(item.texts[0][0] for item in items))
-    cosines = (retriever.read(texts).unit @ unit(retriever, items[7])[0]).tolist()
+    cosines = (retriever.encode_texts(texts).unit @ unit(retriever, items[7])[0]).tolist()
     order = sorted(range(len(texts)), key=lambda n: -cosines[n])[:4]
     found = search_image(opened, retriever, picture(items[7]), 4, rerank=0)
     assert [one.text for one in found] == [texts[n] for n in order]
@@ -45,18 +45,20 @@ def test_texts_are_found_as_one_by_one(
 @pytest.mark.parametrize("at_once", [32, 4])
 def test_itm_orders_the_best_pictures_as_the_retriever_does(
     toy_index: Path,
-    items: list[Item],
+    items: list[IndexItem],
     retriever: Retriever,
     monkeypatch: pytest.MonkeyPatch,
     at_once: int,
 ) -> None:
     monkeypatch.setattr(searching, "_AT_ONCE", at_once)
-    opened, text = Index(toy_index), items[11].texts[0][0]
+    opened, text = SearchIndex(toy_index), items[11].texts[0][0]
     near = search_text(opened, retriever, text, 9, rerank=0)
     by_key = {item.key: item for item in items}
     resize = retriever.preprocess.resize
-    images = retriever.look(torch.stack([resize(picture(by_key[one.key])) for one in near[:6]]))
-    scores = retriever.rank(images, retriever.read([text]), 6).to_image[0].tolist()
+    images = retriever.encode_images(
+        torch.stack([resize(picture(by_key[one.key])) for one in near[:6]])
+    )
+    scores = retriever.rank(images, retriever.encode_texts([text]), 6).to_image[0].tolist()
     order = sorted(range(6), key=lambda n: -scores[n])
     found = search_text(opened, retriever, text, 9, rerank=6)
     assert [one.key for one in found[:6]] == [near[n].key for n in order]
@@ -67,12 +69,12 @@ def test_itm_orders_the_best_pictures_as_the_retriever_does(
 
 
 def test_itm_orders_the_best_texts_as_the_retriever_does(
-    toy_index: Path, items: list[Item], retriever: Retriever
+    toy_index: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
-    opened = Index(toy_index)
+    opened = SearchIndex(toy_index)
     near = search_image(opened, retriever, picture(items[11]), 7, rerank=0)
-    images = retriever.look(retriever.preprocess.resize(picture(items[11]))[None])
-    texts = retriever.read([str(one.text) for one in near[:5]])
+    images = retriever.encode_images(retriever.preprocess.resize(picture(items[11]))[None])
+    texts = retriever.encode_texts([str(one.text) for one in near[:5]])
     scores = retriever.rank(images, texts, 5).to_text[0].tolist()
     order = sorted(range(5), key=lambda n: -scores[n])
     found = search_image(opened, retriever, picture(items[11]), 7, rerank=5)
@@ -82,17 +84,17 @@ def test_itm_orders_the_best_texts_as_the_retriever_does(
 
 
 def test_itm_sees_more_than_are_shown(
-    toy_index: Path, items: list[Item], retriever: Retriever
+    toy_index: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
-    opened, text = Index(toy_index), items[11].texts[0][0]
+    opened, text = SearchIndex(toy_index), items[11].texts[0][0]
     found = search_text(opened, retriever, text, COUNT, rerank=COUNT)
     assert search_text(opened, retriever, text, 2, rerank=COUNT) == found[:2]
 
 
 def test_alike_pictures_and_alike_texts(
-    toy_index: Path, items: list[Item], retriever: Retriever
+    toy_index: Path, items: list[IndexItem], retriever: Retriever
 ) -> None:
-    opened = Index(toy_index)
+    opened = SearchIndex(toy_index)
     found = search_image(opened, retriever, picture(items[5]), 2, which="images")
     assert found[0].key == items[5].key
     assert found[0].cosine == pytest.approx(1, abs=1e-4)
@@ -112,7 +114,7 @@ def test_pictures_that_are_gone_or_others_keep_their_order_behind(
     # the second is gone, the third holds pictures, whole ones, that are not those of before
     (folder / tars[1].name).unlink()
     (folder / tars[2].name).write_bytes(tars[0].read_bytes())
-    opened = Index(tmp_path / "x")
+    opened = SearchIndex(tmp_path / "x")
     near = search_text(opened, retriever, "a red circle", COUNT, rerank=0)
     found = search_text(opened, retriever, "a red circle", COUNT, rerank=30)
     there = [one for one in found if one.score is not None]
@@ -132,7 +134,7 @@ def test_few_pictures_are_in_memory_at_a_time(
     read: list[weakref.ref[Image.Image]] = []
     alive: list[int] = []
 
-    def watched(found: Found) -> Image.Image | None:
+    def watched(found: SearchHit) -> Image.Image | None:
         alive.append(sum(one() is not None for one in read))
         image = picture_of(found)
         assert image is not None
@@ -140,21 +142,21 @@ def test_few_pictures_are_in_memory_at_a_time(
         return image
 
     monkeypatch.setattr(searching, "picture_of", watched)
-    search_text(Index(toy_index), retriever, "a red circle", 5, rerank=20)
+    search_text(SearchIndex(toy_index), retriever, "a red circle", 5, rerank=20)
     assert len(alive) == 20
     assert max(alive) <= 2
 
 
 def test_another_model_is_refused(
-    tmp_path: Path, items: list[Item], retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     about = ABOUT | {"model": "other"}
     build(tmp_path / "x", items[:3], retriever, about, IndexConfig())
-    opened = Index(tmp_path / "x")
+    opened = SearchIndex(tmp_path / "x")
     assert search_text(opened, retriever, "a red ring")
     monkeypatch.setattr(retriever, "digest", "0" * 64)
     told = r"made by the model other \(digest .*digest 0{12}; search with that model"
-    with pytest.raises(IndexFault, match=told):
+    with pytest.raises(IndexFolderError, match=told):
         search_text(opened, retriever, "a red ring")
-    with pytest.raises(IndexFault, match=told):
+    with pytest.raises(IndexFolderError, match=told):
         search_image(opened, retriever, picture(items[0]))

@@ -9,7 +9,7 @@ import pytest
 from pipeline.toy.dialogue import OPTIONS, ROUNDS, answers, corpus, write_dialogues
 from pipeline.toy.tasks import ToyTasksConfig
 from pipeline.toy.world import is_true, scene_from_truth
-from shards.training.dialogue_file import Dialogue, dialogues, pictures_by_number
+from shards.training.dialogue_file import DialogueRow, dialogues, pictures_by_number
 
 CONFIG = ToyTasksConfig(samples=60, image_px=32, kinds=4, seed=3)
 
@@ -20,7 +20,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(written: Path) -> list[tuple[Dialogue, dict[str, Any]]]:
+def said(written: Path) -> list[tuple[DialogueRow, dict[str, Any]]]:
     found = json.loads(written.read_text())
     rows: list[dict[str, Any]] = found["data"]["dialogs"]
     left_out: Any = {}
@@ -28,7 +28,7 @@ def said(written: Path) -> list[tuple[Dialogue, dict[str, Any]]]:
 
 
 def test_answers_are_true_of_the_thing_that_is_spoken_of(
-    said: list[tuple[Dialogue, dict[str, Any]]],
+    said: list[tuple[DialogueRow, dict[str, Any]]],
 ) -> None:
     kinds = set()
     for dialogue, row in said:
@@ -53,7 +53,7 @@ def test_answers_are_true_of_the_thing_that_is_spoken_of(
 
 
 def test_one_of_the_candidates_is_true_and_its_place_tells_nothing(
-    said: list[tuple[Dialogue, dict[str, Any]]],
+    said: list[tuple[DialogueRow, dict[str, Any]]],
 ) -> None:
     rounds = [one for dialogue, _ in said for one in dialogue.rounds]
     assert len(rounds) == ROUNDS * CONFIG.samples
@@ -65,13 +65,13 @@ def test_one_of_the_candidates_is_true_and_its_place_tells_nothing(
 
 
 def test_every_dialogue_has_its_picture(
-    written: Path, said: list[tuple[Dialogue, dict[str, Any]]]
+    written: Path, said: list[tuple[DialogueRow, dict[str, Any]]]
 ) -> None:
     pictures = pictures_by_number(str(written.parent))
     assert set(pictures) == {dialogue.image_id for dialogue, _ in said}
 
 
-def test_the_corpus_has_every_word(said: list[tuple[Dialogue, dict[str, Any]]]) -> None:
+def test_the_corpus_has_every_word(said: list[tuple[DialogueRow, dict[str, Any]]]) -> None:
     words = {word for line in corpus() for word in line.replace("?", "").split()}
     texts = [t for d, _ in said for t in (d.caption, *(r.question for r in d.rounds), *answers(8))]
     assert {word for text in texts for word in text.replace("?", "").split()} <= words

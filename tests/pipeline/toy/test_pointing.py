@@ -4,17 +4,17 @@ import pytest
 import torch
 
 from models.checkpoints import weights
-from models.roles.attender import Attender, WordMaps
+from models.roles.attention_explainer import AttentionExplainer, WordMaps
 from pipeline.toy.pointing import inside, noun_maps, peak, point
 from pipeline.toy.world import Thing
 
 
 @pytest.fixture(scope="module")
-def attender() -> Attender:
-    return Attender.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+def attender() -> AttentionExplainer:
+    return AttentionExplainer.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
 
 
-def test_the_peak_of_a_noun_falls_into_its_box(attender: Attender) -> None:
+def test_the_peak_of_a_noun_falls_into_its_box(attender: AttentionExplainer) -> None:
     found = point(attender, 200, seed=1)
     assert found.shares["both"] >= 0.8
     assert found.shares["colour"] >= 0.8
@@ -22,7 +22,7 @@ def test_the_peak_of_a_noun_falls_into_its_box(attender: Attender) -> None:
 
 
 def test_the_words_of_another_thing_do_not_point_at_this_one(
-    attender: Attender, monkeypatch: pytest.MonkeyPatch
+    attender: AttentionExplainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Were the maps alike for all words, both things would be hit as often."""
 

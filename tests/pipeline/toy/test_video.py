@@ -11,7 +11,7 @@ from pipeline.toy.shapes import COLOURS
 from pipeline.toy.tasks import ToyTasksConfig
 from pipeline.toy.video import FRAMES, moving, write_videos
 from pipeline.toy.world import is_true, scene
-from shards.training.video_file import place_of, read_clips
+from shards.training.video_file import read_clips, video_location
 
 CLIPS = 10
 
@@ -58,7 +58,7 @@ def test_a_written_frame_is_the_drawn_one(tmp_path: Path) -> None:
     """As good as a codec leaves it: the shape's colour stands where the caption's shape is."""
     write_videos(tmp_path, ToyTasksConfig(samples=4, kinds=4, seed=1, image_px=64))
     for clip in read_clips(str(tmp_path / "msrvtt_test.jsonl")).rows:
-        place = place_of(str(tmp_path), clip.video)
+        place = video_location(str(tmp_path), clip.video)
         assert place is not None
         (colour,) = (name for name in COLOURS if f" {name} " in clip.text)
         for image in read_frames(place, 8).images:

@@ -17,7 +17,7 @@ def said(alarms: Alarms, numbers: dict[str, float], steps: int, samples: int = 1
     return [
         text
         for step in range(1, steps + 1)
-        for text in alarms.look(step, samples * step, FINE | numbers)
+        for text in alarms.check(step, samples * step, FINE | numbers)
     ]
 
 
@@ -43,7 +43,7 @@ def test_single_steps_above_and_below_do_not_hide_the_prior() -> None:
     found = [
         text
         for step in range(1, 150)
-        for text in alarms.look(step, 100 * step, FINE | {"itm": ITM_PRIOR + 0.05 * (-1) ** step})
+        for text in alarms.check(step, 100 * step, FINE | {"itm": ITM_PRIOR + 0.05 * (-1) ** step})
     ]
     assert len(found) == 1
 
@@ -56,7 +56,7 @@ def test_a_loss_apart_from_the_prior_is_no_alarm(itm: float) -> None:
 def test_a_loss_that_passes_the_prior_on_its_way_down_is_no_alarm() -> None:
     alarms = Alarms(PATIENCE)
     for step in range(1, 400):
-        assert alarms.look(step, 2 * step, FINE | {"itm": 0.7 - 0.0005 * step}) == []
+        assert alarms.check(step, 2 * step, FINE | {"itm": 0.7 - 0.0005 * step}) == []
 
 
 @pytest.mark.parametrize(("value", "count"), [(0.001, 1), (0.5, 1), (0.002, 0), (0.4, 0)])
@@ -70,14 +70,14 @@ def test_a_temperature_at_its_bound_is_said_once(value: float, count: int) -> No
 @pytest.mark.parametrize("name", ["itc", "grad_norm"])
 def test_what_is_no_number_ends_the_training(name: str, value: float) -> None:
     with pytest.raises(TrainingDiverged, match=rf"step 7: {name} is not finite") as raised:
-        Alarms(PATIENCE).look(7, 100, FINE | {name: value})
+        Alarms(PATIENCE).check(7, 100, FINE | {name: value})
     assert "rate.highest" in str(raised.value)
 
 
 def test_losses_without_itm_and_temperature_are_looked_at_too() -> None:
-    assert Alarms(0).look(1, 10, {"lm": 2.0}) == []
+    assert Alarms(0).check(1, 10, {"lm": 2.0}) == []
     with pytest.raises(TrainingDiverged):
-        Alarms(0).look(1, 10, {"lm": math.nan})
+        Alarms(0).check(1, 10, {"lm": math.nan})
 
 
 def test_average_and_alarms_go_over_a_restart() -> None:
@@ -88,7 +88,7 @@ def test_average_and_alarms_go_over_a_restart() -> None:
         return [
             text
             for step in steps
-            for text in alarms.look(step, 100 * step, FINE | {"itm": numbers[step]})
+            for text in alarms.check(step, 100 * step, FINE | {"itm": numbers[step]})
         ]
 
     expected = look(whole, range(200))

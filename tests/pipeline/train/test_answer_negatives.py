@@ -2,11 +2,11 @@
 
 from models.blip.tokenizer import normalise
 from pipeline.train.answer_negatives import wrong_answers
-from shards.training.annotation import Answer, SourceText
+from shards.training.annotation import SourceText, WeightedAnswer
 
 
 def asked(answer: str, *options: str) -> SourceText:
-    return SourceText("what?", "human", (Answer(answer, 1.0),), options=options)
+    return SourceText("what?", "human", (WeightedAnswer(answer, 1.0),), options=options)
 
 
 def test_candidates_that_read_like_the_true_answer_are_not_wrong() -> None:

@@ -12,7 +12,7 @@ from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder
 from models.checkpoints.weights import CheckpointError
 from models.training.contrast import Pairs
-from models.training.finetuning import Captions, RetrievalNetwork, RetrievalSettings
+from models.training.finetuning import NegativeCaptions, RetrievalNetwork, RetrievalSettings
 from models.training.momentum import FeatureQueue
 from pipeline.toy.world import corpus
 from pipeline.train.caption_negatives import CaptionNegatives, CaptionNegativesConfig, is_unlike
@@ -63,7 +63,9 @@ def test_a_wrong_caption_is_a_third_negative_and_a_right_one_goes_to_others(
     assert isinstance(network, RetrievalNetwork)
     batch, width = pairs(), content.config.image_text_hidden_size
     texts = pairs().ids.flip(0)
-    written = Captions(texts, torch.ones_like(texts, dtype=torch.bool), torch.tensor([True] * 4))
+    written = NegativeCaptions(
+        texts, torch.ones_like(texts, dtype=torch.bool), torch.tensor([True] * 4)
+    )
     given = (torch.tensor([1, 0, 3, 2]), torch.tensor([2, 3, 0, 1]))
     settings = RetrievalSettings(WORDS.enc_id)
     found = network(
@@ -91,7 +93,7 @@ def test_captions_of_the_same_image_are_never_taken_for_wrong(tmp_path: Path) ->
     network = trainable(RetrievalNetwork, content, TowerConfig(dropout=0))
     batch, width = pairs(), content.config.image_text_hidden_size
     one = Pairs(batch.pixels, batch.ids, batch.mask, torch.zeros(4, dtype=torch.long))
-    right = Captions(batch.ids, batch.mask, torch.tensor([False] * 4))
+    right = NegativeCaptions(batch.ids, batch.mask, torch.tensor([False] * 4))
     none = network(
         one, FeatureQueue(width, 8, ids=True), RetrievalSettings(WORDS.enc_id),
         torch.Generator().manual_seed(1), captions=right,

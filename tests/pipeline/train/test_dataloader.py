@@ -18,10 +18,10 @@ from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece, normalise, train
 from pipeline.clean.export import WriteConfig
 from pipeline.clean.judge import JudgeConfig
-from pipeline.media.decode import Limits
+from pipeline.media.decode import DecodeLimits
 from pipeline.toy.tasks import ToyTasksConfig, write_statements
 from pipeline.toy.world import ToyWorldConfig, corpus, write_toy_world
-from pipeline.train.dataloader import Batch, Feed, FeedError, Wording, shuffle_pair
+from pipeline.train.dataloader import Batch, BatchLoader, LoaderError, TextTransform, shuffle_pair
 from shards.inputs.listing import InputChanged
 from shards.run.snapshot import write_snapshot
 from shards.training.annotation import SourceText
@@ -30,7 +30,7 @@ from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source, read_part
 from shards.training.stream import Example, TrainingStream
 
-LIMITS = Limits(min_side=8, max_pixels=10**6, max_aspect=10)
+LIMITS = DecodeLimits(min_side=8, max_pixels=10**6, max_aspect=10)
 SIDE = 16
 
 
@@ -62,8 +62,8 @@ def take(words: WordPiece) -> Callable[..., list[Batch]]:
             name: other.pop(name) for name in ("lanes", "mine", "positions") if name in other
         }
         stream = TrainingStream([source], seed=4, shuffle=5, **streaming)
-        wording = other.pop("wording", Wording(words, 20))
-        with Feed(stream, picture, wording, rows, LIMITS, **other) as feed:
+        wording = other.pop("wording", TextTransform(words, 20))
+        with BatchLoader(stream, picture, wording, rows, LIMITS, **other) as feed:
             return list(islice(feed, count))
 
     return batches
@@ -92,7 +92,7 @@ def plain(batch: Batch) -> list[tuple[Any, ...]]:
 
 
 def test_a_batch_holds_what_the_stream_gives(world: Source, words: WordPiece, take: Any) -> None:
-    wording = Wording(words, 20, lambda text: f"there is {normalise(text)}")
+    wording = TextTransform(words, 20, lambda text: f"there is {normalise(text)}")
     (batch,) = take(world, 1, rows=2, wording=wording)
     stream = TrainingStream([world], seed=4, shuffle=5)
     examples = [stream.next_of(lane) for lane in stream.lanes for _ in range(2)]
@@ -117,7 +117,9 @@ def test_pictures_are_upright_rgb(words: WordPiece, tmp_path: Path, tar_of: Any)
     members = [("k.png", (tmp_path / "k.png").read_bytes()), ("k.txt", b"grey")]
     (tmp_path / "0.tar").write_bytes(tar_of(members))
     stream = TrainingStream([open_source(SourceConfig(shards=(str(tmp_path),)))], 0, lanes=1)
-    with Feed(stream, lambda image, _: _as_is(image), Wording(words, 8), 1, LIMITS) as feed:
+    with BatchLoader(
+        stream, lambda image, _: _as_is(image), TextTransform(words, 8), 1, LIMITS
+    ) as feed:
         (batch,) = islice(feed, 1)
     assert torch.equal(batch.pixels[0], _as_is(grey.convert("RGB")))
 
@@ -194,7 +196,7 @@ def test_what_cannot_be_used_is_counted_and_shifts_its_own_lane_only(
 
 def test_the_feed_counts_what_its_batches_passed_over(damaged: Source, words: WordPiece) -> None:
     stream = TrainingStream([damaged], seed=4)
-    with Feed(stream, picture, Wording(words, 8), 1, LIMITS) as feed:
+    with BatchLoader(stream, picture, TextTransform(words, 8), 1, LIMITS) as feed:
         counts = Counter[str]()
         assert feed.rows_per_epoch == damaged.rows == 40
         for batch in islice(feed, 10):
@@ -206,7 +208,7 @@ def test_a_lane_of_nothing_is_an_error(tmp_path: Path, tar_of: Any, take: Any) -
     members = [(f"k{n}.{e}", b"bad") for n in range(30) for e in ("jpg", "txt")]
     (tmp_path / "0.tar").write_bytes(tar_of(members))
     source = open_source(SourceConfig(shards=(str(tmp_path),)))
-    with pytest.raises(FeedError, match=r"lane 0 gave nothing.*image_undecodable: 100\); check"):
+    with pytest.raises(LoaderError, match=r"lane 0 gave nothing.*image_undecodable: 100\); check"):
         take(source, 1)
 
 
@@ -214,7 +216,7 @@ def test_errors_come_out_where_batches_are_taken(world: Source, words: WordPiece
     def broken(_image: Image.Image, _seed: int) -> Tensor:
         raise ZeroDivisionError("a bug")
 
-    feed = Feed(TrainingStream([world], 4), broken, Wording(words, 8), 1, LIMITS)
+    feed = BatchLoader(TrainingStream([world], 4), broken, TextTransform(words, 8), 1, LIMITS)
     with pytest.raises(ZeroDivisionError):
         next(iter(feed))
     assert list(feed) == []
@@ -241,7 +243,7 @@ def test_it_works_ahead_within_bounds_and_ends_its_threads(world: Source, words:
         return picture(image, seed)
 
     stream = TrainingStream([world], 4)
-    feed = Feed(stream, counted, Wording(words, 8), 1, LIMITS, threads=1, ahead=3)
+    feed = BatchLoader(stream, counted, TextTransform(words, 8), 1, LIMITS, threads=1, ahead=3)
     batches = iter(feed)
     next(batches)
     assert enough.wait(20)  # it goes on while nobody takes a batch
@@ -281,7 +283,7 @@ def test_a_cleaned_run_feeds_alike_from_clean_tars_and_through_the_decisions(
 
 def test_bounds_that_are_refused(world: Source, words: WordPiece) -> None:
     with pytest.raises(ValueError, match="at least 1, found 0, 2 and 4"):
-        Feed(TrainingStream([world], 4), picture, Wording(words, 8), 0, LIMITS)
+        BatchLoader(TrainingStream([world], 4), picture, TextTransform(words, 8), 0, LIMITS)
 
 
 def test_pairs_change_sides_with_the_words_for_them() -> None:
@@ -302,7 +304,7 @@ def test_a_pair_is_left_out_if_either_picture_is_missing(words: WordPiece, tmp_p
         (tmp_path / "images" / gone).unlink()
     source = open_source(SourceConfig(annotations=str(path)))
     stream = TrainingStream([source], 0, lanes=1)
-    with Feed(stream, picture, Wording(words, 20), 22, LIMITS) as feed:
+    with BatchLoader(stream, picture, TextTransform(words, 20), 22, LIMITS) as feed:
         (batch,) = islice(feed, 1)
         assert feed.left_out == {"image_missing": 2}
     assert batch.right is not None

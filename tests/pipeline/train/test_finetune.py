@@ -12,14 +12,14 @@ from torch import Tensor
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from models.blip.config import ORIGINAL, Settings, blip_config
-from models.blip.positions import stretch
+from models.blip.positions import interpolate
 from models.blip.tokenizer import WordPiece, train
 from models.checkpoints import checkpoint
 from models.checkpoints import folder as folders
 from models.checkpoints.conversion import import_folder
 from models.checkpoints.weights import CheckpointError
 from models.decoding.generate import Decoding
-from models.roles.captioner import Captioner
+from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
 from models.training.contrast import ContrastNetwork
 from models.training.workers import ALONE
@@ -27,7 +27,7 @@ from pipeline.toy.world import corpus
 from pipeline.train import finetune
 from pipeline.train.dataloader import Batch
 from pipeline.train.finetune import FinetuneConfig
-from pipeline.train.objective import Moment, Objective
+from pipeline.train.objective import Objective, StepContext
 from shards.training.source import SourceConfig
 
 ROWS, SIDE = 4, 16
@@ -107,7 +107,7 @@ def config_of(task: str, start: Path, model: dict[str, Any] | None = None) -> Fi
 
 def losses(objective: Objective, batch: Batch) -> dict[str, Tensor]:
     objective.network.train()
-    return objective(batch, Moment(0, torch.Generator().manual_seed(8), ALONE))
+    return objective(batch, StepContext(0, torch.Generator().manual_seed(8), ALONE))
 
 
 def learn(objective: Objective, batch: Batch, steps: int = 3) -> list[float]:
@@ -134,7 +134,7 @@ def learn(objective: Objective, batch: Batch, steps: int = 3) -> list[float]:
 def test_each_task_has_its_losses(
     pretrained: Path, batch: Batch, task: str, expected: set[str]
 ) -> None:
-    objective = finetune.start(config_of(task, pretrained))
+    objective = finetune.start_finetuning(config_of(task, pretrained))
     found = losses(objective, batch)
     assert found.keys() == {"loss", *expected}
     total = sum(found[name] for name in expected - {"temperature"})
@@ -146,7 +146,7 @@ def test_gradients_reach_everything_but_the_copies(
     pretrained: Path, batch: Batch, task: str
 ) -> None:
     """What no loss reaches would stop a training of several workers."""
-    objective = finetune.start(config_of(task, pretrained))
+    objective = finetune.start_finetuning(config_of(task, pretrained))
     losses(objective, batch)["loss"].backward()
     named = dict(objective.network.named_parameters())
     without = {name for name, parameter in named.items() if parameter.grad is None}
@@ -154,7 +154,7 @@ def test_gradients_reach_everything_but_the_copies(
 
 
 def test_a_captioner_loads_elsewhere(pretrained: Path, batch: Batch, tmp_path: Path) -> None:
-    objective = finetune.start(config_of("captioner", pretrained))
+    objective = finetune.start_finetuning(config_of("captioner", pretrained))
     learn(objective, batch)
     written = objective.export(tmp_path)
     assert written.keys() == {"captioner"}
@@ -168,7 +168,7 @@ def test_a_captioner_loads_elsewhere(pretrained: Path, batch: Batch, tmp_path: P
     with torch.no_grad():
         expected = theirs.eval()(pixels, ids).logits
         torch.testing.assert_close(network(pixels, ids), expected, atol=1e-4, rtol=1e-4)
-    ours = Captioner.load(written["captioner"], decoding=Decoding(), seed=1, dtype="fp32")
+    ours = BlipCaptioner.load(written["captioner"], decoding=Decoding(), seed=1, dtype="fp32")
     captions = ours.caption(batch.pixels, ["a", "b", "c", "d"], 1)
     assert [len(each) for each in captions] == [1] * ROWS
 
@@ -177,7 +177,7 @@ def test_a_captioner_loads_elsewhere(pretrained: Path, batch: Batch, tmp_path: P
 def test_a_filter_loads_elsewhere(
     pretrained: Path, batch: Batch, tmp_path: Path, task: str, words: WordPiece
 ) -> None:
-    objective = finetune.start(config_of(task, pretrained))
+    objective = finetune.start_finetuning(config_of(task, pretrained))
     learn(objective, batch)
     written = objective.export(tmp_path)
     assert written.keys() == {"filter"}
@@ -200,7 +200,7 @@ def test_a_filter_loads_elsewhere(
 
 
 def test_one_network_becomes_both(pretrained: Path, batch: Batch, tmp_path: Path) -> None:
-    objective = finetune.start(config_of("joint", pretrained))
+    objective = finetune.start_finetuning(config_of("joint", pretrained))
     before, *_, after = learn(objective, batch, 12)
     assert after < before
     written = objective.export(tmp_path)
@@ -221,7 +221,7 @@ def test_the_prompt_is_given_and_not_learned(
     pretrained: Path, batch: Batch, words: WordPiece
 ) -> None:
     """Compare with the cross-entropy of the words after the prompt, one text at a time."""
-    objective = finetune.start(config_of("captioner", pretrained))
+    objective = finetune.start_finetuning(config_of("captioner", pretrained))
     found = losses(objective, batch)["lm"]
     prompt = words.encode(["a picture of "])[0]
     assert len(prompt) > 1
@@ -240,7 +240,7 @@ def test_the_prompt_is_given_and_not_learned(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_frozen_vision_tower_does_not_move(pretrained: Path, batch: Batch, task: str) -> None:
-    objective = finetune.start(config_of(task, pretrained, {"freeze_vision": True}))
+    objective = finetune.start_finetuning(config_of(task, pretrained, {"freeze_vision": True}))
     before = {name: tensor.clone() for name, tensor in objective.network.state_dict().items()}
     learn(objective, batch)
     moved = {
@@ -255,7 +255,7 @@ def test_a_frozen_vision_tower_does_not_move(pretrained: Path, batch: Batch, tas
 @pytest.mark.parametrize("task", TASKS)
 def test_recomputing_changes_nothing(pretrained: Path, batch: Batch, task: str) -> None:
     found = [
-        learn(finetune.start(config_of(task, pretrained, {"recompute": count})), batch)
+        learn(finetune.start_finetuning(config_of(task, pretrained, {"recompute": count})), batch)
         for count in (0, 2)
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
@@ -265,14 +265,14 @@ def test_recomputing_changes_nothing(pretrained: Path, batch: Batch, task: str) 
 def test_another_image_size_stretches_the_positions(
     pretrained: Path, words: WordPiece, task: str, tmp_path: Path
 ) -> None:
-    objective = finetune.start(config_of(task, pretrained, {"image_size": 32}))
+    objective = finetune.start_finetuning(config_of(task, pretrained, {"image_size": 32}))
     whole = import_folder(pretrained).content.tensors
     state = objective.network.state_dict()
     for tower in ("vision_model", "vision_model_m"):
         name = f"{tower}.embeddings.position_embedding"
         if name in state:
             assert state[name].shape[1] == 17
-            torch.testing.assert_close(state[name], stretch(whole[name], 4))
+            torch.testing.assert_close(state[name], interpolate(whole[name], 4))
     learn(objective, batch_of(words, 32), 1)
     for path in objective.export(tmp_path).values():
         content = import_folder(path).content
@@ -282,7 +282,7 @@ def test_another_image_size_stretches_the_positions(
 
 @pytest.mark.parametrize("task", ["filter", "joint"])
 def test_copies_and_temperature_of_pretraining_go_on(pretrained: Path, task: str) -> None:
-    objective = finetune.start(config_of(task, pretrained))
+    objective = finetune.start_finetuning(config_of(task, pretrained))
     whole, state = import_folder(pretrained).content.tensors, objective.network.state_dict()
     assert state["temp"] == pytest.approx(0.03)
     names = [name for name in state if "_m." in name]
@@ -292,7 +292,7 @@ def test_copies_and_temperature_of_pretraining_go_on(pretrained: Path, task: str
 
 
 def test_a_filter_without_copies_starts_them(create: Callable[..., Path]) -> None:
-    objective = finetune.start(config_of("filter", create("filter")))
+    objective = finetune.start_finetuning(config_of("filter", create("filter")))
     network = objective.network
     assert isinstance(network, ContrastNetwork)
     assert network.temp.item() == pytest.approx(0.07)
@@ -307,7 +307,7 @@ def test_itm_reads_the_first_token_that_the_filter_will_get(
     """A filter in transformers' way reads [CLS]; trained with [ENC] it would be useless."""
     for token, expected in (("cls", words.cls_id), ("enc", words.enc_id)):
         start = create("filter", Settings(itm_first_token=token))
-        objective = finetune.start(config_of("filter", start))
+        objective = finetune.start_finetuning(config_of("filter", start))
         assert objective.first_token == expected
         assert losses(objective, batch)["itm"].isfinite()
         written = objective.export(tmp_path / token)["filter"]
@@ -316,7 +316,7 @@ def test_itm_reads_the_first_token_that_the_filter_will_get(
 
 def test_equal_texts_of_other_images_are_no_negatives(pretrained: Path, batch: Batch) -> None:
     """With one text for all pairs nothing is wrong, so ITM has the matches alone."""
-    objective = finetune.start(config_of("filter", pretrained))
+    objective = finetune.start_finetuning(config_of("filter", pretrained))
     network, pixels = objective.network, objective.normalise(batch.pixels)
     assert isinstance(network, ContrastNetwork)
     one = replace(
@@ -333,6 +333,6 @@ def test_equal_texts_of_other_images_are_no_negatives(pretrained: Path, batch: B
 
 def test_a_start_that_cannot_become_the_task_is_refused(create: Callable[..., Path]) -> None:
     with pytest.raises(CheckpointError, match="a captioner holds no filter"):
-        finetune.start(config_of("filter", create("captioner")))
+        finetune.start_finetuning(config_of("filter", create("captioner")))
     with pytest.raises(CheckpointError, match="a filter holds no pretrain"):
-        finetune.start(config_of("joint", create("filter")))
+        finetune.start_finetuning(config_of("joint", create("filter")))

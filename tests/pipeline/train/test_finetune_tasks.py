@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import BlipForQuestionAnswering
 
 from models.blip.config import ORIGINAL, blip_config
-from models.blip.framing import frame
+from models.blip.framing import tokenize_batch
 from models.blip.tokenizer import WordPiece, train
 from models.checkpoints import checkpoint
 from models.checkpoints.weights import CheckpointError
 from models.roles.dialogue import LikelihoodRanker, load_ranker
-from models.roles.nlvr import Reasoner
-from models.roles.vqa import Answerer
+from models.roles.nlvr import NlvrModel
+from models.roles.vqa import VqaModel
 from models.training.dialogue import Dialogue
 from models.training.workers import ALONE
 from pipeline.toy.dialogue import write_dialogues
@@ -27,18 +27,18 @@ from pipeline.toy.tasks import ToyTasksConfig, write_questions, write_statements
 from pipeline.toy.world import corpus
 from pipeline.train import finetune
 from pipeline.train.answer_negatives import wrong_answers
-from pipeline.train.dataloader import Batch, Wording
+from pipeline.train.dataloader import Batch, TextTransform
 from pipeline.train.finetune import FinetuneConfig
-from pipeline.train.objective import Moment, Objective
-from shards.training.annotation import Answer, SourceText
+from pipeline.train.objective import Objective, StepContext
+from shards.training.annotation import SourceText, WeightedAnswer
 from shards.training.source import SourceConfig
 from shards.training.source_reader import open_source, read_part
 
 ROWS, SIDE = 3, 16
 ANSWERS = (
-    (Answer("red", 0.9), Answer("a blue ring", 0.1)),
-    (Answer("two", 1.0),),
-    (Answer("left", 0.5), Answer("right", 0.3), Answer("above", 0.1)),
+    (WeightedAnswer("red", 0.9), WeightedAnswer("a blue ring", 0.1)),
+    (WeightedAnswer("two", 1.0),),
+    (WeightedAnswer("left", 0.5), WeightedAnswer("right", 0.3), WeightedAnswer("above", 0.1)),
 )
 TEXTS = ("a red ring", "a blue star above a green ring", "there is a ring left of a star")
 LABELS = (True, False, True)
@@ -64,7 +64,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, words: WordPiece) -> Pa
 @pytest.fixture
 def batch(words: WordPiece) -> Batch:
     """Questions, or statements, of different lengths about pictures of noise."""
-    framed = frame(words.encode(TEXTS), words, words.cls_id, 30, torch.device("cpu"))
+    framed = tokenize_batch(words.encode(TEXTS), words, words.cls_id, 30, torch.device("cpu"))
     draw = torch.Generator().manual_seed(1)
     pictures = torch.randint(0, 256, (2, ROWS, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
     chosen = zip(ANSWERS, LABELS, strict=True)
@@ -96,14 +96,14 @@ def config_of(task: str, start: Path, **more: Any) -> FinetuneConfig:
 
 def losses(objective: Objective, batch: Batch) -> dict[str, Tensor]:
     objective.network.train()
-    found: dict[str, Tensor] = objective(batch, Moment(0, torch.Generator(), ALONE))
+    found: dict[str, Tensor] = objective(batch, StepContext(0, torch.Generator(), ALONE))
     return found
 
 
 def test_the_loss_of_answers_is_that_of_transformers_one_by_one(
     pretrained: Path, batch: Batch, words: WordPiece, tmp_path: Path
 ) -> None:
-    objective = finetune.start(config_of("vqa", pretrained))
+    objective = finetune.start_finetuning(config_of("vqa", pretrained))
     found = losses(objective, batch)
     written = objective.export(tmp_path)["vqa"]
     theirs = BlipForQuestionAnswering.from_pretrained(written).eval()
@@ -128,9 +128,9 @@ def test_the_loss_of_answers_is_that_of_transformers_one_by_one(
 def test_the_loss_of_statements_is_what_the_reasoner_thinks_of_their_labels(
     pretrained: Path, batch: Batch, tmp_path: Path
 ) -> None:
-    objective = finetune.start(config_of("nlvr", pretrained))
+    objective = finetune.start_finetuning(config_of("nlvr", pretrained))
     found = losses(objective, batch)
-    reasoner = Reasoner.load(objective.export(tmp_path)["nlvr"], dtype="fp32")
+    reasoner = NlvrModel.load(objective.export(tmp_path)["nlvr"], dtype="fp32")
     assert batch.right is not None
     chances = []
     for row, label in enumerate(LABELS):
@@ -145,11 +145,11 @@ def test_a_dialogue_is_learned_as_it_is_ranked(pretrained: Path, tmp_path: Path)
     """By likelihood: the ids of the feed are those that the role composes, history included."""
     path = write_dialogues(tmp_path / "toy", ToyTasksConfig(samples=6, image_px=32, kinds=4))
     config = config_of("dialogue", pretrained, dialogue={"by": "likelihood"})
-    objective = finetune.start(config)
+    objective = finetune.start_finetuning(config)
     ranker = LikelihoodRanker.load(objective.export(tmp_path)["vqa"], max_tokens=24, dtype="fp32")
     source = open_source(SourceConfig(annotations=str(path)))
     finetune.check_sources("dialogue", [source])
-    wording = Wording(objective.about.tokenizer, 24, objective.clean)
+    wording = TextTransform(objective.about.tokenizer, 24, objective.clean)
     texts = [sample.texts[0] for sample in read_part(source.parts[0])]
     cut = 0
     for text, ids in zip(texts, wording.encode([t.text for t in texts], texts), strict=True):
@@ -165,15 +165,17 @@ def test_the_loss_of_dialogues_is_what_the_ranker_thinks_of_right_and_wrong_answ
     pretrained: Path, batch: Batch, tmp_path: Path
 ) -> None:
     chosen = (
-        SourceText("what color is it?", "human", (Answer("red", 1.0),), None, "a ring", ()),
+        SourceText("what color is it?", "human", (WeightedAnswer("red", 1.0),), None, "a ring", ()),
         SourceText(
-            "where?", "human", (Answer("left", 1.0),), None, "a star",
+            "where?", "human", (WeightedAnswer("left", 1.0),), None, "a star",
             (("is it a star?", "yes"),), ("left", "right", "above", "below"),
         ),
-        SourceText("is it red?", "human", (Answer("no", 1.0),), None, "two", (), ("no", "yes")),
+        SourceText(
+            "is it red?", "human", (WeightedAnswer("no", 1.0),), None, "two", (), ("no", "yes")
+        ),
     )  # fmt: skip
     batch = replace(batch, chosen=chosen)
-    objective = finetune.start(config_of("dialogue", pretrained))
+    objective = finetune.start_finetuning(config_of("dialogue", pretrained))
     found = losses(objective, batch)
     ranker = load_ranker(objective.export(tmp_path)["filter"], max_tokens=24, dtype="fp32")
     seed = int(torch.randint(1 << 62, (1,), generator=torch.Generator()))
@@ -207,7 +209,7 @@ def test_the_candidates_of_a_file_reach_the_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["vqa", "nlvr", "dialogue"])
 def test_gradients_reach_everything(pretrained: Path, batch: Batch, task: str) -> None:
     """What no loss reaches would stop a training of several workers."""
-    objective = finetune.start(config_of(task, pretrained))
+    objective = finetune.start_finetuning(config_of(task, pretrained))
     losses(objective, batch)["loss"].backward()
     named = objective.network.named_parameters()
     assert not [name for name, p in named if p.requires_grad and p.grad is None]
@@ -217,7 +219,7 @@ def test_gradients_reach_everything(pretrained: Path, batch: Batch, task: str) -
 def test_a_few_steps_learn_the_batch_and_training_goes_on_from_what_was_written(
     pretrained: Path, batch: Batch, task: str, tmp_path: Path
 ) -> None:
-    objective = finetune.start(config_of(task, pretrained))
+    objective = finetune.start_finetuning(config_of(task, pretrained))
     optimiser, found = torch.optim.AdamW(objective.network.parameters(), lr=2e-3), []
     for _ in range(12):
         loss = losses(objective, batch)["loss"]
@@ -227,22 +229,22 @@ def test_a_few_steps_learn_the_batch_and_training_goes_on_from_what_was_written(
         found.append(loss.item())
     assert found[-1] < found[0] / 2
     (written,) = objective.export(tmp_path).values()
-    again = finetune.start(config_of(task, written))
+    again = finetune.start_finetuning(config_of(task, written))
     with torch.no_grad():
         expected = losses(objective, batch)["loss"]
     torch.testing.assert_close(losses(again, batch)["loss"].detach(), expected)
 
 
 def test_what_was_trained_answers(pretrained: Path, batch: Batch, tmp_path: Path) -> None:
-    written = finetune.start(config_of("vqa", pretrained)).export(tmp_path)["vqa"]
-    answerer = Answerer.load(written, dtype="fp32")
+    written = finetune.start_finetuning(config_of("vqa", pretrained)).export(tmp_path)["vqa"]
+    answerer = VqaModel.load(written, dtype="fp32")
     assert len(answerer.answer(batch.pixels, ["what color is the ring?"] * ROWS)) == ROWS
 
 
 def test_only_pretraining_becomes_a_task(pretrained: Path, tmp_path: Path) -> None:
-    vqa = finetune.start(config_of("vqa", pretrained)).export(tmp_path)["vqa"]
+    vqa = finetune.start_finetuning(config_of("vqa", pretrained)).export(tmp_path)["vqa"]
     with pytest.raises(CheckpointError, match=r"starts from a pretrain folder.*found vqa"):
-        finetune.start(config_of("nlvr", vqa))
+        finetune.start_finetuning(config_of("nlvr", vqa))
 
 
 def test_a_source_must_be_of_the_tasks_kind(tmp_path: Path) -> None:
@@ -267,14 +269,14 @@ def test_a_joint_network_answers_as_one_that_answers_alone(
     """Both start from the same pre-training, and in both the decoder looks at the question."""
     questions = {"questions": {"sources": [{"annotations": "none"}]}}
     fields = config_of("joint", pretrained).model_dump() | questions
-    joint = finetune.start(FinetuneConfig.model_validate(fields))
-    alone = finetune.start(config_of("vqa", pretrained))
+    joint = finetune.start_finetuning(FinetuneConfig.model_validate(fields))
+    alone = finetune.start_finetuning(config_of("vqa", pretrained))
     found = losses(joint, batch)
     assert found.keys() == {"loss", "answers"}
     torch.testing.assert_close(found["loss"], losses(alone, batch)["loss"], atol=1e-5, rtol=1e-5)
     written = joint.export(tmp_path)
     assert written.keys() == {"pretrain", "captioner", "filter", "vqa"}
-    out = finetune.start(config_of("vqa", written["vqa"]))
+    out = finetune.start_finetuning(config_of("vqa", written["vqa"]))
     torch.testing.assert_close(losses(out, batch)["loss"], found["loss"], atol=1e-5, rtol=1e-5)
 
 

@@ -11,23 +11,23 @@ from safetensors.torch import load_file
 from models.training.augment import Augment
 from models.training.schedule import RateConfig
 from models.training.workers import ALONE
-from pipeline.media.decode import Limits
+from pipeline.media.decode import DecodeLimits
 from pipeline.train import finetune
 from pipeline.train import state as training_state
 from pipeline.train.alarm import TrainingDiverged
-from pipeline.train.dataloader import Feed, Wording
+from pipeline.train.dataloader import BatchLoader, TextTransform
 from pipeline.train.finetune import FinetuneConfig, StartConfig
 from pipeline.train.loop import (
     DataConfig,
-    Ended,
-    Place,
     SaveConfig,
     StepConfig,
+    TrainingContext,
+    TrainResult,
     check_division,
     count_steps,
     train,
 )
-from pipeline.train.objective import Moment
+from pipeline.train.objective import StepContext
 from shards.training.source import SourceConfig
 from shards.training.stream import TrainingStream
 from tests.support.small_training import (
@@ -53,7 +53,7 @@ def test_the_loss_falls(world: Path, start: Path, tmp_path: Path) -> None:
         assert sum(last) < 0.9 * sum(first), name
 
 
-def test_steps_and_samples_are_counted(whole: tuple[Path, Ended]) -> None:
+def test_steps_and_samples_are_counted(whole: tuple[Path, TrainResult]) -> None:
     folder, ended = whole
     rows = PAIRS + BROKEN
     assert (ended.steps, ended.samples) == (STEPS, STEPS * BATCH)
@@ -66,7 +66,7 @@ def test_steps_and_samples_are_counted(whole: tuple[Path, Ended]) -> None:
     assert states == ["step-00000006", "step-00000008"]
 
 
-def test_each_sample_is_trained_on_or_counted(whole: tuple[Path, Ended]) -> None:
+def test_each_sample_is_trained_on_or_counted(whole: tuple[Path, TrainResult]) -> None:
     folder, ended = whole
     taken = sum(progress(folder)["positions"].values())
     assert taken == ended.samples + sum(ended.left_out.values())
@@ -102,26 +102,26 @@ def test_the_loop_is_a_plain_loop(
     """Compare with a few lines that do the same without anything around it."""
     step = StepConfig(epochs=None, steps=3, batch_size=2 * BATCH, accumulate=parts, clip=clip)
     config = caption_config(world, start, step=step)
-    trained = finetune.start(config)
-    train(config, "fp32", sources_of(config), trained, Place(tmp_path, CPU, ALONE))
+    trained = finetune.start_finetuning(config)
+    train(config, "fp32", sources_of(config), trained, TrainingContext(tmp_path, CPU, ALONE))
 
-    plain = finetune.start(config)
+    plain = finetune.start_finetuning(config)
     optimiser = torch.optim.AdamW(plain.parameters(), lr=1.0, weight_decay=0.05)
     stream = TrainingStream(sources_of(config), config.seed, config.data.lanes, config.data.shuffle)
     about = plain.about
-    feed = Feed(
+    feed = BatchLoader(
         stream,
         Augment(about.preprocess, config.augment),
-        Wording(about.tokenizer, config.data.max_tokens),
+        TextTransform(about.tokenizer, config.data.max_tokens),
         2 // parts,
-        Limits(16, 50_000_000, 20),
+        DecodeLimits(16, 50_000_000, 20),
     )
     with feed:
         batches = islice(feed, 3 * parts)
         for number in range(3):
             optimiser.param_groups[0]["lr"] = 1e-6 + (1e-3 - 1e-6) * number / 3
             for _ in range(parts):
-                moment = Moment(0, torch.Generator(), ALONE)
+                moment = StepContext(0, torch.Generator(), ALONE)
                 (plain(next(batches), moment)["loss"] / parts).backward()
             if clip is not None:
                 norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), clip)
@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_ends_it_and_spoils_no_state(
     assert "rate.highest" in str(raised.value)
     saved = len(lines(tmp_path / "training"))
     assert 1 <= saved < STEPS
-    newest = training_state.newest(tmp_path / "training" / "states")
+    newest = training_state.newest_state(tmp_path / "training" / "states")
     assert newest is not None
     assert newest.name == f"step-{saved:08}"
     for file in newest.glob("*.safetensors"):

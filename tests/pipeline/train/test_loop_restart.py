@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from models.training.schedule import RateConfig
 from models.training.workers import Workers
 from pipeline.train.loop import (
-    Ended,
+    TrainResult,
 )
 from tests.conftest import REPOSITORY
 from tests.support.small_training import BROKEN, STEPS, config_of, last_state, lines, progress, run
@@ -57,7 +57,7 @@ def killed(task: Callable[[], object], folder: Path, stop_before: int | None, lo
         os._exit(1)
 
 
-def same(folder: Path, ended: Ended, whole: tuple[Path, Ended]) -> None:
+def same(folder: Path, ended: TrainResult, whole: tuple[Path, TrainResult]) -> None:
     """Assert that a training ended as the unbroken one, to the last bit."""
     assert ended == whole[1]
     assert lines(folder) == lines(whole[0])
@@ -72,7 +72,7 @@ def same(folder: Path, ended: Ended, whole: tuple[Path, Ended]) -> None:
 def kill_and_go_on(
     places: Callable[[list[str]], list[int]],
     work: Callable[[Path], object],
-    whole: tuple[Path, Ended],
+    whole: tuple[Path, TrainResult],
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "log"
@@ -92,7 +92,7 @@ def kill_and_go_on(
 
 
 def test_killed_here_and_there_it_ends_as_if_it_was_not(
-    world: Path, start: Path, whole: tuple[Path, Ended], tmp_path: Path
+    world: Path, start: Path, whole: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:
     def some(steps: list[str]) -> list[int]:
         """Within the first step, a save, a removal, between two saves, and at the last save."""
@@ -110,7 +110,7 @@ def test_killed_here_and_there_it_ends_as_if_it_was_not(
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
 def test_killed_anywhere_it_ends_as_if_it_was_not(
-    world: Path, start: Path, whole: tuple[Path, Ended], tmp_path: Path
+    world: Path, start: Path, whole: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:
     def every(steps: list[str]) -> list[int]:
         return list(range(len(steps)))
@@ -131,7 +131,7 @@ def test_dropout_continues_bit_for_bit_too(world: Path, start: Path, tmp_path: P
 
 
 def test_what_is_done_is_not_done_again(
-    world: Path, start: Path, whole: tuple[Path, Ended], tmp_path: Path
+    world: Path, start: Path, whole: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:
     shutil.copytree(whole[0], tmp_path / "copy")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy" / "states").rglob("*")}

@@ -12,11 +12,11 @@ from torch import Tensor
 from models.training.workers import ALONE
 from pipeline.toy.tasks import ToyTasksConfig, write_questions
 from pipeline.train import finetune, pretrain
-from pipeline.train.dataloader import Batch, Feed
+from pipeline.train.dataloader import Batch, BatchLoader
 from pipeline.train.finetune import FinetuneConfig
-from pipeline.train.loop import Place, train
-from pipeline.train.mixture import Course, Courses
-from pipeline.train.objective import Moment, Objective
+from pipeline.train.loop import TrainingContext, train
+from pipeline.train.mixture import TaskMixture, TaskSource
+from pipeline.train.objective import Objective, StepContext
 from shards.training.source import SourceConfig
 from shards.training.source_reader import open_source
 from tests.support.small_training import (
@@ -69,9 +69,9 @@ def run(config: FinetuneConfig, folder: Path, objective: Objective | None = None
         config,
         "fp32",
         sources_of(config),
-        objective or finetune.start(config),
-        Place(folder, CPU, ALONE),
-        finetune.beside(config, questions),
+        objective or finetune.start_finetuning(config),
+        TrainingContext(folder, CPU, ALONE),
+        finetune.questions_beside(config, questions),
     )
 
 
@@ -93,10 +93,10 @@ def test_a_break_changes_nothing(config: FinetuneConfig, whole: Path, tmp_path: 
     class BrokenError(Exception):
         pass
 
-    broken = finetune.start(config)
+    broken = finetune.start_finetuning(config)
     forward, calls = broken.forward, iter(range(7))
 
-    def fail_late(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def fail_late(batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         if next(calls, None) is None:
             raise BrokenError
         return forward(batch, moment)
@@ -120,13 +120,13 @@ def test_places_in_both_courses_are_kept(whole: Path) -> None:
 
 
 @contextmanager
-def opened(place: Path, seed: int) -> Iterator[Courses]:
+def opened(place: Path, seed: int) -> Iterator[TaskMixture]:
     source = open_source(SourceConfig(annotations=str(place / "vqa" / "vqa.json")))
-    given = [Course([source], 16, share=1 - SHARE), Course([source], 16, share=SHARE)]
+    given = [TaskSource([source], 16, share=1 - SHARE), TaskSource([source], 16, share=SHARE)]
     zero = dict.fromkeys(range(12), 0)
     # 600 batches of real pictures would say no more about which course they come from
-    feed = cast(Feed, _Endless())
-    with closing(Courses(given, lambda *_: feed, 6, seed, zero)) as courses:
+    feed = cast(BatchLoader, _Endless())
+    with closing(TaskMixture(given, lambda *_: feed, 6, seed, zero)) as courses:
         yield courses
 
 

@@ -19,7 +19,7 @@ from pipeline.toy.world import ToyWorldConfig, corpus, write_toy_world
 from pipeline.train import pretrain
 from pipeline.train.dataloader import Batch
 from pipeline.train.loop import DataConfig
-from pipeline.train.objective import Moment
+from pipeline.train.objective import StepContext
 from pipeline.train.pretrain import LossConfig, ModelConfig, PretrainConfig, PretrainObjective
 from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source, read_part
@@ -69,8 +69,8 @@ def batch() -> Batch:
     )
 
 
-def moment(epoch: float = 0, part: int = 0) -> Moment:
-    return Moment(epoch, torch.Generator().manual_seed(8), ALONE, part)
+def moment(epoch: float = 0, part: int = 0) -> StepContext:
+    return StepContext(epoch, torch.Generator().manual_seed(8), ALONE, part)
 
 
 def step(objective: PretrainObjective, batch: Batch, epoch: float = 0) -> dict[str, Tensor]:
@@ -129,18 +129,20 @@ def test_only_pretraining_goes_on(tmp_path: Path) -> None:
     shape = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
     checkpoint.create(tmp_path / "captioner", "captioner", shape, words, seed=1)
     with pytest.raises(CheckpointError, match="holds a captioner; pre-training goes on from"):
-        pretrain.start(tmp_path / "captioner", config_of())
+        pretrain.start_pretraining(tmp_path / "captioner", config_of())
 
 
 def test_the_loss_is_the_sum_of_the_three(start: Path, batch: Batch) -> None:
-    found = step(pretrain.start(start, config_of()), batch)
+    found = step(pretrain.start_pretraining(start, config_of()), batch)
     torch.testing.assert_close(found["loss"], found["itc"] + found["itm"] + found["lm"])
     assert found["temperature"] == pytest.approx(0.07)
 
 
 def test_soft_targets_come_in_over_the_ramp(start: Path, batch: Batch) -> None:
     def itc(epoch: float, **loss: Any) -> float:
-        return step(pretrain.start(start, config_of(**loss)), batch, epoch)["itc"].item()
+        return step(pretrain.start_pretraining(start, config_of(**loss)), batch, epoch)[
+            "itc"
+        ].item()
 
     hard = itc(9, alpha=0)
     assert itc(0, alpha=0.4) == hard
@@ -149,7 +151,7 @@ def test_soft_targets_come_in_over_the_ramp(start: Path, batch: Batch) -> None:
 
 
 def test_copies_rest_in_later_parts_of_a_step(start: Path, batch: Batch) -> None:
-    objective = pretrain.start(start, config_of(momentum=0.5))
+    objective = pretrain.start_pretraining(start, config_of(momentum=0.5))
     network = objective.network
     with torch.no_grad():
         network.get_parameter("vision_proj.weight").add_(1)
@@ -161,8 +163,8 @@ def test_copies_rest_in_later_parts_of_a_step(start: Path, batch: Batch) -> None
 
 
 def test_recomputing_changes_nothing(start: Path, batch: Batch) -> None:
-    plain = pretrain.start(start, config_of({"dropout": 0.2}))
-    spare = pretrain.start(start, config_of({"dropout": 0.2, "recompute": 2}))
+    plain = pretrain.start_pretraining(start, config_of({"dropout": 0.2}))
+    spare = pretrain.start_pretraining(start, config_of({"dropout": 0.2, "recompute": 2}))
     found = []
     for objective in (plain, spare):
         torch.manual_seed(6)  # of dropout
@@ -175,7 +177,7 @@ def test_recomputing_changes_nothing(start: Path, batch: Batch) -> None:
 
 
 def test_a_frozen_vision_tower_gets_no_gradient(start: Path, batch: Batch) -> None:
-    objective = pretrain.start(start, config_of({"freeze_vision": True}))
+    objective = pretrain.start_pretraining(start, config_of({"freeze_vision": True}))
     step(objective, batch)
     found = gradients(objective)
     assert not [name for name in found if name.startswith("vision_model.")]
@@ -184,7 +186,7 @@ def test_a_frozen_vision_tower_gets_no_gradient(start: Path, batch: Batch) -> No
 
 def test_gradients_reach_everything_but_the_copies(start: Path, batch: Batch) -> None:
     """What no loss reaches would stop a training of several workers."""
-    objective = pretrain.start(start, config_of())
+    objective = pretrain.start_pretraining(start, config_of())
     step(objective, batch)
     without = {
         name for name, _ in objective.network.named_parameters() if name not in gradients(objective)
@@ -193,7 +195,7 @@ def test_gradients_reach_everything_but_the_copies(start: Path, batch: Batch) ->
 
 
 def test_what_is_written_is_gone_on_from(start: Path, batch: Batch, tmp_path: Path) -> None:
-    objective = pretrain.start(start, config_of({"dropout": 0.2}, momentum=0.5))
+    objective = pretrain.start_pretraining(start, config_of({"dropout": 0.2}, momentum=0.5))
     network = objective.network
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=0.01)
     for _ in range(3):
@@ -206,7 +208,7 @@ def test_what_is_written_is_gone_on_from(start: Path, batch: Batch, tmp_path: Pa
     assert content.training["queue_ptr"].item() == 3 * ROWS % 9
     assert content.training["queue_valid"].item() == 9
 
-    again = pretrain.start(written, config_of({"dropout": 0.2}))
+    again = pretrain.start_pretraining(written, config_of({"dropout": 0.2}))
     for name, tensor in network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], tensor), name
     assert network.get_parameter("temp").item() != pytest.approx(0.07, abs=1e-4)

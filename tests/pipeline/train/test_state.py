@@ -11,9 +11,9 @@ from torch import nn
 
 from models.training.momentum import FeatureQueue
 from pipeline.train import state as training_state
-from pipeline.train.state import Progress, StateError
+from pipeline.train.state import StateError, TrainerProgress
 
-PROGRESS = Progress(
+PROGRESS = TrainerProgress(
     step=7,
     samples=84,
     positions={0: 42, 1: 43},
@@ -66,13 +66,13 @@ def step(network: Tied, queue: FeatureQueue, optimiser: torch.optim.AdamW) -> fl
     return loss.item()
 
 
-def save(folder: Path, progress: Progress = PROGRESS, keep: int = 2, steps: int = 3) -> None:
+def save(folder: Path, progress: TrainerProgress = PROGRESS, keep: int = 2, steps: int = 3) -> None:
     network, queue, optimiser = trained(steps)
-    training_state.save(folder, network, queue.state_dict(), optimiser, progress, keep)
+    training_state.save_state(folder, network, queue.state_dict(), optimiser, progress, keep)
 
 
-def at(step: int) -> Progress:
-    return Progress(step, step, {0: step}, {})
+def at(step: int) -> TrainerProgress:
+    return TrainerProgress(step, step, {0: step}, {})
 
 
 def names(folder: Path) -> list[str]:
@@ -81,13 +81,13 @@ def names(folder: Path) -> list[str]:
 
 def test_what_is_taken_up_goes_on_to_the_last_bit(tmp_path: Path) -> None:
     network, queue, optimiser = trained(3)
-    training_state.save(tmp_path, network, queue.state_dict(), optimiser, PROGRESS, 2)
+    training_state.save_state(tmp_path, network, queue.state_dict(), optimiser, PROGRESS, 2)
     expected = [step(network, queue, optimiser) for _ in range(3)]
 
     taken, places, other = trained(0, seed=2)
-    state = training_state.newest(tmp_path)
+    state = training_state.newest_state(tmp_path)
     assert state is not None
-    assert training_state.load(state, taken, places, other) == PROGRESS
+    assert training_state.load_state(state, taken, places, other) == PROGRESS
     assert [step(taken, places, other) for _ in range(3)] == expected
     for name, tensor in network.state_dict().items():
         assert torch.equal(taken.state_dict()[name], tensor), name
@@ -97,18 +97,18 @@ def test_what_is_taken_up_goes_on_to_the_last_bit(tmp_path: Path) -> None:
 
 def test_a_training_without_queues_is_taken_up(tmp_path: Path) -> None:
     network, _, optimiser = trained(1)
-    training_state.save(tmp_path, network, {}, optimiser, at(1), 2)
+    training_state.save_state(tmp_path, network, {}, optimiser, at(1), 2)
     taken, _, other = trained(0, seed=2)
-    assert training_state.load(tmp_path / "step-00000001", taken, None, other) == at(1)
+    assert training_state.load_state(tmp_path / "step-00000001", taken, None, other) == at(1)
     assert torch.equal(taken.first.weight, network.first.weight)
 
 
 def test_the_newest_is_found_and_older_ones_go(tmp_path: Path) -> None:
-    assert training_state.newest(tmp_path / "none") is None
+    assert training_state.newest_state(tmp_path / "none") is None
     for number in (5, 10, 95, 100, 1_000):
         save(tmp_path, at(number))
     assert names(tmp_path) == ["step-00000100", "step-00001000"]
-    newest = training_state.newest(tmp_path)
+    newest = training_state.newest_state(tmp_path)
     assert newest == tmp_path / "step-00001000"
 
 
@@ -116,7 +116,7 @@ def test_a_step_that_is_done_again_takes_the_place(tmp_path: Path) -> None:
     save(tmp_path, at(5), steps=1)
     save(tmp_path, at(5), steps=3)
     taken, queue, optimiser = trained(0)
-    training_state.load(tmp_path / "step-00000005", taken, queue, optimiser)
+    training_state.load_state(tmp_path / "step-00000005", taken, queue, optimiser)
     assert torch.equal(taken.first.weight, trained(3)[0].first.weight)
     assert names(tmp_path) == ["step-00000005"]
 
@@ -126,7 +126,7 @@ def test_what_a_kill_left_is_no_state(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "step-00000005", tmp_path / ".step-00000009.partial")
     shutil.copytree(tmp_path / "step-00000005", tmp_path / ".step-00000003.old.partial")
     (tmp_path / "step-9.mine").mkdir()
-    assert training_state.newest(tmp_path) == tmp_path / "step-00000005"
+    assert training_state.newest_state(tmp_path) == tmp_path / "step-00000005"
     training_state.remove_partial(tmp_path)
     assert names(tmp_path) == ["step-00000005", "step-9.mine"]
 
@@ -146,7 +146,7 @@ def test_a_damaged_state_is_an_error_that_says_where(
         content = (state / file).read_bytes()
         (state / file).write_bytes(content[: len(content) // 2])
     with pytest.raises(StateError, match=r"step-00000007 cannot be taken up: .*Delete it"):
-        training_state.load(state, *trained(0))
+        training_state.load_state(state, *trained(0))
 
 
 def test_a_state_of_another_network_is_an_error(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_state_of_another_network_is_an_error(tmp_path: Path) -> None:
     other = Tied(5)
     optimiser = torch.optim.AdamW(other.parameters())
     with pytest.raises(StateError, match="cannot be taken up"):
-        training_state.load(tmp_path / "step-00000007", other, FeatureQueue(4, 6), optimiser)
+        training_state.load_state(tmp_path / "step-00000007", other, FeatureQueue(4, 6), optimiser)
 
 
 def test_lines_of_undone_steps_go(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.views import rejudge as rejudging
-from pipeline.views.rejudge import judge_again, rejudge
-from pipeline.views.request import Wish
+from pipeline.views.rejudge import redecide, rejudge
+from pipeline.views.request import ViewRequest
 from shards.inputs.listing import InputShard
 from shards.inputs.reader import State
 from shards.run.attempt import start_attempt
@@ -57,7 +57,7 @@ def table_of(drawn: list[tuple[bool, str, float | None]]) -> pa.Table:
 def test_at_the_own_thresholds_nothing_changes(drawn: Any) -> None:
     texts = table_of(drawn)
     own = judge(texts, CONFIG)
-    again = judge_again("s", texts.select(["origin", "itm"]), own, OWN)
+    again = redecide("s", texts.select(["origin", "itm"]), own, OWN)
     assert again.schema.equals(DECISIONS, check_metadata=True)
     assert again.equals(own)
 
@@ -65,7 +65,7 @@ def test_at_the_own_thresholds_nothing_changes(drawn: Any) -> None:
 @given(TEXT_ROWS, st.floats(-1, 2), st.floats(-1, 2))
 def test_at_others_it_is_as_judged_anew(drawn: Any, web: float, synthetic: float) -> None:
     texts, thresholds = table_of(drawn), {"web": web, "synthetic": synthetic}
-    again = judge_again("s", texts.select(["origin", "itm"]), judge(texts, CONFIG), thresholds)
+    again = redecide("s", texts.select(["origin", "itm"]), judge(texts, CONFIG), thresholds)
     anew = judge(texts, CONFIG.model_copy(update={"threshold": thresholds}))
     assert again.equals(anew)
 
@@ -75,7 +75,7 @@ def test_at_others_it_is_as_judged_anew(drawn: Any, web: float, synthetic: float
 def test_against_a_loop(drawn: Any, threshold: float) -> None:
     texts = table_of(drawn)
     own = judge(texts, CONFIG).to_pylist()
-    again = judge_again("s", texts, pa.Table.from_pylist(own, DECISIONS), {**OWN, "web": threshold})
+    again = redecide("s", texts, pa.Table.from_pylist(own, DECISIONS), {**OWN, "web": threshold})
     for text, before, after in zip(texts.to_pylist(), own, again.to_pylist(), strict=True):
         if before["reason"] not in ("kept", "itm_below_threshold"):
             assert after == before
@@ -140,7 +140,7 @@ def quiet(samples: int) -> None:
 
 
 def view_of(run: Run, name: str = "v", **wish: Any) -> View:
-    view, new = rejudge(run, Wish(name, **wish), open_snapshot(run), quiet)
+    view, new = rejudge(run, ViewRequest(name, **wish), open_snapshot(run), quiet)
     assert new
     return view
 
@@ -228,14 +228,14 @@ def test_ties_at_the_threshold_are_all_kept(run: Run) -> None:
 def test_the_same_again_is_found(run: Run) -> None:
     view = view_of(run, threshold={"web": 0.7}, keep_fraction={"synthetic": 0.5})
     files = run.store.list()
-    wish = Wish("v", {"web": 0.7}, {"synthetic": 0.5})
+    wish = ViewRequest("v", {"web": 0.7}, {"synthetic": 0.5})
     assert rejudge(run, wish, open_snapshot(run), quiet) == (view, False)
     assert run.store.list() == files
     for other in (
-        Wish("v"),
-        Wish("v", {"web": 0.7}),
-        Wish("v", {"web": 0.7}, {"synthetic": 0.4}),
-        Wish("v", {"web": 0.7, "synthetic": view.thresholds["synthetic"]}),
+        ViewRequest("v"),
+        ViewRequest("v", {"web": 0.7}),
+        ViewRequest("v", {"web": 0.7}, {"synthetic": 0.4}),
+        ViewRequest("v", {"web": 0.7, "synthetic": view.thresholds["synthetic"]}),
     ):
         with pytest.raises(ViewError, match="has a view 'v' already, with other rules"):
             rejudge(run, other, open_snapshot(run), quiet)
@@ -250,20 +250,20 @@ def test_the_same_again_is_found(run: Run) -> None:
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        (Wish("own"), "run's own decisions"),
-        (Wish("a/b"), "cannot name a view"),
-        (Wish("v", {"wbe": 0.5}), "did you mean 'web'"),
-        (Wish("v", {}, {"sinthetic": 0.5}), "did you mean 'synthetic'"),
-        (Wish("v", {"web": 0.5}, {"web": 0.5}), "both a threshold and a fraction"),
-        (Wish("v", {"web": float("nan")}), "finite"),
-        (Wish("v", {"web": float("-inf")}), "finite"),
-        (Wish("v", {"web": 1e300}), "finite"),
-        (Wish("v", {}, {"web": 1.01}), "0 to 1"),
-        (Wish("v", {}, {"web": -0.1}), "0 to 1"),
-        (Wish("v", {}, {"web": float("nan")}), "0 to 1"),
+        (ViewRequest("own"), "run's own decisions"),
+        (ViewRequest("a/b"), "cannot name a view"),
+        (ViewRequest("v", {"wbe": 0.5}), "did you mean 'web'"),
+        (ViewRequest("v", {}, {"sinthetic": 0.5}), "did you mean 'synthetic'"),
+        (ViewRequest("v", {"web": 0.5}, {"web": 0.5}), "both a threshold and a fraction"),
+        (ViewRequest("v", {"web": float("nan")}), "finite"),
+        (ViewRequest("v", {"web": float("-inf")}), "finite"),
+        (ViewRequest("v", {"web": 1e300}), "finite"),
+        (ViewRequest("v", {}, {"web": 1.01}), "0 to 1"),
+        (ViewRequest("v", {}, {"web": -0.1}), "0 to 1"),
+        (ViewRequest("v", {}, {"web": float("nan")}), "0 to 1"),
     ],
 )
-def test_wishes_that_are_refused(run: Run, wish: Wish, message: str) -> None:
+def test_wishes_that_are_refused(run: Run, wish: ViewRequest, message: str) -> None:
     with pytest.raises(ViewError, match=message):
         rejudge(run, wish, open_snapshot(run), quiet)
     assert run.store.list("views") == []
@@ -274,7 +274,7 @@ def test_an_imported_origin_needs_a_threshold(run: Run) -> None:
     texts = {**first.counts.texts, "imported": first.counts.texts["web"]}
     first = dataclasses.replace(first, counts=first.counts.model_copy(update={"texts": texts}))
     with pytest.raises(ViewError, match=r"origin imported; given.*--threshold imported="):
-        rejudge(run, Wish("v"), Snapshot("x", (first, *rest)), quiet)
+        rejudge(run, ViewRequest("v"), Snapshot("x", (first, *rest)), quiet)
 
 
 def test_a_run_without_a_snapshot(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_two_at_once_under_one_name(run: Run, same_rules: bool) -> None:
                 together.wait(20)
 
         try:
-            wish = Wish("v", {"web": threshold})
+            wish = ViewRequest("v", {"web": threshold})
             ended.append(rejudge(run, wish, snapshot, meet))
         except ViewError as error:
             ended.append(error)
@@ -325,7 +325,7 @@ def test_two_at_once_under_one_name(run: Run, same_rules: bool) -> None:
 
 
 def test_a_failure_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = rejudging.judge_again, []
+    real, calls = rejudging.redecide, []
 
     def third_fails(*arguments: Any) -> pa.Table:
         calls.append(arguments)
@@ -333,10 +333,10 @@ def test_a_failure_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
             raise OSError("the disk is full")
         return real(*arguments)
 
-    monkeypatch.setattr(rejudging, "judge_again", third_fails)
+    monkeypatch.setattr(rejudging, "redecide", third_fails)
     before = run.store.list()
     with pytest.raises(OSError, match="full"):
-        rejudge(run, Wish("v"), open_snapshot(run), quiet)
+        rejudge(run, ViewRequest("v"), open_snapshot(run), quiet)
     assert run.store.list() == before
     assert view_names(run) == []
     monkeypatch.undo()
@@ -345,5 +345,5 @@ def test_a_failure_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_all_samples_are_reported(run: Run) -> None:
     heard: list[int] = []
-    rejudge(run, Wish("v"), open_snapshot(run), heard.append)
+    rejudge(run, ViewRequest("v"), open_snapshot(run), heard.append)
     assert sum(heard) == sum(s.counts.samples_in for s in open_snapshot(run).shards)

@@ -11,7 +11,7 @@ import webdataset
 
 from pipeline.clean.export import WriteConfig
 from pipeline.views.rejudge import rejudge
-from pipeline.views.request import Wish
+from pipeline.views.request import ViewRequest
 from shards.inputs.listing import InputChanged
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
@@ -20,7 +20,7 @@ from shards.run.view import View, view_names
 
 
 def view_of(run: Run, **thresholds: float) -> View:
-    wish = Wish("v", thresholds, write_clean=True)
+    wish = ViewRequest("v", thresholds, write_clean=True)
     return rejudge(run, wish, open_snapshot(run), lambda _: None)[0]
 
 
@@ -115,7 +115,7 @@ def test_at_other_thresholds(bench: Any, members: Any, tar_of: Any) -> None:
 def test_no_tar_where_nothing_is_kept(bench: Any, members: Any, tar_of: Any) -> None:
     run = cleaned(bench, members, tar_of)
     heard: list[int] = []
-    wish = Wish("v", {"web": 2, "synthetic": 2}, write_clean=True)
+    wish = ViewRequest("v", {"web": 2, "synthetic": 2}, write_clean=True)
     view, _ = rejudge(run, wish, open_snapshot(run), heard.append)
     assert clean_bytes(run, view.shards) == {}
     assert run.store.read("views/v/clean.txt") == b""
@@ -125,7 +125,7 @@ def test_no_tar_where_nothing_is_kept(bench: Any, members: Any, tar_of: Any) -> 
 def test_progress_counts_every_sample(bench: Any, members: Any, tar_of: Any) -> None:
     run = cleaned(bench, members, tar_of)
     heard: list[int] = []
-    rejudge(run, Wish("v", write_clean=True), open_snapshot(run), heard.append)
+    rejudge(run, ViewRequest("v", write_clean=True), open_snapshot(run), heard.append)
     assert sum(heard) == sum(shard.counts.samples_in for shard in open_snapshot(run).shards)
     assert all(samples >= 0 for samples in heard)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.views.rejudge import Wish, rejudge
+from pipeline.views.rejudge import ViewRequest, rejudge
 from shards.run.commit import commit
 from shards.run.garbage import Garbage, GarbageError, Kind, find_garbage, remove_garbage
 from shards.run.run import Run
@@ -34,7 +34,7 @@ def full(any_url: str, make_run: Any) -> Run:
     """A run with a partial snapshot, a whole one, and a view."""
     run = make_run(any_url)
     snapshot = write_snapshot(run)
-    rejudge(run, Wish("strict", {"web": 0.65, "synthetic": 0.25}), snapshot, lambda _: None)
+    rejudge(run, ViewRequest("strict", {"web": 0.65, "synthetic": 0.25}), snapshot, lambda _: None)
     return run
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.views.rejudge import Wish, rejudge
+from pipeline.views.rejudge import ViewRequest, rejudge
 from shards.run.commit import commit, read_commit
 from shards.run.repair import RepairError, repair_run
 from shards.run.run import Run
@@ -30,7 +30,7 @@ def file_of(run: Run, table: str, shard: int = 1) -> str:
 def full(tmp_path: Path, make_run: Any) -> Run:
     run = make_run(str(tmp_path / "run"))
     snapshot = write_snapshot(run)
-    rejudge(run, Wish("strict", {"web": 0.65, "synthetic": 0.25}), snapshot, lambda _: None)
+    rejudge(run, ViewRequest("strict", {"web": 0.65, "synthetic": 0.25}), snapshot, lambda _: None)
     assert verify_run(run).problems == ()
     return run
 
@@ -162,7 +162,7 @@ def test_a_broken_view_is_judged_again(full: Run) -> None:
     assert full.store.read(aside) == before["views/strict/view.json"]
     assert not full.store.exists("views/strict/view.json")
     assert repair_run(full).whole
-    wish = Wish("strict", {"web": 0.65, "synthetic": 0.25})
+    wish = ViewRequest("strict", {"web": 0.65, "synthetic": 0.25})
     assert rejudge(full, wish, open_snapshot(full), lambda _: None)[1]
     assert verify_run(full).problems == ()
 

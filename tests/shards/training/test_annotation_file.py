@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shards.inputs.listing import InputChanged
-from shards.training.annotation import Answer, SourceText
+from shards.training.annotation import SourceText, WeightedAnswer
 from shards.training.annotation_file import (
     Annotation,
     AnnotationError,
@@ -66,23 +66,28 @@ def human(*texts: str) -> tuple[SourceText, ...]:
             QUESTION,
             {},
             Annotation(
-                ("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.75), Answer("b", 0.25))),)
+                ("1.jpg",),
+                (
+                    SourceText(
+                        "what?", "human", (WeightedAnswer("a", 0.75), WeightedAnswer("b", 0.25))
+                    ),
+                ),
             ),
         ),
         (
             QUESTION,
             {"answer": "a  b"},
-            Annotation(("1.jpg",), (SourceText("what?", "human", (Answer("a b", 1.0),)),)),
+            Annotation(("1.jpg",), (SourceText("what?", "human", (WeightedAnswer("a b", 1.0),)),)),
         ),
         (
             QUESTION,
             {"answer": "a", "dataset": "vg"},
-            Annotation(("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.2),)),)),
+            Annotation(("1.jpg",), (SourceText("what?", "human", (WeightedAnswer("a", 0.2),)),)),
         ),
         (
             QUESTION,  # a blank answer keeps its weight, and is not learned
             {"answer": ["a", " ", "a", ""]},
-            Annotation(("1.jpg",), (SourceText("what?", "human", (Answer("a", 0.5),)),)),
+            Annotation(("1.jpg",), (SourceText("what?", "human", (WeightedAnswer("a", 0.5),)),)),
         ),
         (QUESTION, {"answer": ["", " "]}, "text_empty"),
         (QUESTION, {"answer": []}, "text_empty"),

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from shards.training.annotation import Answer
+from shards.training.annotation import WeightedAnswer
 from shards.training.annotation_file import AnnotationError, read_annotations
-from shards.training.dialogue_file import Round, dialogues, is_dialogues, pictures_by_number
+from shards.training.dialogue_file import DialogueRound, dialogues, is_dialogues, pictures_by_number
 from shards.training.source import SourceConfig, SourceError
 from shards.training.source_reader import open_source, read_part
 
@@ -27,8 +27,8 @@ def test_numbers_become_words() -> None:
     (one,) = dialogues(file_of(ROUND, {"question": 1, "answer": 1}), left_out)
     assert (one.image_id, one.caption) == (7, "a dog")
     assert one.rounds == (
-        Round(1, "what color?", "red", ("two", "red"), 1),
-        Round(2, "how many?", "two"),
+        DialogueRound(1, "what color?", "red", ("two", "red"), 1),
+        DialogueRound(2, "how many?", "two"),
     )
     assert not left_out
 
@@ -81,7 +81,7 @@ def test_other_files_are_no_dialogues(found: Any) -> None:
 def test_a_test_split_does_not_tell_its_last_answer() -> None:
     """VisDial's test split has candidates, but neither answer nor place."""
     (one,) = dialogues(file_of({"question": 0, "answer_options": [0, 1]}), Counter())
-    assert one.rounds == (Round(1, "what color?", "", ("red", "two"), None),)
+    assert one.rounds == (DialogueRound(1, "what color?", "", ("red", "two"), None),)
 
 
 def test_each_answered_question_is_a_row_with_what_came_before(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_each_answered_question_is_a_row_with_what_came_before(tmp_path: Path) -
     assert {sample.image for sample in found} == {b"a picture"}
     assert [text.caption for text in texts] == ["a dog"] * 3
     assert [text.answers for text in texts] == [
-        (Answer(said, 1.0),) for said in ("red", "two", "red")
+        (WeightedAnswer(said, 1.0),) for said in ("red", "two", "red")
     ]
     assert texts[0].rounds == ()
     assert texts[2].rounds == (("what color?", "red"), ("how many?", "two"))

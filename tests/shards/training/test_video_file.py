@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shards.training.annotation_file import AnnotationError
-from shards.training.video_file import Clip, place_of, read_clips
+from shards.training.video_file import Clip, read_clips, video_location
 
 CAPTION = {"clip_name": "video1", "caption": "a  dog"}
 QUESTION = {"video_id": "video1", "question": "what runs?", "answer": "dog"}
@@ -80,16 +80,16 @@ def test_a_number_names_a_video_as_the_data_sets_do(tmp_path: Path, name: str) -
     (clip,) = read_clips(str(path)).rows
     (tmp_path / name).write_bytes(b"x")
     (tmp_path / "video701.mp4").write_bytes(b"x")
-    assert Path(str(place_of(str(tmp_path), clip.video))).name == name
+    assert Path(str(video_location(str(tmp_path), clip.video))).name == name
 
 
 def test_videos_are_found_by_their_name(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.avi", "c.webm"):
         (tmp_path / name).write_bytes(b"x")
-    assert [Path(str(place_of(str(tmp_path), n))).name for n in ("a", "b", "c.webm")] == [
+    assert [Path(str(video_location(str(tmp_path), n))).name for n in ("a", "b", "c.webm")] == [
         "a.mp4",
         "b.avi",
         "c.webm",
     ]
-    assert place_of(str(tmp_path), "gone") is None
-    assert place_of(str(tmp_path / "none"), "a") is None
+    assert video_location(str(tmp_path), "gone") is None
+    assert video_location(str(tmp_path / "none"), "a") is None

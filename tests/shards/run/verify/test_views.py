@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.views.rejudge import Wish, rejudge
+from pipeline.views.rejudge import ViewRequest, rejudge
 from shards.run.run import Run
 from shards.run.snapshot import from_parquet, to_parquet, write_snapshot
 from shards.run.verify.run import verify_run
@@ -22,7 +22,7 @@ Change = Callable[[pa.Table], pa.Table]
 @pytest.fixture
 def judged(tmp_path: Path, make_run: Any) -> Run:
     run = make_run(str(tmp_path / "run"))
-    wish = Wish("strict", {"web": 0.7, "synthetic": 0.3})
+    wish = ViewRequest("strict", {"web": 0.7, "synthetic": 0.3})
     rejudge(run, wish, write_snapshot(run), lambda _: None)
     return run
 
@@ -154,7 +154,7 @@ def test_a_torn_record(judged: Run) -> None:
 def test_a_reason_that_lies_in_the_text_stays(make_run: Any, tmp_path: Any) -> None:
     """The run's own reason is changed under the view, as if the view had dropped it."""
     run = make_run(str(tmp_path / "run"))
-    rejudge(run, Wish("strict", {"web": 0.7, "synthetic": 0.3}), write_snapshot(run), print)
+    rejudge(run, ViewRequest("strict", {"web": 0.7, "synthetic": 0.3}), write_snapshot(run), print)
     name = next(iter(run.store.list("data/decisions")))
     table = pq.read_table(io.BytesIO(run.store.read(name)))
     buffer = io.BytesIO()

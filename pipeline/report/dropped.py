@@ -8,11 +8,11 @@ from typing import Any
 from PIL import Image
 
 from models.checkpoints.weights import SHIPPED, CheckpointError
-from models.roles.attender import Attender
+from models.roles.attention_explainer import AttentionExplainer
 from pipeline.explain.match import open_attender, picture_of
-from pipeline.explain.run_models import recorded_model
-from pipeline.explain.word_ablation import Word, doubt, look
-from pipeline.report.gallery import Gallery, Pick
+from pipeline.explain.run_models import run_model
+from pipeline.explain.word_ablation import AblatedWord, ablate_words, attention_of
+from pipeline.report.gallery import Gallery, GalleryPick
 from pipeline.report.thumbnail import Place, Thumbnail, encode_thumbnail
 from shards.run.run import Run
 
@@ -22,16 +22,16 @@ _MAP_PX = 112
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class DroppedText:
     """The words that sank a match, the worst first, and where the filter looked for that one."""
 
-    words: list[Word]
+    words: list[AblatedWord]
     map: Thumbnail
 
 
 def explain_gallery(
     run: Run, gallery: Gallery, count: int, tell: Callable[[str], None]
-) -> tuple[dict[Place, dict[int, Doubt]], str]:
+) -> tuple[dict[Place, dict[int, DroppedText]], str]:
     """Explain the dropped texts of the filtered samples nearest to the threshold.
 
     Gives what was found, by sample and number of the text; and why there is nothing, if so. A
@@ -40,14 +40,14 @@ def explain_gallery(
     picks = [pick for pick in gallery.groups.get("filtered", []) if _dropped(pick)][:count]
     if not picks:
         return {}, ""
-    model = recorded_model(run, "filter").model
+    model = run_model(run, "filter").model
     if model not in SHIPPED and not Path(model).is_dir():
         return {}, f"the run's filter is not at {model}: no words are explained"
     try:
         attender = open_attender(run)
     except CheckpointError as error:
         return {}, str(error)
-    found: dict[Place, dict[int, Doubt]] = {}
+    found: dict[Place, dict[int, DroppedText]] = {}
     for number, pick in enumerate(picks, 1):
         tell(f"explaining: sample {number} of {len(picks)}")
         picture = picture_of(run, pick.facts)
@@ -58,19 +58,19 @@ def explain_gallery(
 
 
 def _doubts(
-    attender: Attender, picture: Image.Image, texts: Sequence[dict[str, Any]]
-) -> dict[int, Doubt]:
-    found: dict[int, Doubt] = {}
+    attender: AttentionExplainer, picture: Image.Image, texts: Sequence[dict[str, Any]]
+) -> dict[int, DroppedText]:
+    found: dict[int, DroppedText] = {}
     for row in texts:
-        judged = doubt(attender, picture, row["text"])
+        judged = ablate_words(attender, picture, row["text"])
         places = judged.worst(_MOST_WORDS)
         if places:
-            (drawn,) = look(attender, picture, row["text"], places[:1])
+            (drawn,) = attention_of(attender, picture, row["text"], places[:1])
             drawn.thumbnail((_MAP_PX, _MAP_PX))
             words = [judged.words[place] for place in places]
-            found[row["text_no"]] = Doubt(words, encode_thumbnail(drawn))
+            found[row["text_no"]] = DroppedText(words, encode_thumbnail(drawn))
     return found
 
 
-def _dropped(pick: Pick) -> list[dict[str, Any]]:
+def _dropped(pick: GalleryPick) -> list[dict[str, Any]]:
     return [row for row in pick.texts if row["reason"] == "itm_below_threshold"]

@@ -14,16 +14,17 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from pipeline.publish.cards import NAME as CARD
+from shards.errors import UsageError
 from shards.store import Store, sync
 
 RECORD, UNFINISHED, DATA = "export.json", "export.unfinished", "data"
 
 
-class ExportFault(ValueError):  # noqa: N818 - reads as what happened
+class ExportError(UsageError):
     """An export that cannot be made as it was asked for."""
 
 
-class Place(Protocol):
+class Destination(Protocol):
     """A place for one export."""
 
     def found(self) -> dict[str, Any] | None:
@@ -40,17 +41,17 @@ class Place(Protocol):
 
 
 @contextmanager
-def open_place(to: str) -> Iterator[Place]:
+def open_destination(to: str) -> Iterator[Destination]:
     """Open a local folder, or a URL of any fsspec store."""
     store = Store(to)
     if store.is_local:
-        yield LocalPlace(Path(store.url()))
+        yield LocalDestination(Path(store.url()))
         return
     with TemporaryDirectory(prefix="capfilt-export-") as scratch:
-        yield StorePlace(store, Path(scratch))
+        yield StoreDestination(store, Path(scratch))
 
 
-class LocalPlace:
+class LocalDestination:
     """A new local folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -58,7 +59,7 @@ class LocalPlace:
         self._aside = folder.with_name(f".{folder.name}.partial")
 
     def found(self) -> dict[str, Any] | None:
-        """See `Place`; an empty folder is as good as none."""
+        """See `Destination`; an empty folder is as good as none."""
         if not self._folder.exists():
             return None
         if self._folder.is_dir() and not any(self._folder.iterdir()):
@@ -67,20 +68,20 @@ class LocalPlace:
         try:
             return _parsed((self._folder / RECORD).read_bytes())
         except (OSError, ValueError):
-            raise ExportFault(f"{self._folder} is there and holds no export; {_OTHER}") from None
+            raise ExportError(f"{self._folder} is there and holds no export; {_OTHER}") from None
 
     def begin(self) -> Path:
-        """See `Place`."""
+        """See `Destination`."""
         shutil.rmtree(self._aside, ignore_errors=True)
         (self._aside / DATA).mkdir(parents=True)
         return self._aside / DATA
 
     def keep(self, file: Path) -> None:
-        """See `Place`."""
+        """See `Destination`."""
         sync(file)
 
     def end(self, record: Mapping[str, Any], card: str) -> None:
-        """See `Place`."""
+        """See `Destination`."""
         for name, text in ((RECORD, json.dumps(record, indent=2)), (CARD, card)):
             (self._aside / name).write_text(text, encoding="utf-8")
             sync(self._aside / name)
@@ -90,7 +91,7 @@ class LocalPlace:
         sync(self._folder.parent)
 
 
-class StorePlace:
+class StoreDestination:
     """A folder of a store that has no renaming."""
 
     def __init__(self, store: Store, scratch: Path) -> None:
@@ -98,31 +99,31 @@ class StorePlace:
         self._kept: set[str] = set()
 
     def found(self) -> dict[str, Any] | None:
-        """See `Place`; the beginning of an export, which a kill has left, is as good as none."""
+        """See `Destination`; the beginning of an export that a kill has left is as good as none."""
         if self._store.exists(RECORD):
             try:
                 return _parsed(self._store.read(RECORD))
             except ValueError:
-                raise ExportFault(f"{self._store.url(RECORD)} is no record; {_OTHER}") from None
+                raise ExportError(f"{self._store.url(RECORD)} is no record; {_OTHER}") from None
         names = self._store.list()
         if names and UNFINISHED not in names:
-            raise ExportFault(f"{self._store.url(names[0])} belongs to no export; {_OTHER}")
+            raise ExportError(f"{self._store.url(names[0])} belongs to no export; {_OTHER}")
         return None
 
     def begin(self) -> Path:
-        """See `Place`."""
+        """See `Destination`."""
         self._store.put(UNFINISHED, b"")
         return self._scratch
 
     def keep(self, file: Path) -> None:
-        """See `Place`."""
+        """See `Destination`."""
         name = f"{DATA}/{file.name}"
         self._store.publish(file, name)
         self._kept.add(name)
         file.unlink()
 
     def end(self, record: Mapping[str, Any], card: str) -> None:
-        """See `Place`; files that a broken export had, and this one has not, go."""
+        """See `Destination`; files that a broken export had, and this one has not, go."""
         for name in self._store.list(DATA):
             if name not in self._kept:
                 self._store.delete(name)

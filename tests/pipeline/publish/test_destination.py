@@ -8,8 +8,8 @@ import fsspec
 import pytest
 
 from pipeline.publish import sets
-from pipeline.publish.place import StorePlace
-from pipeline.publish.sets import ExportConfig, ExportFault, export
+from pipeline.publish.destination import StoreDestination
+from pipeline.publish.sets import ExportConfig, ExportError, export
 from shards.run.run import Run
 from shards.store import Store
 
@@ -39,21 +39,21 @@ def test_a_store_gets_what_a_folder_gets(run: Run, store: Store, tmp_path: Path,
     assert found == contents(Store(str(tmp_path / "out")))
     assert sum(name.startswith("data/train-") for name in found) > (1 if form != "index" else 0)
     assert export(run, URL, config) == record  # it is there
-    with pytest.raises(ExportFault, match="holds another export"):
+    with pytest.raises(ExportError, match="holds another export"):
         export(run, URL, ExportConfig(form=form))
 
 
 def test_the_disk_holds_one_file_at_a_time(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most, real = [], StorePlace.keep
+    most, real = [], StoreDestination.keep
 
-    def keep(self: StorePlace, file: Path) -> None:
+    def keep(self: StoreDestination, file: Path) -> None:
         most.append(len(list(file.parent.iterdir())))
         real(self, file)
         assert not file.exists()
 
-    monkeypatch.setattr(StorePlace, "keep", keep)
+    monkeypatch.setattr(StoreDestination, "keep", keep)
     export(run, URL, CONFIG)
     assert len(most) > 2
     assert set(most) == {1}
@@ -105,6 +105,6 @@ def test_what_is_not_ours_is_left_alone(
     run: Run, store: Store, name: str, data: bytes, said: str
 ) -> None:
     store.put(name, data)
-    with pytest.raises(ExportFault, match=said):
+    with pytest.raises(ExportError, match=said):
         export(run, URL, CONFIG)
     assert contents(store) == {name: data}

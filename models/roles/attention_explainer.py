@@ -50,7 +50,7 @@ class WordEffects:
     itm_logit: float
 
 
-class Attender:
+class AttentionExplainer:
     """A loaded filter or captioner that shows where it looks."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Attender:
         self._network, self._words, self._dtype = loaded.network, words, dtype
         positions = described.config.text_config.max_position_embeddings
         self._most = positions if max_tokens is None else max_tokens
-        framing.check_limit(self._most, positions, str(described.folder))
+        framing.check_max_tokens(self._most, positions, str(described.folder))
         self.layers = described.config.text_config.num_hidden_layers
         patch = described.config.vision_config.patch_size
         self._grid = (self.preprocess.height // patch, self.preprocess.width // patch)
@@ -78,7 +78,7 @@ class Attender:
         dtype: Literal["auto", "fp32", "bf16"] = "auto",
         device: str | torch.device = "cpu",
         max_tokens: int | None = None,
-    ) -> "Attender":
+    ) -> "AttentionExplainer":
         """Load a retrieval or captioning checkpoint from a local folder."""
         resolved = resolve_dtype(dtype, device)
         loaded = checkpoint.load(Path(folder), role, dtype=resolved, device=device)
@@ -94,7 +94,9 @@ class Attender:
         assert isinstance(self._network, MatchNetwork)
         pieces = self._words.encode([normalise(text)])[0][: self._most - framing.FRAME]
         states = self._look(image)
-        framed = framing.frame([pieces], self._words, self._itm_first, self._most, states.device)
+        framed = framing.tokenize_batch(
+            [pieces], self._words, self._itm_first, self._most, states.device
+        )
         maps = attention.match_maps(self._network, framed.ids, framed.mask, states)
         found = self._map(maps, framed.mask, layer, kind)[1:-1]
         return self._gather(pieces, found, maps.scores[0, 1].item(), layer)
@@ -110,7 +112,9 @@ class Attender:
         pieces = self._words.encode([normalise(text)])[0][: self._most - framing.FRAME]
         words, counts = self._named(pieces)
         states = self._look(image)
-        framed = framing.frame([pieces], self._words, self._itm_first, self._most, states.device)
+        framed = framing.tokenize_batch(
+            [pieces], self._words, self._itm_first, self._most, states.device
+        )
         masks = framed.mask.repeat(1 + len(words), 1)  # the whole text, then without each word
         first = 1
         for row, count in enumerate(counts, 1):
@@ -155,7 +159,9 @@ class Attender:
     def _look(self, image: Tensor) -> Tensor:
         assert isinstance(self._network, MatchNetwork | CaptionNetwork)
         dtype = TORCH_DTYPES[self._dtype]
-        return framing.look(self._network.vision_model, self.preprocess, image[None], dtype)
+        return framing.encode_images(
+            self._network.vision_model, self.preprocess, image[None], dtype
+        )
 
     def _map(self, maps: Maps, mask: Tensor, layer: int | None, kind: Kind) -> Tensor:
         chances = maps.probabilities[self._layer(layer)]
