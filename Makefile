@@ -24,6 +24,7 @@ check: $(INSTALLED) ## format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/draw_architecture.py --check
 
 format: $(INSTALLED) ## rewrite the code in the house's format
 	$(BIN)/ruff format .
@@ -37,6 +38,14 @@ test-slow: $(INSTALLED) ## the tests that take longer
 
 test-gpu: $(INSTALLED) ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
+
+test-core: ## install the core alone, from a wheel, into an environment of its own, and clean with it
+	$(PYTHON) -m venv --clear .venv-core
+	.venv-core/bin/pip install --quiet --disable-pip-version-check -c constraints.txt .
+	.venv-core/bin/python scripts/demo.py demo-core --engine local --direct
+
+picture: $(INSTALLED) ## draw docs/architecture.svg anew, from the imports
+	$(BIN)/python scripts/draw_architecture.py
 
 demo: $(INSTALLED) ## clean a small made-up world, from nothing, in demo/
 	$(BIN)/python scripts/demo.py demo
@@ -53,4 +62,4 @@ toy-tasks: $(INSTALLED) ## every task in miniature: train, evaluate, compare wit
 bench: $(INSTALLED) ## images per second, beside transformers, in one run
 	$(BIN)/python scripts/benchmark_clean.py
 
-.PHONY: help install browser java check format test test-slow test-gpu demo tiny-checkpoint table1 toy-tasks bench
+.PHONY: help install browser java check format test test-slow test-gpu test-core picture demo tiny-checkpoint table1 toy-tasks bench
