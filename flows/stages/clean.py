@@ -25,7 +25,6 @@ from models.blip.config import resolve_dtype
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.checkpoint import CheckpointInfo
 from models.roles.captioner import prompt_start
-from models.roles.filter import check_limit
 from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import ScoreConfig
@@ -200,7 +199,7 @@ def _read_models(recipe: Recipe) -> tuple[CheckpointInfo, CheckpointInfo]:
     scorer = weights.resolve(recipe.score.model, recipe.score.revision)
     try:
         prompt_start(checkpoint.describe(captioner, "captioner"), recipe.caption)
-        check_limit(checkpoint.describe(scorer, "filter"), recipe.score.max_tokens)
+        checkpoint.describe(scorer, "filter").check_max_tokens(recipe.score.max_tokens)
     except ValueError as error:
         raise RecipeError(str(error)) from None
     return checkpoint.info(captioner), checkpoint.info(scorer)

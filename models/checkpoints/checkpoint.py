@@ -72,9 +72,13 @@ class Checkpoint:
     training: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def info(folder: Path) -> CheckpointInfo:
-    """Say what a checkpoint is, having read all of it and checked every tensor."""
-    described, tensors = read(folder)
+def info(source: Path | Description) -> CheckpointInfo:
+    """Read and check all of a checkpoint, a folder or what `describe` read of it, and describe it.
+
+    Settings are not read again where `source` is a description.
+    """
+    described = source if isinstance(source, Description) else describe(source)
+    tensors = _read_weights(described)
     vision, text = described.config.vision_config, described.config.text_config
     return CheckpointInfo(
         role=described.role,
@@ -104,21 +108,21 @@ def read(
     `image_size` is in pixels; positions are stretched to it.
     """
     described = describe(folder, role)
-    with torch.device("meta"):
-        network = build(described.role, described.config)
-    expected = network.state_dict()
-    tensors = arrange(
-        read_tensors(folder),
-        {name: tuple(tensor.shape) for name, tensor in expected.items()},
-        folder,
-        ties=ties(network),
-    )
+    tensors = _read_weights(described)
     if image_size is None or image_size == described.config.vision_config.image_size:
         return described, tensors
     described = resized(described, image_size)
     return described, interpolate_all(
         tensors, image_size // described.config.vision_config.patch_size
     )
+
+
+def _read_weights(described: Description) -> dict[str, Tensor]:
+    """Read the tensors of a described folder, all that its network has and no others."""
+    with torch.device("meta"):
+        network = build(described.role, described.config)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    return arrange(read_tensors(described.folder), expected, described.folder, ties=ties(network))
 
 
 def read_training(folder: Path) -> dict[str, Tensor]:

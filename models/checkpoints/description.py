@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import BlipConfig
 
+from models.blip import framing
 from models.blip import tokenizer as tokenizers
 from models.blip.config import ARCHITECTURES, Role, Settings
 from models.blip.preprocess import Preprocess
@@ -60,6 +61,15 @@ class Description:
     preprocess: Preprocess
     tokenizer: WordPiece
     sources: Mapping[str, str]
+
+    @property
+    def positions(self) -> int:
+        """The most tokens that the network reads, special ones included."""
+        return int(self.config.text_config.max_position_embeddings)
+
+    def check_max_tokens(self, max_tokens: int) -> None:
+        """Raise ValueError if a token limit, special tokens included, does not fit the network."""
+        framing.check_max_tokens(max_tokens, self.positions, str(self.folder))
 
 
 def describe(folder: Path, role: Role | None = None) -> Description:

@@ -36,15 +36,6 @@ class Score:
     truncated: bool
 
 
-def check_limit(described: checkpoint.Description, max_tokens: int) -> None:
-    """Raise ValueError if the token limit does not fit the network."""
-    most = described.config.text_config.max_position_embeddings
-    if not _SPECIAL <= max_tokens <= most:
-        raise ValueError(
-            f"max_tokens is {max_tokens}; {described.folder} takes {_SPECIAL} to {most}"
-        )
-
-
 class Filter:
     """A loaded filter; a score does not depend on the other images and texts of its batch."""
 
@@ -52,7 +43,7 @@ class Filter:
         """Prepare a loaded checkpoint; ValueError if the token limit does not fit the network."""
         assert isinstance(loaded.network, MatchNetwork)
         described = loaded.description
-        check_limit(described, max_tokens)
+        described.check_max_tokens(max_tokens)
         self.digest = loaded.digest
         self.preprocess = described.preprocess
         self._network = loaded.network

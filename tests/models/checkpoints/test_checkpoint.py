@@ -272,6 +272,12 @@ def test_a_folder_cannot_bring_its_own_code(copy: Path) -> None:
     assert load(copy).digest
 
 
+def test_a_description_is_not_read_again(copy: Path) -> None:
+    described, whole = checkpoint.describe(copy), checkpoint.info(copy)
+    (copy / "config.json").unlink()
+    assert checkpoint.info(described) == whole
+
+
 def test_processor_settings_are_found_in_either_file(parity: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(parity / "hf/captioning", tmp_path / "copy"))
     first = checkpoint.describe(folder)

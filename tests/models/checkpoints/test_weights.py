@@ -12,7 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.checkpoints import weights
-from models.checkpoints.weights import CheckpointError, arrange, read_tensors, resolve
+from models.checkpoints.weights import (
+    CheckpointError,
+    ResolvedCheckpoint,
+    arrange,
+    pin,
+    read_tensors,
+    resolve,
+)
 
 
 class Bomb:
@@ -147,6 +154,35 @@ def test_an_unreachable_hub_is_a_checkpoint_error(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"'Owner/none' is no folder here.*give its folder"):
         resolve("Owner/none")
+
+
+def test_a_pinned_name_means_the_same_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    folder = (tmp_path / "mine").resolve()
+    assert pin("mine") == ResolvedCheckpoint(str(folder), None, folder)
+    shipped = weights.SHIPPED["tiny-filter"]
+    assert pin("tiny-filter", "v1") == ResolvedCheckpoint(str(shipped), None, shipped)
+
+
+def test_a_pinned_hub_id_stays_at_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repo, commits = tmp_path / "models--Owner--blip", ("a" * 40, "b" * 40)
+    (repo / "refs").mkdir(parents=True)
+    for commit in commits:
+        (repo / "snapshots" / commit).mkdir(parents=True)
+        (repo / "snapshots" / commit / "model.safetensors").touch()
+        (repo / "refs" / "main").write_text(commit)
+        if commit == commits[0]:
+            first = pin("Owner/blip")
+    assert first == ResolvedCheckpoint("Owner/blip", commits[0], repo / "snapshots" / commits[0])
+    assert resolve("Owner/blip").name == commits[1]
+    assert resolve(first.name, first.revision) == first.folder
 
 
 def test_the_error_survives_pickling() -> None:
