@@ -13,9 +13,12 @@ from typing import Any, Literal, get_args
 import torch
 from transformers import BlipConfig
 
+from models.blip.tokenizer import WordPiece
+
 Size = Literal["tiny", "base", "large"]
 Role = Literal["captioner", "filter", "vqa", "nlvr", "features", "pretrain"]
 Dtype = Literal["fp32", "bf16"]
+DtypeChoice = Literal["auto", "fp32", "bf16"]
 FirstToken = Literal["cls", "enc"]
 LengthRule = Literal["generated", "total"]
 QuestionMask = Literal["applied", "ignored"]
@@ -68,6 +71,10 @@ class Settings:
     itm_first_token: FirstToken = "cls"
     length_rule: LengthRule = "generated"
     question_mask: QuestionMask = "applied"
+
+    def first_id(self, tokenizer: WordPiece) -> int:
+        """Return the id of the first token of a text that is read with an image."""
+        return tokenizer.enc_id if self.itm_first_token == "enc" else tokenizer.cls_id
 
     def to_dict(self) -> dict[str, str]:
         """Write the block `capfilt` of config.json."""
@@ -138,7 +145,7 @@ def compose(
     )
 
 
-def resolve_dtype(dtype: Literal["auto", "fp32", "bf16"], device: str | torch.device) -> Dtype:
+def resolve_dtype(dtype: DtypeChoice, device: str | torch.device) -> Dtype:
     """Choose bf16 where `auto` finds it in hardware (GPU, AMX or avx512_bf16), fp32 elsewhere."""
     if dtype != "auto":
         return dtype

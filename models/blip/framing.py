@@ -43,17 +43,15 @@ def tokenize_batch(
     return TokenBatch(ids.to(device), mask.to(device))
 
 
-def encode_images(
-    tower: VisionTower, preprocess: Preprocess, pictures: Tensor, dtype: torch.dtype
-) -> Tensor:
+def encode_images(tower: VisionTower, preprocess: Preprocess, pictures: Tensor) -> Tensor:
     """Compute the states of images (B, 3, H, W) or videos (B, F, 3, H, W), uint8.
 
     The frames of a video stand one after the other, each with its class token: (B, F * P, V), as
     BLIP concatenates them (BLIP §5.6); F is 1 for an image.
     """
     frames = pictures.flatten(0, 1) if pictures.dim() == 5 else pictures
-    device = tower.post_layernorm.weight.device
-    states = tower(preprocess.normalise(frames.to(device), dtype))  # (B * F, P, V)
+    weight = tower.post_layernorm.weight  # says on which device the tower is, and in which dtype
+    states = tower(preprocess.normalise(frames.to(weight.device), weight.dtype))  # (B * F, P, V)
     return states.reshape(len(pictures), -1, states.shape[-1])
 
 

@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import BlipConfig
 
-from models.blip.config import TORCH_DTYPES, Dtype, Role, Settings
+from models.blip.config import TORCH_DTYPES, DtypeChoice, Role, Settings, resolve_dtype
 from models.blip.positions import GRIDS, interpolate_all
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
@@ -21,7 +22,7 @@ from models.checkpoints import folder as folders
 from models.checkpoints.description import Description, describe, digest, resized
 from models.checkpoints.folder import TRAINING, CheckpointContent
 from models.checkpoints.roles import build, role_of, ties
-from models.checkpoints.weights import arrange, read_file, read_tensors
+from models.checkpoints.weights import CheckpointError, arrange, read_file, read_tensors
 from models.training.contrast import ContrastNetwork
 
 __all__ = [
@@ -35,6 +36,9 @@ __all__ = [
     "read",
     "save",
 ]
+
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,16 @@ class Checkpoint:
     digest: str
     network: nn.Module
     training: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def network_as(self, *kinds: type[NetworkT]) -> NetworkT:
+        """Return the network as one of these classes; CheckpointError if it is of another."""
+        if not isinstance(self.network, kinds):
+            raise CheckpointError(
+                f"{self.description.folder} was loaded as a {type(self.network).__name__}; "
+                f"expected a {' or '.join(kind.__name__ for kind in kinds)}. "
+                "Load a checkpoint of that role."
+            )
+        return self.network
 
 
 def info(source: Path | Description) -> CheckpointInfo:
@@ -135,7 +149,7 @@ def load(
     folder: Path,
     role: Role,
     *,
-    dtype: Dtype,
+    dtype: DtypeChoice,
     device: str | torch.device,
     image_size: int | None = None,
 ) -> Checkpoint:
@@ -145,7 +159,8 @@ def load(
     """
     described, tensors = read(folder, role, image_size)
     total = digest(described, tensors)
-    cast = {name: tensor.to(device, TORCH_DTYPES[dtype]) for name, tensor in tensors.items()}
+    wanted = TORCH_DTYPES[resolve_dtype(dtype, device)]
+    cast = {name: tensor.to(device, wanted) for name, tensor in tensors.items()}
     with torch.device("meta"):
         network = build(role, described.config)
     network.load_state_dict(cast, assign=True)

@@ -10,19 +10,19 @@ released: its encoder looks at the caption's states beside the image's, ours rea
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self, Unpack
 
 import torch
 from torch import Tensor
 
-from models.blip import framing
-from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
 from models.blip.networks import MatchNetwork
 from models.blip.preprocess import Preprocess
 from models.checkpoints import checkpoint
 from models.checkpoints.weights import CheckpointError
 from models.decoding import answering
 from models.decoding.answering import Questions
+from models.roles import role as roles
+from models.roles.role import LoadedModel, LoadOptions
 from models.roles.vqa import VqaModel
 from models.training.dialogue import Dialogue, compose, compose_answered
 
@@ -63,11 +63,7 @@ class DialogueRanker(Protocol):
 
 
 def load_ranker(
-    folder: str | Path,
-    *,
-    max_tokens: int | None = None,
-    dtype: Literal["auto", "fp32", "bf16"] = "auto",
-    device: str | torch.device = "cpu",
+    folder: str | Path, *, max_tokens: int | None = None, **options: Unpack[LoadOptions]
 ) -> DialogueRanker:
     """Load what a folder holds: a filter, which ranks by match, or a VQA model, by likelihood.
 
@@ -80,37 +76,20 @@ def load_ranker(
             f"{folder}: a filter ranks answers by match, a vqa model by likelihood; found {role}"
         )
     kind = LikelihoodRanker if role == "vqa" else MatchRanker
-    return kind.load(folder, max_tokens=max_tokens, dtype=dtype, device=device)
+    return kind.load(folder, max_tokens=max_tokens, **options)
 
 
-class MatchRanker:
+class MatchRanker(LoadedModel[MatchNetwork]):
     """A loaded filter that ranks answers by whether the dialogue with them is true."""
 
-    def __init__(self, loaded: checkpoint.Checkpoint, max_tokens: int | None, dtype: Dtype) -> None:
-        """Prepare a loaded checkpoint; ValueError if the token limit does not fit the network."""
-        assert isinstance(loaded.network, MatchNetwork)
-        described = loaded.description
-        positions = described.config.text_config.max_position_embeddings
-        self.max_tokens = positions if max_tokens is None else max_tokens
-        framing.check_max_tokens(self.max_tokens, positions, str(described.folder))
-        self.digest, self.preprocess = loaded.digest, described.preprocess
-        self._network, self._words, self._dtype = loaded.network, described.tokenizer, dtype
-        with_enc = described.settings.itm_first_token == "enc"
-        self._first_id = self._words.enc_id if with_enc else self._words.cls_id
+    network_types = (MatchNetwork,)
 
     @classmethod
     def load(
-        cls,
-        folder: str | Path,
-        *,
-        max_tokens: int | None = None,
-        dtype: Literal["auto", "fp32", "bf16"] = "auto",
-        device: str | torch.device = "cpu",
+        cls, folder: str | Path, *, max_tokens: int | None = None, **options: Unpack[LoadOptions]
     ) -> Self:
         """Load a filter; see `load_ranker`."""
-        resolved = resolve_dtype(dtype, device)
-        loaded = checkpoint.load(Path(folder), "filter", dtype=resolved, device=device)
-        return cls(loaded, max_tokens, resolved)
+        return cls(roles.load(folder, "filter", **options), max_tokens)
 
     @torch.inference_mode()
     def rank(
@@ -123,25 +102,21 @@ class MatchRanker:
         """Rank the candidates of each dialogue, best first; see `DialogueRanker.rank`."""
         if not dialogues:
             return []
-        tower = self._network.vision_model
-        states = framing.encode_images(tower, self.preprocess, images, TORCH_DTYPES[self._dtype])
-        places = range(len(dialogues)) if about is None else about
+        states = self.image_states(images)
+        rows = range(len(dialogues)) if about is None else about
         return [
-            _ranked(texts, self._score(states[place, None], dialogue, texts))
-            for place, dialogue, texts in zip(places, dialogues, candidates, strict=True)
+            _ranked(texts, self._score(states[row, None], dialogue, texts))
+            for row, dialogue, texts in zip(rows, dialogues, candidates, strict=True)
         ]
 
     def _score(self, states: Tensor, dialogue: Dialogue, texts: Sequence[str]) -> list[float]:
-        composed = compose_answered(self._words, self.max_tokens, dialogue, texts)
-        found: list[float] = []
+        composed = compose_answered(self.tokenizer, self.max_tokens, dialogue, texts)
+        scores: list[float] = []
         for start in range(0, len(composed), TEXTS_AT_ONCE):
-            pieces = composed[start : start + TEXTS_AT_ONCE]
-            framed = framing.tokenize_batch(
-                pieces, self._words, self._first_id, self.max_tokens, states.device
-            )
-            logits = self._network.match_logits(framed.ids, framed.mask, states, None)
-            found += (logits[:, 1] - logits[:, 0]).tolist()
-        return found
+            framed = self.frame(composed[start : start + TEXTS_AT_ONCE], self.first_id)
+            logits = self.network.match_logits(framed.ids, framed.mask, states, None)
+            scores += (logits[:, 1] - logits[:, 0]).tolist()
+        return scores
 
 
 class LikelihoodRanker:
@@ -154,15 +129,10 @@ class LikelihoodRanker:
 
     @classmethod
     def load(
-        cls,
-        folder: str | Path,
-        *,
-        max_tokens: int | None = None,
-        dtype: Literal["auto", "fp32", "bf16"] = "auto",
-        device: str | torch.device = "cpu",
+        cls, folder: str | Path, *, max_tokens: int | None = None, **options: Unpack[LoadOptions]
     ) -> Self:
         """Load a VQA checkpoint; see `load_ranker`."""
-        return cls(VqaModel.load(folder, max_tokens=max_tokens, dtype=dtype, device=device))
+        return cls(VqaModel.load(folder, max_tokens=max_tokens, **options))
 
     @torch.inference_mode()
     def rank(
@@ -175,7 +145,10 @@ class LikelihoodRanker:
         """Rank the candidates of each dialogue, best first; see `DialogueRanker.rank`."""
         if not dialogues:
             return []
-        questions = self._read(images, dialogues, about)
+        states = self._answerer.image_states(images)
+        states = states if about is None else states[list(about)]
+        pieces = [self.compose(dialogue) for dialogue in dialogues]
+        questions = self._answerer.encode_questions(pieces, states)
         return [
             self._rank(questions, row, texts) if texts else []
             for row, texts in enumerate(candidates)
@@ -183,21 +156,7 @@ class LikelihoodRanker:
 
     def compose(self, dialogue: Dialogue) -> list[int]:
         """Write a dialogue as ids between the first token and the last [SEP]."""
-        return compose(self._answerer.words, self._answerer.max_tokens, dialogue)
-
-    def _read(
-        self, images: Tensor, dialogues: Sequence[Dialogue], about: Sequence[int] | None
-    ) -> Questions:
-        answerer = self._answerer
-        states = framing.encode_images(
-            answerer.network.vision_model, self.preprocess, images, TORCH_DTYPES[answerer.dtype]
-        )
-        states = states if about is None else states[list(about)]
-        pieces = [self.compose(dialogue) for dialogue in dialogues]
-        framed = framing.tokenize_batch(
-            pieces, answerer.words, answerer.first_id, answerer.max_tokens, states.device
-        )
-        return Questions(answerer.network.questions(framed.ids, framed.mask, states), framed.mask)
+        return compose(self._answerer.tokenizer, self._answerer.max_tokens, dialogue)
 
     def _rank(self, questions: Questions, row: int, texts: Sequence[str]) -> list[RankedCandidate]:
         framed = self._answerer.frame_answers(texts)
@@ -206,5 +165,5 @@ class LikelihoodRanker:
 
 
 def _ranked(texts: Sequence[str], scores: Sequence[float]) -> list[RankedCandidate]:
-    found = [RankedCandidate(text, n, scores[n]) for n, text in enumerate(texts)]
-    return sorted(found, key=lambda candidate: -candidate.score)
+    ranked = [RankedCandidate(text, n, scores[n]) for n, text in enumerate(texts)]
+    return sorted(ranked, key=lambda candidate: -candidate.score)

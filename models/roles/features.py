@@ -6,17 +6,17 @@ Shapes: N texts or images, T tokens, P image states, V their width, D text width
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self, Unpack
 
 import torch
 from torch import Tensor
 
-from models.blip import framing
-from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
+from models.blip.framing import TokenBatch
 from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import normalise
-from models.checkpoints import checkpoint
 from models.checkpoints.roles import FeatureNetwork
+from models.roles import role as roles
+from models.roles.role import LoadedModel, LoadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +33,10 @@ class Features:
     unit: Tensor | None
 
 
-class FeatureExtractor:
+class FeatureExtractor(LoadedModel[MatchNetwork | FeatureNetwork]):
     """A loaded model, read for its states; they do not depend on the batch."""
 
-    def __init__(self, loaded: checkpoint.Checkpoint, max_tokens: int, dtype: Dtype) -> None:
-        """Prepare a loaded checkpoint; ValueError if the token limit does not fit the network."""
-        assert isinstance(loaded.network, MatchNetwork | FeatureNetwork)
-        described, words = loaded.description, loaded.description.tokenizer
-        positions = described.config.text_config.max_position_embeddings
-        framing.check_max_tokens(max_tokens, positions, str(described.folder))
-        self.digest, self.preprocess = loaded.digest, described.preprocess
-        self._network, self._words = loaded.network, words
-        self._most, self._dtype = max_tokens, dtype
-        with_enc = described.settings.itm_first_token == "enc"
-        self._grounded_first = words.enc_id if with_enc else words.cls_id
+    network_types = (MatchNetwork, FeatureNetwork)
 
     @classmethod
     def load(
@@ -55,28 +45,25 @@ class FeatureExtractor:
         *,
         role: Literal["filter", "features"] = "filter",
         max_tokens: int = 35,
-        dtype: Literal["auto", "fp32", "bf16"] = "auto",
-        device: str | torch.device = "cpu",
-    ) -> "FeatureExtractor":
+        **options: Unpack[LoadOptions],
+    ) -> Self:
         """Load a retrieval checkpoint, or one without heads; `max_tokens` counts special tokens."""
-        resolved = resolve_dtype(dtype, device)
-        loaded = checkpoint.load(Path(folder), role, dtype=resolved, device=device)
-        return cls(loaded, max_tokens, resolved)
+        return cls(roles.load(folder, role, **options), max_tokens)
 
     @torch.inference_mode()
     def image(self, images: Tensor) -> Features:
         """Read images: uint8 (N, 3, H, W), resized by `preprocess`."""
-        states = self._look(images)
+        states = self.image_states(images)
         mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        network = self._network
+        network = self.network
         unit = network.image_features(states) if isinstance(network, MatchNetwork) else None
         return Features(states, mask, unit)
 
     @torch.inference_mode()
     def text(self, texts: Sequence[str]) -> Features:
         """Read texts alone."""
-        framed = self._frame(texts, self._words.cls_id)
-        network = self._network
+        framed = self._tokenize(texts, self.tokenizer.cls_id)
+        network = self.network
         states = network.text_encoder.encode(framed.ids, framed.mask)
         unit = network.unit_text(states) if isinstance(network, MatchNetwork) else None
         return Features(states, framed.mask, unit)
@@ -84,15 +71,10 @@ class FeatureExtractor:
     @torch.inference_mode()
     def multimodal(self, images: Tensor, texts: Sequence[str]) -> Features:
         """Read each text with its image in sight."""
-        framed = self._frame(texts, self._grounded_first)
-        states = self._network.text_encoder.encode(framed.ids, framed.mask, self._look(images))
+        framed = self._tokenize(texts, self.first_id)
+        images = self.image_states(images)
+        states = self.network.text_encoder.encode(framed.ids, framed.mask, images)
         return Features(states, framed.mask, None)
 
-    def _look(self, images: Tensor) -> Tensor:
-        dtype = TORCH_DTYPES[self._dtype]
-        return framing.encode_images(self._network.vision_model, self.preprocess, images, dtype)
-
-    def _frame(self, texts: Sequence[str], first_id: int) -> framing.TokenBatch:
-        pieces = self._words.encode([normalise(text) for text in texts])
-        device = self._network.text_encoder.embeddings.word_embeddings.weight.device
-        return framing.tokenize_batch(pieces, self._words, first_id, self._most, device)
+    def _tokenize(self, texts: Sequence[str], first_id: int) -> TokenBatch:
+        return self.tokenize([normalise(text) for text in texts], first_id)

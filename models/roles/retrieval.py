@@ -7,16 +7,18 @@ of one image.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, Unpack
 
 import torch
 from torch import Tensor
 
 from models.blip import framing
-from models.blip.config import TORCH_DTYPES, Dtype, Role, resolve_dtype
+from models.blip.config import Role
 from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import normalise
 from models.checkpoints import checkpoint
+from models.roles import role as roles
+from models.roles.role import LoadedModel, LoadOptions
 
 UNRANKED = -100.0  # the score of a pair outside the best k
 TEXTS_AT_ONCE = 256  # of one image
@@ -57,54 +59,34 @@ class RankedCandidates:
     to_image: Tensor
 
 
-class Retriever:
+class Retriever(LoadedModel[MatchNetwork]):
     """A loaded retrieval model that searches; a score does not depend on the batch."""
 
-    def __init__(self, loaded: checkpoint.Checkpoint, max_tokens: int, dtype: Dtype) -> None:
-        """Prepare a loaded checkpoint; ValueError if the token limit does not fit the network."""
-        assert isinstance(loaded.network, MatchNetwork)
-        described, words = loaded.description, loaded.description.tokenizer
-        positions = described.config.text_config.max_position_embeddings
-        framing.check_max_tokens(max_tokens, positions, str(described.folder))
-        self.digest, self.preprocess = loaded.digest, described.preprocess
-        self._network, self._words = loaded.network, words
-        self._most, self._dtype = max_tokens, dtype
-        with_enc = described.settings.itm_first_token == "enc"
-        self._itm_first = words.enc_id if with_enc else words.cls_id
+    network_types = (MatchNetwork,)
 
     @classmethod
     def load(
-        cls,
-        folder: str | Path,
-        *,
-        max_tokens: int = 35,
-        dtype: Literal["auto", "fp32", "bf16"] = "auto",
-        device: str | torch.device = "cpu",
+        cls, folder: str | Path, *, max_tokens: int = 35, **options: Unpack[LoadOptions]
     ) -> Self:
         """Load a filter, or the match network that is part of a pre-training, from a local folder.
 
         `max_tokens` counts special tokens.
         """
-        resolved = resolve_dtype(dtype, device)
         pretrained = checkpoint.describe(Path(folder)).role == "pretrain"
         role: Role = "pretrain" if pretrained else "filter"
-        loaded = checkpoint.load(Path(folder), role, dtype=resolved, device=device)
-        return cls(loaded, max_tokens, resolved)
+        return cls(roles.load(folder, role, **options), max_tokens)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> EncodedImages:
         """Read images: uint8 (B, 3, H, W), resized by `preprocess`."""
-        dtype = TORCH_DTYPES[self._dtype]
-        states = framing.encode_images(self._network.vision_model, self.preprocess, images, dtype)
-        return EncodedImages(states, self._network.image_features(states))
+        states = self.image_states(images)
+        return EncodedImages(states, self.network.image_features(states))
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
         """Read texts alone."""
-        pieces = self._words.encode([normalise(text) for text in texts])
-        device = self._network.itm_head.weight.device
-        framed = framing.tokenize_batch(pieces, self._words, self._words.cls_id, self._most, device)
-        return EncodedTexts(framed, self._network.text_features(framed.ids, framed.mask))
+        framed = self.tokenize([normalise(text) for text in texts], self.tokenizer.cls_id)
+        return EncodedTexts(framed, self.network.text_features(framed.ids, framed.mask))
 
     @torch.inference_mode()
     def rank(
@@ -126,8 +108,8 @@ class Retriever:
         for number, chosen in enumerate(by_image | by_text):  # a pair of both is judged once
             states = images.states[number, None].to(device)
             for rows in chosen.nonzero().flatten().split(TEXTS_AT_ONCE):
-                found = self._match(states, texts.framed, rows)
-                scores[number, rows] = _score(found, cosines[number, rows], rule)
+                logits = self._match(states, texts.framed, rows)
+                scores[number, rows] = _score(logits, cosines[number, rows], rule)
             if ranked is not None:
                 ranked(number + 1, len(scores))
         to_text = scores.masked_fill(~by_image, UNRANKED)
@@ -138,8 +120,8 @@ class Retriever:
         if not len(rows):
             return states.new_zeros(0, 2)
         ids = framed.ids[rows]
-        ids[:, 0] = self._itm_first
-        return self._network.match_logits(ids, framed.mask[rows], states, None)
+        ids[:, 0] = self.first_id
+        return self.network.match_logits(ids, framed.mask[rows], states, None)
 
 
 def _score(logits: Tensor, cosines: Tensor, rule: RankRule) -> Tensor:

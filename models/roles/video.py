@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.blip import framing
-from models.blip.config import TORCH_DTYPES
 from models.roles.retrieval import EncodedImages, Retriever
 
 
@@ -24,8 +22,7 @@ class VideoRetriever(Retriever):
 
         The states of a video's frames stand one after the other: (B, F * P, V).
         """
-        network, dtype = self._network, TORCH_DTYPES[self._dtype]
-        states = framing.encode_images(network.vision_model, self.preprocess, images, dtype)
+        states = self.image_states(images)
         frames = states.unflatten(1, (images.shape[1], -1)).flatten(0, 1)  # (B * F, P, V)
-        projected = network.project_images(frames).unflatten(0, images.shape[:2])
+        projected = self.network.project_images(frames).unflatten(0, images.shape[:2])
         return EncodedImages(states, F.normalize(projected.mean(1), dim=-1))

@@ -6,13 +6,13 @@ A video is asked like an image: its frames' states stand one after the other (BL
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor
 
 from models.blip import framing
-from models.blip.config import TORCH_DTYPES, Dtype, QuestionMask, resolve_dtype
+from models.blip.config import QuestionMask
 from models.blip.framing import TokenBatch
 from models.blip.networks import VqaNetwork
 from models.blip.tokenizer import normalise_question
@@ -20,7 +20,9 @@ from models.checkpoints import checkpoint
 from models.decoding import answering
 from models.decoding.answering import Questions
 from models.decoding.generate import Decoding
+from models.roles import role
 from models.roles.captioner import prompt_start
+from models.roles.role import LoadedModel, LoadOptions
 
 # at most 10 tokens with [DEC], which `max_tokens` does not count
 DECODING = Decoding(method="beam", prompt="", beams=3, min_tokens=0, max_tokens=9)
@@ -48,29 +50,20 @@ class RankedAnswer:
     first: float
 
 
-class VqaModel:
+class VqaModel(LoadedModel[VqaNetwork]):
     """A loaded VQA model; an answer does not depend on the other questions of its batch."""
+
+    network_types = (VqaNetwork,)
 
     def __init__(
         self,
         loaded: checkpoint.Checkpoint,
         max_tokens: int | None,
-        dtype: Dtype,
         question_mask: QuestionMask | None = None,
     ) -> None:
         """Prepare a loaded checkpoint; ValueError if the token limit does not fit the network."""
-        assert isinstance(loaded.network, VqaNetwork)
-        described, words = loaded.description, loaded.description.tokenizer
-        self._positions = described.config.text_config.max_position_embeddings
-        self.max_tokens = self._positions if max_tokens is None else max_tokens
-        framing.check_max_tokens(self.max_tokens, self._positions, str(described.folder))
-        self.digest, self.preprocess = loaded.digest, described.preprocess
-        self.network, self.words, self._described = loaded.network, words, described
-        self._rule = described.settings.length_rule
-        self.dtype = dtype
-        self._mask = question_mask or described.settings.question_mask
-        with_enc = described.settings.itm_first_token == "enc"
-        self.first_id = words.enc_id if with_enc else words.cls_id
+        super().__init__(loaded, max_tokens)
+        self._mask = question_mask or self.settings.question_mask
 
     @classmethod
     def load(
@@ -78,18 +71,15 @@ class VqaModel:
         folder: str | Path,
         *,
         max_tokens: int | None = 35,
-        dtype: Literal["auto", "fp32", "bf16"] = "auto",
-        device: str | torch.device = "cpu",
         question_mask: QuestionMask | None = None,
-    ) -> "VqaModel":
+        **options: Unpack[LoadOptions],
+    ) -> Self:
         """Load a VQA checkpoint; `max_tokens` of a question, None for all that the network reads.
 
         `question_mask` stands in for the setting of the checkpoint: "ignored" lets a written answer
         look at the pads behind its question, as the original and transformers do.
         """
-        resolved = resolve_dtype(dtype, device)
-        loaded = checkpoint.load(Path(folder), "vqa", dtype=resolved, device=device)
-        return cls(loaded, max_tokens, resolved, question_mask)
+        return cls(role.load(folder, "vqa", **options), max_tokens, question_mask)
 
     @torch.inference_mode()
     def answer(
@@ -106,12 +96,13 @@ class VqaModel:
         """
         if not questions:
             return []
-        start, read = prompt_start(self._described, decoding), self._read(images, questions, about)
-        texts = answering.write(self.network, read, start, decoding, self._rule, self._mask)
-        written = self.words.decode([text.ids for text in texts])
+        start, rule = prompt_start(self.description, decoding), self.settings.length_rule
+        encoded = self._encode(images, questions, about)
+        answers = answering.write(self.network, encoded, start, decoding, rule, self._mask)
+        texts = self.tokenizer.decode([answer.ids for answer in answers])
         return [
-            GeneratedAnswer(text, one.logprob, not one.ended)
-            for text, one in zip(written, texts, strict=True)
+            GeneratedAnswer(text, answer.logprob, not answer.ended)
+            for text, answer in zip(texts, answers, strict=True)
         ]
 
     @torch.inference_mode()
@@ -129,8 +120,8 @@ class VqaModel:
         """
         if not questions or not answers:
             return [[] for _ in questions]
-        read, framed = self._read(images, questions, about), self.frame_answers(answers)
-        ranking = answering.rank(self.network, read, framed, k)
+        encoded, framed = self._encode(images, questions, about), self.frame_answers(answers)
+        ranking = answering.rank(self.network, encoded, framed, k)
         columns = (ranking.index.tolist(), ranking.score.tolist(), ranking.first.tolist())
         return [
             sorted(
@@ -145,25 +136,23 @@ class VqaModel:
 
     def frame_answers(self, answers: Sequence[str]) -> TokenBatch:
         """Tokenise answers as the decoder reads them: [DEC], the words, [SEP]."""
-        pieces = self.words.encode(answers)
-        device = self.network.text_encoder.embeddings.word_embeddings.weight.device
+        words, limit = self.tokenizer, self.description.positions
         return framing.tokenize_batch(
-            pieces, self.words, self.words.dec_id, self._positions, device
+            words.encode(answers), words, words.dec_id, limit, self.device
         )
 
-    def _read(
+    def _encode(
         self, images: Tensor, questions: Sequence[str], about: Sequence[int] | None
     ) -> Questions:
-        states = framing.encode_images(
-            self.network.vision_model, self.preprocess, images, TORCH_DTYPES[self.dtype]
-        )
+        states = self.image_states(images)
         if about is not None:
             states = states[list(about)]
         elif len(states) == 1:
             states = states.expand(len(questions), -1, -1)
-        pieces = self.words.encode([normalise_question(text) for text in questions])
-        framed = framing.tokenize_batch(
-            pieces, self.words, self.first_id, self.max_tokens, states.device
-        )
-        hidden = self.network.questions(framed.ids, framed.mask, states)
-        return Questions(hidden, framed.mask)
+        texts = [normalise_question(text) for text in questions]
+        return self.encode_questions(self.tokenizer.encode(texts), states)
+
+    def encode_questions(self, pieces: Sequence[Sequence[int]], states: Tensor) -> Questions:
+        """Read questions, given as ids, each with the states (Q, P, V) of its image."""
+        framed = self.frame(pieces, self.first_id)
+        return Questions(self.network.questions(framed.ids, framed.mask, states), framed.mask)

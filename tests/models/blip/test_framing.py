@@ -33,9 +33,9 @@ def test_states_of_a_video_are_those_of_its_frames(
 ) -> None:
     network: Any = match_checkpoint.network
     preprocess = match_checkpoint.description.preprocess
-    one = framing.encode_images(network.vision_model, preprocess, images, torch.float32)
+    one = framing.encode_images(network.vision_model, preprocess, images)
     video = framing.encode_images(
-        network.vision_model, preprocess, images.view(2, 4, *images.shape[1:]), torch.float32
+        network.vision_model, preprocess, images.view(2, 4, *images.shape[1:])
     )
     assert video.shape == (2, 4 * one.shape[1], one.shape[2])
     torch.testing.assert_close(video.view(one.shape), one)

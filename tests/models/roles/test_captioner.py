@@ -54,7 +54,7 @@ def test_seed_key_and_number_decide_what_is_sampled(folder: Path, images: Tensor
 def test_the_vision_tower_runs_once_per_image(folder: Path, images: Tensor, method: str) -> None:
     captioner = load(folder, method=method)
     seen: list[int] = []
-    tower = captioner._network.vision_model
+    tower = captioner.network.vision_model
     tower.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     captioner.caption(images, [str(n) for n in range(len(images))], 1 if method == "greedy" else 3)
     assert seen == [len(images)]

@@ -61,11 +61,11 @@ def text_of(answerer: VqaModel, ids: list[int]) -> str:
     """The words of ids, a bar for each [SEP]."""
     parts: list[list[int]] = [[]]
     for token in ids:
-        if token == answerer.words.sep_id:
+        if token == answerer.tokenizer.sep_id:
             parts.append([])
         else:
             parts[-1].append(token)
-    return " | ".join(answerer.words.decode(parts))
+    return " | ".join(answerer.tokenizer.decode(parts))
 
 
 def test_a_dialogue_is_one_text(answerer: VqaModel, teller: LikelihoodRanker) -> None:
@@ -74,7 +74,7 @@ def test_a_dialogue_is_one_text(answerer: VqaModel, teller: LikelihoodRanker) ->
     assert found.replace(" ?", "?") == first
     found = text_of(answerer, teller.compose(DIALOGUES[1]))
     assert found.replace(" ?", "?") == "two birds over the sea | how many birds?"
-    assert teller.compose(DIALOGUES[2])[0] == answerer.words.sep_id  # no caption
+    assert teller.compose(DIALOGUES[2])[0] == answerer.tokenizer.sep_id  # no caption
 
 
 def test_the_oldest_rounds_fall_away_whole(
@@ -89,7 +89,7 @@ def test_the_oldest_rounds_fall_away_whole(
     full = teller.compose(dialogue)
     seen = []
     for limit in range(2, 64):
-        ids = LikelihoodRanker(VqaModel(loaded, limit, "fp32")).compose(dialogue)
+        ids = LikelihoodRanker(VqaModel(loaded, limit)).compose(dialogue)
         assert len(ids) <= limit - 2
         text = text_of(answerer, ids).replace(" ?", "?")
         if not seen or text != seen[-1]:
@@ -120,7 +120,9 @@ def test_scores_are_those_of_the_answer_decoder(
     """Candidate by candidate, each token's smoothed log-probability added up."""
     network = answerer.network
     found = teller.rank(images[:1], DIALOGUES[:1], [candidates])[0]
-    ids = torch.tensor([[answerer.first_id, *teller.compose(DIALOGUES[0]), answerer.words.sep_id]])
+    ids = torch.tensor(
+        [[answerer.first_id, *teller.compose(DIALOGUES[0]), answerer.tokenizer.sep_id]]
+    )
     pixels = answerer.preprocess.normalise(images[:1], torch.float32)
     mask = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad():
@@ -138,7 +140,7 @@ def test_scores_are_those_of_the_answer_decoder(
 
 
 def test_an_answer_stands_after_its_question(answerer: VqaModel) -> None:
-    composed = compose_answered(answerer.words, 99, DIALOGUES[0], ["Yes!", "", "in the park"])
+    composed = compose_answered(answerer.tokenizer, 99, DIALOGUES[0], ["Yes!", "", "in the park"])
     found = [text_of(answerer, ids).replace(" ?", "?") for ids in composed]
     said = "a red dog | is it a dog? yes | what color? red | is it in the park?"
     assert found == [f"{said} yes", said, f"{said} in the park"]
@@ -146,8 +148,8 @@ def test_an_answer_stands_after_its_question(answerer: VqaModel) -> None:
 
 def test_only_the_longer_answer_costs_a_round(answerer: VqaModel) -> None:
     """What a candidate is read with does not depend on the others."""
-    whole = len(compose_answered(answerer.words, 99, DIALOGUES[0], ["yes"])[0]) + 2
-    short, long = compose_answered(answerer.words, whole, DIALOGUES[0], ["yes", "yes it is"])
+    whole = len(compose_answered(answerer.tokenizer, 99, DIALOGUES[0], ["yes"])[0]) + 2
+    short, long = compose_answered(answerer.tokenizer, whole, DIALOGUES[0], ["yes", "yes it is"])
     assert "dog? yes" in text_of(answerer, short).replace(" ?", "?")
     found = text_of(answerer, long).replace(" ?", "?")
     assert found == "a red dog | what color? red | is it in the park? yes it is"
@@ -161,7 +163,7 @@ def test_a_match_is_what_transformers_finds(
     candidates: list[str],
 ) -> None:
     """The parity models share one vocabulary; transformers reads one candidate at a time."""
-    words = answerer.words
+    words = answerer.tokenizer
     theirs = BlipForImageTextRetrieval.from_pretrained(original_folder("retrieval", "filter"))
     theirs.eval()
     found = judge.rank(images[:2], DIALOGUES[:2], [candidates, candidates[:3]])

@@ -37,7 +37,7 @@ def test_scores_equal_transformers(
     found = filter_.score(images, [texts] * len(images))
     pixels = filter_.preprocess.normalise(images, torch.float32)
     for text, column in zip(texts, zip(*found, strict=True), strict=True):
-        piece = filter_._words.encode([normalise(text)])[0][:33]
+        piece = filter_.tokenizer.encode([normalise(text)])[0][:33]
         ids = torch.tensor([[2, *piece, 3]]).repeat(len(images), 1)
         itm = hf_matcher(ids, pixels, attention_mask=torch.ones_like(ids)).itm_score
         itc = hf_matcher(ids[:1], pixels, use_itm_head=False).itm_score[:, 0]
@@ -74,7 +74,7 @@ def test_another_image_or_text_gives_another_score(filter_: Filter, images: Tens
 def test_the_vision_tower_runs_once_per_image(parity: Path, images: Tensor) -> None:
     fresh = Filter.load(parity / "hf/retrieval", dtype="fp32")
     seen: list[int] = []
-    tower = fresh._network.vision_model
+    tower = fresh.network.vision_model
     tower.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     fresh.score(images[: len(TEXTS)], TEXTS)
     assert seen == [len(TEXTS)]

@@ -173,7 +173,7 @@ class Passes:
         self.opened = 0
         self._hooks = []
         for name, role in (("captioner", bench.captioner), ("filter", bench.scorer)):
-            tower = role._network.vision_model
+            tower = role.network.vision_model
             self._hooks.append(tower.register_forward_pre_hook(self._hook(self.seen[name])))
         real_open, lock = Image.open, threading.Lock()
 

@@ -82,12 +82,12 @@ def test_words_follow_their_own_tokens(matcher: AttentionExplainer, picture: Ima
     from models.blip import attention_maps as attention
     from models.blip import framing
 
-    pieces = matcher._words.encode(["a red houses"])[0]
+    pieces = matcher.tokenizer.encode(["a red houses"])[0]
     assert len(pieces) > 3
     framed = framing.tokenize_batch(
-        [pieces], matcher._words, matcher._words.enc_id, 64, torch.device("cpu")
+        [pieces], matcher.tokenizer, matcher.tokenizer.enc_id, 64, torch.device("cpu")
     )
-    maps = attention.match_maps(matcher._network, framed.ids, framed.mask, matcher._look(image))
+    maps = attention.match_maps(matcher.network, framed.ids, framed.mask, matcher._states(image))
     rows = maps.probabilities[plain.layer][0, :, 1:-1, 1:].mean(0).unflatten(-1, (8, 8))
     torch.testing.assert_close(plain.maps[1], rows[1])
     torch.testing.assert_close(plain.maps[2], rows[2:].mean(0))

@@ -45,13 +45,13 @@ def test_effects_are_those_of_single_judgements(
     (whole,) = scorer.score(pixels[None], [[text]])[0]
     assert (found.itm, found.itm_logit) == pytest.approx((whole.itm, whole.itm_logit), abs=1e-4)
     assert [word.text for word in found.words] == attender.match(pixels, text).words
-    network, words = attender._network, attender._words
+    network, words = attender.network, attender.tokenizer
     assert isinstance(network, MatchNetwork)
-    ids = torch.tensor([[attender._itm_first, *words.encode([normalise(text)])[0], words.sep_id]])
+    ids = torch.tensor([[attender.first_id, *words.encode([normalise(text)])[0], words.sep_id]])
     tokens = [words.decode([[n]])[0] for n in ids[0, 1:-1].tolist()]
     starts = [n for n, token in enumerate(tokens) if not token.startswith("##") or n == 0]
     with torch.no_grad():
-        states = attender._look(pixels)
+        states = attender._states(pixels)
         for word, first, end in zip(found.words, starts, [*starts[1:], len(tokens)], strict=True):
             mask = torch.ones_like(ids, dtype=torch.bool)
             mask[0, 1 + first : 1 + end] = False

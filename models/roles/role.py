@@ -1,0 +1,81 @@
+"""What all roles share: a loaded checkpoint, and how texts and images get into its network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Generic, Protocol, TypedDict, TypeVar, Unpack, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.blip import framing
+from models.blip.config import DtypeChoice, Role
+from models.blip.vision import VisionTower
+from models.checkpoints import checkpoint
+from models.checkpoints.checkpoint import Checkpoint
+
+
+class _Seeing(Protocol):
+    vision_model: VisionTower
+
+
+NetworkT = TypeVar("NetworkT", bound=_Seeing)
+
+
+class LoadOptions(TypedDict, total=False):
+    """How a role is loaded: `dtype`, by default "auto" (see `resolve_dtype`), and `device`, cpu."""
+
+    dtype: DtypeChoice
+    device: str | torch.device
+
+
+def load(folder: str | Path, role: Role, **options: Unpack[LoadOptions]) -> Checkpoint:
+    """Load the checkpoint of a local folder; CheckpointError if it is not of this role."""
+    dtype, device = options.get("dtype", "auto"), options.get("device", "cpu")
+    return checkpoint.load(Path(folder), role, dtype=dtype, device=device)
+
+
+class LoadedModel(Generic[NetworkT]):
+    """A loaded checkpoint in one role.
+
+    `digest` covers all that changes its output; `preprocess` makes images ready for it;
+    `max_tokens` limits a text, special tokens included; `first_id` begins a text that is read with
+    an image in sight.
+    """
+
+    network_types: ClassVar[tuple[type[nn.Module], ...]]
+    network: NetworkT
+
+    def __init__(self, loaded: Checkpoint, max_tokens: int | None = None) -> None:
+        """Prepare a loaded checkpoint; `max_tokens` None: as many as the network reads.
+
+        CheckpointError if the network is not the role's, ValueError if the limit does not fit it.
+        """
+        self.network = cast(NetworkT, loaded.network_as(*self.network_types))
+        self.description = loaded.description
+        self.max_tokens = self.description.positions if max_tokens is None else max_tokens
+        self.description.check_max_tokens(self.max_tokens)
+        self.digest, self.preprocess = loaded.digest, self.description.preprocess
+        self.tokenizer, self.settings = self.description.tokenizer, self.description.settings
+        self.first_id = self.settings.first_id(self.tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.vision_model.post_layernorm.weight.device
+
+    def image_states(self, images: Tensor) -> Tensor:
+        """Compute states (B, P, V) of images, uint8 (B, 3, H, W), resized by `preprocess`.
+
+        Videos (B, F, 3, H, W) have states (B, F * P, V): one frame after the other.
+        """
+        return framing.encode_images(self.network.vision_model, self.preprocess, images)
+
+    def tokenize(self, texts: Sequence[str], first_id: int) -> framing.TokenBatch:
+        """Tokenise texts that are normalised already; see `frame`."""
+        return self.frame(self.tokenizer.encode(texts), first_id)
+
+    def frame(self, pieces: Sequence[Sequence[int]], first_id: int) -> framing.TokenBatch:
+        """Put ids between `first_id` and [SEP], cut them to `max_tokens` and pad to the longest."""
+        return framing.tokenize_batch(
+            pieces, self.tokenizer, first_id, self.max_tokens, self.device
+        )
