@@ -8,7 +8,7 @@ are contrasted), then the queue.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from models.blip.text import KeyValue, TextTransformer
 from models.blip.vision import VisionTower
 from models.training import losses, momentum
 from models.training.momentum import FeatureQueue
-from models.training.negatives import Negatives
+from models.training.negatives import DrawnNegatives, Negatives
 from models.training.workers import ALONE, Workers
 
 TEMPERATURE = 0.07  # where training starts
@@ -54,6 +54,20 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
+class ContrastiveSettings:
+    """How a step of ITC and ITM computes; the defaults are the paper's (ALBEF §3.5).
+
+    `enc_id`: first token of ITM; `alpha`: share of the soft targets in ITC; `momentum`: of the
+    copies.
+    """
+
+    enc_id: int
+    _: KW_ONLY
+    alpha: float = 0.4
+    momentum: float = 0.995
+
+
+@dataclass(frozen=True, slots=True)
 class ContrastiveOutput:
     """What ITC computed: its loss, and what the other losses use again.
 
@@ -67,6 +81,21 @@ class ContrastiveOutput:
     texts: Tensor
     image_to_text: Tensor
     text_to_image: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MatchResult:
+    """The losses of a step, ITC's temperature, and the wrong pairs that ITM judged."""
+
+    itc: Tensor
+    itm: Tensor
+    temperature: Tensor
+    negatives: DrawnNegatives
+
+    @property
+    def total(self) -> Tensor:
+        """What training minimises: the plain sum (BLIP §3.2)."""
+        return self.itc + self.itm
 
 
 class ContrastNetwork(MatchNetwork):
@@ -103,95 +132,115 @@ class ContrastNetwork(MatchNetwork):
         batch: Pairs,
         queue: FeatureQueue,
         targets: Tensor,
+        settings: ContrastiveSettings,
         *,
-        alpha: float,
-        rate: float,
         workers: Workers = ALONE,
         everyone: Workers = ALONE,
     ) -> ContrastiveOutput:
         """Compute ITC with momentum distillation, and renew the momentum copies and the queue.
 
-        `targets` (B, M); `alpha`: share of the soft targets; `rate`: momentum of the copies. The
-        queue takes the features of all `workers`; candidates beside it are those of `everyone`.
+        `targets` (B, M). The queue takes the features of all `workers`; candidates beside it are
+        those of `everyone`.
         """
         with torch.no_grad():
+            # it is learned: near 0 the losses would overflow, above one half nothing stands out
             self.temp.clamp_(*TEMPERATURES)
         states = self.vision_model(batch.pixels)
         images = project_and_normalize(self.vision_proj, states)
-        texts = project_and_normalize(
-            self.text_proj, self.text_encoder.encode(batch.ids, batch.mask)
-        )
-        momentum.follow(self.copies(), rate)
-        with torch.no_grad():
-            images_m = project_and_normalize(self.vision_proj_m, self.vision_model_m(batch.pixels))
-            texts_m = project_and_normalize(
-                self.text_proj_m, self.text_encoder_m.encode(batch.ids, batch.mask)
-            )
+        encoded = self.text_encoder.encode(batch.ids, batch.mask)
+        texts = project_and_normalize(self.text_proj, encoded)
+        # the copies move first, so that their features are of the weights that this step is of
+        momentum.follow(self.copies(), settings.momentum)
+        images_m, texts_m = self._momentum_features(batch)
         with in_fp32(states):
-            found_images, found_texts = everyone.gather(images_m), everyone.gather(texts_m)
-            all_images = torch.cat([found_images, queue.image_queue.T])  # (M, E)
-            all_texts = torch.cat([found_texts, queue.text_queue.T])
-            valid = F.pad(queue.valid(), (len(found_images), 0), value=True)
-            found, directions = [], ((images, images_m, all_texts), (texts, texts_m, all_images))
-            for features, features_m, candidates in directions:
-                with torch.no_grad():
-                    soft = losses.similarities(features_m, candidates, self.temp)
-                    soft = losses.soften(targets, soft, alpha, valid)
-                logits = losses.similarities(features, candidates, self.temp)
-                found.append((logits, losses.contrastive(logits, soft, valid)))
-        (image_to_text, first), (text_to_image, second) = found
+            # candidates are the copies' features alone (MoCo): those in the queue are of earlier
+            # steps, and stay comparable only because the copies move slowly
+            batch_images, batch_texts = everyone.gather(images_m), everyone.gather(texts_m)
+            all_images = torch.cat([batch_images, queue.image_queue.T])  # (M, E)
+            all_texts = torch.cat([batch_texts, queue.text_queue.T])
+            # a queue that is not full yet holds zeros: they are no candidates
+            valid = F.pad(queue.valid(), (len(batch_images), 0), value=True)
+            share = (targets, settings.alpha, valid)
+            image_to_text, image_loss = self._compare(images, images_m, all_texts, *share)
+            text_to_image, text_loss = self._compare(texts, texts_m, all_images, *share)
         ids = None if queue.idx_queue is None else batch.image_ids
         numbers = None if ids is None else workers.gather(ids)
+        # after the losses: a pair must not meet itself twice among its own candidates
         queue.enqueue(workers.gather(images_m), workers.gather(texts_m), numbers)
-        loss = (first + second) / 2
+        loss = (image_loss + text_loss) / 2
         return ContrastiveOutput(loss, states, images, texts, image_to_text, text_to_image)
 
-    def cross_kv_of(
-        self, cross_kv: list[KeyValue], states: Tensor, chosen: Negatives, everyone: Workers
-    ) -> list[KeyValue]:
-        """Give the projections of chosen images; one worker has made those of all images before.
+    @torch.no_grad()
+    def _momentum_features(self, batch: Pairs) -> tuple[Tensor, Tensor]:
+        images = project_and_normalize(self.vision_proj_m, self.vision_model_m(batch.pixels))
+        encoded = self.text_encoder_m.encode(batch.ids, batch.mask)
+        return images, project_and_normalize(self.text_proj_m, encoded)
 
-        `cross_kv` are those of its own images, whose states are (B, P, V).
-        """
-        if everyone.size > 1:
-            return self.text_encoder.project_images(
-                everyone.gather_with_gradient(states)[chosen.index]
-            )
-        return [KeyValue(key[chosen.index], value[chosen.index]) for key, value in cross_kv]
+    def _compare(
+        self,
+        features: Tensor,
+        features_m: Tensor,
+        candidates: Tensor,
+        targets: Tensor,
+        alpha: float,
+        valid: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute similarities (B, M) and the loss of one direction (ALBEF §3.2, §3.3)."""
+        with torch.no_grad():
+            # pairs from the web are noisy, and another candidate may fit as well: what the copies
+            # find alike is no mistake (ALBEF §3.3, eq. 6)
+            soft = losses.similarities(features_m, candidates, self.temp)
+            soft = losses.soften(targets, soft, alpha, valid)
+        logits = losses.similarities(features, candidates, self.temp)
+        return logits, losses.contrastive(logits, soft, valid)
 
     def match(
         self,
-        cross_kv: list[KeyValue],
         ids: Tensor,
         mask: Tensor,
-        negative_images: tuple[list[KeyValue], Negatives],
-        negative_texts: tuple[Tensor, Tensor, Negatives],
+        states: Tensor,
+        cross_kv: list[KeyValue],
+        wrong: DrawnNegatives,
         workers: Workers = ALONE,
         extra_neg_texts: tuple[Tensor, Tensor, Negatives] | None = None,
     ) -> Tensor:
         """Compute ITM: each pair as it is, each text with a wrong image, each image with a wrong
         text (ALBEF §3.2: 1 : 2).
 
-        `cross_kv` are keys and values of the images, `ids` (B, T) begin with [ENC]. Each text's
-        wrong image comes with its own. Wrong texts are indices into the ids and masks (W, T) that
-        come with them. `extra_neg_texts` are a second wrong text of each image, of equal length.
+        `ids` (B, T) begin with [ENC]; `cross_kv` are the projections of `states` (B, P, V).
+        `extra_neg_texts`, ids and mask of any rows of length T and which of them to take, are a
+        second wrong text of each image.
         """
-        other_cross_kv, wrong_image = negative_images
-        wrong = [negative_texts] if extra_neg_texts is None else [negative_texts, extra_neg_texts]
+        neg_cross_kv, others = self._negative_cross_kv(cross_kv, states, wrong), wrong.workers
+        neg_texts = [(others.gather(ids), others.gather(mask), wrong.texts)]
+        neg_texts += [] if extra_neg_texts is None else [extra_neg_texts]
         # right and wrong texts of an image stand side by side: they share its projections
-        both = [ids, *(others[chosen.index] for others, _, chosen in wrong)]
-        masks = [mask, *(others[chosen.index] for _, others, chosen in wrong)]
-        rows = torch.stack(both, dim=1).flatten(0, 1), torch.stack(masks, dim=1).flatten(0, 1)
-        own_images = self.text_encoder.encode(*rows, cross_kv)[:, 0].unflatten(0, (-1, len(both)))
-        neg_images = self.text_encoder.encode(ids, mask, other_cross_kv)[:, 0]
+        all_ids = torch.stack([ids, *(rows[drawn.index] for rows, _, drawn in neg_texts)], dim=1)
+        masks = torch.stack([mask, *(rows[drawn.index] for _, rows, drawn in neg_texts)], dim=1)
+        rows = all_ids.flatten(0, 1), masks.flatten(0, 1)
+        own_images = self.text_encoder.encode(*rows, cross_kv)[:, 0].unflatten(
+            0, (-1, 1 + len(neg_texts))
+        )
+        neg_images = self.text_encoder.encode(ids, mask, neg_cross_kv)[:, 0]
         hidden = torch.cat([own_images[:, 0], neg_images, *own_images[:, 1:].unbind(1)]).float()
-        right = torch.ones_like(wrong_image.found)
-        labels = torch.cat([right, ~right, *(~right for _ in wrong)]).long()
-        found = [chosen.found for _, _, chosen in wrong]
-        counted = torch.cat([right, wrong_image.found, *found]).float()
+        valid = [wrong.images.valid, *(drawn.valid for _, _, drawn in neg_texts)]
+        right = torch.ones_like(wrong.images.valid)
+        labels = torch.cat([right, *(~right for _ in valid)]).long()
+        # a row without any negative has a pair that is none: it must not count
+        counted = torch.cat([right, *valid]).float()
         with in_fp32(hidden):
             logits = F.linear(hidden, self.itm_head.weight.float(), self.itm_head.bias.float())
             return losses.matching(logits, labels, counted, workers.mean(counted.sum()))
+
+    def _negative_cross_kv(
+        self, cross_kv: list[KeyValue], states: Tensor, wrong: DrawnNegatives
+    ) -> list[KeyValue]:
+        """Take the projections of each text's wrong image."""
+        index = wrong.images.index
+        if wrong.workers.size == 1:  # they are among those that were made already
+            return [KeyValue(key[index], value[index]) for key, value in cross_kv]
+        # gradients must reach the tower of the worker that saw the image
+        return self.text_encoder.project_images(wrong.workers.gather_with_gradient(states)[index])
 
 
 def project_and_normalize(head: nn.Linear, states: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Shapes: B pairs of image and text, W pairs of all workers.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from models.training import losses, negatives
 from models.training.contrast import (
     ContrastiveOutput,
+    ContrastiveSettings,
     ContrastNetwork,
+    MatchResult,
     Pairs,
     in_fp32,
     project_and_normalize,
@@ -25,40 +27,15 @@ Across = Literal["nothing", "negatives", "everything"]
 
 
 @dataclass(frozen=True, slots=True)
-class RetrievalSettings:
-    """How a step computes; the defaults are the paper's (ALBEF §3.5).
+class RetrievalSettings(ContrastiveSettings):
+    """How a step computes.
 
-    `enc_id`: first token of ITM; `alpha`: share of the soft targets in ITC; `momentum`: of the
-    copies; `across`: what comes from the batches of all workers, the negatives of ITM (as the
-    original trains on COCO), the candidates of ITC too, or nothing (as on Flickr30k).
+    `across`: what comes from the batches of all workers, the negatives of ITM (as the original
+    trains on COCO), the candidates of ITC too, or nothing (as on Flickr30k).
     """
 
-    enc_id: int
-    alpha: float = 0.4
-    momentum: float = 0.995
+    _: KW_ONLY
     across: Across = "everything"
-
-
-@dataclass(frozen=True, slots=True)
-class RetrievalResult:
-    """The losses of a step and what they came from.
-
-    `image_weights` and `text_weights` (B, W): logarithms of the weights by which each text's wrong
-    image and each image's wrong text were drawn.
-    """
-
-    itc: Tensor
-    itm: Tensor
-    temperature: Tensor
-    image_weights: Tensor
-    text_weights: Tensor
-    wrong_image: Negatives
-    wrong_text: Negatives
-
-    @property
-    def total(self) -> Tensor:
-        """What training minimises: the plain sum."""
-        return self.itc + self.itm
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +62,16 @@ class RetrievalNetwork(ContrastNetwork):
         generator: torch.Generator,
         *,
         workers: Workers = ALONE,
-        given: tuple[Tensor, Tensor] | None = None,
+        fixed_negatives: tuple[Tensor, Tensor] | None = None,
         captions: NegativeCaptions | None = None,
-    ) -> RetrievalResult:
+    ) -> MatchResult:
         """Compute ITC and ITM of a batch, and renew the momentum copies and the queue.
 
         The queue keeps image ids; texts of one image, and equal ones, are never each other's
-        negatives. `given`: indices (B,) of each text's wrong image and each image's wrong text
-        among the pairs that negatives come from, which are otherwise drawn. With `captions` each
-        image gets one more wrong text: its own caption if that is wrong, or else another image's.
+        negatives. `fixed_negatives`: indices (B,) of each text's wrong image and each image's
+        wrong text among the pairs that negatives come from, which are otherwise drawn. With
+        `captions` each image gets one more wrong text: its own caption if that is wrong, or else
+        another image's.
         """
         image_ids = batch.image_ids
         if image_ids is None or queue.idx_queue is None:
@@ -104,66 +82,53 @@ class RetrievalNetwork(ContrastNetwork):
             batch,
             queue,
             losses.same_image(image_ids, candidates),
-            alpha=settings.alpha,
-            rate=settings.momentum,
+            settings,
             workers=workers,
             everyone=everyone,
         )
         others = ALONE if settings.across == "nothing" else workers
-        image_weights, text_weights = self._weights(contrast, batch, others)
-        if given is None:
-            wrong_image = negatives.draw(image_weights, generator, others)
-            wrong_text = negatives.draw(text_weights, generator, others)
-        else:
-            wrong_image, wrong_text = map(Negatives.given, given)
+        weights = self._weights(contrast, image_ids, batch.text_hashes, others)
+        wrong = negatives.draw_both(weights, generator, others, fixed_negatives)
         ids, states = batch.with_first_token(settings.enc_id), contrast.states
         cross_kv = self.text_encoder.project_images(states)
-        itm = self.match(
-            cross_kv,
-            ids,
-            batch.mask,
-            (self.cross_kv_of(cross_kv, states, wrong_image, others), wrong_image),
-            (others.gather(ids), others.gather(batch.mask), wrong_text),
-            workers,
-            None
-            if captions is None
-            else self._more(contrast, batch, captions, settings, generator),
-        )
-        temperature = self.temp.detach().clone()
-        drawn = (image_weights, text_weights, wrong_image, wrong_text)
-        return RetrievalResult(contrast.loss, itm, temperature, *drawn)
+        more = None
+        if captions is not None:
+            more = self._wrong_captions(contrast, image_ids, captions, settings, generator)
+        itm = self.match(ids, batch.mask, states, cross_kv, wrong, workers, more)
+        return MatchResult(contrast.loss, itm, self.temp.detach().clone(), wrong)
 
-    def _more(
+    def _wrong_captions(
         self,
         contrast: ContrastiveOutput,
-        batch: Pairs,
+        image_ids: Tensor,
         captions: NegativeCaptions,
         settings: RetrievalSettings,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, Negatives]:
         """Choose a caption that is wrong of each image: those that look right are likelier."""
-        assert batch.image_ids is not None
         with torch.no_grad():
             written = self.text_encoder.encode(captions.ids, captions.mask)
             features = project_and_normalize(self.text_proj, written)
             with in_fp32(features):
                 alike = losses.similarities(contrast.images, features, self.temp)
-            forbidden = negatives.matched(batch.image_ids, batch.image_ids)
+            forbidden = negatives.matched(image_ids, image_ids)
             drawn = negatives.draw(negatives.masked_weights(alike, forbidden), generator)
-        own = torch.arange(len(alike), device=alike.device)
-        index = torch.where(captions.wrong, own, drawn.index)
+        rows = torch.arange(len(alike), device=alike.device)
+        index = torch.where(captions.wrong, rows, drawn.index)
         ids = torch.cat(
             [torch.full_like(captions.ids[:, :1], settings.enc_id), captions.ids[:, 1:]], dim=1
         )
-        return ids, captions.mask, Negatives(index, captions.wrong | drawn.found)
+        return ids, captions.mask, Negatives(index, captions.wrong | drawn.valid)
 
     def _weights(
-        self, contrast: ContrastiveOutput, batch: Pairs, others: Workers
+        self,
+        contrast: ContrastiveOutput,
+        ids: Tensor,
+        hashes: Tensor | None,
+        others: Workers,
     ) -> tuple[Tensor, Tensor]:
         """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
         texts, images = contrast.texts.detach(), contrast.images.detach()
-        ids, hashes = batch.image_ids, batch.text_hashes
-        assert ids is not None
         equal = (None, None) if hashes is None else (hashes, others.gather(hashes))
         forbidden = negatives.matched(ids, others.gather(ids), *equal)
         with in_fp32(texts):

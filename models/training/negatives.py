@@ -20,24 +20,38 @@ FLOOR = 1e-4  # what the original adds to each weight in pre-training
 
 @dataclass(frozen=True, slots=True)
 class Negatives:
-    """The candidate drawn for each row, `index` (B,), and whether there was any, `found` (B,).
+    """The candidate drawn for each row, `index` (B,), and whether there was any, `valid` (B,).
 
-    Where none was found `index` is 0, and the pair must not count.
+    Where there was none `index` is 0, and the pair must not count.
     """
 
     index: Tensor
-    found: Tensor
+    valid: Tensor
 
     @classmethod
-    def given(cls, index: Tensor) -> "Negatives":
+    def fixed(cls, index: Tensor) -> "Negatives":
         """Take candidates that were chosen elsewhere."""
         return cls(index, torch.ones_like(index, dtype=torch.bool))
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnNegatives:
+    """Each text's wrong image and each image's wrong text, among the pairs (W,) of `workers`.
+
+    `image_weights` and `text_weights` (B, W): logarithms of the weights that they were drawn by.
+    """
+
+    images: Negatives
+    texts: Negatives
+    image_weights: Tensor
+    text_weights: Tensor
+    workers: Workers
 
 
 def matched(
     ids: Tensor, others: Tensor, texts: Tensor | None = None, other_texts: Tensor | None = None
 ) -> Tensor:
-    """Say which candidates are no negatives: those of the same image or with the same text.
+    """Mark candidates (B, M) that are no negatives: those of the same image or with the same text.
 
     `ids` (B,) and `others` (M,) are image ids; `texts` and `other_texts`, hashes of the texts.
     """
@@ -76,5 +90,18 @@ def draw(weights: Tensor, generator: torch.Generator, workers: Workers = ALONE) 
     noise = weights.new_empty(workers.size * rows, columns).exponential_(generator=generator)
     noise = noise[workers.rank * rows :][:rows]
     scores = weights - noise.clamp(min=torch.finfo(noise.dtype).tiny).log()
-    found = (weights > -torch.inf).any(1)
-    return Negatives(scores.argmax(1), found)
+    return Negatives(scores.argmax(1), (weights > -torch.inf).any(1))
+
+
+def draw_both(
+    weights: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+    workers: Workers,
+    fixed: tuple[Tensor, Tensor] | None = None,
+) -> DrawnNegatives:
+    """Draw by the weights of images and of texts; or take `fixed` indices (B,) of both."""
+    if fixed is None:
+        images, texts = (draw(part, generator, workers) for part in weights)
+    else:
+        images, texts = map(Negatives.fixed, fixed)
+    return DrawnNegatives(images, texts, *weights, workers)

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import BlipConfig
 
 from models.checkpoints.original import read_original, rename
-from models.training.contrast import Pairs
-from models.training.finetuning import RetrievalNetwork, RetrievalResult, RetrievalSettings
+from models.training.contrast import MatchResult, Pairs
+from models.training.finetuning import RetrievalNetwork, RetrievalSettings
 from models.training.momentum import FeatureQueue
 from models.training.workers import Workers
 
@@ -37,9 +37,9 @@ class Run:
         self.batch = Pairs(pixels, self.values["in.input_ids_cls"], mask, self.values["in.idx"])
         self.given = self.values["in.neg_image_for_text"], self.values["in.neg_text_for_image"]
 
-    def step(self, **change: Any) -> RetrievalResult:
+    def step(self, **change: Any) -> MatchResult:
         settings = replace(self.settings, **change)
-        return self.network(self.batch, self.queue, settings, GENERATOR, given=self.given)
+        return self.network(self.batch, self.queue, settings, GENERATOR, fixed_negatives=self.given)
 
     def check(self, name: str, found: Tensor) -> None:
         expected = self.values[f"out.{name}"]
@@ -63,8 +63,8 @@ def test_losses_weights_and_queue_are_the_originals(run: Run) -> None:
     found = run.step()
     run.check("loss_ita", found.itc)
     run.check("loss_itm", found.itm)
-    run.check("weights_t2i", found.image_weights.exp())
-    run.check("weights_i2t", found.text_weights.exp())
+    run.check("weights_t2i", found.negatives.image_weights.exp())
+    run.check("weights_i2t", found.negatives.text_weights.exp())
     run.check("image_queue", run.queue.image_queue)
     run.check("text_queue", run.queue.text_queue)
     run.check("ptr_queue", run.queue.queue_ptr)
@@ -109,17 +109,19 @@ def test_negatives_come_from_other_workers_too(run: Run) -> None:
     workers = Mirror(rank=1, size=2)
     settings = replace(run.settings, across="negatives")
     found = run.network(run.batch, run.queue, settings, GENERATOR, workers=workers)
-    assert found.image_weights.shape == (6, 12)
-    assert (found.image_weights[:, :6] > -torch.inf).all()
+    assert found.negatives.image_weights.shape == (6, 12)
+    assert (found.negatives.image_weights[:, :6] > -torch.inf).all()
     own = torch.eye(6, dtype=torch.bool)
-    assert (found.image_weights[:, 6:][own] == -torch.inf).all()
+    assert (found.negatives.image_weights[:, 6:][own] == -torch.inf).all()
     # the same wrong pairs by their numbers among all 12 give the reference's loss
     given = tuple(index + 6 for index in run.given)
-    again = run.network(run.batch, run.queue, settings, GENERATOR, workers=workers, given=given)
+    again = run.network(
+        run.batch, run.queue, settings, GENERATOR, workers=workers, fixed_negatives=given
+    )
     torch.testing.assert_close(again.itm.detach(), run.values["out.loss_itm"], atol=2e-5, rtol=1e-5)
     flipped = tuple(5 - index for index in run.given)
     mirrored = run.network(
-        run.batch, run.queue, settings, GENERATOR, workers=workers, given=flipped
+        run.batch, run.queue, settings, GENERATOR, workers=workers, fixed_negatives=flipped
     )
     torch.testing.assert_close(mirrored.itm, again.itm, atol=2e-5, rtol=1e-5)
     assert run.queue.queue_ptr.item() == (6 + 3 * 12) % 24
@@ -129,9 +131,9 @@ def test_texts_of_one_image_are_no_negatives(run: Run) -> None:
     run.batch = replace(run.batch, image_ids=torch.tensor([4, 4, 4, 4, 4, 9]))
     for _ in range(20):
         found = run.network(run.batch, run.queue, run.settings, GENERATOR)
-        assert found.wrong_image.index.tolist()[:5] == [5] * 5
-        assert found.wrong_text.index.tolist()[:5] == [5] * 5
-        assert found.wrong_text.index[5] != 5
+        assert found.negatives.images.index.tolist()[:5] == [5] * 5
+        assert found.negatives.texts.index.tolist()[:5] == [5] * 5
+        assert found.negatives.texts.index[5] != 5
 
 
 def test_missing_image_ids_are_an_error(run: Run) -> None:

@@ -19,7 +19,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def frequencies(weights: Tensor, draws: int = 40_000) -> Tensor:
     """Draw from one row (M,) many times: shares (M,)."""
     drawn = negatives.draw(weights.expand(draws, -1), generator())
-    assert drawn.found.all()
+    assert drawn.valid.all()
     return torch.bincount(drawn.index, minlength=len(weights)) / draws
 
 
@@ -52,7 +52,7 @@ def test_similar_candidates_are_drawn_also_where_their_weights_underflow() -> No
 def test_a_row_without_candidates_has_no_negative() -> None:
     forbidden = torch.tensor([[True, True], [True, False]])
     drawn = negatives.draw(negatives.masked_weights(torch.randn(2, 2), forbidden), generator())
-    assert drawn.found.tolist() == [False, True]
+    assert drawn.valid.tolist() == [False, True]
     assert drawn.index[1] == 1
 
 
@@ -74,7 +74,7 @@ def test_features_of_a_diverged_model_stop_no_draw(bad: float) -> None:
         negatives.original_weights(logits),
     ):
         drawn = negatives.draw(weights, generator())
-        assert drawn.found.all()
+        assert drawn.valid.all()
         assert (drawn.index != torch.arange(3)).all()
 
 
@@ -115,9 +115,9 @@ def test_adversarial_batches_give_neither_exception_nor_nan(batches: int) -> Non
             weights = negatives.original_weights(logits)
             same = torch.eye(count) > 0
         drawn = negatives.draw(weights, source)
-        assert drawn.found.tolist() == (~same).any(1).tolist()
-        assert not same[torch.arange(count), drawn.index][drawn.found].any()
-        lone += int(not drawn.found.any())
+        assert drawn.valid.tolist() == (~same).any(1).tolist()
+        assert not same[torch.arange(count), drawn.index][drawn.valid].any()
+        lone += int(not drawn.valid.any())
         itm = match(images, texts, drawn, temperature)
         (itc + itm).backward()
         for value in (itc, itm, images.grad, texts.grad, temperature.grad):
@@ -132,7 +132,7 @@ def match(images: Tensor, texts: Tensor, drawn: Negatives, temperature: Tensor) 
     logits = torch.stack([-scores, scores], dim=1) / temperature
     right = torch.ones(len(images), dtype=torch.bool)
     labels = torch.cat([right, ~right]).long()
-    return losses.matching(logits, labels, torch.cat([right, drawn.found]).float())
+    return losses.matching(logits, labels, torch.cat([right, drawn.valid]).float())
 
 
 @pytest.mark.slow

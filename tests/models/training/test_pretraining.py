@@ -52,7 +52,9 @@ class Run:
             for name in ("neg_image_for_text", "neg_text_for_image")
         )
         settings = replace(self.settings, **change)
-        return self.network(batch or self.batch, self.queue, settings, GENERATOR, given=given)
+        return self.network(
+            batch or self.batch, self.queue, settings, GENERATOR, fixed_negatives=given
+        )
 
     def check(self, name: str, found: Tensor) -> None:
         expected = self.values[f"out.{name}"]
@@ -93,8 +95,8 @@ def test_losses_weights_queue_and_momentum_are_the_originals(run: Run) -> None:
     run.check("loss_ita", found.itc)
     run.check("loss_itm", found.itm)
     run.check("loss_lm", found.lm)
-    run.check("weights_t2i", found.image_weights.exp())
-    run.check("weights_i2t", found.text_weights.exp())
+    run.check("weights_t2i", found.negatives.image_weights.exp())
+    run.check("weights_i2t", found.negatives.text_weights.exp())
     for name in ("image_queue", "text_queue", "queue_ptr"):
         run.check(name, getattr(run.queue, name))
     run.check_prefix("momentum_after.", run.network.state_dict())
@@ -182,7 +184,7 @@ def test_a_saved_network_holds_shared_tensors_once(run: Run, tmp_path: Path, par
     again.load_state_dict({name: tensors[name] for name in again.state_dict()})
     queue = FeatureQueue.of(tensors)
     given = run.values["in.neg_image_for_text"], run.values["in.neg_text_for_image"]
-    found = again(run.batch, queue, run.settings, GENERATOR, given=given)
+    found = again(run.batch, queue, run.settings, GENERATOR, fixed_negatives=given)
     assert torch.equal(found.total, run.step().total)
 
 
@@ -243,11 +245,13 @@ def test_an_empty_queue_counts_for_nothing(config: BlipConfig, words: WordPiece)
     small = FeatureQueue(config.image_text_hidden_size, 1)
     settings = StepSettings(words.enc_id, words.dec_id)
     batch, given = pairs(words, 4), (torch.tensor([1, 2, 3, 0]),) * 2
-    first = network(batch, large, settings, GENERATOR, given=given)
+    first = network(batch, large, settings, GENERATOR, fixed_negatives=given)
     network.start()
-    second = network(batch, small, settings, GENERATOR, given=given)
+    second = network(batch, small, settings, GENERATOR, fixed_negatives=given)
     torch.testing.assert_close(first.itc, second.itc)
-    third = network(batch, large, settings, GENERATOR, given=given)  # the same pairs again
+    third = network(
+        batch, large, settings, GENERATOR, fixed_negatives=given
+    )  # the same pairs again
     assert third.itc > first.itc + 0.1
 
 
@@ -265,8 +269,8 @@ def test_drawn_negatives_are_never_of_the_same_image_or_text(
     settings = StepSettings(words.enc_id, words.dec_id)
     for _ in range(10):
         found = network(batch, queue, settings, GENERATOR)
-        for drawn in (found.wrong_image, found.wrong_text):
-            assert drawn.found.all()
+        for drawn in (found.negatives.images, found.negatives.texts):
+            assert drawn.valid.all()
             assert (batch.image_ids[drawn.index] != batch.image_ids).all()
             assert (batch.text_hashes[drawn.index] != batch.text_hashes).all()
 
@@ -278,7 +282,7 @@ def test_the_same_seed_draws_the_same(config: BlipConfig, words: WordPiece) -> N
         network(pairs(words, 12), queue, settings, torch.Generator().manual_seed(seed))
         for seed in (3, 3, 4)
     ]
-    indices = [torch.cat([one.wrong_image.index, one.wrong_text.index]) for one in drawn]
+    indices = [torch.cat([one.negatives.images.index, one.negatives.texts.index]) for one in drawn]
     assert torch.equal(indices[0], indices[1])
     assert not torch.equal(indices[0], indices[2])
 
@@ -289,8 +293,8 @@ def test_a_lone_pair_has_no_negative_and_still_trains(config: BlipConfig, words:
     for rule in rules:
         settings = StepSettings(words.enc_id, words.dec_id, negatives=rule)
         found = network(pairs(words, 1), queue, settings, GENERATOR)
-        assert not found.wrong_image.found.any()
-        assert not found.wrong_text.found.any()
+        assert not found.negatives.images.valid.any()
+        assert not found.negatives.texts.valid.any()
         found.total.backward()
         for name, gradient in gradients(network).items():
             assert gradient.isfinite().all(), name
@@ -334,6 +338,6 @@ def test_padding_wider_changes_no_loss(config: BlipConfig, words: WordPiece) -> 
     found = []
     for one in (batch, wide):
         network, queue = fresh(config)
-        found.append(network(one, queue, settings, GENERATOR, given=given))
+        found.append(network(one, queue, settings, GENERATOR, fixed_negatives=given))
     for name in ("itc", "itm", "lm"):
         torch.testing.assert_close(getattr(found[0], name), getattr(found[1], name))

@@ -70,7 +70,7 @@ def test_a_wrong_caption_is_a_third_negative_and_a_right_one_goes_to_others(
     settings = RetrievalSettings(WORDS.enc_id)
     found = network(
         batch, FeatureQueue(width, 8, ids=True), settings, torch.Generator(),
-        given=given, captions=written,
+        fixed_negatives=given, captions=written,
     )  # fmt: skip
     states = network.vision_model(batch.pixels)
     total = 0.0
