@@ -1,11 +1,12 @@
 """`capfilt pretrain` and `capfilt finetune`: train, or take a training up again."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pipeline.train.task_names import Task
 
 if TYPE_CHECKING:
     from flows.training.recipe import TrainingRecipe
@@ -38,18 +39,6 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, any key of 
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
-class FinetuneTask(StrEnum):
-    """What can be finetuned."""
-
-    CAPTIONER = "captioner"
-    FILTER = "filter"
-    RETRIEVAL = "retrieval"
-    JOINT = "joint"
-    VQA = "vqa"
-    NLVR = "nlvr"
-    DIALOGUE = "dialogue"
-
-
 def pretrain(
     recipe: RecipePath = None,
     output: Output = None,
@@ -69,7 +58,7 @@ def pretrain(
 
 
 def finetune(
-    task: Annotated[FinetuneTask, typer.Argument(help="what to become")],
+    task: Annotated[Task, typer.Argument(help="what to become")],
     recipe: RecipePath = None,
     output: Output = None,
     start: StartOption = None,
@@ -83,7 +72,7 @@ def finetune(
     from flows.recipe import read_recipe
     from flows.training.recipe import FinetuneRecipe
 
-    flags = _flags(output, start, engine, workers, address) | {"task": task.value}
+    flags = _flags(output, start, engine, workers, address) | {"task": task}
     _train(read_recipe(FinetuneRecipe, recipe, flags, set_ or ()), as_json)
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from flows.training.trackers import Kind
-from pipeline.train.finetune import FinetuneConfig
+from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.pretrain import PretrainConfig
 
 

@@ -36,6 +36,7 @@ from pipeline.train import finetune, pretrain
 from pipeline.train.loop import TrainingContext, check_division, count_steps, train
 from pipeline.train.mixture import TaskSource
 from pipeline.train.objective import Objective
+from pipeline.train.tasks import TASKS
 from shards.run.run import RunMismatch, as_json, differences, fingerprint
 from shards.store import Store
 from shards.training.source import Source, SourceConfig
@@ -192,7 +193,7 @@ def _check_network(recipe: TrainingRecipe, described: Description, start: Path) 
         )
     positions = described.config.text_config.max_position_embeddings
     check_max_tokens(recipe.data.max_tokens, positions, str(start))
-    if isinstance(recipe, PretrainRecipe) or recipe.task not in finetune.PROMPTED:
+    if isinstance(recipe, PretrainRecipe) or not TASKS[recipe.task].prompted:
         return
     prompt = len(described.tokenizer.encode([recipe.prompt])[0])
     if recipe.data.max_tokens + prompt > positions:

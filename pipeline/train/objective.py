@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,19 +18,35 @@ from models.checkpoints import folder as folders
 from models.checkpoints.folder import CheckpointContent
 from models.training.contrast import ContrastNetwork, Pairs
 from models.training.momentum import FeatureQueue
+from models.training.negatives import Rule
 from models.training.workers import Workers
 from pipeline.train.dataloader import Batch
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class TowerConfig(BaseModel):
     """How the towers of a network are trained; none of it changes what is computed afterwards."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _FROZEN
 
     dropout: float = Field(0.1, ge=0, lt=1, description="of the text transformer")
     drop_path: float = Field(0.0, ge=0, lt=1, description="of the vision tower's branches")
     recompute: int = Field(0, ge=0, description="last layers that keep no activations")
     freeze_vision: bool = Field(False, description="train the text transformer and heads alone")
+
+
+class LossConfig(BaseModel):
+    """How a step computes; the defaults are the paper's."""
+
+    model_config = _FROZEN
+
+    alpha: float = Field(0.4, ge=0, le=1, description="share of the soft targets in ITC")
+    ramp_epochs: float = Field(2, ge=0, description="over which alpha rises from 0")
+    momentum: float = Field(0.995, ge=0, le=1)
+    queue: int = Field(57_600, ge=1)
+    negatives: Rule = "masked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +62,7 @@ class StepContext:
     part: int = 0
 
     def follow(self, momentum: float) -> float:
-        """Give the momentum of the copies: they move in a step's first part alone."""
+        """Return the momentum of the copies: they move in a step's first part alone."""
         return momentum if self.part == 0 else 1.0
 
 
@@ -75,7 +92,7 @@ class Objective(nn.Module):
         return words.enc_id if self.about.settings.itm_first_token == "enc" else words.cls_id
 
     def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
-        """Give what is minimised, `loss`, and the numbers that it is made of."""
+        """Compute what is minimised, `loss`, and the numbers that it is made of."""
         raise NotImplementedError
 
     def export(self, folder: Path) -> Mapping[str, Path]:
@@ -121,8 +138,8 @@ class Objective(nn.Module):
 
 
 def trainable(
-    kind: Callable[[BlipConfig], nn.Module], content: CheckpointContent, towers: TowerConfig
-) -> nn.Module:
+    kind: Callable[[BlipConfig], _Network], content: CheckpointContent, towers: TowerConfig
+) -> _Network:
     """Make a network out of a checkpoint's tensors, in fp32, and let gradients reach it.
 
     Momentum copies that the checkpoint lacks begin as copies of their modules.

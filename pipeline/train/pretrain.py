@@ -1,12 +1,11 @@
 """Pre-train a network on clean and human-annotated pairs: ITC, ITM and LM together (BLIP §3.2)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from pydantic import Field
 from transformers import BlipConfig
 
 from models.blip import tokenizer
@@ -14,19 +13,13 @@ from models.blip.config import ORIGINAL, Size, blip_config
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder, vocabulary
-from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.weights import CheckpointError
-from models.training.momentum import FeatureQueue
-from models.training.negatives import Rule
-from models.training.pretraining import PretrainNetwork, StepSettings
-from models.training.schedule import distillation_alpha
-from pipeline.train.dataloader import Batch
 from pipeline.train.loop import TrainConfig
-from pipeline.train.objective import Objective, StepContext, TowerConfig, trainable
+from pipeline.train.objective import LossConfig, TowerConfig
+from pipeline.train.objectives.pretrain import PretrainObjective
 from shards.training.source import Source
 from shards.training.source_reader import read_part
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
 TEXTS_FOR_WORDS = 100_000  # of each source, that a vocabulary is learned from
 
 
@@ -50,55 +43,11 @@ class ModelConfig(TowerConfig):
     )
 
 
-class LossConfig(BaseModel):
-    """How a step computes; the defaults are the paper's."""
-
-    model_config = _FROZEN
-
-    alpha: float = Field(0.4, ge=0, le=1, description="share of the soft targets in ITC")
-    ramp_epochs: float = Field(2, ge=0, description="over which alpha rises from 0")
-    momentum: float = Field(0.995, ge=0, le=1)
-    queue: int = Field(57_600, ge=1)
-    negatives: Rule = "masked"
-
-
 class PretrainConfig(TrainConfig):
     """All of a pre-training that changes its result."""
 
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
-
-
-class PretrainObjective(Objective):
-    """ITC + ITM + LM of a pre-training network; `prompt` goes before each text for LM alone."""
-
-    def __init__(
-        self, network: PretrainNetwork, about: CheckpointContent, loss: LossConfig, prompt: str = ""
-    ) -> None:
-        super().__init__(network, about)
-        self._loss = loss
-        self._prompt = tuple(about.tokenizer.encode([prompt])[0])
-        self._beside = [FeatureQueue(about.config.image_text_hidden_size, loss.queue)]
-
-    def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
-        """Compute the three losses and their sum."""
-        words, loss = self.about.tokenizer, self._loss
-        settings = StepSettings(
-            self.first_token,
-            words.dec_id,
-            alpha=distillation_alpha(loss.alpha, moment.epoch, loss.ramp_epochs),
-            momentum=moment.follow(loss.momentum),
-            negatives=loss.negatives,
-            prompt=self._prompt,
-        )
-        pairs = self.pairs(batch, moment.workers)
-        found = self.network(pairs, self.queue, settings, moment.generator, workers=moment.workers)
-        parts = {"itc": found.itc, "itm": found.itm, "lm": found.lm}
-        return {"loss": found.total, **parts, "temperature": found.temperature}
-
-    def export(self, folder: Path) -> Mapping[str, Path]:
-        """Write the whole network with its queues, to go on from or to finetune."""
-        return {"pretrain": self.write(folder / "model", self.network)}
 
 
 def write_start(path: Path, config: PretrainConfig, sources: Sequence[Source]) -> None:
@@ -123,9 +72,7 @@ def start_pretraining(path: Path, config: PretrainConfig) -> PretrainObjective:
         raise CheckpointError(
             f"{path} holds a {content.role}; pre-training goes on from a pretrain folder"
         )
-    network = trainable(PretrainNetwork, content, config.model)
-    assert isinstance(network, PretrainNetwork)
-    return PretrainObjective(network, content, config.loss)
+    return PretrainObjective(content, config.model, config.loss)
 
 
 def _words(given: str | int | None, sources: Sequence[Source]) -> WordPiece:

@@ -23,8 +23,8 @@ from pipeline.train.loop import (
     TrainResult,
     train,
 )
-from pipeline.train.objective import Objective
-from pipeline.train.pretrain import LossConfig, ModelConfig, PretrainConfig
+from pipeline.train.objective import LossConfig, Objective
+from pipeline.train.pretrain import ModelConfig, PretrainConfig
 from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source
 

@@ -26,7 +26,7 @@ from models.training.workers import ALONE
 from pipeline.toy.world import corpus
 from pipeline.train import finetune
 from pipeline.train.dataloader import Batch
-from pipeline.train.finetune import FinetuneConfig
+from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.objective import Objective, StepContext
 from shards.training.source import SourceConfig
 

@@ -26,10 +26,10 @@ from pipeline.toy.dialogue import write_dialogues
 from pipeline.toy.tasks import ToyTasksConfig, write_questions, write_statements
 from pipeline.toy.world import corpus
 from pipeline.train import finetune
-from pipeline.train.answer_negatives import wrong_answers
 from pipeline.train.dataloader import Batch, TextTransform
-from pipeline.train.finetune import FinetuneConfig
+from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.objective import Objective, StepContext
+from pipeline.train.objectives.answer_negatives import wrong_answers
 from shards.training.annotation import SourceText, WeightedAnswer
 from shards.training.source import SourceConfig
 from shards.training.source_reader import open_source, read_part

@@ -16,7 +16,7 @@ from pipeline.train import finetune
 from pipeline.train import state as training_state
 from pipeline.train.alarm import TrainingDiverged
 from pipeline.train.dataloader import BatchLoader, TextTransform
-from pipeline.train.finetune import FinetuneConfig, StartConfig
+from pipeline.train.finetune_config import FinetuneConfig, StartConfig
 from pipeline.train.loop import (
     DataConfig,
     SaveConfig,

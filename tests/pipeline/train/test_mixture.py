@@ -13,7 +13,7 @@ from models.training.workers import ALONE
 from pipeline.toy.tasks import ToyTasksConfig, write_questions
 from pipeline.train import finetune, pretrain
 from pipeline.train.dataloader import Batch, BatchLoader
-from pipeline.train.finetune import FinetuneConfig
+from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.loop import TrainingContext, train
 from pipeline.train.mixture import TaskMixture, TaskSource
 from pipeline.train.objective import Objective, StepContext

@@ -19,8 +19,9 @@ from pipeline.toy.world import ToyWorldConfig, corpus, write_toy_world
 from pipeline.train import pretrain
 from pipeline.train.dataloader import Batch
 from pipeline.train.loop import DataConfig
-from pipeline.train.objective import StepContext
-from pipeline.train.pretrain import LossConfig, ModelConfig, PretrainConfig, PretrainObjective
+from pipeline.train.objective import LossConfig, StepContext
+from pipeline.train.objectives.pretrain import PretrainObjective
+from pipeline.train.pretrain import ModelConfig, PretrainConfig
 from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source, read_part
 

@@ -1,7 +1,7 @@
 """Wrong answers are wrong, differ, and come from a question's own candidates where it has some."""
 
 from models.blip.tokenizer import normalise
-from pipeline.train.answer_negatives import wrong_answers
+from pipeline.train.objectives.answer_negatives import wrong_answers
 from shards.training.annotation import SourceText, WeightedAnswer
 
 

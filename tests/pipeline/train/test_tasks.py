@@ -1,0 +1,42 @@
+"""The registry of tasks: complete, and alone in knowing them."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from pipeline.train import objectives
+from pipeline.train.finetune_config import FinetuneConfig
+from pipeline.train.task_names import Task
+from pipeline.train.tasks import TASKS, spec_of
+
+
+def config_of(task: str, **more: object) -> FinetuneConfig:
+    shared = {"data": {"sources": [{"shards": ["none"]}]}, "model": {"start": "none"}}
+    return FinetuneConfig.model_validate(shared | {"task": task} | more)
+
+
+def test_every_name_has_its_entry() -> None:
+    assert tuple(TASKS) == get_args(Task)  # the order is that of a command's help
+
+
+def test_every_objective_stands_in_a_file_of_its_own() -> None:
+    files = {path.stem for path in Path(objectives.__path__[0]).glob("*.py")}
+    modules = [spec.objective.__module__ for spec in TASKS.values()]
+    assert {name.rpartition(".")[2] for name in modules} <= files
+    assert len(set(modules)) == len(TASKS) - 1  # a filter is a retrieval model too
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_learns_as_its_entry_says(task: Task) -> None:
+    assert spec_of(config_of(task)) is TASKS[task]
+
+
+def test_a_dialogue_by_likelihood_learns_as_questions_do() -> None:
+    assert spec_of(config_of("dialogue", dialogue={"by": "likelihood"})) is TASKS["vqa"]
+    assert spec_of(config_of("dialogue", dialogue={"by": "match"})) is TASKS["dialogue"]
+
+
+def test_an_unknown_task_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="'captioner', 'filter', .*'nlvr' or 'dialogue'"):
+        config_of("segmentation")
