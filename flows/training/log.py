@@ -6,15 +6,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flows.training.trackers import Tracker, open_trackers
-
-if TYPE_CHECKING:
-    from flows.training.run import TrainingJob
+from flows.training.worker import TrainingJob
 
 POLL_S = 0.5
 SHOWN = ("loss", "itc", "itm", "lm", "answers", "accuracy", "temperature")
@@ -22,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def tail_metrics(job: "TrainingJob") -> Iterator[None]:
+def tail_metrics(job: TrainingJob) -> Iterator[None]:
     """Show a training's numbers on standard error, and hand them to its trackers."""
     recipe = job.recipe
     config = recipe.model_dump(mode="json")

@@ -20,7 +20,7 @@ from flows.engines.ray_session import check_packages, ray_session
 from flows.recipe import RecipeError
 
 if TYPE_CHECKING:
-    from flows.training.run import TrainingJob
+    from flows.training.worker import TrainingJob
 
 POLL_S = 0.2
 _ROOMS = ("shards", "models", "pipeline", "flows")
@@ -108,7 +108,7 @@ def _loop(config: dict[str, Any]) -> None:
     check_packages()
     import torch
 
-    from flows.training.run import work
+    from flows.training.worker import work
     from models.training.workers import Workers
 
     context = get_context()

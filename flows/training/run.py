@@ -1,41 +1,36 @@
-"""The occasion of a training: prepare it, launch the loop, write the result.
+"""The driver of a training: prepare it, launch its workers, read the result.
 
 A training folder holds `recipe.yaml`, `training.json` (what decides the result: another recipe is
 refused), `states/` (taken up again after a kill), `metrics.jsonl`, the trained checkpoints, and at
 last `result.json`, which says that it is done.
 """
 
-import dataclasses
 import importlib.metadata
 import json
 import platform
 import secrets
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from flows.engines.engine import EngineError
 from flows.lock import lock_folder
 from flows.recipe import RecipeError, dump_recipe
 from flows.training import local as local_train
 from flows.training.log import tail_metrics
 from flows.training.recipe import PretrainRecipe, TrainingRecipe
+from flows.training.worker import TrainingJob
 from models.blip.config import Dtype, resolve_dtype
 from models.blip.framing import check_max_tokens
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.conversion import vocabulary
 from models.checkpoints.description import Description
-from models.training.workers import Workers
-from pipeline.publish.cards import ModelFacts, facts_of, write_model_card
 from pipeline.train import finetune, pretrain
-from pipeline.train.loop import TrainingContext, check_division, count_steps, train
-from pipeline.train.mixture import TaskSource
-from pipeline.train.objective import Objective
+from pipeline.train.loop import check_division, count_steps
 from pipeline.train.tasks import TASKS
 from shards.run.run import RunMismatch, as_json, differences, fingerprint
 from shards.store import Store
@@ -44,20 +39,6 @@ from shards.training.source_reader import open_source
 
 _OUTSIDE = {"output", "launch", "trackers", "save", "recipe_version"}  # none changes the result
 _LIBRARIES = ("capfilt", "torch", "transformers", "tokenizers", "pillow", "ray")
-_LOSSES = ("loss", "itc", "itm", "lm", "answers", "statements", "accuracy")  # that a card tells
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingJob:
-    """A prepared training; small, and understood on any worker."""
-
-    recipe: TrainingRecipe
-    folder: Path
-    dtype: Dtype
-    sources: tuple[Source, ...]
-    start: Path
-    steps: int
-    questions: tuple[Source, ...] = ()
 
 
 def prepare(recipe: TrainingRecipe) -> TrainingJob:
@@ -89,10 +70,13 @@ def prepare(recipe: TrainingRecipe) -> TrainingJob:
 
 
 def run(job: TrainingJob) -> dict[str, Any]:
-    """Train to the end, or from where a kill left it; give the content of `result.json`."""
+    """Train to the end, or from where a kill left it; return the content of `result.json`.
+
+    Raises EngineError where the workers end and leave no result.
+    """
     with lock_folder(job.folder):
-        if (found := read_result(job.folder)) is not None:
-            return found
+        if (done := read_result(job.folder)) is not None:
+            return done
         _remove_partial(job.folder)
         with tail_metrics(job):
             if job.recipe.launch.kind == "local":
@@ -101,9 +85,13 @@ def run(job: TrainingJob) -> dict[str, Any]:
                 from flows.training import ray as ray_train  # seconds to import
 
                 ray_train.launch(job)
-        found = read_result(job.folder)
-    assert found is not None
-    return found
+        result = read_result(job.folder)
+    if result is None:
+        raise EngineError(
+            f"{job.folder} has no result.json, though the training has ended; expected a folder "
+            "that all workers reach under the same path. Choose such an output folder"
+        )
+    return result
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -112,56 +100,11 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def work(job: TrainingJob, workers: Workers, device: torch.device) -> None:
-    """Do one worker's part; the first one writes checkpoints and result."""
-    began = time.monotonic()
-    objective = _objective(job)
-    place = TrainingContext(job.folder, device, workers)
-    ended = train(job.recipe, job.dtype, job.sources, objective, place, _beside(job))
-    if workers.rank:
-        return
-    written = objective.export(job.folder)
-    result = dataclasses.asdict(ended) | {
-        "checkpoints": {
-            role: {"folder": path.name, "digest": checkpoint.info(path).digest}
-            for role, path in written.items()
-        },
-        "sources": [
-            {"name": s.name, "rows": s.rows, "left_out": s.left_out, "damaged": s.damaged}
-            for s in (*job.sources, *job.questions)
-        ],
-        "workers": workers.size,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    for path in written.values():
-        write_model_card(path, _facts(job, path, result))
-    Store(str(job.folder)).put("result.json", json.dumps(result, indent=2).encode())
-
-
-def _facts(job: TrainingJob, path: Path, result: Mapping[str, Any]) -> ModelFacts:
-    """Gather what a trained checkpoint's card says of its training."""
-    recipe = job.recipe
-    task = "pre-training" if isinstance(recipe, PretrainRecipe) else f"finetuning: {recipe.task}"
-    training = {"training": task, **{name: result[name] for name in ("steps", "samples")}}
-    training |= {"seed": recipe.seed, "highest rate": recipe.rate.highest, "dtype": job.dtype}
-    metrics = job.folder / "metrics.jsonl"
-    last = json.loads(metrics.read_text().splitlines()[-1]) if metrics.is_file() else {}
-    losses = {name: last[name] for name in _LOSSES if name in last}
-    return facts_of(
-        path,
-        name=f"{job.folder.name}, {path.name}",
-        start=recipe.model.start,
-        sources=result["sources"],
-        training=training,
-        losses=losses,
-    )
-
-
 def checkpoint_of(folder: Path, role: str) -> Path:
-    """Find a trained checkpoint of a finished training."""
+    """Find a trained checkpoint of a finished training; RecipeError while it is not done."""
     result = read_result(folder)
-    assert result is not None, folder
+    if result is None:
+        raise RecipeError(f"{folder} has no result.json: finish the training in it first")
     return folder / str(result["checkpoints"][role]["folder"])
 
 
@@ -176,7 +119,7 @@ def _remove_partial(folder: Path) -> None:
 
 @contextmanager
 def _as_recipe_errors() -> Iterator[None]:
-    """Say of a ValueError in this block that the recipe is wrong."""
+    """Raise a ValueError of this block as an error of the recipe."""
     try:
         yield
     except ValueError as error:
@@ -204,32 +147,15 @@ def _check_network(recipe: TrainingRecipe, described: Description, start: Path) 
 
 
 def _known_workers(recipe: TrainingRecipe) -> int:
-    """Give the number of workers, or 1 while it is not known."""
+    """Return the number of workers, or 1 while it is not known."""
     workers = recipe.launch.workers
     return 1 if workers == "auto" else workers
-
-
-def _objective(job: TrainingJob) -> Objective:
-    recipe = job.recipe
-    if isinstance(recipe, PretrainRecipe):
-        return pretrain.start_pretraining(job.start, recipe)
-    model = recipe.model.model_copy(update={"start": str(job.start)})
-    return finetune.start_finetuning(recipe.model_copy(update={"model": model}))
 
 
 def _questions(recipe: TrainingRecipe) -> tuple[SourceConfig, ...]:
     if isinstance(recipe, PretrainRecipe) or recipe.questions is None:
         return ()
     return recipe.questions.sources
-
-
-def _beside(job: TrainingJob) -> TaskSource | None:
-    recipe = job.recipe
-    return (
-        None
-        if isinstance(recipe, PretrainRecipe)
-        else finetune.questions_beside(recipe, job.questions)
-    )
 
 
 def _pinned(recipe: TrainingRecipe) -> TrainingRecipe:
@@ -276,18 +202,18 @@ def _identity(
     """Gather what decides the result: of sources, start and words the content, not the place."""
     # what is null is left out: a later version's new key, not set, makes no other recipe
     dumped = recipe.model_dump(mode="json", exclude=_OUTSIDE, exclude_none=True)
-    found: dict[str, Any] = as_json(dumped)
-    for section, opened in zip((found["data"], found.get("questions")), sources, strict=True):
+    identity: dict[str, Any] = as_json(dumped)
+    for section, opened in zip((identity["data"], identity.get("questions")), sources, strict=True):
         if section:
             section["sources"] = [{"name": s.name, "repeat": s.repeat} for s in opened]
-    del found["data"]["decode_threads"]
-    found["model"]["start"] = start
-    if found.get("captions"):
-        captioner = Path(found["captions"]["captioner"])
-        found["captions"]["captioner"] = checkpoint.info(captioner).digest
-    if isinstance(words := found["model"].get("words"), str):
-        found["model"]["words"] = fingerprint({"words": vocabulary(Path(words)).to_json()})
-    return found | {"dtype": dtype, "kind": type(recipe).__name__}
+    del identity["data"]["decode_threads"]
+    identity["model"]["start"] = start
+    if identity.get("captions"):
+        captioner = Path(identity["captions"]["captioner"])
+        identity["captions"]["captioner"] = checkpoint.info(captioner).digest
+    if isinstance(words := identity["model"].get("words"), str):
+        identity["model"]["words"] = fingerprint({"words": vocabulary(Path(words)).to_json()})
+    return identity | {"dtype": dtype, "kind": type(recipe).__name__}
 
 
 def _claim(folder: Path, recipe: TrainingRecipe, identity: Mapping[str, Any]) -> None:

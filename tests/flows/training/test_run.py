@@ -1,4 +1,4 @@
-"""The occasion of a training: what claims a folder, what is the same training, and what is done."""
+"""The driver of a training: what claims a folder, what is the same training, and what is done."""
 
 import json
 import shutil
@@ -58,10 +58,10 @@ def recipe(pairs: Path, tmp_path: Path) -> Make:
         }
         for dotted, value in change.items():
             *sections, key = dotted.split("__")
-            place = values
+            target = values
             for section in sections:
-                place = place[section]
-            place[key] = value
+                target = target[section]
+            target[key] = value
         return PretrainRecipe.model_validate(values)
 
     return make
@@ -78,13 +78,15 @@ def test_a_training_ends_in_its_result(recipe: Make, tmp_path: Path) -> None:
     job = train.prepare(recipe())
     assert job.steps == 2
     assert train.read_result(job.folder) is None
+    with pytest.raises(RecipeError, match=r"trained has no result\.json: finish the training"):
+        train.checkpoint_of(job.folder, "pretrain")
     result = train.run(job)
     assert result == train.read_result(job.folder)
     assert (result["steps"], result["samples"], result["workers"]) == (2, 12, 1)
     assert result["epochs"] == 0.5
-    found = train.checkpoint_of(job.folder, "pretrain")
-    assert found == tmp_path / "trained" / "model"
-    assert checkpoint.info(found).digest == result["checkpoints"]["pretrain"]["digest"]
+    model = train.checkpoint_of(job.folder, "pretrain")
+    assert model == tmp_path / "trained" / "model"
+    assert checkpoint.info(model).digest == result["checkpoints"]["pretrain"]["digest"]
     assert [source["rows"] for source in result["sources"]] == [24]
 
 

@@ -38,5 +38,5 @@ def test_a_dialogue_by_likelihood_learns_as_questions_do() -> None:
 
 
 def test_an_unknown_task_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="'captioner', 'filter', .*'nlvr' or 'dialogue'"):
+    with pytest.raises(ValueError, match=r"'captioner', 'filter', .*'nlvr' or 'dialogue'"):
         config_of("segmentation")
