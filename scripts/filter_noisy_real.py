@@ -18,8 +18,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from flows.cli.training_progress import watch_training
 from flows.training import run as train
-from flows.training.recipe import FinetuneRecipe, PretrainRecipe
+from flows.training.recipe import FinetuneRecipe, PretrainRecipe, TrainingRecipe
 from pipeline import evaluate
 from pipeline.evaluate import LabelledPair, metrics
 
@@ -65,8 +66,7 @@ def pretrain(folder: Path, shards: list[str], steps: int) -> Path:
         "rate": {"highest": 1e-3, "warmup_steps": 200, "decay": "cosine", "temperature": 0.05},
         "step": LEARNING | {"steps": steps},
     }
-    train.run(train.prepare(PretrainRecipe.model_validate(recipe)))
-    return train.checkpoint_of(folder, "pretrain")
+    return learn(PretrainRecipe.model_validate(recipe), "pretrain")
 
 
 def finetune(folder: Path, start: Path, human: str, steps: int) -> Path:
@@ -80,8 +80,15 @@ def finetune(folder: Path, start: Path, human: str, steps: int) -> Path:
         "rate": {"highest": 3e-4, "warmup_steps": 50, "decay": "cosine", "temperature": 0.05},
         "step": LEARNING | {"steps": steps},
     }
-    train.run(train.prepare(FinetuneRecipe.model_validate(recipe)))
-    return train.checkpoint_of(folder, "filter")
+    return learn(FinetuneRecipe.model_validate(recipe), "filter")
+
+
+def learn(recipe: TrainingRecipe, role: str) -> Path:
+    """Train, in sight, and find what was trained."""
+    job = train.prepare(recipe)
+    with watch_training(job.steps) as display:
+        train.run(job, display)
+    return train.checkpoint_of(Path(recipe.output), role)
 
 
 def judged(web: str, labels: dict[str, str]) -> Iterator[LabelledPair]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from flows.cli.training_progress import watch_training
 from flows.study.table1 import Study, StudyRecipe, Tools
 from models.checkpoints import folder
 from models.checkpoints.conversion import import_folder
@@ -32,6 +33,7 @@ def main() -> None:
         StudyRecipe.model_validate(yaml.safe_load(RECIPE.read_text())),
         parser.parse_args().folder,
         seed=0,
+        watch=watch_training,
     )
     _, tools = study.first_round()
     places = Tools(SHIPPED["tiny-captioner"], SHIPPED["tiny-filter"])

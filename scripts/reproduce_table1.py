@@ -69,12 +69,14 @@ def one_seed(recipe: Path, folder: Path, seed: int, arms: tuple[str, ...]) -> di
 
     import yaml
 
+    from flows.cli.training_progress import watch_training
     from flows.study.table1 import MAIN_ARMS, Study, StudyRecipe
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parsed = StudyRecipe.model_validate(yaml.safe_load(recipe.read_text()))
     began = time.monotonic()
-    found = Study(parsed, folder / f"seed-{seed}", seed).run((*MAIN_ARMS, *arms))
+    study = Study(parsed, folder / f"seed-{seed}", seed, watch_training)
+    found = study.run((*MAIN_ARMS, *arms))
     print(f"seed {seed}: {(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr)
     return found
 

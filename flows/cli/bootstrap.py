@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flows.rounds.ledger import Ledger, Stage
     from flows.stages.bootstrap import RoundsJob
     from flows.stages.clean import RunListener
+    from flows.training.log import Display
 
 EXAMPLES = """
 Examples:
@@ -95,6 +96,11 @@ class _Guide:
 
             entry = read_stage(self._job.folder, number, stage)
             shown.markdown = f"round {number}, {stage}: {_line(stage, entry or {})}"
+
+    def training(self, steps: int) -> "AbstractContextManager[Display]":
+        from flows.cli.training_progress import watch_training
+
+        return watch_training(steps)
 
     def cleaning(self) -> "AbstractContextManager[RunListener]":
         from flows.cli.display import watch

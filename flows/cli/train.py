@@ -94,10 +94,12 @@ def _flags(
 
 
 def _train(recipe: "TrainingRecipe", as_json: bool) -> None:
+    from flows.cli.training_progress import watch_training
     from flows.training import run as train
 
     job = train.prepare(recipe)
-    result = train.run(job)
+    with watch_training(job.steps) as display:
+        result = train.run(job, display)
     if as_json:
         print(json.dumps(result | {"output": str(job.folder)}))
         return

@@ -36,10 +36,11 @@ def trial(
     flags = {} if output is None else {"output": output}
     loaded = read_recipe(TrialRecipe, recipe, flags, set_ or ())
 
+    from flows.cli.training_progress import watch_training
     from flows.stages import trial as occasion
 
     job = occasion.prepare(loaded, views)
-    found = occasion.run(job, _stage)
+    found = occasion.run(job, _stage, watch_training)
     if as_json:
         print(json.dumps({"output": str(job.folder), "views": found}))
         return

@@ -43,6 +43,8 @@ from flows.rounds.recipe import (
 from flows.stages import clean
 from flows.stages.clean import RunListener
 from flows.training import run as train
+from flows.training.log import Display
+from flows.training.recipe import TrainingRecipe
 from models.blip.config import Dtype, resolve_dtype
 from models.roles.captioner import BlipCaptioner
 from pipeline.evaluate import (
@@ -71,6 +73,10 @@ class RoundCallbacks(Protocol):
 
     def stage(self, number: int, stage: Stage) -> AbstractContextManager[None]:
         """Accompany the work on a stage."""
+        ...
+
+    def training(self, steps: int) -> AbstractContextManager[Display]:
+        """Follow a training of so many steps."""
         ...
 
     def cleaning(self) -> AbstractContextManager[RunListener]:
@@ -248,7 +254,7 @@ def _do(job: RoundsJob, number: int, stage: Stage, guide: RoundCallbacks) -> Non
     folder = stage_folder(job.folder, number, stage)
     if stage == "pretrain":
         source, model = _begin_with(job, number)
-        train.run(train.prepare(pretraining(job.recipe, folder, source, model)))
+        _train(pretraining(job.recipe, folder, source, model), guide)
     elif stage == "clean":
         _clean(job, number, guide)
     elif stage == "evaluate":
@@ -256,7 +262,13 @@ def _do(job: RoundsJob, number: int, stage: Stage, guide: RoundCallbacks) -> Non
     else:
         start = _checkpoint(job, number, "pretrain")
         captioner = _checkpoint(job, number, "captioner") if stage == "filter" else None
-        train.run(train.prepare(finetuning(job.recipe, folder, stage, start, captioner)))
+        _train(finetuning(job.recipe, folder, stage, start, captioner), guide)
+
+
+def _train(recipe: TrainingRecipe, guide: RoundCallbacks) -> None:
+    job = train.prepare(recipe)
+    with guide.training(job.steps) as display:
+        train.run(job, display)
 
 
 def _begin_with(job: RoundsJob, number: int) -> tuple[SourceConfig, dict[str, Any]]:

@@ -22,6 +22,7 @@ from flows.rounds.ledger import Entry, gate_measure, read_training
 from flows.rounds.recipe import TrialRecipe, pretraining
 from flows.stages.bootstrap import check_steps, free_memory, measure, open_human
 from flows.training import run as train
+from flows.training.log import OpenDisplay, silent
 from flows.training.recipe import PretrainRecipe
 from models.blip.config import Dtype, resolve_dtype
 from pipeline.train import pretrain
@@ -90,34 +91,38 @@ def prepare(recipe: TrialRecipe, views: Sequence[str]) -> TrialJob:
 
 
 def run(
-    job: TrialJob, stage: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    job: TrialJob,
+    stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+    watch: OpenDisplay = silent,
 ) -> list[Entry]:
-    """Train and measure what is not done yet; give all views, the best first.
+    """Train and measure what is not done yet; return all views, the best first.
 
-    `stage` accompanies the work on each view, by its name.
+    `stage` accompanies the work on each view, by its name; `watch` shows its training.
     """
     for contender in job.contenders:
         if _read(job.folder / contender.name) is None:
             with stage(contender.name):
-                _try(job, contender)
+                _try(job, contender, watch)
             free_memory()
         _write(job)
     return _table(job)
 
 
-def _try(job: TrialJob, contender: Contender) -> None:
+def _try(job: TrialJob, contender: Contender, watch: OpenDisplay) -> None:
     folder = job.folder / contender.name
     model = {"start": job.start}
     recipe = pretraining(job.recipe, folder, contender.config, model)
-    train.run(train.prepare(recipe))
-    found = measure(
+    training = train.prepare(recipe)
+    with watch(training.steps) as display:
+        train.run(training, display)
+    retrieval = measure(
         train.checkpoint_of(folder, "pretrain"),
         job.recipe,
         job.recipe.evaluate,
         job.recipe.data.max_tokens,
         job.dtype,
     )
-    Store(str(folder)).put(EVALUATION, json.dumps(found, indent=2).encode())
+    Store(str(folder)).put(EVALUATION, json.dumps(retrieval, indent=2).encode())
 
 
 def _contender(config: SourceConfig) -> Contender:

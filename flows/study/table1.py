@@ -24,6 +24,7 @@ from flows.engines.engine import ShardResult
 from flows.recipe import Recipe
 from flows.stages import clean
 from flows.training import run as train
+from flows.training.log import OpenDisplay, silent
 from flows.training.recipe import FinetuneRecipe, PretrainRecipe
 from models.blip import tokenizer
 from models.blip.config import ORIGINAL
@@ -84,8 +85,11 @@ class StudyRecipe(BaseModel):
 class Study:
     """One seed of the study, in a folder of its own."""
 
-    def __init__(self, recipe: StudyRecipe, place: Path, seed: int) -> None:
+    def __init__(
+        self, recipe: StudyRecipe, place: Path, seed: int, watch: OpenDisplay = silent
+    ) -> None:
         self._recipe, self._place, self._seed = recipe, place.absolute(), seed
+        self._watch = watch
 
     def run(self, arms: tuple[str, ...] = MAIN_ARMS) -> dict[str, Any]:
         """Measure the arms; gives numbers by arm, and of captioners and filters."""
@@ -180,7 +184,8 @@ class Study:
 
     def _train(self, recipe: PretrainRecipe | FinetuneRecipe, role: str) -> Path:
         job = train.prepare(recipe)
-        result = train.run(job)
+        with self._watch(job.steps) as display:
+            result = train.run(job, display)
         _log.info("seed %d: %s: %s s", self._seed, job.folder.name, result["seconds"])
         return train.checkpoint_of(job.folder, role)
 

@@ -21,7 +21,7 @@ from flows.engines.engine import EngineError
 from flows.lock import lock_folder
 from flows.recipe import RecipeError, dump_recipe
 from flows.training import local as local_train
-from flows.training.log import tail_metrics
+from flows.training.log import Display, tail_metrics
 from flows.training.recipe import PretrainRecipe, TrainingRecipe
 from flows.training.worker import TrainingJob
 from models.blip.config import Dtype, resolve_dtype
@@ -69,7 +69,7 @@ def prepare(recipe: TrainingRecipe) -> TrainingJob:
     )
 
 
-def run(job: TrainingJob) -> dict[str, Any]:
+def run(job: TrainingJob, display: Display = lambda _: None) -> dict[str, Any]:
     """Train to the end, or from where a kill left it; return the content of `result.json`.
 
     Raises EngineError where the workers end and leave no result.
@@ -78,7 +78,7 @@ def run(job: TrainingJob) -> dict[str, Any]:
         if (done := read_result(job.folder)) is not None:
             return done
         _remove_partial(job.folder)
-        with tail_metrics(job):
+        with tail_metrics(job, display):
             if job.recipe.launch.kind == "local":
                 local_train.launch(job)
             else:

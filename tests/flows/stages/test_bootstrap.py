@@ -17,6 +17,7 @@ from flows.rounds.ledger import STAGES, Ledger, read_ledger
 from flows.rounds.recipe import BootstrapRecipe
 from flows.stages import bootstrap
 from flows.stages.clean import RunListener
+from flows.training.log import Display
 from models.blip.tokenizer import load
 from models.checkpoints import checkpoint
 from shards.run.run import RunMismatch
@@ -35,12 +36,17 @@ class Listener:
         self.done: list[tuple[int, str]] = []
         self.before: list[tuple[int, str]] = []
         self.asked: list[int] = []
+        self.steps: list[tuple[int, int]] = []
         self._yes = yes
 
     @contextmanager
     def stage(self, number: int, stage: str) -> Iterator[None]:
         yield
         self.done.append((number, stage))
+
+    @contextmanager
+    def training(self, steps: int) -> Iterator[Display]:
+        yield lambda line: self.steps.append((line["step"], steps))
 
     @contextmanager
     def cleaning(self) -> Iterator[RunListener]:
@@ -85,6 +91,8 @@ def two_rounds(tmp_path_factory: pytest.TempPathFactory, small_rounds: Rounds) -
     ledger, listener = go(small_rounds(folder))
     assert ledger.ended == "rounds"
     assert listener.done == [(number, stage) for number in (1, 2) for stage in STAGES]
+    begun = [steps for done, steps in listener.steps if done == 0]  # of each training
+    assert begun == [4, 2, 2] * 2
     return folder
 
 
