@@ -16,7 +16,7 @@ from pipeline.clean.export import WriteConfig
 from pipeline.clean.judge import JudgeConfig
 from pipeline.clean.score import ScoreConfig
 from pipeline.clean.screen import ScreenConfig
-from pipeline.train.loop import LoaderConfig, OptimizationConfig, SaveConfig
+from pipeline.train.config import LoaderConfig, OptimizationConfig, SaveConfig
 from pipeline.train.objective import LossConfig, TowerConfig
 from pipeline.train.objectives.caption_negatives import OwnCaptionsConfig
 from pipeline.train.pretrain import ModelConfig

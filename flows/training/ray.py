@@ -81,7 +81,7 @@ def _own_fault(error: BaseException) -> Exception | None:
 
 def _share(job: "TrainingJob") -> tuple[int, int, bool]:
     """Divide the cluster: number of workers, processors of each, and whether each has a GPU."""
-    from pipeline.train.loop import check_division
+    from pipeline.train.config import check_division
 
     found = ray.cluster_resources()
     all_cpus, gpus = int(found.get("CPU", 1)), int(found.get("GPU", 0))

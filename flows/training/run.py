@@ -30,7 +30,7 @@ from models.checkpoints import checkpoint, weights
 from models.checkpoints.conversion import vocabulary
 from models.checkpoints.description import Description
 from pipeline.train import finetune, pretrain
-from pipeline.train.loop import check_division, count_steps
+from pipeline.train.config import check_division, count_steps
 from pipeline.train.tasks import TASKS
 from shards.run.run import RunMismatch, as_json, differences, fingerprint
 from shards.store import Store

@@ -24,27 +24,27 @@ class TrainingDiverged(CapfiltError, RuntimeError):  # noqa: N818 - reads as wha
 
 @dataclass(slots=True)
 class Alarms:
-    """Looks at each step's numbers; each alarm is given once.
+    """Looks at each step's numbers; each kind of alarm is raised once.
 
-    `itm`, the moving average, and `given`, the alarms so far, are all that a restart needs.
+    `itm`, the moving average, and `raised`, the alarms so far, are all that a restart needs.
     """
 
     patience_samples: int
     itm: float | None = None
-    given: list[str] = field(default_factory=list)
+    raised: list[str] = field(default_factory=list)
 
     def check(self, step: int, samples: int, numbers: Mapping[str, float]) -> list[str]:
-        """Say what is wrong after a step; TrainingDiverged where a loss is not finite."""
+        """Return what is newly wrong after a step; TrainingDiverged where a loss is not finite."""
         broken = [name for name, value in numbers.items() if not math.isfinite(value)]
         if broken:
             raise TrainingDiverged(
                 f"step {step}: {', '.join(broken)} is not finite; {dict(numbers)}. What was saved "
                 "before is whole. Lower rate.highest, lengthen rate.warmup_steps, or clip harder"
             )
-        found = [*self._matching(samples, numbers), *self._temperature(numbers)]
-        known = {_kind(text) for text in self.given}
-        fresh = [text for text in found if _kind(text) not in known]
-        self.given += fresh
+        alarms = [*self._matching(samples, numbers), *self._temperature(numbers)]
+        raised = {_kind(text) for text in self.raised}
+        fresh = [text for text in alarms if _kind(text) not in raised]
+        self.raised += fresh
         return fresh
 
     def _matching(self, samples: int, numbers: Mapping[str, float]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.training.finetuning import Across
-from pipeline.train.loop import TrainConfig
+from pipeline.train.config import TrainConfig
 from pipeline.train.objective import LossConfig, TowerConfig
 from pipeline.train.objectives.answer_negatives import DialogueConfig
 from pipeline.train.objectives.caption_negatives import CaptionNegativesConfig

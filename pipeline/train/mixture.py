@@ -1,7 +1,7 @@
 """The task mixture: what the steps of a training take their batches from.
 
 The task of a step is drawn by (seed, step), alike on all workers and after any restart. The lanes
-of a second course are numbered after those of the first.
+of a second task are numbered after those of the first.
 """
 
 import random
@@ -26,31 +26,31 @@ class TaskSource:
 
 
 class TaskMixture:
-    """One worker's feeds, to be closed; `open_feed` opens that of a course at its positions.
+    """One worker's loaders, to be closed; `open_loader` opens that of a task at its positions.
 
-    `positions` are those of this worker's lanes, in all courses.
+    `positions` are those of this worker's lanes, in all tasks.
     """
 
     def __init__(
         self,
-        courses: Sequence[TaskSource],
-        open_feed: Callable[[TaskSource, Positions], BatchLoader],
+        tasks: Sequence[TaskSource],
+        open_loader: Callable[[TaskSource, Positions], BatchLoader],
         lanes: int,
         seed: int,
         positions: Positions,
     ) -> None:
-        self._courses, self._lanes, self._seed = courses, lanes, seed
-        self._feeds: list[BatchLoader] = []
-        for number, course in enumerate(courses):
+        self._tasks, self._lanes, self._seed = tasks, lanes, seed
+        self._loaders: list[BatchLoader] = []
+        for number, task in enumerate(tasks):
             first = number * lanes
-            own = {k - first: taken for k, taken in positions.items() if k // lanes == number}
-            self._feeds.append(open_feed(course, own))
-        self._batches = [iter(feed) for feed in self._feeds]
+            local = {k - first: taken for k, taken in positions.items() if k // lanes == number}
+            self._loaders.append(open_loader(task, local))
+        self._batches = [iter(loader) for loader in self._loaders]
 
     @property
     def rows_per_epoch(self) -> float:
-        """Samples in an epoch of the first course, by which epochs are counted."""
-        return self._feeds[0].rows_per_epoch
+        """Samples in an epoch of the first task, by which epochs are counted."""
+        return self._loaders[0].rows_per_epoch
 
     def take(self, step: int, parts: int) -> tuple[list[Batch], dict[int, int]]:
         """Take the parts of a step's batch, and the positions that it moves."""
@@ -60,13 +60,13 @@ class TaskMixture:
         return batches, {number * self._lanes + lane: taken for lane, taken in moved.items()}
 
     def _draw(self, step: int) -> int:
-        if len(self._courses) == 1:
+        if len(self._tasks) == 1:
             return 0
-        shares = [course.share for course in self._courses]
-        draw = random.Random(f"{self._seed}/course/{step}")
+        shares = [task.share for task in self._tasks]
+        draw = random.Random(f"{self._seed}/course/{step}")  # another word would draw otherwise
         return draw.choices(range(len(shares)), shares)[0]
 
     def close(self) -> None:
-        """Close all feeds."""
-        for feed in self._feeds:
-            feed.close()
+        """Close all loaders."""
+        for loader in self._loaders:
+            loader.close()

@@ -14,7 +14,7 @@ from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder, vocabulary
 from models.checkpoints.weights import CheckpointError
-from pipeline.train.loop import TrainConfig
+from pipeline.train.config import TrainConfig
 from pipeline.train.objective import LossConfig, TowerConfig
 from pipeline.train.objectives.pretrain import PretrainObjective
 from shards.training.source import Source

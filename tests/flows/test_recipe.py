@@ -11,7 +11,7 @@ from flows.recipe import Recipe, RecipeError, dump_recipe, load_recipe, read_rec
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
 from flows.study.table1 import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
-from pipeline.train.loop import DataConfig, StepConfig
+from pipeline.train.config import DataConfig, StepConfig
 from pipeline.train.pretrain import ModelConfig
 
 RECIPES = sorted((Path(recipe.__file__).parent / "recipes").rglob("*.yaml"))

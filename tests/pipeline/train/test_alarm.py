@@ -96,6 +96,6 @@ def test_average_and_alarms_go_over_a_restart() -> None:
     for stop in (1, 50, 150, 199):
         before = Alarms(PATIENCE)
         first = look(before, range(stop))
-        after = Alarms(PATIENCE, before.itm, list(before.given))
+        after = Alarms(PATIENCE, before.itm, list(before.raised))
         assert first + look(after, range(stop, 200)) == expected, stop
         assert after.itm == whole.itm

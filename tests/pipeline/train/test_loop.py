@@ -15,18 +15,10 @@ from pipeline.media.decode import DecodeLimits
 from pipeline.train import finetune
 from pipeline.train import state as training_state
 from pipeline.train.alarm import TrainingDiverged
+from pipeline.train.config import DataConfig, SaveConfig, StepConfig
 from pipeline.train.dataloader import BatchLoader, TextTransform
 from pipeline.train.finetune_config import FinetuneConfig, StartConfig
-from pipeline.train.loop import (
-    DataConfig,
-    SaveConfig,
-    StepConfig,
-    TrainingContext,
-    TrainResult,
-    check_division,
-    count_steps,
-    train,
-)
+from pipeline.train.loop import TrainingContext, TrainResult, train
 from pipeline.train.objective import StepContext
 from shards.training.source import SourceConfig
 from shards.training.stream import TrainingStream
@@ -154,40 +146,6 @@ def test_momentum_copies_move_once_in_a_step(world: Path, start: Path, tmp_path:
     assert progress(tmp_path / "training")["samples"] == 4 * BATCH
     newest = tmp_path / "training" / "states" / "step-00000002" / "beside.safetensors"
     assert load_file(newest)["queue_ptr"].item() == 4 * BATCH % 20
-
-
-@pytest.mark.parametrize(
-    ("step", "rows", "expected"),
-    [
-        (StepConfig(epochs=1, batch_size=10), 100, 10),
-        (StepConfig(epochs=1, batch_size=10), 101, 11),
-        (StepConfig(epochs=1.1, batch_size=1), 10, 11),  # 11.000000000000002 in binary numbers
-        (StepConfig(epochs=0.5, batch_size=4), 20.4, 3),
-        (StepConfig(epochs=None, steps=7, batch_size=10), 100, 7),
-    ],
-)
-def test_epochs_are_counted_in_steps(step: StepConfig, rows: float, expected: int) -> None:
-    assert count_steps(step, rows) == expected
-
-
-@pytest.mark.parametrize(
-    ("workers", "step", "told"),
-    [
-        (4, {}, r"data\.lanes is 6, which 4 workers do not divide"),
-        (1, {"batch_size": 8}, r"step\.batch_size is 8; expected a multiple .* = 6"),
-        (1, {"accumulate": 2}, r"step\.batch_size is 6; expected a multiple .* = 12"),
-        (1, {"epochs": 2.0}, r"give one of step\.epochs and step\.steps"),
-        (1, {"steps": None}, r"give one of step\.epochs and step\.steps"),
-    ],
-)
-def test_what_cannot_be_divided_is_refused(
-    tmp_path: Path, workers: int, step: dict[str, Any], told: str
-) -> None:
-    config = config_of(tmp_path)
-    changed = config.model_copy(update={"step": config.step.model_copy(update=step)})
-    check_division(config, 3)
-    with pytest.raises(ValueError, match=told):
-        check_division(changed, workers)
 
 
 # --- when it goes wrong

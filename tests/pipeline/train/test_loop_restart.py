@@ -20,9 +20,7 @@ from safetensors.torch import load_file
 
 from models.training.schedule import RateConfig
 from models.training.workers import Workers
-from pipeline.train.loop import (
-    TrainResult,
-)
+from pipeline.train.loop import TrainResult
 from tests.conftest import REPOSITORY
 from tests.support.small_training import BROKEN, STEPS, config_of, last_state, lines, progress, run
 

@@ -1,4 +1,4 @@
-"""Two courses in one training: how often each comes, and that a break changes nothing."""
+"""Two tasks in one training: how often each comes, and that a break changes nothing."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ STEPS, SHARE = 12, 0.4
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pairs, questions, and the random network that trainings start from."""
-    folder = tmp_path_factory.mktemp("courses")
+    folder = tmp_path_factory.mktemp("tasks")
     write_world(folder / "world")
     write_questions(folder / "vqa", ToyTasksConfig(samples=9, image_px=32))
     first = config_of(folder / "world")
@@ -110,7 +110,7 @@ def test_a_break_changes_nothing(config: FinetuneConfig, whole: Path, tmp_path: 
     assert last_state(tmp_path / "training") == last_state(whole)
 
 
-def test_places_in_both_courses_are_kept(whole: Path) -> None:
+def test_positions_in_both_tasks_are_kept(whole: Path) -> None:
     positions = json.loads(last_state(whole)["progress.json"])["positions"]
     asked = sum("answers" in line for line in lines(whole))
     assert len(positions) == 12  # six lanes of each
@@ -122,16 +122,16 @@ def test_places_in_both_courses_are_kept(whole: Path) -> None:
 @contextmanager
 def opened(place: Path, seed: int) -> Iterator[TaskMixture]:
     source = open_source(SourceConfig(annotations=str(place / "vqa" / "vqa.json")))
-    given = [TaskSource([source], 16, share=1 - SHARE), TaskSource([source], 16, share=SHARE)]
+    tasks = [TaskSource([source], 16, share=1 - SHARE), TaskSource([source], 16, share=SHARE)]
     zero = dict.fromkeys(range(12), 0)
-    # 600 batches of real pictures would say no more about which course they come from
-    feed = cast(BatchLoader, _Endless())
-    with closing(TaskMixture(given, lambda *_: feed, 6, seed, zero)) as courses:
-        yield courses
+    # 600 batches of real pictures would say no more about which task they come from
+    loader = cast(BatchLoader, _Endless())
+    with closing(TaskMixture(tasks, lambda *_: loader, 6, seed, zero)) as mixture:
+        yield mixture
 
 
 class _Endless:
-    """Gives batches of nothing; which course they come from shows in the positions."""
+    """Gives batches of nothing; which task they come from shows in the positions."""
 
     def __iter__(self) -> Iterator[Any]:
         while True:
@@ -141,10 +141,10 @@ class _Endless:
         pass
 
 
-def test_courses_come_as_often_as_their_share_says(place: Path) -> None:
+def test_tasks_come_as_often_as_their_share_says(place: Path) -> None:
     def draws(seed: int) -> list[int]:
-        with opened(place, seed) as courses:
-            return [next(iter(courses.take(step, 1)[1])) // 6 for step in range(600)]
+        with opened(place, seed) as mixture:
+            return [next(iter(mixture.take(step, 1)[1])) // 6 for step in range(600)]
 
     assert sum(draws(1)) / 600 == pytest.approx(SHARE, abs=0.06)
     assert draws(1) == draws(1) != draws(2)

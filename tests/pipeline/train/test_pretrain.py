@@ -17,8 +17,8 @@ from models.checkpoints.weights import CheckpointError
 from models.training.workers import ALONE
 from pipeline.toy.world import ToyWorldConfig, corpus, write_toy_world
 from pipeline.train import pretrain
+from pipeline.train.config import DataConfig
 from pipeline.train.dataloader import Batch
-from pipeline.train.loop import DataConfig
 from pipeline.train.objective import LossConfig, StepContext
 from pipeline.train.objectives.pretrain import PretrainObjective
 from pipeline.train.pretrain import ModelConfig, PretrainConfig

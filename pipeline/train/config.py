@@ -1,0 +1,106 @@
+"""What pre-training and finetuning have in common: data, steps, rates, and how often is saved."""
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.training.augment import AugmentConfig
+from models.training.schedule import RateConfig
+from shards.training.source import SourceConfig
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_ONE_LENGTH = "give one of step.epochs and step.steps, and null for the other"
+
+
+class LoaderConfig(BaseModel):
+    """How samples are read; `lanes` is the most workers there can be, and all must divide it."""
+
+    model_config = _FROZEN
+
+    max_tokens: int = Field(30, ge=3, description="of a text, [CLS] and [SEP] included")
+    lanes: int = Field(12, ge=1)
+    shuffle: int = Field(1_000, ge=1, description="samples of each lane that wait for their turn")
+    min_side: int = Field(16, ge=1, description="pixels")
+    max_pixels: int = Field(50_000_000, ge=1)
+    max_aspect: float = Field(20, ge=1)
+    decode_threads: int = Field(2, ge=1)
+
+
+class DataConfig(LoaderConfig):
+    """What is trained on, and how it is read."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+
+
+class StepConfig(BaseModel):
+    """How long to train, on how much at a time; either `epochs` or `steps` counts."""
+
+    model_config = _FROZEN
+
+    epochs: float | None = Field(20, gt=0)
+    steps: int | None = Field(None, ge=1)
+    batch_size: int = Field(2_880, ge=1, description="pairs of all workers in one step")
+    accumulate: int = Field(1, ge=1, description="parts that a batch is computed in")
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
+
+
+class SaveConfig(BaseModel):
+    """How often the state is saved, and what is said on the way."""
+
+    model_config = _FROZEN
+
+    every_steps: int = Field(1_000, ge=1)
+    keep: int = Field(2, ge=1)
+    log_every: int = Field(50, ge=1)
+    itm_patience_samples: int = Field(1_000_000, ge=1, description="before the alarm of ITM")
+
+
+class OptimizationConfig(BaseModel):
+    """How pictures are varied, how fast and for how long is learned."""
+
+    model_config = _FROZEN
+
+    augment: AugmentConfig = AugmentConfig()
+    rate: RateConfig = RateConfig()
+    step: StepConfig = StepConfig()
+
+
+class TrainConfig(OptimizationConfig):
+    """What pre-training and finetuning have in common."""
+
+    seed: int = 0
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    data: DataConfig
+    save: SaveConfig = SaveConfig()
+
+
+def count_steps(config: StepConfig, rows_per_epoch: float) -> int:
+    """Count the steps: as set, or as many as the epochs need, the last one filled up.
+
+    Raises ValueError where neither is set.
+    """
+    if config.steps is not None:
+        return config.steps
+    if config.epochs is None:
+        raise ValueError(_ONE_LENGTH)
+    # rounded first: 1.1 epochs of 10 rows are 11 rows, and a little more in binary numbers
+    return math.ceil(round(config.epochs * rows_per_epoch / config.batch_size, 6))
+
+
+def check_division(config: TrainConfig, workers: int) -> None:
+    """Raise ValueError unless lanes divide among workers, and a batch among lanes and parts."""
+    lanes, step = config.data.lanes, config.step
+    if lanes % workers:
+        raise ValueError(
+            f"data.lanes is {lanes}, which {workers} workers do not divide; choose other workers"
+        )
+    if step.batch_size % (lanes * step.accumulate):
+        raise ValueError(
+            f"step.batch_size is {step.batch_size}; expected a multiple of data.lanes x "
+            f"step.accumulate = {lanes * step.accumulate}"
+        )
+    if (step.epochs is None) == (step.steps is None):
+        raise ValueError(_ONE_LENGTH)
