@@ -9,6 +9,7 @@ import importlib
 import json
 import logging
 import re
+import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,9 @@ _T = TypeVar("_T")
 _PROJECT = "capfilt"
 _PATIENCE = 3  # failures in a row: a server that is gone costs its time-out at each step
 _FLUSH_S = 30.0
-_MLFLOW_REFUSES = re.compile(r"[^\w\-./ ]")  # in a name, such as recall's `tr@1`
+_TENSORBOARD_REFUSES = re.compile(r"[^\w\-./]")  # in a name, such as recall's `tr@1`
+_MLFLOW_REFUSES = re.compile(r"[^\w\-./ ]")
+_DT_STRING = 7  # of TensorBoard's tensors
 
 _log = logging.getLogger(__name__)
 
@@ -146,41 +149,62 @@ class _TensorBoard:
     """Writes an event file in the caller's thread.
 
     tensorboardX's own SummaryWriter hands events to a thread through a queue of ten: once a full
-    disk has killed that thread, the eleventh event waits forever, and the training with it.
+    disk has killed that thread, the eleventh event waits forever, and the training with it. So
+    records are written one by one, by its RecordWriter.
     """
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
+        records = importlib.import_module("tensorboardX")
         self._events = importlib.import_module("tensorboardX.proto.event_pb2")
-        self._summary = importlib.import_module("tensorboardX.summary")
-        writing = importlib.import_module("tensorboardX.event_file_writer")
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
         # the file is named by the second; a second opening in it must not overwrite the first
-        suffix = f".{uuid.uuid4().hex[:8]}"
-        self._writer = writing.EventsWriter(str(target / "events"), suffix)
+        file = (
+            f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{uuid.uuid4().hex[:8]}"
+        )
+        self._writer = records.RecordWriter(str(target / file))
         self._config = "```json\n" + json.dumps(config, indent=2) + "\n```"
         self._started = False
-        self._flushed_s = time.monotonic()
-        self._writer.flush()
+        self._write(self._event(file_version="brain.Event:2"))
+        self._flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         if not self._started:
-            # a resumed training repeats steps: TensorBoard hides what came before from here on
-            start = self._events.SessionLog(status=self._events.SessionLog.START)
-            self._write(step, session_log=start)
-            self._write(step, summary=self._summary.text("config", self._config))
-            self._started = True
+            self._start(step)
         for name, value in numbers.items():
-            self._write(step, summary=self._summary.scalar(name, float(value)))
+            event = self._event(step=step)
+            tag = _TENSORBOARD_REFUSES.sub("_", name)
+            event.summary.value.add(tag=tag, simple_value=float(value))
+            self._write(event)
         if time.monotonic() - self._flushed_s > _FLUSH_S:
-            self._writer.flush()
-            self._flushed_s = time.monotonic()
+            self._flush()
 
     def close(self) -> None:
+        self._flush()
         self._writer.close()
 
-    def _write(self, step: int, **content: object) -> None:
-        self._writer.write_event(self._events.Event(wall_time=time.time(), step=step, **content))
+    def _start(self, step: int) -> None:
+        # a resumed training repeats steps: TensorBoard hides what came before from here on
+        session = self._events.SessionLog(status=self._events.SessionLog.START)
+        self._write(self._event(step=step, session_log=session))
+        event = self._event(step=step)
+        text = event.summary.value.add(tag="config/text_summary")
+        text.metadata.plugin_data.plugin_name = "text"
+        text.tensor.dtype = _DT_STRING
+        text.tensor.string_val.append(self._config.encode())
+        text.tensor.tensor_shape.dim.add(size=1)
+        self._write(event)
+        self._started = True
+
+    def _event(self, **content: object) -> Any:  # noqa: ANN401 - a message made at run time
+        return self._events.Event(wall_time=time.time(), **content)
+
+    def _write(self, event: Any) -> None:  # noqa: ANN401
+        self._writer.write(event.SerializeToString())
+
+    def _flush(self) -> None:
+        self._writer.flush()
+        self._flushed_s = time.monotonic()
 
 
 class _WeightsAndBiases:
