@@ -4,24 +4,20 @@ Pictures are decoded once. At most `decode_threads` are decoded at a time, and w
 in number and in bytes: neither a shard of huge files nor one of rejected samples fills the memory.
 """
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import TimeoutError as NotYet
-from multiprocessing.pool import AsyncResult, ThreadPool
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from pipeline.clean.screen import Decode, ScreenedSample
+from pipeline.media.ahead import Stalled, read_ahead
 from pipeline.media.decode import decode
 from pipeline.media.guard import Guard
 from shards.inputs.reader import RawSample
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-MAX_WAITING_BYTES = 128 << 20
 
 # In safe mode a stall must not be taken for a shard's before it is known for a picture's.
 GUARD_SHARE = 0.2  # of the stall time-out, for one try of a picture
@@ -63,17 +59,8 @@ def in_threads(
 
     Taking one raises DecodeStalled where it is not ready within the stall time-out.
     """
-    # opened here, not in the generator, so that an error ends the threads at once
-    pool = ThreadPool(pace.decode_threads, _name_thread)  # its threads do not hold up an exit
-    try:
-        yield _ahead(raws, prepare, pace, pool)
-    except Exception as error:
-        pool.terminate()
-        if not isinstance(error, DecodeStalled):
-            pool.join()
-        raise
-    pool.terminate()
-    pool.join()
+    with closing(_ahead(raws, prepare, pace)) as stream:  # so that an error ends the threads
+        yield stream
 
 
 @contextmanager
@@ -86,28 +73,30 @@ def under_guard(
 
 
 def _ahead(
-    raws: Iterable[RawSample], prepare: Prepare, pace: ExecutionConfig, pool: ThreadPool
-) -> Iterator[tuple[PreparedSample, int]]:
-    ahead: deque[tuple[RawSample, AsyncResult[PreparedSample]]] = deque()
-    done, most = 0, 2 * pace.batch_size
-
-    def take() -> tuple[PreparedSample, int]:
-        raw, result = ahead.popleft()
+    raws: Iterable[RawSample], prepare: Prepare, pace: ExecutionConfig
+) -> Generator[tuple[PreparedSample, int], None, None]:
+    ahead = read_ahead(
+        _with_size(raws),
+        lambda sized: prepare(sized[0], decode),
+        itemgetter(1),
+        2 * pace.batch_size,
+        threads=pace.decode_threads,
+        timeout_s=pace.stall_timeout_s,
+    )
+    with closing(ahead):
         try:
-            return result.get(pace.stall_timeout_s), raw.end_offset
-        except NotYet:
+            for (raw, _), sample in ahead:
+                yield sample, raw.end_offset
+        except Stalled as stall:
+            raw, _ = stall.item
             raise DecodeStalled(
                 f"the picture of {raw.key!r} is not decoded after {pace.stall_timeout_s:g} s"
             ) from None
 
+
+def _with_size(raws: Iterable[RawSample]) -> Iterator[tuple[RawSample, int]]:
+    """Yield each sample with the bytes of the input that it takes, its sidecar's too."""
+    before = 0
     for raw in raws:
-        ahead.append((raw, pool.apply_async(prepare, (raw, decode))))
-        while len(ahead) > most or raw.end_offset - done > MAX_WAITING_BYTES:
-            ready, done = take()
-            yield ready, done
-    while ahead:
-        yield take()
-
-
-def _name_thread() -> None:
-    threading.current_thread().name = "decode"
+        yield raw, raw.end_offset - before
+        before = raw.end_offset

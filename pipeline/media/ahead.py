@@ -2,15 +2,26 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, wait
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 
 MAX_WAITING_BYTES = 128 << 20
 _MOST_THREADS = 4  # each may decode a picture of gigabytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Tasks = SimpleQueue[tuple[Item, Future[Result]] | None]  # None ends one thread
+
+
+class Stalled(Exception):  # noqa: N818 - reads as what happened
+    """The work on `item` does not end, in a thread that cannot be stopped, only left."""
+
+    def __init__(self, item: Any) -> None:  # noqa: ANN401 - an exception cannot be generic
+        super().__init__(item)
+        self.item = item
 
 
 def read_ahead(
@@ -18,24 +29,64 @@ def read_ahead(
     work: Callable[[Item], Result],
     size_bytes: Callable[[Item], int],
     count: int,
-) -> Iterator[tuple[Item, Result]]:
+    *,
+    threads: int | None = None,
+    timeout_s: float | None = None,
+) -> Generator[tuple[Item, Result], None, None]:
     """Yield each item with what `work` makes of it, in order; what that raises is raised here.
 
-    At most `count` items wait, and fewer where they are large: one more than fits 128 MiB.
+    Items are drawn in the thread of who takes. At most `count` wait, and fewer where they are
+    large: one more than fits 128 MiB. Closing the generator ends the threads (default: as many as
+    processors, 4 at most). Raises Stalled where a result is not there after `timeout_s` of waiting.
     """
+    crew_size = threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    tasks: Tasks[Item, Result] = SimpleQueue()
+    # not an executor's threads: Python would wait at its exit for one that hangs
+    crew = [
+        Thread(target=_serve, args=(tasks, work), name=f"read_ahead-{n}", daemon=True)
+        for n in range(crew_size)
+    ]
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    held = 0
-    pool = ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0))), "read_ahead")
+    held, is_stuck = 0, False
+    for thread in crew:
+        thread.start()
     try:
         for item in items:
-            waiting.append((item, pool.submit(work, item)))
+            waiting.append((item, Future()))
+            tasks.put(waiting[-1])
             held += size_bytes(item)
             while len(waiting) > count or held > MAX_WAITING_BYTES:
-                taken, result = waiting.popleft()
-                held -= size_bytes(taken)
-                yield taken, result.result()
+                held -= size_bytes(waiting[0][0])
+                yield _take(waiting, timeout_s)
         while waiting:
-            taken, result = waiting.popleft()
-            yield taken, result.result()
+            yield _take(waiting, timeout_s)
+    except (Stalled, KeyboardInterrupt, SystemExit):
+        is_stuck = timeout_s is not None  # who waits for a thread that hangs would hang too
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        for _, future in waiting:
+            future.cancel()
+        for _ in crew:
+            tasks.put(None)
+        for thread in () if is_stuck else crew:
+            thread.join(timeout_s)
+
+
+def _take(
+    waiting: deque[tuple[Item, Future[Result]]], timeout_s: float | None
+) -> tuple[Item, Result]:
+    item, future = waiting.popleft()
+    if not wait([future], timeout_s).done:  # a TimeoutError may be the work's own
+        raise Stalled(item)
+    return item, future.result()
+
+
+def _serve(tasks: Tasks[Item, Result], work: Callable[[Item], Result]) -> None:
+    while (task := tasks.get()) is not None:
+        item, future = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work(item))
+            except BaseException as error:  # it is raised where the result is taken
+                future.set_exception(error)
+        del task, item, future  # a thread that waits holds no picture

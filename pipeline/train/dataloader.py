@@ -6,12 +6,11 @@ depends neither on the number of threads nor on that of workers.
 """
 
 import hashlib
-import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import cycle, islice, repeat
 from typing import Self
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 from models.blip.framing import tokenize_batch
 from models.blip.tokenizer import WordPiece, normalise
 from models.training.dialogue import Dialogue, compose
+from pipeline.media.ahead import read_ahead
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.errors import CapfiltError
 from shards.schema import SampleReason, TextReason
@@ -124,15 +124,13 @@ class BatchLoader:
                 f"{threads} and {ahead}"
             )
         self.left_out: Counter[str] = Counter()
-        self._stream, self._picture, self._wording = stream, picture, wording
-        self._rows_per_lane, self._limits = rows_per_lane, limits
-        self._positions = stream.positions
-        self._refused = dict.fromkeys(stream.lanes, 0)
-        self._looked: dict[int, deque[Future[_Row | str]]] = {n: deque() for n in stream.lanes}
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feed")
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
-        self._closed = threading.Event()
-        self._maker = threading.Thread(target=self._make, name="feed", daemon=True)
+        self._stream, self._wording = stream, wording
+        prepare = _PrepareRow(picture, wording.clean, limits)
+        self._rows = _LaneRows(stream, prepare, rows_per_lane, threads)
+        # one thread makes batch after batch: its own work, collating, overlaps with the step too
+        self._batches = read_ahead(
+            repeat(None), lambda _: self._next_batch(), lambda _: 0, ahead, threads=1
+        )
 
     @property
     def rows_per_epoch(self) -> float:
@@ -140,77 +138,113 @@ class BatchLoader:
         return self._stream.rows_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches until the feed is closed; raises FeedError, and what reading raises."""
-        if not self._closed.is_set() and self._maker.ident is None:
-            self._maker.start()
-        while not self._closed.is_set():
-            found = self._ready.get()
-            if isinstance(found, BaseException):
+        """Yield batches until the loader is closed; raises LoaderError, and what reading raises."""
+        while not self._rows.closed.is_set():
+            try:
+                _, batch = next(self._batches)
+            except BaseException:
                 self.close()
-                raise found
-            self.left_out += found.left_out
-            yield found
+                raise
+            self.left_out += batch.left_out
+            yield batch
 
     def __enter__(self) -> Self:
-        """Give the feed itself."""
+        """Return the loader itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the feed."""
+        """Close the loader."""
         self.close()
 
     def close(self) -> None:
         """End the threads and close the stream; what waits is dropped."""
-        self._closed.set()
-        while self._maker.is_alive():
-            while not self._ready.empty():
-                self._ready.get()
-            self._maker.join(0.01)
-        self._pool.shutdown(cancel_futures=True)
+        self._rows.closed.set()  # seen by the thread that makes a batch, which draws no more
+        self._batches.close()  # returns when that thread is over: only then are the rows free
+        self._rows.close()
         self._stream.close()
 
-    def _make(self) -> None:
-        try:
-            while True:
-                self._ready.put(self._next_batch())
-        except _Closed:
-            pass
-        except BaseException as error:  # it is raised where the batches are taken
-            self._ready.put(error)
-
     def _next_batch(self) -> Batch:
-        for lane, looked in self._looked.items():
-            while len(looked) < 2 * self._rows_per_lane:  # this batch and, meanwhile, the next
-                self._look_ahead(lane)
         left_out: Counter[str] = Counter()
-        rows = [row for lane in self._looked for row in self._fill(lane, left_out)]
-        return self._collate(rows, left_out)
+        rows = self._rows.take(left_out)
+        return _collate(rows, self._wording, dict(self._rows.positions), left_out)
 
-    def _look_ahead(self, lane: int) -> None:
-        if self._closed.is_set():
-            raise _Closed
-        example = self._stream.next_of(lane)
-        self._looked[lane].append(self._pool.submit(self._prepare, example))
+
+class _LaneRows:
+    """Rows of the stream's lanes, decoded one batch ahead of who takes them.
+
+    One thread takes; others decode. The results of all lanes come in the order in which their
+    examples were drawn, and wait in a queue for each lane until a batch wants them: a lane whose
+    pictures are refused draws more, and no other lane notices.
+    """
+
+    def __init__(
+        self, stream: TrainingStream, prepare: "_PrepareRow", rows_per_lane: int, threads: int
+    ) -> None:
+        self.closed = threading.Event()
+        self.positions = stream.positions
+        self._stream, self._rows_per_lane = stream, rows_per_lane
+        self._refused = dict.fromkeys(stream.lanes, 0)  # in a row, up to the last one taken
+        self._looked: dict[int, deque[_Row | str]] = {lane: deque() for lane in stream.lanes}
+        self._pending = dict.fromkeys(stream.lanes, 0)  # drawn, not yet taken, and not refused
+        self._short = 0  # the lane that the taker waits for; set before any is drawn from
+        self._ahead = read_ahead(
+            self._draw(),
+            lambda drawn: prepare(drawn[1]),
+            lambda drawn: len(drawn[1].image) + len(drawn[1].right or b""),
+            len(stream.lanes) * rows_per_lane,
+            threads=threads,
+        )
+
+    def close(self) -> None:
+        """End the threads that decode; nobody may be taking."""
+        self._ahead.close()
+
+    def take(self, left_out: Counter[str]) -> list[_Row]:
+        """Take all lanes' rows of a batch; count in `left_out` what was passed over."""
+        return [row for lane in self._looked for row in self._fill(lane, left_out)]
+
+    def _draw(self) -> Iterator[tuple[int, Example]]:
+        """Draw examples for ever, a batch's rows from lane after lane.
+
+        A lane that has two batches' rows waits for the others, lest decoded pictures pile up while
+        one lane is refused again and again; then that lane alone is drawn from.
+        """
+        turns = [lane for lane in self._stream.lanes for _ in range(self._rows_per_lane)]
+        in_turn, most = cycle(turns), 2 * self._rows_per_lane
+        while not self.closed.is_set():
+            hungry = (lane for lane in islice(in_turn, len(turns)) if self._pending[lane] < most)
+            lane = next(hungry, self._short)
+            self._pending[lane] += 1
+            yield lane, self._stream.next_of(lane)
+        raise _Closed
 
     def _fill(self, lane: int, left_out: Counter[str]) -> list[_Row]:
         """Take a lane's rows of a batch; only what is taken counts for its position."""
         rows: list[_Row] = []
+        self._short = lane
         while len(rows) < self._rows_per_lane:
-            if not self._looked[lane]:
-                self._look_ahead(lane)
-            found = self._looked[lane].popleft().result()
-            self._positions[lane] += 1
-            if isinstance(found, _Row):
+            while not self._looked[lane]:
+                self._receive()
+            row = self._looked[lane].popleft()
+            self.positions[lane] += 1
+            if isinstance(row, _Row):
                 self._refused[lane] = 0
-                rows.append(found)
+                self._pending[lane] -= 1
+                rows.append(row)
             else:
-                left_out[found] += 1
+                left_out[row] += 1
                 self._refused[lane] += 1
                 self._check_patience(lane, left_out)
         return rows
 
+    def _receive(self) -> None:
+        (lane, _), row = next(self._ahead)
+        self._looked[lane].append(row)
+        if not isinstance(row, _Row):
+            self._pending[lane] -= 1
+
     def _check_patience(self, lane: int, left_out: Counter[str]) -> None:
-        epoch = int(self._stream.epochs_at({lane: self._positions[lane]}))
+        epoch = int(self._stream.epochs_at({lane: self.positions[lane]}))
         in_epoch = self._stream.rows_of_lane(lane, epoch)
         if self._refused[lane] >= max(in_epoch, _PATIENCE):
             reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.most_common())
@@ -219,51 +253,56 @@ class BatchLoader:
                 f"epoch of it ({reasons}); check the sources, and the limits on pictures"
             )
 
-    def _prepare(self, example: Example) -> _Row | str:
-        """Decode an example's picture, in a thread of the pool; or say why it cannot be used."""
+
+@dataclass(frozen=True, slots=True)
+class _PrepareRow:
+    """Decodes an example's pictures, in a thread of its own; or says why it cannot be used."""
+
+    picture: Picture
+    clean: Callable[[str], str]
+    limits: DecodeLimits
+
+    def __call__(self, example: Example) -> _Row | str:
         example = shuffle_pair(example)
-        text = self._wording.clean(example.text)
+        text = self.clean(example.text)
         if not text:
             return TextReason.EMPTY
-        pictures = []
-        for place, data in enumerate((example.image, example.right)):
-            found = None if data is None else self._look(data, example.seed + place)
-            if isinstance(found, str):
-                return found
-            pictures.append(found)
-        left, right = pictures
-        assert left is not None
-        return _Row(example, text, left, right)
+        left = self._look(example.image, example.seed)
+        if isinstance(left, str):
+            return left
+        right = None if example.right is None else self._look(example.right, example.seed + 1)
+        return right if isinstance(right, str) else _Row(example, text, left, right)
 
     def _look(self, data: bytes, seed: int) -> Tensor | str:
         if not data:
             return SampleReason.IMAGE_MISSING
-        decoded = decode(data, self._limits)
-        return (
-            decoded.reason
-            if isinstance(decoded, DecodeRefusal)
-            else self._picture(decoded.image, seed)
-        )
+        decoded = decode(data, self.limits)
+        if isinstance(decoded, DecodeRefusal):
+            return decoded.reason
+        return self.picture(decoded.image, seed)
 
-    def _collate(self, rows: list[_Row], left_out: Counter[str]) -> Batch:
-        words, texts = self._wording.words, [row.text for row in rows]
-        limit, cpu = self._wording.max_tokens, torch.device("cpu")
-        pieces = self._wording.encode(texts, [row.example.chosen for row in rows])
-        framed = tokenize_batch(pieces, words, words.cls_id, limit, cpu)
-        return Batch(
-            pixels=torch.stack([row.pixels for row in rows]),
-            ids=framed.ids,
-            mask=framed.mask,
-            image_ids=torch.tensor([row.example.image_id for row in rows]),
-            text_hashes=torch.tensor([_hash(text) for text in texts]),
-            texts=texts,
-            keys=[row.example.key for row in rows],
-            positions=dict(self._positions),
-            left_out=left_out,
-            references=tuple(row.example.texts for row in rows),
-            chosen=tuple(row.example.chosen for row in rows),
-            right=_stacked([row.right for row in rows]),
-        )
+
+def _collate(
+    rows: Sequence[_Row], wording: TextTransform, positions: dict[int, int], left_out: Counter[str]
+) -> Batch:
+    words, texts = wording.words, [row.text for row in rows]
+    pieces = wording.encode(texts, [row.example.chosen for row in rows])
+    framed = tokenize_batch(pieces, words, words.cls_id, wording.max_tokens, torch.device("cpu"))
+    rights = [row.right for row in rows if row.right is not None]
+    return Batch(
+        pixels=torch.stack([row.pixels for row in rows]),
+        ids=framed.ids,
+        mask=framed.mask,
+        image_ids=torch.tensor([row.example.image_id for row in rows]),
+        text_hashes=torch.tensor([_hash(text) for text in texts]),
+        texts=texts,
+        keys=[row.example.key for row in rows],
+        positions=positions,
+        left_out=left_out,
+        references=tuple(row.example.texts for row in rows),
+        chosen=tuple(row.example.chosen for row in rows),
+        right=torch.stack(rights) if rights else None,
+    )
 
 
 def shuffle_pair(example: Example) -> Example:
@@ -276,11 +315,6 @@ def shuffle_pair(example: Example) -> Example:
     said = " ".join(_OTHER_SIDE.get(word, word) for word in example.text.split(" "))
     chosen = replace(example.chosen, text=said)
     return replace(example, image=example.right, right=example.image, chosen=chosen)
-
-
-def _stacked(pictures: list[Tensor | None]) -> Tensor | None:
-    given = [picture for picture in pictures if picture is not None]
-    return torch.stack(given) if given else None
 
 
 def _hash(text: str) -> int:

@@ -38,7 +38,7 @@ def left_behind(run: Run) -> list[str]:
 
 
 def decode_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("read_ahead")]
 
 
 # --- Whole shards. ---

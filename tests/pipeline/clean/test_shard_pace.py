@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.clean.prepare
 import pipeline.clean.shard
+import pipeline.media.ahead
 from pipeline.clean.prepare import ExecutionConfig
 from shards.inputs.reader import ShardReader
 from shards.run.run import Run
@@ -148,7 +148,7 @@ def test_what_waits_is_bounded_in_bytes(
     one = path.stat().st_size // 60 + 2048
     run, config = bench.run(path)
     monkeypatch.setattr(pipeline.clean.shard, "MAX_BATCH_BYTES", bound)
-    monkeypatch.setattr(pipeline.clean.prepare, "MAX_WAITING_BYTES", bound)
+    monkeypatch.setattr(pipeline.media.ahead, "MAX_WAITING_BYTES", bound)
     monkeypatch.setattr(pipeline.clean.shard, "ShardReader", Watched)
     steps, ahead = [0], []
 

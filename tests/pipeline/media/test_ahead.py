@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.media import ahead as module
-from pipeline.media.ahead import read_ahead
+from pipeline.media.ahead import Stalled, read_ahead
 
 
 def test_results_stand_with_their_items_in_order() -> None:
@@ -44,8 +44,8 @@ def test_work_goes_on_while_a_result_is_used() -> None:
         begun.release()
         return n
 
-    found = read_ahead(range(10), work, lambda _: 1, 4)
-    assert next(found) == (0, 0)
+    results = read_ahead(range(10), work, lambda _: 1, 4)
+    assert next(results) == (0, 0)
     for _ in range(5):  # the first, and four that nobody has asked for
         assert begun.acquire(timeout=10)
 
@@ -56,18 +56,55 @@ def test_an_error_is_raised_in_its_turn() -> None:
             raise MemoryError("too large")
         return n
 
-    found = read_ahead(range(10), work, lambda _: 1, 8)
-    assert [next(found)[0] for _ in range(3)] == [0, 1, 2]
+    results = read_ahead(range(10), work, lambda _: 1, 8)
+    assert [next(results)[0] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(MemoryError, match="too large"):
-        next(found)
+        next(results)
+
+
+def threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith("read_ahead")]
 
 
 def test_whoever_stops_early_leaves_no_thread() -> None:
-    def threads() -> list[str]:
-        return [one.name for one in threading.enumerate() if one.name.startswith("read_ahead")]
-
-    found = read_ahead(range(1000), lambda n: n, lambda _: 1, 50)
-    next(found)
+    results = read_ahead(range(1000), lambda n: n, lambda _: 1, 50)
+    next(results)
     assert threads()
-    found.close()
+    results.close()
     assert threads() == []
+
+
+def test_as_many_threads_work_as_were_asked_for() -> None:
+    together = threading.Barrier(3)  # broken unless three come
+    results = read_ahead(range(9), lambda _: together.wait(20), lambda _: 1, 9, threads=3)
+    assert len(list(results)) == 9
+
+
+def test_work_that_does_not_end_is_left_and_named() -> None:
+    """Those before it come first; nobody waits for its thread, which ends when its work does."""
+    gate = threading.Event()
+
+    def work(n: int) -> int:
+        assert n != 2 or gate.wait(60)
+        return n
+
+    results = read_ahead(range(9), work, lambda _: 1, 4, threads=2, timeout_s=0.2)
+    assert [next(results)[0] for _ in range(2)] == [0, 1]
+    began = time.monotonic()
+    with pytest.raises(Stalled) as stalled:
+        next(results)
+    assert stalled.value.item == 2
+    assert time.monotonic() - began < 20
+    gate.set()
+    end = time.monotonic() + 20
+    while threads() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threads() == []
+
+
+def test_a_timeout_of_the_work_itself_is_no_stall() -> None:
+    def work(_: int) -> int:
+        raise TimeoutError("the store does not answer")
+
+    with pytest.raises(TimeoutError, match="the store"):
+        next(read_ahead([1], work, lambda _: 1, 4, timeout_s=60))
