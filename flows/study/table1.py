@@ -33,7 +33,7 @@ from models.checkpoints.conversion import for_hugging_face, import_folder
 from models.decoding.generate import Decoding
 from pipeline import evaluate
 from pipeline.toy import world as toy_world
-from pipeline.toy.truth import let_through
+from pipeline.toy.judges import caption_is_right, let_through, pair_is_right
 from pipeline.toy.world import Kinds, ToyWorldConfig, write_toy_world
 from pipeline.train import pretrain
 from pipeline.views.rejudge import rejudge
@@ -251,16 +251,14 @@ class Study:
         """Measure a filter on pairs half of which are wrong, and a captioner by the truth."""
         judged = evaluate.read_pairs([str(self._place / "judged")])
         return {
-            "filter": evaluate.evaluate_filter(tools.filter, judged),
+            "filter": evaluate.evaluate_filter(tools.filter, judged, label=pair_is_right),
             "captioner, nucleus": self._captions(tools.captioner, Decoding(top_k=0)),
             "captioner, greedy": self._captions(tools.captioner, Decoding(method="greedy")),
         }
 
     def _captions(self, captioner: Path, decoding: Decoding) -> dict[str, Any]:
         pairs = evaluate.read_pairs([str(self._place / "held-out")])
-        return evaluate.evaluate_captioner(
-            captioner, pairs, decoding, is_right=evaluate.toy_is_right
-        )
+        return evaluate.evaluate_captioner(captioner, pairs, decoding, is_right=caption_is_right)
 
 
 @dataclass(frozen=True, slots=True)

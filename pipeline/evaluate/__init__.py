@@ -3,12 +3,8 @@
 What cannot be used is counted by its reason (`left_out`), and never ends an evaluation.
 """
 
-from pipeline.evaluate.caption import (
-    evaluate_captioner,
-    measure_captioner,
-    toy_is_right,
-)
-from pipeline.evaluate.filter import evaluate_filter, measure_filter, toy_label
+from pipeline.evaluate.caption import evaluate_captioner, measure_captioner
+from pipeline.evaluate.filter import evaluate_filter, measure_filter
 from pipeline.evaluate.pairs import EvaluateConfig, LabelledPair, read_pairs
 from pipeline.evaluate.retrieval import evaluate_retrieval, measure_retrieval, open_retriever
 
@@ -23,6 +19,4 @@ __all__ = [
     "measure_retrieval",
     "open_retriever",
     "read_pairs",
-    "toy_is_right",
-    "toy_label",
 ]

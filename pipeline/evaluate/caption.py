@@ -9,7 +9,6 @@ from models.decoding.generate import Decoding
 from models.roles.captioner import BlipCaptioner
 from pipeline.evaluate import java_metrics, metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, Meta, batches
-from pipeline.toy.world import is_true, scene_from_truth
 from shards.training.dialogue_file import last_number
 
 IsRight = Callable[[str, Meta], bool | None]
@@ -110,12 +109,3 @@ def number_of(pair: LabelledPair) -> int | str:
         return given
     number = last_number(pair.key)
     return pair.key if number is None else number
-
-
-def toy_is_right(text: str, meta: Meta) -> bool | None:
-    """Tell by the toy world's sidecar, or annotation row, whether a caption is true."""
-    try:
-        scene = scene_from_truth(meta.get("toy", meta))
-    except (KeyError, TypeError, ValueError):  # a sidecar of something else
-        return None
-    return is_true(text, scene)

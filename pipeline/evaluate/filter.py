@@ -24,8 +24,8 @@ def evaluate_filter(
     pairs: Iterable[LabelledPair],
     config: EvaluateConfig = USUAL,
     *,
+    label: Label,
     threshold: float = 0.5,
-    label: Label | None = None,
     precision: float | None = None,
     curves: bool = False,
 ) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def evaluate_filter(
         scorer,
         pairs,
         config.batch_size,
-        threshold=threshold,
         label=label,
+        threshold=threshold,
         precision=precision,
         curves=curves,
     )
@@ -49,53 +49,59 @@ def measure_filter(
     pairs: Iterable[LabelledPair],
     batch_size: int = 32,
     *,
+    label: Label,
     threshold: float = 0.5,
-    label: Label | None = None,
     precision: float | None = None,
     curves: bool = False,
 ) -> dict[str, Any]:
     """Compare ITM probabilities with labels: which texts are right, and which does it keep?
 
-    `label` (default: `toy_label`) judges a pair, with all its texts. `noise_before` and
-    `noise_after` are the shares of wrong texts among all and among the kept; `noise_ratio` is the
-    share that is filtered out, which the paper calls so. Texts without a finite score, as many as
-    `score_not_finite`, are not kept, and have no part in `roc_auc` and the curves. For a wanted
-    `precision`, `chosen` is the lowest threshold that reaches it here. `curves` adds a row for each
-    threshold: precision and recall, ROC, and calibration in bins.
+    `label` judges a pair, with all its texts. `noise_before` and `noise_after` are the shares of
+    wrong texts among all and among the kept; `noise_ratio` is the share that is filtered out, which
+    the paper calls so. Texts without a finite score, as many as `score_not_finite`, are not kept,
+    and have no part in `roc_auc` and the curves. For a wanted `precision`, `chosen` is the lowest
+    threshold that reaches it here. `curves` adds a row for each threshold: precision and recall,
+    ROC, and calibration in bins.
     """
-    told = label or toy_label
-    known = (pair if told(pair) is not None else _without_label(pair) for pair in pairs)
+    labelled = (pair if label(pair) is not None else _without_label(pair) for pair in pairs)
     left_out: Counter[str] = Counter()
     scores: list[float] = []
     labels: list[bool] = []
     images = 0
-    for batch, pictures in batches(known, scorer.preprocess, batch_size, left_out):
+    for batch, pictures in batches(labelled, scorer.preprocess, batch_size, left_out):
         images += len(batch)
-        found = scorer.score(pictures, [pair.texts for pair in batch])
-        for pair, own in zip(batch, found, strict=True):
-            scores += [score.itm for score in own]
-            labels += [bool(told(pair))] * len(own)
+        scored = scorer.score(pictures, [pair.texts for pair in batch])
+        for pair, pair_scores in zip(batch, scored, strict=True):
+            scores += [score.itm for score in pair_scores]
+            labels += [bool(label(pair))] * len(pair_scores)
+    itm, truth = np.array(scores), np.array(labels, dtype=bool)
+    finite = np.isfinite(itm)
     counts = {"images": images, "texts": len(scores), "left_out": dict(left_out)}
-    chances, truth = np.array(scores), np.array(labels, dtype=bool)
-    finite = np.isfinite(chances)
-    sure = chances[finite], truth[finite]
-    bins = calibration.reliability(*sure)
-    trust: dict[str, Any] = {
-        "average_precision": calibration.average_precision(*sure),
-        "brier": calibration.brier(*sure),
+    trust = _calibrated(itm[finite], truth[finite], precision, curves)
+    return counts | _filtered(itm, truth, threshold) | trust
+
+
+def _calibrated(
+    itm: NDArray[np.float64], labels: NDArray[np.bool_], precision: float | None, curves: bool
+) -> dict[str, Any]:
+    """Compute how far finite probabilities can be trusted."""
+    bins = calibration.reliability(itm, labels)
+    numbers: dict[str, Any] = {
+        "average_precision": calibration.average_precision(itm, labels),
+        "brier": calibration.brier(itm, labels),
         "calibration_error": calibration.calibration_error(bins),
     }
-    rows = calibration.precision_recall(*sure)
+    rows = calibration.precision_recall(itm, labels)
     if precision is not None:
         chosen = calibration.threshold_for(rows, precision)
-        trust["chosen"] = None if chosen is None else asdict(chosen)
+        numbers["chosen"] = None if chosen is None else asdict(chosen)
     if curves:
-        trust["curves"] = {
-            "calibration": [asdict(one) for one in bins],
-            "precision_recall": [asdict(one) for one in rows],
-            "roc": calibration.roc(*sure),
+        numbers["curves"] = {
+            "calibration": [asdict(bin_) for bin_ in bins],
+            "precision_recall": [asdict(row) for row in rows],
+            "roc": calibration.roc(itm, labels),
         }
-    return counts | _filtered(chances, truth, threshold) | trust
+    return numbers
 
 
 def _filtered(
@@ -115,13 +121,6 @@ def _filtered(
         "noise_after": None if precision is None else 1 - precision,
         "score_not_finite": int((~finite).sum()),
     }
-
-
-def toy_label(pair: LabelledPair) -> bool | None:
-    """Tell by the toy world's sidecar whether a pair's text is true of its picture."""
-    truth = pair.meta.get("toy")
-    noisy = truth.get("is_noisy") if isinstance(truth, dict) else None
-    return not noisy if isinstance(noisy, bool) else None
 
 
 def _without_label(pair: LabelledPair) -> LabelledPair:

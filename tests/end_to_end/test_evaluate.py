@@ -16,14 +16,15 @@ from pipeline.evaluate import (
     evaluate_filter,
     evaluate_retrieval,
     read_pairs,
-    toy_is_right,
 )
+from pipeline.toy.judges import caption_is_right
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from tests.support.driving import InProcess
 
 CONFIG = EvaluateConfig(dtype="fp32")
 FP32 = "--dtype=fp32"
 CHECKPOINTS = {"retrieval": "tiny-filter", "caption": "tiny-captioner", "filter": "tiny-filter"}
+USUAL = {"retrieval": (), "caption": ("--no-java",), "filter": ("--judge=toy",)}
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +78,9 @@ def test_captions_are_written_as_asked(found: Callable[..., dict[str, Any]], wor
         read_pairs([str(world)]),
         decoding,
         CONFIG,
-        is_right=toy_is_right,
+        is_right=caption_is_right,
     )
-    numbers = found("caption", "--method=greedy", "--min-tokens=2", "--max-tokens=8")
+    numbers = found("caption", "--method=greedy", "--min-tokens=2", "--max-tokens=8", "--judge=toy")
     close(numbers, expected)
     assert numbers["judged"] == 24
     # of a prompt that it was not taught it makes something else
@@ -96,7 +97,7 @@ def test_a_filter_is_compared_with_the_labels_that_are_named(
         return not pair.meta["toy"]["is_noisy"]
 
     folder = weights.SHIPPED["tiny-filter"]
-    numbers = found("filter", "--threshold=0.7")
+    numbers = found("filter", "--threshold=0.7", "--judge=toy")
     close(numbers, evaluate_filter(folder, pairs, CONFIG, threshold=0.7, label=label))
     assert numbers["noise_before"] == pytest.approx(noisy / 24)
     assert numbers["roc_auc"] > 0.8  # it was trained on such a world
@@ -109,11 +110,10 @@ def test_a_filter_is_compared_with_the_labels_that_are_named(
 def test_people_get_a_row_for_each_number(
     capfilt: InProcess, found: Callable[..., dict[str, Any]], world: Path, what: str
 ) -> None:
-    java = ("--no-java",) if what == "caption" else ()
-    done = capfilt.run("evaluate", what, CHECKPOINTS[what], world, FP32, *java)
+    done = capfilt.run("evaluate", what, CHECKPOINTS[what], world, FP32, *USUAL[what])
     assert done.returncode == 0, done.stderr
     rows = dict(map(str.split, done.stdout.splitlines()))
-    numbers = found(what)
+    numbers = found(what, *USUAL[what])
     assert rows.pop("tokenizer", None) == numbers.pop("tokenizer", None)
     shown = {name: float(value) for name, value in rows.items()}
     del numbers["left_out"]  # nothing is
@@ -133,7 +133,7 @@ def test_what_is_left_out_is_told_of_by_its_reason(
     cut = tmp_path / "cut.tar"
     whole = (world / "00000.tar").read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
-    done = capfilt.run("evaluate", "filter", "tiny-filter", cut, FP32)
+    done = capfilt.run("evaluate", "filter", "tiny-filter", cut, FP32, "--judge=toy")
     assert done.returncode == 0, done.stderr
     rows = dict(map(str.split, done.stdout.splitlines()))
     assert rows["left_out.shard_truncated"] == "1"
@@ -158,7 +158,7 @@ def test_a_bad_path_is_one_message(
 ) -> None:
     other = {"tiny-filter": "tiny-captioner", "tiny-captioner": "tiny-filter"}[CHECKPOINTS[what]]
     given = other if model == "the other one" else model or CHECKPOINTS[what]
-    done = capfilt.run("evaluate", what, given, shards or world)
+    done = capfilt.run("evaluate", what, given, shards or world, *USUAL[what])
     assert done.returncode == 2
     assert said.format(home=capfilt.home) in done.stderr
     assert done.stdout == ""
@@ -170,3 +170,19 @@ def test_token_limits_that_contradict_each_other(capfilt: InProcess, world: Path
     done = capfilt.run("evaluate", "caption", "tiny-captioner", world, *asked)
     assert done.returncode == 2
     assert "--min-tokens 9 is more than 3" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((), "--label or --judge"),
+        (("--label=a", "--judge=toy"), "--label or --judge"),
+        (("--judge=nobody",), "there is no judge 'nobody'"),
+    ],
+)
+def test_a_filter_is_judged_by_one_who_is_there(
+    capfilt: InProcess, world: Path, flags: tuple[str, ...], said: str
+) -> None:
+    done = capfilt.run("evaluate", "filter", "tiny-filter", world, *flags)
+    assert done.returncode == 2
+    assert said in done.stderr

@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,6 +56,9 @@ Result = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="pairs at most, from the first on")]
 BatchSize = Annotated[int, typer.Option(min=1, help="pictures in one pass of the model")]
 MaxTokens = Annotated[int, typer.Option(min=3, max=512, help="of a text, special ones included")]
+Judge = Annotated[
+    str | None, typer.Option(help="who knows what is right: toy, for the toy world's sidecars")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
@@ -112,6 +117,7 @@ def caption(
     min_tokens: Annotated[int, typer.Option(min=0, help="of a caption")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="of a caption")] = 20,
     seed: Annotated[int, typer.Option(help="of nucleus sampling")] = 0,
+    judge: Judge = None,
     java: Annotated[
         bool | None,
         typer.Option(help="split by the PTB tokenizer, and METEOR; default: if java is there"),
@@ -127,7 +133,7 @@ def caption(
     out: it would download models of its own.
     """
     from models.decoding.generate import Decoding
-    from pipeline.evaluate import evaluate_captioner, java_metrics, toy_is_right
+    from pipeline.evaluate import evaluate_captioner, java_metrics
 
     if min_tokens > max_tokens:
         raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
@@ -146,12 +152,10 @@ def caption(
             decoding,
             config_of(batch_size, 35, dtype),
             seed=seed,
-            is_right=toy_is_right,
+            is_right=None if judge is None else _judges(judge).caption_is_right,
             results=written,
             java=java_metrics.is_there() if java is None else java,
         )
-    if not found["judged"]:  # no sidecar says what the picture shows
-        del found["judged"], found["right"]
     keep(result, written)
     tell(found, as_json)
 
@@ -165,9 +169,10 @@ def filter_(
         str | None,
         typer.Option(
             metavar="KEY",
-            help="of the sidecar, dotted: true where the text is right (default: the toy world's)",
+            help="of the sidecar, dotted: true where the text is right; or --judge",
         ),
     ] = None,
+    judge: Judge = None,
     precision: Annotated[
         float | None, typer.Option(min=0, max=1, help="wanted: choose a threshold for it")
     ] = None,
@@ -186,14 +191,19 @@ def filter_(
     from pipeline.evaluate.curves import draw
 
     config = config_of(batch_size, max_tokens, dtype)
-    told = None if label is None else _label(label)
+    if label is not None and judge is None:
+        is_right = _label(label)
+    elif label is None and judge is not None:
+        is_right = _judges(judge).pair_is_right
+    else:
+        raise typer.BadParameter("give --label or --judge, and not both")
     with _pairs(shards, None, None, limit) as (pairs, _):
         found = evaluate_filter(
             folder_of(checkpoint),
             pairs,
             config,
+            label=is_right,
             threshold=threshold,
-            label=told,
             precision=precision,
             curves=True,
         )
@@ -282,6 +292,14 @@ def _label(dotted: str) -> "Callable[[LabelledPair], bool | None]":
         return found if isinstance(found, bool) else None
 
     return label
+
+
+def _judges(name: str) -> ModuleType:
+    """Load the judges of captions and pairs that a package of the pipeline brings along."""
+    try:
+        return import_module(f"pipeline.{name}.judges")
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter(f"--judge: there is no judge {name!r}") from error
 
 
 def tell(found: Mapping[str, Any], as_json: bool) -> None:

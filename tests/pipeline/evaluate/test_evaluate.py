@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,12 @@ from pipeline.evaluate import (
     evaluate_retrieval,
     metrics,
     read_pairs,
-    toy_is_right,
-    toy_label,
 )
+from pipeline.toy.judges import pair_is_right
 from pipeline.toy.world import (
     ToyWorldConfig,
     captions,
     corpus,
-    noisy_flags,
     scene_from_truth,
     write_toy_world,
 )
@@ -294,17 +293,6 @@ def test_captions_are_judged_with_the_sidecar(folders: Path, pairs: list[Labelle
     assert (none["judged"], none["right"]) == (0, None)
 
 
-def test_the_toy_world_judges_captions_and_pairs(pairs: list[LabelledPair]) -> None:
-    flags = noisy_flags(WORLD)
-    assert [toy_label(pair) for pair in pairs] == [not flag for flag in flags]
-    for pair in pairs:
-        assert toy_is_right(pair.texts[0], pair.meta) is toy_label(pair)
-        assert toy_is_right(pair.meta["toy"]["true_caption"], pair.meta) is True
-    for meta in ({}, {"toy": 3}, {"toy": {"scene": "?"}}, {"toy": {"is_noisy": "no"}}):
-        assert toy_is_right("a red ring", meta) is None
-        assert toy_label(LabelledPair("k", b"", (), meta)) is None
-
-
 def test_labels_may_be_given_and_count_for_all_texts_of_a_pair(
     folders: Path, captioned: list[LabelledPair]
 ) -> None:
@@ -324,7 +312,7 @@ def test_nothing_to_evaluate_gives_no_numbers(folders: Path) -> None:
     assert set(found["itc"].values()) == set(found["itm"].values()) == {None}
     found = evaluate_captioner(folders / "captioner", [], GREEDY, CONFIG)
     assert found["cider"] is found["bleu_4"] is found["exact_match"] is None
-    found = evaluate_filter(folders / "filter", [], CONFIG)
+    found = evaluate_filter(folders / "filter", [], CONFIG, label=pair_is_right)
     assert found["roc_auc"] is found["kept"] is found["noise_after"] is None
 
 
@@ -350,7 +338,7 @@ def test_pictures_are_let_go(folders: Path, pairs: list[LabelledPair]) -> None:
 
     evaluate_retrieval(folders / "filter", fresh(), CONFIG)
     evaluate_captioner(folders / "captioner", fresh(), GREEDY, CONFIG)
-    evaluate_filter(folders / "filter", fresh(), CONFIG)
+    evaluate_filter(folders / "filter", fresh(), CONFIG, label=pair_is_right)
     assert len(held) == 3 * len(pairs)
     assert max(held) <= 3 * CONFIG.batch_size + 2 < len(pairs)  # two batches, and one ahead
 
@@ -359,7 +347,7 @@ def test_the_batch_size_does_not_change_the_numbers(
     folders: Path, pairs: list[LabelledPair]
 ) -> None:
     configs = [EvaluateConfig(batch_size=size, dtype="fp32") for size in (1, 32)]
-    for evaluate in (evaluate_retrieval, evaluate_filter):
+    for evaluate in (evaluate_retrieval, partial(evaluate_filter, label=pair_is_right)):
         one, many = (evaluate(folders / "filter", pairs, config) for config in configs)
         check_alike(one, many)
 
@@ -369,6 +357,6 @@ def test_a_gpu_counts_what_the_processor_counts(folders: Path, pairs: list[Label
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU")
     configs = [CONFIG.model_copy(update={"device": device}) for device in ("cpu", "cuda")]
-    for evaluate in (evaluate_retrieval, evaluate_filter):
+    for evaluate in (evaluate_retrieval, partial(evaluate_filter, label=pair_is_right)):
         here, there = (evaluate(folders / "filter", pairs, config) for config in configs)
         check_alike(here, there)

@@ -22,6 +22,7 @@ from pipeline.evaluate import (
     read_pairs,
 )
 from pipeline.evaluate.curves import draw
+from pipeline.toy.judges import pair_is_right
 from pipeline.toy.world import ToyWorldConfig, corpus, write_toy_world
 
 SPREAD = 0.2  # of random weights; at the usual 0.02 all scores are alike
@@ -57,7 +58,9 @@ def test_a_filter_is_compared_with_the_labels(folders: Path, pairs: list[Labelle
     scores = [scorer.score(resized(scorer, p), [p.texts])[0][0].itm for p in pairs]
     good = [not p.meta["toy"]["is_noisy"] for p in pairs]
     threshold = sorted(scores)[8] - 1e-4
-    found = evaluate_filter(folders / "filter", pairs, CONFIG, threshold=threshold)
+    found = evaluate_filter(
+        folders / "filter", pairs, CONFIG, label=pair_is_right, threshold=threshold
+    )
     kept = [score >= threshold for score in scores]
     hits = sum(k and g for k, g in zip(kept, good, strict=True))
     right, wrong = ([s for s, g in zip(scores, good, strict=True) if g is w] for w in (True, False))
@@ -89,9 +92,13 @@ def test_a_filter_is_compared_with_the_labels(folders: Path, pairs: list[Labelle
 def test_a_threshold_is_chosen_for_a_wanted_precision(
     folders: Path, pairs: list[LabelledPair]
 ) -> None:
-    found = evaluate_filter(folders / "filter", pairs, CONFIG, precision=0.7, curves=True)
+    found = evaluate_filter(
+        folders / "filter", pairs, CONFIG, label=pair_is_right, precision=0.7, curves=True
+    )
     chosen = found["chosen"]
-    again = evaluate_filter(folders / "filter", pairs, CONFIG, threshold=chosen["threshold"])
+    again = evaluate_filter(
+        folders / "filter", pairs, CONFIG, label=pair_is_right, threshold=chosen["threshold"]
+    )
     assert again["precision"] == pytest.approx(chosen["precision"])
     assert again["precision"] >= 0.7
     assert again["recall"] == pytest.approx(chosen["recall"])
@@ -99,7 +106,9 @@ def test_a_threshold_is_chosen_for_a_wanted_precision(
     assert all(row["precision"] < 0.7 for row in lower)
     with Image.open(io.BytesIO(draw(found))) as drawn:
         assert drawn.size == (1200, 400)
-    nothing = evaluate_filter(folders / "filter", [], CONFIG, precision=0.7, curves=True)
+    nothing = evaluate_filter(
+        folders / "filter", [], CONFIG, label=pair_is_right, precision=0.7, curves=True
+    )
     assert nothing["chosen"] is None
     assert draw(nothing)
 
@@ -110,7 +119,7 @@ def test_scores_that_are_no_numbers_are_counted_and_not_kept(
     loaded = checkpoint.load(folders / "filter", "filter", dtype="fp32", device="cpu")
     with torch.no_grad():
         loaded.network.itm_head.weight.fill_(torch.nan)
-    found = measure_filter(Filter(loaded, 35), pairs, threshold=0)
+    found = measure_filter(Filter(loaded, 35), pairs, label=pair_is_right, threshold=0)
     assert found["score_not_finite"] == found["texts"] == len(pairs)
     assert (found["kept"], found["recall"], found["precision"]) == (0, 0, None)
     assert found["roc_auc"] is None

@@ -1,4 +1,4 @@
-"""What a cleaning let through, against a slow loop over the toy world's own samples."""
+"""The toy world's judges, against a slow loop over its own samples."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.clean.judge import JudgeConfig
-from pipeline.toy.truth import let_through
+from pipeline.evaluate import LabelledPair, read_pairs
+from pipeline.toy.judges import caption_is_right, let_through, pair_is_right
 from pipeline.toy.world import ToyWorldConfig, noisy_flags, toy_sample, write_toy_world
 from shards.run.snapshot import write_snapshot
 
@@ -33,3 +34,20 @@ def test_shares_are_those_of_the_world(bench: Any, tmp_path: Path) -> None:
         "true_of_kept": pytest.approx(sum(kept) / len(kept)),
     }
     assert found["synthetic"]["kept"] == found["synthetic"]["true_of_kept"] == 0
+
+
+def test_captions_and_pairs_are_judged_by_their_sidecars(tmp_path: Path) -> None:
+    write_toy_world(tmp_path, WORLD)
+    pairs = list(read_pairs([str(tmp_path)]))
+    assert [pair_is_right(pair) for pair in pairs] == [not flag for flag in noisy_flags(WORLD)]
+    for pair in pairs:
+        assert caption_is_right(pair.texts[0], pair.meta) is pair_is_right(pair)
+        assert caption_is_right(pair.meta["toy"]["true_caption"], pair.meta) is True
+
+
+@pytest.mark.parametrize(
+    "meta", [{}, {"toy": 3}, {"toy": {"scene": "?"}}, {"toy": {"is_noisy": "no"}}]
+)
+def test_nothing_is_said_of_what_comes_from_elsewhere(meta: dict[str, Any]) -> None:
+    assert caption_is_right("a red ring", meta) is None
+    assert pair_is_right(LabelledPair("k", b"", (), meta)) is None
