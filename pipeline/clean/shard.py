@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.clean.caption import CaptionConfig, Captioner, caption
-from pipeline.clean.export import Provenance, WriteConfig, clean_sample, encode_jpeg
+from pipeline.clean.batch import BatchModels
+from pipeline.clean.caption import CaptionConfig, Captioner
+from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.clean.prepare import (
     DecodeStalled,
@@ -24,8 +25,8 @@ from pipeline.clean.prepare import (
     in_threads,
     under_guard,
 )
-from pipeline.clean.score import ScoreConfig, Scorer, score
-from pipeline.clean.screen import Decode, ScreenConfig, screen
+from pipeline.clean.score import ScoreConfig, Scorer
+from pipeline.clean.screen import ScreenConfig
 from shards.inputs.listing import InputChanged, InputShard
 from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.run.attempt import (
@@ -99,24 +100,25 @@ class ShardCleaner:
         pace: ExecutionConfig,
     ) -> None:
         self._run, self._config, self._pace = run, config, pace
-        self._captioner, self._scorer = captioner, scorer
-        self._splits = 0  # of batches, in the attempt under way
+        self._models = BatchModels(
+            captioner, scorer, config.screen, config.write, config.caption.candidates
+        )
 
     def clean(
         self, shard: InputShard, report: Report, worker: str | None = None
     ) -> Commit | Quarantine:
-        """Clean one shard and commit it; if another driver was first, give that one's commit.
+        """Clean one shard and commit it; if another driver was first, return that one's commit.
 
-        `report(samples, bytes)` hears how far it is; `worker` names who works, for the record of
-        the attempt. Too many attempts that were lost lead to safe mode, and at last to quarantine.
-        Raises InputChanged if the shard is not the one that was listed, and AttemptLost if another
-        attempt may do better.
+        `report(samples, bytes)` is called with how far it is; `worker` names who works, for the
+        record of the attempt. Too many attempts that were lost lead to safe mode, and at last to
+        quarantine. Raises InputChanged if the shard is not the one that was listed, and AttemptLost
+        if another attempt may do better.
         """
         done = read_commit(self._run, shard.shard)
         if done is not None:
             return done
-        lost = [one for one in read_attempts(self._run, shard.shard) if one.lost]
-        deaths = [one for one in lost if one.safe and one.ending == Ending.DIED]
+        lost = [attempt for attempt in read_attempts(self._run, shard.shard) if attempt.lost]
+        deaths = [death for death in lost if death.safe and death.ending == Ending.DIED]
         if len(deaths) >= DEATHS_TO_QUARANTINE:
             return quarantine(self._run, shard.shard, deaths)
         safe = len(lost) >= SAFE_FROM
@@ -131,7 +133,7 @@ class ShardCleaner:
             raise
 
     def _attempt(self, shard: InputShard, attempt: str, safe: bool, report: Report) -> Commit:
-        started, self._splits = datetime.now(UTC).isoformat(), 0
+        started, self._models.splits = datetime.now(UTC).isoformat(), 0
         with (
             open_shard(shard.url) as file,
             ShardWriter(self._run.store, shard.shard, attempt) as writer,
@@ -170,80 +172,31 @@ class ShardCleaner:
     ) -> None:
         samples = 0
         prepare, size = (under_guard, 1) if safe else (in_threads, self._pace.batch_size)
-        with prepare(raws, self._prepare, self._pace) as stream:
+        with prepare(raws, self._models.prepare, self._pace) as stream:
             for batch, offset in _batches(stream, size):
-                self._run_models(shard, [ready for ready in batch if ready.screened.ok])
+                self._models.fill_in(shard, [sample for sample in batch if sample.screened.ok])
                 self._write_batch(shard, batch, writer)
                 samples += len(batch)
                 report(samples, offset)
-
-    def _prepare(self, raw: RawSample, decode: Decode) -> PreparedSample:
-        """Decode a sample once, for both models and for the clean shard."""
-        screened = screen(raw, self._config.screen, decode)
-        if screened.image is None:
-            return PreparedSample(screened)
-        picture, write = screened.image, self._config.write
-        first = self._captioner.preprocess.resize(picture)
-        same = self._captioner.preprocess == self._scorer.preprocess
-        second = first if same else self._scorer.preprocess.resize(picture)
-        image = b""
-        if write.clean == "tar":
-            image = encode_jpeg(picture) if write.images == "jpeg" else screened.original
-        screened.image, screened.original = None, b""
-        return PreparedSample(screened, (first, second), image)
-
-    def _run_models(self, shard: str, batch: list[PreparedSample]) -> None:
-        """Fill in the texts of pictures; a batch that the GPU cannot hold is done in halves."""
-        if not batch:
-            return
-        import torch
-
-        try:
-            self._fill_in(shard, batch)
-        except torch.OutOfMemoryError:
-            half = len(batch) // 2
-            if not half:
-                raise
-            self._splits += 1
-            torch.cuda.empty_cache()
-            self._run_models(shard, batch[:half])
-            self._run_models(shard, batch[half:])
-
-    def _fill_in(self, shard: str, batch: list[PreparedSample]) -> None:
-        """Fill in the texts of pictures: the web's, the captioner's, all with their scores."""
-        import torch
-
-        keys = [f"{shard}/{ready.screened.facts['key']}" for ready in batch]
-        count = self._config.caption.candidates
-        written = caption(
-            self._captioner, torch.stack([ready.views[0] for ready in batch]), keys, count
-        )
-        given = [
-            [*_web_rows(ready.screened.facts), *rows]
-            for ready, rows in zip(batch, written, strict=True)
-        ]
-        scored = score(self._scorer, torch.stack([ready.views[1] for ready in batch]), given)
-        for ready, rows in zip(batch, scored, strict=True):
-            ready.texts, ready.views = rows, ()
 
     def _write_batch(self, shard: str, batch: list[PreparedSample], writer: ShardWriter) -> None:
         decisions = iter(self._judge(shard, batch))
         provenance = Provenance(shard, self._run.fingerprint, self._config.seed)
         write = self._config.write
-        for ready in batch:
-            texts, facts = ready.texts, ready.screened.facts
+        for sample in batch:
+            texts, facts = sample.texts, sample.screened.facts
             verdicts = [next(decisions) for _ in texts]
             kept = [t for t, verdict in zip(texts, verdicts, strict=True) if verdict["keep"]]
             clean = None
             if kept and write.clean == "tar":
-                clean = clean_sample(facts, kept, ready.image, write, provenance)
+                clean = clean_sample(facts, kept, sample.image, write, provenance)
             writer.add(facts, texts, verdicts, clean)
 
     def _judge(self, shard: str, batch: list[PreparedSample]) -> list[Row]:
         rows = [
-            text | {"shard": shard, "index": ready.screened.facts["index"]}
-            for ready in batch
-            for text in ready.texts
+            text | {"shard": shard, "index": sample.screened.facts["index"]}
+            for sample in batch
+            for text in sample.texts
         ]
         decisions: list[Row] = judge(arrow_rows(rows, TEXTS), self._config.judge).to_pylist()
         return decisions
@@ -256,7 +209,7 @@ class ShardCleaner:
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "dtype": self._config.dtype,
             "batch_size": 1 if safe else self._pace.batch_size,
-            "splits": self._splits,
+            "splits": self._models.splits,
             "safe_mode": safe,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
@@ -267,9 +220,9 @@ def _batches(samples: Stream, size: int) -> Iterator[tuple[list[PreparedSample],
     """Gather samples until a batch of pictures is full; rejected ones ride along, in order."""
     batch: list[PreparedSample] = []
     pictures, begin, offset = 0, 0, 0
-    for ready, offset in samples:
-        batch.append(ready)
-        pictures += ready.screened.ok
+    for sample, offset in samples:
+        batch.append(sample)
+        pictures += sample.screened.ok
         heavy = len(batch) == MAX_BATCH_ROWS or offset - begin > MAX_BATCH_BYTES
         if heavy or pictures == size:
             yield batch, offset
@@ -282,12 +235,6 @@ def _ending(error: BaseException) -> Ending:
     if isinstance(error, LOST):
         return Ending.DIED
     return Ending.FAILED if isinstance(error, Exception) else Ending.RELEASED
-
-
-def _web_rows(facts: Row) -> list[Row]:
-    if facts["web_text"] is None:
-        return []
-    return [{"text_no": 0, "origin": "web", "text": facts["web_text"]}]
 
 
 def _check_size(shard: InputShard, bytes_read: int) -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+import pipeline.clean.batch
 import pipeline.clean.prepare
-import pipeline.clean.shard
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.clean.shard import AttemptLost, CleanConfig, ShardCleaner, identity
@@ -318,7 +318,7 @@ def test_an_error_in_a_decode_thread_is_raised(
     def failing(raw: Any, *_: Any) -> Any:
         raise MemoryError(raw.key)
 
-    monkeypatch.setattr(pipeline.clean.shard, "screen", failing)
+    monkeypatch.setattr(pipeline.clean.batch, "screen", failing)
     run, config = bench.run(shard)
     with pytest.raises(AttemptLost, match="k00"):
         bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
