@@ -38,9 +38,9 @@ class JudgeConfig(BaseModel):
 
     @field_validator("threshold")
     @classmethod
-    def _complete(cls, given: dict[str, float]) -> dict[str, float]:
+    def _complete(cls, named: dict[str, float]) -> dict[str, float]:
         """Leave an origin that is not given at its default, as with every other key."""
-        return DEFAULT_THRESHOLD | given
+        return DEFAULT_THRESHOLD | named
 
 
 def judge(texts: pa.Table, config: JudgeConfig) -> pa.Table:

@@ -39,10 +39,10 @@ def score(
     scorer: Scorer, images: Tensor, texts: Sequence[Sequence[dict[str, Any]]]
 ) -> list[list[dict[str, Any]]]:
     """Score a batch of rows of the texts table, one list per picture; returns completed rows."""
-    found = scorer.score(images, [[row["text"] for row in rows] for rows in texts])
+    scores = scorer.score(images, [[row["text"] for row in rows] for rows in texts])
     return [
         [_scored(row, result) for row, result in zip(rows, results, strict=True)]
-        for rows, results in zip(texts, found, strict=True)
+        for rows, results in zip(texts, scores, strict=True)
     ]
 
 

@@ -45,8 +45,8 @@ class Child:
         self._pipe, theirs = Pipe()
         home = str(Path(__file__).resolve().parents[2])
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        found = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{home}{os.pathsep}{found}" if found else home
+        paths = [home, *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
         command = [sys.executable, "-P", "-m", module]
         with theirs:
             self._process = subprocess.Popen(
@@ -73,7 +73,7 @@ class Child:
 
     @contextmanager
     def within(self, timeout_s: float) -> Iterator[None]:
-        """Bound an exchange of messages; then the process is killed, and ChildHangs raised."""
+        """Bound an exchange of messages; then the process is killed, and ChildHung raised."""
         late = threading.Event()
 
         def end() -> None:
@@ -105,7 +105,7 @@ class Child:
             raise ChildDied from error
 
     def death(self) -> str:
-        """Say how the process ended."""
+        """Describe how the process ended."""
         try:
             code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
@@ -129,7 +129,7 @@ class Watchdog:
         self._child: Child | None = None
 
     def __enter__(self) -> Self:
-        """Give the guardian itself."""
+        """Return the watchdog itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,7 +137,7 @@ class Watchdog:
         self.end()
 
     def child(self) -> Child:
-        """Give the child, a new one after `end`; raises GuardError."""
+        """Return the child, a new one after `end`; raises GuardError."""
         self._child = self._child or Child(*self._command)
         return self._child
 

@@ -86,7 +86,7 @@ def _picture(answer: dict[str, Any], pixels: bytes) -> Decoded:
 
 
 def memory_limit(limits: DecodeLimits) -> int:
-    """Give the bytes that decoding one picture may take."""
+    """Compute the bytes that decoding one picture may take."""
     return MEMORY_BYTES + BYTES_PER_PIXEL * limits.max_pixels
 
 
@@ -98,20 +98,20 @@ def _serve(pipe: Connection, timeout_s: float) -> None:
         data = pipe.recv_bytes()
         try:
             with bounded(own_bytes + len(data) + memory_limit(limits), 2 * timeout_s):
-                found = decode(data, limits)
+                decoded = decode(data, limits)
         except MemoryError:
             pipe.send_bytes(b"{}")
             return
-        pipe.send_bytes(json.dumps(_message(found)).encode())
-        if isinstance(found, Decoded):
-            pipe.send_bytes(found.image.tobytes())
+        pipe.send_bytes(json.dumps(_message(decoded)).encode())
+        if isinstance(decoded, Decoded):
+            pipe.send_bytes(decoded.image.tobytes())
 
 
-def _message(found: Decoded | DecodeRefusal) -> dict[str, Any]:
-    if isinstance(found, DecodeRefusal):
-        return {"reason": found.reason, "detail": found.detail}
-    width, height = found.image.size
-    return {"width": width, "height": height, "format": found.format, "notes": found.notes}
+def _message(decoded: Decoded | DecodeRefusal) -> dict[str, Any]:
+    if isinstance(decoded, DecodeRefusal):
+        return {"reason": decoded.reason, "detail": decoded.detail}
+    width, height = decoded.image.size
+    return {"width": width, "height": height, "format": decoded.format, "notes": decoded.notes}
 
 
 if __name__ == "__main__":

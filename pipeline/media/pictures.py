@@ -38,35 +38,39 @@ class UserPicture:
     detail: str | None = None
 
 
-def read_pictures(places: Sequence[str]) -> Iterator[UserPicture]:
-    """Read pictures in the order of the places; InputError for a place that is not there.
+def read_pictures(locations: Sequence[str]) -> Iterator[UserPicture]:
+    """Read pictures in the order of the locations; InputError for one that is not there.
 
-    A place is a picture's file, a folder (its pictures and tars, by name, through all folders in
+    A location is a picture's file, a folder (its pictures and tars, by name, through all folders in
     it), a `.tar`, all these local or of any fsspec store, or `-`: one picture on standard input.
     """
-    for place in places:
-        yield from _read(place)
+    for location in locations:
+        yield from _read(location)
 
 
-def read_picture(place: str) -> UserPicture:
-    """Read the first picture of a place."""
-    found = next(islice(read_pictures([place]), 1), None)
-    if found is None:
-        raise InputError(f"{place}: no picture in it ({', '.join(IMAGE_EXTENSIONS)}, or a tar)")
-    return found
+def read_picture(location: str) -> UserPicture:
+    """Read the first picture of a location; InputError where there is none."""
+    picture = next(islice(read_pictures([location]), 1), None)
+    if picture is None:
+        raise InputError(f"{location}: no picture in it ({', '.join(IMAGE_EXTENSIONS)}, or a tar)")
+    return picture
 
 
 def resized(data: bytes, preprocess: "Preprocess") -> "Tensor | str":
     """Decode a picture and make it the model's size: uint8 (3, H, W); or say why it cannot be."""
-    found = decode(data, LIMITS)
-    return str(found.reason) if isinstance(found, DecodeRefusal) else preprocess.resize(found.image)
+    decoded = decode(data, LIMITS)
+    return (
+        str(decoded.reason)
+        if isinstance(decoded, DecodeRefusal)
+        else preprocess.resize(decoded.image)
+    )
 
 
-def _read(place: str) -> Iterator[UserPicture]:
-    if place == STANDARD_INPUT:
+def _read(location: str) -> Iterator[UserPicture]:
+    if location == STANDARD_INPUT:
         yield _decoded("standard input", sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
         return
-    fs, path = filesystem(place)
+    fs, path = filesystem(location)
     if fs.isdir(path):
         inside = sorted(
             name for name in fs.find(path) if _ending(name) in (*IMAGE_EXTENSIONS, "tar")
@@ -74,9 +78,9 @@ def _read(place: str) -> Iterator[UserPicture]:
         for name in inside:
             yield from _read_file(url_of(fs, name))
     elif fs.exists(path):
-        yield from _read_file(place)
+        yield from _read_file(location)
     else:
-        raise InputError(f"{place}: no such file or folder")
+        raise InputError(f"{location}: no such file or folder")
 
 
 def _read_file(url: str) -> Iterator[UserPicture]:
@@ -90,11 +94,11 @@ def _read_file(url: str) -> Iterator[UserPicture]:
 def _read_tar(url: str) -> Iterator[UserPicture]:
     with open_shard(url) as file:
         reader = ShardReader(file)
-        told = False
+        is_reported = False
         for raw in reader:
-            told = raw.reason is not None
+            is_reported = raw.reason is not None
             yield _member(url, raw)
-        if reader.state.state is not State.COMPLETE and not told:
+        if reader.state.state is not State.COMPLETE and not is_reported:
             yield UserPicture(url, None, str(reader.state.state), reader.state.detail)
 
 
@@ -111,10 +115,10 @@ def _decoded(name: str, data: bytes) -> UserPicture:
     if len(data) > MAX_PICTURE_BYTES:
         detail = f"more than {MAX_PICTURE_BYTES:,} bytes"
         return UserPicture(name, None, SampleReason.IMAGE_TOO_LARGE, detail)
-    found: Decoded | DecodeRefusal = decode(data, LIMITS)
-    if isinstance(found, DecodeRefusal):
-        return UserPicture(name, None, found.reason, found.detail)
-    return UserPicture(name, found.image)
+    decoded: Decoded | DecodeRefusal = decode(data, LIMITS)
+    if isinstance(decoded, DecodeRefusal):
+        return UserPicture(name, None, decoded.reason, decoded.detail)
+    return UserPicture(name, decoded.image)
 
 
 def _ending(name: str) -> str:

@@ -25,7 +25,7 @@ Ink = tuple[int, int, int]
 
 
 def small(picture: Image.Image) -> Image.Image:
-    """Give a copy of a picture that fits a cell."""
+    """Copy a picture, no larger than a cell."""
     copy = picture.convert("RGB")
     copy.thumbnail((CELL, CELL))
     return copy
@@ -66,7 +66,7 @@ def fit(label: str, width: int) -> str:
 
 def _drawn(character: str) -> str:
     shown = visible(character)
-    if all(ord(one) in _glyphs() for one in shown):
+    if all(ord(sign) in _glyphs() for sign in shown):
         return shown
     return f"\\u{{{ord(character):x}}}"  # the font has no drawing of it
 

@@ -100,12 +100,12 @@ def read_frames(
 
 def _choose(file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
     with open_video(file, limits) as video:
-        places = midpoints(len(video.index.times), count)
-        wanted = list(dict.fromkeys(places))
+        chosen = midpoints(len(video.index.times), count)
+        wanted = list(dict.fromkeys(chosen))
         images = [_upright(frame) for frame in video.frames(wanted)]
-    found = dict(zip(wanted, images, strict=True))
+    image_of = dict(zip(wanted, images, strict=True))
     note = VideoReason.TRUNCATED if video.index.is_cut else None
-    return Frames(tuple(found[place] for place in places), note=note)
+    return Frames(tuple(image_of[number] for number in chosen), note=note)
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:

@@ -89,22 +89,22 @@ class Video:
         self._stream = _stream(container, limits)
         self.index = _index(container, self._stream, limits, self._clock)
 
-    def frames(self, places: Sequence[int]) -> Iterator[av.VideoFrame]:
-        """Decode the frames of some places, in order and each once.
+    def frames(self, numbers: Sequence[int]) -> Iterator[av.VideoFrame]:
+        """Decode the frames of some numbers, from 0, in order and each once.
 
         For one that cannot be decoded comes the nearest before it, or else after it.
         """
         # elsewhere what a search finds may be another frame, or under another time
         if self._container.format.name.startswith(("mov,", "matroska,")):
-            return self._jump(places)
-        return self._read_through(places)
+            return self._jump(numbers)
+        return self._read_through(numbers)
 
-    def _jump(self, places: Sequence[int]) -> Iterator[av.VideoFrame]:
+    def _jump(self, numbers: Sequence[int]) -> Iterator[av.VideoFrame]:
         """Decode each from the key frame before it; the rest is skipped."""
         shown = coming = None  # the frame at hand, and the one after it
         frames: Iterator[av.VideoFrame] = iter(())
-        for place in places:
-            wanted = self.index.times[place]
+        for number in numbers:
+            wanted = self.index.times[number]
             before = bisect_right(self.index.keys, wanted, key=itemgetter(0))
             key, decoded_at = self.index.keys[before - 1] if before else (wanted, wanted)
             if coming is None or key > _time(coming):
@@ -115,15 +115,15 @@ class Video:
                 shown, coming = coming, next(frames, None)
             yield _there(shown or coming)
 
-    def _read_through(self, places: Sequence[int]) -> Iterator[av.VideoFrame]:
+    def _read_through(self, numbers: Sequence[int]) -> Iterator[av.VideoFrame]:
         """Decode all frames up to the last chosen one, and count them: their times may be wrong."""
         with _open(self._file) as container:  # anew: not every container can be wound back
             stream = _stream(container, self._limits)
             frames = enumerate(_decode(container, stream, self._clock))
-            number, shown = -1, None
-            for place in places:
-                while number < place and (found := next(frames, None)) is not None:
-                    number, shown = found
+            current, shown = -1, None
+            for number in numbers:
+                while current < number and (decoded := next(frames, None)) is not None:
+                    current, shown = decoded
                 yield _there(shown)
 
 
@@ -166,7 +166,7 @@ def _no_other(url: str, *_: object) -> NoReturn:
 
 def _stream(container: InputContainer, limits: VideoLimits) -> VideoStream:
     """Choose the video's pictures, once their size is known to be bearable."""
-    moving = [one for one in container.streams.video if not one.disposition & _COVER]
+    moving = [s for s in container.streams.video if not s.disposition & _COVER]
     if not moving:
         raise VideoRefused(VideoReason.EMPTY, "no pictures in it, sound at most")
     stream, codec = moving[0], moving[0].codec_context
@@ -207,14 +207,14 @@ def _index(
 
 
 def _is_cut(container: InputContainer, stream: VideoStream, times: Sequence[int]) -> bool:
-    """Tell whether fewer frames are there than the container says, by number or time."""
+    """Check for fewer frames than the container says there are, by number or time."""
     if stream.frames > len(times):
         return True
-    told_s = (container.duration or 0) / av.time_base
+    stated_s = (container.duration or 0) / av.time_base
     if stream.time_base is None or len(times) < 2:
         return False
     step = (times[-1] - times[0]) / (len(times) - 1)
-    return float((times[-1] - times[0] + step) * stream.time_base) < _WHOLE * told_s
+    return float((times[-1] - times[0] + step) * stream.time_base) < _WHOLE * stated_s
 
 
 def _decode(

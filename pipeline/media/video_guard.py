@@ -85,7 +85,7 @@ def _frames(child: Child, count: int, answer: dict[str, Any]) -> Frames:
     try:
         if "reason" in answer:
             return Frames(reason=VideoReason(answer["reason"]), detail=str(answer["detail"]))
-        order, note = [int(place) for place in answer["order"]], answer["note"]
+        order, note = [int(number) for number in answer["order"]], answer["note"]
         sizes = [(int(width), int(height)) for width, height in answer["sizes"]]
         if len(order) != count or len(sizes) > count:
             raise ChildDied
@@ -93,7 +93,7 @@ def _frames(child: Child, count: int, answer: dict[str, Any]) -> Frames:
         for width, height in sizes:
             pixels = child.receive(3 * _MOST_PIXELS)
             images.append(Image.frombytes("RGB", (width, height), pixels))
-        shown = tuple(images[place] for place in order)
+        shown = tuple(images[number] for number in order)
         return Frames(shown, note=VideoReason(note) if note else None)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ChildDied from error
@@ -145,23 +145,23 @@ def _serve(pipe: Connection) -> None:
         asked = io.BufferedReader(_Asked(pipe, task["size_bytes"]), READ_BYTES)
         try:
             with bounded(own_bytes + limits.memory_bytes, 2 * limits.timeout_s + 2 * GRACE_S):
-                found = decode_frames(cast("BinaryIO", asked), task["count"], limits)
+                frames = decode_frames(cast("BinaryIO", asked), task["count"], limits)
         except MemoryError:
             detail = f"needs more than {limits.memory_bytes >> 20:,} MiB"
-            found = Frames(reason=VideoReason.TOO_LARGE, detail=detail)
-        _tell(pipe, found)
+            frames = Frames(reason=VideoReason.TOO_LARGE, detail=detail)
+        _tell(pipe, frames)
 
 
-def _tell(pipe: Connection, found: Frames) -> None:
-    if found.reason is not None:
-        pipe.send_bytes(json.dumps({"reason": found.reason, "detail": found.detail}).encode())
+def _tell(pipe: Connection, frames: Frames) -> None:
+    if frames.reason is not None:
+        pipe.send_bytes(json.dumps({"reason": frames.reason, "detail": frames.detail}).encode())
         return
-    images = {id(image): image for image in found.images}
-    places = {key: place for place, key in enumerate(images)}
+    images = {id(image): image for image in frames.images}
+    numbers = {key: number for number, key in enumerate(images)}
     answer = {
         "sizes": [image.size for image in images.values()],
-        "order": [places[id(image)] for image in found.images],
-        "note": found.note,
+        "order": [numbers[id(image)] for image in frames.images],
+        "note": frames.note,
     }
     pipe.send_bytes(json.dumps(answer).encode())
     for image in images.values():

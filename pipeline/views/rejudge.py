@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 
 
 def rejudge(run: Run, wish: ViewRequest, snapshot: Snapshot, report: Report) -> tuple[View, bool]:
-    """Write a view, or find the same one there; give it, and whether it is new.
+    """Write a view, or find the same one there; returns it, and whether it is new.
 
     Raises ViewError for a wish that cannot be met or a name that is taken by another view, and
     InputChanged where clean tars are wanted and the input is no longer what was cleaned.
@@ -56,8 +56,8 @@ def rejudge(run: Run, wish: ViewRequest, snapshot: Snapshot, report: Report) -> 
     if is_resolved(run, wish, snapshot, thresholds):
         return _opened(run, wish.name), False
     for origin, fraction in wish.keep_fraction.items():
-        given = counts.texts.get(origin, TextCounts()).given
-        thresholds[origin] = fraction_threshold(run, snapshot.shards, origin, fraction, given)
+        total = counts.texts.get(origin, TextCounts()).given
+        thresholds[origin] = fraction_threshold(run, snapshot.shards, origin, fraction, total)
     judging = Judging(wish.name)
     try:
         new = _write(run, wish, snapshot, thresholds, judging, report)
@@ -70,9 +70,9 @@ def rejudge(run: Run, wish: ViewRequest, snapshot: Snapshot, report: Report) -> 
 
 
 def fraction_threshold(
-    run: Run, shards: Sequence[SnapshotShard], origin: str, fraction: float, given: int
+    run: Run, shards: Sequence[SnapshotShard], origin: str, fraction: float, total: int
 ) -> float:
-    """Find the score of the k-th best text of an origin, k being `fraction` of all `given`.
+    """Find the score of the k-th best text of an origin, k being `fraction` of all `total`.
 
     Only texts that a threshold decides can be among them. Texts that share the score are all kept;
     where k is 0, the threshold lies just above the best.
@@ -80,37 +80,37 @@ def fraction_threshold(
     scores = np.concatenate(
         [np.empty(0, np.float32), *_in_threads(partial(_open_scores, run, origin), shards)]
     )
-    wanted = round(fraction * given)
+    wanted = round(fraction * total)
     if not wanted:
         best = scores.max(initial=np.float32(0))
         return float(np.nextafter(best, np.float32(np.inf)))
     if not len(scores):
         return 0.0
-    place = max(len(scores) - wanted, 0)
-    scores.partition(place)
-    return float(scores[place])
+    rank = max(len(scores) - wanted, 0)
+    scores.partition(rank)
+    return float(scores[rank])
 
 
 def redecide(
-    shard: str, texts: pa.Table, own: pa.Table, thresholds: Mapping[str, float]
+    shard: str, texts: pa.Table, decisions: pa.Table, thresholds: Mapping[str, float]
 ) -> pa.Table:
-    """Decide the texts (origin, itm) of one shard; `own` are the run's decisions on them."""
-    reasons = own["reason"].combine_chunks().dictionary_encode()
+    """Decide the texts (origin, itm) of one shard; `decisions` are the run's on them."""
+    reasons = decisions["reason"].combine_chunks().dictionary_encode()
     names = [
         *reasons.dictionary.to_pylist(),
         DecisionReason.KEPT,
         DecisionReason.ITM_BELOW_THRESHOLD,
     ]
     kept, below = len(names) - 2, len(names) - 1
-    is_judged, itm = is_open(own["reason"]), texts["itm"].to_numpy().astype(np.float32)
+    is_judged, itm = is_open(decisions["reason"]), texts["itm"].to_numpy().astype(np.float32)
     keep = is_judged & (itm >= thresholds_of(texts["origin"], dict(thresholds)))
-    places = np.where(is_judged, np.where(keep, kept, below), reasons.indices.to_numpy())
+    codes = np.where(is_judged, np.where(keep, kept, below), reasons.indices.to_numpy())
     columns = {
-        "shard": pa.repeat(pa.scalar(shard, pa.string()), len(own)),
-        "index": own["index"],
-        "text_no": own["text_no"],
+        "shard": pa.repeat(pa.scalar(shard, pa.string()), len(decisions)),
+        "index": decisions["index"],
+        "text_no": decisions["text_no"],
         "keep": pa.array(keep),
-        "reason": pc.take(pa.array(names, pa.string()), pa.array(places)),
+        "reason": pc.take(pa.array(names, pa.string()), pa.array(codes)),
     }
     return pa.table(columns).cast(DECISIONS)
 
@@ -158,13 +158,13 @@ class _Work:
     def judge(self, facts: SnapshotShard) -> SnapshotShard:
         """Write the decisions of one shard, and its clean tar if wanted."""
         texts = _read(self.run, facts, "texts", ["origin", "itm"])
-        own = _read(self.run, facts, "decisions", ["index", "text_no", "reason"])
-        if len(texts) != len(own):
+        decisions = _read(self.run, facts, "decisions", ["index", "text_no", "reason"])
+        if len(texts) != len(decisions):
             raise ViewError(
-                f"shard {facts.shard}: {len(texts)} texts, but {len(own)} decisions on them; "
+                f"shard {facts.shard}: {len(texts)} texts, but {len(decisions)} decisions on them; "
                 "run `capfilt verify`"
             )
-        decided = redecide(facts.shard, texts, own, self.thresholds)
+        decided = redecide(facts.shard, texts, decisions, self.thresholds)
         counts = _counted(facts.counts, texts["origin"], decided)
         written = [file for file in facts.files if file.table not in ("decisions", "clean")]
         written.append(self._publish(facts.shard, decided))
@@ -211,12 +211,12 @@ def _counted(facts: Counts, origins: pa.ChunkedArray, decided: pa.Table) -> Coun
 
 
 def _open_scores(run: Run, origin: str, shard: SnapshotShard) -> NDArray[np.float32]:
-    """Give the scores of a shard's texts of one origin that a threshold decides."""
+    """Read the scores of a shard's texts of one origin that a threshold decides."""
     texts = _read(run, shard, "texts", ["origin", "itm"])
-    own = _read(run, shard, "decisions", ["reason"])
-    wanted = is_open(own["reason"]) & pc.equal(texts["origin"], origin).to_numpy()
-    found = texts["itm"].to_numpy().astype(np.float32)[wanted]
-    return found[np.isfinite(found)]
+    decisions = _read(run, shard, "decisions", ["reason"])
+    wanted = is_open(decisions["reason"]) & pc.equal(texts["origin"], origin).to_numpy()
+    scores = texts["itm"].to_numpy().astype(np.float32)[wanted]
+    return scores[np.isfinite(scores)]
 
 
 def _read(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Settle what decides a new view: what is asked, what the run had, and what is there already."""
+"""Resolve what decides a new view: what is asked, what the run had, and what is there already."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,9 +28,9 @@ class ViewRequest:
 
 
 def resolve_thresholds(run: Run, wish: ViewRequest, counts: Counts) -> dict[str, float]:
-    """Give each origin's threshold, but for those whose fraction is asked for; raises ViewError."""
-    own: dict[str, float] = run.identity.get("judge", {}).get("threshold", {})
-    known = sorted(own.keys() | counts.texts.keys())
+    """Return each origin's threshold, but where a fraction is asked for; raises ViewError."""
+    run_thresholds: dict[str, float] = run.identity.get("judge", {}).get("threshold", {})
+    known = sorted(run_thresholds.keys() | counts.texts.keys())
     for origin in (*wish.threshold, *wish.keep_fraction):
         if origin not in known:
             nearest = get_close_matches(origin, known, n=1)
@@ -44,7 +44,7 @@ def resolve_thresholds(run: Run, wish: ViewRequest, counts: Counts) -> dict[str,
     for origin, fraction in wish.keep_fraction.items():
         if not 0 <= fraction <= 1:
             raise ViewError(f"the fraction of {origin!r} should lie in 0 to 1, found {fraction}")
-    thresholds = {**own, **wish.threshold}
+    thresholds = {**run_thresholds, **wish.threshold}
     missing = sorted(counts.texts.keys() - thresholds.keys() - wish.keep_fraction.keys())
     if missing:
         raise ViewError(
@@ -57,7 +57,7 @@ def resolve_thresholds(run: Run, wish: ViewRequest, counts: Counts) -> dict[str,
 def is_resolved(
     run: Run, wish: ViewRequest, snapshot: Snapshot, thresholds: Mapping[str, float]
 ) -> bool:
-    """Say whether the wish is fulfilled already; raises ViewError if its name is taken."""
+    """Check whether the wish is fulfilled already; raises ViewError if its name is taken."""
     record = read_view_record(run, wish.name)
     if record is None:
         return False
@@ -77,11 +77,11 @@ def is_resolved(
 def _same_rules(record: ViewRecord, wish: ViewRequest, thresholds: Mapping[str, float]) -> bool:
     fractions = {o: r.keep_fraction for o, r in record.rules.items() if r.keep_fraction is not None}
     recorded = {o: r.threshold for o, r in record.rules.items() if o not in fractions}
-    given = {o: t for o, t in thresholds.items() if o not in wish.keep_fraction}
+    asked = {o: t for o, t in thresholds.items() if o not in wish.keep_fraction}
     return (
         fractions == wish.keep_fraction
-        and recorded.keys() == given.keys()
-        and all(np.float32(given[o]) == np.float32(recorded[o]) for o in given)
+        and recorded.keys() == asked.keys()
+        and all(np.float32(asked[o]) == np.float32(recorded[o]) for o in asked)
     )
 
 

@@ -86,17 +86,17 @@ def _rows(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> Ite
 
 
 def _same_image(raw: RawSample | None, row: Row, where: str) -> bytes:
-    """Give a sample's image, once it is known to be the one that was judged."""
+    """Return a sample's image; InputChanged unless it is the one that was judged."""
     expected = f"key {row['key']!r}, image sha256 {row['sha256']}"
-    found = "no such sample"
+    there = "no such sample"
     if raw is not None and raw.image is not None:
         sha256 = hashlib.sha256(raw.image).hexdigest()
         if (raw.key, sha256) == (row["key"], row["sha256"]):
             return raw.image
-        found = f"key {raw.key!r}, image sha256 {sha256}"
+        there = f"key {raw.key!r}, image sha256 {sha256}"
     raise InputChanged(
         f"{where} changed since it was cleaned: sample {row['index']} should be {expected}; "
-        f"found {found}; restore it, or judge without clean shards"
+        f"found {there}; restore it, or judge without clean shards"
     )
 
 
