@@ -51,23 +51,24 @@ def brier(chances: Chances, labels: Labels) -> float | None:
 
 def reliability(chances: Chances, labels: Labels, bins: int = BINS) -> list[Bin]:
     """Compare what was said with what is true, in bins of equal width; empty ones are left out."""
-    places = np.minimum((chances * bins).astype(int), bins - 1)
-    chosen = (places == place for place in np.unique(places))
+    numbers = np.minimum((chances * bins).astype(int), bins - 1)
+    chosen = (numbers == number for number in np.unique(numbers))
     return [
-        Bin(int(one.sum()), float(chances[one].mean()), float(labels[one].mean())) for one in chosen
+        Bin(int(mask.sum()), float(chances[mask].mean()), float(labels[mask].mean()))
+        for mask in chosen
     ]
 
 
-def calibration_error(found: list[Bin]) -> float | None:
+def calibration_error(bins: list[Bin]) -> float | None:
     """Compute the expected calibration error: the bins' mean distance, by their counts."""
-    total = sum(one.count for one in found)
+    total = sum(bin_.count for bin_ in bins)
     if not total:
         return None
-    return sum(one.count * abs(one.predicted - one.right) for one in found) / total
+    return sum(bin_.count * abs(bin_.predicted - bin_.right) for bin_ in bins) / total
 
 
 def precision_recall(chances: Chances, labels: Labels) -> list[Threshold]:
-    """Give precision and recall at every probability that occurs, from the lowest on."""
+    """Compute precision and recall at every probability that occurs, from the lowest on."""
     if not labels.any():
         return []
     precisions, recalls, thresholds = precision_recall_curve(labels, chances)
@@ -76,7 +77,7 @@ def precision_recall(chances: Chances, labels: Labels) -> list[Threshold]:
 
 
 def roc(chances: Chances, labels: Labels) -> list[tuple[float, float]]:
-    """Give the shares of wrong and of right texts that pass, from the highest threshold on."""
+    """Compute the shares of wrong and of right texts that pass, from the highest threshold on."""
     if labels.all() or not labels.any():
         return []
     wrong, right, _ = roc_curve(labels, chances, drop_intermediate=False)
@@ -89,4 +90,4 @@ def threshold_for(curve: list[Threshold], precision: float) -> Threshold | None:
     Lower ones keep more, so of all that are precise enough it has the highest recall. It is a
     choice made on this data: on new data expect a little less.
     """
-    return next((one for one in curve if one.precision >= precision), None)
+    return next((row for row in curve if row.precision >= precision), None)

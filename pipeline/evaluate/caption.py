@@ -55,8 +55,8 @@ def measure_captioner(
     references: list[tuple[str, ...]] = []
     verdicts: list[bool] = []
     for batch, pictures in batches(pairs, captioner.preprocess, batch_size, left_out):
-        found = captioner.caption(pictures, [pair.key for pair in batch], 1)
-        for pair, (caption,) in zip(batch, found, strict=True):
+        captions = captioner.caption(pictures, [pair.key for pair in batch], 1)
+        for pair, (caption,) in zip(batch, captions, strict=True):
             written.append(caption.text)
             references.append(pair.texts)
             verdict = is_right(caption.text, pair.meta) if is_right else None
@@ -84,28 +84,28 @@ def compare(
     exact = metrics.exact_match(written, references) if known else None
     split: metrics.Split = metrics.words
     if known and java:
-        flat = java_metrics.split_ptb([*written, *(one for own in references for one in own)])
+        flat = java_metrics.split_ptb([*written, *(text for texts in references for text in texts)])
         rest = iter(" ".join(parts) for parts in flat)
         written = [next(rest) for _ in written]
-        references = [[next(rest) for _ in own] for own in references]
+        references = [[next(rest) for _ in texts] for texts in references]
         split = str.split
     if not known:
         nothing = (*metrics.bleu([], []), "rouge_l", "cider", "exact_match")
         return counts | dict.fromkeys((*nothing, *(("meteor",) if java else ())))
-    found = {
+    numbers = {
         **metrics.bleu(written, references, split),
         "rouge_l": metrics.rouge_l(written, references, split),
         "cider": metrics.cider(written, references, split),
         "exact_match": exact,
     }
     meteor = {"meteor": java_metrics.meteor(written, references)} if java else {}
-    return counts | found | meteor
+    return counts | numbers | meteor
 
 
 def number_of(pair: LabelledPair) -> int | str:
-    """Give the id that servers know a picture by: nocaps' `img_id`, or its name's last number."""
-    given = pair.meta.get("img_id")
-    if isinstance(given, int):
-        return given
-    number = last_number(pair.key)
-    return pair.key if number is None else number
+    """Return the id that servers know a picture by: nocaps' `img_id`, or its name's last number."""
+    image_id = pair.meta.get("img_id")
+    if isinstance(image_id, int):
+        return image_id
+    last = last_number(pair.key)
+    return pair.key if last is None else last

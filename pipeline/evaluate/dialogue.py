@@ -1,9 +1,11 @@
-"""Evaluate dialogues (VisDial): at which place does the true answer come among the candidates?"""
+"""Evaluate dialogues (VisDial): at which rank does the true answer come among the candidates?"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
+
+from torch import Tensor
 
 from models.roles.dialogue import DialogueRanker, RankedCandidate
 from models.training.dialogue import Dialogue
@@ -31,47 +33,53 @@ def measure_dialogue(
     `dense` gives NDCG too. `results`, if given, is filled in the form of the VisDial server.
     """
     pictures, left_out = AnnotatedPictures(images, ranker.preprocess), Counter[str]()
-    numbers = dialogue_file.pictures_by_number(images)
-    places: list[int] = []
-    gains: list[float] = []
+    names = dialogue_file.pictures_by_number(images)
+    true_ranks: list[int] = []
+    gains: list[float | None] = []
     ranked = 0
     for dialogue in dialogues:
-        rounds = [one for one in dialogue.rounds if one.options]
+        rounds = [row for row in dialogue.rounds if row.options]
         left_out.update({NO_CANDIDATES: len(dialogue.rounds) - len(rounds)})
-        name = numbers.get(dialogue.image_id)
+        name = names.get(dialogue.image_id)
         loaded = SampleReason.IMAGE_MISSING if name is None else pictures.load([name])
         if isinstance(loaded, str):
             left_out[loaded] += len(rounds)
             continue
-        asked = [_asked(dialogue, one) for one in rounds]
-        found = ranker.rank(
-            loaded[0][None], asked, [one.options for one in rounds], [0] * len(rounds)
-        )
-        for one, candidates in zip(rounds, found, strict=True):
-            ranked += 1
-            own = _places(candidates)
-            if one.true is not None:
-                places.append(own[one.true])
-            relevance = (dense or {}).get((dialogue.image_id, one.number), ())
-            if len(relevance) == len(own) and (gain := metrics.ndcg(own, relevance)) is not None:
-                gains.append(gain)
+        ranked += len(rounds)
+        for row, ranks in zip(rounds, _rank(ranker, loaded[0], dialogue, rounds), strict=True):
+            true_ranks += [] if row.true is None else [ranks[row.true]]
+            relevance = (dense or {}).get((dialogue.image_id, row.number), ())
+            gains += [metrics.ndcg(ranks, relevance)] if len(relevance) == len(ranks) else []
             if results is not None:
                 results.append(
-                    {"image_id": dialogue.image_id, "round_id": one.number, "ranks": own}
+                    {"image_id": dialogue.image_id, "round_id": row.number, "ranks": ranks}
                 )
-    counts = {"rounds": ranked, "compared": len(places), "left_out": dict(+left_out)}
-    whole = {} if dense is None else {"ndcg": fmean(gains) if gains else None}
-    return counts | metrics.ranking(places) | whole
+    counts = {"rounds": ranked, "compared": len(true_ranks), "left_out": dict(+left_out)}
+    known = [gain for gain in gains if gain is not None]
+    whole = {} if dense is None else {"ndcg": fmean(known) if known else None}
+    return counts | metrics.ranking(true_ranks) | whole
 
 
-def _asked(dialogue: dialogue_file.DialogueRow, one: dialogue_file.DialogueRound) -> Dialogue:
-    before = [(r.question, r.answer) for r in dialogue.rounds if r.number < one.number]
-    return Dialogue(dialogue.caption, before, one.question)
+def _rank(
+    ranker: DialogueRanker,
+    picture: Tensor,
+    dialogue: dialogue_file.DialogueRow,
+    rounds: Sequence[dialogue_file.DialogueRound],
+) -> list[list[int]]:
+    """Compute the rank, from 1, of each candidate of each round, in the order of the file."""
+    asked = [_asked(dialogue, row) for row in rounds]
+    options = [row.options for row in rounds]
+    ranked = ranker.rank(picture[None], asked, options, [0] * len(rounds))
+    return [_ranks(candidates) for candidates in ranked]
 
 
-def _places(candidates: Sequence[RankedCandidate]) -> list[int]:
-    """Give each candidate's place, from 1, in the order of the file."""
-    places = [0] * len(candidates)
-    for place, candidate in enumerate(candidates, 1):
-        places[candidate.index] = place
-    return places
+def _asked(dialogue: dialogue_file.DialogueRow, row: dialogue_file.DialogueRound) -> Dialogue:
+    before = [(r.question, r.answer) for r in dialogue.rounds if r.number < row.number]
+    return Dialogue(dialogue.caption, before, row.question)
+
+
+def _ranks(candidates: Sequence[RankedCandidate]) -> list[int]:
+    ranks = [0] * len(candidates)
+    for rank, candidate in enumerate(candidates, 1):
+        ranks[candidate.index] = rank
+    return ranks

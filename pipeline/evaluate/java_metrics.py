@@ -24,7 +24,7 @@ class JavaError(CapfiltError, RuntimeError):
 
 
 def is_there() -> bool:
-    """Tell whether there is a `java` program."""
+    """Check for a `java` program."""
     return shutil.which("java") is not None
 
 
@@ -44,11 +44,11 @@ def split_ptb(texts: Sequence[str]) -> list[list[str]]:
         )
     except (subprocess.SubprocessError, OSError) as error:
         raise JavaError(f"the PTB tokenizer failed: {error}; try --no-java") from error
-    found = done.stdout.decode("utf-8", "replace").split("\n")[: len(lines)]
-    if len(found) != len(lines):
-        raise JavaError(f"the PTB tokenizer gave {len(found)} lines for {len(lines)} texts")
+    split = done.stdout.decode("utf-8", "replace").split("\n")[: len(lines)]
+    if len(split) != len(lines):
+        raise JavaError(f"the PTB tokenizer gave {len(split)} lines for {len(lines)} texts")
     signs = set(ptbtokenizer.PUNCTUATIONS)
-    return [[word for word in line.split() if word not in signs] for line in found]
+    return [[word for word in line.split() if word not in signs] for line in split]
 
 
 def meteor(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
@@ -56,10 +56,10 @@ def meteor(written: Sequence[str], references: Sequence[Sequence[str]]) -> float
     if not written:
         return None
     scorer = Meteor()
-    given = {n: [_plain(one) for one in own] for n, own in enumerate(references)}
+    by_image = {n: [_plain(text) for text in texts] for n, texts in enumerate(references)}
     made = {n: [_plain(text)] for n, text in enumerate(written)}
     try:
-        return float(scorer.compute_score(given, made)[0])
+        return float(scorer.compute_score(by_image, made)[0])
     except (OSError, ValueError) as error:
         raise JavaError(f"METEOR failed: {error}; try --no-java") from error
 

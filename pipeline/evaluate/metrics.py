@@ -42,13 +42,13 @@ def retrieval(
     for image, texts in enumerate(texts_of):
         for text in texts:
             images_of[text].append(image)
-    found: Numbers = {}
+    numbers: Numbers = {}
     for name, scores, right in (("tr", forth, texts_of), ("ir", back, images_of)):
         recalls = recall_at(scores, right, ks)
-        found |= {f"{name}@{k}": recall for k, recall in recalls.items()}
-        found[f"{name}_mean"] = _mean(recalls.values())
-    found["r_mean"] = _mean([found["tr_mean"], found["ir_mean"]])
-    return found
+        numbers |= {f"{name}@{k}": recall for k, recall in recalls.items()}
+        numbers[f"{name}_mean"] = _mean(recalls.values())
+    numbers["r_mean"] = _mean([numbers["tr_mean"], numbers["ir_mean"]])
+    return numbers
 
 
 def recall_at(
@@ -59,8 +59,8 @@ def recall_at(
     `scores`: (queries, candidates); `right`: the right candidates of each query; a query without
     any is left out. See `ranks` for equal scores.
     """
-    found = ranks(scores, right)
-    return {k: float((found < k).mean()) if len(found) else None for k in ks}
+    positions = ranks(scores, right)
+    return {k: float((positions < k).mean()) if len(positions) else None for k in ks}
 
 
 def ranks(scores: ArrayLike, right: Sequence[Collection[int]]) -> NDArray[np.int64]:
@@ -69,40 +69,40 @@ def ranks(scores: ArrayLike, right: Sequence[Collection[int]]) -> NDArray[np.int
     A wrong candidate of equal score stands before it, so that a model that scores all alike finds
     nothing; NaN is the lowest score.
     """
-    found = []
+    counts = []
     for row, chosen in zip(np.asarray(scores), right, strict=True):
         if not chosen:
             continue
         row = np.where(np.isnan(row), -np.inf, row)
         best = row[list(chosen)].max()
-        found.append(int((row >= best).sum() - (row[list(chosen)] == best).sum()))
-    return np.array(found, dtype=np.int64)
+        counts.append(int((row >= best).sum() - (row[list(chosen)] == best).sum()))
+    return np.array(counts, dtype=np.int64)
 
 
 def median_rank(scores: ArrayLike, right: Sequence[Collection[int]]) -> float | None:
-    """Compute the median place, from 1, of each query's best right candidate; see `ranks`."""
-    found = ranks(scores, right)
-    return float(np.median(found + 1)) if len(found) else None
+    """Compute the median rank, from 1, of each query's best right candidate; see `ranks`."""
+    positions = ranks(scores, right)
+    return float(np.median(positions + 1)) if len(positions) else None
 
 
-def ranking(places: Sequence[int], ks: Sequence[int] = KS) -> Numbers:
-    """Compute what VisDial reports of the places, from 1, at which true answers were ranked.
+def ranking(true_ranks: Sequence[int], ks: Sequence[int] = KS) -> Numbers:
+    """Compute what VisDial reports of the ranks, from 1, of true answers.
 
-    `mrr` is the mean reciprocal rank, `r@k` the share of the k best, `mean_rank` the mean place.
+    `mrr` is the mean reciprocal rank, `r@k` the share of the k best, `mean_rank` their mean.
     """
-    found = np.asarray(places)
-    if not len(found):
+    values = np.asarray(true_ranks)
+    if not len(values):
         return {"mrr": None, **{f"r@{k}": None for k in ks}, "mean_rank": None}
-    shares: Numbers = {f"r@{k}": float((found <= k).mean()) for k in ks}
-    return {"mrr": float((1 / found).mean()), **shares, "mean_rank": float(found.mean())}
+    shares: Numbers = {f"r@{k}": float((values <= k).mean()) for k in ks}
+    return {"mrr": float((1 / values).mean()), **shares, "mean_rank": float(values.mean())}
 
 
-def ndcg(places: Sequence[int], relevance: Sequence[float]) -> float | None:
-    """Compute VisDial's NDCG of one ranking: candidates' places, from 1, and their relevance.
+def ndcg(ranks_of: Sequence[int], relevance: Sequence[float]) -> float | None:
+    """Compute VisDial's NDCG of one ranking: candidates' ranks, from 1, and their relevance.
 
-    Only as many places count as there are candidates of some relevance; None without any.
+    Only as many ranks count as there are candidates of some relevance; None without any.
     """
-    gains, order = np.asarray(relevance, dtype=float), np.argsort(places)
+    gains, order = np.asarray(relevance, dtype=float), np.argsort(ranks_of)
     k = int((gains > 0).sum())
     if not k:
         return None
@@ -123,7 +123,7 @@ Split = Callable[[str], list[str]]
 def exact_match(written: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
     """Compute the share of texts that have the words of one of their references."""
     pairs = zip(written, references, strict=True)
-    return _mean([any(words(text) == words(one) for one in given) for text, given in pairs])
+    return _mean([words(text) in map(words, listed) for text, listed in pairs])
 
 
 def cider(
@@ -136,10 +136,10 @@ def cider(
     weighs words by how few images they belong to, so it is not defined for fewer than two images,
     or without any word.
     """
-    given, made = _tables(written, references, split)
-    if len(made) < 2 or not any(text for texts in given.values() for text in texts):
+    by_image, made = _tables(written, references, split)
+    if len(made) < 2 or not any(text for texts in by_image.values() for text in texts):
         return None
-    return float(Cider().compute_score(given, made)[0])
+    return float(Cider().compute_score(by_image, made)[0])
 
 
 def bleu(
@@ -150,18 +150,18 @@ def bleu(
     The reference nearest in length counts for the penalty of short texts. BLEU-n is not defined
     where no text has n words.
     """
-    given, made = _tables(written, references, split)
+    by_image, made = _tables(written, references, split)
     longest = max((len(text.split()) for (text,) in made.values()), default=0)
-    found = Bleu(4).compute_score(given, made, verbose=0)[0] if longest else [0.0] * 4
-    return {f"bleu_{n}": float(found[n - 1]) if n <= longest else None for n in range(1, 5)}
+    values = Bleu(4).compute_score(by_image, made, verbose=0)[0] if longest else [0.0] * 4
+    return {f"bleu_{n}": float(values[n - 1]) if n <= longest else None for n in range(1, 5)}
 
 
 def rouge_l(
     written: Sequence[str], references: Sequence[Sequence[str]], split: Split = words
 ) -> float | None:
     """Compute the mean ROUGE-L by pycocoevalcap; texts are split as in `cider`."""
-    given, made = _tables(written, references, split)
-    return float(Rouge().compute_score(given, made)[0]) if made else None
+    by_image, made = _tables(written, references, split)
+    return float(Rouge().compute_score(by_image, made)[0]) if made else None
 
 
 def roc_auc(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -197,12 +197,12 @@ def _tables(
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
     """Write references and texts as the scorers take them: words apart, under equal keys."""
     pairs = list(zip(written, references, strict=True))
-    given = {n: [" ".join(split(one)) for one in texts] for n, (_, texts) in enumerate(pairs)}
-    if empty := [n for n, texts in given.items() if not texts]:
+    by_image = {n: [" ".join(split(t)) for t in texts] for n, (_, texts) in enumerate(pairs)}
+    if empty := [n for n, texts in by_image.items() if not texts]:
         raise ValueError(
             f"text {empty[0]} of {len(pairs)} has no reference; expected one or more for each"
         )
-    return given, {n: [" ".join(split(text))] for n, (text, _) in enumerate(pairs)}
+    return by_image, {n: [" ".join(split(text))] for n, (text, _) in enumerate(pairs)}
 
 
 def _mean(values: Collection[float | None]) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -25,15 +26,15 @@ def measure_nlvr(
     for batch, loaded in batches(rows, lambda row: _load(row, pictures), batch_size, left_out):
         left, right = stacked(loaded)
         sentences = [str(fold_spaces(row["sentence"])) for row in batch]
-        found = reasoner.reason(left, right, sentences)
-        for row, sentence, probability in zip(batch, sentences, found, strict=True):
+        probabilities = reasoner.reason(left, right, sentences)
+        for row, sentence, probability in zip(batch, sentences, probabilities, strict=True):
             right_of[sentence].append((probability > 0.5) == LABELS[str(row["label"])])
-    judged = [one for own in right_of.values() for one in own]
+    verdicts = list(chain.from_iterable(right_of.values()))
     return {
-        "statements": len(judged),
+        "statements": len(verdicts),
         "left_out": dict(left_out),
-        "accuracy": fmean(judged) if judged else None,
-        "consistency": fmean(map(all, right_of.values())) if judged else None,
+        "accuracy": fmean(verdicts) if verdicts else None,
+        "consistency": fmean(map(all, right_of.values())) if verdicts else None,
     }
 
 

@@ -95,8 +95,8 @@ def _read_shard(name: str, url: str) -> Iterator[tuple[LabelledPair, int]]:
         yield LabelledPair(name, b"", (), reason=fault), end
 
 
-def _fault(found: ShardState) -> str | None:
-    return None if found.state is State.COMPLETE else _SHARD_FAULTS[found.state]
+def _fault(state: ShardState) -> str | None:
+    return None if state.state is State.COMPLETE else _SHARD_FAULTS[state.state]
 
 
 def _labelled(key: str, raw: RawSample) -> LabelledPair:
@@ -110,16 +110,16 @@ def _labelled(key: str, raw: RawSample) -> LabelledPair:
     meta: dict[str, Any] = json.loads(text) if text else {}
     texts, reason = _references(meta), None
     if not texts:
-        found, reason = annotated_texts(raw)
-        texts = tuple(one.text for one in found)
+        annotated, reason = annotated_texts(raw)
+        texts = tuple(row.text for row in annotated)
     return LabelledPair(key, raw.image, texts, meta, reason or None)
 
 
 def _references(meta: Meta) -> tuple[str, ...]:
     listed = meta.get("references")
-    texts = [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
-    squeezed = (" ".join(one.encode("utf-8", "replace").decode().split()) for one in texts)
-    return tuple(one for one in squeezed if one)
+    texts = [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
+    squeezed = (" ".join(text.encode("utf-8", "replace").decode().split()) for text in texts)
+    return tuple(text for text in squeezed if text)
 
 
 def batches(
@@ -135,12 +135,12 @@ def batches(
 
     batch: list[LabelledPair] = []
     pictures: list[Tensor] = []
-    for pair, found in read_ahead(pairs, look, lambda pair: len(pair.image), size):
-        if isinstance(found, str):
-            left_out[found] += 1
+    for pair, picture in read_ahead(pairs, look, lambda pair: len(pair.image), size):
+        if isinstance(picture, str):
+            left_out[picture] += 1
             continue
         batch.append(pair)
-        pictures.append(found)
+        pictures.append(picture)
         if len(batch) == size:
             yield batch, torch.stack(pictures)
             batch, pictures = [], []

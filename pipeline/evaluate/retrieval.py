@@ -59,13 +59,13 @@ def measure_retrieval(
     left_out: Counter[str] = Counter()
     numbers: dict[str, int] = {}  # of each text, as the model reads it
     texts_of: list[set[int]] = []
-    told = (pair if pair.texts else _without_text(pair) for pair in pairs)
+    with_text = (pair if pair.texts else _without_text(pair) for pair in pairs)
     with StateSpool() as spool:
-        for batch, pictures in batches(told, retriever.preprocess, batch_size, left_out):
+        for batch, pictures in batches(with_text, retriever.preprocess, batch_size, left_out):
             spool.add(retriever.encode_images(pictures))
             for pair in batch:
-                own = map(normalise, pair.texts)
-                texts_of.append({numbers.setdefault(text, len(numbers)) for text in own})
+                read = map(normalise, pair.texts)
+                texts_of.append({numbers.setdefault(text, len(numbers)) for text in read})
         itc, itm = scores(retriever, spool.whole(), list(numbers), k, ranked)
     return {
         "images": len(texts_of),

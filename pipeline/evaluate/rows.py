@@ -33,28 +33,31 @@ class AnnotatedPictures:
         self._lock = Lock()
 
     def load(self, names: Sequence[object]) -> Loaded | str:
-        """Give all of a row's pictures, or the reason why one cannot be used."""
-        loaded = [self._one(name) for name in names]
-        reasons = [one for one in loaded if isinstance(one, str)]
-        return reasons[0] if reasons else tuple(one for one in loaded if isinstance(one, Tensor))
+        """Return all of a row's pictures, or the reason why one cannot be used."""
+        pictures: list[Tensor] = []
+        reasons: list[str] = []
+        for name in names:
+            picture = unusable(name) or self._load(str(name))  # a name that is no text is refused
+            if isinstance(picture, Tensor):
+                pictures.append(picture)
+            else:
+                reasons.append(picture)
+        return reasons[0] if reasons else tuple(pictures)
 
-    def _one(self, name: object) -> Tensor | str:
-        reason = unusable(name)
-        if reason is not None:
-            return reason
-        assert isinstance(name, str)
-        with self._lock:
-            found = self._kept.get(name)
-            if is_new := found is None:
-                found = self._kept[name] = Future()
+    def _load(self, name: str) -> Tensor | str:
+        """Read a picture, or wait for the thread that reads it already."""
+        with self._lock:  # held for the look-up alone: who is first reads without it
+            loading = self._kept.get(name)
+            if is_first := loading is None:
+                loading = self._kept[name] = Future()
                 if len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
-        if is_new:
+        if is_first:
             try:
-                found.set_result(self._read(name))
+                loading.set_result(self._read(name))
             except BaseException as error:  # it is raised where the picture is waited for
-                found.set_exception(error)
-        return found.result()
+                loading.set_exception(error)
+        return loading.result()
 
     def _read(self, name: str) -> Tensor | str:
         data = read_picture(self._folder, name)
@@ -70,12 +73,12 @@ def batches(
     """Load the pictures of `size` rows at a time, and as many ahead; count the rest."""
     taken: list[Fields] = []
     loaded: list[Loaded] = []
-    for row, found in read_ahead(rows, load, lambda _: 0, size):
-        if isinstance(found, str):
-            left_out[found] += 1
+    for row, pictures in read_ahead(rows, load, lambda _: 0, size):
+        if isinstance(pictures, str):
+            left_out[pictures] += 1
             continue
         taken.append(row)
-        loaded.append(found)
+        loaded.append(pictures)
         if len(taken) == size:
             yield taken, loaded
             taken, loaded = [], []
@@ -85,7 +88,7 @@ def batches(
 
 def stacked(loaded: Sequence[Loaded]) -> Loaded:
     """Stack the pictures of rows, each place's as (B, 3, H, W)."""
-    return tuple(torch.stack(place) for place in zip(*loaded, strict=True))
+    return tuple(torch.stack(column) for column in zip(*loaded, strict=True))
 
 
 def each_once(loaded: Sequence[Loaded]) -> tuple[Tensor, list[int]]:
@@ -93,14 +96,14 @@ def each_once(loaded: Sequence[Loaded]) -> tuple[Tensor, list[int]]:
 
     Rows about one picture share it, as `AnnotatedPictures` gives it: a model need look only once.
     """
-    places: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     distinct: list[Tensor] = []
     about = []
     for (picture,) in loaded:
-        if id(picture) not in places:
-            places[id(picture)] = len(distinct)
+        if id(picture) not in numbers:
+            numbers[id(picture)] = len(distinct)
             distinct.append(picture)
-        about.append(places[id(picture)])
+        about.append(numbers[id(picture)])
     return torch.stack(distinct), about
 
 
@@ -108,14 +111,14 @@ def captioned(rows: Iterable[Fields], images: str) -> Iterator[LabelledPair]:
     """Turn rows of Karpathy's split, or of nocaps, which has no captions, into labelled pairs."""
     for row in rows:
         name, reason = row.get("image"), unusable(row.get("image"))
-        given = row.get("caption", [])
-        texts = [fold_spaces(item) for item in (given if isinstance(given, list) else [given])]
+        listed = row.get("caption", [])
+        texts = [fold_spaces(item) for item in (listed if isinstance(listed, list) else [listed])]
         if reason is None and None in texts:
             reason = WRONG_TYPE
-        found = tuple(text for text in texts if text)
-        if reason is None and "caption" in row and not found:
+        captions = tuple(text for text in texts if text)
+        if reason is None and "caption" in row and not captions:
             reason = TextReason.EMPTY
         image = b"" if reason is not None else read_picture(images, str(name))
         if reason is None and not image:
             reason = SampleReason.IMAGE_MISSING
-        yield LabelledPair(str(name), image, found, row, reason)
+        yield LabelledPair(str(name), image, captions, row, reason)

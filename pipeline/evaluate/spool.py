@@ -24,7 +24,7 @@ class StateSpool:
         self._states = torch.empty(0)  # of which shape and kind all others are
 
     def __enter__(self) -> Self:
-        """Give the spool itself."""
+        """Return the spool itself."""
         return self
 
     def __exit__(
@@ -44,7 +44,7 @@ class StateSpool:
         self._units.append(images.unit)
 
     def whole(self) -> EncodedImages | None:
-        """Give all images as one batch, the states on the CPU; None if there are none."""
+        """Return all images as one batch, the states on the CPU; None if there are none."""
         if not self._units:
             return None
         self._file.flush()

@@ -5,7 +5,7 @@ Nothing is trained on videos here: this is what BLIP §5.6 calls zero-shot.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from statistics import fmean
 from typing import Any
@@ -41,22 +41,22 @@ class _Videos:
         self.notes: Counter[str] = Counter()
 
     def load(self, name: str) -> Tensor | str:
-        """Give a video's frames, uint8 (F, 3, H, W), or why there are none."""
+        """Return a video's frames, uint8 (F, 3, H, W), or why there are none."""
         if name != self._name:
             self._name = name
             self._read(name)
         return self._frames if self._reason is None else self._reason
 
     def _read(self, name: str) -> None:
-        place = video_location(self._folder, name)
-        if place is None:
+        url = video_location(self._folder, name)
+        if url is None:
             self._reason = VideoReason.MISSING
             return
-        found = read_frames(place, self._count, decode=self._decode)
-        self._reason = found.reason
-        self.notes.update([found.note] if found.note else [])
-        if found.images:
-            self._frames = torch.stack([self._preprocess.resize(one) for one in found.images])
+        frames = read_frames(url, self._count, decode=self._decode)
+        self._reason = frames.reason
+        self.notes.update([frames.note] if frames.note else [])
+        if frames.images:
+            self._frames = torch.stack([self._preprocess.resize(image) for image in frames.images])
 
 
 def measure_video_retrieval(
@@ -73,23 +73,23 @@ def measure_video_retrieval(
     ITC takes the mean of the frames, ITM looks at all of them; median ranks count from 1.
     """
     left_out: Counter[str] = Counter()
-    own_texts: dict[str, set[int] | None] = {}  # of each video; None where it cannot be used
-    numbers: dict[str, int] = {}
+    numbers_of: dict[str, set[int] | None] = {}  # by video; None where it cannot be used
+    numbers: dict[str, int] = {}  # of each text, as the model reads it
     with VideoGuard() as guard, StateSpool() as spool:
         loader = _Videos(videos, frames, retriever.preprocess, guard.decode)
         for clip in clips:
-            if clip.video not in own_texts:
+            if clip.video not in numbers_of:
                 loaded = loader.load(clip.video)
                 if isinstance(loaded, str):
                     left_out[loaded] += 1
                 else:
                     spool.add(retriever.encode_images(loaded[None]))
-                own_texts[clip.video] = None if isinstance(loaded, str) else set()
-            own = own_texts[clip.video]
-            if own is not None:
-                own.add(numbers.setdefault(normalise(clip.text), len(numbers)))
+                numbers_of[clip.video] = None if isinstance(loaded, str) else set()
+            texts = numbers_of[clip.video]
+            if texts is not None:
+                texts.add(numbers.setdefault(normalise(clip.text), len(numbers)))
         itc, itm = scores(retriever, spool.whole(), list(numbers), k, ranked)
-    texts_of = [own for own in own_texts.values() if own is not None]
+    texts_of = [texts for texts in numbers_of.values() if texts is not None]
     return {
         "videos": len(texts_of),
         "texts": len(numbers),
@@ -142,21 +142,21 @@ def measure_video_questions(
                 if results is not None:
                     results.append({"video_id": clip.video, "question": clip.text, "answer": said})
                 right[_word(clip.text)].append(metrics.words(said) == metrics.words(clip.answer))
-    judged = [one for own in right.values() for one in own]
+    verdicts = list(chain.from_iterable(right.values()))
     return {
-        "questions": len(judged),
+        "questions": len(verdicts),
         "frames": frames,
         "left_out": dict(left_out),
         "notes": dict(loader.notes),
-        "accuracy": fmean(judged) if judged else None,
-        "by_word": {word: fmean(own) for word, own in sorted(right.items())},
+        "accuracy": fmean(verdicts) if verdicts else None,
+        "by_word": {word: fmean(of_word) for word, of_word in sorted(right.items())},
     }
 
 
 def _together(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
     """Take questions about one video that follow each other, some at a time."""
-    for _, own in groupby(clips, key=attrgetter("video")):
-        while asked := list(islice(own, QUESTIONS_AT_ONCE)):
+    for _, following in groupby(clips, key=attrgetter("video")):
+        while asked := list(islice(following, QUESTIONS_AT_ONCE)):
             yield asked
 
 
@@ -166,7 +166,7 @@ def _answer(
     questions = [clip.text for clip in asked]
     if answers:
         return [ranked[0].text for ranked in answerer.rank(video[None], questions, answers)]
-    return [one.text for one in answerer.answer(video[None], questions)]
+    return [answer.text for answer in answerer.answer(video[None], questions)]
 
 
 def _word(question: str) -> str:

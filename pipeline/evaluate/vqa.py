@@ -86,7 +86,7 @@ def _answer(
 
 
 def _given(row: Fields) -> list[str]:
-    """Give people's answers, blank ones too: they were asked and count among the ten."""
+    """Return people's answers, blank ones too: they were asked and count among the ten."""
     given = row.get("answer", [])
     return list(given) if isinstance(given, list) else [given]
 

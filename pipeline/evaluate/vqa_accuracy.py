@@ -34,9 +34,9 @@ _CONTRACTED = """
 
 def _short_of_one(word: str) -> Iterator[str]:
     """Yield a word without each of its apostrophes in turn."""
-    for place, sign in enumerate(word):
+    for index, sign in enumerate(word):
         if sign == "'":
-            yield word[:place] + word[place + 1 :]
+            yield word[:index] + word[index + 1 :]
 
 
 CONTRACTIONS = {short: word for word in _CONTRACTED.split() for short in _short_of_one(word)}
@@ -49,18 +49,18 @@ def normalise(answer: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def accuracy(answer: str, given: Sequence[str]) -> float:
+def accuracy(answer: str, references: Sequence[str]) -> float:
     """Compute the accuracy, in [0, 1], of an answer by those that people gave, usually ten.
 
     It is the mean over all ways to leave one of them out. All is normalised only where people did
     not all say the same.
     """
-    if not given:
+    if not references:
         raise ValueError("accuracy needs the answers that people gave; there are none")
-    write = normalise if len(set(given)) > 1 else _line
-    matching = [write(one) == write(answer) for one in given]
+    write = normalise if len(set(references)) > 1 else _line
+    matching = [write(reference) == write(answer) for reference in references]
     total = sum(matching)
-    return sum(min(1.0, (total - own) / _AGREEING) for own in matching) / len(given)
+    return sum(min(1.0, (total - is_match) / _AGREEING) for is_match in matching) / len(references)
 
 
 def _line(text: str) -> str:
@@ -73,8 +73,8 @@ def _without_signs(text: str) -> str:
     A number with a comma drops them all.
     """
     drops_all = _NUMBER_WITH_COMMA.search(text) is not None
-    found = text
+    left = text
     for sign in _PUNCTUATION:
         stands_apart = f"{sign} " in text or f" {sign}" in text
-        found = found.replace(sign, "" if drops_all or stands_apart else " ")
-    return _PERIOD.sub("", found, count=_PERIODS)
+        left = left.replace(sign, "" if drops_all or stands_apart else " ")
+    return _PERIOD.sub("", left, count=_PERIODS)
