@@ -108,7 +108,7 @@ def told(
         began = time.perf_counter()
         nearest.search(index, query[None], K, probes)
         alone.append(time.perf_counter() - began)
-    recall = nearest.shared(found, exact)
+    recall = nearest.recall_at_k(found, exact)
     return (
         f"recall@{K} {recall:.4f}, {1e3 * float(np.median(alone)):.3f} ms a query, "
         f"{together_ms:.3f} ms of {len(queries):,} at once"

@@ -1,6 +1,5 @@
 """`capfilt index` and `capfilt search`: pictures by words, words by pictures, and alike ones."""
 
-import dataclasses
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -171,13 +170,13 @@ def _draw(out: Path, found: "list[tuple[str, list[SearchHit]]]") -> None:
     from PIL import Image
 
     from pipeline.media.sheet import ACROSS, sheet, small
-    from pipeline.search.query import picture_of
+    from pipeline.search.query import read_hit_image
 
     blank = Image.new("RGB", (1, 1), "white")
     cells: list[tuple[str, Image.Image]] = []
     for query, own in found:
         cells.append((query, blank))
-        pictures = ((one, picture_of(one)) for one in own[: max(0, MOST_DRAWN - len(cells))])
+        pictures = ((one, read_hit_image(one)) for one in own[: max(0, MOST_DRAWN - len(cells))])
         cells += ((f"{one.key}  {one.cosine:.2f}", small(p)) for one, p in pictures if p)
         cells += [("", blank)] * (-len(cells) % ACROSS)
     out.write_bytes(sheet(cells))
@@ -188,7 +187,7 @@ def _tell(found: "list[tuple[str, list[SearchHit]]]", as_json: bool) -> None:
 
     if as_json:
         rows = [
-            {"query": query, "found": [dataclasses.asdict(one) for one in own]}
+            {"query": query, "found": [one.as_json() for one in own]}
             for query, own in found
         ]
         print(json.dumps(rows))

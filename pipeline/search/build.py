@@ -29,7 +29,7 @@ from models.blip.tokenizer import normalise
 from models.roles.retrieval import TEXTS_AT_ONCE, Retriever
 from pipeline.media.ahead import read_ahead
 from pipeline.media.pictures import resized
-from pipeline.search import faiss_index as nearest
+from pipeline.search import faiss_index
 from pipeline.search.index_folder import IndexFolderError, abandon_build, publish_build, start_build
 from shards.inputs.listing import InputShard, list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
@@ -81,7 +81,7 @@ class IndexItem:
     key: str
     image: bytes
     texts: tuple[tuple[str, str], ...]
-    place: PictureLocation | None
+    location: PictureLocation | None
     reason: str | None = None
     text_reason: str | None = None
     share_read: float | None = None
@@ -151,10 +151,11 @@ def build(
     about: dict[str, Any],
     config: IndexConfig,
 ) -> dict[str, Any]:
-    """Build an index in the place of what is there; give its record.
+    """Build an index in the place of what is there, and return its record.
 
     `about` goes into the record: the model's name and what was indexed. Only one process may build
-    in a folder at a time. Raises IndexFault where there is no picture, or the folder is no index's.
+    in a folder at a time. Raises IndexFolderError where there is no picture, or the folder is no
+    index's.
     """
     new = start_build(folder)
     try:
@@ -170,49 +171,48 @@ def build(
 
 
 def _write(
-    place: Path, items: Iterable[IndexItem], retriever: Retriever, config: IndexConfig
+    folder: Path, items: Iterable[IndexItem], retriever: Retriever, config: IndexConfig
 ) -> dict[str, Any]:
-    """Write the files of a build, but its record; give what that says of them."""
+    """Write the files of a build, but its record; return what that says of them."""
     left_out: Counter[str] = Counter()
-    counts = _spool(place, items, retriever, config.batch_size, left_out)
-    vectors = {which: _vectors(place, which, counts[which]) for which in BOTH}
-    record: dict[str, Any] = {which: _finish(place, vectors, which, config) for which in BOTH}
+    counts = _spool(folder, items, retriever, config.batch_size, left_out)
+    vectors = {which: _vectors(folder, which, counts[which]) for which in BOTH}
+    record: dict[str, Any] = {which: _write_index(folder, vectors, which, config) for which in BOTH}
     if config.features:
-        _write_features(place, vectors)
+        _write_features(folder, vectors)
     for which in BOTH:
-        (place / f"{which}.f32").unlink()
+        (folder / f"{which}.f32").unlink()
     return record | {"left_out": dict(left_out)}
 
 
 def _spool(
-    place: Path,
+    folder: Path,
     items: Iterable[IndexItem],
     retriever: Retriever,
     batch_size: int,
     left_out: Counter[str],
 ) -> dict[Which, int]:
     """Embed pictures and texts, and write vectors and facts."""
-    known: set[bytes] = set()  # hashes of texts that have a vector
+    embedded: set[bytes] = set()  # hashes of texts that have a vector
     with ExitStack() as stack:
-        spools = {which: _open_spool(stack, place, which) for which in BOTH}
+        spools = {which: _open_spool(stack, folder, which) for which in BOTH}
         usable = _usable(items, retriever, batch_size, left_out)
         while batch := list(islice(usable, batch_size)):
-            looked = retriever.encode_images(torch.stack([pixels for _, pixels in batch]))
-            spools["images"].add(looked.unit, [_picture_row(item) for item, _ in batch])
-            rows = _new_texts((item for item, _ in batch), known, left_out)
-            while some := list(islice(rows, TEXTS_AT_ONCE)):
-                spools["texts"].add(
-                    retriever.encode_texts([row["text"] for row in some]).unit, some
-                )
+            images = retriever.encode_images(torch.stack([pixels for _, pixels in batch]))
+            spools["images"].add(images.unit, [_picture_row(item) for item, _ in batch])
+            new_texts = _new_texts((item for item, _ in batch), embedded, left_out)
+            while rows := list(islice(new_texts, TEXTS_AT_ONCE)):
+                texts = retriever.encode_texts([row["text"] for row in rows])
+                spools["texts"].add(texts.unit, rows)
         for spool in spools.values():
             spool.flush()
         return {which: spool.count for which, spool in spools.items()}
 
 
-def _open_spool(stack: ExitStack, place: Path, which: Which) -> _Spool:
+def _open_spool(stack: ExitStack, folder: Path, which: Which) -> _Spool:
     schema = _COLUMNS[which]
-    file = stack.enter_context((place / f"{which}.f32").open("wb"))
-    writer = stack.enter_context(pq.ParquetWriter(place / f"{which}.parquet", schema))
+    file = stack.enter_context((folder / f"{which}.f32").open("wb"))
+    writer = stack.enter_context(pq.ParquetWriter(folder / f"{which}.parquet", schema))
     return _Spool(file, writer, schema)
 
 
@@ -221,23 +221,24 @@ def _usable(
 ) -> Iterator[tuple[IndexItem, Tensor]]:
     """Decode and resize pictures, a batch ahead; count why one cannot be used."""
 
-    def look(item: IndexItem) -> Tensor | str:
+    def pixels_of(item: IndexItem) -> Tensor | str:
         return item.reason or resized(item.image, retriever.preprocess)
 
-    for item, found in read_ahead(items, look, lambda item: len(item.image), batch_size):
-        if isinstance(found, str):
-            left_out[found] += 1
+    for item, pixels in read_ahead(items, pixels_of, lambda item: len(item.image), batch_size):
+        if isinstance(pixels, str):
+            left_out[pixels] += 1
         else:
-            yield item, found
+            yield item, pixels
 
 
 def _picture_row(item: IndexItem) -> dict[str, Any]:
-    place = asdict(item.place) if item.place else {"url": None, "offset": None, "size_bytes": None}
-    return {"key": item.key, "sha256": hashlib.sha256(item.image).hexdigest(), **place}
+    nowhere = dict.fromkeys(("url", "offset", "size_bytes"))
+    location = asdict(item.location) if item.location else nowhere
+    return {"key": item.key, "sha256": hashlib.sha256(item.image).hexdigest(), **location}
 
 
 def _new_texts(
-    items: Iterable[IndexItem], known: set[bytes], left_out: Counter[str]
+    items: Iterable[IndexItem], embedded: set[bytes], left_out: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the texts that no picture before had, as the model reads them."""
     for item in items:
@@ -248,55 +249,56 @@ def _new_texts(
                 left_out[str(TextReason.TOO_LONG)] += 1
                 continue
             clean = normalise(text)
-            mark = hashlib.blake2b(clean.encode(), digest_size=16).digest()
+            digest = hashlib.blake2b(clean.encode(), digest_size=16).digest()
             if not clean:
                 left_out[str(TextReason.EMPTY)] += 1
-            elif mark not in known:
-                known.add(mark)
+            elif digest not in embedded:
+                embedded.add(digest)
                 yield {"text": text, "origin": origin, **_picture_row(item)}
 
 
-def _vectors(place: Path, which: Which, count: int) -> nearest.Vectors:
+def _vectors(folder: Path, which: Which, count: int) -> faiss_index.Vectors:
     if not count:
         return np.zeros((0, 1), np.float32)
-    found = np.memmap(place / f"{which}.f32", np.float32, "r")
-    return found.reshape(count, -1)
+    return np.memmap(folder / f"{which}.f32", np.float32, "r").reshape(count, -1)
 
 
-def _finish(
-    place: Path, vectors: dict[Which, nearest.Vectors], which: Which, config: IndexConfig
+def _write_index(
+    folder: Path, vectors: dict[Which, faiss_index.Vectors], which: Which, config: IndexConfig
 ) -> dict[str, Any]:
-    """Build one index file; give its part of the record."""
-    own, others = vectors[which], vectors["texts" if which == "images" else "images"]
-    many = len(own) > nearest.FLAT_UP_TO
-    kind: nearest.Kind = ("ivf" if many else "flat") if config.kind == "auto" else config.kind
-    if len(own) < nearest.FEWEST_FOR_CELLS:
+    """Build and write one index file; return its part of the record."""
+    indexed, queries = vectors[which], vectors["texts" if which == "images" else "images"]
+    count = len(indexed)
+    many = count > faiss_index.FLAT_UP_TO
+    kind: faiss_index.Kind = ("ivf" if many else "flat") if config.kind == "auto" else config.kind
+    if count < faiss_index.FEWEST_FOR_CELLS:
         kind = "flat"
-    index = nearest.build(own, kind)
-    found: dict[str, Any] = {"count": len(own), "kind": kind}
+    index = faiss_index.build(indexed, kind)
+    record: dict[str, Any] = {"count": count, "kind": kind}
     if kind == "ivf":
-        probes, recall = nearest.tune(index, own, others if len(others) else own)
-        found |= {"cells": nearest.cells(len(own)), "probes": probes, "recall@10": round(recall, 4)}
-    nearest.write(index, place / f"{which}.faiss")
-    return found
+        probes, recall = faiss_index.tune(index, indexed, queries if len(queries) else indexed)
+        cells = faiss_index.cells(count)
+        record |= {"cells": cells, "probes": probes, "recall@10": round(recall, 4)}
+    faiss_index.write(index, folder / f"{which}.faiss")
+    return record
 
 
-def _write_features(place: Path, vectors: dict[Which, nearest.Vectors]) -> None:
+def _write_features(folder: Path, vectors: dict[Which, faiss_index.Vectors]) -> None:
     """Write all vectors with their facts: kind, key, text, and a list of fixed length."""
     width = vectors["images"].shape[1]
     facts = [("kind", pa.string()), ("key", pa.string()), ("text", pa.string())]
     schema = pa.schema([*facts, ("vector", pa.list_(pa.float32(), width))])
-    with pq.ParquetWriter(place / FEATURES, schema) as writer:
+    with pq.ParquetWriter(folder / FEATURES, schema) as writer:
         for which in BOTH:
             columns = ["key"] if which == "images" else ["key", "text"]
             first = 0
-            rows = pq.ParquetFile(place / f"{which}.parquet")
+            rows = pq.ParquetFile(folder / f"{which}.parquet")
             for batch in rows.iter_batches(_ROW_GROUP, columns=columns):
                 count = len(batch)
-                own = np.ascontiguousarray(vectors[which][first : first + count])
+                numbers = np.ascontiguousarray(vectors[which][first : first + count]).ravel()
                 first += count
                 kind = pa.repeat(which.removesuffix("s"), count)
                 text = pa.nulls(count, pa.string()) if which == "images" else batch["text"]
-                flat = pa.FixedSizeListArray.from_arrays(pa.array(own.ravel()), width)
-                written = [kind, batch["key"], text, flat]
-                writer.write_table(pa.Table.from_arrays(written, schema=schema))
+                vector = pa.FixedSizeListArray.from_arrays(pa.array(numbers), width)
+                columns_of_batch = [kind, batch["key"], text, vector]
+                writer.write_table(pa.Table.from_arrays(columns_of_batch, schema=schema))

@@ -59,26 +59,26 @@ def cells(count: int) -> int:
 
 
 def tune(index: Index, vectors: Vectors, queries: Vectors, k: int = 10) -> tuple[int, float]:
-    """Find the fewest probes that find 0.97 of the k nearest vectors; give them and the recall.
+    """Find the fewest probes that find 0.97 of the k nearest vectors; return them and the recall.
 
     `index` is an inverted one; `queries` are such as will be asked, of which some are tried against
     all vectors.
     """
-    asked = np.ascontiguousarray(queries[:: max(1, len(queries) // _TRIALS)][:_TRIALS])
-    exact = _exact(vectors, asked, min(k, len(vectors)))
+    trials = np.ascontiguousarray(queries[:: max(1, len(queries) // _TRIALS)][:_TRIALS])
+    exact = _exact(vectors, trials, min(k, len(vectors)))
     probes = 1
     while True:
-        _, found = search(index, asked, exact.shape[1], probes)
-        recall = shared(found, exact)
+        _, nearest = search(index, trials, exact.shape[1], probes)
+        recall = recall_at_k(nearest, exact)
         if recall >= _WANTED_RECALL or probes >= cells(len(vectors)):
             return probes, recall
         probes = min(2 * probes, cells(len(vectors)))
 
 
-def shared(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    """Compute which share of the exact nearest (Q, k) was found: recall at k."""
-    pairs = zip(found.tolist(), exact.tolist(), strict=True)
-    return float(np.mean([len(set(one) & set(other)) / len(other) for one, other in pairs]))
+def recall_at_k(nearest: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
+    """Compute the mean share of each query's exact nearest (Q, k) that are in `nearest` (Q, k)."""
+    pairs = zip(nearest.tolist(), exact.tolist(), strict=True)
+    return float(np.mean([len(set(row) & set(truth)) / len(truth) for row, truth in pairs]))
 
 
 def search(
@@ -87,17 +87,17 @@ def search(
     k: int,
     probes: int | None = None,
 ) -> tuple[Vectors, NDArray[np.int64]]:
-    """Find the k nearest vectors of queries (Q, E): cosines and places (Q, k), best first.
+    """Find the k nearest vectors of queries (Q, E): cosines and numbers (Q, k), best first.
 
-    `probes` are for an inverted index. A place is -1 where there are fewer vectors. On a GPU, FAISS
-    takes a k of up to 2,048.
+    `probes` are for an inverted index. A number is -1 where there are fewer vectors. On a GPU,
+    FAISS takes a k of up to 2,048.
     """
     if probes is not None:
         space = faiss.GpuParameterSpace() if _gpus() else faiss.ParameterSpace()
         space.set_index_parameter(index, "nprobe", probes)
-    asked = np.ascontiguousarray(queries, dtype=np.float32)
-    scores, places = index.search(asked, min(k, max(index.ntotal, 1)))
-    return scores, places
+    contiguous = np.ascontiguousarray(queries, dtype=np.float32)
+    cosines, numbers = index.search(contiguous, min(k, max(index.ntotal, 1)))
+    return cosines, numbers
 
 
 def write(index: Index, path: Path) -> None:
@@ -124,11 +124,11 @@ def _exact(vectors: Vectors, queries: Vectors, k: int) -> NDArray[np.int64]:
     for first in range(0, len(vectors), _AT_ONCE):
         part = faiss.IndexFlatIP(vectors.shape[1])
         part.add(np.ascontiguousarray(vectors[first : first + _AT_ONCE]))
-        scores, places = part.search(queries, min(k, part.ntotal))
-        heap.add_result(scores, places + first)
+        cosines, numbers = part.search(queries, min(k, part.ntotal))
+        heap.add_result(cosines, numbers + first)
     heap.finalize()
-    found: NDArray[np.int64] = heap.I
-    return found
+    nearest: NDArray[np.int64] = heap.I
+    return nearest
 
 
 def _gpus() -> int:

@@ -37,7 +37,7 @@ class IndexFolderError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class IndexBuild:
-    """A build on its way: where its files are written, and its name once they are whole."""
+    """A build that is being written: the index's folder, and the build's name once it is whole."""
 
     folder: Path
     name: str
@@ -49,7 +49,7 @@ class IndexBuild:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise IndexFault where a folder holds what no index wrote: a build removes old ones."""
+    """Raise IndexFolderError where a folder holds what no index wrote: a build removes old ones."""
     if folder.exists() and not folder.is_dir():
         raise IndexFolderError(f"{folder} is no folder; give a new one, or an index's own")
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -61,7 +61,7 @@ def check_folder(folder: Path) -> None:
 
 
 def start_build(folder: Path) -> IndexBuild:
-    """Remove what killed builds left, and start a build; IndexFault as `check_folder`."""
+    """Remove what killed builds left, and start a build; IndexFolderError as `check_folder`."""
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
@@ -112,7 +112,7 @@ def current(folder: Path) -> str | None:
 
 
 def open_current(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Give the folder and the record of the build that counts; IndexFault if there is none."""
+    """Return the folder and the record of the build that counts; IndexFolderError without one."""
     name = current(folder)
     if name is None:
         raise IndexFolderError(f"{folder} holds no index; make one with `capfilt index`")
@@ -129,21 +129,21 @@ def open_current(folder: Path) -> tuple[Path, dict[str, Any]]:
     return path.parent, record
 
 
-def file_of(place: Path, record: dict[str, Any], name: str) -> Path:
-    """Give the path of a build's file; IndexFault unless it has the size that was written.
+def file_of(build: Path, record: dict[str, Any], name: str) -> Path:
+    """Return the path of a build's file; IndexFolderError unless it has the size that was written.
 
     One that was cut off must not be mapped into memory: reading behind its end kills the process.
     """
-    path = place / name
-    found = path.stat().st_size if path.is_file() else None
+    path = build / name
+    size_bytes = path.stat().st_size if path.is_file() else None
     try:
         expected = int(record["files"][name]["size_bytes"])
     except (ValueError, TypeError, KeyError):
-        raise IndexFolderError(f"{place / RECORD} lacks {name}; build the index again") from None
-    if found != expected:
-        size = "it is gone" if found is None else f"{found:,} found"
+        raise IndexFolderError(f"{build / RECORD} lacks {name}; build the index again") from None
+    if size_bytes != expected:
+        what = "it is gone" if size_bytes is None else f"{size_bytes:,} found"
         raise IndexFolderError(
-            f"{path}: {expected:,} bytes expected, {size}; build the index again"
+            f"{path}: {expected:,} bytes expected, {what}; build the index again"
         )
     return path
 

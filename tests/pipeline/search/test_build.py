@@ -19,7 +19,7 @@ from pipeline.search import build as indexing
 from pipeline.search import faiss_index as nearest
 from pipeline.search.build import MAX_TEXT_BYTES, IndexConfig, IndexItem, build, items_of_tars
 from pipeline.search.index_folder import IndexFolderError
-from pipeline.search.query import SearchIndex, picture_of, search_text
+from pipeline.search.query import SearchIndex, read_hit_image, search_text
 from shards.inputs.listing import InputError
 from tests.support.small_index import ABOUT, unit
 
@@ -31,8 +31,8 @@ def test_a_row_says_where_its_picture_lies(
     assert {one.key for one in found} == {item.key for item in items}
     by_key = {item.key: item for item in items}
     for one in found:
-        assert one.place is not None
-        data = Path(one.place.url).read_bytes()[one.place.offset :][: one.place.size_bytes]
+        assert one.location is not None
+        data = Path(one.location.url).read_bytes()[one.location.offset :][: one.location.size_bytes]
         assert data == by_key[one.key].image
 
 
@@ -182,7 +182,7 @@ def test_an_index_of_pictures_alone(
     assert search_text(opened, retriever, "a red ring", which="texts") == []
     found = search_text(opened, retriever, "a red ring")
     assert len(found) == 5
-    assert isinstance(picture_of(found[0]), Image.Image)
+    assert isinstance(read_hit_image(found[0]), Image.Image)
 
 
 def test_many_vectors_go_into_cells_and_few_do_not(

@@ -12,7 +12,7 @@ from models.roles.retrieval import Retriever
 from pipeline.search import query as searching
 from pipeline.search.build import IndexConfig, IndexItem, build, items_of_tars
 from pipeline.search.index_folder import IndexFolderError
-from pipeline.search.query import SearchHit, SearchIndex, picture_of, search_image, search_text
+from pipeline.search.query import SearchHit, SearchIndex, read_hit_image, search_image, search_text
 from tests.support.small_index import ABOUT, COUNT, picture, unit
 
 
@@ -124,8 +124,8 @@ def test_pictures_that_are_gone_or_others_keep_their_order_behind(
     gone = [one for one in near[:30] if not one.key.startswith(tars[0].stem)]
     assert found == [*there, *gone, *near[30:]]
     assert 0 < len(there) < 30 > len(gone) > 0
-    assert picture_of(gone[0]) is None
-    assert picture_of(replace(found[0], place=None)) is None
+    assert read_hit_image(gone[0]) is None
+    assert read_hit_image(replace(found[0], location=None)) is None
 
 
 def test_few_pictures_are_in_memory_at_a_time(
@@ -136,12 +136,12 @@ def test_few_pictures_are_in_memory_at_a_time(
 
     def watched(found: SearchHit) -> Image.Image | None:
         alive.append(sum(one() is not None for one in read))
-        image = picture_of(found)
+        image = read_hit_image(found)
         assert image is not None
         read.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(searching, "picture_of", watched)
+    monkeypatch.setattr(searching, "read_hit_image", watched)
     search_text(SearchIndex(toy_index), retriever, "a red circle", 5, rerank=20)
     assert len(alive) == 20
     assert max(alive) <= 2
