@@ -60,7 +60,7 @@ def watch(
     """
     from pipeline.media import video as reading
     from pipeline.media.video_guard import VideoGuard
-    from pipeline.predict.video import videos_of
+    from pipeline.predict.video import list_videos
     from shards.training.annotation_file import read_answers
 
     _check(text, question, answers)
@@ -71,7 +71,7 @@ def watch(
     cells: list[tuple[str, Image]] = []
     unread = 0
     with VideoGuard() as guard:
-        for name in videos_of(videos):
+        for name in list_videos(videos):
             seen = reading.read_frames(name, count, decode=guard.decode)
             if seen.reason is not None:
                 unread += 1

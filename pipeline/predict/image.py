@@ -1,7 +1,7 @@
 """What the models can do with a picture, for people and programs: caption, match, ask, reason.
 
-Each takes a loaded model and pictures as `pipeline.media.pictures` reads them, and
-gives plain results.
+Each takes a loaded model and pictures as `pipeline.media.pictures` reads them, and returns plain
+results.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ class ImageCaptions:
 class TextMatch:
     """How well a text fits a picture: ITM's probability, ITC's cosine, and a share of all texts.
 
-    `share`: softmax of the cosines over the texts that were given, a zero-shot classifier's.
+    `share`: softmax of the cosines over the texts of one call, a zero-shot classifier's.
     """
 
     text: str
@@ -70,12 +70,12 @@ def caption(
 
 def match(scorer: Filter, image: Image.Image, texts: Sequence[str]) -> list[TextMatch]:
     """Score texts against a picture, in their order."""
-    (found,) = scorer.score(_pixels(scorer.preprocess, [image]), [texts])
-    cosines = torch.tensor([score.itc for score in found])
+    (scores,) = scorer.score(_pixels(scorer.preprocess, [image]), [texts])
+    cosines = torch.tensor([score.itc for score in scores])
     shares = (cosines / CLASSES_TEMPERATURE).softmax(0).tolist()
     return [
         TextMatch(text, score.itm, score.itc, share)
-        for text, score, share in zip(texts, found, shares, strict=True)
+        for text, score, share in zip(texts, scores, shares, strict=True)
     ]
 
 
@@ -92,7 +92,7 @@ def ask(
         (answer,) = answerer.answer(pixels, [question], decoding)
         return [ImageAnswer(answer.text, answer.logprob)]
     (ranked,) = answerer.rank(pixels, [question], answers)
-    return [ImageAnswer(one.text, one.score) for one in ranked]
+    return [ImageAnswer(candidate.text, candidate.score) for candidate in ranked]
 
 
 def converse(
@@ -101,11 +101,11 @@ def converse(
     """Rank answers to the last question of a dialogue about a picture, best first."""
     pixels = _pixels(ranker.preprocess, [image])
     (ranked,) = ranker.rank(pixels, [dialogue], [answers])
-    return [ImageAnswer(one.text, one.score) for one in ranked]
+    return [ImageAnswer(candidate.text, candidate.score) for candidate in ranked]
 
 
 def reason(reasoner: NlvrModel, left: Image.Image, right: Image.Image, statement: str) -> float:
-    """Give the probability that a statement is true of two pictures."""
+    """Compute the probability that a statement is true of two pictures."""
     sides = [_pixels(reasoner.preprocess, [image]) for image in (left, right)]
     (probability,) = reasoner.reason(sides[0], sides[1], [statement])
     return probability

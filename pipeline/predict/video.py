@@ -1,6 +1,6 @@
 """What the image models can say about a video: match texts, and answer questions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 import torch
@@ -15,15 +15,15 @@ from shards.store import filesystem, url_of
 from shards.training.video_file import EXTENSIONS
 
 
-def videos_of(places: Sequence[str]) -> Iterator[str]:
-    """Name the videos of files and folders, a folder's by name and through all folders in it."""
-    for place in places:
-        fs, path = filesystem(place)
+def list_videos(sources: Iterable[str]) -> Iterator[str]:
+    """List the videos of files and folders, a folder's by name and through all folders in it."""
+    for source in sources:
+        fs, path = filesystem(source)
         if fs.isdir(path):
-            found = sorted(name for name in fs.find(path) if _ending(name) in EXTENSIONS)
-            yield from (url_of(fs, name) for name in found)
+            names = sorted(name for name in fs.find(path) if _extension(name) in EXTENSIONS)
+            yield from (url_of(fs, name) for name in names)
         else:
-            yield place
+            yield source
 
 
 def match(
@@ -31,8 +31,7 @@ def match(
 ) -> list[TextMatch]:
     """Score texts against a video's frames, in their order; as `match` does a picture."""
     video: EncodedImages = retriever.encode_images(_pixels(retriever.preprocess, frames))
-    read = retriever.encode_texts(texts)
-    ranking = retriever.rank(video, read, len(texts), "probability")
+    ranking = retriever.rank(video, retriever.encode_texts(texts), len(texts), "probability")
     itm, cosines = ranking.to_text[0], ranking.cosines[0]
     shares = (cosines / CLASSES_TEMPERATURE).softmax(0)
     rows = zip(texts, itm.tolist(), cosines.tolist(), shares.tolist(), strict=True)
@@ -48,7 +47,7 @@ def ask(
         (answer,) = answerer.answer(video, [question])
         return [ImageAnswer(answer.text, answer.logprob)]
     (ranked,) = answerer.rank(video, [question], answers)
-    return [ImageAnswer(one.text, one.score) for one in ranked]
+    return [ImageAnswer(candidate.text, candidate.score) for candidate in ranked]
 
 
 def _pixels(preprocess: Preprocess, frames: Sequence[Image.Image]) -> torch.Tensor:
@@ -56,5 +55,5 @@ def _pixels(preprocess: Preprocess, frames: Sequence[Image.Image]) -> torch.Tens
     return torch.stack([preprocess.resize(frame) for frame in frames])[None]
 
 
-def _ending(name: str) -> str:
+def _extension(name: str) -> str:
     return PurePosixPath(name).suffix.lower().removeprefix(".")

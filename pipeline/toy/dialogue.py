@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.toy.layout import INVERSE
 from pipeline.toy.tasks import ToyTasksConfig, picture, write
-from pipeline.toy.world import INVERSE, Kinds, Scene, nouns_of, scene
+from pipeline.toy.world import Kinds, Scene, nouns_of, scene
 
 ROUNDS = 4
 OPTIONS = 10  # candidate answers of each round; VisDial has a hundred
@@ -20,7 +21,7 @@ Round = tuple[str, str]  # question, answer
 
 
 def write_dialogues(folder: Path, config: ToyTasksConfig) -> Path:
-    """Write pictures and `visdial.json`; give the file's path.
+    """Write pictures and `visdial.json`; return the file's path.
 
     Pictures are named by their number, as VisDial's are. Of each round's candidates one is true.
     """
@@ -32,7 +33,8 @@ def write_dialogues(folder: Path, config: ToyTasksConfig) -> Path:
         shown, about = _two_shapes(rng, config.kinds)
         picture(folder, f"VisualDialog_toy_{index:012d}.png", shown, config.image_px)
         rounds = list(talk(shown, about, rng, config.kinds))
-        dialog = [_candidates(one, pool, questions, rng) for one in rng.sample(rounds, ROUNDS)]
+        asked = rng.sample(rounds, ROUNDS)
+        dialog = [_candidates(*pair, pool, questions, rng) for pair in asked]
         caption = f"a picture with a {shown.things[about].shape}"
         dialogs.append(
             {"image_id": index, "caption": caption, "dialog": dialog, "scene": asdict(shown)}
@@ -42,16 +44,17 @@ def write_dialogues(folder: Path, config: ToyTasksConfig) -> Path:
 
 
 def talk(shown: Scene, about: int, rng: random.Random, kinds: Kinds) -> Iterator[Round]:
-    """Yield what can be asked of two things when one of them is spoken of."""
-    one, other = shown.things[about], shown.things[1 - about]
-    assert shown.relation is not None
+    """Yield what can be asked of a scene of two things when one of them is spoken of."""
+    if shown.relation is None:
+        raise ValueError("a dialogue is about two things, and this scene shows one")
+    topic, other = shown.things[about], shown.things[1 - about]
     relation = INVERSE[shown.relation] if about == 0 else shown.relation
-    yield "what color is it?", one.colour
+    yield "what color is it?", topic.colour
     yield "what color is the other thing?", other.colour
     yield "what shape is the other thing?", other.shape
     yield "where is the other thing?", f"{relation} it"
-    colour = rng.choice([one.colour, *(noun[0] for noun in nouns_of(kinds))])
-    yield f"is it {colour}?", "yes" if colour == one.colour else "no"
+    colour = rng.choice([topic.colour, *(noun[0] for noun in nouns_of(kinds))])
+    yield f"is it {colour}?", "yes" if colour == topic.colour else "no"
 
 
 def answers(kinds: Kinds) -> list[str]:
@@ -61,7 +64,7 @@ def answers(kinds: Kinds) -> list[str]:
 
 
 def corpus() -> list[str]:
-    """Give sentences that hold every word of the dialogues."""
+    """Write sentences that hold every word of the dialogues."""
     rng = random.Random(0)
     shown, about = _two_shapes(rng, 8)
     lines = [f"{question} {answer}" for question, answer in talk(shown, about, rng, 8)]
@@ -77,10 +80,9 @@ def _two_shapes(rng: random.Random, kinds: Kinds) -> tuple[Scene, int]:
 
 
 def _candidates(
-    one: Round, pool: list[str], questions: dict[str, int], rng: random.Random
+    question: str, answer: str, pool: list[str], questions: dict[str, int], rng: random.Random
 ) -> dict[str, Any]:
     """Put a round's true answer among others; all are numbers of the file's lists."""
-    question, answer = one
     true = pool.index(answer)
     others = [number for number in range(len(pool)) if number != true]
     options = [true, *rng.sample(others, OPTIONS - 1)]

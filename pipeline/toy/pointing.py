@@ -7,11 +7,13 @@ colour and shape the words name; a guess would do so as often as boxes are large
 import random
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
 from models.roles.attention_explainer import AttentionExplainer, Kind, WordMaps
-from pipeline.toy.world import Box, Kinds, Thing, captions, draw, scene
+from pipeline.toy.layout import Box
+from pipeline.toy.world import Kinds, Thing, captions, draw, scene
 
 NAMED = ("colour", "shape", "both")
 
@@ -28,7 +30,7 @@ class Pointing:
 
 
 def point(
-    attender: AttentionExplainer,
+    explainer: AttentionExplainer,
     count: int = 200,
     seed: int = 0,
     *,
@@ -36,36 +38,35 @@ def point(
     kind: Kind = "gradcam",
     kinds: Kinds = 4,
 ) -> Pointing:
-    """Look for one of the two things of each of some pictures, in one of its captions."""
+    """Measure how often the map of a thing's words peaks in its box, on pictures of two things."""
     hits: Counter[str] = Counter()
     areas = 0.0
     for index in range(count):
         rng = random.Random(f"{seed}/point/{index}")
         shown = scene(rng, 2, kinds)
         thing, text = rng.choice(shown.things), rng.choice(captions(shown))
-        image = attender.preprocess.resize(draw(shown))
-        maps = noun_maps(attender.match(image, text, layer=layer, kind=kind), thing)
-        hits.update(name for name, one in maps.items() if inside(peak(one), thing.box))
+        image = explainer.preprocess.resize(draw(shown))
+        maps = noun_maps(explainer.match(image, text, layer=layer, kind=kind), thing)
+        hits.update(name for name, values in maps.items() if inside(peak(values), thing.box))
         areas += (thing.box[2] - thing.box[0]) * (thing.box[3] - thing.box[1])
     return Pointing({name: hits[name] / count for name in NAMED}, areas / count)
 
 
-def noun_maps(found: WordMaps, thing: Thing) -> dict[str, torch.Tensor]:
+def noun_maps(attention: WordMaps, thing: Thing) -> dict[str, torch.Tensor]:
     """Take the maps of a thing's colour, of its shape, and their mean."""
-    pairs = list(zip(found.words, found.words[1:], strict=False))
-    place = pairs.index((thing.colour, thing.shape))
-    colour, shape = found.maps[place], found.maps[place + 1]
+    index = list(pairwise(attention.words)).index((thing.colour, thing.shape))
+    colour, shape = attention.maps[index], attention.maps[index + 1]
     return {"colour": colour, "shape": shape, "both": (colour + shape) / 2}
 
 
 def peak(values: torch.Tensor) -> tuple[float, float]:
-    """Give the middle of the highest patch, in shares of the picture's width and height."""
+    """Return the middle of the highest patch, in shares of the picture's width and height."""
     rows, columns = values.shape
     row, column = divmod(int(values.argmax()), columns)
     return (column + 0.5) / columns, (row + 0.5) / rows
 
 
 def inside(at: tuple[float, float], box: Box) -> bool:
-    """Tell whether a point lies in a box."""
+    """Check that a point lies in a box."""
     left, top, right, bottom = box
     return left <= at[0] <= right and top <= at[1] <= bottom

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.toy import world as toy_world
-from pipeline.toy.world import INVERSE, Kinds, Scene, Thing, captions, draw, nouns_of, scene
+from pipeline.toy.layout import INVERSE
+from pipeline.toy.world import Kinds, Scene, Thing, captions, draw, nouns_of, scene
 
 ANNOTATORS = 10
 _DISSENT = 0.2  # probability that one annotator says something else
@@ -38,7 +39,7 @@ class ToyTasksConfig(BaseModel):
 
 
 def corpus() -> list[str]:
-    """Give sentences that hold every word of the world and of its questions and statements."""
+    """Write sentences that hold every word of the world and of its questions and statements."""
     rng, lines = random.Random(0), toy_world.corpus()
     for _ in range(200):
         shown = scene(rng, 2)
@@ -48,7 +49,7 @@ def corpus() -> list[str]:
 
 
 def write_captions(folder: Path, config: ToyTasksConfig) -> Path:
-    """Write pictures and `captions.json` in the form of Karpathy's split; give the file's path."""
+    """Write pictures and `captions.json` in the form of Karpathy's split; return its path."""
     rows: list[dict[str, Any]] = []
     for index in range(config.samples):
         rng = random.Random(f"{config.seed}/caption/{index}")
@@ -59,7 +60,7 @@ def write_captions(folder: Path, config: ToyTasksConfig) -> Path:
 
 
 def write_questions(folder: Path, config: ToyTasksConfig) -> Path:
-    """Write pictures and `vqa.json` in the form of VQA's training files; give the file's path.
+    """Write pictures and `vqa.json` in the form of VQA's training files; return the file's path.
 
     Each row says in `kind` what it asks for, and in `scene` what is to be seen: no loader of the
     field reads either.
@@ -87,7 +88,7 @@ def write_questions(folder: Path, config: ToyTasksConfig) -> Path:
 def _some(asked: list[Asked], rng: random.Random, config: ToyTasksConfig) -> list[Asked]:
     """Choose questions, both about the relation first: they are the slowest to be learned."""
     rng.shuffle(asked)
-    return sorted(asked, key=lambda one: one[0] != "relation")[: config.questions]
+    return sorted(asked, key=lambda row: row[0] != "relation")[: config.questions]
 
 
 def questions(shown: Scene, rng: random.Random, kinds: Kinds) -> Iterator[Asked]:
@@ -112,12 +113,12 @@ def questions(shown: Scene, rng: random.Random, kinds: Kinds) -> Iterator[Asked]
 
 
 def write_statements(folder: Path, config: ToyTasksConfig) -> Path:
-    """Write pictures and `nlvr.json` in the form of NLVR2's files; give the file's path."""
+    """Write pictures and `nlvr.json` in the form of NLVR2's files; return the file's path."""
     rows: list[dict[str, Any]] = []
     for index in range(config.samples):
         rng = random.Random(f"{config.seed}/statement/{index}")
         label, claim = rng.random() < 0.5, rng.choice(_CLAIMS)
-        pair, sentence = _pair(claim, rng, config.kinds, is_true=label)
+        pair, sentence = _draw_pair(claim, rng, config.kinds, is_true=label)
         names = [
             picture(folder, f"{index:06d}-{side}.png", shown, config.image_px)
             for side, shown in zip(("left", "right"), pair, strict=True)
@@ -128,7 +129,9 @@ def write_statements(folder: Path, config: ToyTasksConfig) -> Path:
     return write(folder / "nlvr.json", rows)
 
 
-def _pair(claim: Claim, rng: random.Random, kinds: Kinds, *, is_true: bool) -> tuple[Pair, str]:
+def _draw_pair(
+    claim: Claim, rng: random.Random, kinds: Kinds, *, is_true: bool
+) -> tuple[Pair, str]:
     """Draw two scenes of which a claim is true, or false: no claim gives its label away."""
     while True:
         pair = (scene(rng, rng.choice((1, 2)), kinds), scene(rng, rng.choice((1, 2)), kinds))
@@ -146,13 +149,11 @@ def _right_shape(pair: Pair, _: str, shape: str) -> tuple[str, bool]:
 
 
 def _both(pair: Pair, colour: str, _: str) -> tuple[str, bool]:
-    found = all(_shows(shown, colour) for shown in pair)
-    return f"both pictures show something {colour}", found
+    return f"both pictures show something {colour}", all(_shows(s, colour) for s in pair)
 
 
 def _neither(pair: Pair, _: str, shape: str) -> tuple[str, bool]:
-    found = any(_shows(shown, shape) for shown in pair)
-    return f"there is no {shape} in either picture", not found
+    return f"there is no {shape} in either picture", not any(_shows(s, shape) for s in pair)
 
 
 _CLAIMS: tuple[Claim, ...] = (_left_colour, _right_shape, _both, _neither)
@@ -175,11 +176,11 @@ def _wanted_noun(shown: Scene, rng: random.Random, kinds: Kinds) -> str:
 
 def _annotators(answer: str, kind: str, rng: random.Random, kinds: Kinds) -> list[str]:
     """Let ten people answer, one of whom may err."""
-    found = [answer] * ANNOTATORS
+    answers = [answer] * ANNOTATORS
     if rng.random() < _DISSENT:
         others = _ANSWERS.get(kind) or [noun[kind == "shape"] for noun in nouns_of(kinds)]
-        found[-1] = rng.choice(others)
-    return found
+        answers[-1] = rng.choice(others)
+    return answers
 
 
 _ANSWERS: dict[str, list[str]] = {
@@ -190,7 +191,7 @@ _ANSWERS: dict[str, list[str]] = {
 
 
 def picture(folder: Path, name: str, shown: Scene, px: int) -> str:
-    """Draw a scene into the folder's `images`; give the name below the folder."""
+    """Draw a scene into the folder's `images`; return the name below the folder."""
     path = folder / "images" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(shown, px).save(path)
@@ -198,6 +199,6 @@ def picture(folder: Path, name: str, shown: Scene, px: int) -> str:
 
 
 def write(path: Path, rows: Any) -> Path:  # noqa: ANN401 - any JSON value
-    """Write an annotation file; give its path."""
+    """Write an annotation file; return its path."""
     path.write_text(json.dumps(rows, indent=0), encoding="utf-8")
     return path

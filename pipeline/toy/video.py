@@ -13,15 +13,16 @@ from pathlib import Path
 import av
 from PIL import Image
 
+from pipeline.toy.layout import Box
 from pipeline.toy.tasks import ToyTasksConfig
-from pipeline.toy.world import Box, Scene, caption, draw, scene
+from pipeline.toy.world import Scene, caption, draw, scene
 
 FRAMES, FRAMES_PER_S = 24, 8
 _REACH = 0.04  # from the edge of the picture
 
 
 def write_videos(folder: Path, config: ToyTasksConfig) -> tuple[Path, Path]:
-    """Write videos, captions and questions; give the paths of the two files.
+    """Write videos, captions and questions; return the paths of the two files.
 
     No two clips show the same colour and shape, as long as there are enough of them.
     """
@@ -31,18 +32,17 @@ def write_videos(folder: Path, config: ToyTasksConfig) -> tuple[Path, Path]:
     shown: set[tuple[str, str]] = set()
     for index in range(config.samples):
         rng = random.Random(f"{config.seed}/video/{index}")
-        one = _new(rng, config, shown)
-        name, thing = f"video{index}", one.things[0]
-        px = config.image_px
-        write_frames(folder / f"{name}.mp4", (draw(at, px) for at in moving(one, rng)), px, px)
-        captions.append({"clip_name": name, "caption": caption(one, rng)})
+        start, px = _draw_start(rng, config, shown), config.image_px
+        name, thing = f"video{index}", start.things[0]
+        write_frames(folder / f"{name}.mp4", (draw(s, px) for s in moving(start, rng)), px, px)
+        captions.append({"clip_name": name, "caption": caption(start, rng)})
         for question, answer in (
             (f"what color is the {thing.shape}?", thing.colour),
             (f"what shape is the {thing.colour} thing?", thing.shape),
         ):
             asked.append({"video_id": name, "question": question, "answer": answer})
     lines, rows = folder / "msrvtt_test.jsonl", folder / "test_qa.json"
-    lines.write_text("".join(f"{json.dumps(one)}\n" for one in captions), encoding="utf-8")
+    lines.write_text("".join(f"{json.dumps(row)}\n" for row in captions), encoding="utf-8")
     rows.write_text(json.dumps(asked, indent=0), encoding="utf-8")
     return lines, rows
 
@@ -76,11 +76,11 @@ def write_frames(
         container.mux(stream.encode())
 
 
-def _new(rng: random.Random, config: ToyTasksConfig, shown: set[tuple[str, str]]) -> Scene:
-    most = config.kinds**2
+def _draw_start(rng: random.Random, config: ToyTasksConfig, shown: set[tuple[str, str]]) -> Scene:
+    """Draw a scene of a thing that no clip before showed, while there is one."""
     while True:
-        one = scene(rng, 1, config.kinds)
-        noun = (one.things[0].colour, one.things[0].shape)
-        if noun not in shown or len(shown) >= most:
+        start = scene(rng, 1, config.kinds)
+        noun = (start.things[0].colour, start.things[0].shape)
+        if noun not in shown or len(shown) >= config.kinds**2:
             shown.add(noun)
-            return one
+            return start

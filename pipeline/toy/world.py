@@ -20,31 +20,16 @@ from typing import Any, Literal
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from pipeline.toy.layout import INVERSE, RELATIONS, Box, Relation, holds, place_one, place_two
 from pipeline.toy.shapes import COLOURS, OUTLINES, SHAPES, Rgb
 
-Box = tuple[float, float, float, float]
-Relation = Literal["above", "below", "left of", "right of"]
 Kind = Literal["true", "hard", "easy"]
-
-INVERSE: dict[Relation, Relation] = {
-    "above": "below",
-    "below": "above",
-    "left of": "right of",
-    "right of": "left of",
-}
-RELATIONS: tuple[Relation, ...] = tuple(INVERSE)
-
 
 _NOUNS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 Kinds = Literal[2, 4, 8]
 
 _OVERSAMPLE = 4
 _RING_WIDTH = 0.24  # of the box's side
-_MARGIN, _GAP = 0.04, 0.04
-_SIDE_ALONE, _SIDE_OF_TWO = (0.34, 0.60), (0.32, 0.42)
-# Two centres differ by at most twice this across the relation's axis: less than the smallest side,
-# so the boxes overlap there, and of the four relations exactly one holds.
-_SIDESTEP = 0.1
 _HARD_SHARE = 0.5
 
 
@@ -99,7 +84,7 @@ def scene(rng: random.Random, things: int = 2, kinds: Kinds = 8) -> Scene:
     """Draw a scene of one or two things, which differ in colour, in shape or in both."""
     nouns = rng.sample(nouns_of(kinds), things)
     relation = rng.choice(RELATIONS) if things == 2 else None
-    boxes = _place_two(relation, rng) if relation else [_place_one(rng)]
+    boxes = place_two(relation, rng) if relation else [place_one(rng)]
     shade = rng.randint(228, 250)
     red, green, blue = (shade + rng.randint(-8, 5) for _ in range(3))
     placed = tuple(Thing(*noun, box) for noun, box in zip(nouns, boxes, strict=True))
@@ -118,31 +103,6 @@ def _colours(kinds: Kinds) -> list[str]:
 
 def _shapes(kinds: Kinds) -> tuple[str, ...]:
     return SHAPES[:: len(SHAPES) // kinds]
-
-
-def _place_one(rng: random.Random) -> Box:
-    side = rng.uniform(*_SIDE_ALONE)
-    left, top = (rng.uniform(_MARGIN, 1 - _MARGIN - side) for _ in range(2))
-    return _box(left, top, side)
-
-
-def _place_two(relation: Relation, rng: random.Random) -> list[Box]:
-    """Boxes of the first and the second thing, a gap apart along the relation's axis."""
-    sides = [rng.uniform(*_SIDE_OF_TWO) for _ in range(2)]
-    room = 1 - 2 * _MARGIN - sum(sides)
-    gap = rng.uniform(_GAP, room)
-    start = _MARGIN + rng.uniform(0, room - gap)
-    middle = rng.uniform(0.36, 0.64)
-    leads = relation in ("above", "left of")
-    along = [start, start + gap + sides[0]] if leads else [start + gap + sides[1], start]
-    across = [middle + rng.uniform(-_SIDESTEP, _SIDESTEP) - side / 2 for side in sides]
-    lefts, tops = (across, along) if relation in ("above", "below") else (along, across)
-    return [_box(*corner_and_side) for corner_and_side in zip(lefts, tops, sides, strict=True)]
-
-
-def _box(left: float, top: float, side: float) -> Box:
-    # Rounded, so that the box in the sidecar is exactly the box that was drawn.
-    return (round(left, 4), round(top, 4), round(left + side, 4), round(top + side, 4))
 
 
 def draw(scene: Scene, px: int = 64) -> Image.Image:
@@ -221,11 +181,11 @@ def _altered(shown: Scene, rng: random.Random, kinds: Kinds) -> Scene:
         others = [relation for relation in RELATIONS if relation != shown.relation]
         return replace(shown, relation=rng.choice(others))
     things = list(shown.things)
-    place = rng.randrange(len(things))
+    index = rng.randrange(len(things))
     if change == "colour":
-        things[place] = replace(things[place], colour=rng.choice(_colours(kinds)))
+        things[index] = replace(things[index], colour=rng.choice(_colours(kinds)))
     else:
-        things[place] = replace(things[place], shape=rng.choice(_shapes(kinds)))
+        things[index] = replace(things[index], shape=rng.choice(_shapes(kinds)))
     return replace(shown, things=tuple(things))
 
 
@@ -246,29 +206,17 @@ def is_true(text: str, scene: Scene) -> bool:
     """
     words = " ".join(text.lower().rstrip(" .").split())
     names = {f"{thing.colour} {thing.shape}": thing.box for thing in scene.things}
-    if found := _ALONE.fullmatch(words):
-        return found[1] in names
-    if found := _BOTH.fullmatch(words):
-        return found[1] != found[2] and found[1] in names and found[2] in names
-    if found := _DIRECT.fullmatch(words):
-        subject, relation, other = found.groups()
-    elif found := _TURNED.fullmatch(words):
-        other, subject, relation = found.groups()
+    if match := _ALONE.fullmatch(words):
+        return match[1] in names
+    if match := _BOTH.fullmatch(words):
+        return match[1] != match[2] and match[1] in names and match[2] in names
+    if match := _DIRECT.fullmatch(words):
+        subject, relation, other = match.groups()
+    elif match := _TURNED.fullmatch(words):
+        other, subject, relation = match.groups()
     else:
         return False
-    return subject in names and other in names and _stands(names[subject], relation, names[other])
-
-
-def _stands(box: Box, relation: str, other: Box) -> bool:
-    """Whether the one box lies wholly on that side of the other."""
-    edges = {
-        "above": (box[3], other[1]),
-        "below": (other[3], box[1]),
-        "left of": (box[2], other[0]),
-        "right of": (other[2], box[0]),
-    }
-    end, start = edges[relation]
-    return end <= start
+    return subject in names and other in names and holds(relation, names[subject], names[other])
 
 
 def corpus() -> list[str]:
@@ -318,9 +266,9 @@ def write_toy_world(folder: Path, config: ToyWorldConfig) -> list[Path]:
     """
     count = math.ceil(config.samples / config.samples_per_shard)
     paths = [folder / f"{number:05d}.tar" for number in range(count)]
-    if strangers := sorted(set(folder.glob("*.tar")) - set(paths)):
+    if others := sorted(set(folder.glob("*.tar")) - set(paths)):
         raise FileExistsError(
-            f"{folder} holds {strangers[0].name}, which is not one of this world's {count} shards: "
+            f"{folder} holds {others[0].name}, which is not one of this world's {count} shards: "
             "remove it or choose an empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)

@@ -103,9 +103,9 @@ def test_folders_give_their_videos_by_name(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for name in ("c.mp4", "b/a.WEBM", "notes.txt", "a.avi"):
         (tmp_path / name).write_bytes(b"x")
-    found = watch.videos_of([str(tmp_path / "notes.txt"), str(tmp_path), "gone.mp4"])
+    found = watch.list_videos([str(tmp_path / "notes.txt"), str(tmp_path), "gone.mp4"])
     expected = [tmp_path / name for name in ("notes.txt", "a.avi", "b/a.WEBM", "c.mp4")]
     assert list(found) == [*map(str, expected), "gone.mp4"]
-    assert list(watch.videos_of([str(tmp_path / "b" / "nothing")])) == [
+    assert list(watch.list_videos([str(tmp_path / "b" / "nothing")])) == [
         str(tmp_path / "b" / "nothing")
     ]
