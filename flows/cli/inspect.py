@@ -152,19 +152,19 @@ def explain(
 def _explain_words(run: "Run", found: dict[str, Any], model: str | None, out: Path | None) -> None:
     """Add to each text what its words do, and draw; say why where the picture is not to be had."""
     from flows.cli.predict import device_of
-    from pipeline.explain.match import draw, explain_texts, open_attender, picture_of
+    from pipeline.explain.match import draw, explain_texts, open_explainer, read_sample_image
     from pipeline.printable import visible
 
-    attender = open_attender(run, model, device_of("auto"))
+    explainer = open_explainer(run, model, device_of("auto"))
     for sample in found["samples"]:
-        image = picture_of(run, sample)
+        image = read_sample_image(run, sample)
         if isinstance(image, str):
             typer.echo(f"no words, no picture: {visible(image)}", err=True)
             continue
-        explained = explain_texts(attender, image, sample["texts"])
+        explained = explain_texts(explainer, image, sample["texts"])
         for one in explained:
-            listed = [(word.text, word.effect) for word in one.doubted.words]
+            listed = [(word.text, word.effect) for word in one.ablation.words]
             one.text["words"] = [{"text": text, "effect": effect} for text, effect in listed]
         if out is not None and explained:
-            out.write_bytes(draw(attender, image, explained))
+            out.write_bytes(draw(explainer, image, explained))
             typer.echo(f"wrote {visible(str(out))}", err=True)

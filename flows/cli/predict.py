@@ -227,14 +227,14 @@ def attend(
     from models.checkpoints import checkpoint
     from models.checkpoints.weights import resolve
     from models.roles.attention_explainer import AttentionExplainer
-    from pipeline.explain.heatmap import attend_caption, attend_match
+    from pipeline.explain.heatmap import overlay_caption, overlay_match
 
     folder = resolve(model)
     writes = checkpoint.describe(folder).role == "captioner"
     attender = AttentionExplainer.load(
         folder, role="captioner" if writes else "filter", device=device_of(device)
     )
-    draw = attend_caption if writes else attend_match
+    draw = overlay_caption if writes else overlay_match
     image = image_of(picture)
     with _as_usage():
         found = draw(attender, image, text, layer=layer)

@@ -186,10 +186,7 @@ def _tell(found: "list[tuple[str, list[SearchHit]]]", as_json: bool) -> None:
     from pipeline.printable import visible
 
     if as_json:
-        rows = [
-            {"query": query, "found": [one.as_json() for one in own]}
-            for query, own in found
-        ]
+        rows = [{"query": query, "found": [one.as_json() for one in own]} for query, own in found]
         print(json.dumps(rows))
         return
     for query, own in found:

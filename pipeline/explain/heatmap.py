@@ -13,7 +13,7 @@ from pipeline.media.sheet import sheet, small
 MOST_WORDS = 59  # with the picture itself, twelve rows of five
 _HEAT = 0.7  # share of colour where a map is at its highest
 
-# Is a map drawn against the highest value of its own, or of all words of the text?
+# whether a map is drawn against its own highest value, or against that of all words of the text
 Scale = Literal["word", "text"]
 
 
@@ -26,31 +26,31 @@ class AttentionOverlay:
     left_out: int
 
 
-def attend_match(
-    attender: AttentionExplainer, picture: Image.Image, text: str, *, layer: int | None = None
+def overlay_match(
+    explainer: AttentionExplainer, picture: Image.Image, text: str, *, layer: int | None = None
 ) -> AttentionOverlay:
     """Draw where a filter looks for each word of a text."""
-    image = attender.preprocess.resize(picture.convert("RGB"))
-    return overlay(picture, attender.match(image, text, layer=layer))
+    image = explainer.preprocess.resize(picture.convert("RGB"))
+    return overlay(picture, explainer.match(image, text, layer=layer))
 
 
-def attend_caption(
-    attender: AttentionExplainer, picture: Image.Image, text: str, *, layer: int | None = None
+def overlay_caption(
+    explainer: AttentionExplainer, picture: Image.Image, text: str, *, layer: int | None = None
 ) -> AttentionOverlay:
     """Draw where a captioner looks as it writes each word of a text."""
-    image = attender.preprocess.resize(picture.convert("RGB"))
-    return overlay(picture, attender.caption(image, text, layer=layer))
+    image = explainer.preprocess.resize(picture.convert("RGB"))
+    return overlay(picture, explainer.caption(image, text, layer=layer))
 
 
-def overlay(picture: Image.Image, found: WordMaps, scale: Scale = "word") -> AttentionOverlay:
+def overlay(picture: Image.Image, attention: WordMaps, scale: Scale = "word") -> AttentionOverlay:
     """Draw the grid: the picture under the mean of all maps, then one cell for each word."""
-    words, maps = found.words[:MOST_WORDS], _numbers(found.maps[:MOST_WORDS])
-    shown = small(picture)
-    whole = float(maps.max(initial=0)) if scale == "text" else None
-    mean = f"all words ({found.score:.2f})"
-    cells = [("picture", shown), (mean, heat(shown, _numbers(found.mean)))]
-    cells += [(word, heat(shown, one, whole)) for word, one in zip(words, maps, strict=True)]
-    return AttentionOverlay(sheet(cells), words, len(found.words) - len(words))
+    words, maps = attention.words[:MOST_WORDS], _numbers(attention.maps[:MOST_WORDS])
+    thumbnail = small(picture)
+    highest = float(maps.max(initial=0)) if scale == "text" else None
+    head = f"all words ({attention.score:.2f})"
+    cells = [("picture", thumbnail), (head, heat(thumbnail, _numbers(attention.mean)))]
+    cells += [(word, heat(thumbnail, m, highest)) for word, m in zip(words, maps, strict=True)]
+    return AttentionOverlay(sheet(cells), words, len(attention.words) - len(words))
 
 
 def heat(picture: Image.Image, values: np.ndarray, highest: float | None = None) -> Image.Image:
@@ -60,10 +60,10 @@ def heat(picture: Image.Image, values: np.ndarray, highest: float | None = None)
     highest = float(values.max(initial=0)) if highest is None else highest
     if highest <= 0:
         return picture.copy()
-    spread = Image.fromarray(np.float32(values / highest)).resize(
+    stretched = Image.fromarray(np.float32(values / highest)).resize(
         picture.size, Image.Resampling.BICUBIC
     )
-    level = np.clip(np.asarray(spread), 0, 1)  # (H, W)
+    level = np.clip(np.asarray(stretched), 0, 1)  # (H, W)
     colours = mpl.colormaps["inferno"](level)[..., :3] * 255
     share = _HEAT * level[..., None]
     # grey where nothing is hot, so that the picture's own colours are not taken for heat

@@ -14,7 +14,7 @@ from models.checkpoints.weights import CheckpointError, resolve
 from models.roles.attention_explainer import AttentionExplainer
 from pipeline.explain.run_models import run_model
 from pipeline.explain.source_images import read_source_images
-from pipeline.explain.word_ablation import WordAblation, ablate_words, attention_of
+from pipeline.explain.word_ablation import WordAblation, ablate_words, draw_attention
 from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
 from pipeline.media.sheet import ACROSS, CELL, Ink, sheet, small
@@ -31,48 +31,50 @@ class MatchExplanation:
     """A text of a sample, with what its words do to its match."""
 
     text: Row
-    doubted: WordAblation
+    ablation: WordAblation
 
 
-def open_attender(run: Run, model: str | None = None, device: str = "cpu") -> AttentionExplainer:
+def open_explainer(run: Run, model: str | None = None, device: str = "cpu") -> AttentionExplainer:
     """Load the filter that scored a run; CheckpointError if it is not there, or another one is."""
     recorded = run_model(run, "filter")
     folder = resolve(model or recorded.model, None if model else recorded.revision)
-    attender = AttentionExplainer.load(
+    explainer = AttentionExplainer.load(
         folder,
         dtype=run.identity.get("dtype", "auto"),
         device=device,
         max_tokens=recorded.max_tokens,
     )
-    if recorded.digest and attender.digest != recorded.digest:
+    if recorded.digest and explainer.digest != recorded.digest:
         raise CheckpointError(
             f"{folder} is not the filter of this run: expected digest {recorded.digest[:12]}, "
-            f"found {attender.digest[:12]}; give the run's own with --model"
+            f"found {explainer.digest[:12]}; give the run's own with --model"
         )
-    return attender
+    return explainer
 
 
-def picture_of(run: Run, sample: Row) -> Image.Image | str:
-    """Read a sample's picture again, or say why it cannot be shown."""
+def read_sample_image(run: Run, sample: Row) -> Image.Image | str:
+    """Read a sample's picture again, or return why it cannot be shown."""
     if sample["sha256"] is None or sample["status"] != "ok":
         return "it was rejected before any model saw it"
-    url = next((one.url for one in run.inputs if one.shard == sample["shard"]), None)
+    url = next((shard.url for shard in run.inputs if shard.shard == sample["shard"]), None)
     ((_, data),) = read_source_images(url, {sample["index"]: sample["sha256"]})
     if isinstance(data, str):
         return data
-    found = decode(data, LIMITS)
-    return str(found.reason) if isinstance(found, DecodeRefusal) else found.image
+    decoded = decode(data, LIMITS)
+    return str(decoded.reason) if isinstance(decoded, DecodeRefusal) else decoded.image
 
 
 def explain_texts(
-    attender: AttentionExplainer, picture: Image.Image, texts: Sequence[Row]
+    explainer: AttentionExplainer, picture: Image.Image, texts: Sequence[Row]
 ) -> list[MatchExplanation]:
     """Judge every text of a sample word by word."""
-    return [MatchExplanation(text, ablate_words(attender, picture, text["text"])) for text in texts]
+    return [
+        MatchExplanation(text, ablate_words(explainer, picture, text["text"])) for text in texts
+    ]
 
 
 def draw(
-    attender: AttentionExplainer, picture: Image.Image, explained: Sequence[MatchExplanation]
+    explainer: AttentionExplainer, picture: Image.Image, explained: Sequence[MatchExplanation]
 ) -> bytes:
     """Draw a row for each text: the picture, then where the filter looked for the words that count.
 
@@ -81,18 +83,16 @@ def draw(
     """
     cells: list[tuple[str, Image.Image]] = []
     inks: list[Ink | None] = []
+    most = ACROSS - 1  # words; the picture comes first
     blank = Image.new("RGB", (CELL, 1), (255, 255, 255))
-    for one in explained[:MOST_TEXTS]:
-        words, most = one.doubted.words, ACROSS - 1
-        places = one.doubted.worst(most) or one.doubted.best(most)
-        head = f"{one.text['origin']} {one.doubted.itm:.2f}: {one.text['text']}"
-        maps = attention_of(attender, picture, one.text["text"], places)
-        row = [(head, small(picture))]
-        row += [
-            (f"{words[n].text} {words[n].effect:+.2f}", drawn)
-            for n, drawn in zip(places, maps, strict=True)
-        ]
+    for explanation in explained[:MOST_TEXTS]:
+        text, ablation = explanation.text, explanation.ablation
+        indices = ablation.worst(most) or ablation.best(most)
+        words = [ablation.words[index] for index in indices]
+        maps = draw_attention(explainer, picture, text["text"], indices)
+        row = [(f"{text['origin']} {ablation.itm:.2f}: {text['text']}", small(picture))]
+        row += [(f"{word.text} {word.effect:+.2f}", m) for word, m in zip(words, maps, strict=True)]
         cells += row + [("", blank)] * (ACROSS - len(row))
-        own = [_RED if words[n].sinks else None for n in places]
-        inks += [None, *own, *[None] * (most - len(own))]
+        word_inks = [_RED if word.sinks else None for word in words]
+        inks += [None, *word_inks, *[None] * (most - len(words))]
     return sheet(cells, inks=inks)

@@ -22,7 +22,7 @@ class RunModel:
 
     @property
     def name(self) -> str:
-        """The model's name as it may be told elsewhere: a hub id, or a folder's last part."""
+        """The model's name as it may be published: a hub id, or a folder's last part."""
         return Path(self.model).name if Path(self.model).is_absolute() else self.model
 
 
@@ -33,11 +33,11 @@ def run_model(run: Run, role: Literal["captioner", "filter"]) -> RunModel:
         recipe: Any = yaml.safe_load(run.store.read("recipe.yaml"))
     except (FileNotFoundError, yaml.YAMLError):
         recipe = None
-    said = (recipe.get(section) if isinstance(recipe, dict) else None) or {}
+    config = (recipe.get(section) if isinstance(recipe, dict) else None) or {}
     identity = run.identity.get(section) or {}
     return RunModel(
-        str(said.get("model") or role),
-        said.get("revision"),
+        str(config.get("model") or role),
+        config.get("revision"),
         str(identity.get("digest") or ""),
         identity.get("max_tokens"),
     )

@@ -35,7 +35,7 @@ class NoSuchSample(UsageError):  # noqa: N818 - reads as what happened
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _ShardView:
     """A shard as one view has it; `fault` says why the view cannot be read."""
 
     name: str
@@ -49,16 +49,17 @@ def explain(run: Run, address: str) -> dict[str, Any]:
 
     KEY is the input's, or as the clean tar has it. Raises NoSuchSample, SchemaError.
     """
-    shard, key = _parted(run, address)
+    shard, key = _parse_address(run, address)
     done = read_commit(run, shard)
     if done is None:
-        aside = shard in read_quarantined(run)
-        what = "was put aside (see quarantine/)" if aside else "is still pending: not cleaned yet"
-        raise NoSuchSample(f"shard {shard} {what}")
+        quarantined = shard in read_quarantined(run)
+        pending = "is still pending: not cleaned yet"
+        state = "was put aside (see quarantine/)" if quarantined else pending
+        raise NoSuchSample(f"shard {shard} {state}")
     facts = as_snapshot_shard(done)
     samples = _samples(run, facts, key)
-    own = _Judged(OWN, run.identity.get("judge", {}).get("threshold", {}), facts)
-    views = [own, *_views(run, shard)]
+    thresholds = run.identity.get("judge", {}).get("threshold", {})
+    views = [_ShardView(OWN, thresholds, facts), *_views(run, shard)]
     return {
         "run": run.store.url(),
         "shard": shard,
@@ -72,7 +73,7 @@ def explain(run: Run, address: str) -> dict[str, Any]:
     }
 
 
-def _parted(run: Run, address: str) -> tuple[str, str]:
+def _parse_address(run: Run, address: str) -> tuple[str, str]:
     shard, slash, key = address.partition("/")
     if not (shard and slash and key):
         raise NoSuchSample(f"{address!r} names no sample; expected SHARD/KEY")
@@ -89,32 +90,32 @@ def _samples(run: Run, shard: SnapshotShard, key: str) -> list[Row]:
     keys = _read(run, _file(shard, "samples"), ["index", "key"]).to_pylist()
     base, _, extension = key.rpartition(".")
     encoded = base if extension in _MEMBERS else key
-    there = [row["index"] for row in keys if row["key"] == key] or [
+    indices = [row["index"] for row in keys if row["key"] == key] or [
         row["index"] for row in keys if row["key"] and encode_name(row["key"]) == encoded
     ]
     with connect(run, [shard], ["samples"]) as connection:
-        if not there:
+        if not indices:
             nearest = connection.execute(_NEAREST, [key]).fetchall()
             names = ", ".join(repr(name) for name, _ in nearest) or "none: it has no keys"
             raise NoSuchSample(f"shard {shard.shard} has no key {key!r}; the nearest: {names}")
-        found = connection.execute(_SAMPLES, [there])
-        columns = [column[0] for column in found.description or ()]
-        return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
+        answer = connection.execute(_SAMPLES, [indices])
+        columns = [column[0] for column in answer.description or ()]
+        return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
 
 
-def _views(run: Run, shard: str) -> Iterator[_Judged]:
+def _views(run: Run, shard: str) -> Iterator[_ShardView]:
     for name in view_names(run):
         try:
             view = open_view(run, name)
         except (ViewError, SnapshotError, SchemaError) as error:
-            yield _Judged(name, {}, None, str(error))
+            yield _ShardView(name, {}, None, str(error))
             continue
-        found = next((judged for judged in view.shards if judged.shard == shard), None)
-        fault = None if found else "its snapshot was made before this shard was done"
-        yield _Judged(name, view.thresholds, found, fault)
+        listed = next((judged for judged in view.shards if judged.shard == shard), None)
+        fault = None if listed else "its snapshot was made before this shard was done"
+        yield _ShardView(name, view.thresholds, listed, fault)
 
 
-def _explained(run: Run, facts: SnapshotShard, sample: Row, views: Sequence[_Judged]) -> Row:
+def _explained(run: Run, facts: SnapshotShard, sample: Row, views: Sequence[_ShardView]) -> Row:
     """Join a sample's facts with its texts, and those with the decisions of each view."""
     texts = _rows_of(run, _file(facts, "texts"), sample["index"], _SCORES)
     decisions: dict[str, dict[int, Row]] = {}
@@ -135,15 +136,16 @@ def _explained(run: Run, facts: SnapshotShard, sample: Row, views: Sequence[_Jud
             if view.name in decisions
         }
     clean = {
-        view.name: _clean_place(run, view.shard, sample)
+        view.name: _clean_member(run, view.shard, sample)
         for view in views
         if view.shard is not None and any(t["decisions"][view.name]["keep"] for t in texts)
     }
-    return sample | {"texts": texts, "clean": {name: at for name, at in clean.items() if at}}
+    members = {name: member for name, member in clean.items() if member}
+    return sample | {"texts": texts, "clean": members}
 
 
-def _clean_place(run: Run, shard: SnapshotShard, sample: Row) -> dict[str, str] | None:
-    """Say which tar holds a kept sample's clean form, and under which name."""
+def _clean_member(run: Run, shard: SnapshotShard, sample: Row) -> dict[str, str] | None:
+    """Return which tar holds a kept sample's clean form, and under which name."""
     tar = next((file for file in shard.files if file.table == "clean"), None)
     if tar is None:
         return None

@@ -14,26 +14,26 @@ def read_source_images(
     `digests`: the SHA-256 of each, by the sample's index. Nothing is raised: each store fails in
     its own way.
     """
-    left = dict(digests)
+    wanted = dict(digests)
     why = "not in the input any more"
     try:
         if url is None:
             raise FileNotFoundError
         with open_shard(url) as file:
             for raw in ShardReader(file):
-                digest = left.pop(raw.index, None)
+                digest = wanted.pop(raw.index, None)
                 if digest is not None:
-                    yield raw.index, _same(raw.image, digest)
-                if not left:
+                    yield raw.index, _unchanged(raw.image, digest)
+                if not wanted:
                     break
     except FileNotFoundError:
         why = "the input shard is gone"
     except Exception as error:  # each store fails in its own way; a page without pictures serves
         why = f"the input shard cannot be read ({type(error).__name__})"
-    yield from ((index, why) for index in left)
+    yield from ((index, why) for index in wanted)
 
 
-def _same(image: bytes | None, digest: str) -> bytes | str:
+def _unchanged(image: bytes | None, digest: str) -> bytes | str:
     if image is None or hashlib.sha256(image).hexdigest() != digest:
         return "the input has changed since: another picture is there now"
     return image

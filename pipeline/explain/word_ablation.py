@@ -34,30 +34,28 @@ class WordAblation:
     words: list[AblatedWord]
 
     def worst(self, most: int) -> list[int]:
-        """Give the places of the words that sink the match most, the worst first."""
-        places = [n for n, word in enumerate(self.words) if word.sinks]
-        return sorted(places, key=lambda n: self.words[n].effect)[:most]
+        """Return the indices of the words that sink the match most, the worst first."""
+        sinking = [n for n, word in enumerate(self.words) if word.sinks]
+        return sorted(sinking, key=lambda n: self.words[n].effect)[:most]
 
     def best(self, most: int) -> list[int]:
-        """Give the places of the words that raise the match most, the best first."""
+        """Return the indices of the words that raise the match most, the best first."""
         return sorted(range(len(self.words)), key=lambda n: -self.words[n].effect)[:most]
 
 
-def ablate_words(attender: AttentionExplainer, picture: Image.Image, text: str) -> WordAblation:
-    """Judge a text, and say what each of its words does to the match."""
-    found = attender.effects(attender.preprocess.resize(picture), text)
-    words = [
-        AblatedWord(word, effect) for word, effect in zip(found.words, found.effects, strict=True)
-    ]
-    return WordAblation(found.itm, found.itm_logit, words)
+def ablate_words(explainer: AttentionExplainer, picture: Image.Image, text: str) -> WordAblation:
+    """Score a text, and measure what each of its words does to the match."""
+    effects = explainer.effects(explainer.preprocess.resize(picture), text)
+    words = [AblatedWord(*pair) for pair in zip(effects.words, effects.effects, strict=True)]
+    return WordAblation(effects.itm, effects.itm_logit, words)
 
 
-def attention_of(
-    attender: AttentionExplainer, picture: Image.Image, text: str, places: Sequence[int]
+def draw_attention(
+    explainer: AttentionExplainer, picture: Image.Image, text: str, indices: Sequence[int]
 ) -> list[Image.Image]:
-    """Draw where a filter looks for some words of a text (Grad-CAM), by their places in it."""
-    if not places:
+    """Draw where a filter looks for some words of a text (Grad-CAM), by their indices in it."""
+    if not indices:
         return []
-    found = attender.match(attender.preprocess.resize(picture), text)
-    shown = small(picture)
-    return [heat(shown, found.maps[place].numpy()) for place in places]
+    maps = explainer.match(explainer.preprocess.resize(picture), text).maps
+    thumbnail = small(picture)
+    return [heat(thumbnail, maps[index].numpy()) for index in indices]

@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.blip.config import Role
 from models.checkpoints import checkpoint
 from pipeline.printable import cut, visible
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 NAME = "README.md"
 _MOST_CHARACTERS = 200
@@ -30,7 +32,7 @@ _SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of a checkpoint; what is not is left out of its card."""
+    """What a card says of a checkpoint; what is not known is left out of it."""
 
     name: str
     role: Role
@@ -44,7 +46,7 @@ class ModelFacts:
 
 
 def write_model_card(folder: Path, facts: ModelFacts) -> Path:
-    """Write a checkpoint's card into its folder, whole or not at all; give its path."""
+    """Write a checkpoint's card into its folder, whole or not at all; return its path."""
     loaded_by, task = _LOADED_BY.get(facts.role, (None, None))
     head: dict[str, Any] = {"library_name": "transformers" if loaded_by else "capfilt"}
     head |= {"pipeline_tag": task} if task else {}
@@ -52,11 +54,11 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
     return _write(folder, _render("model.md", head, facts=facts, loaded_by=loaded_by))
 
 
-def facts_of(folder: Path, **known: Any) -> ModelFacts:  # noqa: ANN401 - fields of ModelFacts
-    """Read what a checkpoint says of itself, and add what else is known."""
+def facts_of(folder: Path, **fields: Any) -> ModelFacts:  # noqa: ANN401 - fields of ModelFacts
+    """Read what a checkpoint says of itself, and add other fields of its facts."""
     info = checkpoint.info(folder)
-    name = known.pop("name", folder.parent.name if folder.name == "model" else folder.name)
-    return ModelFacts(name, info.role, info.digest, info.image_size, info.parameters, **known)
+    name = fields.pop("name", folder.parent.name if folder.name == "model" else folder.name)
+    return ModelFacts(name, info.role, info.digest, info.image_size, info.parameters, **fields)
 
 
 def dataset_card(about: Mapping[str, Any]) -> str:
@@ -102,7 +104,9 @@ def _write(folder: Path, text: str) -> Path:
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=False,

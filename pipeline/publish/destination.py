@@ -25,19 +25,19 @@ class ExportError(UsageError):
 
 
 class Destination(Protocol):
-    """A place for one export."""
+    """Where one export goes."""
 
-    def found(self) -> dict[str, Any] | None:
-        """Give the record of the export that is there; ExportFault if there is anything else."""
+    def existing_record(self) -> dict[str, Any] | None:
+        """Read the record of the export that is there; ExportError if there is anything else."""
 
-    def begin(self) -> Path:
-        """Give an empty folder for the data's files; what a kill has left is no part of it."""
+    def start(self) -> Path:
+        """Return an empty folder for the data's files; what a kill has left is no part of it."""
 
-    def keep(self, file: Path) -> None:
+    def add(self, file: Path) -> None:
         """Take a finished file of that folder."""
 
-    def end(self, record: Mapping[str, Any], card: str) -> None:
-        """Make what was kept an export."""
+    def finish(self, record: Mapping[str, Any], card: str) -> None:
+        """Make the added files an export."""
 
 
 @contextmanager
@@ -58,7 +58,7 @@ class LocalDestination:
         self._folder = folder
         self._aside = folder.with_name(f".{folder.name}.partial")
 
-    def found(self) -> dict[str, Any] | None:
+    def existing_record(self) -> dict[str, Any] | None:
         """See `Destination`; an empty folder is as good as none."""
         if not self._folder.exists():
             return None
@@ -70,17 +70,17 @@ class LocalDestination:
         except (OSError, ValueError):
             raise ExportError(f"{self._folder} is there and holds no export; {_OTHER}") from None
 
-    def begin(self) -> Path:
+    def start(self) -> Path:
         """See `Destination`."""
         shutil.rmtree(self._aside, ignore_errors=True)
         (self._aside / DATA).mkdir(parents=True)
         return self._aside / DATA
 
-    def keep(self, file: Path) -> None:
+    def add(self, file: Path) -> None:
         """See `Destination`."""
         sync(file)
 
-    def end(self, record: Mapping[str, Any], card: str) -> None:
+    def finish(self, record: Mapping[str, Any], card: str) -> None:
         """See `Destination`."""
         for name, text in ((RECORD, json.dumps(record, indent=2)), (CARD, card)):
             (self._aside / name).write_text(text, encoding="utf-8")
@@ -96,9 +96,9 @@ class StoreDestination:
 
     def __init__(self, store: Store, scratch: Path) -> None:
         self._store, self._scratch = store, scratch
-        self._kept: set[str] = set()
+        self._added: set[str] = set()
 
-    def found(self) -> dict[str, Any] | None:
+    def existing_record(self) -> dict[str, Any] | None:
         """See `Destination`; the beginning of an export that a kill has left is as good as none."""
         if self._store.exists(RECORD):
             try:
@@ -110,22 +110,22 @@ class StoreDestination:
             raise ExportError(f"{self._store.url(names[0])} belongs to no export; {_OTHER}")
         return None
 
-    def begin(self) -> Path:
+    def start(self) -> Path:
         """See `Destination`."""
         self._store.put(UNFINISHED, b"")
         return self._scratch
 
-    def keep(self, file: Path) -> None:
+    def add(self, file: Path) -> None:
         """See `Destination`."""
         name = f"{DATA}/{file.name}"
         self._store.publish(file, name)
-        self._kept.add(name)
+        self._added.add(name)
         file.unlink()
 
-    def end(self, record: Mapping[str, Any], card: str) -> None:
+    def finish(self, record: Mapping[str, Any], card: str) -> None:
         """See `Destination`; files that a broken export had, and this one has not, go."""
         for name in self._store.list(DATA):
-            if name not in self._kept:
+            if name not in self._added:
                 self._store.delete(name)
         self._store.put(CARD, card.encode())
         self._store.put(RECORD, json.dumps(record, indent=2).encode())
@@ -136,7 +136,7 @@ _OTHER = "give a new folder"
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
-    found = json.loads(data)
-    if not isinstance(found, dict):
+    record = json.loads(data)
+    if not isinstance(record, dict):
         raise ValueError("a record is an object")
-    return found
+    return record

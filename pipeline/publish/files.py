@@ -16,8 +16,8 @@ from shards.naming import encode_name
 _ROWS_PER_GROUP, _BYTES_PER_GROUP = 500, 64 << 20
 
 
-Keep = Callable[[Path], None]
-"""What becomes of each file once it is finished."""
+AddFile = Callable[[Path], None]
+"""Takes each file once it is finished."""
 
 
 class ExportFiles(Protocol):
@@ -27,7 +27,7 @@ class ExportFiles(Protocol):
         """Write a sample, with the one text that stands for it."""
 
     def close(self) -> None:
-        """Write what waits, and end the last file."""
+        """Write what waits, and finish the last file."""
 
 
 _TEXT = pa.struct(
@@ -70,15 +70,15 @@ _SET = pa.schema(
 class TarFiles:
     """WebDataset tars of about a size, their bytes the same every time."""
 
-    def __init__(self, data: Path, file_bytes: int, keep: Keep) -> None:
-        self._data, self._most, self._keep = data, file_bytes, keep
+    def __init__(self, data: Path, file_bytes: int, add_file: AddFile) -> None:
+        self._data, self._file_bytes, self._add_file = data, file_bytes, add_file
         self._tar: tarfile.TarFile | None = None
         self._path = data
         self._count = self._size = 0
 
     def add(self, kept: KeptSample, text: str) -> None:
         """Write a sample's three members."""
-        if self._tar is None or self._size >= self._most:
+        if self._tar is None or self._size >= self._file_bytes:
             self.close()
             self._path = self._data / f"train-{self._count:05d}.tar"
             self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
@@ -96,18 +96,19 @@ class TarFiles:
             self._size += len(content)
 
     def close(self) -> None:
-        """End the last tar."""
+        """Finish the last tar."""
         if self._tar is not None:
             self._tar.close()
             self._tar = None
-            self._keep(self._path)
+            self._add_file(self._path)
 
 
 class ParquetFiles:
     """Parquet files of about a size."""
 
-    def __init__(self, data: Path, schema: pa.Schema, file_bytes: int, keep: Keep) -> None:
-        self._data, self._schema, self._most, self._keep = data, schema, file_bytes, keep
+    def __init__(self, data: Path, schema: pa.Schema, file_bytes: int, add_file: AddFile) -> None:
+        self._data, self._schema = data, schema
+        self._file_bytes, self._add_file = file_bytes, add_file
         self._writer: pq.ParquetWriter | None = None
         self._path = data
         self._count = 0
@@ -116,26 +117,26 @@ class ParquetFiles:
         """Write rows that stay together."""
         if not rows:
             return
-        if self._writer is None or self._path.stat().st_size >= self._most:
+        if self._writer is None or self._path.stat().st_size >= self._file_bytes:
             self.close()
             self._path = self._data / f"train-{self._count:05d}.parquet"
             self._writer, self._count = pq.ParquetWriter(self._path, self._schema), self._count + 1
         self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
 
     def close(self) -> None:
-        """End the last file."""
+        """Finish the last file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-            self._keep(self._path)
+            self._add_file(self._path)
 
 
 class PictureTables:
     """Parquet files with pictures in them, which `datasets` decodes."""
 
-    def __init__(self, data: Path, file_bytes: int, keep: Keep) -> None:
-        self._tables = ParquetFiles(data, _SET, file_bytes, keep)
-        self._most = min(_BYTES_PER_GROUP, file_bytes)
+    def __init__(self, data: Path, file_bytes: int, add_file: AddFile) -> None:
+        self._tables = ParquetFiles(data, _SET, file_bytes, add_file)
+        self._group_bytes = min(_BYTES_PER_GROUP, file_bytes)
         self._waiting: list[Row] = []
         self._waiting_bytes = 0
 
@@ -155,7 +156,7 @@ class PictureTables:
         }
         self._waiting.append(row)
         self._waiting_bytes += len(kept.image)
-        if self._waiting_bytes >= self._most or len(self._waiting) >= _ROWS_PER_GROUP:
+        if self._waiting_bytes >= self._group_bytes or len(self._waiting) >= _ROWS_PER_GROUP:
             self._flush()
 
     def _flush(self) -> None:
@@ -163,7 +164,7 @@ class PictureTables:
         self._waiting, self._waiting_bytes = [], 0
 
     def close(self) -> None:
-        """Write what waits, and end the last file."""
+        """Write what waits, and finish the last file."""
         self._flush()
         self._tables.close()
 

@@ -49,11 +49,9 @@ def kept_samples(run: Run, opened: View, name: str | None) -> Iterator[KeptSampl
 
 def _of_part(run: Run, shard: SnapshotShard, part: Part) -> Iterator[KeptSample]:
     facts = {row["index"]: row for row in rows_of(run, shard, "samples", FACTS)}
-    kept = ((index, own) for index, own in texts_of(run, shard) if any(row["keep"] for row in own))
-    for sample, (index, texts) in zip(read_part(part), kept, strict=True):
-        own = facts[index]
-        chosen = [row for row in texts if row["keep"]]
-        yield KeptSample(shard.shard, own, chosen, sample.image, _extension(run, part, own))
+    for sample, (index, texts) in zip(read_part(part), kept_texts(run, shard), strict=True):
+        row = facts[index]
+        yield KeptSample(shard.shard, row, texts, sample.image, _extension(run, part, row))
 
 
 def _extension(run: Run, part: Part, facts: Row) -> str:
@@ -66,13 +64,20 @@ def texts_of(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Row]]]:
     texts = rows_of(run, shard, "texts", _TEXTS)
     decisions = rows_of(run, shard, "decisions", ["keep", "reason"])
     rows = (text | decision for text, decision in zip(texts, decisions, strict=True))
-    for index, own in groupby(rows, key=itemgetter("index")):
-        yield index, list(own)
+    for index, of_sample in groupby(rows, key=itemgetter("index")):
+        yield index, list(of_sample)
+
+
+def kept_texts(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Row]]]:
+    """Yield the kept texts of each sample that keeps any."""
+    for index, texts in texts_of(run, shard):
+        if kept := [row for row in texts if row["keep"]]:
+            yield index, kept
 
 
 def rows_of(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> list[Row]:
     """Read the rows of one of a shard's tables."""
-    file: FileRecord = next(one for one in shard.files if one.table == table)
+    file: FileRecord = next(file for file in shard.files if file.table == table)
     with run.store.open(file.name) as opened:
-        found: list[Row] = read_table(opened, table, run.store.url(file.name), columns).to_pylist()
-    return found
+        rows: list[Row] = read_table(opened, table, run.store.url(file.name), columns).to_pylist()
+    return rows

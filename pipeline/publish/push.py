@@ -16,7 +16,7 @@ class PushError(CapfiltError, RuntimeError):
 
 
 def push(folder: Path, repo: str, kind: Kind, *, private: bool = True) -> str:
-    """Upload a folder to a repo, which is made if it is not there; give its address.
+    """Upload a folder to a repo, which is made if it is not there; return its address.
 
     Files that are there already are not sent again, so that a broken upload is taken up by the same
     call. The endpoint is HF_ENDPOINT's, and the token what `hf auth login` or HF_TOKEN left. Raises
@@ -24,9 +24,9 @@ def push(folder: Path, repo: str, kind: Kind, *, private: bool = True) -> str:
     """
     api = HfApi()
     try:
-        made = api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
+        created = api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=made.repo_id,
+            repo_id=created.repo_id,
             folder_path=folder,
             repo_type=kind,
             commit_message="Upload by capfilt",
@@ -34,16 +34,16 @@ def push(folder: Path, repo: str, kind: Kind, *, private: bool = True) -> str:
     except (HFValidationError, LocalTokenNotFoundError) as error:
         raise PushError(f"{repo}: {error}") from error
     except HfHubHTTPError as error:
-        raise PushError(_told(repo, api.endpoint, error)) from error
+        raise PushError(_refusal(repo, api.endpoint, error)) from error
     except (OSError, RuntimeError) as error:  # what the library makes of a lost connection
         raise PushError(
             f"{repo}: the upload to {api.endpoint} broke off ({error.__cause__ or error}); run the "
             "same command again, and what arrived is not sent twice"
         ) from error
-    return str(made)
+    return str(created)
 
 
-def _told(repo: str, endpoint: str, error: HfHubHTTPError) -> str:
+def _refusal(repo: str, endpoint: str, error: HfHubHTTPError) -> str:
     status = error.response.status_code if error.response is not None else None
     if status in (401, 403):
         return (

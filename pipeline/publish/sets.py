@@ -1,12 +1,11 @@
 """Export a clean set: as WebDataset or Parquet with the pictures in it, or as an index without.
 
 What is exported is a snapshot, under a view: never whatever lies in the run's folders. A kill
-leaves nothing that looks like an export, and the same command starts over (`place`).
+leaves nothing that looks like an export, and the same command starts over (`destination`).
 """
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,23 @@ from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
 from pipeline.publish.cards import dataset_card
 from pipeline.publish.destination import ExportError, open_destination
-from pipeline.publish.files import PLAIN, ExportFiles, Keep, ParquetFiles, PictureTables, TarFiles
-from pipeline.publish.kept import FACTS, KeptSample, Row, kept_samples, rows_of, texts_of
+from pipeline.publish.files import (
+    PLAIN,
+    AddFile,
+    ExportFiles,
+    ParquetFiles,
+    PictureTables,
+    TarFiles,
+)
+from pipeline.publish.kept import (
+    FACTS,
+    KeptSample,
+    Row,
+    kept_samples,
+    kept_texts,
+    rows_of,
+    texts_of,
+)
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
@@ -46,8 +60,8 @@ def export(
 ) -> dict[str, Any]:
     """Export what a view keeps (default: the run's own decisions) into a new folder or store.
 
-    Gives the record, which `export.json` holds too; what holds this very export is left as it is.
-    Raises ExportFault, SourceError, ViewError, SnapshotError.
+    Returns the record, which `export.json` holds too; what holds this very export is left as it is.
+    Raises ExportError, SourceError, ViewError, SnapshotError.
     """
     opened = open_view(run, view)
     if opened.snapshot is None:
@@ -56,13 +70,13 @@ def export(
             "same recipe"
         )
     record = _identity(run, opened, config)
-    with open_destination(str(to)) as place:
-        if (found := place.found()) is not None:
-            if any(found.get(key) != value for key, value in record.items()):
+    with open_destination(str(to)) as destination:
+        if (existing := destination.existing_record()) is not None:
+            if any(existing.get(key) != value for key, value in record.items()):
                 raise ExportError(f"{to} holds another export; give a new folder, or remove it")
-            return found
+            return existing
         write = _write_index if config.form == "index" else _write_set
-        images, rows = write(run, opened, place.begin(), config, place.keep)
+        images, rows = write(run, opened, destination.start(), config, destination.add)
         record |= {"rows": rows, "images": images}
         files = {"webdataset": "data/*.tar"}.get(config.form, "data/*.parquet")
         about = record | {
@@ -71,7 +85,7 @@ def export(
             "models": models_of(run),
             "thresholds": opened.thresholds,
         }
-        place.end(record, dataset_card(about))
+        destination.finish(record, dataset_card(about))
     return record
 
 
@@ -97,21 +111,21 @@ def card_of(run: Run, statistics: Mapping[str, Any]) -> str:
 def models_of(run: Run) -> dict[str, dict[str, str]]:
     """Name the captioner and the filter of a run, with their digests."""
     roles: tuple[Literal["captioner", "filter"], ...] = ("captioner", "filter")
-    found = {role: run_model(run, role) for role in roles}
-    return {role: {"name": one.name, "digest": one.digest} for role, one in found.items()}
+    models = {role: run_model(run, role) for role in roles}
+    return {role: {"name": model.name, "digest": model.digest} for role, model in models.items()}
 
 
 def _write_set(
-    run: Run, opened: View, data: Path, config: ExportConfig, keep: Keep
+    run: Run, opened: View, data: Path, config: ExportConfig, add_file: AddFile
 ) -> tuple[str, int]:
-    """Write pictures and texts; say what became of the pictures, and count."""
+    """Write pictures and texts; return what became of the pictures, and the count of rows."""
     formats = _formats(run, opened)
     # `datasets` wants the same members in every sample of a WebDataset: one type of picture
     as_jpeg = config.form == "webdataset" and len(formats) > 1
     files: ExportFiles = (
-        TarFiles(data, config.file_bytes, keep)
+        TarFiles(data, config.file_bytes, add_file)
         if config.form == "webdataset"
-        else PictureTables(data, config.file_bytes, keep)
+        else PictureTables(data, config.file_bytes, add_file)
     )
     rows = 0
     for kept in kept_samples(run, opened, opened.name):
@@ -127,14 +141,14 @@ def _write_set(
 
 def _formats(run: Run, opened: View) -> set[str]:
     """List the types of the kept pictures, by the tables alone."""
-    found: Counter[str] = Counter()
     if run.identity.get("write", {}).get("images") == "jpeg":
         return {"jpg"}
+    formats: set[str] = set()
     for shard in opened.shards:
         facts = {row["index"]: row["format"] for row in rows_of(run, shard, "samples", FACTS)}
-        kept = (index for index, own in texts_of(run, shard) if any(row["keep"] for row in own))
-        found.update(EXTENSIONS.get(facts[index], "jpg") for index in kept)
-    return set(found)
+        kept = (facts[index] for index, _ in kept_texts(run, shard))
+        formats.update(EXTENSIONS.get(name, "jpg") for name in kept)
+    return formats
 
 
 def _as_jpeg(kept: KeptSample) -> KeptSample:
@@ -150,10 +164,10 @@ def _as_jpeg(kept: KeptSample) -> KeptSample:
 
 
 def _write_index(
-    run: Run, opened: View, data: Path, config: ExportConfig, keep: Keep
+    run: Run, opened: View, data: Path, config: ExportConfig, add_file: AddFile
 ) -> tuple[str, int]:
     """Write a row for each text, dropped ones too, and one for each rejected sample."""
-    tables, count = ParquetFiles(data, _INDEX, config.file_bytes, keep), 0
+    tables, count = ParquetFiles(data, _INDEX, config.file_bytes, add_file), 0
     for shard in opened.shards:
         rows = list(_index_rows(run, shard))
         tables.write(rows)
@@ -174,7 +188,7 @@ def _index_rows(run: Run, shard: SnapshotShard) -> Iterator[Row]:
 
 
 def _identity(run: Run, opened: View, config: ExportConfig) -> dict[str, Any]:
-    """Say what an export is of; two with the same hold the same."""
+    """Return what an export is of; two with the same hold the same."""
     listed = [
         [shard.shard, [file.sha256 for file in shard.files if file.table != "clean"]]
         for shard in opened.shards

@@ -23,15 +23,15 @@ def make_card(
     pick: GalleryPick,
     thresholds: dict[str, float],
     thumbnail: Thumbnail,
-    doubts: "Mapping[int, DroppedText] | None" = None,
+    dropped: "Mapping[int, DroppedText] | None" = None,
 ) -> dict[str, Any]:
     """Put together what a page shows of a sample; the longest texts are cut.
 
-    `doubts` are of texts, by their numbers: the words that sank their match.
+    `dropped` explains texts, by their numbers: the words that sank their match.
     """
-    facts, known = pick.facts, doubts or {}
+    facts, explained = pick.facts, dropped or {}
     texts = [
-        _text(row, thresholds.get(row["origin"])) | {"doubt": known.get(row["text_no"])}
+        _text(row, thresholds.get(row["origin"])) | {"dropped": explained.get(row["text_no"])}
         for row in pick.texts[:MOST_TEXTS]
     ]
     return {

@@ -84,7 +84,7 @@ def draw_kept_shares(all_scores: Sequence[ScoreHistogram]) -> str:
     """Draw, for every threshold that could be set, the share of texts at or above it."""
     figure, axes = _figure(5.25)
     for scores in all_scores:
-        above = [sum(scores.counts[place:]) for place in range(len(scores.edges))]
+        above = [sum(scores.counts[first:]) for first in range(len(scores.edges))]
         shares = [100 * count / max(scores.total, 1) for count in above]
         axes.plot(scores.edges, shares, color=_origin(scores), linewidth=2)
     for threshold in sorted({s.threshold for s in all_scores if s.threshold is not None}):
@@ -120,9 +120,8 @@ def _bars(
     colour: str,
     alpha: float,
 ) -> None:
-    shown = [(lo, hi, height) for lo, hi, height in zip(lefts, rights, heights, strict=True)]
     gap = 0.004
-    for left, right, height in shown:
+    for left, right, height in zip(lefts, rights, heights, strict=True):
         if right - left > gap and height:
             axes.bar(left, height, right - left - gap, align="edge", color=colour, alpha=alpha)
 

@@ -16,6 +16,7 @@ from shards.run.view import View
 if TYPE_CHECKING:
     import duckdb
 
+    from pipeline.report.thumbnail import SampleId
 MOST_SHARDS = 32  # each is an input tar that is read from its beginning
 COUNT = 24
 CONTRAST = 6  # one in so many samples is a clear case, for comparison
@@ -67,7 +68,7 @@ class GalleryPick:
     texts: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def place(self) -> tuple[str, int]:
+    def sample_id(self) -> "SampleId":
         """The sample's key in the tables: SHARD and index."""
         return self.facts["shard"], self.facts["index"]
 
@@ -80,7 +81,7 @@ class Gallery:
     shards: tuple[SnapshotShard, ...]
 
     def picks(self) -> list[GalleryPick]:
-        """Give all samples chosen, group by group."""
+        """List all samples chosen, group by group."""
         return [pick for picks in self.groups.values() for pick in picks]
 
 
@@ -90,16 +91,16 @@ def choose_gallery(run: Run, view: View, count: int = COUNT) -> Gallery:
     with connect(run, shards) as connection:
         _judge(connection, view.thresholds)
         clear = count // CONTRAST
-        places: dict[str, list[tuple[str, int]]] = {}
+        ids: dict[str, list[SampleId]] = {}
         for outcome in ("kept", "filtered"):
-            nearest = _ask(connection, _NEAREST.format(order="ASC"), outcome, count - clear)
-            clearest = _ask(connection, _NEAREST.format(order="DESC"), outcome, clear)
-            places[outcome] = nearest
-            places[f"clearly_{outcome}"] = [place for place in clearest if place not in nearest]
-        places["rejected"] = _ask(connection, _REASONS, count, count)
-        picks = _look_up(connection, [place for group in places.values() for place in group])
-    groups = {name: [picks[place] for place in found] for name, found in places.items()}
-    groups["rejected"].sort(key=lambda pick: (pick.facts["reason"] or "", *pick.place))
+            nearest = _query(connection, _NEAREST.format(order="ASC"), outcome, count - clear)
+            clearest = _query(connection, _NEAREST.format(order="DESC"), outcome, clear)
+            ids[outcome] = nearest
+            ids[f"clearly_{outcome}"] = [sample for sample in clearest if sample not in nearest]
+        ids["rejected"] = _query(connection, _REASONS, count, count)
+        picks = _look_up(connection, [sample for group in ids.values() for sample in group])
+    groups = {name: [picks[sample] for sample in group] for name, group in ids.items()}
+    groups["rejected"].sort(key=lambda pick: (pick.facts["reason"] or "", *pick.sample_id))
     return Gallery(groups, shards)
 
 
@@ -109,16 +110,16 @@ def spread(shards: Sequence[SnapshotShard], most: int = MOST_SHARDS) -> tuple[Sn
     if len(full) <= most:
         return tuple(full)
     shown: set[str] = set()
-    taken: set[int] = set()
-    for place, shard in enumerate(full):
+    chosen: set[int] = set()
+    for index, shard in enumerate(full):
         new = _outcomes(shard) - shown
-        if new and len(taken) < most // 2:
-            taken.add(place)
+        if new and len(chosen) < most // 2:
+            chosen.add(index)
             shown |= new
-    others = [place for place in range(len(full)) if place not in taken]
-    wanted = most - len(taken)
-    taken |= {others[number * len(others) // wanted] for number in range(wanted)}
-    return tuple(full[place] for place in sorted(taken))
+    others = [index for index in range(len(full)) if index not in chosen]
+    left = most - len(chosen)
+    chosen |= {others[number * len(others) // left] for number in range(left)}
+    return tuple(full[index] for index in sorted(chosen))
 
 
 def _outcomes(shard: SnapshotShard) -> set[str]:
@@ -128,31 +129,31 @@ def _outcomes(shard: SnapshotShard) -> set[str]:
 
 
 def _judge(connection: "duckdb.DuckDBPyConnection", thresholds: dict[str, float]) -> None:
-    """Find each sample's outcome and margin; thresholds are compared as float32, as in judging."""
+    """Compute each sample's outcome and margin; thresholds are float32 here, as in judging."""
     rows = list(thresholds.items()) or [("", 0.0)]
     values = ", ".join(["(?::VARCHAR, ?::FLOAT)"] * len(rows))
     connection.execute(_JUDGED.format(values=values), [value for row in rows for value in row])
 
 
-def _ask(
-    connection: "duckdb.DuckDBPyConnection", question: str, *values: str | int
-) -> list[tuple[str, int]]:
-    return connection.execute(question, list(values)).fetchall()
+def _query(
+    connection: "duckdb.DuckDBPyConnection", sql: str, *values: str | int
+) -> "list[SampleId]":
+    return connection.execute(sql, list(values)).fetchall()
 
 
 def _look_up(
-    connection: "duckdb.DuckDBPyConnection", places: Iterable[tuple[str, int]]
-) -> dict[tuple[str, int], GalleryPick]:
+    connection: "duckdb.DuckDBPyConnection", ids: "Iterable[SampleId]"
+) -> "dict[SampleId, GalleryPick]":
     connection.execute("CREATE TEMP TABLE chosen (shard VARCHAR, index INTEGER)")
-    for place in dict.fromkeys(places):
-        connection.execute("INSERT INTO chosen VALUES (?, ?)", list(place))
-    picks = {pick.place: pick for pick in map(GalleryPick, _rows(connection, _FACTS))}
+    for sample in dict.fromkeys(ids):
+        connection.execute("INSERT INTO chosen VALUES (?, ?)", list(sample))
+    picks = {pick.sample_id: pick for pick in map(GalleryPick, _rows(connection, _FACTS))}
     for row in _rows(connection, _TEXTS):
         picks[row["shard"], row["index"]].texts.append(row)
     return picks
 
 
-def _rows(connection: "duckdb.DuckDBPyConnection", question: str) -> list[dict[str, Any]]:
-    found = connection.execute(question)
-    names = [column[0] for column in found.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+def _rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[str, Any]]:
+    answer = connection.execute(sql)
+    names = [column[0] for column in answer.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]

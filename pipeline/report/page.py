@@ -14,7 +14,7 @@ from pipeline import printable
 from pipeline.report.card import make_card
 from pipeline.report.charts import COLOURS, ScoreHistogram, draw_histogram, draw_kept_shares
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
-from pipeline.report.thumbnail import Place, make_thumbnails
+from pipeline.report.thumbnail import SampleId, make_thumbnails
 from pipeline.report.wording import MEANING
 from shards.query import connect
 from shards.run.commit import total_counts
@@ -36,7 +36,7 @@ Numbers = dict[str, Any]
 
 
 def report_name(view: View) -> str:
-    """Give the name of a view's report in the run folder."""
+    """Name a view's report in the run folder."""
     return "report/index.html" if view.name is None else f"report/{view.name}/index.html"
 
 
@@ -57,7 +57,7 @@ def build_report(
     reasons = _reasons(run, view, statistics)
     tell("choosing samples")
     gallery = choose_gallery(run, view, gallery_count)
-    doubts, why_none = _doubts(run, gallery, explained, tell) if explained else ({}, "")
+    dropped, why_none = _explain(run, gallery, explained, tell) if explained else ({}, "")
     return _render(
         run=run.store.url(),
         name=run.store.url().rstrip("/").rpartition("/")[2],
@@ -66,8 +66,8 @@ def build_report(
         origins=origins,
         charts=_charts(origins),
         reasons=reasons,
-        gallery=_cards(run, view, gallery, doubts, tell),
-        explained=len(doubts),
+        gallery=_cards(run, view, gallery, dropped, tell),
+        explained=len(dropped),
         not_explained=why_none,
         colour_of={origin["name"]: origin["colour"] for origin in origins},
         gallery_shards=len(gallery.shards),
@@ -79,9 +79,9 @@ def build_report(
     )
 
 
-def _doubts(
+def _explain(
     run: Run, gallery: Gallery, count: int, tell: Callable[[str], None]
-) -> "tuple[dict[Place, dict[int, DroppedText]], str]":
+) -> "tuple[dict[SampleId, dict[int, DroppedText]], str]":
     from pipeline.report.dropped import explain_gallery  # torch, which the rest can do without
 
     return explain_gallery(run, gallery, count, tell)
@@ -112,7 +112,7 @@ def _shown(value: object) -> object:
 
 
 def _origins(view: View, statistics: Numbers) -> list[Numbers]:
-    """Give each origin's numbers: web and synthetic first, so that they keep their colours."""
+    """List each origin's numbers: web and synthetic first, so that they keep their colours."""
     usual = ["web", "synthetic"]
     names = sorted(statistics["texts"], key=lambda name: (name not in usual, name != "web", name))
     others = iter(range(len(usual), len(names) + len(usual)))
@@ -174,8 +174,8 @@ def _reasons(run: Run, view: View, statistics: Numbers) -> list[Numbers]:
     ]
 
 
-def _reason_table(title: str, unit: str, found: Mapping[str, int], whole: int) -> Numbers:
-    rows = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+def _reason_table(title: str, unit: str, counts: Mapping[str, int], whole: int) -> Numbers:
+    rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return {"title": title, "unit": unit, "rows": rows, "whole": whole}
 
 
@@ -183,13 +183,15 @@ def _cards(
     run: Run,
     view: View,
     gallery: Gallery,
-    doubts: "Mapping[Place, Mapping[int, DroppedText]]",
+    dropped: "Mapping[SampleId, Mapping[int, DroppedText]]",
     tell: Callable[[str], None],
 ) -> dict[str, list[Numbers]]:
     thumbnails = make_thumbnails(run, [pick.facts for pick in gallery.picks()], tell)
     return {
         group: [
-            make_card(pick, view.thresholds, thumbnails[pick.place], doubts.get(pick.place))
+            make_card(
+                pick, view.thresholds, thumbnails[pick.sample_id], dropped.get(pick.sample_id)
+            )
             for pick in picks
         ]
         for group, picks in gallery.groups.items()
@@ -197,7 +199,7 @@ def _cards(
 
 
 def _noteworthy(shards: Sequence[SnapshotShard]) -> list[Numbers]:
-    """Give the table of shards: the damaged ones first, then those that kept the least."""
+    """List the shards of the table: the damaged ones first, then those that kept the least."""
     worst = sorted(shards, key=lambda shard: (not shard.state.damaged, _kept_share(shard)))
     return [
         {
@@ -244,12 +246,12 @@ def _recipe(run: Run, view: View) -> list[tuple[str, str]]:
 
 
 def _thresholds(view: View) -> str:
-    words = []
+    parts = []
     for origin, threshold in sorted(view.thresholds.items()):
-        asked = view.keep_fractions.get(origin)
-        why = "" if asked is None else f" (to keep {asked:.1%})"
-        words.append(f"{origin} {threshold:g}{why}")
-    return ", ".join(words)
+        fraction = view.keep_fractions.get(origin)
+        why = "" if fraction is None else f" (to keep {fraction:.1%})"
+        parts.append(f"{origin} {threshold:g}{why}")
+    return ", ".join(parts)
 
 
 def _recipe_yaml(run: Run) -> str:

@@ -30,7 +30,7 @@ _NEVER = {
 }
 _MAX_PIXELS = 50_000_000
 
-Place = tuple[str, int]
+SampleId = tuple[str, int]  # SHARD and index, the sample's key in the tables
 Decode = Callable[[bytes, DecodeLimits], Decoded | DecodeRefusal]
 
 
@@ -46,31 +46,31 @@ class Thumbnail:
 
 def make_thumbnails(
     run: Run, samples: Sequence[Mapping[str, Any]], tell: Callable[[str], None]
-) -> dict[Place, Thumbnail]:
+) -> dict[SampleId, Thumbnail]:
     """Make the thumbnails of samples (rows of the samples table), by SHARD and index."""
     from pipeline.media.guard import Guard
 
-    found: dict[Place, Thumbnail] = {}
+    thumbnails: dict[SampleId, Thumbnail] = {}
     wanted: dict[str, dict[int, str]] = {}
     for sample in samples:
         why = _unfit(sample)
         if why:
-            found[sample["shard"], sample["index"]] = Thumbnail(missing=why)
+            thumbnails[sample["shard"], sample["index"]] = Thumbnail(missing=why)
         else:
             wanted.setdefault(sample["shard"], {})[sample["index"]] = sample["sha256"]
-    most = run.identity.get("screen", {}).get("max_pixels", _MAX_PIXELS)
-    limits = DecodeLimits(min_side=1, max_pixels=most, max_aspect=most)
+    max_pixels = run.identity.get("screen", {}).get("max_pixels", _MAX_PIXELS)
+    limits = DecodeLimits(min_side=1, max_pixels=max_pixels, max_aspect=max_pixels)
     urls = {shard.shard: shard.url for shard in run.inputs}
     with Guard(_TIMEOUT_S) as guard:
         for number, (shard, digests) in enumerate(sorted(wanted.items()), 1):
             tell(f"reading pictures: shard {number} of {len(wanted)}")
             for index, data in read_source_images(urls.get(shard), digests):
-                found[shard, index] = _thumbnail(data, guard.decode, limits)
-    return found
+                thumbnails[shard, index] = _thumbnail(data, guard.decode, limits)
+    return thumbnails
 
 
 def _unfit(sample: Mapping[str, Any]) -> str:
-    """Say why a sample's picture is not worth a try, or nothing."""
+    """Return why a sample's picture is not worth a try; an empty text if it is."""
     if sample["reason"] in _NEVER:
         return "not decoded, to be safe"
     if sample["sha256"] is None:

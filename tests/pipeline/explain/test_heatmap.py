@@ -69,10 +69,10 @@ def test_every_word_has_a_map(
     written = captioner.caption(image, "a red ring", prompt="two small")
     assert written.words == ["a", "red", "ring"]
     assert written.maps.max() > 0
-    shown = attend.attend_match(matcher, picture, text)
+    shown = attend.overlay_match(matcher, picture, text)
     assert shown.words == found.words
     opened(shown.png)
-    assert attend.attend_caption(captioner, picture, "a red ring").words == written.words
+    assert attend.overlay_caption(captioner, picture, "a red ring").words == written.words
 
 
 def test_words_follow_their_own_tokens(matcher: AttentionExplainer, picture: Image.Image) -> None:
@@ -133,9 +133,9 @@ def test_texts_without_words_and_long_ones(
     matcher: AttentionExplainer, captioner: AttentionExplainer, picture: Image.Image
 ) -> None:
     for text in ("", "!!!", "\x00"):
-        assert attend.attend_match(matcher, picture, text).words == []
-    assert attend.attend_caption(captioner, picture, "").words == []
-    long = attend.attend_match(matcher, picture, "a " * 500)
+        assert attend.overlay_match(matcher, picture, text).words == []
+    assert attend.overlay_caption(captioner, picture, "").words == []
+    long = attend.overlay_match(matcher, picture, "a " * 500)
     assert len(long.words) + long.left_out == 62  # 64 positions, two of them for special tokens
     assert len(long.words) == attend.MOST_WORDS
     opened(long.png)
@@ -174,7 +174,7 @@ def test_scales_compare_a_word_with_itself_or_with_the_text(picture: Image.Image
 def test_pictures_of_any_shape(
     matcher: AttentionExplainer, size: tuple[int, int], mode: str
 ) -> None:
-    shown = attend.attend_match(matcher, Image.new(mode, size), "a red ring")
+    shown = attend.overlay_match(matcher, Image.new(mode, size), "a red ring")
     page = opened(shown.png)
     assert page.width <= 5 * (sheet.CELL + 12) + 12
 

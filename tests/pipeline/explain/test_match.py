@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.checkpoints import weights
 from models.checkpoints.weights import CheckpointError
-from pipeline.explain.match import draw, explain_texts, open_attender, picture_of
+from pipeline.explain.match import draw, explain_texts, open_explainer, read_sample_image
 from pipeline.explain.sample import explain
 from pipeline.explain.source_images import read_source_images
 from pipeline.report.page import build_report
@@ -74,15 +74,15 @@ def sample_of(run: Run, address: str) -> dict[str, Any]:
 
 
 def test_scores_come_out_as_the_run_has_them(run: Run) -> None:
-    attender = open_attender(run)
+    explainer = open_explainer(run)
     for address in ("00000/000000003", "hostile/h"):
         sample = sample_of(run, address)
-        picture = picture_of(run, sample)
+        picture = read_sample_image(run, sample)
         assert isinstance(picture, Image.Image)
-        explained = explain_texts(attender, picture, sample["texts"])
+        explained = explain_texts(explainer, picture, sample["texts"])
         for one in explained:
-            assert one.doubted.itm_logit == pytest.approx(one.text["itm_logit"], abs=1e-3)
-        with Image.open(io.BytesIO(draw(attender, picture, explained))) as sheet:
+            assert one.ablation.itm_logit == pytest.approx(one.text["itm_logit"], abs=1e-3)
+        with Image.open(io.BytesIO(draw(explainer, picture, explained))) as sheet:
             assert sheet.width == 5 * 236 + 12
             assert sheet.height > 2 * 64
 
@@ -96,9 +96,9 @@ def test_another_filter_and_a_missing_one_are_refused(
     config["capfilt"] = {"itm_first_token": "cls"}
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="is not the filter of this run"):
-        open_attender(run, str(other))
+        open_explainer(run, str(other))
     with pytest.raises(CheckpointError):
-        open_attender(run, str(tmp_path / "none"))
+        open_explainer(run, str(tmp_path / "none"))
 
 
 def test_a_picture_that_is_gone_or_changed_is_told(place: Path, tmp_path: Path, run: Run) -> None:
@@ -113,7 +113,7 @@ def test_a_picture_that_is_gone_or_changed_is_told(place: Path, tmp_path: Path, 
     assert isinstance(why, str)
     assert "changed since" in why
     rejected = sample_of(run, "hostile/i")
-    assert picture_of(run, rejected) == "it was rejected before any model saw it"
+    assert read_sample_image(run, rejected) == "it was rejected before any model saw it"
 
 
 def test_the_report_says_which_words_sank_the_match(run: Run) -> None:

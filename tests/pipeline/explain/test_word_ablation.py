@@ -16,7 +16,7 @@ from pipeline.explain.word_ablation import (
     AblatedWord,
     WordAblation,
     ablate_words,
-    attention_of,
+    draw_attention,
 )
 from pipeline.toy.world import caption, draw, scene
 
@@ -24,7 +24,7 @@ FILTER = weights.SHIPPED["tiny-filter"]
 
 
 @pytest.fixture(scope="module")
-def attender() -> AttentionExplainer:
+def explainer() -> AttentionExplainer:
     return AttentionExplainer.load(FILTER, dtype="fp32", max_tokens=35)
 
 
@@ -37,21 +37,21 @@ def scorer() -> Filter:
     "text", ["a red circle", "a redd circleblue stars of", "ring", "a 漢字 ring!", "it's a-b"]
 )
 def test_effects_are_those_of_single_judgements(
-    attender: AttentionExplainer, scorer: Filter, text: str
+    explainer: AttentionExplainer, scorer: Filter, text: str
 ) -> None:
     picture = draw(scene(random.Random(1), 2, 4))
-    found = ablate_words(attender, picture, text)
-    pixels = attender.preprocess.resize(picture)
+    found = ablate_words(explainer, picture, text)
+    pixels = explainer.preprocess.resize(picture)
     (whole,) = scorer.score(pixels[None], [[text]])[0]
     assert (found.itm, found.itm_logit) == pytest.approx((whole.itm, whole.itm_logit), abs=1e-4)
-    assert [word.text for word in found.words] == attender.match(pixels, text).words
-    network, words = attender.network, attender.tokenizer
+    assert [word.text for word in found.words] == explainer.match(pixels, text).words
+    network, words = explainer.network, explainer.tokenizer
     assert isinstance(network, MatchNetwork)
-    ids = torch.tensor([[attender.first_id, *words.encode([normalise(text)])[0], words.sep_id]])
+    ids = torch.tensor([[explainer.first_id, *words.encode([normalise(text)])[0], words.sep_id]])
     tokens = [words.decode([[n]])[0] for n in ids[0, 1:-1].tolist()]
     starts = [n for n, token in enumerate(tokens) if not token.startswith("##") or n == 0]
     with torch.no_grad():
-        states = attender._states(pixels)
+        states = explainer._states(pixels)
         for word, first, end in zip(found.words, starts, [*starts[1:], len(tokens)], strict=True):
             mask = torch.ones_like(ids, dtype=torch.bool)
             mask[0, 1 + first : 1 + end] = False
@@ -60,7 +60,7 @@ def test_effects_are_those_of_single_judgements(
             assert word.effect == pytest.approx(whole.itm_logit - hidden, abs=1e-4)
 
 
-def test_the_wrong_word_is_found_more_often_than_not(attender: AttentionExplainer) -> None:
+def test_the_wrong_word_is_found_more_often_than_not(explainer: AttentionExplainer) -> None:
     """One word of a true caption is exchanged: it is among the two that sink the match most."""
     rng, found, count = random.Random(2), 0, 60
     for _ in range(count):
@@ -71,23 +71,23 @@ def test_the_wrong_word_is_found_more_often_than_not(attender: AttentionExplaine
         place = pairs.index((thing.colour, thing.shape))
         wrong = {"red", "blue", "pink", "yellow"} - {one.colour for one in shown.things}
         words[place] = sorted(wrong)[0]
-        judged = ablate_words(attender, draw(shown), " ".join(words))
+        judged = ablate_words(explainer, draw(shown), " ".join(words))
         order = sorted(range(len(words)), key=lambda n: judged.words[n].effect)
         found += place in order[:2]
     assert found / count > 0.6  # chance: 2 of 9
 
 
-def test_nothing_to_doubt_and_too_much(attender: AttentionExplainer) -> None:
+def test_nothing_to_doubt_and_too_much(explainer: AttentionExplainer) -> None:
     picture = draw(scene(random.Random(3), 1, 4))
-    assert ablate_words(attender, picture, " !. ").words == []
-    assert attention_of(attender, picture, "", []) == []
-    long = ablate_words(attender, picture, "red " * 500)
+    assert ablate_words(explainer, picture, " !. ").words == []
+    assert draw_attention(explainer, picture, "", []) == []
+    long = ablate_words(explainer, picture, "red " * 500)
     assert len(long.words) == 33  # what is beyond the token limit was not read, and is not judged
 
 
-def test_maps_are_drawn_for_the_words_that_are_asked_for(attender: AttentionExplainer) -> None:
+def test_maps_are_drawn_for_the_words_that_are_asked_for(explainer: AttentionExplainer) -> None:
     picture = draw(scene(random.Random(4), 2, 4), 96)
-    drawn = attention_of(attender, picture, "a red circle", [2, 1])
+    drawn = draw_attention(explainer, picture, "a red circle", [2, 1])
     assert [one.size for one in drawn] == [(96, 96)] * 2
     assert drawn[0].tobytes() != drawn[1].tobytes()
 

@@ -46,14 +46,14 @@ def test_a_store_gets_what_a_folder_gets(run: Run, store: Store, tmp_path: Path,
 def test_the_disk_holds_one_file_at_a_time(
     run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most, real = [], StoreDestination.keep
+    most, real = [], StoreDestination.add
 
     def keep(self: StoreDestination, file: Path) -> None:
         most.append(len(list(file.parent.iterdir())))
         real(self, file)
         assert not file.exists()
 
-    monkeypatch.setattr(StoreDestination, "keep", keep)
+    monkeypatch.setattr(StoreDestination, "add", keep)
     export(run, URL, CONFIG)
     assert len(most) > 2
     assert set(most) == {1}
