@@ -8,25 +8,12 @@ from typing import NoReturn
 
 import typer
 
-from flows.cli import (
-    bootstrap,
-    checkpoint,
-    clean,
-    export,
-    inspect,
-    judge,
-    report,
-    search,
-    train,
-    trial,
-)
-from flows.cli import maintenance as keep
-from flows.cli import predict as use
-from flows.cli import video as watch
+from flows.cli import checkpoint, clean, inspect, maintenance, publish, rounds, search, train
 from flows.cli.evaluate import answers as evaluate_answers
 from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of
+from flows.cli.predict import image, video
 
 # What libraries read when a command imports them, unless the user says otherwise: nothing calls
 # home, and Prefect's own log stays out of ours.
@@ -51,22 +38,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("clean")(clean.clean)
-app.command("judge", epilog=judge.EXAMPLES)(judge.judge)
+app.command("judge", epilog=clean.JUDGE_EXAMPLES)(clean.judge)
 app.command("stats", epilog=inspect.STATS_EXAMPLES)(inspect.stats)
 app.command("explain")(inspect.explain)
-app.command("verify")(keep.verify)
-app.command("gc")(keep.gc)
-app.command("report")(report.report)
+app.command("verify")(maintenance.verify)
+app.command("gc")(maintenance.gc)
+app.command("report")(publish.report)
 app.command("pretrain", epilog=train.PRETRAIN_EXAMPLES)(train.pretrain)
 app.command("finetune", epilog=train.FINETUNE_EXAMPLES)(train.finetune)
-app.command("bootstrap", epilog=bootstrap.EXAMPLES)(bootstrap.bootstrap)
-app.command("trial", epilog=trial.EXAMPLES)(trial.trial)
-app.command("caption", epilog=use.CAPTION_EXAMPLES)(use.caption)
-app.command("match", epilog=use.MATCH_EXAMPLES)(use.match)
-app.command("ask", epilog=use.ASK_EXAMPLES)(use.ask)
-app.command("reason", epilog=use.REASON_EXAMPLES)(use.reason)
-app.command("attend", epilog=use.ATTEND_EXAMPLES)(use.attend)
-app.command("export", epilog=export.EXAMPLES)(export.export)
+app.command("bootstrap", epilog=rounds.BOOTSTRAP_EXAMPLES)(rounds.bootstrap)
+app.command("trial", epilog=rounds.TRIAL_EXAMPLES)(rounds.trial)
+app.command("caption", epilog=image.CAPTION_EXAMPLES)(image.caption)
+app.command("match", epilog=image.MATCH_EXAMPLES)(image.match)
+app.command("ask", epilog=image.ASK_EXAMPLES)(image.ask)
+app.command("reason", epilog=image.REASON_EXAMPLES)(image.reason)
+app.command("attend", epilog=image.ATTEND_EXAMPLES)(image.attend)
+app.command("export", epilog=publish.EXPORT_EXAMPLES)(publish.export)
 app.command("index", epilog=search.INDEX_EXAMPLES)(search.index)
 app.command("search", epilog=search.SEARCH_EXAMPLES)(search.search)
 evaluate.app.command("vqa", epilog=evaluate_answers.VQA_EXAMPLES)(evaluate_answers.vqa)
@@ -74,7 +61,7 @@ evaluate.app.command("nlvr", epilog=evaluate_answers.NLVR_EXAMPLES)(evaluate_ans
 evaluate.app.command("dialogue", epilog=evaluate_answers.DIALOGUE_EXAMPLES)(
     evaluate_answers.dialogue
 )
-app.command("watch", epilog=watch.EXAMPLES)(watch.watch)
+app.command("watch", epilog=video.EXAMPLES)(video.watch)
 evaluate.app.command("video", epilog=evaluate_video.EXAMPLES)(evaluate_video.evaluate_video)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows.cli.options import AsJson, Checkpoint, Public, Push
+
 if TYPE_CHECKING:
     from models.checkpoints.conversion import Imported
 
@@ -26,20 +28,19 @@ ImageSize = Annotated[
 
 @app.command()
 def info(
-    checkpoint: Annotated[str, typer.Argument(help="BLIP folder or hub id")],
+    checkpoint: Checkpoint,
     revision: Revision = None,
-    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print role, sizes, parameters and digest, and where each setting came from."""
     from models.checkpoints import checkpoint as checkpoints
     from models.checkpoints import weights
 
-    found = dataclasses.asdict(checkpoints.info(weights.resolve(checkpoint, revision)))
+    about = dataclasses.asdict(checkpoints.info(weights.resolve(checkpoint, revision)))
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(about))
         return
-    sources = found.pop("sources")
-    _print(found, sources)
+    _print(about, about.pop("sources"))
 
 
 @app.command("import", epilog=IMPORT_EXAMPLES)
@@ -75,12 +76,12 @@ def import_(
         imported = conversion.import_folder(weights.resolve(source, revision), image_size)
     write_new(out, imported.content)
     write_model_card(out, facts_of(out, start=source))
-    _tell(imported, dataclasses.asdict(checkpoints.info(out)))
+    _print_imported(imported, dataclasses.asdict(checkpoints.info(out)))
 
 
 @app.command()
 def export(
-    folder: Annotated[str, typer.Argument(help="BLIP folder or hub id")],
+    folder: Checkpoint,
     out: Annotated[Path, typer.Argument(help="new folder")],
     role: Annotated[
         Literal["captioner", "filter"] | None,
@@ -88,10 +89,8 @@ def export(
     ] = None,
     image_size: ImageSize = None,
     revision: Revision = None,
-    push: Annotated[
-        str | None, typer.Option(metavar="REPO", help="upload it to the hub, too")
-    ] = None,
-    public: Annotated[bool, typer.Option(help="a repo that is made by --push")] = False,
+    push: Push = None,
+    public: Public = False,
 ) -> None:
     """Write a plain Hugging Face folder, which transformers' own class loads.
 
@@ -115,9 +114,9 @@ def export(
         print(f"pushed to {visible(upload(out, push, 'model', private=not public))}")
 
 
-def _tell(imported: "Imported", found: dict[str, Any]) -> None:
-    found.pop("sources")
-    _print(found, imported.sources)
+def _print_imported(imported: "Imported", about: dict[str, Any]) -> None:
+    del about["sources"]
+    _print(about, imported.sources)
     if imported.left_out:
         print(
             f"left out {len(imported.left_out)} tensors that only training needs "
@@ -125,11 +124,11 @@ def _tell(imported: "Imported", found: dict[str, Any]) -> None:
         )
 
 
-def _print(found: Mapping[str, Any], sources: Mapping[str, str]) -> None:
-    for name, value in found.items():
+def _print(about: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    for name, value in about.items():
         if value is None:
             continue
         origin = f"  ({sources[name]})" if name in sources else ""
         print(f"{name:16} {value}{origin}")
-    for name in sorted(sources.keys() - found.keys()):
+    for name in sorted(sources.keys() - about.keys()):
         print(f"{name:16} from {sources[name]}")

@@ -1,27 +1,32 @@
-"""`capfilt clean`: start a cleaning run, or take it up again."""
+"""`capfilt clean` and `capfilt judge`: decide about pairs, and decide again without a model."""
 
-from pathlib import Path
+import json
+import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.faults import exit_code_of
+from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set, overrides
+
 if TYPE_CHECKING:
     from flows.stages.clean import RunResult
+    from shards.run.view import View
 
-EXAMPLES = """
+JUDGE_EXAMPLES = """
 Examples:
 
-  capfilt clean recipe.yaml
+  capfilt judge RUN --name strict --threshold web=0.6
 
-  capfilt clean --input 'web/*.tar' --output runs/first \\
-      --captioner CAPTIONER --filter FILTER
+  capfilt judge RUN --name best --keep-fraction synthetic=0.3 --write-shards
 
-  capfilt clean recipe.yaml --set caption.top_p=0.95 --engine local --json
+  capfilt stats RUN --view strict --against own
 """
 
 
 def clean(
-    recipe: Annotated[Path | None, typer.Argument(help="recipe (YAML); flags go over it")] = None,
+    recipe: RecipePath = None,
     input_: Annotated[
         list[str] | None,
         typer.Option("--input", help="tar, folder, glob or brace pattern; may be repeated"),
@@ -29,20 +34,18 @@ def clean(
     output: Annotated[str | None, typer.Option(help="run folder, new or to be resumed")] = None,
     captioner: Annotated[str | None, typer.Option(help="BLIP folder or hub id")] = None,
     filter_: Annotated[str | None, typer.Option("--filter", help="BLIP folder or hub id")] = None,
-    engine: Annotated[str | None, typer.Option(help="ray or local")] = None,
+    engine: Engine = None,
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors")] = None,
-    address: Annotated[str | None, typer.Option(help="of a running Ray cluster")] = None,
+    address: Address = None,
     part: Annotated[str, typer.Option(help="i/n: every n-th shard, for job arrays")] = "1/1",
-    direct: Annotated[bool, typer.Option("--direct", help="without Prefect")] = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="a.b=c, any key of the recipe")
-    ] = None,
+    direct: Direct = False,
+    set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
 ) -> None:
     """Caption, score and filter WebDataset shards; the same command takes a run up again."""
     from flows.recipe import load_recipe
 
-    flags: dict[str, Any] = {
+    flags = {
         "input.urls": input_,
         "output": output,
         "caption.model": captioner,
@@ -51,26 +54,25 @@ def clean(
         "engine.actors": actors,
         "engine.address": address,
     }
-    given = {key: value for key, value in flags.items() if value is not None}
-    loaded = load_recipe(recipe, given, set_ or ())
+    loaded = load_recipe(recipe, overrides(flags), set_ or ())
 
-    from flows.cli.display import conclude, watch
+    from flows.cli.progress import watch_run
     from flows.stages import clean as stages
 
     job = stages.prepare(loaded, _parse_part(part))
-    with watch() as progress:
+    with watch_run() as progress:
 
-        def tell(result: "RunResult | BaseException") -> int:
+        def conclude(result: "RunResult | BaseException") -> int:
             progress.close()
-            return conclude(result, as_json)
+            return _conclude(result, as_json)
 
         if direct or not job.pending:
             failures = stages.clean_shards(job, progress)
-            code = tell(stages.finish(job, failures))
+            code = conclude(stages.finish(job, failures))
         else:
             from flows.prefect_flow import run_with_prefect
 
-            code = run_with_prefect(job, progress, tell)
+            code = run_with_prefect(job, progress, conclude)
     raise typer.Exit(code)
 
 
@@ -79,3 +81,107 @@ def _parse_part(part: str) -> tuple[int, int]:
     if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise typer.BadParameter(f"{part!r}: expected i/n with 1 <= i <= n, as in 2/8")
     return int(first) - 1, int(count)
+
+
+def _conclude(result: "RunResult | BaseException", as_json: bool) -> int:
+    """Print what a run came to; return its exit code."""
+    if isinstance(result, BaseException):
+        if not isinstance(result, Exception):
+            raise result
+        return exit_code_of(result)
+    if as_json:
+        print(json.dumps(result.statistics | {"run": result.run_url}))
+    else:
+        from flows.cli.tables.statistics import print_statistics
+
+        print_statistics(result.run_url, result.statistics)
+    if result.pending_here:
+        first = result.failures[0] if result.failures else None
+        why = f"; {first.shard.shard}: {first.why}" if first else ""
+        print(
+            f"capfilt: {result.pending_here} shards are still pending{why}. Run the same command "
+            "again to take them up",
+            file=sys.stderr,
+        )
+    return result.exit_code
+
+
+def judge(
+    run: RunFolder,
+    name: Annotated[str, typer.Option(help="of the new view: A-Z a-z 0-9 _ -")],
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN=T", help="keep scores from T on; may be repeated"),
+    ] = None,
+    keep_fraction: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN=F", help="keep this share, the best; may be repeated"),
+    ] = None,
+    snapshot: Annotated[str | None, typer.Option(help="its id (default: the newest)")] = None,
+    write_shards: Annotated[
+        bool, typer.Option("--write-shards", help="write clean tars too, from the input")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Re-decide a run: a view with its own thresholds, beside the run's own decisions.
+
+    Origins that are not named keep the run's own threshold. Nothing of the run is changed.
+    """
+    asked = _by_origin(threshold or (), "--threshold")
+    fractions = _by_origin(keep_fraction or (), "--keep-fraction")
+
+    from flows.cli.progress import watch_samples
+    from pipeline.views.rejudge import rejudge
+    from pipeline.views.request import ViewRequest
+    from shards.run.run import Run
+    from shards.run.snapshot import open_snapshot
+    from shards.run.view import View
+
+    opened = Run.open(run)
+    listed = open_snapshot(opened, snapshot)
+    wish = ViewRequest(name, asked, fractions, write_shards)
+    total = sum(shard.counts.samples_in for shard in listed.shards)
+    with watch_samples("writing clean shards" if write_shards else "judging", total) as progress:
+        view, new = rejudge(opened, wish, listed, progress.add)
+    thresholds = opened.identity.get("judge", {}).get("threshold", {})
+    before = View(None, listed.id, thresholds, listed.shards)
+    judged = {"run": opened.store.url(), "view": view.name, "new": new} | _compared(view, before)
+    if as_json:
+        print(json.dumps(judged))
+        return
+    from flows.cli.tables.comparison import print_judged
+
+    print_judged(judged)
+
+
+def _by_origin(items: Iterable[str], option: str) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for item in items:
+        origin, _, number = item.rpartition("=")
+        if not origin:
+            raise typer.BadParameter(f"{option} {item!r}: expected ORIGIN=NUMBER, as in web=0.6")
+        if origin in numbers:
+            raise typer.BadParameter(f"{option} is given twice for origin {origin!r}")
+        try:
+            numbers[origin] = float(number)
+        except ValueError:
+            raise typer.BadParameter(f"{option} {item!r}: {number!r} is no number") from None
+    return numbers
+
+
+def _compared(view: "View", before: "View") -> dict[str, Any]:
+    """Set a view's rules and outcomes beside what the run decided before."""
+    from shards.comparison import side_by_side
+
+    return {
+        "snapshot": view.snapshot,
+        "rules": {
+            origin: {
+                "threshold": threshold,
+                "own_threshold": before.thresholds.get(origin),
+                "keep_fraction": view.keep_fractions.get(origin),
+            }
+            for origin, threshold in view.thresholds.items()
+        },
+        **side_by_side(view, before),
+    }

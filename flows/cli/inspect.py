@@ -1,18 +1,18 @@
 """Commands that look at a run: `stats` and `explain`."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.options import AsJson, RunFolder, device_of
+
 if TYPE_CHECKING:
     from shards.comparison import ViewSide
     from shards.run.run import Run
     from shards.run.view import View
-
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="run folder or URL")]
-
 
 STATS_EXAMPLES = """
 Examples:
@@ -38,7 +38,7 @@ def stats(
     sql: Annotated[
         str | None, typer.Option(help="ask DuckDB about samples, texts, decisions")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count a run, finished or not: samples, texts by origin, shards; or ask it in SQL."""
     if sql is not None and against is not None:
@@ -60,15 +60,15 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
     from pipeline.printable import visible
     from shards.statistics import run_statistics
 
-    found = run_statistics(run, view)
+    statistics = run_statistics(run, view)
     if view.name is not None:
-        found |= {"view": view.name, "snapshot": view.snapshot, "thresholds": view.thresholds}
+        statistics |= {"view": view.name, "snapshot": view.snapshot, "thresholds": view.thresholds}
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(statistics))
         return
-    from flows.cli.display import print_statistics
+    from flows.cli.tables.statistics import print_statistics
 
-    print_statistics(run.store.url(), found)
+    print_statistics(run.store.url(), statistics)
     if view.name is not None:
         rules = ", ".join(f"{origin} {at:.6g}" for origin, at in sorted(view.thresholds.items()))
         print(f"view: {view.name} ({visible(rules)}), on snapshot {view.snapshot}")
@@ -127,7 +127,7 @@ def explain(
     model: Annotated[
         str | None, typer.Option(help="where the run's filter lies now; default: where it lay")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show one sample: facts, every text with its scores, what each view decides, and why.
 
@@ -138,33 +138,34 @@ def explain(
     from shards.run.run import Run
 
     opened = Run.open(run)
-    found = explained(opened, sample)
+    explanation = explained(opened, sample)
     if words or picture is not None:
-        _explain_words(opened, found, model, picture)
+        _explain_words(opened, explanation["samples"], model, picture)
     if as_json:
-        print(json.dumps(plain(found)))
+        print(json.dumps(plain(explanation)))
         return
     from flows.cli.tables.explanation import print_explanation
 
-    print_explanation(found)
+    print_explanation(explanation)
 
 
-def _explain_words(run: "Run", found: dict[str, Any], model: str | None, out: Path | None) -> None:
+def _explain_words(
+    run: "Run", samples: Iterable[dict[str, Any]], model: str | None, out: Path | None
+) -> None:
     """Add to each text what its words do, and draw; say why where the picture is not to be had."""
-    from flows.cli.predict import device_of
     from pipeline.explain.match import draw, explain_texts, open_explainer, read_sample_image
     from pipeline.printable import visible
 
     explainer = open_explainer(run, model, device_of("auto"))
-    for sample in found["samples"]:
+    for sample in samples:
         image = read_sample_image(run, sample)
         if isinstance(image, str):
             typer.echo(f"no words, no picture: {visible(image)}", err=True)
             continue
         explained = explain_texts(explainer, image, sample["texts"])
-        for one in explained:
-            listed = [(word.text, word.effect) for word in one.ablation.words]
-            one.text["words"] = [{"text": text, "effect": effect} for text, effect in listed]
+        for explanation in explained:
+            words = explanation.ablation.words
+            explanation.text["words"] = [{"text": w.text, "effect": w.effect} for w in words]
         if out is not None and explained:
             out.write_bytes(draw(explainer, image, explained))
             typer.echo(f"wrote {visible(str(out))}", err=True)

@@ -3,19 +3,16 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from flows.cli.options import AsJson, RunFolder
 
 if TYPE_CHECKING:
     from shards.run.garbage import Garbage, Leftover
     from shards.run.repair import Repair
     from shards.run.run import Run
-    from shards.run.verify.run import Report
-
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="run folder or URL")]
-AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
 
 NAMED_AT_MOST = 5
 HOUR_S = 3600
@@ -48,31 +45,32 @@ def gc(
     from shards.run.run import Run
 
     opened = Run.open(run)
-    found = find_garbage(opened, older_than_hours * HOUR_S)
+    garbage = find_garbage(opened, older_than_hours * HOUR_S)
     if delete:
-        remove_garbage(opened, found.old)
+        remove_garbage(opened, garbage.old)
     if as_json:
-        print(json.dumps(_garbage_record(opened, found, delete, older_than_hours)))
+        print(json.dumps(_garbage_record(opened, garbage, delete, older_than_hours)))
     else:
-        _print_garbage(found, delete, older_than_hours)
+        _print_garbage(garbage, delete, older_than_hours)
 
 
 def _verify(run: "Run", as_json: bool) -> int:
+    from flows.cli.progress import watch_shards
     from shards.run.verify.run import verify_run
 
-    with _progress("shards checked") as report:
-        found = verify_run(run, report)
-    problems = [str(problem) for problem in found.problems]
+    with watch_shards("shards checked") as report:
+        checked = verify_run(run, report)
+    problems = [str(problem) for problem in checked.problems]
     if as_json:
-        record = dataclasses.asdict(found) | {"run": run.store.url(), "problems": problems}
+        record = dataclasses.asdict(checked) | {"run": run.store.url(), "problems": problems}
         print(json.dumps(record))
         return 1 if problems else 0
     _print_lines(problems)
-    aside = f", {len(found.quarantined)} quarantined" if found.quarantined else ""
-    views = f", {len(found.views)} view{'s'[: len(found.views) > 1]}" if found.views else ""
+    aside = f", {len(checked.quarantined)} quarantined" if checked.quarantined else ""
+    views = f", {len(checked.views)} view{'s'[: len(checked.views) > 1]}" if checked.views else ""
     print(
-        f"{len(problems)} problems in {found.committed} committed shards{views}, "
-        f"{len(found.pending)} shards pending{aside}"
+        f"{len(problems)} problems in {checked.committed} committed shards{views}, "
+        f"{len(checked.pending)} shards pending{aside}"
     )
     if problems:
         print("capfilt verify RUN --repair mends what it can, and says what is left to do")
@@ -80,9 +78,10 @@ def _verify(run: "Run", as_json: bool) -> int:
 
 
 def _repair(run: "Run", as_json: bool) -> int:
+    from flows.cli.progress import watch_shards
     from shards.run.repair import repair_run
 
-    with _progress("shards checked") as report:
+    with watch_shards("shards checked") as report:
         done = repair_run(run, report)
     if as_json:
         left = {"problems": [str(problem) for problem in done.unmended]}
@@ -119,37 +118,37 @@ def _what_is_left(done: "Repair") -> Iterator[str]:
 
 
 def _garbage_record(
-    run: "Run", found: "Garbage", deleted: bool, older_than_hours: float
+    run: "Run", garbage: "Garbage", deleted: bool, older_than_hours: float
 ) -> dict[str, object]:
     return {
         "run": run.store.url(),
         "deleted": deleted,
         "older_than_hours": older_than_hours,
-        **_sums(found.old),
-        "kinds": {kind: _sums(some) for kind, some in _by_kind(found.old).items()},
-        "names": [one.name for one in found.old],
-        "young": _sums(found.young),
-        "unknown": len(found.unknown),
+        **_sums(garbage.old),
+        "kinds": {kind: _sums(some) for kind, some in _by_kind(garbage.old).items()},
+        "names": [one.name for one in garbage.old],
+        "young": _sums(garbage.young),
+        "unknown": len(garbage.unknown),
     }
 
 
-def _print_garbage(found: "Garbage", deleted: bool, older_than_hours: float) -> None:
+def _print_garbage(garbage: "Garbage", deleted: bool, older_than_hours: float) -> None:
     from pipeline.printable import size
 
-    for kind, some in _by_kind(found.old).items():
+    for kind, some in _by_kind(garbage.old).items():
         oldest_h = max(one.age_s or 0 for one in some) / HOUR_S
         print(f"{kind}: {len(some)}, {size(_bytes(some))}, up to {oldest_h:.0f} h old")
         _print_lines(f"  {one.name}" for one in some[:NAMED_AT_MOST])
         if len(some) > NAMED_AT_MOST:
             print(f"  and {len(some) - NAMED_AT_MOST} more")
     done = "removed" if deleted else "to remove"
-    print(f"{done}: {len(found.old)}, {size(_bytes(found.old))}")
-    if found.young:
-        print(f"{len(found.young)} are younger than {older_than_hours:g} h, and left alone")
-    if found.unknown:
-        print(f"{len(found.unknown)} files are unknown, and left alone:")
-        _print_lines(f"  {name}" for name in found.unknown[:NAMED_AT_MOST])
-    if found.old and not deleted:
+    print(f"{done}: {len(garbage.old)}, {size(_bytes(garbage.old))}")
+    if garbage.young:
+        print(f"{len(garbage.young)} are younger than {older_than_hours:g} h, and left alone")
+    if garbage.unknown:
+        print(f"{len(garbage.unknown)} files are unknown, and left alone:")
+        _print_lines(f"  {name}" for name in garbage.unknown[:NAMED_AT_MOST])
+    if garbage.old and not deleted:
         print("this was a dry run; --delete removes them")
 
 
@@ -174,18 +173,3 @@ def _print_lines(lines: Iterable[str]) -> None:
 
     for line in lines:
         print(visible(line))
-
-
-@contextmanager
-def _progress(what: str) -> "Iterator[Report]":
-    """Show shards done and time left on a terminal's standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), what, TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)

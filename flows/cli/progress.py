@@ -1,74 +1,73 @@
-"""Progress by samples: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of whatever a command does: a bar on a terminal, a plain line now and then elsewhere.
+
+It goes to standard error, so that standard output holds the result alone.
+"""
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from flows.engines.engine import ShardResult
+    from flows.stages.clean import CleanJob
 
 LINE_EVERY_S = 10.0
 
 Item = TypeVar("Item")
 
 
-class SampleProgress:
-    """Turns counts of samples, heard from any thread, into rate and time left.
+class Display:
+    """One bar, or the lines in its place; `columns` say how far the work is, in its own units."""
 
-    Where nobody knows how many there are, the share of the work that is done may be told instead.
-    """
-
-    def __init__(self, console: Console, what: str, total: int | None) -> None:
-        self._console, self._what, self._total = console, what, total
-        self._lock = threading.Lock()
-        self._done, self._started = 0, time.monotonic()
-        self._said_at = self._started
+    def __init__(self, *columns: str | ProgressColumn, transient: bool = True) -> None:
+        self.console = Console(stderr=True, soft_wrap=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f}%  {task.fields[rate]:,.0f} samples/s  left"),
+            *columns,
             TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
+            console=self.console,
+            transient=transient,
+            disable=not self.console.is_terminal,
         )
-        self._task = self._bar.add_task(what, total=1.0, rate=0.0)
+        self._task = self._bar.add_task("", total=None)
+        self._started = self._printed = time.monotonic()
 
-    def add(self, samples: int, share: float | None = None) -> None:
-        """Hear that so many more are done, and perhaps which share of all work that makes."""
-        with self._lock:
-            self._done += samples
-            if self._total:
-                share = self._done / self._total
-            now = time.monotonic()
-            rate = self._done / max(now - self._started, 1e-9)
-            self._bar.update(self._task, completed=share or 0.0, rate=rate)
-            if not self._console.is_terminal and now - self._said_at >= LINE_EVERY_S:
-                self._said_at = now
-                self._console.print(f"{self._what}: {self._line(rate, share, now)}")
+    def restart(self, **fields: Any) -> None:  # noqa: ANN401 - of the columns
+        """Begin another piece of work: its time counts from now."""
+        self._started = self._printed = time.monotonic()
+        self._bar.reset(self._task, **fields)
 
-    def phase(self, what: str) -> Callable[[int, int], None]:
-        """Give what hears how much of another work is done, of how much; it begins when heard."""
+    def elapsed_s(self) -> float:
+        """Return the seconds that this piece of work has taken, which are never none."""
+        return max(time.monotonic() - self._started, 1e-9)
 
-        def reach(done: int, total: int) -> None:
-            if self._what != what:
-                self._begin(what, total)
-            self.add(done - self._done)
+    def left_s(self, share: float) -> float:
+        """Return the seconds that are left once a share of the work, above 0, is done."""
+        return self.elapsed_s() * (1 / share - 1)
 
-        return reach
-
-    def _begin(self, what: str, total: int) -> None:
-        with self._lock:
-            self._what, self._total = what, total
-            self._done, self._started = 0, time.monotonic()
-            self._bar.reset(self._task, description=what, total=1.0, rate=0.0)
-
-    def _line(self, rate: float, share: float | None, now: float) -> str:
-        of = f" of {self._total}" if self._total is not None else ""
-        line = f"{self._done}{of} samples, {rate:,.0f} samples/s"
-        return f"{line}, {(now - self._started) * (1 / share - 1):.0f} s left" if share else line
+    def update(
+        self,
+        line: Callable[[], str] | None = None,
+        **fields: Any,  # noqa: ANN401 - of the columns
+    ) -> None:
+        """Move the bar; where there is none, print the line, if the last one was long ago."""
+        self._bar.update(self._task, **fields)
+        if line is None or self.console.is_terminal:
+            return
+        now = time.monotonic()
+        if now - self._printed >= LINE_EVERY_S:
+            self._printed = now
+            self.console.print(line())
 
     def start(self) -> None:
         """Show the bar."""
@@ -78,16 +77,65 @@ class SampleProgress:
         """Leave the screen to the result."""
         self._bar.stop()
 
+    @contextmanager
+    def shown(self) -> Iterator[Self]:
+        """Show the bar as long as this block lasts."""
+        with self._bar:
+            yield self
+
+
+def _by_share(rate: str) -> tuple[str | ProgressColumn, ...]:
+    """Make columns of a bar that shows a share of the work, and a rate in its own unit."""
+    return "{task.description}", BarColumn(), f"{{task.percentage:3.0f}}%  {rate}  left"
+
+
+class SampleProgress:
+    """Turns counts of samples, heard from any thread, into rate and time left.
+
+    Where nobody knows how many there are, the share of the work that is done may be told instead.
+    """
+
+    def __init__(self, what: str, total: int | None) -> None:
+        self._lock, self._done = threading.Lock(), 0
+        self.display = Display(*_by_share("{task.fields[rate]:,.0f} samples/s"))
+        self._begin(what, total)
+
+    def add(self, samples: int, share: float | None = None) -> None:
+        """Count so many more, and perhaps hear which share of all work is done by now."""
+        with self._lock:
+            self._done += samples
+            if self._total:
+                share = self._done / self._total
+            rate = self._done / self.display.elapsed_s()
+            self.display.update(lambda: self._line(rate, share), completed=share or 0.0, rate=rate)
+
+    def phase(self, what: str) -> Callable[[int, int], None]:
+        """Return what hears how much of another work is done, of how much; it begins when heard."""
+
+        def reach(done: int, total: int) -> None:
+            if self._what != what:
+                with self._lock:
+                    self._begin(what, total)
+            self.add(done - self._done)
+
+        return reach
+
+    def _begin(self, what: str, total: int | None) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self.display.restart(description=what, total=1.0, rate=0.0)
+
+    def _line(self, rate: float, share: float | None) -> str:
+        of = f" of {self._total}" if self._total is not None else ""
+        line = f"{self._what}: {self._done}{of} samples, {rate:,.0f} samples/s"
+        return f"{line}, {self.display.left_s(share):.0f} s left" if share else line
+
 
 @contextmanager
 def watch_samples(what: str, total: int | None) -> Iterator[SampleProgress]:
-    """Show progress on standard error, so that standard output holds the result alone."""
-    progress = SampleProgress(Console(stderr=True, soft_wrap=True), what, total)
-    progress.start()
-    try:
+    """Show how many samples are done."""
+    progress = SampleProgress(what, total)
+    with progress.display.shown():
         yield progress
-    finally:
-        progress.stop()
 
 
 def counted(items: Iterable[Item], progress: SampleProgress) -> Iterator[Item]:
@@ -116,3 +164,72 @@ def counted_by_bytes(
         yield sample
         share = sample.share_read or 0.0
         progress.add(1, max(share, number / limit) if limit else share)
+
+
+class RunProgress:
+    """Listens to a cleaning; bytes of the input tell how much is left."""
+
+    def __init__(self) -> None:
+        columns = _by_share("{task.fields[rate]:.1f} images/s")
+        self._display = Display(*columns, transient=False)
+        self._display.update(description="loading models", rate=0.0)
+        self._total_bytes = self._done_bytes = self._done_samples = 0
+        self._shards, self._ended = 0, 0
+
+    def begin(self, job: "CleanJob") -> None:
+        """Say what is to be done, and show the bar."""
+        self._shards = len(job.pending)
+        self._total_bytes = sum(shard.size_bytes for shard in job.pending)
+        done = len(job.mine) - len(job.pending)
+        line = f"{job.run.store.url()}: {self._shards} shards to clean, {done} done"
+        self._display.console.print(line)
+        self._display.start()
+        self._display.restart(total=self._total_bytes)
+
+    def under_way(self, samples: int, size_bytes: int) -> None:
+        """Add what is read of shards that are begun, but not yet done."""
+        read_bytes, all_samples = self._done_bytes + size_bytes, self._done_samples + samples
+        rate = all_samples / self._display.elapsed_s()
+        done = f"{self._ended}/{self._shards} shards"
+
+        def line() -> str:
+            share = read_bytes / max(self._total_bytes, 1)
+            left = f"{self._display.left_s(share):.0f} s left" if share else "loading models"
+            return f"{done}, {all_samples} samples, {rate:.1f} images/s, {left}"
+
+        self._display.update(line, completed=read_bytes, rate=rate, description=done)
+
+    def ended(self, result: "ShardResult") -> None:
+        """Count a shard that is committed; say why another one is put aside, or failed."""
+        from flows.engines.engine import ShardDone, ShardFailed
+
+        if not isinstance(result, ShardDone):
+            how = "failed" if isinstance(result, ShardFailed) else "is put aside"
+            line = f"shard {result.shard.shard} {how}: {result.why}"
+            self._display.console.print(line, markup=False)
+            return
+        self._ended += 1
+        self._done_bytes += result.shard.size_bytes
+        self._done_samples += result.counts.samples_in
+        self.under_way(0, 0)
+
+    def close(self) -> None:
+        """Leave the screen to the result."""
+        self._display.stop()
+
+
+@contextmanager
+def watch_run() -> Iterator[RunProgress]:
+    """Show how far a cleaning is."""
+    progress = RunProgress()
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+@contextmanager
+def watch_shards(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show shards done, on a terminal alone: it is soon over."""
+    with Display(BarColumn(), MofNCompleteColumn(), what).shown() as display:
+        yield lambda done, total: display.update(completed=done, total=total)

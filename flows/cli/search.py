@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.predict import device_of, image_of
+from flows.cli.options import AsJson, Device, device_of
+from flows.cli.predict.image import image_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.search.build import IndexItem
     from pipeline.search.query import SearchHit
+
+    Results = list[tuple[str, list[SearchHit]]]  # of each query
 
 INDEX_EXAMPLES = """
 Examples:
@@ -33,9 +36,6 @@ Examples:
 """
 MODEL = "Salesforce/blip-itm-base-coco"
 MOST_DRAWN = 200
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
-AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
 class KindChoice(StrEnum):
@@ -93,9 +93,9 @@ def index(
         print(json.dumps(record))
         return
     for which in ("images", "texts"):
-        found = record[which]
-        tuned = f", {found['probes']} of {found['cells']} cells" if found["kind"] == "ivf" else ""
-        print(f"{found['count']:,} {which}, {found['kind']}{tuned}")
+        part = record[which]
+        tuned = f", {part['probes']} of {part['cells']} cells" if part["kind"] == "ivf" else ""
+        print(f"{part['count']:,} {which}, {part['kind']}{tuned}")
     for reason, count in sorted(record["left_out"].items()):
         print(f"left out: {count:,} {reason}")
 
@@ -131,7 +131,7 @@ def search(
 
     if not text and not image:
         raise typer.BadParameter("give --text, or --image")
-    if any(not normalise(one) for one in text or ()):
+    if not all(map(normalise, text or ())):
         raise typer.BadParameter("--text is empty")
     opened = SearchIndex(index)
     folder = resolve(model or opened.record["model"])
@@ -139,15 +139,16 @@ def search(
     retriever = Retriever.load(folder, max_tokens=tokens, device=device_of(device))
     options: dict[str, Any] = {"rerank": rerank, "probes": probes}
     options |= {} if wanted is None else {"which": wanted.value}
-    found: list[tuple[str, list[SearchHit]]] = []
-    for one in text or ():
-        found.append((one, search_text(opened, retriever, one, k, **options)))
-    for place in image or ():
-        picture = image_of(place)
-        found.append((place, search_image(opened, retriever, picture, k, **options)))
+    results: Results = [
+        (query, search_text(opened, retriever, query, k, **options)) for query in text or ()
+    ]
+    results += [
+        (path, search_image(opened, retriever, image_of(path), k, **options))
+        for path in image or ()
+    ]
     if out is not None:
-        _draw(out, found)
-    _tell(found, as_json)
+        _draw(out, results)
+    _print(results, as_json)
 
 
 def _items(sources: list[str], view: str | None) -> "tuple[Iterator[IndexItem], int | None]":
@@ -165,7 +166,7 @@ def _items(sources: list[str], view: str | None) -> "tuple[Iterator[IndexItem], 
     return items_of_tars(sources), None
 
 
-def _draw(out: Path, found: "list[tuple[str, list[SearchHit]]]") -> None:
+def _draw(out: Path, results: "Results") -> None:
     """Draw each query's pictures under a line of their own, 200 at most; ones gone are left out."""
     from PIL import Image
 
@@ -174,25 +175,27 @@ def _draw(out: Path, found: "list[tuple[str, list[SearchHit]]]") -> None:
 
     blank = Image.new("RGB", (1, 1), "white")
     cells: list[tuple[str, Image.Image]] = []
-    for query, own in found:
+    for query, hits in results:
         cells.append((query, blank))
-        pictures = ((one, read_hit_image(one)) for one in own[: max(0, MOST_DRAWN - len(cells))])
-        cells += ((f"{one.key}  {one.cosine:.2f}", small(p)) for one, p in pictures if p)
+        pictures = ((hit, read_hit_image(hit)) for hit in hits[: max(0, MOST_DRAWN - len(cells))])
+        cells += ((f"{hit.key}  {hit.cosine:.2f}", small(p)) for hit, p in pictures if p)
         cells += [("", blank)] * (-len(cells) % ACROSS)
     out.write_bytes(sheet(cells))
 
 
-def _tell(found: "list[tuple[str, list[SearchHit]]]", as_json: bool) -> None:
+def _print(results: "Results", as_json: bool) -> None:
     from pipeline.printable import visible
 
     if as_json:
-        rows = [{"query": query, "found": [one.as_json() for one in own]} for query, own in found]
+        rows = [
+            {"query": query, "found": [hit.as_json() for hit in hits]} for query, hits in results
+        ]
         print(json.dumps(rows))
         return
-    for query, own in found:
+    for query, hits in results:
         print(visible(query))
-        print("  score     itc" if own else "  nothing: the index has none of these")
-        for one in own:
-            score = "     -" if one.score is None else f"{one.score:6.2f}"
-            said = "" if one.text is None else f"  {visible(one.text)}"
-            print(f" {score}  {one.cosine:6.3f}  {visible(one.key)}{said}")
+        print("  score     itc" if hits else "  nothing: the index has none of these")
+        for hit in hits:
+            score = "     -" if hit.score is None else f"{hit.score:6.2f}"
+            text = "" if hit.text is None else f"  {visible(hit.text)}"
+            print(f" {score}  {hit.cosine:6.3f}  {visible(hit.key)}{text}")

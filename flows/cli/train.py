@@ -1,11 +1,11 @@
 """`capfilt pretrain` and `capfilt finetune`: train, or take a training up again."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.options import Address, Engine, RecipePath, Set, overrides
 from pipeline.train.task_names import Task
 
 if TYPE_CHECKING:
@@ -29,13 +29,9 @@ Examples:
       --output runs/filter
 """
 
-RecipePath = Annotated[Path | None, typer.Argument(help="recipe (YAML); flags go over it")]
 Output = Annotated[str | None, typer.Option(help="training folder, new or to be resumed")]
 StartOption = Annotated[str | None, typer.Option(help="checkpoint folder to start from")]
-Engine = Annotated[str | None, typer.Option(help="ray or local")]
 Workers = Annotated[int | None, typer.Option(min=1, help="of Ray")]
-Address = Annotated[str | None, typer.Option(help="of a running Ray cluster")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, any key of the recipe")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
@@ -83,14 +79,14 @@ def _flags(
     workers: int | None,
     address: str | None,
 ) -> dict[str, Any]:
-    given = {
+    flags = {
         "output": output,
         "model.start": start,
         "launch.kind": engine,
         "launch.workers": workers,
         "launch.address": address,
     }
-    return {key: value for key, value in given.items() if value is not None}
+    return overrides(flags)
 
 
 def _train(recipe: "TrainingRecipe", as_json: bool) -> None:
@@ -109,5 +105,5 @@ def _train(recipe: "TrainingRecipe", as_json: bool) -> None:
         print(f"left out: {result['left_out']}")
     for alarm in result["alarms"]:
         print(f"alarm: {alarm}")
-    for role, found in result["checkpoints"].items():
-        print(f"{role}: {job.folder / found['folder']}")
+    for role, checkpoint in result["checkpoints"].items():
+        print(f"{role}: {job.folder / checkpoint['folder']}")

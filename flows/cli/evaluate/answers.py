@@ -1,26 +1,29 @@
 """`capfilt evaluate vqa`, `nlvr` and `dialogue`: questions, statements and dialogues."""
 
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.evaluate.pairs import (
-    AsJson,
+from flows.cli.evaluate.options import (
     BatchSize,
-    Checkpoint,
     Dtype,
     DtypeChoice,
     Images,
     Limit,
+    MaxTokens,
     Result,
     beside,
-    config_of,
     folder_of,
-    keep,
-    rows_of,
-    tell,
+    model_options,
 )
+from flows.cli.evaluate.pairs import keep
+from flows.cli.options import AsJson, Checkpoint
 from flows.cli.progress import counted, watch_samples
+
+if TYPE_CHECKING:
+    from shards.training.annotation import Fields
 
 VQA_EXAMPLES = """
 Examples:
@@ -45,7 +48,6 @@ Example:
 """
 
 Annotations = Annotated[str, typer.Option(help="the data set's JSON file")]
-MaxTokens = Annotated[int, typer.Option(min=3, max=512, help="of a text, special ones included")]
 
 
 def vqa(
@@ -66,19 +68,17 @@ def vqa(
     as_json: AsJson = False,
 ) -> None:
     """Measure answers to questions by VQA's official accuracy."""
+    from flows.cli.tables.numbers import print_numbers
     from models.roles.vqa import VqaModel
     from pipeline.evaluate.vqa import measure_vqa
     from shards.training.annotation_file import read_answers
 
     listed = [] if answers is None else read_answers(answers)
-    config = config_of(batch_size, max_tokens, dtype)
-    answerer = VqaModel.load(
-        folder_of(checkpoint), max_tokens=max_tokens, dtype=config.dtype, device=config.device
-    )
+    model = VqaModel.load(folder_of(checkpoint), max_tokens=max_tokens, **model_options(dtype))
     written: list[dict[str, Any]] = []
-    with rows_of(annotations, ("image", "question"), limit) as rows:
-        found = measure_vqa(
-            answerer,
+    with _rows(annotations, ("image", "question"), limit) as rows:
+        numbers = measure_vqa(
+            model,
             rows,
             images or beside(annotations),
             batch_size,
@@ -87,7 +87,7 @@ def vqa(
             results=written,
         )
     keep(result, written)
-    tell(found, as_json)
+    print_numbers(numbers, as_json)
 
 
 def nlvr(
@@ -101,16 +101,14 @@ def nlvr(
     as_json: AsJson = False,
 ) -> None:
     """Measure how many statements about two pictures are judged right (NLVR2)."""
+    from flows.cli.tables.numbers import print_numbers
     from models.roles.nlvr import NlvrModel
     from pipeline.evaluate.nlvr import measure_nlvr
 
-    config = config_of(batch_size, max_tokens, dtype)
-    reasoner = NlvrModel.load(
-        folder_of(checkpoint), max_tokens=max_tokens, dtype=config.dtype, device=config.device
-    )
-    with rows_of(annotations, ("images", "sentence", "label"), limit) as rows:
-        found = measure_nlvr(reasoner, rows, images or beside(annotations), batch_size)
-    tell(found, as_json)
+    model = NlvrModel.load(folder_of(checkpoint), max_tokens=max_tokens, **model_options(dtype))
+    with _rows(annotations, ("images", "sentence", "label"), limit) as rows:
+        numbers = measure_nlvr(model, rows, images or beside(annotations), batch_size)
+    print_numbers(numbers, as_json)
 
 
 def dialogue(
@@ -130,25 +128,35 @@ def dialogue(
 
     The pictures are found by their number, anywhere in the folder.
     """
+    from flows.cli.tables.numbers import print_numbers
     from models.roles.dialogue import load_ranker
     from pipeline.evaluate.dialogue import measure_dialogue
     from shards.training.annotation_file import read_dialogues, read_json
     from shards.training.dialogue_file import read_relevance
 
-    found, left_out = read_dialogues(annotations)
+    dialogues, left_out = read_dialogues(annotations)
     relevance = None if dense is None else read_relevance(read_json(dense))
-    config = config_of(1, 35, dtype)
-    ranker = load_ranker(
-        folder_of(checkpoint), max_tokens=max_tokens, dtype=config.dtype, device=config.device
-    )
+    model = load_ranker(folder_of(checkpoint), max_tokens=max_tokens, **model_options(dtype))
     written: list[dict[str, Any]] = []
-    with watch_samples("evaluating", len(found[:limit])) as progress:
+    with watch_samples("evaluating", len(dialogues[:limit])) as progress:
         numbers = measure_dialogue(
-            ranker,
-            counted(found[:limit], progress),
+            model,
+            counted(dialogues[:limit], progress),
             images or beside(annotations),
             dense=relevance,
             results=written,
         )
     keep(result, written)
-    tell(numbers | {"left_out": left_out | numbers["left_out"]}, as_json)
+    print_numbers(numbers | {"left_out": left_out | numbers["left_out"]}, as_json)
+
+
+@contextmanager
+def _rows(
+    annotations: str, fields: Sequence[str], limit: int | None
+) -> "Iterator[Iterator[Fields]]":
+    """Yield the rows of an annotation file; what is taken of them moves the progress."""
+    from shards.training.annotation_file import read_rows
+
+    rows = read_rows(annotations, fields)[:limit]
+    with watch_samples("evaluating", len(rows)) as progress:
+        yield counted(rows, progress)

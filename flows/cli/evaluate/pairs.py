@@ -11,11 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.evaluate.options import (
+    BatchSize,
+    Dtype,
+    DtypeChoice,
+    Images,
+    Limit,
+    MaxTokens,
+    Result,
+    beside,
+    config_of,
+    folder_of,
+)
+from flows.cli.options import AsJson, Checkpoint, Method
 from flows.cli.progress import SampleProgress, counted, counted_by_bytes, watch_samples
 
 if TYPE_CHECKING:
-    from pipeline.evaluate import EvaluateConfig, LabelledPair
-    from shards.training.annotation import Fields
+    from pipeline.evaluate import LabelledPair
 
 app = typer.Typer(help="Evaluate checkpoints on labelled pairs.", no_args_is_help=True)
 
@@ -36,7 +48,6 @@ Examples:
       --annotations nocaps_val.json --result nocaps_val_result.json
 """
 
-Checkpoint = Annotated[str, typer.Argument(help="BLIP folder or hub id")]
 Shards = Annotated[
     list[str], typer.Argument(help="tars of labelled pairs: files, folders, patterns")
 ]
@@ -47,38 +58,18 @@ SomeShards = Annotated[
 Listed = Annotated[
     str | None, typer.Option("--annotations", help="JSON file in the form of Karpathy's split")
 ]
-Images = Annotated[
-    str | None, typer.Option(help="folder that its pictures' names start from; default: its own")
-]
-Result = Annotated[
-    Path | None, typer.Option(help="JSON file to write, in the form of the data set's server")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="pairs at most, from the first on")]
-BatchSize = Annotated[int, typer.Option(min=1, help="pictures in one pass of the model")]
-MaxTokens = Annotated[int, typer.Option(min=3, max=512, help="of a text, special ones included")]
+
+
+class JudgeChoice(StrEnum):
+    """Who knows what is right of a picture; `pipeline.NAME.judges` has the judges."""
+
+    TOY = "toy"
+
+
 Judge = Annotated[
-    str | None, typer.Option(help="who knows what is right: toy, for the toy world's sidecars")
+    JudgeChoice | None,
+    typer.Option(help="who knows what is right: toy, for the toy world's sidecars"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
-
-
-class DtypeChoice(StrEnum):
-    """The precision that a checkpoint runs in."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-class Method(StrEnum):
-    """How captions are written."""
-
-    BEAM = "beam"
-    GREEDY = "greedy"
-    NUCLEUS = "nucleus"
-
-
-Dtype = Annotated[DtypeChoice, typer.Option(help="precision")]
 
 
 @app.command(epilog=EXAMPLES)
@@ -95,13 +86,14 @@ def retrieval(
     as_json: AsJson = False,
 ) -> None:
     """Measure recall both ways of a filter or pre-training checkpoint, by ITC and by ITM."""
+    from flows.cli.tables.numbers import print_numbers
     from pipeline.evaluate import evaluate_retrieval
 
     config = config_of(batch_size, max_tokens, dtype)
     with _pairs(shards, annotations, images, limit) as (pairs, progress):
         ranked = progress.phase("ranking")
-        found = evaluate_retrieval(folder_of(checkpoint), pairs, config, k=k, ranked=ranked)
-    tell(found, as_json)
+        numbers = evaluate_retrieval(folder_of(checkpoint), pairs, config, k=k, ranked=ranked)
+    print_numbers(numbers, as_json)
 
 
 @app.command(epilog=EXAMPLES)
@@ -132,6 +124,7 @@ def caption(
     Published numbers split texts by the PTB tokenizer, a Java program, as METEOR is. SPICE is left
     out: it would download models of its own.
     """
+    from flows.cli.tables.numbers import print_numbers
     from models.decoding.generate import Decoding
     from pipeline.evaluate import evaluate_captioner, java_metrics
 
@@ -146,7 +139,7 @@ def caption(
     )
     written: list[dict[str, Any]] = []
     with _pairs(shards, annotations, images, limit) as (pairs, _):
-        found = evaluate_captioner(
+        numbers = evaluate_captioner(
             folder_of(checkpoint),
             pairs,
             decoding,
@@ -157,7 +150,7 @@ def caption(
             java=java_metrics.is_there() if java is None else java,
         )
     keep(result, written)
-    tell(found, as_json)
+    print_numbers(numbers, as_json)
 
 
 @app.command("filter", epilog=EXAMPLES)
@@ -187,31 +180,29 @@ def filter_(
     as_json: AsJson = False,
 ) -> None:
     """Compare a filter's scores with labels: ROC, precision and recall, calibration."""
+    from flows.cli.tables.numbers import print_numbers
     from pipeline.evaluate import evaluate_filter
     from pipeline.evaluate.curves import draw
 
     config = config_of(batch_size, max_tokens, dtype)
-    if label is not None and judge is None:
-        is_right = _label(label)
-    elif label is None and judge is not None:
-        is_right = _judges(judge).pair_is_right
-    else:
+    if (label is None) == (judge is None):
         raise typer.BadParameter("give --label or --judge, and not both")
+    is_right = _judges(judge).pair_is_right if judge is not None else _label(str(label))
     with _pairs(shards, None, None, limit) as (pairs, _):
-        found = evaluate_filter(
+        numbers = evaluate_filter(
             folder_of(checkpoint),
             pairs,
             config,
-            label=is_right,
             threshold=threshold,
+            label=is_right,
             precision=precision,
             curves=True,
         )
     if plot is not None:
-        plot.write_bytes(draw(found))
+        plot.write_bytes(draw(numbers))
     if not (curves and as_json):
-        del found["curves"]
-    tell(found, as_json)
+        del numbers["curves"]
+    print_numbers(numbers, as_json)
 
 
 @contextmanager
@@ -234,26 +225,6 @@ def _pairs(
         yield captioned(counted(rows, progress), images or beside(annotations)), progress
 
 
-@contextmanager
-def rows_of(
-    annotations: str, fields: Sequence[str], limit: int | None
-) -> "Iterator[Iterator[Fields]]":
-    """Read the rows of an annotation file; what is taken of them moves the progress."""
-    from shards.training.annotation_file import read_rows
-
-    rows = read_rows(annotations, fields)[:limit]
-    with watch_samples("evaluating", len(rows)) as progress:
-        yield counted(rows, progress)
-
-
-def beside(annotations: str) -> str:
-    """Name the folder of a file, where its pictures are looked for unless said otherwise."""
-    from shards.store import filesystem, url_of
-
-    fs, path = filesystem(annotations)
-    return url_of(fs, path.rpartition("/")[0])
-
-
 def keep(result: Path | None, written: Sequence[Mapping[str, Any]]) -> None:
     """Write what was answered, whole or not at all."""
     if result is None:
@@ -263,71 +234,18 @@ def keep(result: Path | None, written: Sequence[Mapping[str, Any]]) -> None:
     unfinished.replace(result)
 
 
-def config_of(batch_size: int, max_tokens: int, dtype: DtypeChoice) -> "EvaluateConfig":
-    """Say how a checkpoint is run: on a GPU, if there is one."""
-    import torch
-
-    from pipeline.evaluate import EvaluateConfig
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return EvaluateConfig(
-        batch_size=batch_size, max_tokens=max_tokens, dtype=dtype.value, device=device
-    )
-
-
-def folder_of(checkpoint: str) -> Path:
-    """Find a checkpoint's folder; a hub id is fetched."""
-    from models.checkpoints import weights
-
-    return weights.resolve(checkpoint)
-
-
 def _label(dotted: str) -> "Callable[[LabelledPair], bool | None]":
     """Read labels under a dotted key of the sidecar; what is neither true nor false is none."""
 
     def label(pair: "LabelledPair") -> bool | None:
-        found: Any = pair.meta
+        value: Any = pair.meta
         for key in dotted.split("."):
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return found if isinstance(found, bool) else None
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value if isinstance(value, bool) else None
 
     return label
 
 
-def _judges(name: str) -> ModuleType:
-    """Load the judges of captions and pairs that a package of the pipeline brings along."""
-    try:
-        return import_module(f"pipeline.{name}.judges")
-    except ModuleNotFoundError as error:
-        raise typer.BadParameter(f"--judge: there is no judge {name!r}") from error
-
-
-def tell(found: Mapping[str, Any], as_json: bool) -> None:
-    """Print numbers, as JSON or a row for each."""
-    if as_json:
-        print(json.dumps(found))
-        return
-    from pipeline.printable import visible
-
-    rows = [(visible(name), value) for name, value in _flat(found)]  # some come from data
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:<{width}}  {_shown(value)}")
-
-
-def _flat(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in found.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}.")
-        else:
-            rows.append((f"{prefix}{name}", value))
-    return rows
-
-
-def _shown(value: float | str | None) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+def _judges(judge: JudgeChoice) -> ModuleType:
+    """Load the judges of captions and of pairs by their name: no user of real data imports them."""
+    return import_module(f"pipeline.{judge}.judges")

@@ -4,21 +4,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.evaluate.pairs import (
-    AsJson,
-    Checkpoint,
+from flows.cli.evaluate.options import (
     Dtype,
     DtypeChoice,
     Limit,
     Result,
     beside,
-    config_of,
     folder_of,
-    keep,
-    tell,
+    model_options,
 )
+from flows.cli.evaluate.pairs import keep
+from flows.cli.options import AsJson, Checkpoint
+from flows.cli.predict.video import FrameCount
 from flows.cli.progress import counted, watch_samples
-from flows.cli.video import FrameCount
 
 if TYPE_CHECKING:
     from shards.training.video_file import Clips
@@ -61,6 +59,7 @@ def evaluate_video(
 
     The checkpoint is a filter or retrieval model for captions, a VQA model for questions.
     """
+    from flows.cli.tables.numbers import print_numbers
     from models.roles.video import VideoRetriever
     from models.roles.vqa import VqaModel
     from pipeline.evaluate.video import measure_video_questions, measure_video_retrieval
@@ -73,34 +72,30 @@ def evaluate_video(
             f"{annotations} has captions: --answers, --own-answers and --result are for questions"
         )
     listed = _answers(clips, answers, own_answers)
-    config, folder = config_of(1, MAX_TOKENS, dtype), folder_of(checkpoint)
-    place, rows = videos or beside(annotations), clips.rows[:limit]
-    options: dict[str, Any] = {"dtype": config.dtype, "device": config.device}
+    folder, videos = folder_of(checkpoint), videos or beside(annotations)
+    rows, options = clips.rows[:limit], model_options(dtype)
     written: list[dict[str, Any]] = []
     with watch_samples("evaluating", len(rows)) as progress:
         taken = counted(rows, progress)
         if clips.kind == "captions":
             retriever = VideoRetriever.load(folder, max_tokens=MAX_TOKENS, **options)
-            count = frames or video.FRAMES_FOR_RETRIEVAL
-            found = measure_video_retrieval(
-                retriever, taken, place, count, k=k, ranked=progress.phase("ranking")
-            )
+            count, ranked = frames or video.FRAMES_FOR_RETRIEVAL, progress.phase("ranking")
+            numbers = measure_video_retrieval(retriever, taken, videos, count, k=k, ranked=ranked)
         else:
-            answerer = VqaModel.load(folder, **options)
-            count = frames or video.FRAMES_FOR_QUESTIONS
-            found = measure_video_questions(
-                answerer, taken, place, count, answers=listed, results=written
+            model, count = VqaModel.load(folder, **options), frames or video.FRAMES_FOR_QUESTIONS
+            numbers = measure_video_questions(
+                model, taken, videos, count, answers=listed, results=written
             )
     keep(result, written)
-    tell(found | {"left_out": clips.left_out | found["left_out"]}, as_json)
+    print_numbers(numbers | {"left_out": clips.left_out | numbers["left_out"]}, as_json)
 
 
-def _answers(clips: "Clips", answers: str | None, own: bool) -> list[str]:
-    """Give what is ranked; nothing, where answers are written."""
+def _answers(clips: "Clips", answers: str | None, from_file: bool) -> list[str]:
+    """Return what is ranked; nothing, where answers are written."""
     from shards.training.annotation_file import read_answers
 
-    if own and answers is not None:
+    if from_file and answers is not None:
         raise typer.BadParameter("give --answers, or --own-answers, and not both")
     if answers is not None:
         return read_answers(answers)
-    return sorted({clip.answer for clip in clips.rows}) if own else []
+    return sorted({clip.answer for clip in clips.rows}) if from_file else []

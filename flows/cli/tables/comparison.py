@@ -67,14 +67,14 @@ def _rules(judged: Numbers) -> Table:
     for origin, rule in judged["rules"].items():
         none = {"in": {"here": 0}, "kept": {"here": 0, "there": 0}}
         texts = judged["texts"].get(origin, none)
-        given, kept = texts["in"]["here"], texts["kept"]
+        scored, kept = texts["in"]["here"], texts["kept"]
         before = rule["own_threshold"]
         table.add_row(
             visible(origin) + _asked(rule["keep_fraction"]),
-            count(given),
+            count(scored),
             f"{rule['threshold']:.6g}",
             count(kept["here"]),
-            percent(kept["here"], given),
+            percent(kept["here"], scored),
             "none" if before is None else f"{before:.6g}",
             count(kept["there"]),
         )
@@ -88,13 +88,13 @@ def _asked(fraction: float | None) -> str:
 def _kept_texts(texts: Numbers) -> Table:
     table = _table("texts kept", "here", "of", "there", "of", "difference")
     for origin, pairs in texts.items():
-        kept, given = pairs["kept"], pairs["in"]
+        kept, scored = pairs["kept"], pairs["in"]
         table.add_row(
             visible(origin),
             count(kept["here"]),
-            count(given["here"]),
+            count(scored["here"]),
             count(kept["there"]),
-            count(given["there"]),
+            count(scored["there"]),
             _signed(kept["difference"]),
         )
     return table

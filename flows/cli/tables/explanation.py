@@ -15,47 +15,47 @@ Row = Mapping[str, Any]
 SCORES = {"itm": "itm", "itm_logit": "logit", "itc": "itc", "logprob": "logprob"}
 
 
-def print_explanation(found: Row) -> None:
+def print_explanation(explanation: Row) -> None:
     """Print the samples of one key; nothing in them can move the cursor or colour the screen."""
     console = Console()
-    for sample in found["samples"]:
-        title = f"{found['shard']}/{visible(sample['key'])}"
+    for sample in explanation["samples"]:
+        title = f"{explanation['shard']}/{visible(sample['key'])}"
         console.print(Text(title, style="bold"))
-        console.print(Padding(_grid(_facts(found, sample)), (0, 0, 0, 2)))
+        console.print(Padding(_grid(_facts(explanation, sample)), (0, 0, 0, 2)))
         for text in sample["texts"]:
-            console.print(Padding(_text(text, found["views"]), (1, 0, 0, 2)))
+            console.print(Padding(_text(text, explanation["views"]), (1, 0, 0, 2)))
         if sample["clean"]:
             console.print(Padding(_grid(_places(sample["clean"])), (1, 0, 0, 2)))
         console.print()
 
 
-def _facts(found: Row, sample: Row) -> Iterator[tuple[str, str | Text]]:
+def _facts(explanation: Row, sample: Row) -> Iterator[tuple[str, str | Text]]:
     yield "status", Text(sample["status"], style="green" if sample["status"] == "ok" else "red")
     if sample["reason"]:
         yield "reason", Text(visible(sample["reason"]), style="red")
-    yield from _given("detail", sample["detail"])
-    yield "place", f"sample {sample['index']} of its shard ({found['state']['state']})"
+    yield from _if_there("detail", sample["detail"])
+    yield "place", f"sample {sample['index']} of its shard ({explanation['state']['state']})"
     if sample["bytes"] is not None:
         shape = f"{sample['width']} x {sample['height']} {sample['format']}, "
         yield "image", (shape if sample["width"] else "") + size(sample["bytes"])
-    yield from _given("sha256", sample["sha256"])
-    yield from _given("url", sample["url"])
-    yield from _given("notes", ", ".join(sample["notes"] or ()))
-    yield from _given("web text", sample["text_reason"])
+    yield from _if_there("sha256", sample["sha256"])
+    yield from _if_there("url", sample["url"])
+    yield from _if_there("notes", ", ".join(sample["notes"] or ()))
+    yield from _if_there("web text", sample["text_reason"])
     if sample["status"] != "ok":  # else it stands among the texts
-        yield from _given("web text", sample["web_text"])
-    for view in found["views"]:
+        yield from _if_there("web text", sample["web_text"])
+    for view in explanation["views"]:
         if view["fault"]:
             yield f"view {view['name']}", Text(visible(view["fault"]), style="red")
 
 
-def _given(name: str, value: str | None) -> Iterator[tuple[str, str]]:
+def _if_there(name: str, value: str | None) -> Iterator[tuple[str, str]]:
     if value:
         yield name, visible(value)
 
 
 def _text(text: Row, views: Sequence[Row]) -> Group:
-    """Show one text: what it says, its scores, and a line for the decision of each view."""
+    """Lay out one text: what it says, its scores, and a line for the decision of each view."""
     head = Text.assemble(
         (f"text {text['text_no']}, {visible(text['origin'])}: ", "bold"), visible(text["text"])
     )
@@ -73,7 +73,7 @@ def _text(text: Row, views: Sequence[Row]) -> Group:
 
 
 def _words(words: Sequence[Row]) -> Text:
-    """Show what each word adds to the logit of the match; those that sink it are red."""
+    """Write what each word adds to the logit of the match; those that sink it are red."""
     from pipeline.explain.word_ablation import SINKING
 
     shown = Text("word by word: ", style="dim")
@@ -91,7 +91,7 @@ def _verdict(decision: Row) -> Text:
 
 
 def _rule(text: Row, decision: Row) -> str:
-    """Say how the score stands to the threshold, where that is what decided."""
+    """Write how the score stands to the threshold, where that is what decided."""
     threshold = decision["threshold"]
     if threshold is None or decision["reason"] not in ("kept", "itm_below_threshold"):
         return ""

@@ -40,13 +40,13 @@ def print_answer_as_json(answer: QueryResult) -> None:
     """Print one array of objects, row by row as they come."""
     print("[", end="")
     for number, row in enumerate(answer.rows):
-        found = dict(zip(answer.columns, map(plain, row), strict=True))
-        print("," if number else "", json.dumps(found), sep="", end="")
+        record = dict(zip(answer.columns, map(plain, row), strict=True))
+        print("," if number else "", json.dumps(record), sep="", end="")
     print("]")
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - any value of DuckDB or Arrow
-    """Give a value as JSON has it: bytes in hex, times in ISO 8601, what is no number as null."""
+    """Return a value as JSON has it: bytes in hex, times in ISO 8601, what is no number as null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli.display import watch
+from flows.cli.progress import watch_run
 from flows.lock import LOCK, FolderInUse, lock_folder
 from flows.recipe import RecipeError, read_recipe
 from flows.rounds.ledger import STAGES, Ledger, read_ledger
@@ -50,7 +50,7 @@ class Listener:
 
     @contextmanager
     def cleaning(self) -> Iterator[RunListener]:
-        with watch() as progress:
+        with watch_run() as progress:
             yield progress
 
     def ended(self, number: int, stage: str, entry: dict[str, Any], before: bool) -> None:

@@ -1,4 +1,4 @@
-"""`capfilt bootstrap`: rounds of pre-training, finetuning and cleaning, or their continuation."""
+"""`capfilt bootstrap` and `capfilt trial`: train on what was cleaned, in rounds or view by view."""
 
 import json
 import sys
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.options import AsJson, Direct, RecipePath, Set, overrides
+
 if TYPE_CHECKING:
     from flows.prefect_flow import PrefectReporter
     from flows.rounds.ledger import Ledger, Stage
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from flows.stages.clean import RunListener
     from flows.training.log import Display
 
-EXAMPLES = """
+BOOTSTRAP_EXAMPLES = """
 Examples:
 
   capfilt bootstrap recipe.yaml
@@ -26,39 +28,45 @@ Examples:
 
   capfilt bootstrap recipe.yaml --approve 1
 """
+TRIAL_EXAMPLES = """
+Examples:
+
+  capfilt trial RUN RUN:strict RUN:loose trial.yaml
+
+  capfilt trial RUN:strict trial.yaml --output runs/trial --json
+"""
 POLL_S = 1.0
+
+Output = Annotated[str | None, typer.Option(help="folder, new or to be resumed")]
 
 
 def bootstrap(
-    recipe: Annotated[Path | None, typer.Argument(help="recipe (YAML); flags go over it")] = None,
-    output: Annotated[str | None, typer.Option(help="folder, new or to be resumed")] = None,
+    recipe: RecipePath = None,
+    output: Output = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="how many")] = None,
     approve: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="let the round after this one begin")
     ] = None,
-    direct: Annotated[bool, typer.Option("--direct", help="without Prefect")] = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="a.b=c, any key of the recipe")
-    ] = None,
+    direct: Direct = False,
+    set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the ledger as JSON")] = False,
 ) -> None:
     """Pre-train, finetune, clean and evaluate in rounds; the same command takes them up again."""
     from flows.recipe import read_recipe
     from flows.rounds.recipe import BootstrapRecipe
 
-    given = {"output": output, "rounds": rounds}
-    flags = {key: value for key, value in given.items() if value is not None}
+    flags = overrides({"output": output, "rounds": rounds})
     loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
 
-    from flows.stages import bootstrap as occasion
+    from flows.stages import bootstrap as stages
 
     if approve is not None:
-        occasion.approve(Path(loaded.output).expanduser().absolute(), approve, "command line")
+        stages.approve(Path(loaded.output).expanduser().absolute(), approve, "command line")
         print(f"round {approve} is approved", file=sys.stderr)
         return
-    job = occasion.prepare(loaded)
+    job = stages.prepare(loaded)
     if direct:
-        ledger = occasion.run(job, _Guide(job, None))
+        ledger = stages.run(job, _Callbacks(job, None))
         raise typer.Exit(_conclude(job, ledger, as_json))
     raise typer.Exit(_run_with_prefect(job, as_json))
 
@@ -66,11 +74,11 @@ def bootstrap(
 def _run_with_prefect(job: "RoundsJob", as_json: bool) -> int:
     from flows.cli.faults import exit_code_of
     from flows.prefect_flow import report_to_prefect
-    from flows.stages import bootstrap as occasion
+    from flows.stages import bootstrap as stages
 
     with report_to_prefect("bootstrap", job.recipe.model_dump(mode="json")) as follower:
         try:
-            ledger = occasion.run(job, _Guide(job, follower))
+            ledger = stages.run(job, _Callbacks(job, follower))
         except Exception as error:
             follower.end(str(error), failed=True)
             return follower.leave(exit_code_of(error))
@@ -78,7 +86,7 @@ def _run_with_prefect(job: "RoundsJob", as_json: bool) -> int:
         return follower.leave(_conclude(job, ledger, as_json))
 
 
-class _Guide:
+class _Callbacks:
     """Says a line of each stage, and lets Prefect follow, if it does."""
 
     def __init__(self, job: "RoundsJob", follower: "PrefectReporter | None") -> None:
@@ -92,10 +100,11 @@ class _Guide:
             return
         with self._follower.stage(f"round {number}: {stage}") as shown:
             yield
+            from flows.cli.tables.rounds import stage_line
             from flows.rounds.ledger import read_stage
 
             entry = read_stage(self._job.folder, number, stage)
-            shown.markdown = f"round {number}, {stage}: {_line(stage, entry or {})}"
+            shown.markdown = f"round {number}, {stage}: {stage_line(stage, entry or {})}"
 
     def training(self, steps: int) -> "AbstractContextManager[Display]":
         from flows.cli.training_progress import watch_training
@@ -103,19 +112,22 @@ class _Guide:
         return watch_training(steps)
 
     def cleaning(self) -> "AbstractContextManager[RunListener]":
-        from flows.cli.display import watch
+        from flows.cli.progress import watch_run
 
-        return watch()
+        return watch_run()
 
     def ended(self, number: int, stage: "Stage", entry: dict[str, Any], before: bool) -> None:
+        from flows.cli.tables.rounds import stage_line
+
         done = "done before" if before else "done"
-        _say(f"round {number}: {stage} {done}: {_line(stage, entry)}")
+        _say(f"round {number}: {stage} {done}: {stage_line(stage, entry)}")
 
     def approve(self, ledger: "Ledger", number: int) -> bool:
         """Ask on a terminal, or wait for Prefect and `--approve`; without either, stop here."""
+        from flows.cli.tables.rounds import print_rounds
         from flows.stages.bootstrap import approve
 
-        _print_rounds(ledger)
+        print_rounds(ledger)
         by = self._ask(number) if self._follower is None else self._wait(self._follower, number)
         if by is None:
             return False
@@ -145,13 +157,15 @@ class _Guide:
 
 
 def _conclude(job: "RoundsJob", ledger: "Ledger", as_json: bool) -> int:
-    """Print what the rounds came to; give the exit code."""
+    """Print what the rounds came to; return the exit code."""
     from flows.stages.bootstrap import exit_code
 
     if as_json:
         print(json.dumps(ledger.as_dict() | {"output": str(job.folder)}))
     else:
-        _print_rounds(ledger)
+        from flows.cli.tables.rounds import print_rounds
+
+        print_rounds(ledger)
         print(f"output: {job.folder}")
     last = len(ledger.rounds)
     if ledger.ended == "gate":
@@ -165,51 +179,39 @@ def _how_to_approve(number: int) -> str:
     return f"run this command with --approve {number}"
 
 
-def _line(stage: "Stage", entry: dict[str, Any]) -> str:
-    """Say in one line what a stage came to."""
-    if stage == "clean":
-        from pipeline.printable import percent
+def trial(
+    views: Annotated[
+        list[str], typer.Argument(metavar="RUN[:VIEW]...", help="what to train on; no view: own")
+    ],
+    recipe: Annotated[Path, typer.Argument(help="recipe (YAML); flags go over it")],
+    output: Output = None,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the same small network on each view, and measure its retrieval on held-out pairs."""
+    from flows.recipe import read_recipe
+    from flows.rounds.recipe import TrialRecipe
 
-        texts = ", ".join(
-            f"{origin} {percent(found['kept'], found['in'])}"
-            for origin, found in entry["texts"].items()
-        )
-        return f"{entry['kept']:,} of {entry['samples_in']:,} samples kept; texts kept: {texts}"
-    if stage == "evaluate":
-        itm, cider = entry["retrieval"]["itm"], entry["captions"]["cider"]
-        return f"TR@1 {itm['tr@1']:.3f}, IR@1 {itm['ir@1']:.3f}, CIDEr {_number(cider)}"
-    loss = entry["last_numbers"].get("loss")
-    return f"{entry['steps']:,} steps, {entry['samples']:,} samples, loss {_number(loss)}"
+    loaded = read_recipe(TrialRecipe, recipe, overrides({"output": output}), set_ or ())
 
+    from flows.cli.training_progress import watch_training
+    from flows.stages import trial as stages
 
-def _print_rounds(ledger: "Ledger") -> None:
-    """Print a table of the rounds that fits 80 columns."""
-    from rich.console import Console
-    from rich.table import Column, Table
+    job = stages.prepare(loaded, views)
+    entries = stages.run(job, _stage, watch_training)
+    if as_json:
+        print(json.dumps({"output": str(job.folder), "views": entries}))
+        return
+    from flows.cli.tables.rounds import print_trial
 
-    from pipeline.printable import percent
-
-    names = ("gate", "TR@1", "IR@1", "CIDEr", "web kept", "synthetic kept")
-    table = Table("round", *(Column(name, justify="right") for name in names))
-    for entry in ledger.rounds:
-        if "gate" not in entry:
-            continue
-        itm, texts = entry["evaluate"]["retrieval"]["itm"], entry["clean"]["texts"]
-        kept = [texts.get(origin, {"in": 0, "kept": 0}) for origin in ("web", "synthetic")]
-        best = " (best)" if entry["round"] == ledger.best else ""
-        table.add_row(
-            f"{entry['round']}{best}",
-            _number(entry["gate"]["measure"]),
-            _number(itm["tr@1"]),
-            _number(itm["ir@1"]),
-            _number(entry["evaluate"]["captions"]["cider"]),
-            *(percent(found["kept"], found["in"]) for found in kept),
-        )
-    Console(stderr=not ledger.ended).print(table)
+    print_trial(entries)
+    print(f"output: {job.folder}")
 
 
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    _say(f"{name} …")
+    yield
 
 
 def _say(line: str) -> None:

@@ -1,13 +1,16 @@
-"""`capfilt export`: a clean set to be read elsewhere, and pushed to the hub."""
+"""`capfilt export` and `capfilt report`: what a run keeps as a set, and a page to judge it by."""
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXAMPLES = """
+from flows.cli.options import AsJson, Public, Push, RunFolder
+
+EXPORT_EXAMPLES = """
 Examples:
 
   capfilt export runs/first --to exported --form parquet
@@ -16,6 +19,9 @@ Examples:
 
   capfilt export runs/first --to s3://me/listed --form index  # no pictures
 """
+GALLERY = 24
+EXPLAINED = 8  # samples: on 2 cores a base filter takes a second or two for each
+MOST = 60  # of each group; the page stays small enough to send by mail
 
 
 class FormChoice(StrEnum):
@@ -45,11 +51,9 @@ def export(
         TextPolicy, typer.Option(help="the one text of each picture")
     ] = TextPolicy.WEB_FIRST,
     file_mib: Annotated[int, typer.Option(min=1, help="size of a file, about")] = 512,
-    push: Annotated[
-        str | None, typer.Option(metavar="REPO", help="upload it to the hub, too")
-    ] = None,
-    public: Annotated[bool, typer.Option(help="a repo that is made by --push")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    push: Push = None,
+    public: Public = False,
+    as_json: AsJson = False,
 ) -> None:
     """Export what a run keeps, with a card, as a set that `datasets.load_dataset` reads.
 
@@ -76,3 +80,47 @@ def export(
     print(f"{record['rows']:,} {what} in {visible(to)}, pictures {record['images']}")
     if address is not None:
         print(f"pushed to {visible(address)}")
+
+
+def report(
+    run: RunFolder,
+    view: Annotated[str | None, typer.Option(help="a view's decisions, not the run's own")] = None,
+    gallery: Annotated[
+        int, typer.Option(min=0, max=MOST, help="samples of each outcome")
+    ] = GALLERY,
+    explain: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MOST, help="filtered samples whose words are explained, by the filter"
+        ),
+    ] = EXPLAINED,
+    output: Annotated[
+        str | None, typer.Option(help="file or URL; default: report/index.html in the run")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page about a run, finished or not: numbers, scores, reasons, pictures."""
+    from pipeline.printable import size
+    from pipeline.report.page import build_report, report_name
+    from shards.run.run import Run
+    from shards.run.view import open_view
+    from shards.store import Store
+
+    opened = Run.open(run)
+    seen = open_view(opened, view)
+    page = build_report(opened, seen, _tell, gallery, explain)
+    store, name = opened.store, report_name(seen)
+    if output is not None:
+        folder, _, name = output.rpartition("/")
+        if name in ("", ".", ".."):
+            raise typer.BadParameter(f"--output {output!r}: expected a file, such as report.html")
+        store = Store(folder or ("/" if output.startswith("/") else "."))
+    store.put(name, page)
+    if as_json:
+        print(json.dumps({"report": store.url(name), "size_bytes": len(page)}))
+    else:
+        print(f"{store.url(name)} ({size(len(page))})")
+
+
+def _tell(what: str) -> None:
+    print(what, file=sys.stderr)

@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.faults import BAD_USAGE
-from flows.cli.predict import Device, device_of
+from flows.cli.options import Device, device_of
+from flows.cli.predict.image import MATCH_HEADER, match_scores, print_answers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from pipeline.media.video import Frames
     from pipeline.predict.image import ImageAnswer, TextMatch
 
-    Found = Sequence[TextMatch] | Sequence[ImageAnswer]
-    Judge = Callable[[Sequence[Image]], Found]
+    Answers = Sequence[TextMatch] | Sequence[ImageAnswer]
+    Judge = Callable[[Sequence[Image]], Answers]
 
 EXAMPLES = """
 Examples:
@@ -67,7 +68,7 @@ def watch(
     listed = [] if answers is None else read_answers(answers)
     count = frames or (reading.FRAMES_FOR_RETRIEVAL if text else reading.FRAMES_FOR_QUESTIONS)
     judge: Judge | None = None
-    found: dict[str, Found] = {}
+    judged: dict[str, Answers] = {}
     cells: list[tuple[str, Image]] = []
     unread = 0
     with VideoGuard() as guard:
@@ -75,26 +76,26 @@ def watch(
             seen = reading.read_frames(name, count, decode=guard.decode)
             if seen.reason is not None:
                 unread += 1
-                _tell_unread(name, seen, as_json)
+                _report_unread(name, seen, as_json)
                 continue
             if judge is None:  # loaded once there is something to look at
                 judge = _load(text, question, listed, model, device_of(device))
-            found[name] = judge(seen.images)[: None if text else top]
+            judged[name] = judge(seen.images)[: None if text else top]
             if out is not None and len(cells) < _MOST_DRAWN:
                 cells += _cells(name, seen)
-            _tell_note(name, seen)
+            _report_note(name, seen)
             if as_json:
-                key, rows = ("texts" if text else "answers"), map(dataclasses.asdict, found[name])
+                key, rows = ("texts" if text else "answers"), map(dataclasses.asdict, judged[name])
                 print(json.dumps({"video": name, "note": seen.note, key: list(rows)}))
-    _end(len(found), unread)
+    _end(len(judged), unread)
     if out is not None:
         _draw(out, cells)
     if as_json:
         return
     if text:
-        _show_matches(found)
+        _print_matches(judged)
     else:
-        _show_answers(found, with_score=bool(listed))
+        _print_all_answers(judged, with_score=bool(listed))
 
 
 def _check(text: list[str] | None, question: str | None, answers: str | None) -> None:
@@ -104,10 +105,9 @@ def _check(text: list[str] | None, question: str | None, answers: str | None) ->
         raise typer.BadParameter("give --text, once or more, or --question, and not both")
     if text and answers is not None:
         raise typer.BadParameter("--answers is for --question")
-    for name, given in (("--text", text or ()), ("--question", (question,) if question else ())):
-        if any(not normalise(one) for one in given):
-            raise typer.BadParameter(f"{name} is empty")
-    if question == "":
+    if not all(map(normalise, text or ())):
+        raise typer.BadParameter("--text is empty")
+    if question is not None and not normalise(question):
         raise typer.BadParameter("--question is empty")
 
 
@@ -131,7 +131,7 @@ def _load(
     return lambda images: watch.ask(answerer, images, question or "", listed)
 
 
-def _tell_unread(name: str, seen: "Frames", as_json: bool) -> None:
+def _report_unread(name: str, seen: "Frames", as_json: bool) -> None:
     from pipeline.printable import visible
 
     if as_json:
@@ -141,7 +141,7 @@ def _tell_unread(name: str, seen: "Frames", as_json: bool) -> None:
     typer.echo(visible(line), err=True)
 
 
-def _tell_note(name: str, seen: "Frames") -> None:
+def _report_note(name: str, seen: "Frames") -> None:
     from pipeline.printable import visible
 
     if seen.note:
@@ -149,7 +149,7 @@ def _tell_note(name: str, seen: "Frames") -> None:
 
 
 def _end(read: int, unread: int) -> None:
-    """Say how many could not be used; it is a failure where none could."""
+    """Report how many could not be used; it is a failure where none could."""
     if read + unread > 1 and unread:
         typer.echo(f"{unread} of {read + unread} videos cannot be used", err=True)
     if not read:
@@ -162,7 +162,7 @@ def _cells(name: str, seen: "Frames") -> "list[tuple[str, Image]]":
     from pipeline.media.sheet import small
 
     total, last = len(seen.images), PurePosixPath(name).name
-    return [(f"{n}/{total} {last}", small(one)) for n, one in enumerate(seen.images, 1)]
+    return [(f"{n}/{total} {last}", small(image)) for n, image in enumerate(seen.images, 1)]
 
 
 def _draw(out: Path, cells: "list[tuple[str, Image]]") -> None:
@@ -171,34 +171,30 @@ def _draw(out: Path, cells: "list[tuple[str, Image]]") -> None:
     out.write_bytes(sheet(cells, across=_ACROSS))
 
 
-def _show_matches(found: "dict[str, Any]") -> None:
+def _print_matches(judged: Mapping[str, Any]) -> None:
     """Print the texts of one video, or of several the best first under each text."""
     from pipeline.printable import visible
 
-    print("  itm    itc  share")
-    if len(found) == 1:
-        for one in next(iter(found.values())):
-            print(f"{_scores(one)}  {visible(one.text)}")
+    print(MATCH_HEADER)
+    if len(judged) == 1:
+        for match in next(iter(judged.values())):
+            print(f"{match_scores(match)}  {visible(match.text)}")
         return
-    for column in zip(*found.values(), strict=True):
-        print(visible(column[0].text))
-        for one, name in sorted(zip(column, found, strict=True), key=lambda row: _rank(row[0])):
-            print(f"{_scores(one)}  {visible(name)}")
+    for of_text in zip(*judged.values(), strict=True):
+        print(visible(of_text[0].text))
+        ranked = sorted(zip(of_text, judged, strict=True), key=lambda row: _rank(row[0]))
+        for match, name in ranked:
+            print(f"{match_scores(match)}  {visible(name)}")
 
 
-def _show_answers(found: "dict[str, Any]", *, with_score: bool) -> None:
+def _print_all_answers(judged: Mapping[str, Any], *, with_score: bool) -> None:
     from pipeline.printable import visible
 
-    for name, answers in found.items():
-        if len(found) > 1:
+    for name, answers in judged.items():
+        if len(judged) > 1:
             print(visible(name))
-        for one in answers:
-            print(f"{one.score:7.3f}  {visible(one.text)}" if with_score else visible(one.text))
+        print_answers(answers, with_score=with_score)
 
 
-def _scores(one: "TextMatch") -> str:
-    return f"{one.itm:5.3f} {one.itc:6.3f}  {one.share:5.3f}"
-
-
-def _rank(one: "TextMatch") -> tuple[float, float]:
-    return -one.itm, -one.itc
+def _rank(match: "TextMatch") -> tuple[float, float]:
+    return -match.itm, -match.itc

@@ -2,19 +2,20 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.evaluate.pairs import Method
+from flows.cli.options import AsJson, Device, Method, device_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipeline.media.pictures import UserPicture
+    from pipeline.predict.image import ImageAnswer, TextMatch
 
 CAPTION_EXAMPLES = """
 Examples:
@@ -54,9 +55,9 @@ Example:
   capfilt attend photo.jpg "a dog on a beach" --out attention.png
 """
 
-Place = Annotated[str, typer.Argument(help="picture: a file, a URL, or - for standard input")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
-AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
+MATCH_HEADER = "  itm    itc  share"
+
+PicturePath = Annotated[str, typer.Argument(help="picture: a file, a URL, or - for standard input")]
 
 
 def caption(
@@ -97,23 +98,24 @@ def caption(
             resolve(model), decoding=decoding, seed=seed, device=device_of(device)
         )
     read = unread = 0
-    for found in use.caption(captioner, read_pictures(pictures), count, batch_size):
-        if found.picture.image is None:
+    for captioned in use.caption(captioner, read_pictures(pictures), count, batch_size):
+        picture = captioned.picture
+        if picture.image is None:
             unread += 1
-            _tell_unread(found.picture, as_json)
+            _report_unread(picture, as_json)
             continue
         read += 1
-        texts = [dataclasses.asdict(text) for text in found.captions]
+        texts = [dataclasses.asdict(text) for text in captioned.captions]
         if as_json:
-            print(json.dumps({"picture": found.picture.name, "captions": texts}))
+            print(json.dumps({"picture": picture.name, "captions": texts}))
         else:
             for text in texts:
-                print(f"{_shown(found.picture.name)}: {_shown(text['text'])}")
+                print(f"{_shown(picture.name)}: {_shown(text['text'])}")
     _end(read, unread)
 
 
 def match(
-    picture: Place,
+    picture: PicturePath,
     texts: Annotated[list[str], typer.Argument(help="one, or several to choose from")],
     model: Annotated[
         str, typer.Option(help="filter: folder or hub id")
@@ -130,17 +132,17 @@ def match(
     from pipeline.predict import image as use
 
     scorer = Filter.load(resolve(model), device=device_of(device))
-    found = use.match(scorer, image_of(picture), texts)
+    matches = use.match(scorer, image_of(picture), texts)
     if as_json:
-        print(json.dumps([dataclasses.asdict(one) for one in found]))
+        print(json.dumps([dataclasses.asdict(match) for match in matches]))
         return
-    print("  itm    itc  share")
-    for one in found:
-        print(f"{one.itm:5.3f} {one.itc:6.3f}  {one.share:5.3f}  {_shown(one.text)}")
+    print(MATCH_HEADER)
+    for match in matches:
+        print(f"{match_scores(match)}  {_shown(match.text)}")
 
 
 def ask(
-    picture: Place,
+    picture: PicturePath,
     question: Annotated[str, typer.Argument(help="in words")],
     model: Annotated[
         str, typer.Option(help="VQA or dialogue model: folder or hub id")
@@ -172,15 +174,14 @@ def ask(
     if caption is not None or said:
         if not listed:
             raise typer.BadParameter("in a dialogue answers are ranked: give --answers")
-        dialogue = Dialogue(caption or "", [_round(one) for one in said or ()], question)
-        found = use.converse(load_ranker(folder, device=used), image, dialogue, listed)
+        dialogue = Dialogue(caption or "", [_round(earlier) for earlier in said or ()], question)
+        ranked = use.converse(load_ranker(folder, device=used), image, dialogue, listed)
     else:
-        found = use.ask(VqaModel.load(folder, device=used), image, question, listed)
+        ranked = use.ask(VqaModel.load(folder, device=used), image, question, listed)
     if as_json:
-        print(json.dumps([dataclasses.asdict(one) for one in found[:top]]))
+        print(json.dumps([dataclasses.asdict(answer) for answer in ranked[:top]]))
         return
-    for one in found[:top]:
-        print(f"{one.score:7.3f}  {_shown(one.text)}" if listed else _shown(one.text))
+    print_answers(ranked[:top], with_score=bool(listed))
 
 
 def _round(said: str) -> tuple[str, str]:
@@ -192,8 +193,8 @@ def _round(said: str) -> tuple[str, str]:
 
 
 def reason(
-    left: Place,
-    right: Place,
+    left: PicturePath,
+    right: PicturePath,
     statement: Annotated[str, typer.Argument(help="about both pictures")],
     model: Annotated[str, typer.Option(help="NLVR2 model: a folder")],
     device: Device = "auto",
@@ -213,7 +214,7 @@ def reason(
 
 
 def attend(
-    picture: Place,
+    picture: PicturePath,
     text: Annotated[str, typer.Argument(help="whose words are looked for")],
     out: Annotated[Path, typer.Option(help="PNG to write")] = Path("attention.png"),
     model: Annotated[
@@ -237,30 +238,17 @@ def attend(
     draw = overlay_caption if writes else overlay_match
     image = image_of(picture)
     with _as_usage():
-        found = draw(attender, image, text, layer=layer)
-    out.write_bytes(found.png)
+        heatmap = draw(attender, image, text, layer=layer)
+    out.write_bytes(heatmap.png)
     if as_json:
-        print(json.dumps({"png": str(out), "words": found.words, "left_out": found.left_out}))
+        print(json.dumps({"png": str(out), "words": heatmap.words, "left_out": heatmap.left_out}))
         return
-    print(f"wrote {_shown(str(out))}: {len(found.words)} words")
-
-
-def device_of(given: str) -> str:
-    """Name the device that was asked for; auto is a GPU, if there is one."""
-    import torch
-
-    if given == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.device(given)
-    except RuntimeError as error:
-        raise typer.BadParameter(f"--device {given}: {error}") from None
-    return given
+    print(f"wrote {_shown(str(out))}: {len(heatmap.words)} words")
 
 
 @contextmanager
 def _as_usage() -> Iterator[None]:
-    """Say of a number that does not fit the model that the command is wrong."""
+    """Turn a number that does not fit the model into bad usage."""
     try:
         yield
     except ValueError as error:
@@ -269,29 +257,43 @@ def _as_usage() -> Iterator[None]:
         raise typer.BadParameter(str(error)) from None
 
 
-def image_of(place: str) -> "Image":
-    """Read one picture that must be there."""
+def image_of(path: str) -> "Image":
+    """Return one picture; raise InputError where it cannot be read."""
     from pipeline.media.pictures import read_picture
     from shards.inputs.listing import InputError
 
-    found = read_picture(place)
-    if found.image is None:
-        detail = f" ({found.detail})" if found.detail else ""
-        raise InputError(f"{found.name} cannot be used: {found.reason}{detail}")
-    return found.image
+    picture = read_picture(path)
+    if picture.image is None:
+        raise InputError(f"{picture.name} cannot be used: {picture.reason}{_detail(picture)}")
+    return picture.image
 
 
-def _tell_unread(picture: "UserPicture", as_json: bool) -> None:
+def match_scores(match: "TextMatch") -> str:
+    """Write the scores of a match under MATCH_HEADER."""
+    return f"{match.itm:5.3f} {match.itc:6.3f}  {match.share:5.3f}"
+
+
+def print_answers(answers: "Iterable[ImageAnswer]", *, with_score: bool) -> None:
+    """Print answers, a line each; scores are worth it where a list was ranked."""
+    for answer in answers:
+        score = f"{answer.score:7.3f}  " if with_score else ""
+        print(f"{score}{_shown(answer.text)}")
+
+
+def _report_unread(picture: "UserPicture", as_json: bool) -> None:
     if as_json:
         fields: dict[str, Any] = {"picture": picture.name, "reason": picture.reason}
         print(json.dumps(fields | {"detail": picture.detail}))
         return
-    detail = f" ({picture.detail})" if picture.detail else ""
-    typer.echo(f"{_shown(picture.name)}: {picture.reason}{_shown(detail)}", err=True)
+    typer.echo(f"{_shown(picture.name)}: {picture.reason}{_shown(_detail(picture))}", err=True)
+
+
+def _detail(picture: "UserPicture") -> str:
+    return f" ({picture.detail})" if picture.detail else ""
 
 
 def _end(read: int, unread: int) -> None:
-    """Say what could not be read; it is a failure where nothing could."""
+    """Report how many could not be read; it is a failure where nothing could."""
     if unread:
         typer.echo(f"{unread} of {read + unread} pictures could not be read", err=True)
     if not read:

@@ -1,0 +1,60 @@
+"""What the evaluating commands share: their options, and how a checkpoint is run."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.options import device_of
+
+if TYPE_CHECKING:
+    from pipeline.evaluate import EvaluateConfig
+
+Images = Annotated[
+    str | None, typer.Option(help="folder that its pictures' names start from; default: its own")
+]
+Result = Annotated[
+    Path | None, typer.Option(help="JSON file to write, in the form of the data set's server")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="pairs at most, from the first on")]
+BatchSize = Annotated[int, typer.Option(min=1, help="pictures in one pass of the model")]
+MaxTokens = Annotated[int, typer.Option(min=3, max=512, help="of a text, special ones included")]
+
+
+class DtypeChoice(StrEnum):
+    """The precision that a checkpoint runs in."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+Dtype = Annotated[DtypeChoice, typer.Option(help="precision")]
+
+
+def beside(annotations: str) -> str:
+    """Return the folder of a file, where its pictures are looked for unless said otherwise."""
+    from shards.store import filesystem, url_of
+
+    fs, path = filesystem(annotations)
+    return url_of(fs, path.rpartition("/")[0])
+
+
+def config_of(batch_size: int, max_tokens: int, dtype: DtypeChoice) -> "EvaluateConfig":
+    """Return how a checkpoint is evaluated."""
+    from pipeline.evaluate import EvaluateConfig
+
+    return EvaluateConfig(batch_size=batch_size, max_tokens=max_tokens, **model_options(dtype))
+
+
+def model_options(dtype: DtypeChoice) -> dict[str, Any]:
+    """Return in what precision, and where, a model is loaded: on a GPU, if there is one."""
+    return {"dtype": dtype.value, "device": device_of("auto")}
+
+
+def folder_of(checkpoint: str) -> Path:
+    """Return a checkpoint's folder; a hub id is fetched."""
+    from models.checkpoints import weights
+
+    return weights.resolve(checkpoint)

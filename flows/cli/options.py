@@ -1,0 +1,46 @@
+"""The options that several commands share, each said once."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="run folder or URL")]
+Checkpoint = Annotated[str, typer.Argument(help="BLIP folder or hub id")]
+RecipePath = Annotated[Path | None, typer.Argument(help="recipe (YAML); flags go over it")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, any key of the recipe")]
+Engine = Annotated[str | None, typer.Option(help="ray or local")]
+Address = Annotated[str | None, typer.Option(help="of a running Ray cluster")]
+Direct = Annotated[bool, typer.Option("--direct", help="without Prefect")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+Push = Annotated[str | None, typer.Option(metavar="REPO", help="upload it to the hub, too")]
+Public = Annotated[bool, typer.Option(help="a repo that is made by --push")]
+AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
+
+
+class Method(StrEnum):
+    """How captions are written."""
+
+    BEAM = "beam"
+    GREEDY = "greedy"
+    NUCLEUS = "nucleus"
+
+
+def device_of(name: str) -> str:
+    """Return the device that --device names; auto is a GPU, if there is one."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise typer.BadParameter(f"--device {name}: {error}") from None
+    return name
+
+
+def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that were typed, by the dotted keys of the recipe that they go over."""
+    return {key: value for key, value in flags.items() if value is not None}

@@ -1,0 +1,1 @@
+"""What the models say: about a picture, and about a video."""
