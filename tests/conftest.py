@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("capfilt", deadline=None)
 settings.load_profile("capfilt")
 
+pytest_plugins = ["tests.support.fixtures"]  # of the command, for whoever runs it
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

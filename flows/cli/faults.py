@@ -1,9 +1,11 @@
-"""What the user is told of an error, and the exit code that it ends in."""
+"""What people read of an error, and the exit code that it ends in."""
 
 import errno
 import sys
 
 from typer.exceptions import TyperException
+
+from flows.extras import missing_extra
 
 FAILED = 1
 BAD_USAGE = 2
@@ -13,12 +15,15 @@ _CLIENT_ERRORS = ("botocore.", "aiobotocore.")
 
 
 def exit_code_of(error: Exception) -> int:
-    """Print one clear message for an expected error and give its exit code; raise any other."""
+    """Print one clear message for an expected error and return its exit code; raise any other."""
     if isinstance(error, TyperException):
         return _say(error.format_message(), BAD_USAGE)
     code = getattr(type(error), "exit_code", None)
     if isinstance(code, int):
         return _say(str(error), code)
+    if (extra := missing_extra(error)) is not None:
+        advice = f"this needs {extra.package}: pip install 'capfilt[{extra.name}]'"
+        return _say(advice, BAD_USAGE)
     if type(error).__module__.startswith(_CLIENT_ERRORS):
         return _say(str(error), FAILED)
     if isinstance(error, OSError):
@@ -29,8 +34,8 @@ def exit_code_of(error: Exception) -> int:
 def _say(message: str, code: int) -> int:
     from pipeline.printable import visible
 
-    shown = "\n".join(visible(line) for line in message.split("\n"))  # it may quote hostile input
-    print(f"capfilt: {shown}", file=sys.stderr)
+    lines = map(visible, message.split("\n"))  # it may quote hostile input
+    print("capfilt:", "\n".join(lines), file=sys.stderr)
     return code
 
 

@@ -1,4 +1,4 @@
-"""The real command, in a network of its own, on small shards and tiny models."""
+"""Fixtures of the real command: a network of its own, small shards, tiny models, a run of them."""
 
 import subprocess
 from collections.abc import Callable
@@ -47,6 +47,14 @@ def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 shards of 25 toy pictures."""
     folder = tmp_path_factory.mktemp("toy")
     write_toy_world(folder, ToyWorldConfig(samples=300, samples_per_shard=25))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard of 6 toy pictures."""
+    folder = tmp_path_factory.mktemp("one")
+    write_toy_world(folder, ToyWorldConfig(samples=6, samples_per_shard=6))
     return folder
 
 

@@ -1,0 +1,74 @@
+"""A package that is not installed is one line: what to install."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.extras import EXTRAS, missing_extra
+from tests.support.driving import Models
+
+Flags = Callable[[Models, Path, Path], list[str]]
+WITHOUT = """
+import sys
+absent = set(sys.argv.pop(1).split(","))
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from flows.cli import main
+main()
+"""
+
+
+def without(packages: str, *command: object) -> "subprocess.CompletedProcess[str]":
+    """Run a command where some packages cannot be imported."""
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, packages, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "80"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("av", ("watch", "clip.mp4", "--text=a dog")),
+        ("faiss", ("search", "some.index", "--text=a dog")),
+        ("sklearn", ("evaluate", "retrieval", "filter", "held-out")),
+        ("pycocoevalcap", ("evaluate", "caption", "captioner", "held-out")),
+        ("s3fs", ("stats", "s3://bucket/run")),
+    ],
+)
+def test_a_command_says_what_to_install(package: str, command: tuple[str, ...]) -> None:
+    done = without(package, *command)
+    extra = EXTRAS[package]
+    advice = f"capfilt: this needs {extra.package}: pip install 'capfilt[{extra.name}]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", advice)
+
+
+def test_cleaning_here_needs_neither_ray_nor_prefect(
+    flags: Flags, toy_models: Models, one_shard: Path, tmp_path: Path
+) -> None:
+    command = flags(toy_models, one_shard, tmp_path / "run")
+    asked = without("ray,prefect", *command, "--engine=ray", "--direct")
+    assert asked.returncode == 2
+    assert asked.stderr.endswith("capfilt: this needs Ray: pip install 'capfilt[ray]'\n")
+    followed = without("ray,prefect", *command, "--engine=local")
+    assert followed.returncode == 2
+    assert followed.stderr.endswith("capfilt: this needs Prefect: pip install 'capfilt[prefect]'\n")
+    done = without("ray,prefect", *command, "--engine=local", "--direct")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_module_of_an_installed_package_is_a_bug() -> None:
+    assert missing_extra(ModuleNotFoundError("gone", name="ray.gone")) is None
+    assert missing_extra(ModuleNotFoundError("gone", name="flows.gone")) is None
