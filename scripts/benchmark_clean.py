@@ -26,7 +26,7 @@ from models.roles.filter import Filter
 from pipeline.clean.shard import CleanConfig, ExecutionConfig, ShardCleaner, identity
 from pipeline.toy.world import ToyWorldConfig, vocabulary, write_toy_world
 from shards.inputs.listing import list_inputs
-from shards.run.run import Run
+from shards.run.run import Run, Store
 
 WORDS, TOKENS = 30_522, 20  # BLIP's vocabulary without [DEC] and [ENC]; tokens of a caption
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,7 +52,7 @@ def main(o: argparse.Namespace, folder: Path) -> None:
         loop.append(model.to(DEVICE, TORCH_DTYPES[o.dtype]).eval())
     ours, theirs, pace = [], [], ExecutionConfig(o.batch)
     for turn in range(o.repeats + 1):
-        run = Run.create(str(folder / f"run{turn}"), "", known, {}, inputs)
+        run = Run.create(Store(str(folder / f"run{turn}")), "", known, {}, inputs)
         cleaner, started = ShardCleaner(run, config, *models, pace), time.perf_counter()
         for shard in inputs:
             cleaner.clean(shard, lambda *_: None)

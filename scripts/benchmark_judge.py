@@ -20,7 +20,7 @@ from shards.inputs.listing import InputShard
 from shards.inputs.reader import State
 from shards.run import commit as commits
 from shards.run.attempt import start_attempt
-from shards.run.run import Run
+from shards.run.run import Run, Store
 from shards.run.snapshot import write_snapshot
 from shards.schema import SCHEMAS
 from shards.writer import TableFile, publish_file
@@ -53,7 +53,7 @@ def make_run(url: str, shards: int, samples: int) -> None:
     """Commit shards of samples that share tables, and list them."""
     inputs = [InputShard(f"/absent/{n:05}.tar", f"{n:05}", 1, None, 0.0) for n in range(shards)]
     identity = {"judge": {"threshold": {"web": 0.5, "synthetic": 0.5}}}
-    run = Run.create(url, "", identity, {}, inputs)
+    run = Run.create(Store(url), "", identity, {}, inputs)
     for number, item in enumerate(inputs):
         tables = made_tables(item.shard, samples, np.random.default_rng(number))
         with run.store.staging() as folder:

@@ -10,10 +10,10 @@ import logging
 import platform
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
@@ -21,7 +21,7 @@ from flows.engines.engine import Engine, ProgressListener, ShardDone, ShardFaile
 from flows.engines.local import LocalEngine
 from flows.engines.worker import WorkerSpec
 from flows.recipe import LimitsConfig, Recipe, RecipeError, dump_recipe
-from models.blip.config import resolve_dtype
+from models.blip.config import Dtype, resolve_dtype
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.checkpoint import CheckpointInfo
 from models.roles.captioner import prompt_start
@@ -34,7 +34,7 @@ from shards.errors import CapfiltError
 from shards.inputs.listing import InputShard, check_unchanged, list_inputs
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, read_commits, total_counts
-from shards.run.run import Run
+from shards.run.run import Run, read_identity
 from shards.run.snapshot import write_snapshot
 from shards.statistics import run_statistics
 from shards.store import Store
@@ -98,35 +98,27 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     `part` (i, n) takes every n-th shard from the i-th on, for one driver among n.
     """
     inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
-    recipe = _pinned(recipe)
-    captioner, scorer = _read_models(recipe)
-    joined = Store(recipe.output).exists("run.json")
-    run = Run.create(
-        recipe.output,
-        dump_recipe(recipe),
-        identity(recipe, captioner.digest, scorer.digest),
-        _about(captioner, scorer),
-        inputs,
-    )
-    if not run.store.creates_once():
-        _log.warning(
-            "%s cannot create a file only if it is absent: of two drivers at once the last writer "
-            "wins. What is read stays whole, but give the run to one driver",
-            run.store.url(),
-        )
+    store = Store(recipe.output)
+    dtype = _pin_dtype(recipe.dtype, store)
+    caption, captioner = _resolve_model(recipe.caption)
+    score, scorer = _resolve_model(recipe.score)
+    recipe = recipe.model_copy(update={"dtype": dtype, "caption": caption, "score": score})
+    models = _read_models(recipe, captioner, scorer)
+    joined = store.exists("run.json")
+    named = identity(recipe, *(info.digest for info in models))
+    run = Run.create(store, dump_recipe(recipe), named, _about(*models), inputs)
+    _warn_of_overwriting(store)
     commits = read_commits(run)
     check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
-    engine = recipe.engine
-    pace = ExecutionConfig(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
     mine = run.inputs[part[0] :: part[1]]
     done = commits.keys() | read_quarantined(run).keys()
     pending = tuple(shard for shard in mine if shard.shard not in done)
     return CleanJob(
         recipe=recipe,
         run=run,
-        spec=WorkerSpec(run.store.url(), CleanConfig.model_validate(_own(recipe)), pace),
+        spec=_worker_spec(recipe, store),
         mine=mine,
-        pending=_from_a_random_place(pending) if joined else pending,
+        pending=_from_a_random_shard(pending) if joined else pending,
         done=total_counts(c.counts for c in commits.values()),
     )
 
@@ -165,38 +157,29 @@ def finish(job: CleanJob, failures: tuple[ShardFailed, ...] = ()) -> RunResult:
     return RunResult(job.run.store.url(), statistics, failures, pending_here)
 
 
-def _from_a_random_place(pending: tuple[InputShard, ...]) -> tuple[InputShard, ...]:
-    """Turn the list for a driver that joins, so that two at once seldom do the same shard."""
-    first = random.randrange(len(pending)) if pending else 0
-    return pending[first:] + pending[:first]
+def _pin_dtype(dtype: Literal["auto", "fp32", "bf16"], store: Store) -> Dtype:
+    """Fix the dtype: a run keeps that of its beginning, on whatever machine it goes on."""
+    if dtype == "auto" and store.exists("run.json"):
+        dtype = read_identity(store)["dtype"]
+    return resolve_dtype(dtype, "cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _pinned(recipe: Recipe) -> Recipe:
-    """Fix what a worker on another machine must not decide for itself.
+def _resolve_model(section: ModelSection) -> tuple[ModelSection, Path]:
+    """Find a checkpoint's folder, and fix what a worker elsewhere must not decide for itself.
 
-    A run keeps the dtype that it was begun with, on whatever machine it goes on.
+    A folder's path becomes absolute, a hub id names the revision that is there now.
     """
-    dtype = recipe.dtype
-    if dtype == "auto" and Store(recipe.output).exists("run.json"):
-        dtype = Run.open(recipe.output).identity["dtype"]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    caption, score = _pin_model(recipe.caption), _pin_model(recipe.score)
-    update = {"dtype": resolve_dtype(dtype, device), "caption": caption, "score": score}
-    return recipe.model_copy(update=update)
-
-
-def _pin_model(section: ModelSection) -> ModelSection:
-    """Make a folder's path absolute; fix a hub id to the revision that is there now."""
     folder = weights.resolve(section.model, section.revision)
     if Path(section.model).expanduser().is_dir() or section.model in weights.SHIPPED:
-        return section.model_copy(update={"model": str(folder), "revision": None})
-    return section.model_copy(update={"revision": folder.name})  # the hub's cache names commits
+        return section.model_copy(update={"model": str(folder), "revision": None}), folder
+    # the hub's cache names commits
+    return section.model_copy(update={"revision": folder.name}), folder
 
 
-def _read_models(recipe: Recipe) -> tuple[CheckpointInfo, CheckpointInfo]:
+def _read_models(
+    recipe: Recipe, captioner: Path, scorer: Path
+) -> tuple[CheckpointInfo, CheckpointInfo]:
     """Read both checkpoints whole, so that a broken one is found before any worker starts."""
-    captioner = weights.resolve(recipe.caption.model, recipe.caption.revision)
-    scorer = weights.resolve(recipe.score.model, recipe.score.revision)
     try:
         prompt_start(checkpoint.describe(captioner, "captioner"), recipe.caption)
         checkpoint.describe(scorer, "filter").check_max_tokens(recipe.score.max_tokens)
@@ -206,18 +189,42 @@ def _read_models(recipe: Recipe) -> tuple[CheckpointInfo, CheckpointInfo]:
 
 
 def _about(captioner: CheckpointInfo, scorer: CheckpointInfo) -> dict[str, Any]:
-    versions = {name: importlib.metadata.version(name) for name in ("capfilt", *LIBRARIES)}
     return {
         "kind": "clean",
-        "versions": versions,
+        "versions": dict(_installed("capfilt", *LIBRARIES)),
         "host": platform.node(),
         "captioner": dataclasses.asdict(captioner),
         "filter": dataclasses.asdict(scorer),
     }
 
 
-def _own(recipe: Recipe) -> dict[str, Any]:
-    return {name: getattr(recipe, name) for name in CleanConfig.model_fields}
+def _installed(*names: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and version of each distribution that is installed; some are optional."""
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)
+
+
+def _warn_of_overwriting(store: Store) -> None:
+    if not store.creates_once():
+        _log.warning(
+            "%s cannot create a file only if it is absent: of two drivers at once the last writer "
+            "wins. What is read stays whole, but give the run to one driver",
+            store.url(),
+        )
+
+
+def _worker_spec(recipe: Recipe, store: Store) -> WorkerSpec:
+    config = {name: getattr(recipe, name) for name in CleanConfig.model_fields}
+    engine = recipe.engine
+    pace = ExecutionConfig(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
+    return WorkerSpec(store.url(), CleanConfig.model_validate(config), pace)
+
+
+def _from_a_random_shard(pending: tuple[InputShard, ...]) -> tuple[InputShard, ...]:
+    """Turn the list for a driver that joins, so that two at once seldom do the same shard."""
+    first = random.randrange(len(pending)) if pending else 0
+    return pending[first:] + pending[:first]
 
 
 @contextmanager

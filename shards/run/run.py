@@ -52,18 +52,17 @@ class Run:
     @classmethod
     def create(
         cls,
-        url: str,
+        store: Store,
         recipe_yaml: str,
         identity: Mapping[str, Any],
         about: Mapping[str, Any],
         inputs: Sequence[InputShard],
     ) -> "Run":
-        """Create the run, or open it if it is this one.
+        """Create the run in a store, or open it if it is this one.
 
         Raises RunMismatch for another identity, InputMismatch for another list of shards, NotARun
         for a folder that holds something else.
         """
-        store = Store(url)
         record = _record(identity, about, inputs)
         if not store.exists("run.json"):
             strange = store.list()
@@ -83,14 +82,18 @@ class Run:
                 )
             store.create("input.parquet", _input_parquet(inputs))
         store.create("recipe.yaml", recipe_yaml.encode())
-        run = cls.open(url)
+        run = cls.read(store)
         compare_lists(run.inputs, inputs)
         return run
 
     @classmethod
     def open(cls, url: str) -> "Run":
         """Open a run that exists; raises NotARun."""
-        store = Store(url)
+        return cls.read(Store(url))
+
+    @classmethod
+    def read(cls, store: Store) -> "Run":
+        """Read the run that a store holds; raises NotARun."""
         record = _read_record(store)
         try:
             # in this thread alone: one of Arrow's that lets go of a Python file as the process
@@ -127,6 +130,11 @@ def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return text.encode()
+
+
+def read_identity(store: Store) -> dict[str, Any]:
+    """Read what changes the output of a run, be its creation finished or not; raises NotARun."""
+    return dict(_read_record(store)["identity"])
 
 
 def _record(

@@ -24,6 +24,7 @@ from shards.run.commit import Commit, InputRecord, StateRecord, commit
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.schema import TEXTS, arrow_rows
+from shards.store import Store
 from shards.writer import ShardWriter
 from tests.support.driving import InProcess
 
@@ -106,7 +107,7 @@ def make_run(folder: Path, shards: int = 2) -> Run:
         "write": WriteConfig().model_dump(),
         "screen": ScreenConfig().model_dump(),
     }
-    run = Run.create(str(folder), "", identity, {}, inputs)
+    run = Run.create(Store(str(folder)), "", identity, {}, inputs)
     for item in inputs[:shards]:
         assert commit(run, work(run, item))
     if shards == len(inputs):

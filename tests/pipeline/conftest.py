@@ -23,6 +23,7 @@ from shards.inputs.listing import list_inputs
 from shards.run.commit import read_commit
 from shards.run.run import Run
 from shards.run.verify.run import verify_run
+from shards.store import Store
 from tests.support.small_index import items, pictured, retriever, toy_index  # noqa: F401 - fixtures
 from tests.support.small_training import start, whole, world  # noqa: F401 - fixtures
 
@@ -59,7 +60,7 @@ class Bench:
         identity_ = identity(config, self.captioner.digest, self.scorer.digest)
         listed = list_inputs([str(path) for path in inputs])
         folder = self.folder / f"run{self._runs}"
-        return Run.create(str(folder), "", identity_, {}, listed), config
+        return Run.create(Store(str(folder)), "", identity_, {}, listed), config
 
     def cleaner(self, run: Run, config: CleanConfig, **other: Any) -> ShardCleaner:
         captioner = other.get("captioner", self.captioner)

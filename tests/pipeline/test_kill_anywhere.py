@@ -22,6 +22,7 @@ from shards.run.commit import read_commits
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
+from shards.store import Store
 
 CHANGES = ("os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 TABLES = ("samples", "texts", "decisions")
@@ -45,7 +46,7 @@ def work(bench: Any, noise: Any, encode: Any, tar_of: Any) -> Callable[[Path], R
     named = identity(config, bench.captioner.digest, bench.scorer.digest)
 
     def do(folder: Path) -> Run:
-        run = Run.create(str(folder), "seed: 0\n", named, {}, inputs)
+        run = Run.create(Store(str(folder)), "seed: 0\n", named, {}, inputs)
         cleaner = bench.cleaner(run, config)
         for shard in run.inputs:
             cleaner.clean(shard, bench.ignore)

@@ -14,6 +14,7 @@ from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.run.attempt import start_attempt
 from shards.run.commit import Commit, FileRecord, InputRecord, StateRecord, commit
 from shards.run.run import Run
+from shards.store import Store
 from shards.writer import CleanSample, ShardWriter
 
 Members = Iterable[tuple[str, bytes]]
@@ -126,7 +127,9 @@ def make_run(tmp_path: Path, tar_bytes: Any, pairs: Any) -> Callable[..., Run]:
                 data = data[: len(data) // 3 + 100]
             (folder / f"{number:05}.tar").write_bytes(data)
         identity = {"seed": 0, "judge": {"threshold": {"web": 0.5}}}
-        run = Run.create(url, "seed: 0\n", identity, {"device": "cpu"}, list_inputs([str(folder)]))
+        run = Run.create(
+            Store(url), "seed: 0\n", identity, {"device": "cpu"}, list_inputs([str(folder)])
+        )
         for shard in run.shards if committed else []:
             assert commit(run, work(run, shard))
         return run

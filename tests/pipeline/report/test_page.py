@@ -26,6 +26,7 @@ from shards.run.snapshot import SnapshotShard, write_snapshot
 from shards.run.view import View, open_view
 from shards.schema import TEXTS, arrow_rows
 from shards.statistics import run_statistics
+from shards.store import Store
 from shards.writer import ShardWriter
 
 THRESHOLD = {"web": 0.3, "synthetic": 0.7}
@@ -124,7 +125,7 @@ def make_run(tmp_path: Path, tar_of: Any, picture: Any) -> Callable[..., Run]:
             (tmp_path / "web" / f"{number:03}.tar").write_bytes(tar_of(members))
         identity = {"judge": {"threshold": THRESHOLD}, "dtype": "fp32", "seed": 7}
         listed = list_inputs([str(tmp_path / "web")])
-        run = Run.create(str(tmp_path / "run"), "seed: 7\n", identity, {}, listed)
+        run = Run.create(Store(str(tmp_path / "run")), "seed: 7\n", identity, {}, listed)
         for listed_shard, samples in list(zip(run.inputs, shards, strict=True))[:done]:
             write_shard(run, listed_shard.shard, listed_shard.url, samples)
         if done is None:

@@ -25,6 +25,7 @@ from shards.run.snapshot import Snapshot, SnapshotError, open_snapshot, write_sn
 from shards.run.verify.rules import recount
 from shards.run.view import View, ViewError, open_view, view_names
 from shards.schema import DECISIONS, SCHEMAS, TEXTS, arrow_rows, read_table
+from shards.store import Store
 from shards.writer import ShardWriter
 
 OWN = {"web": 0.5, "synthetic": 0.6}
@@ -90,7 +91,7 @@ def made_run(url: str, shards: int = 4, samples: int = 60, seed: int = 0) -> Run
     """Commit a run of scores alone: samples of all outcomes, texts refused for all reasons."""
     draw = random.Random(seed)
     inputs = [InputShard(f"/absent/{n}.tar", f"s{n}", 1, None, 0.0) for n in range(shards)]
-    run = Run.create(url, "", {"judge": {"threshold": OWN}}, {}, inputs)
+    run = Run.create(Store(url), "", {"judge": {"threshold": OWN}}, {}, inputs)
     for item in inputs:
         attempt = start_attempt(run, item.shard)
         with ShardWriter(run.store, item.shard, attempt) as writer:
@@ -279,7 +280,7 @@ def test_an_imported_origin_needs_a_threshold(run: Run) -> None:
 
 def test_a_run_without_a_snapshot(tmp_path: Path) -> None:
     inputs = [InputShard("/absent/0.tar", "s0", 1, None, 0.0)]
-    run = Run.create(str(tmp_path / "run"), "", {}, {}, inputs)
+    run = Run.create(Store(str(tmp_path / "run")), "", {}, {}, inputs)
     with pytest.raises(SnapshotError, match="finish the run first"):
         open_snapshot(run)
 

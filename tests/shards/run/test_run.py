@@ -16,7 +16,9 @@ IDENTITY = {"seed": 0, "judge": {"threshold": {"web": 0.5}}, "sizes": (224, 384)
 
 
 def create(url: str, identity: Any = None, inputs: Any = None) -> Run:
-    return Run.create(url, "seed: 0\n", identity or IDENTITY, {"host": "h"}, inputs or INPUTS)
+    return Run.create(
+        Store(url), "seed: 0\n", identity or IDENTITY, {"host": "h"}, inputs or INPUTS
+    )
 
 
 def test_created_then_opened(any_url: str) -> None:
