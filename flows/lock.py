@@ -1,7 +1,5 @@
 """One process at a time in a folder, by a lock that the kernel frees however its holder ends."""
 
-import errno
-import fcntl
 import json
 import logging
 import os
@@ -11,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from filelock import lock_descriptor
+
 from shards.errors import CapfiltError
 
 LOCK = "lock"
-_HELD = (errno.EAGAIN, errno.EACCES)  # the second on network file systems
 _log = logging.getLogger(__name__)
 
 
@@ -32,15 +31,16 @@ def lock_folder(folder: Path) -> Iterator[None]:
     # stays when all is over: between opening and locking it another process may hold it
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = lock_descriptor(file.fileno(), blocking=False)
         except OSError as error:
-            if error.errno in _HELD:
-                raise FolderInUse(_describe(folder, file)) from None
+            free = True
             _log.warning(
                 "%s cannot be locked (%s): see to it that no other process works there",
                 folder,
                 error.strerror,
             )
+        if not free:
+            raise FolderInUse(_describe(folder, file))
         file.truncate(0)
         json.dump({"host": platform.node(), "pid": os.getpid()}, file)
         file.flush()
@@ -48,11 +48,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def _describe(folder: Path, file: TextIO) -> str:
-    """Say who holds a folder, as far as that is written down by now."""
+    """Describe who holds a folder, as far as that is written down by now."""
     file.seek(0)
     try:
-        found = json.load(file)
-        who = f"process {found['pid']} on {found['host']}"
+        holder = json.load(file)
+        who = f"process {holder['pid']} on {holder['host']}"
     except (ValueError, TypeError, KeyError):
         who = "another process"
     return f"{folder} is in use by {who}; wait for its end, or end it, and run this command again"
