@@ -4,8 +4,9 @@ Facts (samples, texts) and decisions are separate tables, so that a new threshol
 decisions. Every file carries its schema version; readers take older versions and refuse newer.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -116,6 +117,64 @@ DECISIONS = _schema(
         ("reason", pa.string(), False),
     ]
 )
+
+
+class SampleRow(TypedDict, total=False):
+    """A row of the samples table; a row on its way, or read in part, lacks some of the columns."""
+
+    shard: str
+    index: int
+    key: str | None
+    status: str
+    reason: str | None
+    detail: str | None
+    text_reason: str | None
+    notes: list[str] | None
+    width: int | None
+    height: int | None
+    format: str | None
+    bytes: int | None
+    sha256: str | None
+    phash: bytes | None
+    web_text: str | None
+    url: str | None
+    meta: str | None
+
+
+class TextRow(TypedDict, total=False):
+    """A row of the texts table, whole or in part."""
+
+    shard: str
+    index: int
+    text_no: int
+    origin: str
+    author: str | None
+    text: str
+    itm: float | None
+    itm_logit: float | None
+    itc: float | None
+    logprob: float | None
+    tokens: int | None
+    truncated: bool | None
+
+
+class DecisionRow(TypedDict, total=False):
+    """A row of the decisions table, whole or in part."""
+
+    shard: str
+    index: int
+    text_no: int
+    keep: bool
+    reason: str
+
+
+class JudgedTextRow(TextRow, total=False):
+    """A text's row joined with its decision."""
+
+    keep: bool
+    reason: str
+
+
 SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}
 
 
@@ -158,7 +217,7 @@ def read_table(
     return _completed(read, [expected.field(name) for name in wanted])
 
 
-def arrow_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+def arrow_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Turn rows into a table of exactly `schema`; an unknown column is an error, not dropped."""
     for row in rows:
         unknown = row.keys() - set(schema.names)

@@ -22,7 +22,14 @@ from shards.errors import CapfiltError
 from shards.naming import encode_name
 from shards.run.commit import Counts, FileRecord, TextCounts, data_name
 from shards.run.run import canonical_json
-from shards.schema import SCHEMAS, DecisionReason, arrow_rows
+from shards.schema import (
+    SCHEMAS,
+    DecisionReason,
+    DecisionRow,
+    SampleRow,
+    TextRow,
+    arrow_rows,
+)
 from shards.store import Store
 
 _ROWS_PER_GROUP = 1_000
@@ -79,9 +86,9 @@ class ShardWriter:
 
     def add(
         self,
-        sample: Mapping[str, Any],
-        texts: Sequence[Mapping[str, Any]],
-        decisions: Sequence[Mapping[str, Any]],
+        sample: SampleRow,
+        texts: Sequence[TextRow],
+        decisions: Sequence[DecisionRow],
         clean: CleanSample | None = None,
     ) -> None:
         """Add one sample; `shard`, and `index` of texts and decisions, are filled in.
@@ -172,12 +179,12 @@ class TableFile:
         self.path, self.rows = path, 0
         self.sink = _HashingFile(path)
         self._schema = SCHEMAS[table]
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting: list[Mapping[str, Any]] = []
         self._writer = pq.ParquetWriter(
             self.sink, self._schema, compression="zstd", write_page_checksum=True
         )
 
-    def add(self, rows: list[dict[str, Any]]) -> None:
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take rows; they leave memory in row groups."""
         self._waiting += rows
         self.rows += len(rows)
@@ -245,9 +252,9 @@ class _Tally:
 
     def add(
         self,
-        sample: Mapping[str, Any],
-        texts: Sequence[Mapping[str, Any]],
-        decisions: Sequence[Mapping[str, Any]],
+        sample: SampleRow,
+        texts: Sequence[TextRow],
+        decisions: Sequence[DecisionRow],
     ) -> None:
         if sample["status"] == "rejected":
             if texts or not sample.get("reason"):

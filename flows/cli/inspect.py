@@ -150,7 +150,7 @@ def explain(
 
 
 def _explain_words(
-    run: "Run", samples: Iterable[dict[str, Any]], model: str | None, out: Path | None
+    run: "Run", samples: "Iterable[Any]", model: str | None, out: Path | None
 ) -> None:
     """Add to each text what its words do, and draw; say why where the picture is not to be had."""
     from pipeline.explain.match import draw, explain_texts, open_explainer, read_sample_image
@@ -163,9 +163,9 @@ def _explain_words(
             typer.echo(f"no words, no picture: {visible(image)}", err=True)
             continue
         explained = explain_texts(explainer, image, sample["texts"])
-        for explanation in explained:
+        for text, explanation in zip(sample["texts"], explained, strict=True):
             words = explanation.ablation.words
-            explanation.text["words"] = [{"text": w.text, "effect": w.effect} for w in words]
+            text["words"] = [{"text": word.text, "effect": word.effect} for word in words]
         if out is not None and explained:
             out.write_bytes(draw(explainer, image, explained))
             typer.echo(f"wrote {visible(str(out))}", err=True)

@@ -1,13 +1,12 @@
 """Run the models over batches: each picture is decoded once, and seen once by each model."""
 
-from typing import Any
-
 from pipeline.clean.caption import Captioner, caption
 from pipeline.clean.export import WriteConfig, encode_jpeg
 from pipeline.clean.prepare import PreparedSample
 from pipeline.clean.score import Scorer, score
 from pipeline.clean.screen import Decode, ScreenConfig, screen
 from shards.inputs.reader import RawSample
+from shards.schema import SampleRow, TextRow
 
 
 class BatchModels:
@@ -77,7 +76,7 @@ class BatchModels:
             sample.texts, sample.views = rows, ()
 
 
-def _web_rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
+def _web_rows(facts: SampleRow) -> list[TextRow]:
     if facts["web_text"] is None:
         return []
     return [{"text_no": 0, "origin": "web", "text": facts["web_text"]}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # a recipe is checked without waiting for torch
 
     from models.blip.preprocess import Preprocess
     from models.roles.captioner import Caption
+    from shards.schema import TextRow
 
 
 class CaptionConfig(Decoding):
@@ -53,7 +54,7 @@ class Captioner(Protocol):
 
 def caption(
     captioner: Captioner, images: Tensor, keys: Sequence[str], count: int
-) -> list[list[dict[str, Any]]]:
+) -> list[list[TextRow]]:
     """Caption a batch; the result is rows of the texts table, numbered from 1 in each sample."""
     return [
         [_row(text_no, written, captioner.digest) for text_no, written in enumerate(captions, 1)]
@@ -61,7 +62,7 @@ def caption(
     ]
 
 
-def _row(text_no: int, written: Caption, author: str) -> dict[str, Any]:
+def _row(text_no: int, written: Caption, author: str) -> TextRow:
     return {
         "text_no": text_no,
         "origin": "synthetic",

@@ -4,11 +4,12 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, cast
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from shards.schema import SampleRow, TextRow
 from shards.writer import CleanSample
 
 JPEG_QUALITY = 92
@@ -42,31 +43,32 @@ class Provenance:
 
 
 def clean_sample(
-    facts: dict[str, Any],
-    kept: Sequence[dict[str, Any]],
+    facts: SampleRow,
+    kept: Sequence[TextRow],
     image: bytes,
     config: WriteConfig,
     source: Provenance,
 ) -> CleanSample:
     """Build the clean form of one sample from its row, its kept texts and its image bytes."""
-    seed = f"{source.seed}/{source.shard}/{facts['key']}"
+    key, image_format = cast(str, facts["key"]), cast(str, facts["format"])  # an ok sample has both
+    seed = f"{source.seed}/{source.shard}/{key}"
     chosen = choose_text(kept, config.text_policy, seed)
-    extension = "jpg" if config.images == "jpeg" else EXTENSIONS[facts["format"]]
+    extension = "jpg" if config.images == "jpeg" else EXTENSIONS[image_format]
     record = {
-        "key": facts["key"],
+        "key": key,
         "shard": source.shard,
         "texts": [{name: row[name] for name in ("text", "origin", "itm", "itc")} for row in kept],
         "source": facts["meta"],
         "run": source.fingerprint,
     }
-    return CleanSample(facts["key"], extension, image, record, chosen["text"])
+    return CleanSample(key, extension, image, record, chosen["text"])
 
 
-def choose_text(kept: Sequence[dict[str, Any]], policy: str, seed: str) -> dict[str, Any]:
+def choose_text(kept: Sequence[TextRow], policy: str, seed: str) -> TextRow:
     """Choose the one text of KEY.txt among the kept ones."""
     if policy == "random":
         draw = hashlib.sha256(seed.encode()).digest()
         return kept[int.from_bytes(draw[:8]) % len(kept)]
     if policy == "web_first" and kept[0]["origin"] == "web":
         return kept[0]
-    return max(kept, key=lambda row: row["itm"])
+    return max(kept, key=lambda row: cast(float, row["itm"]))  # kept: it has a score

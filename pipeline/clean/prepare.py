@@ -8,13 +8,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.clean.screen import Decode, ScreenedSample
 from pipeline.media.ahead import Stalled, read_ahead
 from pipeline.media.decode import decode
 from pipeline.media.guard import Guard
 from shards.inputs.reader import RawSample
+from shards.schema import TextRow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,7 @@ class PreparedSample:
     screened: ScreenedSample
     views: tuple["Tensor", ...] = ()  # uint8 (3, H, W) for the captioner and for the filter
     image: bytes = b""  # as the clean shard will hold it
-    texts: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[TextRow] = field(default_factory=list)
 
 
 Prepare = Callable[[RawSample, Decode], PreparedSample]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a recipe is checked without waiting for torch
 
     from models.blip.preprocess import Preprocess
     from models.roles.filter import Score
+    from shards.schema import TextRow
 
 
 class ScoreConfig(BaseModel):
@@ -36,8 +37,8 @@ class Scorer(Protocol):
 
 
 def score(
-    scorer: Scorer, images: Tensor, texts: Sequence[Sequence[dict[str, Any]]]
-) -> list[list[dict[str, Any]]]:
+    scorer: Scorer, images: Tensor, texts: Sequence[Sequence[TextRow]]
+) -> list[list[TextRow]]:
     """Score a batch of rows of the texts table, one list per picture; returns completed rows."""
     scores = scorer.score(images, [[row["text"] for row in rows] for rows in texts])
     return [
@@ -46,7 +47,7 @@ def score(
     ]
 
 
-def _scored(row: dict[str, Any], result: Score) -> dict[str, Any]:
+def _scored(row: TextRow, result: Score) -> TextRow:
     return row | {
         "itm": result.itm,
         "itm_logit": result.itm_logit,

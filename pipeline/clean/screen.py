@@ -8,14 +8,14 @@ import json
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode, difference_hash
 from shards.inputs.reader import RawSample
-from shards.schema import SampleReason, TextReason
+from shards.schema import SampleReason, SampleRow, TextReason
 
 Decode = Callable[[bytes, DecodeLimits], Decoded | DecodeRefusal]
 
@@ -49,7 +49,7 @@ class ScreenConfig(BaseModel):
 class ScreenedSample:
     """A sample after screening: its row of the samples table (but `shard`), and its picture."""
 
-    facts: dict[str, Any]
+    facts: SampleRow
     image: Image.Image | None = None
     original: bytes = b""
 
@@ -71,7 +71,7 @@ def screen(raw: RawSample, config: ScreenConfig, decode: Decode = decode) -> Scr
 
     `decode` may be a guard's, which works in a child process.
     """
-    facts: dict[str, Any] = {
+    facts: SampleRow = {
         "index": raw.index,
         "key": raw.key or None,  # damage can hide it
         "status": "rejected",
@@ -84,7 +84,7 @@ def screen(raw: RawSample, config: ScreenConfig, decode: Decode = decode) -> Scr
     web = clean_text(raw.text, config.max_text_bytes)
     meta, url, meta_notes = read_meta(raw.meta)
     facts |= {"web_text": web.text, "text_reason": web.reason, "meta": meta, "url": url}
-    facts["notes"] = [*web.notes, *meta_notes]
+    facts["notes"] = notes = [*web.notes, *meta_notes]
     if raw.image is None:
         return ScreenedSample(facts | {"reason": SampleReason.IMAGE_MISSING})
     facts |= {"bytes": len(raw.image), "sha256": hashlib.sha256(raw.image).hexdigest()}
@@ -92,13 +92,13 @@ def screen(raw: RawSample, config: ScreenConfig, decode: Decode = decode) -> Scr
     decoded = decode(raw.image, limits)
     if isinstance(decoded, DecodeRefusal):
         return ScreenedSample(facts | {"reason": decoded.reason, "detail": decoded.detail})
-    facts |= _image_facts(decoded, facts["notes"])
+    facts |= _image_facts(decoded, notes)
     if web.reason is not None and config.on_bad_text == "reject":
         return ScreenedSample(facts | {"reason": web.reason})
     return ScreenedSample(facts | {"status": "ok"}, decoded.image, raw.image)
 
 
-def _image_facts(decoded: Decoded, notes: list[str]) -> dict[str, Any]:
+def _image_facts(decoded: Decoded, notes: list[str]) -> SampleRow:
     return {
         "width": decoded.image.width,
         "height": decoded.image.height,

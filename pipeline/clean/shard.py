@@ -41,10 +41,9 @@ from shards.run.attempt import (
 )
 from shards.run.commit import Commit, InputRecord, StateRecord, commit, read_commit
 from shards.run.run import Run
-from shards.schema import TEXTS, arrow_rows
+from shards.schema import TEXTS, DecisionRow, arrow_rows
 from shards.writer import ShardWriter
 
-Row = dict[str, Any]
 Report = Callable[[int, int], None]
 
 # Raised whenever the same recipe, weights and input would give another output.
@@ -192,13 +191,15 @@ class ShardCleaner:
                 clean = clean_sample(facts, kept, sample.image, write, provenance)
             writer.add(facts, texts, verdicts, clean)
 
-    def _judge(self, shard: str, batch: list[PreparedSample]) -> list[Row]:
+    def _judge(self, shard: str, batch: list[PreparedSample]) -> list[DecisionRow]:
         rows = [
             text | {"shard": shard, "index": sample.screened.facts["index"]}
             for sample in batch
             for text in sample.texts
         ]
-        decisions: list[Row] = judge(arrow_rows(rows, TEXTS), self._config.judge).to_pylist()
+        decisions: list[DecisionRow] = judge(
+            arrow_rows(rows, TEXTS), self._config.judge
+        ).to_pylist()
         return decisions
 
     def _environment(self, safe: bool) -> dict[str, Any]:

@@ -6,7 +6,6 @@ own, and known by its digest: another one would explain scores that the run does
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image
 
@@ -19,8 +18,7 @@ from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
 from pipeline.media.sheet import ACROSS, CELL, Ink, sheet, small
 from shards.run.run import Run
-
-Row = dict[str, Any]
+from shards.schema import SampleRow, TextRow
 
 MOST_TEXTS = 12  # on one sheet
 _RED: Ink = (178, 24, 24)
@@ -30,7 +28,7 @@ _RED: Ink = (178, 24, 24)
 class MatchExplanation:
     """A text of a sample, with what its words do to its match."""
 
-    text: Row
+    text: TextRow
     ablation: WordAblation
 
 
@@ -52,7 +50,7 @@ def open_explainer(run: Run, model: str | None = None, device: str = "cpu") -> A
     return explainer
 
 
-def read_sample_image(run: Run, sample: Row) -> Image.Image | str:
+def read_sample_image(run: Run, sample: SampleRow) -> Image.Image | str:
     """Read a sample's picture again, or return why it cannot be shown."""
     if sample["sha256"] is None or sample["status"] != "ok":
         return "it was rejected before any model saw it"
@@ -65,7 +63,7 @@ def read_sample_image(run: Run, sample: Row) -> Image.Image | str:
 
 
 def explain_texts(
-    explainer: AttentionExplainer, picture: Image.Image, texts: Sequence[Row]
+    explainer: AttentionExplainer, picture: Image.Image, texts: Sequence[TextRow]
 ) -> list[MatchExplanation]:
     """Judge every text of a sample word by word."""
     return [

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +17,7 @@ from shards.run.commit import FileRecord, read_commit
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard, as_snapshot_shard
 from shards.run.view import OWN, ViewError, open_view, view_names
-from shards.schema import SchemaError, read_table
-
-Row = dict[str, Any]
+from shards.schema import DecisionRow, SampleRow, SchemaError, read_table
 
 _SCORES = ["text_no", "origin", "author", "text", "itm", "itm_logit", "itc", "logprob", "tokens"]
 _MEMBERS = {*EXTENSIONS.values(), "json", "txt"}
@@ -85,7 +83,7 @@ def _parse_address(run: Run, address: str) -> tuple[str, str]:
     return shard, key
 
 
-def _samples(run: Run, shard: SnapshotShard, key: str) -> list[Row]:
+def _samples(run: Run, shard: SnapshotShard, key: str) -> list[SampleRow]:
     """Find the samples of a key; as the clean tar writes it, with or without an extension, too."""
     keys = _read(run, _file(shard, "samples"), ["index", "key"]).to_pylist()
     base, _, extension = key.rpartition(".")
@@ -100,7 +98,8 @@ def _samples(run: Run, shard: SnapshotShard, key: str) -> list[Row]:
             raise NoSuchSample(f"shard {shard.shard} has no key {key!r}; the nearest: {names}")
         answer = connection.execute(_SAMPLES, [indices])
         columns = [column[0] for column in answer.description or ()]
-        return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
+        rows: list[Any] = [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
+        return rows
 
 
 def _views(run: Run, shard: str) -> Iterator[_ShardView]:
@@ -115,10 +114,12 @@ def _views(run: Run, shard: str) -> Iterator[_ShardView]:
         yield _ShardView(name, view.thresholds, listed, fault)
 
 
-def _explained(run: Run, facts: SnapshotShard, sample: Row, views: Sequence[_ShardView]) -> Row:
+def _explained(
+    run: Run, facts: SnapshotShard, sample: SampleRow, views: Sequence[_ShardView]
+) -> dict[str, Any]:
     """Join a sample's facts with its texts, and those with the decisions of each view."""
     texts = _rows_of(run, _file(facts, "texts"), sample["index"], _SCORES)
-    decisions: dict[str, dict[int, Row]] = {}
+    decisions: dict[str, dict[int, DecisionRow]] = {}
     for view in views:
         if view.shard is not None:
             rows = _rows_of(
@@ -144,14 +145,14 @@ def _explained(run: Run, facts: SnapshotShard, sample: Row, views: Sequence[_Sha
     return sample | {"texts": texts, "clean": members}
 
 
-def _clean_member(run: Run, shard: SnapshotShard, sample: Row) -> dict[str, str] | None:
+def _clean_member(run: Run, shard: SnapshotShard, sample: SampleRow) -> dict[str, str] | None:
     """Return which tar holds a kept sample's clean form, and under which name."""
     tar = next((file for file in shard.files if file.table == "clean"), None)
     if tar is None:
         return None
     as_jpeg = run.identity.get("write", {}).get("images") == "jpeg"
-    extension = "jpg" if as_jpeg else EXTENSIONS.get(sample["format"], "*")
-    member = f"{shard.shard}/{encode_name(sample['key'])}.{extension}"
+    extension = "jpg" if as_jpeg else EXTENSIONS.get(sample["format"] or "", "*")
+    member = f"{shard.shard}/{encode_name(cast(str, sample['key']))}.{extension}"
     return {"tar": run.store.url(tar.name), "member": member}
 
 
@@ -159,9 +160,9 @@ def _file(shard: SnapshotShard, table: str) -> FileRecord:
     return next(file for file in shard.files if file.table == table)
 
 
-def _rows_of(run: Run, file: FileRecord, index: int, columns: list[str]) -> list[Row]:
+def _rows_of(run: Run, file: FileRecord, index: int, columns: list[str]) -> list[Any]:
     table = _read(run, file, ["index", *columns])
-    rows: list[Row] = table.filter(pc.equal(table["index"], index)).select(columns).to_pylist()
+    rows: list[Any] = table.filter(pc.equal(table["index"], index)).select(columns).to_pylist()
     return rows
 
 

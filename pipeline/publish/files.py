@@ -3,15 +3,16 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.publish.kept import KeptSample, Row
+from pipeline.publish.kept import KeptSample
 from shards.naming import encode_name
+from shards.schema import TextRow
 
 _ROWS_PER_GROUP, _BYTES_PER_GROUP = 500, 64 << 20
 
@@ -83,7 +84,11 @@ class TarFiles:
             self._path = self._data / f"train-{self._count:05d}.tar"
             self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
             self._count, self._size = self._count + 1, 0
-        record = {"key": kept.facts["key"], "shard": kept.shard, "texts": _public(kept.texts)}
+        record: dict[str, Any] = {
+            "key": kept.facts["key"],
+            "shard": kept.shard,
+            "texts": _public(kept.texts),
+        }
         record |= {name: kept.facts[name] for name in ("url", "sha256", "width", "height")}
         for extension, content in (
             (kept.extension, kept.image),
@@ -113,7 +118,7 @@ class ParquetFiles:
         self._path = data
         self._count = 0
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows that stay together."""
         if not rows:
             return
@@ -137,22 +142,21 @@ class PictureTables:
     def __init__(self, data: Path, file_bytes: int, add_file: AddFile) -> None:
         self._tables = ParquetFiles(data, _SET, file_bytes, add_file)
         self._group_bytes = min(_BYTES_PER_GROUP, file_bytes)
-        self._waiting: list[Row] = []
+        self._waiting: list[dict[str, Any]] = []
         self._waiting_bytes = 0
 
     def add(self, kept: KeptSample, text: str) -> None:
         """Take a sample, and write those that wait when they are many."""
-        names = ("url", "sha256", "width", "height")
         row = {
             "image": {
                 "bytes": kept.image,
-                "path": f"{encode_name(kept.facts['key'])}.{kept.extension}",
+                "path": f"{encode_name(cast(str, kept.facts['key']))}.{kept.extension}",
             },
             "text": text,
             "texts": _public(kept.texts),
             "key": kept.facts["key"],
             "shard": kept.shard,
-            **{name: kept.facts[name] for name in names},
+            **{name: kept.facts[name] for name in ("url", "sha256", "width", "height")},
         }
         self._waiting.append(row)
         self._waiting_bytes += len(kept.image)
@@ -169,5 +173,5 @@ class PictureTables:
         self._tables.close()
 
 
-def _public(texts: Sequence[Row]) -> list[Row]:
+def _public(texts: Sequence[TextRow]) -> list[dict[str, Any]]:
     return [{name: row[name] for name in ("text", "origin", "itm", "itc")} for row in texts]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 from pipeline.clean.export import EXTENSIONS
 from shards.naming import encode_name
@@ -12,11 +12,9 @@ from shards.run.commit import FileRecord
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View
-from shards.schema import read_table
+from shards.schema import JudgedTextRow, SampleRow, read_table
 from shards.training.source import Part, SourceConfig
 from shards.training.source_reader import open_source, read_part
-
-Row = dict[str, Any]
 
 FACTS = ["index", "key", "status", "reason", "width", "height", "format", "sha256", "url", "meta"]
 _TEXTS = ["index", "text_no", "origin", "text", "itm", "itc"]
@@ -27,15 +25,15 @@ class KeptSample:
     """A kept sample: its facts, its kept texts, and its picture."""
 
     shard: str
-    facts: Row
-    texts: list[Row]
+    facts: SampleRow
+    texts: list[JudgedTextRow]
     image: bytes
     extension: str
 
     @property
     def key(self) -> str:
         """The sample's name: SHARD/KEY, as in the clean tars."""
-        return f"{self.shard}/{encode_name(self.facts['key'])}"
+        return f"{self.shard}/{encode_name(cast(str, self.facts['key']))}"
 
 
 def kept_samples(run: Run, opened: View, name: str | None) -> Iterator[KeptSample]:
@@ -54,12 +52,12 @@ def _of_part(run: Run, shard: SnapshotShard, part: Part) -> Iterator[KeptSample]
         yield KeptSample(shard.shard, row, texts, sample.image, _extension(run, part, row))
 
 
-def _extension(run: Run, part: Part, facts: Row) -> str:
+def _extension(run: Run, part: Part, facts: SampleRow) -> str:
     encoded_again = part.is_clean and run.identity.get("write", {}).get("images") == "jpeg"
-    return "jpg" if encoded_again else EXTENSIONS.get(facts["format"], "jpg")
+    return "jpg" if encoded_again else EXTENSIONS.get(facts["format"] or "", "jpg")
 
 
-def texts_of(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Row]]]:
+def texts_of(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[JudgedTextRow]]]:
     """Yield the texts of each sample, each with its decision, which stands in the same order."""
     texts = rows_of(run, shard, "texts", _TEXTS)
     decisions = rows_of(run, shard, "decisions", ["keep", "reason"])
@@ -68,16 +66,16 @@ def texts_of(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Row]]]:
         yield index, list(of_sample)
 
 
-def kept_texts(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Row]]]:
+def kept_texts(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[JudgedTextRow]]]:
     """Yield the kept texts of each sample that keeps any."""
     for index, texts in texts_of(run, shard):
         if kept := [row for row in texts if row["keep"]]:
             yield index, kept
 
 
-def rows_of(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> list[Row]:
+def rows_of(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> list[Any]:
     """Read the rows of one of a shard's tables."""
     file: FileRecord = next(file for file in shard.files if file.table == table)
     with run.store.open(file.name) as opened:
-        rows: list[Row] = read_table(opened, table, run.store.url(file.name), columns).to_pylist()
+        rows: list[Any] = read_table(opened, table, run.store.url(file.name), columns).to_pylist()
     return rows

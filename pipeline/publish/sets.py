@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,15 +28,7 @@ from pipeline.publish.files import (
     PictureTables,
     TarFiles,
 )
-from pipeline.publish.kept import (
-    FACTS,
-    KeptSample,
-    Row,
-    kept_samples,
-    kept_texts,
-    rows_of,
-    texts_of,
-)
+from pipeline.publish.kept import FACTS, KeptSample, kept_samples, kept_texts, rows_of, texts_of
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
@@ -176,7 +168,7 @@ def _write_index(
     return "not included", count
 
 
-def _index_rows(run: Run, shard: SnapshotShard) -> Iterator[Row]:
+def _index_rows(run: Run, shard: SnapshotShard) -> Iterator[dict[str, Any]]:
     texts = dict(texts_of(run, shard))
     names = ("key", "url", "sha256", "width", "height")
     for facts in rows_of(run, shard, "samples", FACTS):
@@ -204,7 +196,7 @@ def _identity(run: Run, opened: View, config: ExportConfig) -> dict[str, Any]:
     }
 
 
-_INDEXED = ("text_no", "origin", "text", "itm", "itc", "keep", "reason")
+_INDEXED: Final = ("text_no", "origin", "text", "itm", "itc", "keep", "reason")
 _INDEX = pa.schema(
     [
         *PLAIN,

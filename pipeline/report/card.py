@@ -10,6 +10,7 @@ from pipeline.printable import cut
 from pipeline.report.gallery import GalleryPick
 from pipeline.report.thumbnail import Thumbnail
 from shards.naming import encode_name
+from shards.schema import JudgedTextRow, SampleRow
 
 if TYPE_CHECKING:
     from pipeline.report.dropped import DroppedText
@@ -52,16 +53,16 @@ def make_card(
     }
 
 
-def sample_name(facts: dict[str, Any]) -> str:
+def sample_name(facts: SampleRow) -> str:
     """Name a sample as clean shards do, SHARD/KEY; one whose key damage hides, by its index."""
     if facts["key"] is None:
         return f"{facts['shard']}, sample {facts['index']}"
     return f"{facts['shard']}/{encode_name(facts['key'])}"
 
 
-def _text(row: dict[str, Any], threshold: float | None) -> dict[str, Any]:
+def _text(row: JudgedTextRow, threshold: float | None) -> dict[str, Any]:
     itm = row["itm"]
-    finite = itm is not None and math.isfinite(itm)
+    finite = itm if itm is not None and math.isfinite(itm) else None
     limit = None if threshold is None else float(np.float32(threshold))
     return {
         "origin": row["origin"],
@@ -69,8 +70,8 @@ def _text(row: dict[str, Any], threshold: float | None) -> dict[str, Any]:
         "keep": row["keep"],
         "reason": row["reason"],
         "itm": itm,
-        "margin": itm - limit if finite and limit is not None else None,
-        "at": _percent(itm) if finite else None,
+        "margin": None if finite is None or limit is None else finite - limit,
+        "at": None if finite is None else _percent(finite),
         "limit_at": None if limit is None or not 0 <= limit <= 1 else _percent(limit),
         "itc": row["itc"],
         "logprob": row["logprob"],
@@ -82,7 +83,7 @@ def _percent(probability: float) -> float:
     return round(100 * min(max(probability, 0.0), 1.0), 2)
 
 
-def _size(facts: dict[str, Any]) -> str:
+def _size(facts: SampleRow) -> str:
     if facts["width"] is None:
         return ""
     return f"{facts['width']} \u00d7 {facts['height']} {facts['format'] or ''}".strip()

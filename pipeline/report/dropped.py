@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -15,6 +14,7 @@ from pipeline.explain.word_ablation import AblatedWord, ablate_words, draw_atten
 from pipeline.report.gallery import Gallery, GalleryPick
 from pipeline.report.thumbnail import SampleId, Thumbnail, encode_thumbnail
 from shards.run.run import Run
+from shards.schema import JudgedTextRow
 
 COUNT = 8  # samples: on 2 cores a base model takes a second or two for each
 _MOST_WORDS = 3
@@ -57,7 +57,7 @@ def explain_gallery(
 
 
 def _explain(
-    explainer: AttentionExplainer, picture: Image.Image, texts: Sequence[dict[str, Any]]
+    explainer: AttentionExplainer, picture: Image.Image, texts: Sequence[JudgedTextRow]
 ) -> dict[int, DroppedText]:
     explained: dict[int, DroppedText] = {}
     for row in texts:
@@ -70,5 +70,5 @@ def _explain(
     return explained
 
 
-def _dropped(pick: GalleryPick) -> list[dict[str, Any]]:
+def _dropped(pick: GalleryPick) -> list[JudgedTextRow]:
     return [row for row in pick.texts if row["reason"] == "itm_below_threshold"]

@@ -12,6 +12,7 @@ from shards.query import connect
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View
+from shards.schema import JudgedTextRow, SampleRow
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,12 +61,19 @@ ORDER BY shard, index, text_no
 """
 
 
+class PickedRow(SampleRow, total=False):
+    """A sample's row joined with its outcome (kept, filtered, rejected) and its margin."""
+
+    outcome: str
+    margin: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class GalleryPick:
     """One sample of the gallery: its row of the samples table, and its texts with decisions."""
 
-    facts: dict[str, Any]
-    texts: list[dict[str, Any]] = field(default_factory=list)
+    facts: PickedRow
+    texts: list[JudgedTextRow] = field(default_factory=list)
 
     @property
     def sample_id(self) -> "SampleId":
@@ -153,7 +161,7 @@ def _look_up(
     return picks
 
 
-def _rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[str, Any]]:
+def _rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[Any]:
     answer = connection.execute(sql)
     names = [column[0] for column in answer.description or ()]
     return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]

@@ -6,16 +6,16 @@ words that stand in its place.
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from PIL import Image
 
 from pipeline.explain.source_images import read_source_images
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal
 from shards.run.run import Run
-from shards.schema import SampleReason
+from shards.schema import SampleReason, SampleRow
 
 LONGEST_SIDE = 224
 _QUALITY = 75
@@ -45,7 +45,7 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    run: Run, samples: Sequence[Mapping[str, Any]], tell: Callable[[str], None]
+    run: Run, samples: Sequence[SampleRow], tell: Callable[[str], None]
 ) -> dict[SampleId, Thumbnail]:
     """Make the thumbnails of samples (rows of the samples table), by SHARD and index."""
     from pipeline.media.guard import Guard
@@ -57,7 +57,7 @@ def make_thumbnails(
         if why:
             thumbnails[sample["shard"], sample["index"]] = Thumbnail(missing=why)
         else:
-            wanted.setdefault(sample["shard"], {})[sample["index"]] = sample["sha256"]
+            wanted.setdefault(sample["shard"], {})[sample["index"]] = cast(str, sample["sha256"])
     max_pixels = run.identity.get("screen", {}).get("max_pixels", _MAX_PIXELS)
     limits = DecodeLimits(min_side=1, max_pixels=max_pixels, max_aspect=max_pixels)
     urls = {shard.shard: shard.url for shard in run.inputs}
@@ -69,7 +69,7 @@ def make_thumbnails(
     return thumbnails
 
 
-def _unfit(sample: Mapping[str, Any]) -> str:
+def _unfit(sample: SampleRow) -> str:
     """Return why a sample's picture is not worth a try; an empty text if it is."""
     if sample["reason"] in _NEVER:
         return "not decoded, to be safe"

@@ -20,10 +20,8 @@ from shards.inputs.listing import InputChanged
 from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
-from shards.schema import SCHEMAS, check_schema
+from shards.schema import SCHEMAS, DecisionRow, SampleRow, TextRow, check_schema
 from shards.writer import CleanFile
-
-Row = dict[str, Any]
 
 _ROWS = 1_000  # of a table, in memory at a time
 
@@ -50,30 +48,33 @@ def _fill(clean: CleanFile, run: Run, shard: SnapshotShard, report: Callable[[in
     passed = 0
     with open_shard(url) as file:
         raws = iter(ShardReader(file))
-        facts = _rows(run, shard, "samples", ["index", "key", "sha256", "format", "meta"])
+        facts: Iterator[SampleRow] = _rows(
+            run, shard, "samples", ["index", "key", "sha256", "format", "meta"]
+        )
         for index, kept in _kept(run, shard):
             row = next(row for row in facts if row["index"] == index)
             raw = next((raw for raw in raws if raw.index == index), None)
             image = _same_image(raw, row, f"input shard {shard.shard!r} ({url})")
             if config.images == "jpeg":
-                image = _as_jpeg(image, row["key"], run)
+                image = _as_jpeg(image, row, run)
             clean.add(clean_sample(row, kept, image, config, source))
             report(index + 1 - passed)
             passed = index + 1
     report(shard.counts.samples_in - passed)
 
 
-def _kept(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Row]]]:
+def _kept(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[TextRow]]]:
     """Yield the index and the kept texts of each kept sample, in order."""
-    texts = _rows(run, shard, "texts", ["index", "text", "origin", "itm", "itc"])
-    decisions = _rows(run, shard, "decisions", ["keep"])
+    columns = ["index", "text", "origin", "itm", "itc"]
+    texts: Iterator[TextRow] = _rows(run, shard, "texts", columns)
+    decisions: Iterator[DecisionRow] = _rows(run, shard, "decisions", ["keep"])
     pairs = zip(texts, decisions, strict=True)
     kept = (text for text, decision in pairs if decision["keep"])
     for index, rows in groupby(kept, key=itemgetter("index")):
         yield index, list(rows)
 
 
-def _rows(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> Iterator[Row]:
+def _rows(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> Iterator[Any]:
     """Yield the rows of one of the shard's tables, a few in memory at a time."""
     name = next(file.name for file in shard.files if file.table == table)
     with (
@@ -85,7 +86,7 @@ def _rows(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> Ite
             yield from batch.to_pylist()
 
 
-def _same_image(raw: RawSample | None, row: Row, where: str) -> bytes:
+def _same_image(raw: RawSample | None, row: SampleRow, where: str) -> bytes:
     """Return a sample's image; InputChanged unless it is the one that was judged."""
     expected = f"key {row['key']!r}, image sha256 {row['sha256']}"
     there = "no such sample"
@@ -100,13 +101,13 @@ def _same_image(raw: RawSample | None, row: Row, where: str) -> bytes:
     )
 
 
-def _as_jpeg(image: bytes, key: str, run: Run) -> bytes:
+def _as_jpeg(image: bytes, row: SampleRow, run: Run) -> bytes:
     """Encode a picture as the run did, within its limits; one that it could read can be read."""
     screen = ScreenConfig.model_validate(run.identity["screen"])
     decoded = decode(image, DecodeLimits(screen.min_side, screen.max_pixels, screen.max_aspect))
     if isinstance(decoded, DecodeRefusal):
         raise InputChanged(
-            f"the image of {key!r} was decoded by the run, and is now refused: {decoded.reason} "
-            f"({decoded.detail}); use the Pillow that the run used"
+            f"the image of {row['key']!r} was decoded by the run, and is now refused: "
+            f"{decoded.reason} ({decoded.detail}); use the Pillow that the run used"
         )
     return encode_jpeg(decoded.image)

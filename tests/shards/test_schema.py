@@ -2,14 +2,31 @@
 
 import io
 import pickle
+from types import NoneType
+from typing import get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.schema import SCHEMAS, TEXTS, SchemaError, arrow_rows, check_schema, read_table
+from shards.schema import (
+    SCHEMAS,
+    TEXTS,
+    DecisionRow,
+    JudgedTextRow,
+    SampleRow,
+    SchemaError,
+    TextRow,
+    arrow_rows,
+    check_schema,
+    read_table,
+)
 
 ROW = {"shard": "s", "index": 0, "text_no": 0, "origin": "web", "text": "a", "itm": 0.5}
+
+# what `to_pylist` makes of each type of the tables
+PYTHON = {"string": str, "bool": bool, "float": float, "list": list, "fixed_size_binary": bytes}
+PYTHON |= dict.fromkeys(("int16", "int32", "int64"), int)
 
 
 def written(table: pa.Table) -> io.BytesIO:
@@ -27,6 +44,24 @@ def test_own_schema_fits(table: str) -> None:
     check_schema(SCHEMAS[table], SCHEMAS[table], "here")
     empty = written(SCHEMAS[table].empty_table())
     assert read_table(empty, table, "here").schema.names == SCHEMAS[table].names
+
+
+@pytest.mark.parametrize(
+    ("table", "row"), [("samples", SampleRow), ("texts", TextRow), ("decisions", DecisionRow)]
+)
+def test_typed_rows_are_the_tables(table: str, row: type) -> None:
+    hints = get_type_hints(row)
+    assert list(hints) == SCHEMAS[table].names
+    for field in SCHEMAS[table]:
+        kinds = get_args(hints[field.name]) or (hints[field.name],)
+        assert (NoneType in kinds) == field.nullable, field.name
+        (python,) = (get_origin(kind) or kind for kind in kinds if kind is not NoneType)
+        assert python is PYTHON[str(field.type).split("[")[0].split("<")[0]], field.name
+
+
+def test_a_judged_text_is_a_text_with_its_decision() -> None:
+    joined = get_type_hints(JudgedTextRow)
+    assert joined == get_type_hints(TextRow) | get_type_hints(DecisionRow)
 
 
 def test_missing_column_is_named() -> None:

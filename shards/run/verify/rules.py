@@ -5,13 +5,12 @@ Written apart from the writer, and by other means, so that `verify` is a second 
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.run.commit import Counts, TextCounts
-from shards.schema import DecisionReason
+from shards.schema import DecisionReason, TextRow
 
 SAMPLE_COLUMNS = ["shard", "index", "key", "status", "reason", "text_reason"]
 _PLACE = ["index", "text_no"]
@@ -62,11 +61,11 @@ def recount(samples: pa.Table, texts: pa.Table, decisions: pa.Table) -> Counts:
     )
 
 
-def kept_texts(texts: pa.Table, decisions: pa.Table) -> dict[int, list[dict[str, Any]]]:
+def kept_texts(texts: pa.Table, decisions: pa.Table) -> dict[int, list[TextRow]]:
     """Give the kept texts of each sample by its index, as KEY.json of the clean tar lists them."""
     columns = ["index", "text", "origin", "itm", "itc"]
     rows = texts.filter(decisions["keep"].combine_chunks()).select(columns).to_pylist()
-    found: dict[int, list[dict[str, Any]]] = {}
+    found: dict[int, list[TextRow]] = {}
     for row in rows:
         found.setdefault(row.pop("index"), []).append(row)
     return found

@@ -3,7 +3,6 @@
 import json
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
@@ -13,7 +12,7 @@ from shards.run.commit import Commit, FileRecord, data_name
 from shards.run.run import Run
 from shards.run.verify.problem import Problem
 from shards.run.verify.rules import SAMPLE_COLUMNS, complaints, kept_texts, recount
-from shards.schema import SCHEMAS, SchemaError, read_table
+from shards.schema import SCHEMAS, SchemaError, TextRow, read_table
 
 
 def check_commit(run: Run, done: Commit, input_bytes: int) -> Iterator[Problem]:
@@ -85,7 +84,7 @@ def read_checked(run: Run, file: FileRecord) -> pa.Table:
         return read_table(opened, file.table, file.name, columns)
 
 
-def expected_clean(shard: str, tables: dict[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
+def expected_clean(shard: str, tables: dict[str, pa.Table]) -> dict[str, list[TextRow]]:
     """Give the kept texts by the key in the clean tar, in the order of the samples."""
     keys = tables["samples"]["key"].to_pylist()
     kept = kept_texts(tables["texts"], tables["decisions"])
@@ -93,7 +92,7 @@ def expected_clean(shard: str, tables: dict[str, pa.Table]) -> dict[str, list[di
 
 
 def check_clean(
-    run: Run, file: FileRecord, expected: dict[str, list[dict[str, Any]]]
+    run: Run, file: FileRecord, expected: dict[str, list[TextRow]]
 ) -> Iterator[Problem]:
     """Compare the clean tar, read strictly, with the kept samples and their texts."""
     found: list[str] = []
@@ -111,7 +110,7 @@ def check_clean(
         yield Problem(file.name, "rows", str(file.rows), str(len(found)))
 
 
-def _fits(row: RawSample, texts: list[dict[str, Any]], run: str) -> bool:
+def _fits(row: RawSample, texts: list[TextRow], run: str) -> bool:
     """Say whether a sample of the clean tar has an image, and just the kept texts."""
     if row.image is None or row.text is None or row.meta is None:
         return False
@@ -124,7 +123,7 @@ def _fits(row: RawSample, texts: list[dict[str, Any]], run: str) -> bool:
     return same_texts and row.text.decode("utf-8", "replace") in {text["text"] for text in texts}
 
 
-def _scores(text: dict[str, Any]) -> dict[str, float | None]:
+def _scores(text: TextRow) -> dict[str, float | None]:
     """Give a text's scores as the table's float32 holds them."""
     return {
         name: None if text[name] is None else struct.unpack("f", struct.pack("f", text[name]))[0]
