@@ -57,10 +57,10 @@ def trace(transformer: TextTransformer, ids: Tensor, visible: Tensor, states: Te
 def match_maps(network: MatchNetwork, ids: Tensor, mask: Tensor, images: Tensor) -> Maps:
     """Trace the match of texts (N, T) with their image states (N, P, V), and its gradients."""
     with torch.inference_mode(False), torch.enable_grad():
-        found = trace(network.text_encoder, ids, mask[:, None, None, :], images.clone())
-        logits = network.itm_head(found.hidden[:, 0])
-        gradients = torch.autograd.grad(logits[:, 1].sum(), found.probabilities)
-    return Maps(logits.detach(), _detach(found.probabilities), list(gradients))
+        traced = trace(network.text_encoder, ids, mask[:, None, None, :], images.clone())
+        logits = network.itm_head(traced.hidden[:, 0])
+        gradients = torch.autograd.grad(logits[:, 1].sum(), traced.probabilities)
+    return Maps(logits.detach(), _detach(traced.probabilities), list(gradients))
 
 
 def caption_maps(network: CaptionNetwork, ids: Tensor, images: Tensor) -> Maps:
@@ -71,17 +71,17 @@ def caption_maps(network: CaptionNetwork, ids: Tensor, images: Tensor) -> Maps:
     steps, following = ids.shape[1] - 1, ids[:, 1:]
     causal = torch.ones(steps, steps, dtype=torch.bool, device=ids.device).tril()
     with torch.inference_mode(False), torch.enable_grad():
-        found = trace(network.text_decoder.bert, ids[:, :-1], causal, images.clone())
-        logits = network.text_decoder.logits(found.hidden)
+        traced = trace(network.text_decoder.bert, ids[:, :-1], causal, images.clone())
+        logits = network.text_decoder.logits(traced.hidden)
         scores = logits.gather(-1, following[:, :, None]).squeeze(-1)  # (N, T)
-        gradients = [torch.zeros_like(layer) for layer in found.probabilities]
+        gradients = [torch.zeros_like(layer) for layer in traced.probabilities]
         for step in range(steps):
             parts = torch.autograd.grad(
-                scores[:, step].sum(), found.probabilities, retain_graph=True
+                scores[:, step].sum(), traced.probabilities, retain_graph=True
             )
             for whole, part in zip(gradients, parts, strict=True):
                 whole[:, :, step] = part[:, :, step]
-    return Maps(scores.detach(), _detach(found.probabilities), gradients)
+    return Maps(scores.detach(), _detach(traced.probabilities), gradients)
 
 
 def grad_cam(

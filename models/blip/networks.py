@@ -1,4 +1,4 @@
-"""The networks over one image and a text: caption, match and VQA (BLIP §3.2, §5.3).
+"""The networks over one image and a text: caption, match, features and VQA (BLIP §3.2, §5.3).
 
 Shapes: B images, N texts, T tokens, P image states, V their width, E projection width.
 """
@@ -47,7 +47,7 @@ class MatchNetwork(nn.Module):
     ) -> Tensor:
         """Score texts (N, T) against their images (B, P, V): fp32 (N, 2), no match and match."""
         hidden = self.text_encoder.encode(ids, mask, images, slots)
-        return _in_fp32(self.itm_head, hidden[:, 0])
+        return linear_fp32(self.itm_head, hidden[:, 0])
 
     def image_features(self, images: Tensor) -> Tensor:
         """Project image states (B, P, V) to unit vectors in fp32 (B, E)."""
@@ -55,7 +55,7 @@ class MatchNetwork(nn.Module):
 
     def project_images(self, images: Tensor) -> Tensor:
         """Project image states (B, P, V) in fp32 (B, E), of any length."""
-        return _in_fp32(self.vision_proj, images[:, 0])
+        return linear_fp32(self.vision_proj, images[:, 0])
 
     def text_features(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Project texts (N, T), read without an image, to unit vectors in fp32 (N, E)."""
@@ -63,7 +63,20 @@ class MatchNetwork(nn.Module):
 
     def unit_text(self, states: Tensor) -> Tensor:
         """Project states (N, T, D) of texts, read without an image, to unit vectors (N, E)."""
-        return F.normalize(_in_fp32(self.text_proj, states[:, 0]))
+        return F.normalize(linear_fp32(self.text_proj, states[:, 0]))
+
+
+class FeatureNetwork(nn.Module):
+    """Vision tower and text encoder without a head: the original's feature extractor."""
+
+    def __init__(self, config: BlipConfig) -> None:
+        super().__init__()
+        self.vision_model = VisionTower(config.vision_config)
+        self.text_encoder = TextTransformer(config.text_config)
+
+    def forward(self, ids: Tensor, mask: Tensor, images: Tensor | None = None) -> Tensor:
+        """Read texts (N, T), grounded in image states (B, P, V) where given: (N, T, D)."""
+        return self.text_encoder.encode(ids, mask, images)
 
 
 class Answering:
@@ -120,6 +133,6 @@ def _look(attention: CrossAttention, hidden: Tensor, states: Tensor, mask: Tenso
     return attention.output(mixed.transpose(1, 2).reshape(hidden.shape), hidden)
 
 
-def _in_fp32(head: nn.Linear, states: Tensor) -> Tensor:
+def linear_fp32(head: nn.Linear, states: Tensor) -> Tensor:
     """Apply a head in fp32: three digits of bf16 are too few for a score."""
     return F.linear(states.float(), head.weight.float(), head.bias.float())

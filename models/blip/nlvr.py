@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipConfig, BlipTextConfig
 
+from models.blip.networks import linear_fp32
 from models.blip.sdpa import attend
 from models.blip.text import AddNorm, Intermediate, Projections, SelfAttention, TextEmbeddings
 from models.blip.vision import VisionTower
@@ -121,8 +122,8 @@ class NlvrNetwork(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor, left: Tensor, right: Tensor) -> Tensor:
         """Score statements (N, T), which begin with [ENC]: fp32 logits (N, 2), false and true."""
         hidden = self.text_encoder.encode(ids, mask, left, right)[:, 0]
-        first, _, last = self.cls_head
-        return _in_fp32(last, F.relu(_in_fp32(first, hidden)))
+        first, _, last = cast(tuple[nn.Linear, nn.ReLU, nn.Linear], tuple(self.cls_head))
+        return linear_fp32(last, F.relu(linear_fp32(first, hidden)))
 
 
 def twin(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -130,7 +131,7 @@ def twin(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     `merge_layer` and `cls_head` have no counterpart: what trains them must set them.
     """
-    found = {}
+    twins: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         copies = [name]
         if ".crossattention.self." in name:
@@ -138,8 +139,8 @@ def twin(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             copies = [name.replace(f"{part}.", f"{part}{side}.") for side in (0, 1)]
         elif ".crossattention.output.dense." in name:
             copies = [name.replace(".dense.", f".dense{side}.") for side in (0, 1)]
-        found.update(dict.fromkeys(copies, tensor))
-    return found
+        twins.update(dict.fromkeys(copies, tensor))
+    return twins
 
 
 def _look(layer: Projections, hidden: Tensor, states: Tensor) -> Tensor:
@@ -147,8 +148,3 @@ def _look(layer: Projections, hidden: Tensor, states: Tensor) -> Tensor:
     key, value = layer.key_value(states)
     mixed = attend(query, key, value, dropout=layer.dropout)
     return mixed.transpose(1, 2).flatten(2)
-
-
-def _in_fp32(head: nn.Module, states: Tensor) -> Tensor:
-    assert isinstance(head, nn.Linear)
-    return F.linear(states.float(), head.weight.float(), head.bias.float())

@@ -17,11 +17,11 @@ GRIDS = tuple(f"vision_model{copy}.embeddings.position_embedding" for copy in ("
 
 
 def side(places: int) -> int:
-    """Tell the side of the grid of so many places; ValueError if they are no square and one."""
-    found = isqrt(max(places - 1, 0))
-    if found == 0 or found**2 != places - 1:
+    """Compute the side of the grid of so many places; ValueError if they are no square and one."""
+    root = isqrt(max(places - 1, 0))
+    if root == 0 or root**2 != places - 1:
         raise ValueError(f"{places} positions are no square grid and one for the class token")
-    return found
+    return root
 
 
 def interpolate(positions: Tensor, grid: int) -> Tensor:

@@ -35,7 +35,7 @@ class KeyValue(NamedTuple):
 
 
 Images = Tensor | list[KeyValue] | None
-"""States (B, P, V), or what `TextTransformer.look` made of them for each layer."""
+"""States (B, P, V), or what `TextTransformer.project_images` made of them for each layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +51,28 @@ class Slots:
 
 @dataclass(slots=True)
 class Cache:
-    """What decoding keeps between steps: own keys and values (static), and the images' (fixed)."""
+    """What decoding keeps between steps, for each layer, so that no token is read twice.
 
-    own: list[KeyValue]  # N rows, L places
-    images: list[KeyValue]  # B rows, P places
+    `self_kv` of the texts has room for all tokens from the start, and is written in place: a step
+    allocates nothing. `cross_kv` of the images is made once, and has one row for all their texts.
+    """
+
+    self_kv: list[KeyValue]  # N rows, L places
+    cross_kv: list[KeyValue]  # B rows, P places
     length: int = 0
 
     def expand(self, copies: int) -> None:
         """Continue every text in `copies` ways; copies of a text stand next to each other."""
-        self.own = [
+        self.self_kv = [
             KeyValue(*(part.repeat_interleave(copies, dim=0) for part in layer))
-            for layer in self.own
+            for layer in self.self_kv
         ]
 
     def reorder(self, rows: Tensor) -> None:
         """Let text i continue from text rows[i], of the same image."""
-        self.own = [KeyValue(*(part.index_select(0, rows) for part in layer)) for layer in self.own]
+        self.self_kv = [
+            KeyValue(*(part.index_select(0, rows) for part in layer)) for layer in self.self_kv
+        ]
 
 
 class Projections(nn.Module):
@@ -117,20 +123,20 @@ class SelfAttention(nn.Module):
         self.output = AddNorm(config, config.hidden_size)
 
     def forward(
-        self, hidden: Tensor, mask: Tensor | None, own: KeyValue | None = None, start: int = 0
+        self, hidden: Tensor, mask: Tensor | None, cached: KeyValue | None = None, start: int = 0
     ) -> Tensor:
-        """Map (N, T, D) to (N, T, D); with `own`, write the new places there from `start` on.
+        """Map (N, T, D) to (N, T, D); with `cached`, write the new places there from `start` on.
 
         `mask` is True where a query (second last axis) may look.
         """
         layer: Projections = self.self
         query = layer.split(layer.query(hidden))  # (N, H, T, D/H)
         key, value = layer.key_value(hidden)
-        if own is not None:
+        if cached is not None:
             end = start + hidden.shape[1]
-            own.key[:, :, start:end] = key
-            own.value[:, :, start:end] = value
-            key, value = own.key[:, :, :end], own.value[:, :, :end]
+            cached.key[:, :, start:end] = key
+            cached.value[:, :, start:end] = value
+            key, value = cached.key[:, :, :end], cached.value[:, :, :end]
         mixed = attend(query, key, value, mask, layer.dropout)
         return self.output(mixed.transpose(1, 2).flatten(2), hidden)
 
@@ -270,24 +276,25 @@ class TextTransformer(nn.Module):
 
     def open_cache(self, images: Tensor, room: int) -> Cache:
         """Project image states (B, P, V) once for all steps and make room for `room` tokens."""
-        own, fixed = [], []
+        self_kv, cross_kv = [], []
         for image in self.project_images(images):
             # every step reads these: laid out head by head, a step on a CPU takes half the time
-            fixed.append(KeyValue(image.key.contiguous(), image.value.contiguous()))
+            cross_kv.append(KeyValue(image.key.contiguous(), image.value.contiguous()))
             batch, heads, _, width = image.key.shape
             empty = images.new_empty(2, batch, heads, room, width)
-            own.append(KeyValue(empty[0], empty[1]))
-        return Cache(own, fixed)
+            self_kv.append(KeyValue(empty[0], empty[1]))
+        return Cache(self_kv, cross_kv)
 
     def extend(self, ids: Tensor, cache: Cache) -> Tensor:
         """Read the next ids (N, T) left to right after what `cache` holds: (N, T, D)."""
         start, steps = cache.length, ids.shape[1]
         hidden = self.embeddings(ids, start)
-        mask = None
+        mask = None  # one token may look at all before it
         if steps > 1:
             mask = torch.ones(steps, start + steps, dtype=torch.bool, device=ids.device).tril(start)
-        for layer, own, image in zip(self.encoder.layers(), cache.own, cache.images, strict=True):
-            hidden = layer(layer.attention(hidden, mask, own, start), image, None)
+        kept = zip(self.encoder.layers(), cache.self_kv, cache.cross_kv, strict=True)
+        for layer, cached, image in kept:
+            hidden = layer(layer.attention(hidden, mask, cached, start), image, None)
         cache.length = start + steps
         return hidden
 

@@ -21,7 +21,7 @@ from models.blip.tokenizer import WordPiece
 from models.checkpoints import folder as folders
 from models.checkpoints.description import Description, describe, digest, resized
 from models.checkpoints.folder import TRAINING, CheckpointContent
-from models.checkpoints.roles import build, role_of, ties
+from models.checkpoints.role_networks import build, role_of, ties
 from models.checkpoints.weights import CheckpointError, arrange, read_file, read_tensors
 from models.training.contrast import ContrastNetwork
 

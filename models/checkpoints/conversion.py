@@ -24,7 +24,7 @@ from models.checkpoints.description import check_config, refit
 from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.layout import Shapes, Sizes, config_of, role_of_tensors, training_state
 from models.checkpoints.original import read_original
-from models.checkpoints.roles import build, ties
+from models.checkpoints.role_networks import build, ties
 from models.checkpoints.weights import CheckpointError, arrange
 
 BERT = "google-bert/bert-base-uncased"  # whose vocabulary all of BLIP's models have
@@ -81,7 +81,7 @@ def import_original(
 def plan(
     shapes: Shapes, words: WordPiece, stated: Sizes | None = None
 ) -> tuple[Role, BlipConfig, dict[str, str]]:
-    """Tell role, config and the sources of its settings from an original's shapes (our names)."""
+    """Derive role, config and the sources of its settings from an original's shapes (our names)."""
     role = role_of_tensors(shapes)
     config, sources = config_of(shapes, stated or {}, sep_id=words.sep_id, pad_id=words.pad_id)
     check_config(config)
@@ -111,20 +111,20 @@ def import_folder(folder: Path, image_size: int | None = None) -> Imported:
     return Imported(content, described.sources)
 
 
-def vocabulary(given: Path | None) -> WordPiece:
+def vocabulary(path: Path | None) -> WordPiece:
     """Read a tokenizer's folder or a vocab.txt, by default BERT's own from the hub."""
-    if given is None:
+    if path is None:
         try:
-            given = Path(snapshot_download(BERT, allow_patterns=["vocab.txt"])) / "vocab.txt"
+            path = Path(snapshot_download(BERT, allow_patterns=["vocab.txt"])) / "vocab.txt"
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"an original checkpoint holds no vocabulary, and the hub did not give that of "
                 f"{BERT}. Give its file by --vocab, or a folder by --tokenizer."
             ) from error
     try:
-        return tokenizers.extend(given)
+        return tokenizers.extend(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{given} cannot be read as a vocabulary: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as a vocabulary: {error}") from error
 
 
 def for_hugging_face(content: CheckpointContent, role: Role | None) -> CheckpointContent:

@@ -75,10 +75,10 @@ class Description:
 def describe(folder: Path, role: Role | None = None) -> Description:
     """Read and check all of a folder but its weights; with `role`, refuse any other role."""
     block = read_json(folder, "config.json")
-    found = _role(folder, block)
-    if role is not None and found != role:
+    held = _role(folder, block)
+    if role is not None and held != role:
         raise CheckpointError(
-            f"{folder} holds a {found} ({ARCHITECTURES[found]}); expected a {role} "
+            f"{folder} holds a {held} ({ARCHITECTURES[held]}); expected a {role} "
             f"({ARCHITECTURES[role]}). Give a checkpoint of that kind."
         )
     try:
@@ -98,7 +98,7 @@ def describe(folder: Path, role: Role | None = None) -> Description:
     }
     for name in settings.to_dict():
         sources[name] = "config.json" if name in block.get("capfilt", {}) else "default"
-    return Description(folder, found, config, settings, preprocess, words, sources)
+    return Description(folder, held, config, settings, preprocess, words, sources)
 
 
 def resized(described: Description, image_size: int) -> Description:

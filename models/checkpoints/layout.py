@@ -54,7 +54,7 @@ _FREE = ("num_attention_heads", "layer_norm_eps")  # what tensors do not tell
 
 
 def role_of_tensors(names: Collection[str]) -> Role:
-    """Tell the role of an original checkpoint from the names of its tensors (our names)."""
+    """Derive the role of an original checkpoint from the names of its tensors (our names)."""
     encoder, decoder = (
         any(name.startswith(f"{part}.") for name in names)
         for part in ("text_encoder", "text_decoder")
@@ -119,13 +119,13 @@ def sizes_of(shapes: Shapes) -> Sizes:
 def config_of(
     shapes: Shapes, stated: Sizes, *, sep_id: int, pad_id: int
 ) -> tuple[BlipConfig, dict[str, str]]:
-    """Describe the network of these tensors, and say where each setting came from.
+    """Describe the network of these tensors, and name where each setting came from.
 
     `stated`: what the user's config says, by `read_stated`; it must agree with the tensors.
     """
-    found, sources = sizes_of(shapes), {"sizes": "tensors"}
+    parts, sources = sizes_of(shapes), {"sizes": "tensors"}
     problems = []
-    for part, sizes in found.items():
+    for part, sizes in parts.items():
         said = stated.get(part, {})
         for name, value in said.items():
             if name not in _FREE and value != sizes[name]:
@@ -141,7 +141,7 @@ def config_of(
         raise CheckpointError("the stated config does not fit: " + "; ".join(problems))
     projection = shapes.get("vision_proj.weight")
     shared = projection[0] if projection else _DEFAULT_SHARED
-    config = compose(found["vision"], found["text"], sep_id=sep_id, pad_id=pad_id, shared=shared)
+    config = compose(parts["vision"], parts["text"], sep_id=sep_id, pad_id=pad_id, shared=shared)
     return config, sources
 
 

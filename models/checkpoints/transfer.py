@@ -9,7 +9,7 @@ from torch import Tensor
 from models.blip.nlvr import twin
 from models.checkpoints.checkpoint import reset_weights
 from models.checkpoints.folder import CheckpointContent
-from models.checkpoints.roles import build, ties
+from models.checkpoints.role_networks import build, ties
 from models.checkpoints.weights import CheckpointError
 
 
@@ -38,7 +38,7 @@ def transfer(
 
 
 def _named(whole: CheckpointContent) -> dict[str, Tensor]:
-    """Give every tensor of a pre-trained network under each of its names."""
+    """Map each name of a pre-trained network, second ones too, to its tensor."""
     with torch.device("meta"):
         second = ties(build("pretrain", whole.config))
     return {**whole.tensors, **{name: whole.tensors[first] for name, first in second.items()}}

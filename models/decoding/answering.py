@@ -12,8 +12,7 @@ from torch import Tensor
 from models.blip.config import LengthRule, QuestionMask
 from models.blip.framing import TokenBatch
 from models.blip.networks import Answering, VqaNetwork
-from models.decoding import beam
-from models.decoding import generate as decoding
+from models.decoding import beam, generate
 from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts
 
 SMOOTHING = 0.1  # of the labels, in training and in ranking (BLIP §4.1)
@@ -112,27 +111,27 @@ def write(
     network: VqaNetwork,
     questions: Questions,
     start: DecoderStart,
-    chosen: Decoding,
+    decoding: Decoding,
     rule: LengthRule,
     mask: QuestionMask,
 ) -> list[GeneratedTexts]:
     """Write one answer to each question by beam search, or greedily."""
     states, lengths = questions.states, questions.mask.sum(-1)
-    found: dict[int, GeneratedTexts] = {}
+    answers: dict[int, GeneratedTexts] = {}
     whole = torch.full_like(lengths, states.shape[1])
     # questions of one length go together: the decoder needs no mask where there are no pads
     visible = lengths if mask == "applied" else whole
     for length in visible.unique().tolist():
         rows = (visible == length).nonzero().flatten()
-        texts = _write(network, states[rows, :length], start, chosen, rule)
-        found.update(zip(rows.tolist(), texts, strict=True))
-    return [found[row] for row in range(len(states))]
+        texts = _write(network, states[rows, :length], start, decoding, rule)
+        answers.update(zip(rows.tolist(), texts, strict=True))
+    return [answers[row] for row in range(len(states))]
 
 
 def _write(
-    network: VqaNetwork, states: Tensor, start: DecoderStart, chosen: Decoding, rule: LengthRule
+    network: VqaNetwork, states: Tensor, start: DecoderStart, decoding: Decoding, rule: LengthRule
 ) -> list[GeneratedTexts]:
-    if chosen.method == "beam":
-        found = beam.beam_search(network.text_decoder, states, start, chosen, rule)
-        return [texts[0] for texts in found]
-    return decoding.greedy(network.text_decoder, states, start, chosen)
+    if decoding.method == "beam":
+        ranked = beam.beam_search(network.text_decoder, states, start, decoding, rule)
+        return [texts[0] for texts in ranked]
+    return generate.greedy(network.text_decoder, states, start, decoding)

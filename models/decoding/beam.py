@@ -56,7 +56,7 @@ class BeamSearch:
         going: list[BeamCandidate] = []
         for rank, candidate in enumerate(candidates):
             if candidate.token == self.start.end_id:
-                if rank < most:
+                if rank < most:  # an end among the worse half is dropped, as in transformers
                     self._finish(candidate, beams[candidate.beam], ended=True)
             elif len(going) < most:
                 going.append(candidate)
@@ -71,6 +71,7 @@ class BeamSearch:
         if self.done:
             return
         generated = len(ids) + ended
+        # sums of log-probabilities fall with each token: without a division short texts would win
         length = generated if self.rule == "generated" else len(self.start.prompt) + len(ids)
         text = GeneratedTexts(ids, candidate.logprob / generated, ended)
         self.finished.append(Hypothesis(candidate.score / length, text))
@@ -80,9 +81,13 @@ class BeamSearch:
     def _settled(
         self, candidates: list[BeamCandidate], going: list[BeamCandidate], step: int
     ) -> bool:
-        """Say whether no running beam can still beat the K finished texts, by the rule's guess."""
+        """Check whether the K finished texts are final: no running beam seems able to beat them.
+
+        It is a guess, since a longer text may still gain by its division; transformers stops so.
+        """
         if len(self.finished) < self.decoding.beams:
             return False
+        # how a running beam would rank if it ended now; each rule takes its own beam and length
         if self.rule == "generated":
             hope = going[0].score / (step + 1)
         else:
@@ -106,7 +111,7 @@ def beam_search(
     for step in range(decoding.max_tokens):
         options = _options(logits, ids, scores, logprobs, step, start, decoding)
         chosen = _advance(searches, options, ids[:, len(start.prompt) :].tolist(), width)
-        if all(one.done for one in searches):
+        if all(search.done for search in searches):
             break
         first = [width * image for image in range(batch) for _ in range(width)]
         rows = torch.tensor([c.beam for c in chosen], device=ids.device)
@@ -117,7 +122,7 @@ def beam_search(
         ids = torch.cat([ids[rows], tokens], dim=1)
         cache.reorder(rows)
         logits = decoder.next_logits(tokens, cache)
-    return [[hypothesis.text for hypothesis in one.finished] for one in searches]
+    return [[hypothesis.text for hypothesis in search.finished] for search in searches]
 
 
 def _options(
@@ -152,7 +157,7 @@ def _advance(
 ) -> list[BeamCandidate]:
     """Move every search on; a finished one repeats its candidates, which nobody reads."""
     chosen = []
-    for number, (one, candidates) in enumerate(zip(searches, options, strict=True)):
+    for number, (search, candidates) in enumerate(zip(searches, options, strict=True)):
         beams = written[number * width : (number + 1) * width]
-        chosen += one.advance(candidates, beams)
+        chosen += search.advance(candidates, beams)
     return chosen

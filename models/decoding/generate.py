@@ -130,23 +130,23 @@ def _write(
     total = logits.new_zeros(len(logits))
     ended = torch.zeros_like(total, dtype=torch.bool)
     for step in range(decoding.max_tokens):
-        place = len(start.prompt) + step
-        tokens = pick(constrain(logits, ids[:, :place], step, start.end_id, decoding), step)
+        end = len(start.prompt) + step
+        tokens = pick(constrain(logits, ids[:, :end], step, start.end_id, decoding), step)
         gain = logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
         total = torch.where(ended, total, total + gain)
-        ids[:, place] = torch.where(ended, start.pad_id, tokens)
+        ids[:, end] = torch.where(ended, start.pad_id, tokens)
         ended = ended | (tokens == start.end_id)
         if step + 1 == decoding.max_tokens or ended.all():
             break
-        logits = decoder.next_logits(ids[:, place : place + 1], cache)
+        logits = decoder.next_logits(ids[:, end : end + 1], cache)
     return _collect(ids[:, len(start.prompt) :], total, start.end_id)
 
 
 def _collect(ids: Tensor, total: Tensor, end_id: int) -> list[GeneratedTexts]:
     """Cut rows (N, max_tokens) at their end tokens."""
-    found = []
+    texts = []
     for row, logprob in zip(ids.tolist(), total.tolist(), strict=True):
         ended = end_id in row
         length = row.index(end_id) if ended else len(row)
-        found.append(GeneratedTexts(row[:length], logprob / (length + ended), ended))
-    return found
+        texts.append(GeneratedTexts(row[:length], logprob / (length + ended), ended))
+    return texts

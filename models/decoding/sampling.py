@@ -27,7 +27,7 @@ def text_seeds(seed: int, keys: Sequence[str], count: int) -> list[int]:
 
 
 def exponentials(seeds: Sequence[int], step: int, size: int, device: torch.device) -> Tensor:
-    """Give (N, size) float64 draws of the exponential distribution, by SplitMix64."""
+    """Draw (N, size) float64 numbers of the exponential distribution, by SplitMix64."""
     starts = [_hash(f"{seed}/{step}") for seed in seeds]
     state = torch.arange(1, size + 1, device=device) * _GOLDEN
     bits = torch.tensor(starts, device=device)[:, None] + state  # wraps around, as it should

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from models.blip.networks import CaptionNetwork
 from models.checkpoints import checkpoint
-from models.decoding import beam
-from models.decoding import generate as decoding
+from models.decoding import beam, generate
 from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts
 from models.decoding.sampling import text_seeds
 from models.roles import role
@@ -86,15 +85,15 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
     def _generate(
         self, states: Tensor, keys: Sequence[str], count: int
     ) -> list[list[GeneratedTexts]]:
-        decoder, start, chosen = self.network.text_decoder, self._start, self._decoding
-        if chosen.method == "beam":
+        decoder, start, decoding = self.network.text_decoder, self._start, self._decoding
+        if decoding.method == "beam":
             rule = self.settings.length_rule
-            ranked = beam.beam_search(decoder, states, start, chosen, rule)
+            ranked = beam.beam_search(decoder, states, start, decoding, rule)
             return [texts[:count] for texts in ranked]
-        if chosen.method == "greedy":
-            return [[text] for text in decoding.greedy(decoder, states, start, chosen)]
+        if decoding.method == "greedy":
+            return [[text] for text in generate.greedy(decoder, states, start, decoding)]
         seeds = text_seeds(self._seed, keys, count)
-        texts = decoding.nucleus(decoder, states, start, chosen, seeds)
+        texts = generate.nucleus(decoder, states, start, decoding, seeds)
         return [texts[first : first + count] for first in range(0, len(texts), count)]
 
     def _finish(self, texts: list[GeneratedTexts]) -> list[Caption]:

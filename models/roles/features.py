@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from models.blip.framing import TokenBatch
-from models.blip.networks import MatchNetwork
+from models.blip.networks import FeatureNetwork, MatchNetwork
 from models.blip.tokenizer import normalise
-from models.checkpoints.roles import FeatureNetwork
 from models.roles import role as roles
 from models.roles.role import LoadedModel, LoadOptions
 

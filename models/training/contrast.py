@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipConfig
 
-from models.blip.networks import MatchNetwork
+from models.blip.networks import MatchNetwork, linear_fp32
 from models.blip.text import KeyValue, TextTransformer
 from models.blip.vision import VisionTower
 from models.training import losses, momentum
@@ -229,7 +229,7 @@ class ContrastNetwork(MatchNetwork):
         # a row without any negative has a pair that is none: it must not count
         counted = torch.cat([right, *valid]).float()
         with in_fp32(hidden):
-            logits = F.linear(hidden, self.itm_head.weight.float(), self.itm_head.bias.float())
+            logits = linear_fp32(self.itm_head, hidden)
             return losses.matching(logits, labels, counted, workers.mean(counted.sum()))
 
     def _negative_cross_kv(
@@ -246,8 +246,7 @@ class ContrastNetwork(MatchNetwork):
 def project_and_normalize(head: nn.Linear, states: Tensor) -> Tensor:
     """Project the first of the states (B, P, V) to unit vectors in fp32 (B, E)."""
     with in_fp32(states):
-        projected = F.linear(states[:, 0].float(), head.weight.float(), head.bias.float())
-        return F.normalize(projected, dim=-1)
+        return F.normalize(linear_fp32(head, states[:, 0]), dim=-1)
 
 
 def in_fp32(like: Tensor) -> torch.autocast:

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn import functional
 
 from models.blip.framing import FRAME, TokenBatch
-from models.blip.networks import MatchNetwork
+from models.blip.networks import MatchNetwork, linear_fp32
 from models.blip.tokenizer import WordPiece, normalise, normalise_question
 from models.training import losses
 from models.training.contrast import in_fp32
@@ -82,10 +81,10 @@ def match_loss(
     `weights` (B, K): 0 for what is not counted.
     """
     hidden = network.text_encoder.encode(answered.ids, answered.mask, images)[:, 0].float()
-    head, labels = network.itm_head, weights.new_zeros(weights.shape).long()
+    labels = weights.new_zeros(weights.shape).long()
     labels[:, 0] = 1
     with in_fp32(hidden):
-        logits = functional.linear(hidden, head.weight.float(), head.bias.float())
+        logits = linear_fp32(network.itm_head, hidden)
         flat = weights.flatten()
         loss = losses.matching(logits, labels.flatten(), flat, workers.mean(flat.sum()))
     scores = (logits[:, 1] - logits[:, 0]).detach().view_as(weights)

@@ -84,7 +84,7 @@ class FeatureQueue(nn.Module):
         return self.image_queue.shape[1]
 
     def valid(self) -> Tensor:
-        """Say which places hold features: (Q,)."""
+        """Mark the places that hold features: (Q,)."""
         return torch.arange(self.size, device=self.queue_valid.device) < self.queue_valid
 
     @torch.no_grad()

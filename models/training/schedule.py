@@ -25,7 +25,7 @@ class RateConfig(BaseModel):
 
 
 def learning_rate(config: RateConfig, step: int, steps: int, epoch: float) -> float:
-    """Give the rate of a step, counted from 0, of so many; `epoch`: how many are done by then.
+    """Compute the rate of a step, counted from 0, of so many; `epoch`: how many are done by then.
 
     The warm-up does not end with the first epoch, as in the original, where a set of less than
     3,000 steps jumps from the middle of it to the full rate.

@@ -45,7 +45,7 @@ class Workers:
         return total / self.size
 
     def longest(self, length: int) -> int:
-        """Give the largest of all workers' lengths."""
+        """Return the largest of all workers' lengths."""
         if self.size == 1:
             return length
         found = torch.tensor([length], device=self._device())
@@ -53,7 +53,7 @@ class Workers:
         return int(found)
 
     def collect(self, value: Any) -> list[Any]:  # noqa: ANN401 - any small object
-        """Give every worker the small objects of all."""
+        """Exchange the small objects of all workers, in order."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size

@@ -21,7 +21,7 @@ from models.checkpoints.conversion import Imported, import_original
 from models.checkpoints.folder import write_new
 from models.checkpoints.layout import config_of, read_stated
 from models.checkpoints.original import read_original
-from models.checkpoints.roles import build
+from models.checkpoints.role_networks import build
 
 # our names -> the original's, the way back from what is under test
 _BACK = (

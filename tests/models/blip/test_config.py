@@ -6,7 +6,7 @@ import torch
 from models.blip.config import Settings, blip_config, resolve_dtype
 from models.blip.text import TextTransformer
 from models.blip.vision import VisionTower
-from models.checkpoints.roles import build
+from models.checkpoints.role_networks import build
 
 
 @pytest.mark.parametrize("size", ["tiny", "base", "large"])

@@ -17,7 +17,7 @@ from models.checkpoints import checkpoint, conversion
 from models.checkpoints.conversion import Imported, import_original
 from models.checkpoints.folder import write_new
 from models.checkpoints.layout import read_stated
-from models.checkpoints.roles import ties
+from models.checkpoints.role_networks import ties
 from models.checkpoints.weights import CheckpointError
 from models.decoding.generate import Decoding
 from models.roles.captioner import BlipCaptioner

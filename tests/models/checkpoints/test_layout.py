@@ -17,7 +17,7 @@ from models.checkpoints.layout import (
     training_state,
 )
 from models.checkpoints.original import rename
-from models.checkpoints.roles import build, ties
+from models.checkpoints.role_networks import build, ties
 from models.checkpoints.weights import ALIASES, CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]

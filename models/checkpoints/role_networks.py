@@ -1,30 +1,14 @@
-"""The network of each role."""
+"""Which network each role is, and what it is built from."""
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import BlipConfig
 
 from models.blip.config import Role
-from models.blip.networks import CaptionNetwork, MatchNetwork, VqaNetwork
+from models.blip.networks import CaptionNetwork, FeatureNetwork, MatchNetwork, VqaNetwork
 from models.blip.nlvr import NlvrNetwork
-from models.blip.text import TextTransformer
-from models.blip.vision import VisionTower
 from models.training.pretraining import PretrainNetwork
-
-
-class FeatureNetwork(nn.Module):
-    """Vision tower and text encoder without a head: the original's feature extractor."""
-
-    def __init__(self, config: BlipConfig) -> None:
-        super().__init__()
-        self.vision_model = VisionTower(config.vision_config)
-        self.text_encoder = TextTransformer(config.text_config)
-
-    def forward(self, ids: Tensor, mask: Tensor, images: Tensor | None = None) -> Tensor:
-        """Read texts (N, T), grounded in image states (B, P, V) where given: (N, T, D)."""
-        return self.text_encoder.encode(ids, mask, images)
-
 
 NETWORKS: Mapping[Role, type[nn.Module]] = {
     "captioner": CaptionNetwork,
@@ -42,7 +26,7 @@ def build(role: Role, config: BlipConfig) -> nn.Module:
 
 
 def role_of(network: nn.Module) -> Role:
-    """Tell the role that a network was built for; TypeError for one that has no folder."""
+    """Return the role that a network was built for; TypeError for one that has no folder."""
     for role, kind in NETWORKS.items():
         if type(network) is kind:
             return role
