@@ -11,10 +11,8 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
 from models.blip.config import Role
-from models.blip.framing import TokenBatch
 from models.checkpoints import checkpoint
 from models.checkpoints.weights import CheckpointError
-from models.decoding import answering
 from models.roles.dialogue import DialogueRanker, LikelihoodRanker, MatchRanker, load_ranker
 from models.roles.vqa import VqaModel
 from models.training.dialogue import Dialogue, compose_answered
@@ -68,15 +66,6 @@ def text_of(answerer: VqaModel, ids: list[int]) -> str:
     return " | ".join(answerer.tokenizer.decode(parts))
 
 
-def test_a_dialogue_is_one_text(answerer: VqaModel, teller: LikelihoodRanker) -> None:
-    found = text_of(answerer, teller.compose(DIALOGUES[0]))
-    first = "a red dog | is it a dog? yes | what color? red | is it in the park?"
-    assert found.replace(" ?", "?") == first
-    found = text_of(answerer, teller.compose(DIALOGUES[1]))
-    assert found.replace(" ?", "?") == "two birds over the sea | how many birds?"
-    assert teller.compose(DIALOGUES[2])[0] == answerer.tokenizer.sep_id  # no caption
-
-
 def test_the_oldest_rounds_fall_away_whole(
     original_folder: Folders, answerer: VqaModel, teller: LikelihoodRanker
 ) -> None:
@@ -104,16 +93,6 @@ def test_the_oldest_rounds_fall_away_whole(
     assert seen[0] == ""
 
 
-def test_a_round_that_does_not_fit_takes_the_older_ones_along(
-    answerer: VqaModel, teller: LikelihoodRanker
-) -> None:
-    long = ("is it " + "a dog " * 20 + "?", "no")
-    dialogue = Dialogue("a red house", [("two?", "no"), long, long], "where?")
-    found = text_of(answerer, teller.compose(dialogue))
-    assert found.count("dog") == 20
-    assert "two" not in found  # it would fit, but what came between is missing
-
-
 def test_scores_are_those_of_the_answer_decoder(
     answerer: VqaModel, teller: LikelihoodRanker, images: Tensor, candidates: list[str]
 ) -> None:
@@ -137,22 +116,6 @@ def test_scores_are_those_of_the_answer_decoder(
             assert candidates[candidate.index] == candidate.text
     assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
     assert sorted(c.index for c in found) == list(range(len(candidates)))
-
-
-def test_an_answer_stands_after_its_question(answerer: VqaModel) -> None:
-    composed = compose_answered(answerer.tokenizer, 99, DIALOGUES[0], ["Yes!", "", "in the park"])
-    found = [text_of(answerer, ids).replace(" ?", "?") for ids in composed]
-    said = "a red dog | is it a dog? yes | what color? red | is it in the park?"
-    assert found == [f"{said} yes", said, f"{said} in the park"]
-
-
-def test_only_the_longer_answer_costs_a_round(answerer: VqaModel) -> None:
-    """What a candidate is read with does not depend on the others."""
-    whole = len(compose_answered(answerer.tokenizer, 99, DIALOGUES[0], ["yes"])[0]) + 2
-    short, long = compose_answered(answerer.tokenizer, whole, DIALOGUES[0], ["yes", "yes it is"])
-    assert "dog? yes" in text_of(answerer, short).replace(" ?", "?")
-    found = text_of(answerer, long).replace(" ?", "?")
-    assert found == "a red dog | what color? red | is it in the park? yes it is"
 
 
 def test_a_match_is_what_transformers_finds(
@@ -218,13 +181,3 @@ def test_history_caption_and_image_count(
 
 def test_no_dialogues(ranker: DialogueRanker, images: Tensor) -> None:
     assert ranker.rank(images[:0], [], []) == []
-
-
-def test_pads_of_candidates_do_not_count() -> None:
-    ids = torch.tensor([[1, 2, 3]])
-    whole = answering.sequence_nll(torch.zeros(1, 3, 9), TokenBatch(ids, ids > 0))
-    padded = answering.sequence_nll(
-        torch.zeros(1, 4, 9),
-        TokenBatch(torch.tensor([[1, 2, 3, 0]]), torch.tensor([[1, 1, 1, 0]]) > 0),
-    )
-    torch.testing.assert_close(whole, padded)

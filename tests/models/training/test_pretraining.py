@@ -300,18 +300,6 @@ def test_a_lone_pair_has_no_negative_and_still_trains(config: BlipConfig, words:
             assert gradient.isfinite().all(), name
 
 
-@pytest.mark.parametrize(("before", "after"), [(1e-9, 0.001), (9.0, 0.5), (0.2, 0.2)])
-def test_the_temperature_is_held_in_its_range(
-    config: BlipConfig, words: WordPiece, before: float, after: float
-) -> None:
-    network, queue = fresh(config)
-    with torch.no_grad():
-        network.temp.fill_(before)
-    settings = StepSettings(words.enc_id, words.dec_id)
-    found = network(pairs(words, 3), queue, settings, GENERATOR)
-    assert found.temperature.item() == network.temp.item() == pytest.approx(after)
-
-
 def test_a_pair_without_negatives_counts_as_a_match_alone(
     config: BlipConfig, words: WordPiece
 ) -> None:

@@ -75,60 +75,6 @@ def test_every_word_has_a_map(
     assert attend.overlay_caption(captioner, picture, "a red ring").words == written.words
 
 
-def test_words_follow_their_own_tokens(matcher: AttentionExplainer, picture: Image.Image) -> None:
-    """The map of a word in pieces is the mean of its pieces' own."""
-    image = matcher.preprocess.resize(picture)
-    plain = matcher.match(image, "a red houses", kind="attention")
-    from models.blip import attention_maps as attention
-    from models.blip import framing
-
-    pieces = matcher.tokenizer.encode(["a red houses"])[0]
-    assert len(pieces) > 3
-    framed = framing.tokenize_batch(
-        [pieces], matcher.tokenizer, matcher.tokenizer.enc_id, 64, torch.device("cpu")
-    )
-    maps = attention.match_maps(matcher.network, framed.ids, framed.mask, matcher._states(image))
-    rows = maps.probabilities[plain.layer][0, :, 1:-1, 1:].mean(0).unflatten(-1, (8, 8))
-    torch.testing.assert_close(plain.maps[1], rows[1])
-    torch.testing.assert_close(plain.maps[2], rows[2:].mean(0))
-    assert plain.score == pytest.approx(maps.scores[0, 1].item())
-
-
-def test_the_maps_of_a_caption_are_those_of_its_text(
-    captioner: AttentionExplainer, picture: Image.Image
-) -> None:
-    image = captioner.preprocess.resize(picture)
-    text = captioner.caption(image, "a red ring", prompt="two small dogs")
-    whole = captioner.caption(image, "two small dogs a red ring", prompt="")
-    assert whole.words[-3:] == text.words
-    torch.testing.assert_close(text.maps, whole.maps[-3:])
-    assert (whole.maps[:3] - text.maps).abs().max() > 1e-9
-
-
-@pytest.mark.parametrize(("layers", "expected"), [(1, 0), (2, 0), (3, 1), (4, 2), (6, 3)])
-def test_the_default_layer_has_a_gradient(
-    tmp_path: Path, picture: Image.Image, layers: int, expected: int
-) -> None:
-    words = train(CORPUS, 120)
-    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
-    config.text_config.num_hidden_layers = layers
-    checkpoint.create(tmp_path / "filter", "filter", config, words, seed=3)
-    attender = AttentionExplainer.load(tmp_path / "filter", dtype="fp32")
-    found = attender.match(attender.preprocess.resize(picture), "a red ring")
-    assert found.layer == expected
-    assert (found.maps.max() > 0) == (layers > 1)  # one layer is the last
-
-
-def test_layers_can_be_chosen(matcher: AttentionExplainer, picture: Image.Image) -> None:
-    image = matcher.preprocess.resize(picture)
-    assert matcher.match(image, "a dog").layer == 2
-    first, last = (matcher.match(image, "a dog", layer=layer).maps for layer in (0, 3))
-    assert (first - last).abs().max() > 1e-9
-    for layer in (-1, 4):
-        with pytest.raises(ValueError, match="0 to 3"):
-            matcher.match(image, "a dog", layer=layer)
-
-
 def test_texts_without_words_and_long_ones(
     matcher: AttentionExplainer, captioner: AttentionExplainer, picture: Image.Image
 ) -> None:
@@ -182,11 +128,3 @@ def test_pictures_of_any_shape(
 def test_maps_that_are_not_finite_are_drawn_as_nothing(picture: Image.Image) -> None:
     maps = torch.tensor([[[float("nan"), float("inf")], [1.0, 0.0]]])
     opened(attend.overlay(picture, made(["x"], maps)).png)
-
-
-def test_bf16_is_close(folders: Path, matcher: AttentionExplainer, picture: Image.Image) -> None:
-    rough = AttentionExplainer.load(folders / "filter", dtype="bf16")
-    image = matcher.preprocess.resize(picture)
-    exact, found = (one.match(image, "a red ring", kind="attention") for one in (matcher, rough))
-    torch.testing.assert_close(found.maps, exact.maps, atol=1e-3, rtol=0.05)
-    assert rough.match(image, "a red ring").maps.max() > 0
