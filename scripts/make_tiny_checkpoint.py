@@ -15,7 +15,9 @@ import torch
 import yaml
 
 from flows.cli.training_progress import watch_training
-from flows.study.table1 import Study, StudyRecipe, Tools
+from flows.study.recipe import StudyRecipe
+from flows.study.stages import Tools
+from flows.study.table1 import Study
 from models.checkpoints import folder
 from models.checkpoints.conversion import import_folder
 from models.checkpoints.weights import SHIPPED

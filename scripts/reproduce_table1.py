@@ -70,7 +70,8 @@ def one_seed(recipe: Path, folder: Path, seed: int, arms: tuple[str, ...]) -> di
     import yaml
 
     from flows.cli.training_progress import watch_training
-    from flows.study.table1 import MAIN_ARMS, Study, StudyRecipe
+    from flows.study.recipe import StudyRecipe
+    from flows.study.table1 import MAIN_ARMS, Study
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parsed = StudyRecipe.model_validate(yaml.safe_load(recipe.read_text()))

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from flows import recipe
 from flows.recipe import Recipe, RecipeError, dump_recipe, load_recipe, read_recipe
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
-from flows.study.table1 import StudyRecipe
+from flows.study.recipe import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from pipeline.train.config import DataConfig, StepConfig
 from pipeline.train.pretrain import ModelConfig

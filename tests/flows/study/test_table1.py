@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.study.table1 import Study, StudyRecipe
+from flows.study.recipe import StudyRecipe
+from flows.study.table1 import Study
 from shards.run.run import Run
 from shards.run.view import open_view
 from shards.statistics import run_statistics
