@@ -17,7 +17,7 @@ from models.blip.config import Dtype
 from shards.errors import UsageError
 from shards.run.attempt import read_quarantined
 from shards.run.commit import read_commits
-from shards.run.run import Run, RunMismatch, as_json, differences, fingerprint
+from shards.run.run import Run, as_json, check_identity, fingerprint
 from shards.run.snapshot import newest_snapshot_id
 from shards.statistics import run_statistics
 from shards.store import Store
@@ -49,14 +49,8 @@ class Ledger:
         self._identity = as_json(identity)
         head = {"fingerprint": fingerprint(self._identity), "identity": self._identity}
         self._store.create(LEDGER, _json({"ledger_version": LEDGER_VERSION, **head, "cost": {}}))
-        recorded = read_ledger(folder)
-        assert recorded is not None
-        if recorded["fingerprint"] != head["fingerprint"]:
-            differing = "; ".join(differences(recorded["identity"], self._identity))
-            raise RunMismatch(
-                f"{folder} holds rounds of another recipe; differing (recorded -> given): "
-                f"{differing}; give the recorded values, or another output folder"
-            )
+        recorded = self._read()
+        check_identity(str(folder), "rounds", recorded, head)
         self._cost: dict[str, dict[str, list[Entry]]] = recorded["cost"]
 
     @property
@@ -74,9 +68,7 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read anew what another process may have written since."""
-        recorded = read_ledger(self.folder)
-        assert recorded is not None
-        self._cost = recorded["cost"]
+        self._cost = self._read()["cost"]
 
     def begin(self, number: int, stage: Stage) -> None:
         """Write down that a stage is begun, or begun again."""
@@ -105,7 +97,7 @@ class Ledger:
             self.rounds[number - 1]["gate"] = judge_round(entry, earlier)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give what stands in `rounds.json`."""
+        """Return what stands in `rounds.json`."""
         return {
             "ledger_version": LEDGER_VERSION,
             "fingerprint": fingerprint(self._identity),
@@ -120,14 +112,23 @@ class Ledger:
         """Replace `rounds.json` in one step."""
         self._store.put(LEDGER, _json(self.as_dict()))
 
+    def _read(self) -> dict[str, Any]:
+        recorded = read_ledger(self.folder)
+        if recorded is None:
+            raise LedgerError(
+                f"{self.folder / LEDGER} is gone, and was there a moment ago. Run the same command "
+                "again: it is written anew from the stages' own results"
+            )
+        return recorded
+
 
 def read_ledger(folder: Path) -> dict[str, Any] | None:
     """Read the ledger of a folder, or None if there is none."""
     path = folder / LEDGER
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = int(found["ledger_version"])
-        found["fingerprint"], found["identity"]["dtype"], found["cost"]
+        recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = int(recorded["ledger_version"])
+        recorded["fingerprint"], recorded["identity"]["dtype"], recorded["cost"]
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:
@@ -140,7 +141,7 @@ def read_ledger(folder: Path) -> dict[str, Any] | None:
             f"{path} has version {version}, newer than {LEDGER_VERSION}, the newest this capfilt "
             "reads; update capfilt"
         )
-    return found
+    return recorded
 
 
 def judge_round(evaluation: Entry, earlier: Sequence[float]) -> Entry:
@@ -154,9 +155,9 @@ def judge_round(evaluation: Entry, earlier: Sequence[float]) -> Entry:
 
 
 def gate_measure(retrieval: Entry) -> float:
-    """Give the mean of TR@1 and IR@1, ITM having put the best of ITC in order."""
-    found = retrieval["itm"]
-    return float(found["tr@1"] + found["ir@1"]) / 2
+    """Compute the mean of TR@1 and IR@1, ITM having put the best of ITC in order."""
+    itm = retrieval["itm"]
+    return float(itm["tr@1"] + itm["ir@1"]) / 2
 
 
 def stage_folder(folder: Path, number: int, stage: Stage) -> Path:
@@ -180,7 +181,7 @@ def read_training(folder: Path) -> Entry | None:
         return None
     claim = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     names = ("steps", "samples", "epochs", "left_out", "sources")
-    checkpoints = {role: found["digest"] for role, found in result["checkpoints"].items()}
+    checkpoints = {role: trained["digest"] for role, trained in result["checkpoints"].items()}
     return {
         "fingerprint": claim["fingerprint"],
         "checkpoints": checkpoints,
@@ -211,7 +212,7 @@ def read_evaluation(folder: Path) -> Entry | None:
 
 
 def _last_numbers(path: Path) -> Entry:
-    """Give the last numbers that a training wrote down, but for its pace."""
+    """Return the last numbers that a training wrote down, but for its pace."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     last: Entry = json.loads(lines[-1]) if lines else {}
     return {name: value for name, value in last.items() if name != "samples_per_s"}

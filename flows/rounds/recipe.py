@@ -204,7 +204,7 @@ def decoding(recipe: BootstrapRecipe) -> Decoding:
 
 
 def shards_of(pairs: PairsConfig) -> SourceConfig:
-    """Give shards as a source of training, unfiltered."""
+    """Describe shards as a source of training, unfiltered."""
     return SourceConfig(shards=pairs.urls, root=pairs.root, repeat=pairs.repeat)
 
 

@@ -1,4 +1,4 @@
-"""The occasion of rounds: pre-train, finetune captioner and filter, clean, evaluate, and again.
+"""Rounds: pre-train, finetune captioner and filter, clean, evaluate, and again.
 
 Round 1 pre-trains on the web's texts as they are, each later one on what the round before it kept;
 all on the human-annotated pairs too, which pass unfiltered. Whatever is done stays done: the same
@@ -69,7 +69,7 @@ APPROVAL = "approved.json"
 
 
 class RoundCallbacks(Protocol):
-    """Who goes along with the rounds: is told what happens, and asked before a next one."""
+    """What goes along with the rounds: hears what happens, and is asked before a next one."""
 
     def stage(self, number: int, stage: Stage) -> AbstractContextManager[None]:
         """Accompany the work on a stage."""
@@ -84,11 +84,11 @@ class RoundCallbacks(Protocol):
         ...
 
     def ended(self, number: int, stage: Stage, entry: Entry, before: bool) -> None:
-        """Hear what a stage came to; `before`: it was done already."""
+        """Report what a stage came to; `before`: it was done already."""
         ...
 
     def approve(self, ledger: Ledger, number: int) -> bool:
-        """Say whether the round after this one may begin; False: not yet."""
+        """Decide whether the round after this one may begin; False: not yet."""
         ...
 
 
@@ -131,11 +131,11 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
     return RoundsJob(recipe, folder, ledger)
 
 
-def run(job: RoundsJob, guide: RoundCallbacks) -> Ledger:
-    """Go through the rounds, from where they are; give their ledger."""
+def run(job: RoundsJob, callbacks: RoundCallbacks) -> Ledger:
+    """Go through the rounds, from where they are; returns their ledger."""
     with lock_folder(job.folder):
         job.ledger.refresh()
-        job.ledger.ended = _go_round(job, guide)
+        job.ledger.ended = _go_round(job, callbacks)
         job.ledger.write()
     return job.ledger
 
@@ -143,21 +143,21 @@ def run(job: RoundsJob, guide: RoundCallbacks) -> Ledger:
 def exit_code(ledger: Ledger) -> int:
     """0 complete, 3 complete with damaged or quarantined web shards, as of a cleaning."""
     shards = [entry["clean"]["shards"] for entry in ledger.rounds if "clean" in entry]
-    return 3 if any(found["damaged"] or found["quarantined"] for found in shards) else 0
+    return 3 if any(counts["damaged"] or counts["quarantined"] for counts in shards) else 0
 
 
 def approve(folder: Path, number: int, by: str) -> None:
-    """Let the round after this one begin; RecipeError if this one is not done."""
+    """Approve the round after this one; RecipeError if this one is not done."""
     if read_stage(folder, number, STAGES[-1]) is None:
         raise RecipeError(
             f"{folder}: round {number} is not done; the round that is done and waits is approved"
         )
-    said = {"round": number, "by": by, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    Store(str(folder)).create(f"round-{number}/{APPROVAL}", json.dumps(said, indent=2).encode())
+    approval = {"round": number, "by": by, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    Store(str(folder)).create(f"round-{number}/{APPROVAL}", json.dumps(approval, indent=2).encode())
 
 
 def is_approved(folder: Path, number: int) -> bool:
-    """Say whether the round after this one may begin: approved, or begun already."""
+    """Check whether the round after this one may begin: approved, or begun already."""
     approval = folder / f"round-{number}" / APPROVAL
     return approval.is_file() or stage_folder(folder, number + 1, "pretrain").is_dir()
 
@@ -167,12 +167,12 @@ def open_human(recipe: Experiment) -> tuple[Source, Source]:
     human = open_source(shards_of(recipe.human))
     held_out = open_source(SourceConfig(shards=recipe.held_out.urls))
     check_apart({part.url for part in human.parts}, "human", held_out)
-    known = {part.sha256: part.url for part in human.parts}
+    trained_on = {part.sha256: part.url for part in human.parts}
     for part in held_out.parts:
-        if part.sha256 in known:
+        if part.sha256 in trained_on:
             raise RecipeError(
-                f"held_out: {part.url} has the content of {known[part.sha256]}, which is trained "
-                "on; hold out shards of their own"
+                f"held_out: {part.url} has the content of {trained_on[part.sha256]}, which is "
+                "trained on; hold out shards of their own"
             )
     return human, held_out
 
@@ -205,69 +205,74 @@ def measure(
         batch_size=how.batch_size, max_tokens=max_tokens, dtype=dtype, device=_device()
     )
     pairs = read_pairs(recipe.held_out.urls, how.limit)
-    found = measure_retrieval(open_retriever(folder, config), pairs, how.batch_size, k=how.k)
-    if not found["images"]:
-        raise RecipeError(f"held_out: no pair can be used; left out: {found['left_out']}")
-    return found
+    retrieval = measure_retrieval(open_retriever(folder, config), pairs, how.batch_size, k=how.k)
+    if not retrieval["images"]:
+        raise RecipeError(f"held_out: no pair can be used; left out: {retrieval['left_out']}")
+    return retrieval
 
 
 def free_memory() -> None:
-    """Give back what a stage's models held, so that the next stage finds room."""
+    """Free what a stage's models held, so that the next stage finds room."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _go_round(job: RoundsJob, guide: RoundCallbacks) -> Ending:
+def _go_round(job: RoundsJob, callbacks: RoundCallbacks) -> Ending:
     for number in range(1, job.recipe.rounds + 1):
-        if number > 1 and not _may_begin(job, number, guide):
+        if number > 1 and not _may_begin(job, number, callbacks):
             return "approval"
-        _do_round(job, number, guide)
+        _do_round(job, number, callbacks)
         improved = job.ledger.rounds[-1]["gate"]["improved"]
         if job.recipe.gate == "stop" and not improved:
             return "gate"
     return "rounds"
 
 
-def _may_begin(job: RoundsJob, number: int, guide: RoundCallbacks) -> bool:
+def _may_begin(job: RoundsJob, number: int, callbacks: RoundCallbacks) -> bool:
     if not job.recipe.approve or is_approved(job.folder, number - 1):
         return True
-    return guide.approve(job.ledger, number - 1)
+    return callbacks.approve(job.ledger, number - 1)
 
 
-def _do_round(job: RoundsJob, number: int, guide: RoundCallbacks) -> None:
+def _do_round(job: RoundsJob, number: int, callbacks: RoundCallbacks) -> None:
     for stage in STAGES:
         entry = read_stage(job.folder, number, stage)
         before = entry is not None
         if entry is None:
             job.ledger.begin(number, stage)
-            with guide.stage(number, stage):
-                _do(job, number, stage, guide)
+            with callbacks.stage(number, stage):
+                _do(job, number, stage, callbacks)
             free_memory()
             entry = read_stage(job.folder, number, stage)
-            assert entry is not None, (number, stage)
+            if entry is None:
+                raise EngineError(
+                    f"{stage_folder(job.folder, number, stage)} holds no result of {stage}, though "
+                    f"round {number} has just done it; expected that nobody else changes the "
+                    "folder. Run the same command again"
+                )
         job.ledger.end(number, stage, entry)
-        guide.ended(number, stage, entry, before)
+        callbacks.ended(number, stage, entry, before)
 
 
-def _do(job: RoundsJob, number: int, stage: Stage, guide: RoundCallbacks) -> None:
+def _do(job: RoundsJob, number: int, stage: Stage, callbacks: RoundCallbacks) -> None:
     folder = stage_folder(job.folder, number, stage)
     if stage == "pretrain":
         source, model = _begin_with(job, number)
-        _train(pretraining(job.recipe, folder, source, model), guide)
+        _train(pretraining(job.recipe, folder, source, model), callbacks)
     elif stage == "clean":
-        _clean(job, number, guide)
+        _clean(job, number, callbacks)
     elif stage == "evaluate":
         _evaluate(job, number)
     else:
         start = _checkpoint(job, number, "pretrain")
         captioner = _checkpoint(job, number, "captioner") if stage == "filter" else None
-        _train(finetuning(job.recipe, folder, stage, start, captioner), guide)
+        _train(finetuning(job.recipe, folder, stage, start, captioner), callbacks)
 
 
-def _train(recipe: TrainingRecipe, guide: RoundCallbacks) -> None:
+def _train(recipe: TrainingRecipe, callbacks: RoundCallbacks) -> None:
     job = train.prepare(recipe)
-    with guide.training(job.steps) as display:
+    with callbacks.training(job.steps) as display:
         train.run(job, display)
 
 
@@ -288,11 +293,11 @@ def _begin_with(job: RoundsJob, number: int) -> tuple[SourceConfig, dict[str, An
     return source, {"words": str(stage_folder(job.folder, 1, "pretrain") / "start")}
 
 
-def _clean(job: RoundsJob, number: int, guide: RoundCallbacks) -> None:
+def _clean(job: RoundsJob, number: int, callbacks: RoundCallbacks) -> None:
     models = (_checkpoint(job, number, "captioner"), _checkpoint(job, number, "filter"))
     folder = stage_folder(job.folder, number, "clean")
     prepared = clean.prepare(cleaning(job.recipe, folder, *models))
-    with guide.cleaning() as watch:
+    with callbacks.cleaning() as watch:
         failures = clean.clean_shards(prepared, watch)
         outcome = clean.finish(prepared, failures)
     if outcome.pending_here:
@@ -308,7 +313,7 @@ def _evaluate(job: RoundsJob, number: int) -> None:
     recipe, how = job.recipe, job.recipe.evaluate
     max_tokens, dtype = recipe.clean.score.max_tokens, job.ledger.dtype
     scorer = _checkpoint(job, number, "filter")
-    found = {"retrieval": measure(scorer, recipe, how, max_tokens, dtype)}
+    evaluation = {"retrieval": measure(scorer, recipe, how, max_tokens, dtype)}
     captioner = BlipCaptioner.load(
         _checkpoint(job, number, "captioner"),
         decoding=decoding(recipe),
@@ -317,9 +322,9 @@ def _evaluate(job: RoundsJob, number: int) -> None:
         device=_device(),
     )
     pairs = read_pairs(recipe.held_out.urls, how.limit)
-    found["captions"] = measure_captioner(captioner, pairs, how.batch_size)
+    evaluation["captions"] = measure_captioner(captioner, pairs, how.batch_size)
     folder = stage_folder(job.folder, number, "evaluate")
-    Store(str(folder)).put(EVALUATION, json.dumps(found, indent=2).encode())
+    Store(str(folder)).put(EVALUATION, json.dumps(evaluation, indent=2).encode())
 
 
 def _checkpoint(job: RoundsJob, number: int, stage: Stage) -> Path:

@@ -1,4 +1,4 @@
-"""The occasion of a trial: the same small pre-training on each of several views.
+"""A trial: the same small pre-training on each of several views.
 
 Which threshold is best, which captioner? The answer is what a network learns from what is kept:
 the same network from the same random start, for the same steps, measured by retrieval on held-out
@@ -27,7 +27,7 @@ from flows.training.recipe import PretrainRecipe
 from models.blip.config import Dtype, resolve_dtype
 from pipeline.train import pretrain
 from shards.naming import encode_name
-from shards.run.run import RunMismatch, as_json, differences, fingerprint
+from shards.run.run import check_identity, fingerprint
 from shards.store import Store
 from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source
@@ -58,12 +58,12 @@ class TrialJob:
     contenders: tuple[Contender, ...]
 
 
-def parse_view(given: str) -> SourceConfig:
+def parse_view(text: str) -> SourceConfig:
     """Read RUN or RUN:VIEW; a colon in a URL belongs to the run."""
-    found = _VIEW.fullmatch(given)
-    if found is None:
-        return SourceConfig(run=given)
-    return SourceConfig(run=found["run"], view=found["view"])
+    match = _VIEW.fullmatch(text)
+    if match is None:
+        return SourceConfig(run=text)
+    return SourceConfig(run=match["run"], view=match["view"])
 
 
 def prepare(recipe: TrialRecipe, views: Sequence[str]) -> TrialJob:
@@ -163,27 +163,21 @@ def _claim(folder: Path, recipe: TrialRecipe, identity: dict[str, Any]) -> None:
     store = Store(str(folder))
     head = {"fingerprint": fingerprint(identity), "identity": identity, "views": []}
     store.create(RESULT, json.dumps({"trial_version": 1, **head}, indent=2).encode())
-    recorded = _recorded(folder)
-    if recorded["fingerprint"] != head["fingerprint"]:
-        differing = "; ".join(differences(recorded["identity"], as_json(identity)))
-        raise RunMismatch(
-            f"{folder} holds a trial of another recipe; differing (recorded -> given): "
-            f"{differing}; give the recorded values, or another output folder"
-        )
+    check_identity(str(folder), "a trial", _recorded(folder), head)
     store.put("recipe.yaml", dump_recipe(recipe).encode())
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
     path = folder / RESULT
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found["fingerprint"], found["identity"]["dtype"], found["views"]
+        recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        recorded["fingerprint"], recorded["identity"]["dtype"], recorded["views"]
     except (ValueError, TypeError, KeyError) as error:
         raise RecipeError(
             f"{path} cannot be read: {error!r}. Delete it and run the same command again: it is "
             "written anew from the results of the views"
         ) from None
-    return found
+    return recorded
 
 
 def _recorded_dtype(folder: Path, recipe: TrialRecipe) -> Any:  # noqa: ANN401 - checked by its reader
@@ -204,14 +198,14 @@ def _read(folder: Path) -> Entry | None:
 
 def _table(job: TrialJob) -> list[Entry]:
     """Gather the views of this trial, the best first, and those of earlier calls too."""
-    found = {entry["name"]: entry for entry in _recorded(job.folder)["views"]}
+    views = {entry["name"]: entry for entry in _recorded(job.folder)["views"]}
     for contender in job.contenders:
         entry = _read(job.folder / contender.name)
         if entry is not None:
             view = {"run": contender.config.run, "view": contender.config.view}
             about = {"name": contender.name, **view, "samples": contender.source.rows}
-            found[contender.name] = about | entry
-    return sorted(found.values(), key=lambda entry: (-entry["measure"], entry["name"]))
+            views[contender.name] = about | entry
+    return sorted(views.values(), key=lambda entry: (-entry["measure"], entry["name"]))
 
 
 def _write(job: TrialJob) -> None:

@@ -83,8 +83,8 @@ def _share(job: "TrainingJob") -> tuple[int, int, bool]:
     """Divide the cluster: number of workers, processors of each, and whether each has a GPU."""
     from pipeline.train.config import check_division
 
-    found = ray.cluster_resources()
-    all_cpus, gpus = int(found.get("CPU", 1)), int(found.get("GPU", 0))
+    resources = ray.cluster_resources()
+    all_cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     launch = job.recipe.launch
     workers = max(gpus, 1) if launch.workers == "auto" else launch.workers
     asked = launch.cpus_per_worker

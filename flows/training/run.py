@@ -32,7 +32,7 @@ from models.checkpoints.description import Description
 from pipeline.train import finetune, pretrain
 from pipeline.train.config import check_division, count_steps
 from pipeline.train.tasks import TASKS
-from shards.run.run import RunMismatch, as_json, differences, fingerprint
+from shards.run.run import as_json, check_identity, fingerprint
 from shards.store import Store
 from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source
@@ -226,11 +226,5 @@ def _claim(folder: Path, recipe: TrainingRecipe, identity: Mapping[str, Any]) ->
         "host": platform.node(),
     }
     store.create("training.json", json.dumps(record, indent=2, sort_keys=True).encode())
-    recorded = json.loads(store.read("training.json"))
-    if recorded["fingerprint"] != record["fingerprint"]:
-        differing = "; ".join(differences(recorded["identity"], as_json(identity)))
-        raise RunMismatch(
-            f"{folder} holds a training of another recipe; differing (recorded -> given): "
-            f"{differing}; give the recorded values, or another output folder"
-        )
+    check_identity(str(folder), "a training", json.loads(store.read("training.json")), record)
     store.create("recipe.yaml", dump_recipe(recipe).encode())

@@ -1,4 +1,4 @@
-"""What a finetuning is told: its task, its start, its losses, and what single tasks need beside."""
+"""The config of a finetuning: its task, start and losses, and the sections of single tasks."""
 
 from typing import Any, Self
 

@@ -111,7 +111,7 @@ class Objective(nn.Module):
         return self.about.preprocess.normalise(pixels.to(device), torch.float32)
 
     def pairs(self, batch: Batch, workers: Workers) -> Pairs:
-        """Take a batch to the network's device, padded as long as the other workers' texts."""
+        """Move a batch to the network's device, padded as long as the other workers' texts."""
         device = next(self.network.parameters()).device
         more = (0, workers.longest(batch.ids.shape[1]) - batch.ids.shape[1])
         ids = nn.functional.pad(batch.ids, more, value=self.about.tokenizer.pad_id)
@@ -127,12 +127,11 @@ class Objective(nn.Module):
         """Write a network, trained here, as a new folder; one that is there was written before."""
         if not path.exists():
             queue = None if network is not self.network else self.queue
-            beside = {} if queue is None or self.about.role != "pretrain" else queue.state_dict()
+            # a queue goes on in another pre-training; of a filter nobody would read it
+            kept = {} if queue is None or self.about.role != "pretrain" else queue.state_dict()
             folders.write_new(
                 path,
-                replace(
-                    self.about, tensors=_on_cpu(network.state_dict()), training=_on_cpu(beside)
-                ),
+                replace(self.about, tensors=_on_cpu(network.state_dict()), training=_on_cpu(kept)),
             )
         return path
 

@@ -75,10 +75,10 @@ def start_pretraining(path: Path, config: PretrainConfig) -> PretrainObjective:
     return PretrainObjective(content, config.model, config.loss)
 
 
-def _words(given: str | int | None, sources: Sequence[Source]) -> WordPiece:
-    if isinstance(given, int):
-        return tokenizer.train(_texts(sources), given)
-    return vocabulary(None if given is None else Path(given))
+def _words(words: str | int | None, sources: Sequence[Source]) -> WordPiece:
+    if isinstance(words, int):
+        return tokenizer.train(_texts(sources), words)
+    return vocabulary(None if words is None else Path(words))
 
 
 def _texts(sources: Sequence[Source]) -> Iterator[str]:

@@ -95,9 +95,9 @@ def load_state(
 
 
 def _read_progress(path: Path) -> TrainerProgress:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    found["positions"] = {int(lane): taken for lane, taken in found["positions"].items()}
-    return TrainerProgress(**found | {"alarms": tuple(found.get("alarms", ()))})
+    saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    saved["positions"] = {int(lane): taken for lane, taken in saved["positions"].items()}
+    return TrainerProgress(**saved | {"alarms": tuple(saved.get("alarms", ()))})
 
 
 def _states(folder: Path) -> list[Path]:

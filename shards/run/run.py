@@ -73,7 +73,7 @@ class Run:
                 )
             store.create("run.json", _json(record))
         recorded = _read_record(store)
-        _check_identity(store, recorded, record)
+        check_identity(store.url(), "a run", recorded, record)
         if not store.exists("input.parquet"):
             if recorded["inputs_sha256"] != record["inputs_sha256"]:
                 raise InputMismatch(
@@ -170,12 +170,18 @@ def _read_record(store: Store) -> dict[str, Any]:
     return dict(record)
 
 
-def _check_identity(store: Store, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def check_identity(
+    folder: str, what: str, recorded: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
+    """Raise RunMismatch where a folder's record is of something else; `what` names its content.
+
+    Both records hold `identity`, what decides the result, and `fingerprint`, its digest.
+    """
     if recorded["fingerprint"] == given["fingerprint"]:
         return
     differing = "; ".join(differences(recorded["identity"], as_json(given["identity"])))
     raise RunMismatch(
-        f"{store.url()} holds a run of another recipe; differing (recorded -> given): {differing}; "
+        f"{folder} holds {what} of another recipe; differing (recorded -> given): {differing}; "
         "give the recorded values, or another output folder"
     )
 

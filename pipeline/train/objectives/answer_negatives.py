@@ -27,12 +27,13 @@ def wrong_answers(asked: Sequence[SourceText], count: int, seed: int) -> list[li
     They are candidates of its own, or, where it has none, answers to the batch's other questions;
     each reads differently from the true answer and from the others that are drawn.
     """
-    said = [normalise(answer.text) for text in asked for answer in text.answers]
+    answers = [normalise(answer.text) for text in asked for answer in text.answers]
     drawn = []
     for row, text in enumerate(asked):
         right = {normalise(answer.text) for answer in text.answers}
-        given = dict.fromkeys(map(normalise, text.options))
-        pool = [one for one in given or dict.fromkeys(said) if one not in right]
+        # a dict keeps the order that a set would lose, and the draw depends on it
+        candidates = dict.fromkeys(map(normalise, text.options)) or dict.fromkeys(answers)
+        pool = [candidate for candidate in candidates if candidate not in right]
         rng = random.Random(f"{seed}/{row}")
         drawn.append(rng.sample(pool, min(count, len(pool))))
     return drawn

@@ -61,8 +61,8 @@ class CaptionNegatives:
     def write(self, batch: Batch, epoch: float, length: int) -> NegativeCaptions:
         """Caption a batch's pictures; texts are cut and padded to `length` tokens."""
         names = [f"{key} {epoch:.6f}" for key in batch.keys]
-        found = self._captioner.caption(batch.pixels, names, 1)
-        texts, words = [normalise(caption.text) for (caption,) in found], self._words
+        captions = self._captioner.caption(batch.pixels, names, 1)
+        texts, words = [normalise(caption.text) for (caption,) in captions], self._words
         framed = tokenize_batch(words.encode(texts), words, words.cls_id, length, self._device)
         more = (0, length - framed.ids.shape[1])
         wrong = [
@@ -77,10 +77,10 @@ class CaptionNegatives:
 
 
 def is_unlike(text: str, references: Sequence[str], overlap: float) -> bool:
-    """Say whether a text shares less than this share of words with every reference."""
-    own = set(text.split())
-    return all(_common(own, set(normalise(each).split())) < overlap for each in references)
+    """Check that a text shares less than this share of words with every reference."""
+    words = set(text.split())
+    return all(_common(words, set(normalise(each).split())) < overlap for each in references)
 
 
-def _common(own: set[str], other: set[str]) -> float:
-    return len(own & other) / max(len(own | other), 1)
+def _common(words: set[str], other: set[str]) -> float:
+    return len(words & other) / max(len(words | other), 1)
