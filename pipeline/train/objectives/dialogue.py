@@ -50,9 +50,9 @@ class DialogueObjective(Objective):
         All questions have as many texts: where wrong answers lack, empty ones count nothing.
         """
         # torch seeds what Python draws, so that the draw is alike on all workers and after a kill
-        seed = int(torch.randint(1 << 62, (1,), generator=generator))
+        draw = torch.randint(1 << 62, (1,), generator=generator, device=generator.device)
         pieces, counted = [], []
-        drawn = wrong_answers(batch.chosen, self._wrong, seed)
+        drawn = wrong_answers(batch.chosen, self._wrong, int(draw))
         for text, wrong in zip(batch.chosen, drawn, strict=True):
             lacking = self._wrong - len(wrong)
             answers = [text.answers[0].text, *wrong, *[""] * lacking]
