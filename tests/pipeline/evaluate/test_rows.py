@@ -13,6 +13,7 @@ from PIL import Image
 from models.blip.preprocess import Preprocess
 from pipeline.evaluate import rows as module
 from pipeline.evaluate.rows import AnnotatedPictures, Loaded, batches, each_once, stacked
+from shards.training.annotation_file import AnnotationError, read_dialogues, read_rows
 
 SIDE = 16
 
@@ -101,3 +102,15 @@ def test_each_picture_is_stacked_once() -> None:
     left, right = stacked([(one, other), (one, one)])
     assert torch.equal(left, torch.stack([one, one]))
     assert torch.equal(right, torch.stack([other, one]))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '[{"image": 1}]', "[3]", "not JSON", "3"])
+def test_a_file_of_another_form_is_one_message(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(content)
+    with pytest.raises(AnnotationError, match=r"rows\.json"):
+        read_rows(str(path), ["image", "question"])
+    with pytest.raises(AnnotationError, match=r"rows\.json"):
+        read_dialogues(str(path))
+    with pytest.raises(AnnotationError, match="is no file"):
+        read_rows(str(tmp_path / "gone.json"), ["image"])
