@@ -44,29 +44,31 @@ Report = Callable[[int], None]  # hears how many more samples are done
 Result = TypeVar("Result")
 
 
-def rejudge(run: Run, wish: ViewRequest, snapshot: Snapshot, report: Report) -> tuple[View, bool]:
+def rejudge(
+    run: Run, request: ViewRequest, snapshot: Snapshot, report: Report
+) -> tuple[View, bool]:
     """Write a view, or find the same one there; returns it, and whether it is new.
 
-    Raises ViewError for a wish that cannot be met or a name that is taken by another view, and
+    Raises ViewError for a request that cannot be met or a name that is taken by another view, and
     InputChanged where clean tars are wanted and the input is no longer what was cleaned.
     """
-    check_view_name(wish.name)
+    check_view_name(request.name)
     counts = total_counts(shard.counts for shard in snapshot.shards)
-    thresholds = resolve_thresholds(run, wish, counts)
-    if is_resolved(run, wish, snapshot, thresholds):
-        return _opened(run, wish.name), False
-    for origin, fraction in wish.keep_fraction.items():
+    thresholds = resolve_thresholds(run, request, counts)
+    if is_resolved(run, request, snapshot, thresholds):
+        return _opened(run, request.name), False
+    for origin, fraction in request.keep_fraction.items():
         total = counts.texts.get(origin, TextCounts()).given
         thresholds[origin] = fraction_threshold(run, snapshot.shards, origin, fraction, total)
-    judging = Judging(wish.name)
+    judging = Judging(request.name)
     try:
-        new = _write(run, wish, snapshot, thresholds, judging, report)
+        new = _write(run, request, snapshot, thresholds, judging, report)
     except BaseException:
         discard(run, judging, (shard.shard for shard in snapshot.shards))
         raise
     if not new:  # another was first: it is the same, or an error
-        is_resolved(run, wish, snapshot, thresholds)
-    return _opened(run, wish.name), new
+        is_resolved(run, request, snapshot, thresholds)
+    return _opened(run, request.name), new
 
 
 def fraction_threshold(
@@ -117,23 +119,23 @@ def redecide(
 
 def _write(
     run: Run,
-    wish: ViewRequest,
+    request: ViewRequest,
     snapshot: Snapshot,
     thresholds: Mapping[str, float],
     judging: Judging,
     report: Report,
 ) -> bool:
     with run.store.staging() as folder:
-        work = _Work(run, judging, thresholds, wish.write_clean, folder, report)
+        work = _Work(run, judging, thresholds, request.write_clean, folder, report)
         shards = _in_threads(work.judge, snapshot.shards)
     texts = total_counts(shard.counts for shard in shards).texts
     rules = {}
     for origin, threshold in sorted(thresholds.items()):
         count = texts.get(origin, TextCounts())
         share = count.kept / count.given if count.given else None
-        fraction = wish.keep_fraction.get(origin)
+        fraction = request.keep_fraction.get(origin)
         rules[origin] = Rule(threshold=threshold, keep_fraction=fraction, share=share)
-    return commit_view(run, judging, snapshot.id, rules, shards, wish.write_clean)
+    return commit_view(run, judging, snapshot.id, rules, shards, request.write_clean)
 
 
 def _opened(run: Run, name: str) -> View:

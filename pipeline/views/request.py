@@ -27,59 +27,59 @@ class ViewRequest:
     write_clean: bool = False
 
 
-def resolve_thresholds(run: Run, wish: ViewRequest, counts: Counts) -> dict[str, float]:
+def resolve_thresholds(run: Run, request: ViewRequest, counts: Counts) -> dict[str, float]:
     """Return each origin's threshold, but where a fraction is asked for; raises ViewError."""
     run_thresholds: dict[str, float] = run.identity.get("judge", {}).get("threshold", {})
     known = sorted(run_thresholds.keys() | counts.texts.keys())
-    for origin in (*wish.threshold, *wish.keep_fraction):
+    for origin in (*request.threshold, *request.keep_fraction):
         if origin not in known:
             nearest = get_close_matches(origin, known, n=1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ";"
             raise ViewError(f"no texts of origin {origin!r}{hint} there are: {', '.join(known)}")
-    for origin in wish.threshold.keys() & wish.keep_fraction.keys():
+    for origin in request.threshold.keys() & request.keep_fraction.keys():
         raise ViewError(f"both a threshold and a fraction for origin {origin!r}; give one of them")
-    for origin, threshold in wish.threshold.items():
+    for origin, threshold in request.threshold.items():
         if not abs(threshold) <= LARGEST:
             raise ViewError(f"the threshold of {origin!r} should be a finite number: {threshold}")
-    for origin, fraction in wish.keep_fraction.items():
+    for origin, fraction in request.keep_fraction.items():
         if not 0 <= fraction <= 1:
             raise ViewError(f"the fraction of {origin!r} should lie in 0 to 1, found {fraction}")
-    thresholds = {**run_thresholds, **wish.threshold}
-    missing = sorted(counts.texts.keys() - thresholds.keys() - wish.keep_fraction.keys())
+    thresholds = {**run_thresholds, **request.threshold}
+    missing = sorted(counts.texts.keys() - thresholds.keys() - request.keep_fraction.keys())
     if missing:
         raise ViewError(
             f"no threshold for texts of origin {', '.join(missing)}; given: "
             f"{', '.join(sorted(thresholds))}. Add --threshold {missing[0]}=…"
         )
-    return {o: value for o, value in thresholds.items() if o not in wish.keep_fraction}
+    return {o: value for o, value in thresholds.items() if o not in request.keep_fraction}
 
 
 def is_resolved(
-    run: Run, wish: ViewRequest, snapshot: Snapshot, thresholds: Mapping[str, float]
+    run: Run, request: ViewRequest, snapshot: Snapshot, thresholds: Mapping[str, float]
 ) -> bool:
-    """Check whether the wish is fulfilled already; raises ViewError if its name is taken."""
-    record = read_view_record(run, wish.name)
+    """Check whether the request is fulfilled already; raises ViewError if its name is taken."""
+    record = read_view_record(run, request.name)
     if record is None:
         return False
-    taken = f"{run.store.url()} has a view {wish.name!r} already"
+    taken = f"{run.store.url()} has a view {request.name!r} already"
     if record.snapshot != snapshot.id:
         raise ViewError(
             f"{taken}, on snapshot {record.snapshot} and not {snapshot.id}; choose another name"
         )
-    if not _same_rules(record, wish, thresholds):
+    if not _same_rules(record, request, thresholds):
         rules = ", ".join(f"{o} {_said(rule)}" for o, rule in sorted(record.rules.items()))
         raise ViewError(f"{taken}, with other rules ({rules}); choose another name")
-    if wish.write_clean and not record.with_clean:
+    if request.write_clean and not record.with_clean:
         raise ViewError(f"{taken}, without clean shards; choose another name to write them")
     return True
 
 
-def _same_rules(record: ViewRecord, wish: ViewRequest, thresholds: Mapping[str, float]) -> bool:
+def _same_rules(record: ViewRecord, request: ViewRequest, thresholds: Mapping[str, float]) -> bool:
     fractions = {o: r.keep_fraction for o, r in record.rules.items() if r.keep_fraction is not None}
     recorded = {o: r.threshold for o, r in record.rules.items() if o not in fractions}
-    asked = {o: t for o, t in thresholds.items() if o not in wish.keep_fraction}
+    asked = {o: t for o, t in thresholds.items() if o not in request.keep_fraction}
     return (
-        fractions == wish.keep_fraction
+        fractions == request.keep_fraction
         and recorded.keys() == asked.keys()
         and all(np.float32(asked[o]) == np.float32(recorded[o]) for o in asked)
     )
