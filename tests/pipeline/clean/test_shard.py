@@ -3,13 +3,10 @@
 import io
 import json
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 import pipeline.clean.batch
@@ -17,7 +14,6 @@ import pipeline.clean.prepare
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.clean.shard import AttemptLost, CleanConfig, ShardCleaner, identity
-from pipeline.media.decode import decode
 from shards.inputs.listing import InputChanged
 from shards.inputs.reader import State
 from shards.run.commit import Commit, read_commit
@@ -159,89 +155,6 @@ def test_damage_is_told_and_counted(bench: Any, members: Any, tar_of: Any) -> No
     counts = done.counts
     assert counts.rejected_by_reason["shard_truncated"] == 1
     assert counts.samples_in == counts.kept + counts.filtered + counts.rejected > 5
-
-
-# --- Work is done once. ---
-
-
-class Passes:
-    """Counts pictures that go through the vision towers, and those that are decoded."""
-
-    def __init__(self, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seen: dict[str, Counter[bytes]] = {"captioner": Counter(), "filter": Counter()}
-        self.decoded: Counter[bytes] = Counter()
-        self.opened = 0
-        self._hooks = []
-        for name, role in (("captioner", bench.captioner), ("filter", bench.scorer)):
-            tower = role.network.vision_model
-            self._hooks.append(tower.register_forward_pre_hook(self._hook(self.seen[name])))
-        real_open, lock = Image.open, threading.Lock()
-
-        def counted_decode(data: bytes, limits: Any) -> Any:
-            with lock:
-                self.decoded[data] += 1
-            return decode(data, limits)
-
-        def counted_open(*args: Any, **kwargs: Any) -> Any:
-            with lock:
-                self.opened += 1
-            return real_open(*args, **kwargs)
-
-        monkeypatch.setattr(pipeline.clean.prepare, "decode", counted_decode)
-        monkeypatch.setattr(Image, "open", counted_open)
-
-    @staticmethod
-    def _hook(seen: Counter[bytes]) -> Callable[..., None]:
-        def note(_: Any, args: tuple[torch.Tensor, ...]) -> None:
-            seen.update(picture.numpy().tobytes() for picture in args[0])
-
-        return note
-
-    def close(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-
-@pytest.fixture
-def passes(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
-    counted = Passes(bench, monkeypatch)
-    yield counted
-    counted.close()
-
-
-@pytest.mark.parametrize("images", ["original", "jpeg"])
-def test_one_decode_and_one_vision_pass(
-    bench: Any, shard: Path, passes: Passes, members: Any, images: str
-) -> None:
-    caption = bench.config.caption.model_copy(update={"candidates": 3})
-    write = bench.config.write.model_copy(update={"images": images})
-    run = bench.clean(shard, caption=caption, write=write, pace=ExecutionConfig(batch_size=4))
-    with_bytes = [data for name, data in members if name[4:] in KINDS and data]
-    assert {data: passes.decoded[data] for data in with_bytes} == dict.fromkeys(with_bytes, 1)
-    assert passes.opened == len(with_bytes)
-    ok = sum(row["status"] == "ok" for row in bench.rows(run, "samples"))
-    for seen in passes.seen.values():
-        assert len(seen) == ok
-        assert set(seen.values()) == {1}
-
-
-def test_the_counts_bite(bench: Any, shard: Path, passes: Passes) -> None:
-    """A filter that looks twice, and a stage that decodes again, are noticed."""
-
-    class Wasteful:
-        digest, preprocess = bench.scorer.digest, bench.scorer.preprocess
-
-        def score(self, images: Any, texts: Any) -> Any:
-            bench.scorer.score(images, texts)
-            return bench.scorer.score(images, texts)
-
-    run, config = bench.run(shard)
-    bench.cleaner(run, config, scorer=Wasteful()).clean(run.inputs[0], bench.ignore)
-    assert set(passes.seen["captioner"].values()) == {1}
-    assert set(passes.seen["filter"].values()) == {2}
-    before = passes.opened
-    pipeline.clean.screen.decode(next(iter(passes.decoded)), ScreenConfig())
-    assert passes.opened == before + 1
 
 
 def test_a_committed_shard_is_not_done_again(bench: Any, shard: Path) -> None:

@@ -1,15 +1,11 @@
 """Batches, threads and bounds of memory change the pace of the work, not what is written."""
 
-import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
 
 import pipeline.clean.shard
 import pipeline.media.ahead
@@ -89,37 +85,6 @@ def test_a_draw_depends_on_seed_shard_and_key_only(
     assert written(bench.clean(bench.put("00000", tar_of(renamed))), "k99") != first
     bench.captioner = load_captioner(bench.config.model_copy(update={"seed": 1}))
     assert written(bench.clean(bench.put("00000", tar_of(one)), seed=1)) != first
-
-
-def test_each_model_gets_its_own_view(bench: Any, shard: Path) -> None:
-    """Models that preprocess differently see the same pictures, each in its own way."""
-    coarse = replace(bench.scorer.preprocess, resample=int(Image.Resampling.NEAREST))
-    seen: dict[str, list[torch.Tensor]] = {"captioner": [], "scorer": []}
-
-    class Guest:
-        def __init__(self, name: str, role: Any, preprocess: Any) -> None:
-            self.digest, self.preprocess = role.digest, preprocess
-            self._name, self._role = name, role
-
-        def caption(self, images: torch.Tensor, keys: Any, count: int) -> Any:
-            seen[self._name] += list(images)
-            return self._role.caption(images, keys, count)
-
-        def score(self, images: torch.Tensor, texts: Any) -> Any:
-            seen[self._name] += list(images)
-            return self._role.score(images, texts)
-
-    captioner = Guest("captioner", bench.captioner, bench.captioner.preprocess)
-    run, config = bench.run(shard)
-    cleaner = bench.cleaner(
-        run, config, captioner=captioner, scorer=Guest("scorer", bench.scorer, coarse)
-    )
-    cleaner.clean(run.inputs[0], bench.ignore)
-    with tarfile.open(shard) as tar, Image.open(tar.extractfile("k00.jpeg")) as opened:  # type: ignore[arg-type]
-        picture = opened.convert("RGB")
-    assert torch.equal(seen["captioner"][0], bench.captioner.preprocess.resize(picture))
-    assert torch.equal(seen["scorer"][0], coarse.resize(picture))
-    assert len(seen["scorer"]) == len(seen["captioner"]) == 20
 
 
 # --- Memory is bounded. ---

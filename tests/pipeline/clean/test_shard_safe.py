@@ -1,12 +1,10 @@
 """Attempts that are lost lead to safe mode, where a picture that kills costs itself alone."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import pipeline.clean.prepare
 from pipeline.clean.prepare import ExecutionConfig
@@ -167,38 +165,3 @@ def test_an_error_stands_in_the_attempt(
         bench.cleaner(run, config).clean(run.inputs[0], report)
     (one,) = read_attempts(run, run.shards[0])
     assert (one.ending, one.detail) == (ending, "so it is")
-
-
-class Small:
-    """A captioner on a device that holds two pictures at most."""
-
-    def __init__(self, captioner: Any) -> None:
-        self._captioner = captioner
-        self.digest, self.preprocess = captioner.digest, captioner.preprocess
-
-    def caption(self, images: Any, keys: list[str], count: int) -> Any:
-        if len(images) > 2:
-            raise torch.OutOfMemoryError("the device is full")
-        return self._captioner.caption(images, keys, count)
-
-
-def test_a_batch_that_does_not_fit_is_halved(
-    bench: Any, shard: Path, captioner: Any, without_scores: Callable[[list[Any]], list[Any]]
-) -> None:
-    whole = bench.clean(shard)
-    run, config = bench.run(shard)
-    cleaner = bench.cleaner(
-        run, config, captioner=Small(captioner), pace=ExecutionConfig(batch_size=8)
-    )
-    done = cleaner.clean(run.inputs[0], bench.ignore)
-    assert done.environment["splits"] > 0
-    assert bench.rows(run, "samples") == bench.rows(whole, "samples")
-    assert without_scores(bench.rows(run, "texts")) == without_scores(bench.rows(whole, "texts"))
-
-
-@pytest.fixture
-def without_scores() -> Callable[[list[Any]], list[Any]]:
-    def strip(rows: list[Any]) -> list[Any]:
-        return [(row["index"], row["text_no"], row["text"]) for row in rows]
-
-    return strip

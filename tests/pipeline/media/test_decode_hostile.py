@@ -5,30 +5,15 @@ import struct
 import subprocess
 import sys
 import tarfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.media.decode import Decoded, DecodeLimits, decode, difference_hash
+from tests.support.hand_made import png
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-
-LIMITS = DecodeLimits(min_side=8, max_pixels=50_000_000, max_aspect=10)
-ANY_SIZE = DecodeLimits(min_side=1, max_pixels=50_000_000, max_aspect=10_000)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, *more: bytes) -> bytes:
-    """Write a PNG by hand, chunk by chunk."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + end
-
 
 # --- Memory. ---
 
