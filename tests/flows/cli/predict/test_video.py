@@ -1,4 +1,4 @@
-"""`capfilt watch` and `capfilt evaluate video`, as commands."""
+"""`capfilt watch`, as a user types it."""
 
 import json
 from pathlib import Path
@@ -7,42 +7,9 @@ import av
 import pytest
 from PIL import Image
 
-from models.blip.config import ORIGINAL, blip_config
-from models.blip.tokenizer import train
-from models.checkpoints import checkpoint
-from pipeline.toy import tasks as toy_tasks
-from pipeline.toy.tasks import ToyTasksConfig
-from pipeline.toy.video import write_videos
 from tests.support.driving import InProcess
 
 CLIPS = 8
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
-    write_videos(folder, ToyTasksConfig(samples=CLIPS, kinds=4, seed=3))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("broken")
-    (folder / "text.mp4").write_text("no video")
-    (folder / "empty.mp4").write_bytes(b"")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = train(toy_tasks.corpus(), 300)
-    shape = blip_config(
-        "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=32
-    )
-    shape.vision_config.num_hidden_layers = shape.text_config.num_hidden_layers = 1
-    folder = tmp_path_factory.mktemp("answering") / "vqa"
-    checkpoint.create(folder, "vqa", shape, words, seed=5, settings=ORIGINAL)
-    return folder
 
 
 def captions(videos: Path) -> list[str]:
@@ -162,41 +129,6 @@ def test_names_and_texts_that_steer_a_terminal_are_written_out(
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_videos_of_a_file_are_measured(capfilt: InProcess, videos: Path) -> None:
-    done = capfilt.run("evaluate", "video", "tiny-filter", videos / "msrvtt_test.jsonl")
-    assert done.returncode == 0, done.stderr
-    rows = dict(line.split() for line in done.stdout.splitlines())
-    assert rows["videos"] == str(CLIPS)
-    assert float(rows["itc.ir@1"]) > 0.3  # chance is 0.125
-    assert float(rows["itc.ir_median_rank"]) < 3
-
-
-def test_answers_about_videos_are_measured(
-    capfilt: InProcess, videos: Path, answering: Path, tmp_path: Path
-) -> None:
-    result, listed = tmp_path / "result.json", tmp_path / "answers.json"
-    asked = json.loads((videos / "test_qa.json").read_text())
-    flags = ("--videos", videos, "--frames", "4", "--json")
-    file = tmp_path / "qa.json"
-    file.write_text(json.dumps([*asked, asked[0] | {"video_id": "gone"}, {"video_id": "x"}]))
-    done = capfilt.run(
-        "evaluate", "video", answering, file, *flags, "--own-answers", "--result", result
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["questions"] == len(asked)
-    assert found["left_out"] == {"video_missing": 1, "missing_column": 1}
-    written = json.loads(result.read_text())
-    said = [one["answer"] for one in written]
-    assert set(said) <= {one["answer"] for one in asked}
-    hits = [one["answer"] == answer for one, answer in zip(asked, said, strict=True)]
-    assert found["accuracy"] == sum(hits) / len(hits)
-    listed.write_text(json.dumps(["red"]))
-    done = capfilt.run("evaluate", "video", answering, file, *flags, "--answers", listed)
-    reds = [one["answer"] == "red" for one in asked]
-    assert json.loads(done.stdout)["accuracy"] == sum(reds) / len(reds)
-
-
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -210,12 +142,6 @@ def test_answers_about_videos_are_measured(
         (("watch", "{videos}/video0.mp4", "--text", "x", "--answers", "y"), "is for --question"),
         (("watch", "{nothing}", "--text", "x"), "no video there"),
         (("watch", "{videos}/video0.mp4", "--text", "x", "--model", "{broken}"), "config.json"),
-        (("evaluate", "video", "tiny-filter", "{broken}/text.mp4"), "expected lines of"),
-        (("evaluate", "video", "tiny-filter", "{videos}/test_qa.json"), "vqa"),
-        (
-            ("evaluate", "video", "tiny-filter", "{videos}/msrvtt_test.jsonl", "--own-answers"),
-            "are for questions",
-        ),
     ],
 )
 def test_what_cannot_be_watched_is_one_message(
