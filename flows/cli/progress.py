@@ -5,7 +5,7 @@ It goes to standard error, so that standard output holds the result alone.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flows.stages.clean import CleanJob
 
 LINE_EVERY_S = 10.0
+TRAINING_NUMBERS = ("loss", "itc", "itm", "lm", "answers", "accuracy", "temperature")
 
 Item = TypeVar("Item")
 
@@ -30,7 +31,12 @@ Item = TypeVar("Item")
 class Display:
     """One bar, or the lines in its place; `columns` say how far the work is, in its own units."""
 
-    def __init__(self, *columns: str | ProgressColumn, transient: bool = True) -> None:
+    def __init__(
+        self,
+        *columns: str | ProgressColumn,
+        transient: bool = True,
+        line_every_s: float | None = None,
+    ) -> None:
         self.console = Console(stderr=True, soft_wrap=True)
         self._bar = Progress(
             *columns,
@@ -40,6 +46,7 @@ class Display:
             disable=not self.console.is_terminal,
         )
         self._task = self._bar.add_task("", total=None)
+        self._line_every_s = LINE_EVERY_S if line_every_s is None else line_every_s
         self._started = self._printed = time.monotonic()
 
     def restart(self, **fields: Any) -> None:  # noqa: ANN401 - of the columns
@@ -65,7 +72,7 @@ class Display:
         if line is None or self.console.is_terminal:
             return
         now = time.monotonic()
-        if now - self._printed >= LINE_EVERY_S:
+        if now - self._printed >= self._line_every_s:
             self._printed = now
             self.console.print(line())
 
@@ -233,3 +240,36 @@ def watch_shards(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show shards done, on a terminal alone: it is soon over."""
     with Display(BarColumn(), MofNCompleteColumn(), what).shown() as display:
         yield lambda done, total: display.update(completed=done, total=total)
+
+
+@contextmanager
+def watch_training(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show a training of so many steps: a line for each line of its numbers, or the bar.
+
+    What is yielded is first called with the `step` that the training goes on from.
+    """
+    columns = ("{task.description}", BarColumn(None), "{task.completed:.0f}/{task.total:.0f}  left")
+    display = Display(*columns, transient=False, line_every_s=0)
+    begun = False
+
+    def show(line: Mapping[str, Any]) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            display.restart(description="training", total=steps, completed=line["step"])
+            display.start()
+            return
+        shown = "  ".join(f"{name} {line[name]:.3f}" for name in TRAINING_NUMBERS if name in line)
+
+        def text() -> str:
+            speed = line["samples_per_s"]
+            left = (steps - line["step"]) * line["samples"] / line["step"]
+            step = f"step {line['step']} of {steps}"
+            return f"{step}: {shown}, {speed:,.0f} samples/s, {left / max(speed, 1e-9):.0f} s left"
+
+        display.update(text, completed=line["step"], description=shown)
+
+    try:
+        yield show
+    finally:
+        display.stop()

@@ -9,10 +9,22 @@ from typing import Any
 import pytest
 
 from flows.cli import progress
-from flows.cli.progress import SampleProgress, counted, counted_by_bytes
+from flows.cli.progress import (
+    SampleProgress,
+    counted,
+    counted_by_bytes,
+    watch_run,
+    watch_samples,
+    watch_shards,
+    watch_training,
+)
+from flows.engines.engine import ShardDone, ShardFailed, ShardQuarantined
 from pipeline.evaluate import LabelledPair, read_pairs
 from pipeline.search.build import items_of_tars
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from shards.inputs.listing import InputShard
+from shards.run.commit import Counts
+from shards.store import Store
 
 Lines = Callable[[], list[str]]
 
@@ -101,3 +113,90 @@ def test_tars_tell_how_far_they_are_read(
 def test_nothing_to_read_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "empty.tar").write_bytes(b"")
     assert [one.share_read for one in read_pairs([str(tmp_path / "empty.tar")])] == [0.0]
+
+
+@pytest.fixture
+def job() -> Any:
+    """What a cleaning's progress reads of its job: 3 shards, of which 2 are to be done."""
+    pending = tuple(InputShard(f"{n}.tar", f"{n}", 100 * n, "") for n in (1, 3))
+    run = SimpleNamespace(store=Store("runs/first"))
+    return SimpleNamespace(run=run, pending=pending, mine=(*pending, "one that is done"))
+
+
+def test_a_cleaning_is_measured_in_bytes_of_its_input(
+    clock: list[float], lines: Lines, job: Any
+) -> None:
+    with watch_run() as shown:
+        shown.begin(job)
+        assert lines() == [f"{job.run.store.url()}: 2 shards to clean, 1 done"]
+        shown.under_way(0, 0)
+        assert lines() == ["0/2 shards, 0 samples, 0.0 images/s, loading models"]
+        clock[0] = 10.0
+        shown.under_way(25, 50)
+        assert lines() == ["0/2 shards, 25 samples, 2.5 images/s, 70 s left"]
+        clock[0] = 20.0
+        shown.ended(ShardDone(job.pending[0], Counts(samples_in=40, kept=40), damaged=False))
+        assert lines() == ["1/2 shards, 40 samples, 2.0 images/s, 60 s left"]
+        shown.ended(ShardFailed(job.pending[1], "no [bold]space"))
+        shown.ended(ShardQuarantined(job.pending[1], "it kills its workers"))
+    assert lines() == [
+        "shard 3 failed: no [bold]space",
+        "shard 3 is put aside: it kills its workers",
+    ]
+
+
+LINE = {"step": 4, "samples": 40, "loss": 1.25, "rate": 0.1, "lm": 0.5, "samples_per_s": 20.0}
+
+
+def test_a_training_has_a_line_for_each_line_of_numbers(lines: Lines) -> None:
+    with watch_training(10) as show:
+        show({"step": 2})
+        show(LINE)
+        show(LINE | {"step": 10, "samples": 100})
+    assert lines() == [
+        "step 4 of 10: loss 1.250  lm 0.500, 20 samples/s, 3 s left",
+        "step 10 of 10: loss 1.250  lm 0.500, 20 samples/s, 0 s left",
+    ]
+
+
+def test_shards_that_are_checked_have_no_lines(lines: Lines) -> None:
+    with watch_shards("shards checked") as report:
+        report(1, 2)
+    assert lines() == []
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> Callable[[], str]:
+    """Standard error as a terminal of 80 columns; returns what was drawn, without its colours."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    return lambda: re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "\n".join(lines()))
+
+
+def test_a_terminal_has_bars(terminal: Callable[[], str], job: Any) -> None:
+    with watch_samples("indexing", 4) as samples:
+        samples.add(3)
+    drawn = terminal()
+    assert "indexing" in drawn
+    assert re.search(r" 75%  [\d,]+ samples/s  left", drawn)
+    with watch_run() as run:
+        run.begin(job)
+        run.under_way(10, 100)
+    drawn = terminal()
+    assert "0/2 shards" in drawn
+    assert re.search(r" 25%  [\d.]+ images/s  left", drawn)
+    with watch_training(10) as show:
+        show({"step": 2})
+        show(LINE)
+    drawn = terminal()
+    assert "training" in drawn
+    assert re.search(r"loss 1.250  lm 0.500 .* 4/10  left", drawn)
+    with watch_shards("shards checked") as report:
+        report(1, 2)
+        assert terminal().count("shards checked") >= 1
+
+
+def test_a_training_that_was_done_before_draws_nothing(terminal: Callable[[], str]) -> None:
+    with watch_training(10):
+        pass
+    assert terminal() == ""
