@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 class FolderInUse(CapfiltError, RuntimeError):  # noqa: N818 - reads as what happened
     """A folder that another process works in."""
 
+    exit_code = 2
+
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import random
 import re
 import signal
@@ -17,7 +16,6 @@ import psutil
 import pytest
 import yaml
 
-from flows.lock import lock_folder
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from tests.support.driving import Command, InProcess, children, wait_until
 
@@ -189,33 +187,6 @@ def test_without_a_terminal_a_round_waits_for_approval(recipe: Path, capfilt: In
     done = capfilt.run(*command)
     assert done.returncode == 0
     assert json.loads(done.stdout)["ended"] == "rounds"
-
-
-def test_a_second_command_in_the_folder_is_told_who_is_there(
-    tmp_path: Path, recipe: Path, capfilt: InProcess
-) -> None:
-    with lock_folder(tmp_path / "out"):
-        done = capfilt.run("bootstrap", recipe, "--direct")
-    assert done.returncode == 2
-    assert f"out is in use by process {os.getpid()} on {platform.node()}" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("pretrian.seed=1", "Did you mean pretrain"),
-        ("web.urls=[nothing/here]", "nothing/here"),
-        ("filter.step.batch_size=13", "multiple of data.lanes"),
-        ("held_out.urls=[]", "held_out.urls"),
-    ],
-)
-def test_a_recipe_that_cannot_be_run(
-    recipe: Path, capfilt: InProcess, setting: str, said: str
-) -> None:
-    done = capfilt.run("bootstrap", recipe, "--direct", f"--set={setting}")
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert not (capfilt.home / "out").exists()
 
 
 @pytest.mark.slow

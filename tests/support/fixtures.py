@@ -3,8 +3,10 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from models.blip import tokenizer
 from models.blip.config import blip_config
@@ -101,5 +103,40 @@ def flags() -> Callable[[Models, Path, Path], list[str]]:
             f"--filter={models.filter}",
             "--set=dtype=fp32",
         ]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def training_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 toy pictures of 32 pixels."""
+    folder = tmp_path_factory.mktemp("pairs")
+    write_toy_world(folder, ToyWorldConfig(samples=60, samples_per_shard=15, image_px=32))
+    return folder
+
+
+@pytest.fixture
+def write_recipe(training_pairs: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write a recipe of twelve steps; keywords go over it."""
+
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+
+    def make(**change: Any) -> Path:
+        recipe = {
+            "output": str(tmp_path / "trained"),
+            "dtype": "fp32",
+            "data": {"sources": [{"shards": [str(training_pairs)]}], "lanes": 6, "shuffle": 8},
+            "augment": {"crop": None, "flip": 0, "operations": 0},
+            "model": {"size": "tiny", "image_size": 32, "words": 200, "dropout": 0}
+            | {"vision": tower, "text": tower},
+            "loss": {"queue": 30},
+            "rate": {"highest": 1e-3, "warmup_steps": 4, "decay": "cosine"},
+            "step": {"epochs": None, "steps": 12, "batch_size": 12},
+            "save": {"every_steps": 4, "log_every": 1},
+            "launch": {"kind": "local"},
+        }
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe | change))
+        return path
 
     return make

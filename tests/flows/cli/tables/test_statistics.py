@@ -1,0 +1,41 @@
+"""A run's numbers as tables."""
+
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from flows.cli.tables.statistics import print_statistics
+
+REASONS = {f"reason_{n}": n for n in range(1, 8)}
+
+
+@pytest.fixture
+def statistics() -> dict[str, Any]:
+    return {
+        "samples_in": 1083,
+        "kept": 1055,
+        "filtered": 0,
+        "rejected": 28,
+        "rejected_by_reason": REASONS,
+        "texts": {"web": {"in": 900, "kept": 0}, "[red]\x1b[2J": {"in": 1083, "kept": 1082}},
+        "shards": {"total": 3, "committed": 3, "pending": 0},
+    }
+
+
+def test_counts_shares_and_the_commonest_reasons(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, statistics: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_statistics("/runs/[bold]first", statistics)
+    out = capsys.readouterr().out
+    cells = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in out.splitlines()]
+    assert ["samples_in", "1,083", "100.0 %"] in cells
+    assert ["filtered", "0", "0.0 %"] in cells
+    named = [row[0] for row in cells if row[0].startswith("reason_")]
+    assert named == ["reason_7", "reason_6", "reason_5", "reason_4", "reason_3"]
+    assert ["web", "900", "0", "0.0 %"] in cells
+    assert ["[red]␛[2J", "1,083", "1,082", "99.9 %"] in cells
+    assert "shards: 3 total, 3 committed\n" in out
+    assert out.endswith("output: /runs/[bold]first\n")
+    assert all(cell_len(line) <= 80 for line in out.splitlines())
