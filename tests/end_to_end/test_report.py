@@ -172,9 +172,3 @@ def test_another_place_and_a_run_without_its_input(
     there = tmp_path / "here.html"
     assert "the input shard is gone" in there.read_text(encoding="utf-8")
     assert json.loads(made.stdout) == {"report": str(there), "size_bytes": there.stat().st_size}
-
-
-def test_what_is_not_there(page: Path, capfilt: InProcess, tmp_path: Path) -> None:
-    assert capfilt.run("report", page.parent.parent, "--view=nothing").returncode == 2
-    assert capfilt.run("report", tmp_path / "nowhere").returncode == 2
-    assert capfilt.run("report", page.parent.parent, "--output=folder/").returncode == 2

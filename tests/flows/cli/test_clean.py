@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from shards.run.run import Run
-from tests.support.driving import InProcess
+from tests.support.driving import InProcess, Models
 
 Harmless = Callable[[str], bool]
+Flags = Callable[[Models, Path, Path], list[str]]
 
 
 @pytest.mark.usefixtures("run")
@@ -101,3 +103,31 @@ def test_a_killed_judge_leaves_no_view(capfilt: InProcess, run: Run) -> None:
     done = capfilt.run("judge", "run", "--name=x", "--threshold=web=0.6")
     assert (done.returncode, "written" in done.stdout) == (0, True)
     assert capfilt.run("stats", "run", "--view=x").returncode == 0
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/", "-1/2"])
+def test_a_part_that_is_none_is_refused(
+    capfilt: InProcess, flags: Flags, toy_models: Models, one_shard: Path, part: str
+) -> None:
+    command = flags(toy_models, one_shard, capfilt.home / "run")
+    done = capfilt.run(*command, f"--part={part}")
+    assert done.returncode == 2
+    assert f"'{part}': expected i/n with 1 <= i <= n, as in 2/8" in done.stderr
+    assert not (capfilt.home / "run").exists()
+
+
+def test_parts_leave_the_rest_to_others(
+    capfilt: InProcess, flags: Flags, toy_models: Models, toy_shards: Path
+) -> None:
+    command = [*flags(toy_models, toy_shards, capfilt.home / "run"), "--engine=local", "--direct"]
+    done = capfilt.run(*command, "--part=3/6", "--json")
+    assert done.returncode == 0, done.stderr  # its own part is done
+    statistics = json.loads(done.stdout)
+    assert (statistics["shards"]["committed"], statistics["shards"]["pending"]) == (2, 10)
+    assert statistics["run"] == str(capfilt.home / "run")
+    assert "run: 2 shards to clean, 0 done" in done.stderr
+    again = capfilt.run(*command, "--part=3/6")
+    assert again.returncode == 0
+    assert "0 shards to clean, 2 done" in again.stderr
+    assert "shards: 12 total, 2 committed, 10 pending" in again.stdout
+    assert all(cell_len(line) <= 80 for line in again.stdout.splitlines()[:-1])

@@ -1,4 +1,4 @@
-"""`capfilt export`, cards, and pushing to a stand-in for the hub on loopback."""
+"""`capfilt export` and `capfilt report`, cards, and pushing to a stand-in for the hub."""
 
 import json
 import os
@@ -117,3 +117,33 @@ def test_what_cannot_be_exported_is_one_message(
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("{run}", "--view=nothing"), "no view 'nothing'"),
+        (("{nowhere}",), "holds no run"),
+        (("{run}", "--output=folder/"), "expected a file, such as report.html"),
+        (("{run}", "--gallery=61"), "less than or equal to 60"),
+    ],
+)
+def test_what_cannot_be_reported_is_one_message(
+    capfilt: InProcess, toy_run: Path, tmp_path: Path, given: tuple[str, ...], said: str
+) -> None:
+    done = capfilt.run("report", *(flag.format(run=toy_run, nowhere=tmp_path) for flag in given))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_is_written_where_it_is_asked_for(
+    capfilt: InProcess, toy_run: Path, tmp_path: Path
+) -> None:
+    flags = ("--gallery=1", "--explain=0", "--output=pages/it.html")
+    done = capfilt.run("report", toy_run, *flags, "--json")
+    page = tmp_path / "pages" / "it.html"
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"report": str(page), "size_bytes": page.stat().st_size}
+    again = capfilt.run("report", toy_run, *flags)
+    assert again.stdout.startswith(f"{page} (")
