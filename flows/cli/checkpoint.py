@@ -60,8 +60,9 @@ def import_(
         raise typer.BadParameter("give --vocab or --tokenizer, not both")
     from models.checkpoints import checkpoint as checkpoints
     from models.checkpoints import conversion, weights
-    from models.checkpoints.folder import refuse_existing, write_new
+    from models.checkpoints.folder import refuse_existing
     from models.checkpoints.layout import read_stated
+    from pipeline.checkpoint import write_checkpoint
     from pipeline.publish.cards import facts_of, write_model_card
 
     refuse_existing(out)
@@ -74,7 +75,7 @@ def import_(
         raise typer.BadParameter("--config, --vocab and --tokenizer are for .pth files only")
     else:
         imported = conversion.import_folder(weights.resolve(source, revision), image_size)
-    write_new(out, imported.content)
+    write_checkpoint(out, imported.content)
     write_model_card(out, facts_of(out, start=source))
     _print_imported(imported, dataclasses.asdict(checkpoints.info(out)))
 
@@ -98,7 +99,8 @@ def export(
     """
     from models.blip.config import ARCHITECTURES
     from models.checkpoints import conversion, weights
-    from models.checkpoints.folder import refuse_existing, write_new
+    from models.checkpoints.folder import refuse_existing
+    from pipeline.checkpoint import write_checkpoint
     from pipeline.printable import visible
     from pipeline.publish.cards import facts_of, write_model_card
     from pipeline.publish.push import push as upload
@@ -106,7 +108,7 @@ def export(
     refuse_existing(out)
     imported = conversion.import_folder(weights.resolve(folder, revision), image_size)
     content = conversion.for_hugging_face(imported.content, role)
-    write_new(out, content)
+    write_checkpoint(out, content)
     write_model_card(out, facts_of(out, start=folder))
     kind = ARCHITECTURES[content.role]
     print(f"wrote {visible(str(out))}: a {content.role}, for transformers' {kind}")

@@ -7,7 +7,6 @@ pairs. Each view's training is taken up again after a kill; more views may be ad
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from flows.training.log import OpenDisplay, silent
 from flows.training.recipe import PretrainRecipe
 from models.blip.config import Dtype, resolve_dtype
 from pipeline.train import pretrain
+from shards.durable import whole_folder
 from shards.naming import encode_name
 from shards.run.run import check_identity, fingerprint
 from shards.store import Store
@@ -140,15 +140,13 @@ def _write_start(
         return recipe.pretrain.model.start
     path = folder / "start"
     if not path.exists():
-        aside = path.with_name(".start.partial")
-        shutil.rmtree(aside, ignore_errors=True)
         composed = _composed(recipe, folder, contenders[0].config)
         sources = [human, *(contender.source for contender in contenders)]
         try:
-            pretrain.write_start(aside, composed, sources)
+            with whole_folder(path) as aside:
+                pretrain.write_start(aside, composed, sources)
         except ValueError as error:
             raise RecipeError(str(error)) from None
-        aside.rename(path)
     return str(path)
 
 

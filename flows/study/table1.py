@@ -20,10 +20,10 @@ from flows.study.recipe import StudyRecipe
 from flows.study.stages import Stages, Tools
 from flows.training import run as train
 from flows.training.log import OpenDisplay, silent
-from models.checkpoints import folder
 from models.checkpoints.conversion import for_hugging_face, import_folder
 from models.decoding.generate import Decoding
 from pipeline import evaluate
+from pipeline.checkpoint import write_checkpoint
 from pipeline.toy.judges import caption_is_right, let_through, pair_is_right
 from shards.run.run import Run
 from shards.store import Store
@@ -113,7 +113,7 @@ class Study:
         content = import_folder(model).content
         captioner = model.with_name("zero-shot-captioner")
         if not captioner.exists():
-            folder.write_new(captioner, for_hugging_face(content, "captioner"))
+            write_checkpoint(captioner, for_hugging_face(content, "captioner"))
         pairs = [str(self._folder / "held-out")]
         retrieval = evaluate.evaluate_retrieval(model, evaluate.read_pairs(pairs), k=_RERANKED)
         decoding = Decoding(method="greedy", prompt="", min_tokens=0)

@@ -32,6 +32,7 @@ from models.checkpoints.description import Description
 from pipeline.train import finetune, pretrain
 from pipeline.train.config import check_division, count_steps
 from pipeline.train.tasks import TASKS
+from shards.durable import whole_folder
 from shards.run.run import as_json, check_identity, fingerprint
 from shards.store import Store
 from shards.training.source import Source, SourceConfig
@@ -174,15 +175,10 @@ def _written(start: Path, recipe: TrainingRecipe, sources: tuple[Source, ...]) -
         yield start
         return
     assert isinstance(recipe, PretrainRecipe)
-    aside = start.with_name(".start.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # of a training that was killed here
-    try:
+    with whole_folder(start) as aside:
         with _as_recipe_errors():
             pretrain.write_start(aside, recipe, sources)
         yield aside
-        aside.rename(start)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _dtype(folder: Path, recipe: TrainingRecipe) -> Any:  # noqa: ANN401 - checked by its reader

@@ -57,25 +57,6 @@ def write(folder: Path, content: CheckpointContent) -> None:
         shutil.copymode(folder / "config.json", path)
 
 
-def write_new(folder: Path, content: CheckpointContent) -> None:
-    """Write a checkpoint into a folder that appears whole or not at all; an old one is refused."""
-    folder = folder.expanduser().absolute()
-    refuse_existing(folder)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside.mkdir()
-    try:
-        write(aside, content)
-        for path in [*aside.iterdir(), aside]:
-            sync(path)
-        refuse_existing(folder)
-        aside.rename(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    sync(folder.parent)
-
-
 def refuse_existing(folder: Path) -> None:
     """Raise CheckpointError if anything has this name, a dead link among it."""
     if os.path.lexists(folder):
@@ -119,12 +100,3 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file(whole, path, metadata={"format": "pt"})
     except SafetensorError as error:  # the disk is full, above all
         raise OSError(f"{path} cannot be written: {error}") from error
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -4,7 +4,6 @@ What stands in them comes from recipes, paths and data, and may be hostile: in t
 quoted by the YAML library, in the text it stands between backticks, on one line.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +15,7 @@ import yaml
 from models.blip.config import Role
 from models.checkpoints import checkpoint
 from pipeline.printable import cut, visible
+from shards.durable import write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -51,7 +51,8 @@ def write_model_card(folder: Path, facts: ModelFacts) -> Path:
     head: dict[str, Any] = {"library_name": "transformers" if loaded_by else "capfilt"}
     head |= {"pipeline_tag": task} if task else {}
     head |= {"tags": ["blip", "capfilt", facts.role], "language": ["en"]}
-    return _write(folder, _render("model.md", head, facts=facts, loaded_by=loaded_by))
+    write_whole(folder / NAME, _render("model.md", head, facts=facts, loaded_by=loaded_by))
+    return folder / NAME
 
 
 def facts_of(folder: Path, **fields: Any) -> ModelFacts:  # noqa: ANN401 - fields of ModelFacts
@@ -91,16 +92,6 @@ def _render(template: str, head: Mapping[str, Any], **values: Any) -> str:  # no
     front = yaml.safe_dump(dict(head), sort_keys=False, allow_unicode=True)
     body = _environment().get_template(template).render(**values)
     return f"---\n{front}---\n\n{body.strip()}\n"
-
-
-def _write(folder: Path, text: str) -> Path:
-    unfinished, path = folder / f".{NAME}.partial", folder / NAME
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    return path
 
 
 @cache

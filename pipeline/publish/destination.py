@@ -6,16 +6,16 @@ until then `export.unfinished` says that what lies there is ours to write over.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from pipeline.publish.cards import NAME as CARD
+from shards.durable import whole_folder
 from shards.errors import UsageError
-from shards.store import Store, sync
+from shards.store import Store
 
 RECORD, UNFINISHED, DATA = "export.json", "export.unfinished", "data"
 
@@ -45,7 +45,8 @@ def open_destination(to: str) -> Iterator[Destination]:
     """Open a local folder, or a URL of any fsspec store."""
     store = Store(to)
     if store.is_local:
-        yield LocalDestination(Path(store.url()))
+        with ExitStack() as closing:
+            yield LocalDestination(Path(store.url()), closing)
         return
     with TemporaryDirectory(prefix="capfilt-export-") as scratch:
         yield StoreDestination(store, Path(scratch))
@@ -54,9 +55,8 @@ def open_destination(to: str) -> Iterator[Destination]:
 class LocalDestination:
     """A new local folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._aside = folder.with_name(f".{folder.name}.partial")
+    def __init__(self, folder: Path, closing: ExitStack) -> None:
+        self._folder, self._closing = folder, closing
 
     def existing_record(self) -> dict[str, Any] | None:
         """See `Destination`; an empty folder is as good as none."""
@@ -72,23 +72,18 @@ class LocalDestination:
 
     def start(self) -> Path:
         """See `Destination`."""
-        shutil.rmtree(self._aside, ignore_errors=True)
-        (self._aside / DATA).mkdir(parents=True)
+        self._aside = self._closing.enter_context(whole_folder(self._folder))
+        (self._aside / DATA).mkdir()
         return self._aside / DATA
 
     def add(self, file: Path) -> None:
-        """See `Destination`."""
-        sync(file)
+        """See `Destination`; it lies where it stays."""
 
     def finish(self, record: Mapping[str, Any], card: str) -> None:
         """See `Destination`."""
         for name, text in ((RECORD, json.dumps(record, indent=2)), (CARD, card)):
             (self._aside / name).write_text(text, encoding="utf-8")
-            sync(self._aside / name)
-        sync(self._aside / DATA)
-        sync(self._aside)
-        self._aside.rename(self._folder)
-        sync(self._folder.parent)
+        self._closing.close()
 
 
 class StoreDestination:

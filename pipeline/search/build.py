@@ -30,7 +30,7 @@ from models.roles.retrieval import TEXTS_AT_ONCE, Retriever
 from pipeline.media.ahead import read_ahead
 from pipeline.media.pictures import resized
 from pipeline.search import faiss_index
-from pipeline.search.index_folder import IndexFolderError, abandon_build, publish_build, start_build
+from pipeline.search.index_folder import IndexFolderError, new_build, write_record
 from shards.inputs.listing import InputShard, list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
 from shards.naming import encode_name
@@ -157,17 +157,13 @@ def build(
     in a folder at a time. Raises IndexFolderError where there is no picture, or the folder is no
     index's.
     """
-    new = start_build(folder)
-    try:
-        record = _write(new.place, items, retriever, config)
+    with new_build(folder) as files:
+        record = _write(files, items, retriever, config)
         if not record["images"]["count"]:
             raise IndexFolderError(
                 f"{folder}: no picture to index (left out: {record['left_out']})"
             )
-    except BaseException:
-        abandon_build(new)
-        raise
-    return publish_build(new, about | {"model_digest": retriever.digest} | record)
+        return write_record(files, about | {"model_digest": retriever.digest} | record)
 
 
 def _write(

@@ -16,12 +16,13 @@ import json
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shards.durable import sync, whole_folder
 from shards.errors import UsageError
-from shards.store import sync
 
 VERSION = 1
 LOCK = "lock"  # who builds holds it
@@ -33,19 +34,6 @@ _OURS = re.compile(rf"{LOCK}|{CURRENT}(\.{_BUILD.pattern})?|({_UNFINISHED})?{_BU
 
 class IndexFolderError(UsageError):
     """An index that cannot be built or read as it was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class IndexBuild:
-    """A build that is being written: the index's folder, and the build's name once it is whole."""
-
-    folder: Path
-    name: str
-
-    @property
-    def place(self) -> Path:
-        """Folder that the files are written into."""
-        return self.folder / f"{_UNFINISHED}{self.name}"
 
 
 def check_folder(folder: Path) -> None:
@@ -60,8 +48,13 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def start_build(folder: Path) -> IndexBuild:
-    """Remove what killed builds left, and start a build; IndexFolderError as `check_folder`."""
+@contextmanager
+def new_build(folder: Path) -> Iterator[Path]:
+    """Lend a folder for a build's files, which is the one that counts once the block has ended.
+
+    What killed builds left is removed first; if the block fails, so is this one. Raises
+    IndexFolderError as `check_folder`.
+    """
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
@@ -69,35 +62,31 @@ def start_build(folder: Path) -> IndexBuild:
             shutil.rmtree(path)
         elif path.name.startswith(f"{CURRENT}."):
             path.unlink()
-    build = IndexBuild(folder, secrets.token_hex(8))
-    build.place.mkdir()
-    return build
+    name = secrets.token_hex(8)
+    with whole_folder(folder / name, folder / f"{_UNFINISHED}{name}") as build:
+        yield build
+    _make_current(folder, name)
 
 
-def abandon_build(build: IndexBuild) -> None:
-    """Remove what a build has written."""
-    shutil.rmtree(build.place)
+def write_record(build: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write the record of a build, of which all other files are written; return it."""
+    files = {path.name: _facts(path) for path in sorted(build.iterdir())}
+    record = {"version": VERSION, **record, "files": files}
+    (build / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    return record
 
 
-def publish_build(build: IndexBuild, record: dict[str, Any]) -> dict[str, Any]:
-    """Write a build's record and make it the one that counts, in one step; give the record."""
-    folder, files = build.folder, sorted(build.place.iterdir())
-    record = {"version": VERSION, **record, "files": {path.name: _facts(path) for path in files}}
-    (build.place / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
-    for path in (*files, build.place / RECORD, build.place):
-        sync(path)
-    build.place.rename(folder / build.name)
-    sync(folder)
+def _make_current(folder: Path, name: str) -> None:
+    """Point to a build in one step, and remove all others but the one before it."""
     before = current(folder)
-    pointer = folder / f"{CURRENT}.{build.name}"
-    pointer.write_text(build.name)
+    pointer = folder / f"{CURRENT}.{name}"
+    pointer.write_text(name)
     sync(pointer)
     pointer.replace(folder / CURRENT)
     sync(folder)
     for old in folder.iterdir():
-        if _BUILD.fullmatch(old.name) and old.name not in (build.name, before):
+        if _BUILD.fullmatch(old.name) and old.name not in (name, before):
             shutil.rmtree(old)
-    return record
 
 
 def current(folder: Path) -> str | None:

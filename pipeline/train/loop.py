@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from models.blip.config import Dtype
-from models.checkpoints.folder import sync
 from models.training.augment import Augment
 from models.training.workers import Workers
 from pipeline.media.decode import DecodeLimits
@@ -28,6 +27,7 @@ from pipeline.train.mixture import Positions, TaskMixture, TaskSource
 from pipeline.train.objective import Objective
 from pipeline.train.state import TrainerProgress
 from pipeline.train.step import Stepper, make_optimiser
+from shards.durable import sync
 from shards.training.order import lanes_of
 from shards.training.source import Source
 from shards.training.stream import TrainingStream

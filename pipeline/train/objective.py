@@ -14,12 +14,12 @@ from transformers import BlipConfig
 from models.blip.text import TextEncoder
 from models.blip.tokenizer import normalise
 from models.blip.vision import VisionEncoder
-from models.checkpoints import folder as folders
 from models.checkpoints.folder import CheckpointContent
 from models.training.contrast import ContrastNetwork, Pairs
 from models.training.momentum import FeatureQueue
 from models.training.negatives import Rule
 from models.training.workers import Workers
+from pipeline.checkpoint import write_checkpoint
 from pipeline.train.dataloader import Batch
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -129,7 +129,7 @@ class Objective(nn.Module):
             queue = None if network is not self.network else self.queue
             # a queue goes on in another pre-training; of a filter nobody would read it
             kept = {} if queue is None or self.about.role != "pretrain" else queue.state_dict()
-            folders.write_new(
+            write_checkpoint(
                 path,
                 replace(self.about, tensors=_on_cpu(network.state_dict()), training=_on_cpu(kept)),
             )

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.checkpoints.folder import sync
+from shards.durable import remove_folder, whole_folder
 from shards.errors import CapfiltError
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -61,21 +61,13 @@ def save_state(
 ) -> None:
     """Write the state after a step, and remove all but the newest `keep` states."""
     final = folder / f"step-{progress.step:08d}"
-    aside = folder / f".{final.name}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(_plain(network.state_dict()), aside / "network.safetensors")
-    save_file(_plain(beside), aside / "beside.safetensors")
-    save_file(_plain(_moments(network, optimiser)), aside / "optimiser.safetensors")
-    (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
-    for path in [*aside.iterdir(), aside]:
-        sync(path)
-    if final.exists():  # of a step that is done again
-        _remove(final)
-    aside.rename(final)
-    sync(folder)
+    with whole_folder(final, replace=True) as aside:  # there already if the step is done again
+        save_file(_plain(network.state_dict()), aside / "network.safetensors")
+        save_file(_plain(beside), aside / "beside.safetensors")
+        save_file(_plain(_moments(network, optimiser)), aside / "optimiser.safetensors")
+        (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
     for old in _states(folder)[:-keep]:
-        _remove(old)
+        remove_folder(old)
 
 
 def load_state(
@@ -102,14 +94,6 @@ def _read_progress(path: Path) -> TrainerProgress:
 
 def _states(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
-
-
-def _remove(state: Path) -> None:
-    """Remove a state, which a kill leaves whole or under a name that is no state's."""
-    aside = state.with_name(f".{state.name}.old.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    state.rename(aside)
-    shutil.rmtree(aside)
 
 
 def _moments(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

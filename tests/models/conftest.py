@@ -18,7 +18,7 @@ from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece, train
 from models.checkpoints import checkpoint, conversion
 from models.checkpoints.conversion import Imported, import_original
-from models.checkpoints.folder import write_new
+from models.checkpoints.folder import write
 from models.checkpoints.layout import config_of, read_stated
 from models.checkpoints.original import read_original
 from models.checkpoints.role_networks import build
@@ -164,7 +164,7 @@ def imported_folders(
     found = {}
     for name in ("decoder", "itm", "nlvr", "pretrain", "retrieval", "vqa"):
         found[name] = top / name
-        write_new(found[name], imported(name).content)
+        write(found[name], imported(name).content)
     return found
 
 

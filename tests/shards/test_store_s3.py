@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from shards import store as store_module
+from shards import remote_claim
 from shards.inputs.listing import list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
 from shards.run.commit import Commit, commit, read_commit, read_commits
@@ -267,7 +267,7 @@ CONFLICT, TAKEN = (409, "ConditionalRequestConflict"), (412, "PreconditionFailed
 
 def test_a_conflict_is_tried_again_until_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs")
-    monkeypatch.setattr(store_module, "_CONFLICT_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(remote_claim, "_CONFLICT_PAUSES_S", (0.01, 0.01))
     with scripted(CONFLICT, CONFLICT) as server:
         assert Store(f"s3://{BUCKET}/run").create("a", b"ours")
         assert server.objects == {f"/{BUCKET}/run/a": b"ours"}

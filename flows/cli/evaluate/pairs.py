@@ -227,11 +227,10 @@ def _pairs(
 
 def keep(result: Path | None, written: Sequence[Mapping[str, Any]]) -> None:
     """Write what was answered, whole or not at all."""
-    if result is None:
-        return
-    unfinished = result.with_name(f".{result.name}.partial")
-    unfinished.write_text(json.dumps(list(written)), encoding="utf-8")
-    unfinished.replace(result)
+    from shards.durable import write_whole
+
+    if result is not None:
+        write_whole(result, json.dumps(list(written)))
 
 
 def _label(dotted: str) -> "Callable[[LabelledPair], bool | None]":

@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import Tensor
 
 from models.blip.config import Role
-from models.checkpoints import folder as folders
 from models.checkpoints.conversion import for_hugging_face, import_folder
 from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.transfer import transfer
+from pipeline.checkpoint import write_checkpoint
 from pipeline.train.dataloader import Batch
 from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.objective import StepContext
@@ -43,5 +43,5 @@ class JointObjective(PretrainObjective):
             written[role] = folder / role
             if not written[role].exists():
                 part = transfer(whole, role, 0) if role == "vqa" else for_hugging_face(whole, role)
-                folders.write_new(written[role], part)
+                write_checkpoint(written[role], part)
         return written

@@ -24,9 +24,10 @@ KILLED = """
 import os, signal, sys
 from flows.training import run as train
 from flows.training.recipe import PretrainRecipe
-from models.checkpoints import folder
+from pipeline.publish import checkpoint
 
-folder.sync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # its files are there
+written = checkpoint.write
+checkpoint.write = lambda *given: (written(*given), os.kill(os.getpid(), signal.SIGKILL))
 train.run(train.prepare(PretrainRecipe.model_validate_json(sys.argv[1])))
 """
 Make = Callable[..., PretrainRecipe]

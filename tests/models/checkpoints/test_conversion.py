@@ -15,7 +15,7 @@ from models.blip.config import Role
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint, conversion
 from models.checkpoints.conversion import Imported, import_original
-from models.checkpoints.folder import write_new
+from models.checkpoints.folder import write
 from models.checkpoints.layout import read_stated
 from models.checkpoints.role_networks import ties
 from models.checkpoints.weights import CheckpointError
@@ -199,7 +199,7 @@ def test_the_feature_extractor_is_the_originals(
     heads = ("vision_proj", "text_proj", "itm_head")
     gone = {f"{head}__{part}": None for head in heads for part in ("weight", "bias")}
     path = damaged("itm", **gone)
-    write_new(
+    write(
         tmp_path / "out",
         import_original(path, vocabulary, read_stated(parity / "itm.json")).content,
     )
@@ -354,7 +354,7 @@ def test_a_larger_image_size_is_the_originals(
     limits = json.loads((parity / "decoder.json").read_text())["tolerance"]
     big = normalise(load_file(parity / "images.safetensors")["images_big_u8"])
     stated = read_stated(parity / "decoder.json")
-    write_new(
+    write(
         tmp_path / "big",
         import_original(parity / "decoder.pth", vocabulary, stated, image_size=96).content,
     )

@@ -20,7 +20,7 @@ from models.blip.config import Role
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import for_hugging_face, import_folder, import_original
-from models.checkpoints.folder import write_new
+from models.checkpoints.folder import write
 from models.checkpoints.layout import Sizes
 from models.checkpoints.weights import CheckpointError
 
@@ -48,9 +48,7 @@ def test_round_by_hugging_face(
 ) -> None:
     """Original -> ours -> transformers' class -> its folder -> ours: not a bit is lost."""
     role = ROLES[name]
-    write_new(
-        tmp_path / "out", for_hugging_face(import_folder(imported_folders[name]).content, None)
-    )
+    write(tmp_path / "out", for_hugging_face(import_folder(imported_folders[name]).content, None))
     theirs = through(HUGGING_FACE[role], tmp_path / "out", tmp_path / "hf")
     again = import_folder(tmp_path / "hf")
     assert equal(dict(again.content.tensors), checkpoint.read(imported_folders[name])[1])
@@ -93,7 +91,7 @@ def test_vqa_of_equal_widths_round_by_hugging_face(
     }
     first = import_original(tmp_path / "vqa.pth", vocabulary, stated)
     assert first.content.role == "vqa"
-    write_new(tmp_path / "ours", for_hugging_face(first.content, None))
+    write(tmp_path / "ours", for_hugging_face(first.content, None))
     theirs = through(BlipForQuestionAnswering, tmp_path / "ours", tmp_path / "hf")
     assert equal(dict(import_folder(tmp_path / "hf").content.tensors), dict(first.content.tensors))
     assert equal(dict(first.content.tensors), tensors)
@@ -132,7 +130,7 @@ def test_a_part_of_pretraining_loads_in_transformers(
         imported_folders["pretrain"], "pretrain", dtype="fp32", device="cpu"
     ).network
     content = for_hugging_face(import_folder(imported_folders["pretrain"]).content, role)
-    write_new(tmp_path / "out", content)
+    write(tmp_path / "out", content)
     theirs = through(HUGGING_FACE[role], tmp_path / "out", tmp_path / "hf")
     assert checkpoint.info(tmp_path / "out").role == role
     pixels, ids = normalise(images[:2]), torch.tensor([[2, 5, 9, 3], [2, 8, 7, 3]])

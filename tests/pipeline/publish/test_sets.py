@@ -15,10 +15,10 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from pipeline import publish
 from pipeline.publish import sets
 from pipeline.publish.sets import ExportConfig, ExportError, export
 from pipeline.views.rejudge import ViewRequest, rejudge
+from shards import durable
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 from shards.statistics import run_statistics
@@ -156,7 +156,7 @@ def _die(run: Run, out: Path, moment: str) -> None:
     elif moment == "card":
         sets.dataset_card = die
     else:
-        publish.destination.sync = die
+        durable.sync = die
     export(run, out, ExportConfig())
 
 

@@ -14,10 +14,10 @@ import torch
 
 from models.roles.retrieval import Retriever
 from pipeline.search import faiss_index as nearest
-from pipeline.search import index_folder
 from pipeline.search.build import IndexConfig, IndexItem, build
 from pipeline.search.index_folder import IndexFolderError
 from pipeline.search.query import SearchIndex, search_text
+from shards import durable
 from tests.support.small_index import ABOUT, COUNT
 
 # which call of a build it does not survive, and whether that call is done before
@@ -25,7 +25,7 @@ MOMENTS: dict[str, tuple[Any, str, bool]] = {
     "embedding": (Retriever, "encode_images", True),
     "faiss file": (nearest, "write", True),
     "record": (json, "dumps", False),
-    "sync": (index_folder, "sync", False),
+    "sync": (durable, "sync", False),
     "renamed": (Path, "rename", True),
     "pointer written": (Path, "replace", False),
     "pointer put": (Path, "replace", True),

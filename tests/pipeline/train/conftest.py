@@ -28,7 +28,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, words: WordPiece) -> Pa
         name: tensor * 0.5 if "_m." in name else tensor for name, tensor in content.tensors.items()
     }
     tensors["temp"] = torch.tensor(0.03)
-    folders.write_new(folder / "start", replace(content, tensors=tensors))
+    folders.write(folder / "start", replace(content, tensors=tensors))
     return folder / "start"
 
 

@@ -10,6 +10,7 @@ from shards.run.commit import Counts, TextCounts
 from shards.run.run import Run
 from shards.run.snapshot import Snapshot
 from shards.run.view import ViewError
+from shards.store import Store
 
 OWN = {"web": 0.5, "synthetic": 0.6}
 COUNTS = Counts(texts={origin: TextCounts(given=4, kept=2) for origin in OWN})
@@ -18,7 +19,7 @@ COUNTS = Counts(texts={origin: TextCounts(given=4, kept=2) for origin in OWN})
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     inputs = [InputShard("/absent/0.tar", "s0", 1, None, 0.0)]
-    return Run.create(str(tmp_path / "run"), "", {"judge": {"threshold": OWN}}, {}, inputs)
+    return Run.create(Store(str(tmp_path / "run")), "", {"judge": {"threshold": OWN}}, {}, inputs)
 
 
 @pytest.mark.parametrize(
