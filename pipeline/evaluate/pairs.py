@@ -19,7 +19,8 @@ from pipeline.clean.screen import read_meta
 from pipeline.media.ahead import read_ahead
 from pipeline.media.pictures import resized
 from shards.inputs.listing import InputShard, list_inputs
-from shards.inputs.reader import RawSample, ShardReader, ShardState, State, open_shard
+from shards.inputs.reader import RawSample, ShardState, State
+from shards.inputs.samples import read_samples
 from shards.schema import SampleReason
 from shards.training.annotation import annotated_texts
 
@@ -74,25 +75,16 @@ def read_pairs(urls: Sequence[str], limit: int | None = None) -> Iterator[Labell
 
 
 def _read_shards(shards: Sequence[InputShard]) -> Iterator[LabelledPair]:
-    before, total = 0, max(sum(shard.size_bytes for shard in shards), 1)
-    for shard in shards:
-        for pair, end in _read_shard(shard.shard, shard.url):
-            yield replace(pair, share_read=min((before + end) / total, 1.0))
-        before += shard.size_bytes
-
-
-def _read_shard(name: str, url: str) -> Iterator[tuple[LabelledPair, int]]:
-    """Yield each sample with the place where it ends in the tar."""
     reason: str | None = None
-    end = 0
-    with open_shard(url) as file:
-        reader = ShardReader(file)
-        for raw in reader:
-            reason, end = raw.reason, raw.end_offset
-            yield _labelled(f"{name}/{raw.key}", raw), end
-        fault = _fault(reader.state)
-    if fault is not None and fault != reason:  # the sample that was cut has said it already
-        yield LabelledPair(name, b"", (), reason=fault), end
+    for shard, sample, share in read_samples(shards):
+        if isinstance(sample, RawSample):
+            reason = sample.reason
+            yield replace(_labelled(f"{shard.shard}/{sample.key}", sample), share_read=share)
+            continue
+        fault = _fault(sample)
+        if fault is not None and fault != reason:  # the sample that was cut has said it already
+            yield LabelledPair(shard.shard, b"", (), reason=fault, share_read=share)
+        reason = None
 
 
 def _fault(state: ShardState) -> str | None:

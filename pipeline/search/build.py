@@ -32,7 +32,8 @@ from pipeline.media.pictures import resized
 from pipeline.search import faiss_index
 from pipeline.search.index_folder import IndexFolderError, new_build, write_record
 from shards.inputs.listing import InputShard, list_inputs
-from shards.inputs.reader import ShardReader, State, open_shard
+from shards.inputs.reader import RawSample, State
+from shards.inputs.samples import read_samples
 from shards.naming import encode_name
 from shards.schema import SampleReason, TextReason
 from shards.training.annotation import annotated_texts
@@ -122,26 +123,29 @@ def items_of_tars(urls: Sequence[str]) -> Iterator[IndexItem]:
 
     The tars are listed at once, with InputError; each is read when its turn comes.
     """
-    return _samples(list_inputs(urls))
+    return _items(list_inputs(urls))
 
 
-def _samples(shards: Sequence[InputShard]) -> Iterator[IndexItem]:
-    before, total = 0, max(sum(shard.size_bytes for shard in shards), 1)
-    for shard in shards:
-        with open_shard(shard.url) as file:
-            reader = ShardReader(file)
-            for raw in reader:
-                key = f"{shard.shard}/{encode_name(raw.key)}"
-                reason = raw.reason or (None if raw.image else SampleReason.IMAGE_MISSING)
-                found, why = annotated_texts(raw)
-                texts = tuple((text.text, text.origin) for text in found)
-                place = location_of(shard.url, raw)
-                share = min((before + raw.end_offset) / total, 1.0)
-                yield IndexItem(key, raw.image or b"", texts, place, reason, why or None, share)
-            if reader.state.state not in (State.COMPLETE, State.TRUNCATED):
-                why = f"shard_{reader.state.state}"
-                yield IndexItem(shard.shard, b"", (), None, why, share_read=before / total)
-        before += shard.size_bytes
+def _items(shards: Sequence[InputShard]) -> Iterator[IndexItem]:
+    for shard, sample, share in read_samples(shards):
+        if isinstance(sample, RawSample):
+            yield _item(shard, sample, share)
+        elif sample.state not in (State.COMPLETE, State.TRUNCATED):
+            yield IndexItem(shard.shard, b"", (), None, f"shard_{sample.state}", share_read=share)
+
+
+def _item(shard: InputShard, raw: RawSample, share: float) -> IndexItem:
+    reason = raw.reason or (None if raw.image else SampleReason.IMAGE_MISSING)
+    annotated, text_reason = annotated_texts(raw)
+    return IndexItem(
+        key=f"{shard.shard}/{encode_name(raw.key)}",
+        image=raw.image or b"",
+        texts=tuple((text.text, text.origin) for text in annotated),
+        place=location_of(shard.url, raw),
+        reason=reason,
+        text_reason=text_reason or None,
+        share_read=share,
+    )
 
 
 def build(
