@@ -10,7 +10,7 @@ _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 
 
 def take_name(temporary: Path, final: Path) -> bool:
-    """Give the file its final name unless that is taken."""
+    """Move the file to its final name unless that is taken."""
     created = create_once(temporary, final)
     if created is not None:
         return created

@@ -74,7 +74,7 @@ def compare(here: ViewSide, there: ViewSide) -> dict[str, Any]:
 
 
 def side_by_side(here: View, there: View) -> dict[str, Any]:
-    """Give the counts of two views beside each other: samples by outcome, texts by origin."""
+    """Return the counts of two views beside each other: samples by outcome, texts by origin."""
     ours, theirs = (total_counts(shard.counts for shard in view.shards) for view in (here, there))
     outcomes = ("samples_in", "kept", "filtered", "rejected")
     return {

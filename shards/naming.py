@@ -15,7 +15,7 @@ def encode_name(name: str | bytes) -> str:
     encoded name. `~` and `%` are encoded themselves, so no two names share an encoding by accident.
     """
     raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
-    encoded = _UNSAFE.sub(lambda found: b"%%%02X" % found.group()[0], raw)
+    encoded = _UNSAFE.sub(lambda unsafe: b"%%%02X" % unsafe.group()[0], raw)
     if len(encoded) > _LIMIT_BYTES:
         digest = hashlib.sha256(encoded).hexdigest()[:16]
         return f"{encoded[:_KEPT_BYTES].decode()}~{digest}"
@@ -23,9 +23,11 @@ def encode_name(name: str | bytes) -> str:
 
 
 def key_text(raw: bytes) -> str:
-    """Give a member's key as text, with the bytes that are not UTF-8 percent-encoded.
+    """Return a member's key as text, with the bytes that are not UTF-8 percent-encoded.
 
     Arrow refuses the lone surrogates that Python would put in their place.
     """
     text = raw.decode("utf-8", "surrogateescape")
-    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found.group()) - 0xDC00:02X}", text)
+    return re.sub(
+        "[\udc80-\udcff]", lambda surrogate: f"%{ord(surrogate.group()) - 0xDC00:02X}", text
+    )

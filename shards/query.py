@@ -80,7 +80,7 @@ def run_query(connection: "duckdb.DuckDBPyConnection", sql: str) -> QueryResult:
 
 
 def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.dataset.Dataset:
-    """Give one of the three tables of the shards as an Arrow data set; raises SchemaError."""
+    """Return one of the three tables of the shards as an Arrow data set; raises SchemaError."""
     schema, store = SCHEMAS[table], run.store
     names = [file.name for shard in shards for file in shard.files if file.table == table]
     if not names:
@@ -112,11 +112,11 @@ def _rows(result: "duckdb.DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Number the columns that share a name, as DuckDB does in a subquery: a, a_1."""
-    found: list[str] = []
+    distinct: list[str] = []
     for name in names:
         number, free = 0, name
-        while free in found:
+        while free in distinct:
             number += 1
             free = f"{name}_{number}"
-        found.append(free)
-    return tuple(found)
+        distinct.append(free)
+    return tuple(distinct)

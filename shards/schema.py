@@ -178,22 +178,22 @@ class JudgedTextRow(TextRow, total=False):
 SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}
 
 
-def check_schema(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+def check_schema(schema: pa.Schema, expected: pa.Schema, where: str) -> None:
     """Refuse a table that does not fit `expected`, naming file, column, expected and found."""
-    version = _version(found, where)
+    version = _version(schema, where)
     for field in expected:
-        place = found.get_field_index(field.name)
-        if place < 0:
+        position = schema.get_field_index(field.name)
+        if position < 0:
             if version < SCHEMA_VERSION and field.nullable:
                 continue
             raise SchemaError(
                 f"{where}: column {field.name!r} ({field.type}) is missing; "
-                f"found columns {', '.join(found.names) or 'none'}"
+                f"found columns {', '.join(schema.names) or 'none'}"
             )
-        if found.field(place).type != field.type:
+        if schema.field(position).type != field.type:
             raise SchemaError(
                 f"{where}: column {field.name!r} should be {field.type}, "
-                f"found {found.field(place).type}"
+                f"found {schema.field(position).type}"
             )
 
 
@@ -226,8 +226,8 @@ def arrow_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _version(found: pa.Schema, where: str) -> int:
-    text = (found.metadata or {}).get(_VERSION_KEY, b"")
+def _version(schema: pa.Schema, where: str) -> int:
+    text = (schema.metadata or {}).get(_VERSION_KEY, b"")
     if not text.isdigit():
         raise SchemaError(
             f"{where}: no capfilt schema version in its metadata; not a capfilt table"
@@ -242,7 +242,7 @@ def _version(found: pa.Schema, where: str) -> int:
 
 
 def _completed(table: pa.Table, fields: list[pa.Field]) -> pa.Table:
-    for place, field in enumerate(fields):
+    for position, field in enumerate(fields):
         if field.name not in table.column_names:
-            table = table.add_column(place, field, pa.nulls(len(table), field.type))
+            table = table.add_column(position, field, pa.nulls(len(table), field.type))
     return table.select([field.name for field in fields])

@@ -53,7 +53,7 @@ def _origins(shards: Sequence[SnapshotShard]) -> list[str]:
 
 
 def _binned(run: Run, shards: Sequence[SnapshotShard]) -> list[tuple[str, int, int]]:
-    """Give (origin, bin, count) over the texts."""
+    """Return (origin, bin, count) over the texts."""
     with connect(run, shards, ["texts"]) as connection:
         return connection.execute(
             "SELECT origin, least(greatest(floor(itm::DOUBLE * ?), 0), ? - 1)::INT AS bin, "

@@ -67,7 +67,7 @@ class ShardWriter:
         self._tally = _Tally()
 
     def __enter__(self) -> "ShardWriter":
-        """Give the writer itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(

@@ -115,7 +115,7 @@ def items_of_run(source: Source) -> Iterator[IndexItem]:
     for part in source.parts:
         for sample in read_part(part):
             texts = tuple((text.text, text.origin) for text in sample.texts)
-            yield IndexItem(sample.key, sample.image, texts, sample.place)
+            yield IndexItem(sample.key, sample.image, texts, sample.location)
 
 
 def items_of_tars(urls: Sequence[str]) -> Iterator[IndexItem]:

@@ -58,7 +58,7 @@ def list_inputs(urls: Sequence[str], root: str | None = None) -> list[InputShard
     """
     if not urls:
         raise InputError("no input given: name a WebDataset tar, a folder of them, or a pattern")
-    shards = [shard for url in urls for shard in _found(url, root)]
+    shards = [shard for url in urls for shard in _shards_at(url, root)]
     shards.sort(key=lambda shard: shard.shard)
     twice = [name for name, count in Counter(s.shard for s in shards).items() if count > 1]
     if twice:
@@ -76,10 +76,10 @@ def list_digest(shards: Iterable[InputShard]) -> str:
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def compare_lists(recorded: Sequence[InputShard], found: Sequence[InputShard]) -> None:
+def compare_lists(recorded: Sequence[InputShard], listed: Sequence[InputShard]) -> None:
     """Refuse another list than the recorded one, with the difference (InputMismatch)."""
     old = {shard.shard: shard.url for shard in recorded}
-    new = {shard.shard: shard.url for shard in found}
+    new = {shard.shard: shard.url for shard in listed}
     parts = [
         _some("no longer there", sorted(old.keys() - new.keys())),
         _some("new", sorted(new.keys() - old.keys())),
@@ -89,7 +89,7 @@ def compare_lists(recorded: Sequence[InputShard], found: Sequence[InputShard]) -
     ]
     if any(parts):
         raise InputMismatch(
-            f"the input is another list ({len(found)} shards) than the one this run was created "
+            f"the input is another list ({len(listed)} shards) than the one this run was created "
             f"with ({len(recorded)}): {'; '.join(part for part in parts if part)}; "
             "give the same input, or another output folder (training takes several runs)"
         )
@@ -97,7 +97,7 @@ def compare_lists(recorded: Sequence[InputShard], found: Sequence[InputShard]) -
 
 def check_unchanged(
     recorded: Sequence[InputShard],
-    found: Sequence[InputShard],
+    listed: Sequence[InputShard],
     sha256_of: Mapping[str, str] | None = None,
 ) -> None:
     """Refuse a shard whose content is not what was recorded (InputChanged).
@@ -106,7 +106,7 @@ def check_unchanged(
     again and compared with `sha256_of`, the hashes of the shards already committed by SHARD; one
     that is not committed yet has no output that its content could belie, and passes.
     """
-    now = {shard.shard: shard for shard in found}
+    now = {shard.shard: shard for shard in listed}
     for old in recorded:
         new = now[old.shard]
         if new.size_bytes != old.size_bytes:
@@ -119,27 +119,27 @@ def check_unchanged(
 
 
 def input_rows(shards: Iterable[InputShard]) -> list[dict[str, Any]]:
-    """Give the list as plain rows, for `input.parquet`."""
+    """Return the list as plain rows, for `input.parquet`."""
     return [asdict(shard) for shard in shards]
 
 
-def _found(given: str, root: str | None) -> list[InputShard]:
-    if given.startswith("pipe:"):
-        raise InputError(f"{given!r}: pipe: inputs run commands and are refused; name files")
-    if given.lower().endswith(_TABLES):
-        raise InputError(f"{given!r} is a table; clean reads WebDataset tars (KEY.jpg + KEY.txt)")
-    fs, path = _filesystem(given)
+def _shards_at(pattern: str, root: str | None) -> list[InputShard]:
+    if pattern.startswith("pipe:"):
+        raise InputError(f"{pattern!r}: pipe: inputs run commands and are refused; name files")
+    if pattern.lower().endswith(_TABLES):
+        raise InputError(f"{pattern!r} is a table; clean reads WebDataset tars (KEY.jpg + KEY.txt)")
+    fs, path = _filesystem(pattern)
     if not fs.exists(path) and any(sign in path for sign in _WILD):
-        start, infos = _wild_root(path), _matches(fs, path, given)
+        start, infos = _wild_root(path), _matches(fs, path, pattern)
     elif fs.isdir(path):
         start, infos = path, _tars(fs.find(path, detail=True).values())
     else:
-        start, infos = str(PurePosixPath(path).parent), [_info(fs, path, given)]
+        start, infos = str(PurePosixPath(path).parent), [_info(fs, path, pattern)]
     if not infos:
-        raise InputError(f"{given!r}: no *.tar or *.tar.gz found there (looked in {start})")
+        raise InputError(f"{pattern!r}: no *.tar or *.tar.gz found there (looked in {start})")
     if root is not None:
         start = _filesystem(root)[1]
-    return [_shard(fs, info, start, given) for info in infos]
+    return [_shard(fs, info, start, pattern) for info in infos]
 
 
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -149,28 +149,30 @@ def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise InputError(f"{url!r}: {error}") from error
 
 
-def _matches(fs: fsspec.AbstractFileSystem, pattern: str, given: str) -> list[dict[str, Any]]:
+def _matches(
+    fs: fsspec.AbstractFileSystem, path_pattern: str, pattern: str
+) -> list[dict[str, Any]]:
     """Expand braces into paths that must exist, and globs into the tars that do."""
     try:
-        paths = list(braceexpand(pattern, escape=False))
+        paths = list(braceexpand(path_pattern, escape=False))
     except ValueError as error:
-        raise InputError(f"{given!r}: unbalanced braces") from error
+        raise InputError(f"{pattern!r}: unbalanced braces") from error
     infos: list[dict[str, Any]] = []
     for path in paths:
         if any(sign in path for sign in "*?["):
             infos += _tars(fs.glob(path, detail=True).values())
         else:
-            infos.append(_info(fs, path, given))
+            infos.append(_info(fs, path, pattern))
     return infos
 
 
-def _info(fs: fsspec.AbstractFileSystem, path: str, given: str) -> dict[str, Any]:
+def _info(fs: fsspec.AbstractFileSystem, path: str, pattern: str) -> dict[str, Any]:
     try:
         info: dict[str, Any] = fs.info(path)
     except FileNotFoundError as error:
-        raise InputError(f"{given!r}: there is no {path}") from error
+        raise InputError(f"{pattern!r}: there is no {path}") from error
     if info["type"] == "directory":
-        raise InputError(f"{given!r}: {path} is a folder; end the pattern with *.tar")
+        raise InputError(f"{pattern!r}: {path} is a folder; end the pattern with *.tar")
     return info
 
 
@@ -184,11 +186,11 @@ def _wild_root(pattern: str) -> str:
 
 
 def _shard(
-    fs: fsspec.AbstractFileSystem, info: dict[str, Any], start: str, given: str
+    fs: fsspec.AbstractFileSystem, info: dict[str, Any], start: str, pattern: str
 ) -> InputShard:
     path, folder = str(info["name"]), start.rstrip("/") + "/"
     if not path.startswith(folder):
-        raise InputError(f"{given!r}: {path} is not below input.root {start}")
+        raise InputError(f"{pattern!r}: {path} is not below input.root {start}")
     etag = info.get("ETag") or info.get("etag")
     return InputShard(
         url=url_of(fs, path),

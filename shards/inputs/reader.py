@@ -157,7 +157,7 @@ class ShardReader:
             group.details.append(f"a second image, .{extension}, is not used")
 
     def _fault(self, member: Member) -> str | None:
-        """Say why a member must not be read, or None."""
+        """Return why a member must not be read, or None."""
         if member.kind != "file":
             return f"{key_text(member.name)} is a {member.kind}"
         if member.name.startswith(b"/"):

@@ -92,7 +92,7 @@ class TarReader:
                     self._skip(member)
 
     def read(self, member: Member) -> bytes:
-        """Give the bytes of the member just yielded; raises TarDamage if they are cut off."""
+        """Return the bytes of the member just yielded; raises TarDamage if they are cut off."""
         self._unread = None
         data = self._bytes(member.size_bytes)
         self._padding(member, len(data))

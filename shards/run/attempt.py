@@ -90,7 +90,7 @@ def end_attempts_of(run: Run, shard: str, worker: str, ending: Ending, detail: s
 
 
 def read_attempts(run: Run, shard: str) -> list[Attempt]:
-    """Give the attempts on a shard, those under way too, in the order in which they began."""
+    """Return the attempts on a shard, those under way too, in the order in which they began."""
     found = [_read(run, name) for name in run.store.list(f"attempts/{shard}")]
     return sorted((one for one in found if one is not None), key=lambda one: one.started)
 
@@ -109,7 +109,7 @@ def quarantine(run: Run, shard: str, deaths: list[Attempt]) -> Quarantine:
 
 
 def read_quarantined(run: Run) -> dict[str, Quarantine]:
-    """Give the shards put aside, by SHARD; one that is committed all the same counts as that."""
+    """Return the shards put aside, by SHARD; one that is committed all the same counts as that."""
     found = run.store.read_many(run.store.list("quarantine"))
     asides = {}
     for name, data in found.items():

@@ -125,7 +125,7 @@ class Commit(BaseModel):
     ended: str
 
     def file(self, table: str) -> FileRecord | None:
-        """Give the file of a table (`clean` too), or None where there is none."""
+        """Return the file of a table (`clean` too), or None where there is none."""
         return next((file for file in self.files if file.table == table), None)
 
 
@@ -158,7 +158,7 @@ def commit(run: Run, result: Commit) -> bool:
 
 
 def read_commit(run: Run, shard: str) -> Commit | None:
-    """Give a shard's commit, or None if there is none yet or what is there is torn."""
+    """Return a shard's commit, or None if there is none yet or what is there is torn."""
     try:
         return _parsed(shard, run.store.read(_name(shard)))
     except FileNotFoundError:
@@ -166,7 +166,7 @@ def read_commit(run: Run, shard: str) -> Commit | None:
 
 
 def read_commits(run: Run) -> dict[str, Commit]:
-    """Give all commits of the run's shards by SHARD, in the order of the list."""
+    """Return all commits of the run's shards by SHARD, in the order of the list."""
     there = set(run.store.list("commits"))
     names = {_name(shard): shard for shard in run.shards if _name(shard) in there}
     found = run.store.read_many(list(names))

@@ -83,9 +83,17 @@ def find_garbage(run: Run, older_than_s: float) -> Garbage:
             leftovers.append(Leftover(file.name, kind, file.size_bytes, age_s, (file.name,)))
         elif not _KEPT.fullmatch(file.name):
             unknown.append(file.name)
-    leftovers.sort(key=lambda one: one.name)
-    old = [one for one in leftovers if one.age_s is not None and one.age_s >= older_than_s]
-    young = [one for one in leftovers if one.age_s is None or one.age_s < older_than_s]
+    leftovers.sort(key=lambda leftover: leftover.name)
+    old = [
+        leftover
+        for leftover in leftovers
+        if leftover.age_s is not None and leftover.age_s >= older_than_s
+    ]
+    young = [
+        leftover
+        for leftover in leftovers
+        if leftover.age_s is None or leftover.age_s < older_than_s
+    ]
     return Garbage(tuple(old), tuple(young), tuple(unknown))
 
 
@@ -100,12 +108,12 @@ def remove_garbage(run: Run, leftovers: Sequence[Leftover]) -> None:
 
 
 def _named(run: Run) -> set[str]:
-    """Give the names of all files that commits, snapshots and views stand on."""
+    """Return the names of all files that commits, snapshots and views stand on."""
     commits = read_commits(run)
     faults = list(run_problems(run, commits))
     named = {file.name for done in commits.values() for file in done.files}
-    for place in snapshot_names(run):
-        snapshot = read_snapshot(run, place)
+    for snapshot_id in snapshot_names(run):
+        snapshot = read_snapshot(run, snapshot_id)
         if isinstance(snapshot, Problem):
             faults.append(snapshot)
         else:
@@ -140,18 +148,18 @@ def _is_leftover(temporary: str | None) -> bool:
 
 
 def _temporary(there: Sequence[StoredFile], now_s: float) -> Iterator[Leftover]:
-    """Give each temporary file or folder as one; a folder is as young as the youngest in it."""
+    """Yield each temporary file or folder as one; a folder is as young as the youngest in it."""
     parts: dict[str, list[StoredFile]] = {}
     for file in there:
         if file.temporary is not None and _is_leftover(file.temporary):
             parts.setdefault(file.temporary, []).append(file)
-    for name, found in parts.items():
-        times = [file.modified_s for file in found if file.modified_s is not None]
+    for name, files in parts.items():
+        times = [file.modified_s for file in files if file.modified_s is not None]
         yield Leftover(
             name=name,
             kind=Kind.TEMPORARY,
-            size_bytes=sum(file.size_bytes for file in found),
-            age_s=now_s - max(times) if len(times) == len(found) else None,
-            files=tuple(file.name for file in found if not file.is_folder),
-            folders=tuple(file.name for file in found if file.is_folder),
+            size_bytes=sum(file.size_bytes for file in files),
+            age_s=now_s - max(times) if len(times) == len(files) else None,
+            files=tuple(file.name for file in files if not file.is_folder),
+            folders=tuple(file.name for file in files if file.is_folder),
         )

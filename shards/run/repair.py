@@ -77,10 +77,10 @@ def _mend_commits(run: Run, commits: dict[str, Commit], done: Repair, report: Re
     """Set aside what is no commit, and commits whose files are not as they say."""
     shards = set(run.shards)
     for problem in run_problems(run, commits):
-        if problem.place == "run.json":
+        if problem.where == "run.json":
             done.unmended.append(problem)
-        elif _set_aside(run, problem.place, [problem], done):
-            shard = PurePosixPath(problem.place).stem
+        elif _set_aside(run, problem.where, [problem], done):
+            shard = PurePosixPath(problem.where).stem
             done.redo += [shard] if shard in shards else []
     for shard, problems in check_commits(run, list(commits.values()), report).items():
         if _set_aside(run, f"commits/{shard}.json", problems, done):
@@ -92,8 +92,8 @@ def _mend_quarantine(run: Run, commits: dict[str, Commit], done: Repair) -> set[
     """Set aside torn records of shards put aside; give the shards with a whole one."""
     aside, problems = read_quarantine(run)
     for problem in problems:
-        shard = PurePosixPath(problem.place).stem
-        if _set_aside(run, problem.place, [problem], done) and shard in set(run.shards) - set(
+        shard = PurePosixPath(problem.where).stem
+        if _set_aside(run, problem.where, [problem], done) and shard in set(run.shards) - set(
             commits
         ):
             done.redo.append(shard)
@@ -112,7 +112,7 @@ def _mend_newest(run: Run, done: Repair) -> None:
 def _mend_partial(run: Run, done: Repair) -> None:
     """Mend the lists of a run with shards pending, as far as its newest snapshot is whole."""
     problems = list(check_newest(run))
-    broken = [problem for problem in problems if problem.place == "snapshot.json"]
+    broken = [problem for problem in problems if problem.where == "snapshot.json"]
     if broken:
         for name in ("snapshot.json", "clean.txt"):
             _set_aside(run, name, broken, done)
@@ -132,14 +132,14 @@ def _mend_view(run: Run, name: str, commits: dict[str, Commit], done: Repair) ->
     lists = list(check_view_lists(run, view))
     if lists:
         write_clean_list(run, view)
-        done.actions.append(f"wrote {lists[0].place}: {lists[0]}")
+        done.actions.append(f"wrote {lists[0].where}: {lists[0]}")
     problems = check_view(run, view, commits, lambda _done, _of: None)
     if _set_aside(run, f"views/{name}/view.json", problems, done):
         done.judge_again.append(name)
 
 
 def _lacks_snapshot(run: Run, name: str) -> bool:
-    """Say whether all that is wrong with a view may be that its snapshot is not there."""
+    """Check whether all that is wrong with a view may be that its snapshot is not there."""
     try:
         record = read_view_record(run, name)
     except ViewError:

@@ -171,15 +171,15 @@ def _read_record(store: Store) -> dict[str, Any]:
 
 
 def check_identity(
-    folder: str, what: str, recorded: Mapping[str, Any], given: Mapping[str, Any]
+    folder: str, what: str, recorded: Mapping[str, Any], record: Mapping[str, Any]
 ) -> None:
     """Raise RunMismatch where a folder's record is of something else; `what` names its content.
 
     Both records hold `identity`, what decides the result, and `fingerprint`, its digest.
     """
-    if recorded["fingerprint"] == given["fingerprint"]:
+    if recorded["fingerprint"] == record["fingerprint"]:
         return
-    differing = "; ".join(differences(recorded["identity"], as_json(given["identity"])))
+    differing = "; ".join(differences(recorded["identity"], as_json(record["identity"])))
     raise RunMismatch(
         f"{folder} holds {what} of another recipe; differing (recorded -> given): {differing}; "
         "give the recorded values, or another output folder"
@@ -187,7 +187,7 @@ def check_identity(
 
 
 def as_json(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Give a value as it comes back from JSON (tuples are lists there)."""
+    """Return a value as it comes back from JSON (tuples are lists there)."""
     return json.loads(canonical_json(value))
 
 

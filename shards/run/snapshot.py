@@ -71,7 +71,7 @@ class Snapshot:
     shards: tuple[SnapshotShard, ...]
 
     def files(self, table: str) -> list[FileRecord]:
-        """Give the files of one table (`clean` too), in the order of the shards."""
+        """Return the files of one table (`clean` too), in the order of the shards."""
         return [file for shard in self.shards for file in shard.files if file.table == table]
 
 
@@ -105,7 +105,7 @@ def write_snapshot(run: Run, allow_partial: bool = False) -> Snapshot:
 
 
 def newest_snapshot_id(run: Run) -> str | None:
-    """Give the id of the newest snapshot, or None if none was written."""
+    """Return the id of the newest snapshot, or None if none was written."""
     try:
         return str(json.loads(run.store.read("snapshot.json"))["id"])
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def from_parquet(data: bytes, where: str) -> tuple[SnapshotShard, ...]:
 
 
 def as_snapshot_shard(done: Commit) -> SnapshotShard:
-    """Give a commit's part in a snapshot."""
+    """Return a commit's part in a snapshot."""
     return SnapshotShard(done.shard, done.attempt, done.state, done.counts, done.files)
 
 

@@ -127,18 +127,18 @@ def check_view_name(name: str) -> None:
 
 
 def read_view_record(run: Run, name: str) -> ViewRecord | None:
-    """Give the record of a view, or None if there is none; raises ViewError, SchemaError."""
+    """Return the record of a view, or None if there is none; raises ViewError, SchemaError."""
     if not _NAME.fullmatch(name):
         return None
     where = run.store.url(_record_name(name))
     try:
-        found = json.loads(run.store.read(_record_name(name)))
-        if int(found["schema_version"]) > SCHEMA_VERSION:
+        stored = json.loads(run.store.read(_record_name(name)))
+        if int(stored["schema_version"]) > SCHEMA_VERSION:
             raise SchemaError(
-                f"{where}: schema version {found['schema_version']} is newer than "
+                f"{where}: schema version {stored['schema_version']} is newer than "
                 f"{SCHEMA_VERSION}, the newest this capfilt reads; update capfilt"
             )
-        record = ViewRecord.model_validate(found)
+        record = ViewRecord.model_validate(stored)
     except FileNotFoundError:
         return None
     except SchemaError:

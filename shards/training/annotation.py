@@ -42,7 +42,7 @@ class SourceText:
 
 
 def annotated_texts(raw: RawSample) -> tuple[tuple[SourceText, ...], str]:
-    """Give the texts of the sidecar's `texts`, or else of KEY.txt; or none, and the reason.
+    """Return the texts of the sidecar's `texts`, or else of KEY.txt; or none, and the reason.
 
     An item of `texts` is a string, or an object with `text` and perhaps `origin`. White space is
     squeezed, and nothing else is changed.

@@ -111,13 +111,13 @@ def read_dialogues(url: str) -> tuple[list[DialogueRow], dict[str, int]]:
 
     Candidates come along, and without them the rounds of the test split.
     """
-    found, left_out = read_json(url), Counter[str]()
-    if not is_dialogues(found):
+    parsed, left_out = read_json(url), Counter[str]()
+    if not is_dialogues(parsed):
         raise AnnotationError(
             f"{url}: expected an object with data: questions, answers, dialogs, as VisDial 1.0's "
-            f"files are; found {type(found).__name__}"
+            f"files are; found {type(parsed).__name__}"
         )
-    return list(dialogues(found, left_out)), dict(left_out)
+    return list(dialogues(parsed, left_out)), dict(left_out)
 
 
 def read_picture(images: str, name: str) -> bytes:
@@ -204,16 +204,16 @@ def _usable(
             left_out[found] += 1
 
 
-def _questions_of(found: Fields, left_out: Counter[str]) -> Iterator[Annotation]:
+def _questions_of(parsed: Fields, left_out: Counter[str]) -> Iterator[Annotation]:
     """Make a row of each answered question of a file's dialogues."""
-    for dialogue in dialogues(found, left_out):
+    for dialogue in dialogues(parsed, left_out):
         before: tuple[tuple[str, str], ...] = ()
-        for one in dialogue.rounds:
-            answers = (WeightedAnswer(one.answer, 1.0),)
-            asked = (dialogue.caption, before, one.options)
-            text = SourceText(one.question, HUMAN, answers, None, *asked)
-            before = (*before, (one.question, one.answer))
-            if one.answer:
+        for dialogue_round in dialogue.rounds:
+            answers = (WeightedAnswer(dialogue_round.answer, 1.0),)
+            asked = (dialogue.caption, before, dialogue_round.options)
+            text = SourceText(dialogue_round.question, HUMAN, answers, None, *asked)
+            before = (*before, (dialogue_round.question, dialogue_round.answer))
+            if dialogue_round.answer:
                 yield Annotation((str(dialogue.image_id),), (text,))
             else:
                 left_out[TextReason.EMPTY] += 1
@@ -247,7 +247,7 @@ def _question(fields: Fields) -> Annotation | str:
 def weigh_answers(
     answers: list[str | None], is_visual_genome: bool = False
 ) -> tuple[WeightedAnswer, ...]:
-    """Give each answer its share of the annotators, blank ones too; the blank ones then go."""
+    """Weigh each answer by its share of the annotators, blank ones too; the blank ones then go."""
     counts = Counter(answers)
     return tuple(
         WeightedAnswer(text, VISUAL_GENOME_WEIGHT if is_visual_genome else count / len(answers))
@@ -274,7 +274,7 @@ def _row(pictures: list[Any], texts: tuple[SourceText, ...]) -> Annotation | str
 
 
 def unusable(name: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    """Say why something names no picture below a folder; None if it does."""
+    """Return why something names no picture below a folder; None if it does."""
     if not isinstance(name, str) or not name:
         return SampleReason.IMAGE_MISSING
     path = PurePosixPath(name)

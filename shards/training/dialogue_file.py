@@ -45,26 +45,26 @@ class DialogueRow:
     rounds: tuple[DialogueRound, ...]
 
 
-def is_dialogues(found: Any) -> bool:  # noqa: ANN401 - any JSON value
+def is_dialogues(parsed: Any) -> bool:  # noqa: ANN401 - any JSON value
     """Tell whether a JSON value has the form of VisDial's files."""
-    data = found.get("data") if isinstance(found, dict) else None
+    data = parsed.get("data") if isinstance(parsed, dict) else None
     return isinstance(data, dict) and all(
         isinstance(data.get(name), list) for name in ("questions", "answers", "dialogs")
     )
 
 
-def dialogues(found: Fields, left_out: Counter[str]) -> Iterator[DialogueRow]:
+def dialogues(parsed: Fields, left_out: Counter[str]) -> Iterator[DialogueRow]:
     """Yield the usable dialogues of a parsed file, and count the rest."""
-    data = found["data"]
+    data = parsed["data"]
     questions, answers = ([fold_spaces(text) for text in data[k]] for k in ("questions", "answers"))
     for item in data["dialogs"]:
-        one = _dialogue(item, questions, answers, left_out) if isinstance(item, dict) else None
-        if one is None:
+        dialogue = _dialogue(item, questions, answers, left_out) if isinstance(item, dict) else None
+        if dialogue is None:
             left_out[WRONG_TYPE] += 1
-        elif not one.rounds:
+        elif not dialogue.rounds:
             left_out[TextReason.EMPTY] += 1
         else:
-            yield one
+            yield dialogue
 
 
 def _dialogue(
@@ -110,12 +110,12 @@ def _is_number(value: Any) -> TypeGuard[int]:  # noqa: ANN401 - any JSON value
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def read_relevance(found: Any) -> dict[tuple[int, int], list[float]]:  # noqa: ANN401 - any JSON value
+def read_relevance(parsed: Any) -> dict[tuple[int, int], list[float]]:  # noqa: ANN401 - any JSON value
     """Read VisDial's dense annotations: how relevant people found the candidates of some rounds.
 
     Rows that are not of their form are passed over.
     """
-    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    rows = [row for row in parsed if isinstance(row, dict)] if isinstance(parsed, list) else []
     return {
         (row["image_id"], row["round_id"]): [float(gain) for gain in gains]
         for row in rows
@@ -133,16 +133,16 @@ def pictures_by_number(images: str) -> Mapping[int, str]:
     """
     fs, root = filesystem(images)
     root = root.rstrip("/")
-    found: dict[int, str] = {}
+    pictures: dict[int, str] = {}
     for path in sorted(fs.find(root)):
         number = last_number(path)
         is_picture = PurePosixPath(path).suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
         if number is not None and is_picture:
-            found.setdefault(number, path.removeprefix(root).lstrip("/"))
-    return found
+            pictures.setdefault(number, path.removeprefix(root).lstrip("/"))
+    return pictures
 
 
 def last_number(name: str) -> int | None:
-    """Give the last number in a file's name, by which COCO and VisDial know a picture."""
-    found = _NUMBER.search(PurePosixPath(name).stem)
-    return int(found[1]) if found else None
+    """Return the last number in a file's name, by which COCO and VisDial know a picture."""
+    match = _NUMBER.search(PurePosixPath(name).stem)
+    return int(match[1]) if match else None

@@ -4,6 +4,10 @@ Each source is an endless sequence of passes; an epoch takes the next stretch of
 to lanes. A lane fills fixed rows of every global batch and belongs to one worker at a time, so the
 order is the same for any number of workers. A lane's place is a count of samples, and what it has
 still to give follows from that count: nothing else is kept for a restart.
+
+Why not mosaicml-streaming or grain, which can be repeated as exactly: the one wants the data
+rewritten into shards of its own, the other records that can be read in any order; here tars are
+read in place, front to back.
 """
 
 import bisect
@@ -48,7 +52,7 @@ class Turn:
 
 
 def lanes_of(worker: int, workers: int, lanes: int = LANES) -> range:
-    """Give the lanes of one worker of several, side by side; ValueError unless all get as many."""
+    """Return a worker's lanes, side by side; ValueError unless all get as many."""
     if not 0 <= worker < workers:
         raise ValueError(f"worker {worker} of {workers}: expected 0 to {workers - 1}")
     if lanes % workers:
@@ -72,10 +76,10 @@ class Order:
             raise ValueError(f"lanes and shuffle should be at least 1, found {lanes}, {shuffle}")
         if not sources:
             raise ValueError("no source to train on; name at least one")
-        for place, sizes in enumerate(sources):
+        for number, sizes in enumerate(sources):
             if not sizes.rows or min(sizes.rows) < 1 or sizes.repeat <= 0:
                 raise ValueError(
-                    f"source {place}: expected samples in every part and a repeat above 0, found "
+                    f"source {number}: expected samples in every part and a repeat above 0, found "
                     f"{len(sizes.rows)} parts with {sizes.total} samples, repeat {sizes.repeat}"
                 )
         self.sources = tuple(sources)
@@ -97,24 +101,31 @@ class Order:
         return (self.rows_before(epoch) + self.lanes - 1 - lane) // self.lanes
 
     def epoch_of(self, lane: int, taken: int) -> int:
-        """Give the epoch of a lane's next sample, after `taken` of them."""
+        """Return the epoch of a lane's next sample, after `taken` of them."""
         bound = math.ceil((self.lanes * (taken + 2) + len(self.sources)) / self._rate)
         starts = range(bound + 1)
         return bisect.bisect_right(starts, taken, key=lambda e: self.lane_rows_before(lane, e)) - 1
 
     def share(self, lane: int, epoch: int, source: int) -> range:
-        """Give the numbers of a source's samples that an epoch has for a lane.
+        """Return the numbers of a source's samples that an epoch has for a lane.
 
         The odd ones go on to where those before them ended, so that no lane falls behind.
         """
         begin = self._begin(source, epoch)
+        # all samples of all epochs so far, and of the sources before this one, count as dealt one
+        # by one, round and round: the next one is for lane `dealt % lanes`
         dealt = self.rows_before(epoch) + sum(
             self._begin(before, epoch + 1) - self._begin(before, epoch) for before in range(source)
         )
         each, odd = divmod(self._begin(source, epoch + 1) - begin, self.lanes)
-        place = (lane - dealt) % self.lanes
-        first = begin + place * each + min(place, odd)
-        return range(first, first + each + (place < odd))
+        # the lane is at this position, from 0, after the one where the dealing stopped; those at
+        # the first `odd` positions get one more. So after any number of samples n a lane has
+        # floor(n / lanes), or one more: counts differ by one at most, whatever the sources' sizes.
+        # How many a lane gets is dealt so; which ones is a block side by side, so that it reads
+        # few parts.
+        position = (lane - dealt) % self.lanes
+        first = begin + position * each + min(position, odd)
+        return range(first, first + each + (position < odd))
 
     def stretches(self, source: int, numbers: range) -> Iterator[Stretch]:
         """Yield where samples lie, by number: rows of parts, in ascending order of the numbers."""
@@ -131,11 +142,11 @@ class Order:
                 first += len(rows)
 
     def pass_of(self, turn: Turn) -> int:
-        """Say how many times the source was gone through before."""
+        """Count how many times the source was gone through before."""
         return turn.number // self._totals[turn.source]
 
     def _begin(self, source: int, epoch: int) -> int:
-        """Give the number of an epoch's first sample: rounded down, so that epochs join."""
+        """Return the number of an epoch's first sample: rounded down, so that epochs join."""
         return math.floor(epoch * self.sources[source].repeat * self._totals[source])
 
     def _pass(self, source: int, around: int) -> Iterator[tuple[int, range]]:
@@ -166,7 +177,7 @@ class LaneEpoch:
     def __init__(self, order: Order, lane: int, epoch: int, taken: int = 0) -> None:
         """Begin after the first `taken` turns; those are drawn again, 2 µs each."""
         self._rng = random.Random(f"{order.seed}/lane/{lane}/{epoch}")
-        self.shares = [order.share(lane, epoch, place) for place in range(len(order.sources))]
+        self.shares = [order.share(lane, epoch, source) for source in range(len(order.sources))]
         self._arrived = [0] * len(self.shares)
         self._to_arrive = sum(map(len, self.shares))
         self._waiting = [self._arrive() for _ in range(min(order.shuffle, self._to_arrive))]
@@ -178,7 +189,7 @@ class LaneEpoch:
         return self._to_arrive + len(self._waiting)
 
     def draw(self) -> Turn:
-        """Give the next turn; IndexError after the last."""
+        """Return the next turn; IndexError after the last."""
         if not self._waiting:
             raise IndexError("the lane has given all samples of the epoch")
         slot = self._rng.randrange(len(self._waiting))
@@ -189,7 +200,7 @@ class LaneEpoch:
         return turn
 
     def to_come(self, source: int) -> tuple[frozenset[int], range]:
-        """Give the numbers still to come of a source: those waiting, and those behind them."""
+        """Return the numbers still to come of a source: those waiting, and those behind them."""
         waiting = frozenset(turn.number for turn in self._waiting if turn.source == source)
         return waiting, self.shares[source][self._arrived[source] :]
 

@@ -44,13 +44,13 @@ class SourceConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_kind(self) -> "SourceConfig":
-        given = [name for name in _KEYS if getattr(self, name) is not None]
-        if len(given) != 1:
+        kinds = [name for name in _KEYS if getattr(self, name) is not None]
+        if len(kinds) != 1:
             raise ValueError("a source is a run, shards or annotations; give one of the three")
         fields = type(self).model_fields
         for kind, names in _KEYS.items():
             wrong = [name for name in names if getattr(self, name) != fields[name].default]
-            if wrong and kind not in given:
+            if wrong and kind not in kinds:
                 raise ValueError(f"{', '.join(wrong)} is for {kind} only; leave it out")
         return self
 
@@ -133,13 +133,13 @@ class SourceSample:
     image: bytes
     texts: tuple[SourceText, ...]
     right: bytes | None = None
-    place: PictureLocation | None = field(
+    location: PictureLocation | None = field(
         default=None, compare=False
     )  # the same sample may lie elsewhere
 
 
 def changed(part: Part, expected: str, found: str) -> InputChanged:
-    """Say that a part is not what it was when its source was opened."""
+    """Make the error that a part is not what it was when its source was opened."""
     return InputChanged(
         f"{part.url} (shard {part.shard!r}) changed since it was opened or cleaned: expected "
         f"{expected}, found {found}; restore it, or begin a new training with what is there now"

@@ -49,16 +49,16 @@ def open_source(config: SourceConfig) -> Source:
     Raises SourceError, and what opening a run, a view, annotations or a list of shards raises.
     """
     if config.annotations is not None:
-        found = _open_annotations(config.annotations, config)
+        source = _open_annotations(config.annotations, config)
     else:
-        found = _open_run(config) if config.shards is None else _open_shards(config)
-    if not found.rows:
+        source = _open_run(config) if config.shards is None else _open_shards(config)
+    if not source.rows:
         where = config.run or config.annotations or ", ".join(config.shards or ())
         raise SourceError(
-            f"{where}: no sample to train on; left out: {found.left_out or 'none'}, damaged: "
-            f"{found.damaged or 'none'}"
+            f"{where}: no sample to train on; left out: {source.left_out or 'none'}, damaged: "
+            f"{source.damaged or 'none'}"
         )
-    return found
+    return source
 
 
 def read_part(part: Part) -> Generator[SourceSample, None, None]:
@@ -126,7 +126,7 @@ def _view_shards(run: Run, config: SourceConfig) -> tuple[SnapshotShard, ...]:
 
 
 def _finished(run: Run) -> tuple[SnapshotShard, ...]:
-    """Give the shards of the newest snapshot, which must hold all that are not put aside."""
+    """Return the shards of the newest snapshot, which must hold all that are not put aside."""
     newest = newest_snapshot_id(run)
     shards = open_snapshot(run, newest).shards if newest is not None else ()
     done = {shard.shard for shard in shards} | read_quarantined(run).keys()
@@ -177,7 +177,7 @@ def _clean(part: Part, reader: ShardReader) -> Iterator[SourceSample]:
             reason = raw.reason or "its image or sidecar is missing"
             raise changed(part, "whole samples", f"{raw.key!r}: {reason}")
         texts = _recorded_texts(part, raw.key, raw.meta)
-        yield SourceSample(raw.key, raw.image, texts, place=location_of(part.url, raw))
+        yield SourceSample(raw.key, raw.image, texts, location=location_of(part.url, raw))
     if reader.state.state != State.COMPLETE:
         raise changed(part, "a complete tar", f"{reader.state.state}: {reader.state.detail}")
 
@@ -202,8 +202,10 @@ def _judged(part: Part, tables: CleanedTables, reader: ShardReader) -> Iterator[
             raise SourceError(f"{tables.samples}: no row of sample {index}; {_VERIFY}")
         raw = next((raw for raw in raws if raw.index == index), None)
         image = _same_image(raw, fact, part)
-        place = None if raw is None else location_of(part.url, raw)
-        yield SourceSample(f"{part.shard}/{encode_name(fact['key'])}", image, texts, place=place)
+        location = None if raw is None else location_of(part.url, raw)
+        yield SourceSample(
+            f"{part.shard}/{encode_name(fact['key'])}", image, texts, location=location
+        )
 
 
 def _kept(tables: CleanedTables) -> Iterator[tuple[int, tuple[SourceText, ...]]]:
@@ -238,7 +240,7 @@ def _rows(url: str, table: str, columns: list[str]) -> Iterator[Row]:
 
 
 def _same_image(raw: RawSample | None, fact: Row, part: Part) -> bytes:
-    """Give a sample's image, once it is known to be the one that was judged."""
+    """Return a sample's image, once it is known to be the one that was judged."""
     expected = f"key {fact['key']!r}, image sha256 {fact['sha256']} as sample {fact['index']}"
     if raw is None or raw.image is None:
         raise changed(part, expected, "no such sample")
@@ -288,53 +290,55 @@ def _annotated(shard: str, reader: ShardReader, left_out: Counter[str]) -> Itera
 
 
 def location_of(url: str, raw: RawSample) -> PictureLocation | None:
-    """Say where a sample's image lies in its tar."""
+    """Return where a sample's image lies in its tar."""
     if raw.image is None or raw.image_offset is None:
         return None
     return PictureLocation(url, raw.image_offset, len(raw.image))
 
 
-def read_picture_at(place: PictureLocation) -> bytes:
+def read_picture_at(location: PictureLocation) -> bytes:
     """Read a picture's bytes where they lie; empty where the file is gone or too short.
 
     Whether they are still the same picture only who decodes them can say.
     """
-    fs, path = filesystem(place.url)
+    fs, path = filesystem(location.url)
     try:
-        data: bytes = fs.cat_file(path, start=place.offset, end=place.offset + place.size_bytes)
+        data: bytes = fs.cat_file(
+            path, start=location.offset, end=location.offset + location.size_bytes
+        )
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return b""
-    return data if len(data) == place.size_bytes else b""
+    return data if len(data) == location.size_bytes else b""
 
 
 # --- annotation files
 
 
 def _open_annotations(url: str, config: SourceConfig) -> Source:
-    found = read_annotations(url)
+    annotations = read_annotations(url)
     fs, path = filesystem(url)
     folder, _, name = path.rpartition("/")
     images = url_of(*filesystem(config.images)) if config.images else url_of(fs, folder)
-    _check_pictures(url, images, found)
+    _check_pictures(url, images, annotations)
     shard, size = encode_name(name.removesuffix(".json")), _ANNOTATIONS_PER_PART
     parts = tuple(
         Part(
             shard,
             url_of(fs, path),
-            min(size, len(found.rows) - first),
-            found.sha256,
+            min(size, len(annotations.rows) - first),
+            annotations.sha256,
             listed=AnnotatedRows(images, first),
         )
-        for first in range(0, len(found.rows), size)
+        for first in range(0, len(annotations.rows), size)
     )
-    name = f"annotations:{found.sha256[:32]}"
-    return Source(name, parts, config.repeat, found.left_out, {}, found.kind)
+    name = f"annotations:{annotations.sha256[:32]}"
+    return Source(name, parts, config.repeat, annotations.left_out, {}, annotations.kind)
 
 
-def _check_pictures(url: str, images: str, found: Annotations) -> None:
+def _check_pictures(url: str, images: str, annotations: Annotations) -> None:
     """Raise SourceError if none of the first pictures is there: the folder is another one."""
-    rows = found.rows[:_LOOKED_AT]
-    if rows and not any(next(_pictures(images, found, row)) for row in rows):
+    rows = annotations.rows[:_LOOKED_AT]
+    if rows and not any(next(_pictures(images, annotations, row)) for row in rows):
         raise SourceError(
             f"{url}: none of the pictures of its first {len(rows)} rows is in {images} (the first: "
             f"{rows[0].pictures[0]}); set images to the folder that these names start from"
@@ -342,21 +346,21 @@ def _check_pictures(url: str, images: str, found: Annotations) -> None:
 
 
 def _listed(part: Part, listed: AnnotatedRows) -> Iterator[SourceSample]:
-    found = read_annotations(part.url)
-    if found.sha256 != part.sha256:
-        raise changed(part, f"sha256 {part.sha256}", found.sha256)
+    annotations = read_annotations(part.url)
+    if annotations.sha256 != part.sha256:
+        raise changed(part, f"sha256 {part.sha256}", annotations.sha256)
     for number in range(listed.first, listed.first + part.rows):
-        row = found.rows[number]
-        image, *right = _pictures(listed.images, found, row)
+        row = annotations.rows[number]
+        image, *right = _pictures(listed.images, annotations, row)
         key = f"{part.shard}/{number:09d}"
         yield SourceSample(key, image, row.texts, right[0] if right else None)
 
 
-def _pictures(images: str, found: Annotations, row: Annotation) -> Iterator[bytes]:
+def _pictures(images: str, annotations: Annotations, row: Annotation) -> Iterator[bytes]:
     """Read a row's pictures; one that is missing is empty."""
     for name in row.pictures:
-        if found.kind == "dialogues":
-            place = pictures_by_number(images).get(int(name))
-            yield b"" if place is None else read_picture(images, place)
+        if annotations.kind == "dialogues":
+            path = pictures_by_number(images).get(int(name))
+            yield b"" if path is None else read_picture(images, path)
         else:
             yield read_picture(images, name)

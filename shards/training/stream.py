@@ -2,7 +2,7 @@
 
 It reads ahead of a lane's turn no further than the order asks for, and holds at most `shuffle`
 samples of each lane. One text of an image is drawn for each turn, so that two captions of an image
-never meet in a batch as each other's negatives.
+never meet in a batch as each other's negatives. Why no library's stream: see `order`.
 """
 
 import hashlib
@@ -92,7 +92,7 @@ class TrainingStream:
         return {number: lane.taken for number, lane in self._lanes.items()}
 
     def epochs_at(self, positions: Mapping[int, int]) -> float:
-        """Say how many epochs are done, going by how far these lanes are on average."""
+        """Compute how many epochs are done, going by how far these lanes are on average."""
         taken = sum(positions.values()) / len(positions)
         return taken * self._order.lanes / self.rows_per_epoch
 
@@ -134,19 +134,21 @@ class _Lane:
 
     def _enter(self, epoch: int) -> None:
         self.close()
+        # a restart redraws the turns of this epoch that were taken, which needs no sample; only
+        # what is still to come is read again
         done = self.taken - self._order.lane_rows_before(self._number, epoch)
         self._epoch = epoch
         self._turns = LaneEpoch(self._order, self._number, epoch, done)
         self._readers = [
-            _Reader(source, self._order.stretches(place, share), *self._turns.to_come(place))
-            for place, (source, share) in enumerate(
+            _Reader(source, self._order.stretches(number, share), *self._turns.to_come(number))
+            for number, (source, share) in enumerate(
                 zip(self._sources, self._turns.shares, strict=True)
             )
         ]
 
     def _example(self, turn: Turn, sample: SourceSample) -> Example:
-        place = f"{self._epoch}/{turn.source}/{self._order.pass_of(turn)}/{sample.key}"
-        drawn = hashlib.blake2b(f"{self._order.seed}/{place}".encode(), digest_size=16).digest()
+        turn_name = f"{self._epoch}/{turn.source}/{self._order.pass_of(turn)}/{sample.key}"
+        drawn = hashlib.blake2b(f"{self._order.seed}/{turn_name}".encode(), digest_size=16).digest()
         chosen = sample.texts[int.from_bytes(drawn[8:]) % len(sample.texts)]
         return Example(
             source=turn.source,
@@ -171,9 +173,11 @@ class _Reader:
         self._held: dict[int, SourceSample] = {}
 
     def take(self, number: int) -> SourceSample:
+        # read in ascending order, taken at random. What comes before it in the source has arrived,
+        # too, so it was taken or is among the `shuffle` turns that wait: no more is ever held
         while number not in self._held:
-            found, sample = next(self._ahead)
-            self._held[found] = sample
+            read_number, sample = next(self._ahead)
+            self._held[read_number] = sample
         return self._held.pop(number)
 
     def close(self) -> None:
@@ -186,6 +190,7 @@ def _read(
 ) -> Generator[tuple[int, SourceSample], None, None]:
     """Yield the samples that are still to come, with their numbers; other parts stay closed."""
     for stretch in stretches:
+        # by row in the part: the sample's number in the source's endless sequence
         wanted = {
             number - stretch.first + stretch.rows.start: number
             for number in range(stretch.first, stretch.first + len(stretch.rows))

@@ -66,7 +66,7 @@ def check_newest(run: Run) -> Iterator[Problem]:
         return
     name = f"snapshots/{newest}.parquet"
     if not run.store.exists(name):
-        yield Problem("snapshot.json", "there is no such snapshot", found=newest)
+        yield Problem("snapshot.json", "there is no such snapshot", actual=newest)
         return
     snapshot = read_snapshot(run, name)
     if isinstance(snapshot, Problem):
@@ -99,12 +99,12 @@ def check_clean_list(run: Run, name: str, files: Sequence[FileRecord]) -> Iterat
 
 
 def clean_list(run: Run, files: Sequence[FileRecord]) -> bytes:
-    """Give what such a list should hold."""
+    """Return what such a list should hold."""
     return "".join(run.store.url(file.name) + "\n" for file in files).encode()
 
 
 def _is_here(run: Run, root: str) -> bool:
-    """Say whether a folder is the run's own, if need be by another path to it."""
+    """Check whether a folder is the run's own, if need be by another path to it."""
     here = run.store.url()
     if root == here or not run.store.is_local:
         return root == here

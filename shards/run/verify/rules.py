@@ -47,7 +47,7 @@ def recount(samples: pa.Table, texts: pa.Table, decisions: pa.Table) -> Counts:
     ok = samples.filter(pc.equal(samples["status"], "ok"))
     rejected = samples.filter(pc.equal(samples["status"], "rejected"))
     kept = sum(index in with_kept for index in ok["index"].to_pylist())
-    given, kept_texts = _tally(texts["origin"]), _tally(texts.filter(keep)["origin"])
+    texts_in, kept_texts = _tally(texts["origin"]), _tally(texts.filter(keep)["origin"])
     not_finite = pc.equal(decisions["reason"], DecisionReason.SCORE_NOT_FINITE.value)
     return Counts(
         samples_in=len(samples),
@@ -56,13 +56,13 @@ def recount(samples: pa.Table, texts: pa.Table, decisions: pa.Table) -> Counts:
         rejected=len(rejected),
         rejected_by_reason=_tally(rejected["reason"]),
         text_reasons=_tally(ok["text_reason"].drop_null()),
-        texts={o: TextCounts(given=n, kept=kept_texts.get(o, 0)) for o, n in given.items()},
+        texts={o: TextCounts(given=n, kept=kept_texts.get(o, 0)) for o, n in texts_in.items()},
         not_finite=pc.sum(not_finite).as_py() or 0,
     )
 
 
 def kept_texts(texts: pa.Table, decisions: pa.Table) -> dict[int, list[TextRow]]:
-    """Give the kept texts of each sample by its index, as KEY.json of the clean tar lists them."""
+    """Return each sample's kept texts by its index, as KEY.json of the clean tar lists them."""
     columns = ["index", "text", "origin", "itm", "itc"]
     rows = texts.filter(decisions["keep"].combine_chunks()).select(columns).to_pylist()
     found: dict[int, list[TextRow]] = {}
@@ -87,17 +87,17 @@ def _sample_rules(samples: pa.Table) -> Iterator[str]:
 
 
 def _text_rules(samples: pa.Table, texts: pa.Table) -> Iterator[str]:
-    places = list(zip(texts["index"].to_pylist(), texts["text_no"].to_pylist(), strict=True))
-    if places != sorted(set(places)):
+    numbers = list(zip(texts["index"].to_pylist(), texts["text_no"].to_pylist(), strict=True))
+    if numbers != sorted(set(numbers)):
         yield "texts are not in the order of index and text_no, each once"
     ok = {i for i, s in enumerate(samples["status"].to_pylist()) if s == "ok"}
-    if not {index for index, _ in places} <= ok:
+    if not {index for index, _ in numbers} <= ok:
         yield "texts stand on samples that are not ok"
     origins = texts["origin"].to_pylist()
-    if any((number == 0) != (o == "web") for (_, number), o in zip(places, origins, strict=True)):
+    if any((number == 0) != (o == "web") for (_, number), o in zip(numbers, origins, strict=True)):
         yield "text_no 0 is not the web text's alone"
     without = {i for i, r in enumerate(samples["text_reason"].to_pylist()) if r is not None}
-    if {index for index, number in places if number == 0} != ok - without:
+    if {index for index, number in numbers if number == 0} != ok - without:
         yield "web texts do not stand on just the ok samples without a text_reason"
 
 

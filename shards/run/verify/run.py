@@ -110,14 +110,14 @@ def check_view(
 
 def in_threads(works: Sequence[Work], report: Report) -> list[list[Problem]]:
     """Do checks, several at once; give what each found, in their order."""
-    pool, found = ThreadPoolExecutor(THREADS), list[list[Problem]]()
+    pool, by_work = ThreadPoolExecutor(THREADS), list[list[Problem]]()
     try:
         for problems in pool.map(lambda work: list(work()), works):
-            found.append(problems)
-            report(len(found), len(works))
+            by_work.append(problems)
+            report(len(by_work), len(works))
     finally:
         pool.shutdown(cancel_futures=True)
-    return found
+    return by_work
 
 
 def _commit_works(run: Run, commits: Iterable[Commit]) -> list[Work]:
@@ -126,7 +126,7 @@ def _commit_works(run: Run, commits: Iterable[Commit]) -> list[Work]:
 
 
 def _view_works(run: Run, view: View, commits: Mapping[str, Commit]) -> list[Work]:
-    """Give the checks of a view's shards; one that is not committed is no view's fault."""
+    """Return the checks of a view's shards; one that is not committed is no view's fault."""
     own = {shard: done.file("decisions") for shard, done in commits.items()}
     return [
         partial(check_view_shard, run, view, shard, before)

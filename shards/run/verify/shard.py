@@ -20,17 +20,17 @@ def check_commit(run: Run, done: Commit, input_bytes: int) -> Iterator[Problem]:
 
     `input_bytes` is the size of the input shard as it was listed.
     """
-    place = f"commits/{done.shard}.json"
+    commit_name = f"commits/{done.shard}.json"
     if done.fingerprint != run.fingerprint:
-        yield Problem(place, "fingerprint", run.fingerprint, done.fingerprint)
+        yield Problem(commit_name, "fingerprint", run.fingerprint, done.fingerprint)
     if done.input.size_bytes != input_bytes:
         sizes = (str(input_bytes), str(done.input.size_bytes))
-        yield Problem(place, "bytes of the input as read", *sizes)
+        yield Problem(commit_name, "bytes of the input as read", *sizes)
     files = {file.table: file for file in done.files}
     names = {table: data_name(table, done.shard, done.attempt) for table in files}
     as_named = all(file.name == names[table] for table, file in files.items())
     if not as_named or len(files) != len(done.files) or not SCHEMAS.keys() <= files.keys():
-        yield Problem(place, "its files are not one per table under this attempt's names")
+        yield Problem(commit_name, "its files are not one per table under this attempt's names")
         return
     faults = [fault for file in done.files for fault in check_file(run, file)]
     yield from faults
@@ -54,27 +54,29 @@ def check_file(run: Run, file: FileRecord) -> Iterator[Problem]:
 
 
 def _content_problems(run: Run, done: Commit, files: dict[str, FileRecord]) -> Iterator[Problem]:
-    place = f"commits/{done.shard}.json"
+    commit_name = f"commits/{done.shard}.json"
     try:
         tables = {table: read_checked(run, files[table]) for table in SCHEMAS}
     except SchemaError as error:
-        yield Problem(place, str(error))
+        yield Problem(commit_name, str(error))
         return
     for table, read in tables.items():
         if files[table].rows != len(read):
             yield Problem(files[table].name, "rows", str(files[table].rows), str(len(read)))
     faults = list(complaints(done.shard, **tables))
-    yield from (Problem(place, fault) for fault in faults)
+    yield from (Problem(commit_name, fault) for fault in faults)
     if faults:
         return
     counted = recount(**tables)
     if counted != done.counts:
-        yield Problem(place, "counts", counted.model_dump_json(), done.counts.model_dump_json())
+        yield Problem(
+            commit_name, "counts", counted.model_dump_json(), done.counts.model_dump_json()
+        )
     expected = expected_clean(done.shard, tables)
     if "clean" in files:
         yield from check_clean(run, files["clean"], expected)
     elif expected and run.identity.get("write", {}).get("clean") != "none":
-        yield Problem(place, "samples were kept, but it names no clean tar")
+        yield Problem(commit_name, "samples were kept, but it names no clean tar")
 
 
 def read_checked(run: Run, file: FileRecord) -> pa.Table:
@@ -85,7 +87,7 @@ def read_checked(run: Run, file: FileRecord) -> pa.Table:
 
 
 def expected_clean(shard: str, tables: dict[str, pa.Table]) -> dict[str, list[TextRow]]:
-    """Give the kept texts by the key in the clean tar, in the order of the samples."""
+    """Return the kept texts by the key in the clean tar, in the order of the samples."""
     keys = tables["samples"]["key"].to_pylist()
     kept = kept_texts(tables["texts"], tables["decisions"])
     return {f"{shard}/{encode_name(keys[index])}": kept[index] for index in sorted(kept)}
@@ -95,23 +97,23 @@ def check_clean(
     run: Run, file: FileRecord, expected: dict[str, list[TextRow]]
 ) -> Iterator[Problem]:
     """Compare the clean tar, read strictly, with the kept samples and their texts."""
-    found: list[str] = []
+    keys: list[str] = []
     with run.store.open(file.name) as opened:
         reader = ShardReader(opened)
         for row in reader:
-            found.append(row.key)
+            keys.append(row.key)
             if row.key in expected and not _fits(row, expected[row.key], run.fingerprint):
                 yield Problem(file.name, f"{row.key} is not the kept sample of the tables")
     if reader.state.state is not State.COMPLETE:
         yield Problem(file.name, "not a whole tar", State.COMPLETE, reader.state.state)
-    if found != list(expected):
-        yield Problem(file.name, "samples", f"{len(expected)}, those kept", f"{len(found)}")
-    if file.rows != len(found):
-        yield Problem(file.name, "rows", str(file.rows), str(len(found)))
+    if keys != list(expected):
+        yield Problem(file.name, "samples", f"{len(expected)}, those kept", f"{len(keys)}")
+    if file.rows != len(keys):
+        yield Problem(file.name, "rows", str(file.rows), str(len(keys)))
 
 
 def _fits(row: RawSample, texts: list[TextRow], run: str) -> bool:
-    """Say whether a sample of the clean tar has an image, and just the kept texts."""
+    """Check whether a sample of the clean tar has an image, and just the kept texts."""
     if row.image is None or row.text is None or row.meta is None:
         return False
     try:
@@ -124,7 +126,7 @@ def _fits(row: RawSample, texts: list[TextRow], run: str) -> bool:
 
 
 def _scores(text: TextRow) -> dict[str, float | None]:
-    """Give a text's scores as the table's float32 holds them."""
+    """Return a text's scores as the table's float32 holds them."""
     return {
         name: None if text[name] is None else struct.unpack("f", struct.pack("f", text[name]))[0]
         for name in ("itm", "itc")

@@ -28,17 +28,17 @@ def view_records(run: Run) -> list[str]:
 
 def read_view(run: Run, name: str) -> View | Problem:
     """Open a view, or say why that cannot be; raises SchemaError for one that is newer."""
-    place = f"views/{name}/view.json"
+    record_name = f"views/{name}/view.json"
     try:
         if read_view_record(run, name) is None:
-            return Problem(place, "is no name of a view")
+            return Problem(record_name, "is no name of a view")
         return open_view(run, name)
     except SchemaError:
         raise
     except (ViewError, SnapshotError) as error:
-        return Problem(place, str(error))
+        return Problem(record_name, str(error))
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        return Problem(place, f"its list of shards cannot be read ({type(error).__name__})")
+        return Problem(record_name, f"its list of shards cannot be read ({type(error).__name__})")
 
 
 def check_view_lists(run: Run, view: View) -> Iterator[Problem]:
@@ -49,55 +49,65 @@ def check_view_lists(run: Run, view: View) -> Iterator[Problem]:
         yield from check_clean_list(run, f"views/{view.name}/clean.txt", files)
 
 
-def check_view_shard(run: Run, view: View, shard: SnapshotShard, own: FileRecord) -> list[Problem]:
-    """Check a view's files of one shard; `own` are the run's own decisions on it."""
+def check_view_shard(
+    run: Run, view: View, shard: SnapshotShard, decided_by_run: FileRecord
+) -> list[Problem]:
+    """Check a view's files of one shard; `decided_by_run` are the run's own decisions on it."""
     files = {file.table: file for file in shard.files}
     mine = [file for file in shard.files if file.table in ("decisions", "clean")]
     folder = f"views/{view.name}/"
     if "decisions" not in files or not all(file.name.startswith(folder) for file in mine):
-        place = f"{folder}view.json"
-        return [Problem(place, f"its files of shard {shard.shard} are not its own")]
+        record_name = f"{folder}view.json"
+        return [Problem(record_name, f"its files of shard {shard.shard} are not its own")]
     faults = [fault for file in mine for fault in check_file(run, file)]
-    return faults or list(_content_problems(run, view, shard, files, own))
+    return faults or list(_content_problems(run, view, shard, files, decided_by_run))
 
 
 def _content_problems(
-    run: Run, view: View, shard: SnapshotShard, files: Mapping[str, FileRecord], own: FileRecord
+    run: Run,
+    view: View,
+    shard: SnapshotShard,
+    files: Mapping[str, FileRecord],
+    decided_by_run: FileRecord,
 ) -> Iterator[Problem]:
-    place = files["decisions"].name
+    decisions_name = files["decisions"].name
     try:
         facts = {table: read_checked(run, files[table]) for table in ("samples", "texts")}
-        before = read_checked(run, own)
+        before = read_checked(run, decided_by_run)
     except (OSError, SchemaError):
         return  # the facts are broken: the check of their commit says so
     try:
         decisions = read_checked(run, files["decisions"])
     except SchemaError as error:
-        yield Problem(place, str(error))
+        yield Problem(decisions_name, str(error))
         return
     if files["decisions"].rows != len(decisions):
-        yield Problem(place, "rows", str(files["decisions"].rows), str(len(decisions)))
+        yield Problem(decisions_name, "rows", str(files["decisions"].rows), str(len(decisions)))
     faults = list(complaints(shard.shard, **facts, decisions=decisions))
-    yield from (Problem(place, fault) for fault in faults)
+    yield from (Problem(decisions_name, fault) for fault in faults)
     if faults:
         return
-    yield from (Problem(place, what) for what in _rule_problems(view, facts, before, decisions))
+    yield from (
+        Problem(decisions_name, what) for what in _rule_problems(view, facts, before, decisions)
+    )
     counted = recount(**facts, decisions=decisions)
     if counted != shard.counts:
         sides = counted.model_dump_json(), shard.counts.model_dump_json()
-        yield Problem(place, "counts", *sides)
+        yield Problem(decisions_name, "counts", *sides)
     record = read_view_record(run, str(view.name))
     expected = expected_clean(shard.shard, {**facts, "decisions": decisions})
     if "clean" in files:
         yield from check_clean(run, files["clean"], expected)
     elif expected and record is not None and record.with_clean:
-        yield Problem(place, "samples are kept, but the view names no clean tar of the shard")
+        yield Problem(
+            decisions_name, "samples are kept, but the view names no clean tar of the shard"
+        )
 
 
 def _rule_problems(
     view: View, facts: Mapping[str, pa.Table], before: pa.Table, after: pa.Table
 ) -> Iterator[str]:
-    """Say where decisions are not the run's own but for the thresholds, or break these."""
+    """Yield where decisions are not the run's own but for the thresholds, or break these."""
     if len(before) != len(after):
         return  # the check of the run's own says so
     old, new = before["reason"].to_pylist(), after["reason"].to_pylist()

@@ -87,7 +87,7 @@ def test_a_broken_commit_is_set_aside(full: Run, do_work: Any, damage: str) -> N
     moved = {data for name, data in after.items() if name.startswith("set_aside/")}
     assert moved == {broken, *(before[lost] for lost in gone - {name})}
     # While shards are pending, all that is there is right, but for the view that waits.
-    assert [problem.place for problem in verify_run(full).problems] == ["views/strict/view.json"]
+    assert [problem.where for problem in verify_run(full).problems] == ["views/strict/view.json"]
 
     assert commit(full, do_work(full, full.shards[1]))
     write_snapshot(full)
@@ -214,5 +214,5 @@ def test_run_json_cannot_be_mended(full: Run) -> None:
     before = everything(full)
     done = repair_run(Run.open(full.store.url()))
     assert not done.whole
-    assert [problem.place for problem in done.unmended] == ["run.json"]
+    assert [problem.where for problem in done.unmended] == ["run.json"]
     assert everything(full) == before
