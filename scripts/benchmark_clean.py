@@ -26,8 +26,10 @@ from models.roles.filter import Filter
 from pipeline.clean.shard import CleanConfig, ExecutionConfig, ShardCleaner, identity
 from pipeline.toy.world import ToyWorldConfig, vocabulary, write_toy_world
 from shards.inputs.listing import list_inputs
-from shards.run.run import Run, Store
+from shards.run.run import Run
+from shards.store import Store
 
+ROLES = ("captioner", "filter")
 WORDS, TOKENS = 30_522, 20  # BLIP's vocabulary without [DEC] and [ENC]; tokens of a caption
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TEXTS = """select key, list(text order by text_no) from '{0}/samples/*.parquet'
@@ -35,24 +37,24 @@ join '{0}/texts/*.parquet' using (shard, index) group by key"""
 
 
 def main(o: argparse.Namespace, folder: Path) -> None:
-    """Time capfilt and the loop by turns, after one to warm up."""
+    """Time capfilt and the loop by turns, after one to warm up, and print what was measured."""
     world = ToyWorldConfig(samples=o.images, image_px=512, image_format="jpeg")
     inputs = list_inputs([o.shards or str(write_toy_world(folder / "input", world)[0])])
     o.dtype = resolve_dtype(o.dtype, DEVICE)
     make_models(folder, o)
     caption = {"model": str(folder / "captioner"), "min_tokens": TOKENS, "max_tokens": TOKENS}
     config = CleanConfig(dtype=o.dtype, caption=caption, score={"model": str(folder / "filter")})
-    place = {"dtype": o.dtype, "device": DEVICE}
-    captioner = BlipCaptioner.load(folder / "captioner", decoding=config.caption, **place)
-    models = captioner, Filter.load(folder / "filter", **place)
-    known = identity(config, *(model.digest for model in models))
+    options = {"dtype": o.dtype, "device": DEVICE}
+    captioner = BlipCaptioner.load(folder / "captioner", decoding=config.caption, **options)
+    models = captioner, Filter.load(folder / "filter", **options)
+    digests = identity(config, *(model.digest for model in models))
     loop: list = [transformers.BlipProcessor.from_pretrained(folder / "captioner")]
-    for role, name in ARCHITECTURES.items():
-        model = getattr(transformers, name).from_pretrained(folder / role)
+    for role in ROLES:
+        model = getattr(transformers, ARCHITECTURES[role]).from_pretrained(folder / role)
         loop.append(model.to(DEVICE, TORCH_DTYPES[o.dtype]).eval())
     ours, theirs, pace = [], [], ExecutionConfig(o.batch)
     for turn in range(o.repeats + 1):
-        run = Run.create(Store(str(folder / f"run{turn}")), "", known, {}, inputs)
+        run = Run.create(Store(str(folder / f"run{turn}")), "", digests, {}, inputs)
         cleaner, started = ShardCleaner(run, config, *models, pace), time.perf_counter()
         for shard in inputs:
             cleaner.clean(shard, lambda *_: None)
@@ -61,7 +63,17 @@ def main(o: argparse.Namespace, folder: Path) -> None:
         started = time.perf_counter()
         run_loop(loop, [shard.url for shard in inputs], texts, o.batch)
         theirs.append(time.perf_counter() - started)
-    print_table(o, len(texts), ours[1:], theirs[1:])
+    commit = subprocess.getoutput("git rev-parse --short HEAD 2>/dev/null || echo none")
+    threads = f"{torch.get_num_threads()} CPU threads, {torch.backends.cpu.get_cpu_capability()}"
+    chip = torch.cuda.get_device_name() if DEVICE == "cuda" else threads
+    print(f"- {datetime.now(UTC):%Y-%m-%d}, commit {commit}, on {chip}")
+    print(f"- command: `python {' '.join(sys.argv)}`; torch {torch.__version__}")
+    print(f"- {len(texts)} pictures, {o.size} at {o.px} px, {o.dtype}, batches of {o.batch}\n")
+    print("| images/s | median | each turn |\n| --- | --- | --- |")
+    rates = [[len(texts) / seconds for seconds in turns[1:]] for turns in (ours, theirs)]
+    rates.append([fast / slow for fast, slow in zip(*rates, strict=True)])
+    for name, row in zip(("capfilt", "transformers loop", "ratio"), rates, strict=True):
+        print(f"| {name} | {median(row):.2f} | {', '.join(f'{rate:.2f}' for rate in row)} |")
 
 
 def make_models(folder: Path, o: argparse.Namespace) -> None:
@@ -69,11 +81,11 @@ def make_models(folder: Path, o: argparse.Namespace) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *vocabulary()]
     words += [f"w{number}" for number in range(WORDS - len(words))]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    known = tokenizer.load(folder, WORDS)
-    ids = {"vocab_size": WORDS + 2, "sep_id": known.sep_id, "pad_id": known.pad_id}
+    vocab = tokenizer.load(folder, WORDS)
+    ids = {"vocab_size": WORDS + 2, "sep_id": vocab.sep_id, "pad_id": vocab.pad_id}
     config = blip_config(o.size, image_size=o.px, **ids)
-    for role in ARCHITECTURES:
-        checkpoint.create(folder / role, role, config, known, seed=0)
+    for role in ROLES:
+        checkpoint.create(folder / role, role, config, vocab, seed=0)
 
 
 @torch.inference_mode()
@@ -85,28 +97,13 @@ def run_loop(loop: list, urls: list[str], texts: dict[str, list[str]], size: int
     lengths = {"min_new_tokens": TOKENS, "max_new_tokens": TOKENS}
     cut = {"padding": True, "truncation": True, "max_length": 35, "return_tensors": "pt"}
     for images, keys in data.batched(size):
-        given = processor(list(images), ["a picture of"] * len(keys), return_tensors="pt")
-        given = given.to(DEVICE, captioner.dtype)
-        ids = captioner.generate(**given, do_sample=True, top_p=0.9, top_k=0, **lengths)
+        batch = processor(list(images), ["a picture of"] * len(keys), return_tensors="pt")
+        batch = batch.to(DEVICE, captioner.dtype)
+        ids = captioner.generate(**batch, do_sample=True, top_p=0.9, top_k=0, **lengths)
         processor.batch_decode(ids, skip_special_tokens=True)
         for group in zip(*(texts[key] for key in keys), strict=True):
             words = processor(text=list(group), **cut).to(DEVICE)
-            scorer(**words, pixel_values=given["pixel_values"]).itm_score.softmax(-1).tolist()
-
-
-def print_table(o: argparse.Namespace, images: int, ours: list[float], loop: list[float]) -> None:
-    """Print what was measured, and on what."""
-    commit = subprocess.getoutput("git rev-parse --short HEAD 2>/dev/null || echo none")
-    threads = f"{torch.get_num_threads()} CPU threads, {torch.backends.cpu.get_cpu_capability()}"
-    chip = torch.cuda.get_device_name() if DEVICE == "cuda" else threads
-    print(f"- {datetime.now(UTC):%Y-%m-%d}, commit {commit}, on {chip}")
-    print(f"- command: `python {' '.join(sys.argv)}`; torch {torch.__version__}")
-    print(f"- {images} pictures, {o.size} at {o.px} px, {o.dtype}, batches of {o.batch}\n")
-    print("| images/s | median | each turn |\n| --- | --- | --- |")
-    rates = {"capfilt": [images / s for s in ours], "transformers loop": [images / s for s in loop]}
-    rates["ratio"] = [slow / fast for fast, slow in zip(ours, loop, strict=True)]
-    for name, row in rates.items():
-        print(f"| {name} | {median(row):.2f} | {', '.join(f'{rate:.2f}' for rate in row)} |")
+            scorer(**words, pixel_values=batch["pixel_values"]).itm_score.softmax(-1).tolist()
 
 
 if __name__ == "__main__":

@@ -36,14 +36,6 @@ TURNS, PICTURES, ASKED, QUESTIONS, FRAMES = 3, 3_000, 4, 5, 500
 Way = Callable[[], object]
 
 
-def main() -> None:
-    """Measure all three."""
-    with TemporaryDirectory() as place:
-        indexing(Path(place))
-        answering(Path(place))
-        videos(Path(place))
-
-
 def compare(what: str, count: int, new: Way, old: Way) -> None:
     """Time two ways by turns, and print rates and their ratio."""
     seconds: dict[str, list[float]] = {"new": [], "old": []}
@@ -89,8 +81,9 @@ def answering(folder: Path) -> None:
         rows.append({"question": f"what is number {number}?", "answer": ["yes"]})
 
     def asked(copies: int) -> Way:
-        given = [row | {"image": f"{n - n % copies}.jpg"} for n, row in enumerate(rows)]
-        return lambda: measure_vqa(answerer, given, str(folder), len(rows), answers=["yes", "no"])
+        of_copies = [row | {"image": f"{n - n % copies}.jpg"} for n, row in enumerate(rows)]
+        where, count = str(folder), len(rows)
+        return lambda: measure_vqa(answerer, of_copies, where, count, answers=["yes", "no"])
 
     compare("questions, five a picture, one look or five", len(rows), asked(QUESTIONS), asked(1))
 
@@ -115,4 +108,6 @@ def videos(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with TemporaryDirectory() as scratch:
+        for measure in (indexing, answering, videos):
+            measure(Path(scratch))

@@ -20,12 +20,14 @@ from shards.inputs.listing import InputShard
 from shards.inputs.reader import State
 from shards.run import commit as commits
 from shards.run.attempt import start_attempt
-from shards.run.run import Run, Store
+from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.schema import SCHEMAS
+from shards.store import Store
 from shards.writer import TableFile, publish_file
 
 ROWS_PER_GROUP = 1_000  # as in a run
+ORIGINS = ("web", "synthetic")
 MAIN = "from flows.cli import main; main()"
 COMMANDS = {
     "thresholds": ["judge", "--name=t", "--threshold=web=0.6", "--threshold=synthetic=0.7"],
@@ -52,7 +54,7 @@ def main(o: argparse.Namespace, folder: Path) -> None:
 def make_run(url: str, shards: int, samples: int) -> None:
     """Commit shards of samples that share tables, and list them."""
     inputs = [InputShard(f"/absent/{n:05}.tar", f"{n:05}", 1, None, 0.0) for n in range(shards)]
-    identity = {"judge": {"threshold": {"web": 0.5, "synthetic": 0.5}}}
+    identity = {"judge": {"threshold": dict.fromkeys(ORIGINS, 0.5)}}
     run = Run.create(Store(url), "", identity, {}, inputs)
     for number, item in enumerate(inputs):
         tables = made_tables(item.shard, samples, np.random.default_rng(number))
@@ -62,21 +64,14 @@ def make_run(url: str, shards: int, samples: int) -> None:
                 file = TableFile(folder / name, name)
                 for begin in range(0, len(table), ROWS_PER_GROUP):
                     file.add_table(table.slice(begin, ROWS_PER_GROUP))
-                where = commits.data_name(name, item.shard, attempt)
-                files.append(publish_file(run.store, file, name, where))
-        result = commits.Commit(
-            shard=item.shard,
-            fingerprint=run.fingerprint,
-            attempt=attempt,
-            input=commits.InputRecord(url=item.url, size_bytes=1, sha256="0" * 64),
-            state=commits.StateRecord(state=State.COMPLETE),
-            files=tuple(files),
-            counts=counted(samples, tables["decisions"]["keep"].to_numpy().reshape(-1, 2)),
-            environment={},
-            started="",
-            ended="",
-        )
-        commits.commit(run, result)
+                path = commits.data_name(name, item.shard, attempt)
+                files.append(publish_file(run.store, file, name, path))
+        facts = {"shard": item.shard, "fingerprint": run.fingerprint, "attempt": attempt}
+        facts["input"] = commits.InputRecord(url=item.url, size_bytes=1, sha256="0" * 64)
+        facts["state"] = commits.StateRecord(state=State.COMPLETE)
+        keep = tables["decisions"]["keep"].to_numpy().reshape(-1, 2)
+        facts |= {"files": tuple(files), "counts": counted(samples, keep)}
+        commits.commit(run, commits.Commit(**facts, environment={}, started="", ended=""))
     write_snapshot(run)
 
 
@@ -89,7 +84,7 @@ def made_tables(shard: str, samples: int, draw: np.random.Generator) -> dict[str
     texts = {
         "index": np.repeat(index, 2),
         "text_no": np.tile(np.array([0, 1], np.int16), samples),
-        "origin": ["web", "synthetic"] * samples,
+        "origin": [*ORIGINS] * samples,
         "text": [text for pair in zip(web, keys, strict=True) for text in pair],
         "itm": itm,
     }
@@ -100,15 +95,15 @@ def made_tables(shard: str, samples: int, draw: np.random.Generator) -> dict[str
 def full(shard: str, columns: dict, table: str) -> pa.Table:
     """Complete a table with its shard, and with nulls."""
     schema, rows = SCHEMAS[table], len(columns["index"])
-    given = columns | {"shard": [shard] * rows}
-    arrays = [pa.array(given.get(field.name, [None] * rows), field.type) for field in schema]
+    columns = columns | {"shard": [shard] * rows}
+    arrays = [pa.array(columns.get(field.name, [None] * rows), field.type) for field in schema]
     return pa.table(arrays, schema=schema)
 
 
 def counted(samples: int, keep: np.ndarray) -> commits.Counts:
     """Count a shard whose samples have two texts each."""
-    kept, of = int(keep.any(axis=1).sum()), zip(("web", "synthetic"), keep.sum(axis=0), strict=True)
-    texts = {origin: commits.TextCounts(given=samples, kept=int(count)) for origin, count in of}
+    kept, by_origin = int(keep.any(axis=1).sum()), dict(zip(ORIGINS, keep.sum(axis=0), strict=True))
+    texts = {name: commits.TextCounts(given=samples, kept=int(n)) for name, n in by_origin.items()}
     return commits.Counts(samples_in=samples, kept=kept, filtered=samples - kept, texts=texts)
 
 

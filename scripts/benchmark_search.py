@@ -7,7 +7,6 @@ does it. Queries are captions of new pictures. What is in FOLDER (default: runs/
 again.
 """
 
-import argparse
 import json
 import resource
 import time
@@ -16,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
+import typer
 
 from models.checkpoints import weights
 from models.roles.retrieval import Retriever
-from pipeline.search import faiss_index as nearest
+from pipeline.search import faiss_index
 from pipeline.search.build import IndexConfig, build, items_of_tars
+from pipeline.search.faiss_index import Index, Vectors
 from pipeline.search.index_folder import current, open_current
 from pipeline.search.query import SearchIndex, search_text
 from pipeline.toy.world import ToyWorldConfig, toy_sample, write_toy_world
@@ -28,18 +29,12 @@ from pipeline.toy.world import ToyWorldConfig, toy_sample, write_toy_world
 QUERIES, K = 1_000, 10
 
 
-def main() -> None:
-    """Build, search, and print the figures."""
-    parser = argparse.ArgumentParser(description="IVF against flat, over toy embeddings.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/search"))
-    parser.add_argument("--pictures", type=int, default=100_000)
-    given = parser.parse_args()
-    world, folder = given.folder / "world", given.folder / "toy.index"
+def main(work: Path = typer.Argument(Path("runs/search")), pictures: int = 100_000) -> None:
+    """Build, search by IVF and flat over toy embeddings, and print the figures."""
+    world, folder = work / "world", work / "toy.index"
     if not world.is_dir():
-        config = ToyWorldConfig(
-            samples=given.pictures, samples_per_shard=5_000, noise=0, kinds=4, image_px=32
-        )
-        write_toy_world(world, config)
+        content = {"samples": pictures, "noise": 0, "kinds": 4, "image_px": 32}
+        write_toy_world(world, ToyWorldConfig(samples_per_shard=5_000, **content))
     retriever = Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
     if current(folder) is None:
         began = time.perf_counter()
@@ -57,25 +52,25 @@ def compare(folder: Path, retriever: Retriever) -> None:
     texts = [toy_sample(n, False, world).text for n in range(QUERIES)]
     queries = np.concatenate([retriever.encode_texts([text]).unit.numpy() for text in texts])
     search_whole(folder, retriever, texts[:100])
-    place, record = open_current(folder)
-    table = pq.read_table(place / "features.parquet", filters=[("kind", "=", "image")])
-    flat_column = table["vector"].combine_chunks().flatten()
-    vectors = np.ascontiguousarray(flat_column.to_numpy().reshape(len(table), -1))
+    build_folder, record = open_current(folder)
+    table = pq.read_table(build_folder / "features.parquet", filters=[("kind", "=", "image")])
+    numbers = table["vector"].combine_chunks().flatten().to_numpy()
+    vectors = np.ascontiguousarray(numbers.reshape(len(table), -1))
     exact = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :K]
     print(f"{len(vectors):,} vectors of {vectors.shape[1]}, {QUERIES:,} queries")
     for kind in ("flat", "ivf"):
         began = time.perf_counter()
-        index = nearest.build(vectors, kind)
+        index = faiss_index.build(vectors, kind)
         print(f"{kind}: built in {time.perf_counter() - began:.2f} s")
         if kind == "flat":
-            print(f"  all: {told(index, queries, exact)}")
+            print(f"  all: {measure(index, queries, exact)}")
     chosen = record["images"]["probes"]
-    ivf = nearest.read(place / "images.faiss")
-    for number in sorted({1, max(1, chosen // 2), chosen, 2 * chosen}):
-        default = " (default)" if number == chosen else ""
-        print(f"  {number} probes{default}: {told(ivf, queries, exact, number)}")
-    sizes = {p.name: p.stat().st_size for p in place.iterdir()}
-    print(json.dumps({name: f"{size / 2**20:.1f} MiB" for name, size in sorted(sizes.items())}))
+    ivf = faiss_index.read(build_folder / "images.faiss")
+    for probes in sorted({1, max(1, chosen // 2), chosen, 2 * chosen}):
+        default = " (default)" if probes == chosen else ""
+        print(f"  {probes} probes{default}: {measure(ivf, queries, exact, probes)}")
+    sizes = {path.name: path.stat().st_size / 2**20 for path in sorted(build_folder.iterdir())}
+    print(json.dumps({name: f"{size:.1f} MiB" for name, size in sizes.items()}))
     print(json.dumps({which: record[which] for which in ("images", "texts")}))
 
 
@@ -92,28 +87,24 @@ def search_whole(folder: Path, retriever: Retriever, texts: list[str]) -> None:
             search_text(opened, retriever, text, K, rerank=rerank)
             took.append(time.perf_counter() - began)
         grown = (psutil.Process().memory_info().rss - before) / 2**20
-        told = f"{1e3 * float(np.median(took)):.1f} ms a search"
-        print(f"with {rerank} re-ranked: {told}; the process has grown by {grown:.0f} MiB")
+        speed = f"{1e3 * float(np.median(took)):.1f} ms a search"
+        print(f"with {rerank} re-ranked: {speed}; the process has grown by {grown:.0f} MiB")
 
 
-def told(
-    index: nearest.Index, queries: nearest.Vectors, exact: np.ndarray, probes: int | None = None
-) -> str:
-    """Time single queries and all at once, and say how many of the nearest are found."""
+def measure(index: Index, queries: Vectors, exact: np.ndarray, probes: int | None = None) -> str:
+    """Time single queries and all at once, and compute how many of the nearest are found."""
     began = time.perf_counter()
-    _, found = nearest.search(index, queries, K, probes)
+    _, nearest = faiss_index.search(index, queries, K, probes)
     together_ms = 1e3 * (time.perf_counter() - began) / len(queries)
     alone = []
     for query in queries[:200]:
         began = time.perf_counter()
-        nearest.search(index, query[None], K, probes)
+        faiss_index.search(index, query[None], K, probes)
         alone.append(time.perf_counter() - began)
-    recall = nearest.recall_at_k(found, exact)
-    return (
-        f"recall@{K} {recall:.4f}, {1e3 * float(np.median(alone)):.3f} ms a query, "
-        f"{together_ms:.3f} ms of {len(queries):,} at once"
-    )
+    recall = faiss_index.recall_at_k(nearest, exact)
+    what = f"recall@{K} {recall:.4f}, {1e3 * float(np.median(alone)):.3f} ms a query"
+    return f"{what}, {together_ms:.3f} ms of {len(queries):,} at once"
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -45,23 +45,24 @@ class Theirs(nn.Module):
 
     def forward(self, pairs: Pairs) -> Tensor:
         """Compute the sum of the three losses, and renew copies and queues."""
-        ids, mask, own = pairs.ids, pairs.mask.long(), torch.arange(BATCH)
-        states, *found = features(self.online, pairs.pixels, ids, mask)
+        ids, mask, rows = pairs.ids, pairs.mask.long(), torch.arange(BATCH)
+        states, *units = features(self.online, pairs.pixels, ids, mask)
         with torch.no_grad():
             follow([(self.online, self.copies)], 0.995)
-            _, *fresh = features(self.copies, pairs.pixels, ids, mask)
-            likely = (similarities(*found, self.temp).softmax(1) + 1e-4).fill_diagonal_(0)
-            image_of, text_of = (torch.multinomial(p, 1).flatten() for p in (likely.T, likely))
+            _, *targets = features(self.copies, pairs.pixels, ids, mask)
+            weights = (similarities(*units, self.temp).softmax(1) + 1e-4).fill_diagonal_(0)
+            neg_image, neg_text = (torch.multinomial(w, 1).flatten() for w in (weights.T, weights))
         itc = torch.zeros(())
-        for one, other in ((0, 1), (1, 0)):
-            known = torch.cat([fresh[other], self.queues[other]])
-            soft = soften(MATCHES, similarities(fresh[one], known, self.temp), 0.4).detach()
-            itc = itc + contrastive(similarities(found[one], known, self.temp), soft) / 2
-        self.queues[0][:BATCH], self.queues[1][:BATCH] = fresh
-        picked, said = torch.cat([own, image_of, own]), torch.cat([own, own, text_of])
-        read = self.online[2](ids[said], mask[said], encoder_hidden_states=states[picked])
-        logits = self.itm_head(read.last_hidden_state[:, 0])
-        itm = F.cross_entropy(logits, (picked == said).long())
+        for side, other in ((0, 1), (1, 0)):
+            keys = torch.cat([targets[other], self.queues[other]])
+            soft = soften(MATCHES, similarities(targets[side], keys, self.temp), 0.4).detach()
+            itc = itc + contrastive(similarities(units[side], keys, self.temp), soft) / 2
+        self.queues[0][:BATCH], self.queues[1][:BATCH] = targets
+        images, texts = torch.cat([rows, neg_image, rows]), torch.cat([rows, rows, neg_text])
+        fused = self.online[2](ids[texts], mask[texts], encoder_hidden_states=states[images])
+        itm = F.cross_entropy(
+            self.itm_head(fused.last_hidden_state[:, 0]), (images == texts).long()
+        )
         labels = ids.masked_fill(mask == 0, -100)
         lm = self.decoder(ids, mask, encoder_hidden_states=states, labels=labels)
         return itc + itm + lm.loss
@@ -86,35 +87,33 @@ def build(case: str) -> tuple[nn.Module, Callable[[Pairs], Tensor]]:
     network, queue = PretrainNetwork(CONFIG), FeatureQueue(256, QUEUE)
     for tower in (network.vision_model, network.text_encoder, network.text_decoder.bert):
         tower.encoder.recomputed = 12 if case == "recomputed" else 0
-    settings, dice = StepSettings(WORDS - 1, WORDS - 2, alpha=0.4), torch.Generator()
-    return network, lambda p: network(p, queue, settings, dice).total
+    rest = queue, StepSettings(WORDS - 1, WORDS - 2, alpha=0.4), torch.Generator()
+    return network, lambda p: network(p, *rest).total
 
 
 def measure(dtype: str, case: str) -> None:
     """Take steps of one case, the first to warm up, and print what they took."""
     network, loss = build(case)
+    loss = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16")(loss)
     for name, parameter in network.named_parameters():
         if "norm" not in name.lower() and name != "temp":
             nn.init.normal_(parameter, std=0.02)
     mask = torch.arange(30 if case == "original" else 18) < torch.linspace(10, 18, BATCH)[:, None]
     ids = torch.randint(999, 30_000, mask.shape).masked_fill(~mask, 0)
     pairs = Pairs(torch.randn(BATCH, 3, SIDE, SIDE), ids, mask)
-    optimiser, times = torch.optim.AdamW(network.train().parameters(), 1e-6, fused=True), []
+    optimizer, seconds = torch.optim.AdamW(network.train().parameters(), 1e-6, fused=True), []
     for _ in range(4):
         began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
-            total = loss(pairs)
-        total.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        times.append(time.perf_counter() - began)
-    took, peak = sorted(times[1:])[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        loss(pairs).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - began)
+    took, peak = sorted(seconds[1:])[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{dtype} {case:15} {took:6.2f} s/step {BATCH / took:6.2f} samples/s {peak:6.2f} GiB")
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        measure(*sys.argv[1:])
-    for case in [] if sys.argv[1:] else CASES:
-        for dtype in ("fp32", "bf16"):
-            subprocess.run([sys.executable, __file__, dtype, case], check=True)
+        sys.exit(measure(*sys.argv[1:]))
+    for dtype_and_case in ((dtype, case) for case in CASES for dtype in ("fp32", "bf16")):
+        subprocess.run([sys.executable, __file__, *dtype_and_case], check=True)

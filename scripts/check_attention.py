@@ -30,26 +30,26 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    attender = AttentionExplainer.load(weights.resolve(given.filter), dtype="fp32")
+    options = parser.parse_args()
+    explainer = AttentionExplainer.load(weights.resolve(options.filter), dtype="fp32")
     print(f"| layer | map | {' | '.join(NAMED)} |\n| --- | --- |{' --- |' * len(NAMED)}")
-    for layer in [None, *range(attender.layers)]:
+    for layer in [None, *range(explainer.layers)]:
         for kind in get_args(Kind):
-            found = point(attender, given.pictures, given.seed, layer=layer, kind=kind)
-            shares = " | ".join(f"{found.shares[name]:.3f}" for name in NAMED)
+            pointing = point(explainer, options.pictures, options.seed, layer=layer, kind=kind)
+            shares = " | ".join(f"{pointing.shares[name]:.3f}" for name in NAMED)
             print(f"| {'default' if layer is None else layer} | {kind} | {shares} |")
-    print(f"\nboxes take {found.chance:.3f} of a picture")
-    if given.out:
-        given.out.write_bytes(sheet([example(attender, n) for n in range(SHOWN)]))
+    print(f"\nboxes take {pointing.chance:.3f} of a picture")
+    if options.out:
+        options.out.write_bytes(sheet([example(explainer, n) for n in range(SHOWN)]))
 
 
-def example(attender: AttentionExplainer, number: int) -> tuple[str, Image.Image]:
-    """Draw one map over its picture, with the box, and say whether it is hit."""
+def example(explainer: AttentionExplainer, number: int) -> tuple[str, Image.Image]:
+    """Draw one map over its picture, with the box; the title tells whether it is hit."""
     rng = random.Random(f"example/{number}")
     shown = scene(rng, 2, 4)
     thing, text = rng.choice(shown.things), rng.choice(captions(shown))
-    image = attender.preprocess.resize(draw(shown))
-    values = noun_maps(attender.match(image, text), thing)["both"]
+    image = explainer.preprocess.resize(draw(shown))
+    values = noun_maps(explainer.match(image, text), thing)["both"]
     picture = heat(small(draw(shown, PX)), values.numpy())
     left, top, right, bottom = (round(edge * PX) for edge in thing.box)
     ImageDraw.Draw(picture).rectangle((left, top, right, bottom), outline=(0, 160, 0), width=2)

@@ -32,22 +32,17 @@ QUIET = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 EVERY_OP = {"accelerator": "cpu", "num_proc": 1, "memory": "1GB"}
 
 
-def main() -> int:
+def main() -> None:
     """Run all three, and print what came out."""
     parser = argparse.ArgumentParser(description="Compare with Data-Juicer on a corrupt picture.")
     parser.add_argument("work", type=Path, help="new folder")
     parser.add_argument("--peer-python", type=Path, help="of an environment with Data-Juicer")
     parser.add_argument("--json", action="store_true", help="for machines")
-    given = parser.parse_args()
-    work: Path = given.work.resolve()
+    options = parser.parse_args()
+    work: Path = options.work.resolve()
     make_input(work)
-    words = tokenizer.train([*corpus(), TEXT], 1_000)
-    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
-    config.text_config.max_position_embeddings = 512  # the peer's captions are up to 128 tokens
-    for role in ARCHITECTURES:
-        checkpoint.create(work / role, role, config, words, seed=0)
-    python = (given.peer_python or work / "environment" / "bin" / "python").absolute()
-    if given.peer_python is None:
+    python = (options.peer_python or work / "environment" / "bin" / "python").absolute()
+    if options.peer_python is None:
         subprocess.run([sys.executable, "-m", "venv", work / "environment"], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *PEER], check=True)
     peer = python.with_name("dj-process")
@@ -55,15 +50,19 @@ def main() -> int:
         parser.error(f"{peer} does not start; {work / 'start.log'} says why")
     results = [*(run_peer(work, peer, tracer) for tracer in (False, True)), run_capfilt(work)]
     table = rich.table.Table(*results[0], title=f"{COUNT} pictures, 1 of them corrupt")
-    for line in results:
-        table.add_row(*map(str, line.values()))
-    print(json.dumps(results)) if given.json else rich.print(table)
-    return 0
+    for row in results:
+        table.add_row(*map(str, row.values()))
+    print(json.dumps(results)) if options.json else rich.print(table)
 
 
 def make_input(work: Path) -> None:
-    """Write noise, and one file that is no picture, as a tar and as the peer's JSON lines."""
+    """Write noise, and one file that is no picture, as a tar and JSON lines; and both models."""
     work.mkdir(parents=True)  # a new one
+    words = tokenizer.train([*corpus(), TEXT], 1_000)
+    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    config.text_config.max_position_embeddings = 512  # the peer's captions are up to 128 tokens
+    for role in ARCHITECTURES:
+        checkpoint.create(work / role, role, config, words, seed=0)
     noise = np.random.default_rng(0).integers(0, 255, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
     with tarfile.open(work / "web.tar", "w") as tar, (work / "in.jsonl").open("w") as lines:
         for number in range(COUNT):
@@ -80,18 +79,18 @@ def make_input(work: Path) -> None:
 
 def run_peer(work: Path, peer: Path, tracer: bool) -> dict[str, Any]:
     """Let Data-Juicer caption and score, and skip what it has errors with."""
-    name = f"Data-Juicer 1.6.1, tracer {'on' if tracer else 'off'}"
-    out, recipe = work / name / "out.jsonl", work / f"{name}.yaml"
+    tool = f"Data-Juicer 1.6.1, tracer {'on' if tracer else 'off'}"
+    out, recipe = work / tool / "out.jsonl", work / f"{tool}.yaml"
     caption = {"hf_img2seq": str(work / "captioner"), "caption_num": 1, "batch_size": BATCH}
     score = {"hf_blip": str(work / "filter"), "min_score": 0.0, "max_score": 1.0}
     steps = {"image_captioning_mapper": caption, "image_text_matching_filter": score}
     settings = {"open_tracer": tracer, "use_cache": False, "skip_op_error": True, "np": 1}
     settings |= {"dataset_path": str(work / "in.jsonl"), "export_path": str(out)}
-    settings["process"] = [{step: given | EVERY_OP} for step, given in steps.items()]
+    settings["process"] = [{name: options | EVERY_OP} for name, options in steps.items()]
     recipe.write_text(json.dumps(settings))  # JSON is YAML
-    done = run(work, name, peer, "--config", recipe)
+    code = run(work, tool, peer, "--config", recipe).returncode
     lines = out.read_text().splitlines() if out.exists() else []
-    return result(name, len({json.loads(line)["id"] for line in lines}), done.returncode)
+    return result(tool, len({json.loads(line)["id"] for line in lines}), code)
 
 
 def run_capfilt(work: Path) -> dict[str, Any]:
@@ -111,10 +110,10 @@ def run(work: Path, name: str, *command: str | Path) -> "subprocess.CompletedPro
     return done
 
 
-def result(name: str, out: int, code: int) -> dict[str, Any]:
-    """Give one line of the table."""
-    return {"tool": name, "in": COUNT, "out": out, "lost": COUNT - out, "exit_code": code}
+def result(tool: str, out: int, code: int) -> dict[str, Any]:
+    """Return one row of the table."""
+    return {"tool": tool, "in": COUNT, "out": out, "lost": COUNT - out, "exit_code": code}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,6 @@
 FOLDER (default: demo) is made afresh each time; what this script did not make is left alone.
 """
 
-import argparse
 import io
 import os
 import shlex
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 
 import duckdb
+import typer
 
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 
@@ -44,18 +44,15 @@ The clean shards and tables are in {run}. Next, to type yourself:
 """  # noqa: E501 - lines to copy
 
 
-def main() -> int:
-    """Run the demo; gives the exit code of `capfilt clean`."""
-    parser = argparse.ArgumentParser(description="Clean a small made-up world, from nothing.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("demo"))
-    folder: Path = parser.parse_args().folder
+def main(folder: Path = typer.Argument(Path("demo"))) -> None:
+    """Clean a small made-up world, from nothing; end with the exit code of `capfilt clean`."""
     if refusal := start_afresh(folder):
         print(f"demo: {refusal}", file=sys.stderr)
-        return 2
-    make_input(folder / "input")
-    run, capfilt = folder / "run", shown(Path(sys.executable).parent / "capfilt")
-    command = [capfilt, "clean", shown(RECIPE)]
-    command += ["--input", str(folder / "input"), "--output", str(run)]
+        sys.exit(2)
+    source, run = folder / "input", folder / "run"
+    make_input(source)
+    capfilt = relative(Path(sys.executable).with_name("capfilt"))
+    command = [capfilt, "clean", relative(RECIPE), "--input", str(source), "--output", str(run)]
     print(f"$ {shlex.join(command)}\n", flush=True)
     started = time.monotonic()
     code = subprocess.run(command, check=False).returncode
@@ -63,11 +60,11 @@ def main() -> int:
     if code == 0:
         compare(run)
         print(NEXT.format(run=run, capfilt=capfilt))
-    return code
+    sys.exit(code)
 
 
 def start_afresh(folder: Path) -> str | None:
-    """Empty the folder of an earlier demo's work; say why, if the folder is not the demo's."""
+    """Empty the folder of an earlier demo's work; return why not, if it is not the demo's."""
     if folder.exists() and not folder.is_dir():
         return f"{folder} is not a folder; give another name"
     mark = folder / MARK
@@ -75,9 +72,9 @@ def start_afresh(folder: Path) -> str | None:
         return f"{folder} is not empty, and no demo made it; give a new or empty folder"
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
-    for name in MADE:
-        if (folder / name).exists():
-            shutil.rmtree(folder / name)
+    for earlier in (folder / name for name in MADE):
+        if earlier.exists():
+            shutil.rmtree(earlier)
     return None
 
 
@@ -110,11 +107,11 @@ def compare(run: Path) -> None:
             print(f"  {what:8}{itm:.2f}  {text}\n    written by the captioner: {written}")
 
 
-def shown(path: Path) -> str:
+def relative(path: Path) -> str:
     """Write a path as one would type it here."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
+    from_here = os.path.relpath(path)
+    return str(path) if from_here.startswith("..") else from_here
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

@@ -41,19 +41,19 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/noisy-real"))
     parser.add_argument("--steps", type=int, default=2_000)
-    given = parser.parse_args()
-    web, human = (str(given.data / name) for name in ("web/clipart-*.tar", "human/*.tar"))
-    model = pretrain(given.folder / "pretrain", [web, human], given.steps)
-    scorer = finetune(given.folder / "filter", model, human, given.steps // 4)
-    rows = pq.read_table(given.data / "web" / "judged.parquet").to_pylist()
+    options = parser.parse_args()
+    web, human = (str(options.data / name) for name in ("web/clipart-*.tar", "human/*.tar"))
+    model = pretrain(options.folder / "pretrain", [web, human], options.steps)
+    scorer = finetune(options.folder / "filter", model, human, options.steps // 4)
+    rows = pq.read_table(options.data / "web" / "judged.parquet").to_pylist()
     labels = {row["key"]: row["describes"] for row in rows if row["describes"] != "unsure"}
 
     def label(pair: LabelledPair) -> bool | None:
-        said = labels.get(pair.key.rpartition("/")[2])
-        return None if said is None else said == "yes"
+        describes = labels.get(pair.key.rpartition("/")[2])
+        return None if describes is None else describes == "yes"
 
-    found = evaluate.evaluate_filter(scorer, judged(web, labels), label=label)
-    print(json.dumps({"filter": found, "titles alone": baseline(web, labels)}, indent=2))
+    numbers = evaluate.evaluate_filter(scorer, judged(web, labels), label=label)
+    print(json.dumps({"filter": numbers, "titles alone": baseline(web, labels)}, indent=2))
 
 
 def pretrain(folder: Path, shards: list[str], steps: int) -> Path:

@@ -38,20 +38,17 @@ def main() -> None:
         watch=watch_training,
     )
     _, tools = study.first_round()
-    places = Tools(SHIPPED["tiny-captioner"], SHIPPED["tiny-filter"])
+    shipped = Tools(SHIPPED["tiny-captioner"], SHIPPED["tiny-filter"])
     size_bytes = 0
-    for trained, place in (
-        (tools.captioner, places.captioner),
-        (tools.filter, places.filter),
-    ):
+    for trained, to in ((tools.captioner, shipped.captioner), (tools.filter, shipped.filter)):
         content = import_folder(trained).content
         halved = {name: tensor.to(torch.bfloat16) for name, tensor in content.tensors.items()}
-        shutil.rmtree(place, ignore_errors=True)
-        folder.write(place, replace(content, tensors=halved))
-        write_model_card(place, facts_of(place, name=f"tiny {place.name}", sources=TOY))
-        size_bytes += sum(path.stat().st_size for path in place.iterdir())
-    print(f"{places.filter.parent}: {size_bytes / 1e6:.1f} MB")
-    print(json.dumps(study.measure_tools(places), indent=2))
+        shutil.rmtree(to, ignore_errors=True)
+        folder.write(to, replace(content, tensors=halved))
+        write_model_card(to, facts_of(to, name=f"tiny {to.name}", sources=TOY))
+        size_bytes += sum(path.stat().st_size for path in to.iterdir())
+    print(f"{shipped.filter.parent}: {size_bytes / 1e6:.1f} MB")
+    print(json.dumps(study.measure_tools(shipped), indent=2))
 
 
 if __name__ == "__main__":

@@ -48,16 +48,16 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--arms", nargs="*", default=[], help=MORE)
-    given = parser.parse_args()
+    options = parser.parse_args()
     began = time.monotonic()
-    seeds = range(given.first_seed, given.first_seed + given.seeds)
-    at_once = min(given.seeds, os.cpu_count() or 1)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    at_once = min(options.seeds, os.cpu_count() or 1)
     os.environ |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
     with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
-        jobs = [(given.recipe, given.folder, seed, tuple(given.arms)) for seed in seeds]
+        jobs = [(options.recipe, options.folder, seed, tuple(options.arms)) for seed in seeds]
         studies = list(pool.map(one_seed, *zip(*jobs, strict=True)))
     minutes = (time.monotonic() - began) / 60
-    print(f"\n{given.seeds} seeds in {minutes:.0f} minutes, {at_once} at once\n")
+    print(f"\n{options.seeds} seeds in {minutes:.0f} minutes, {at_once} at once\n")
     print(table([study["arms"] for study in studies], COLUMNS))
     for columns in (TOOLS, LET_THROUGH):
         print(table([study["tools"] for study in studies], columns))
@@ -77,23 +77,23 @@ def one_seed(recipe: Path, folder: Path, seed: int, arms: tuple[str, ...]) -> di
     parsed = StudyRecipe.model_validate(yaml.safe_load(recipe.read_text()))
     began = time.monotonic()
     study = Study(parsed, folder / f"seed-{seed}", seed, watch_training)
-    found = study.run((*MAIN_ARMS, *arms))
+    numbers = study.run((*MAIN_ARMS, *arms))
     print(f"seed {seed}: {(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr)
-    return found
+    return numbers
 
 
 def table(studies: list[dict[str, Any]], columns: dict[str, tuple[str, ...]]) -> str:
     """Write mean ± deviation over the seeds, a row for each arm."""
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for arm in studies[0]:
-        cells = [cell([look(study[arm], path) for study in studies]) for path in columns.values()]
+        cells = [cell([at(study[arm], path) for study in studies]) for path in columns.values()]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def look(found: dict[str, Any], path: tuple[str, ...]) -> float | None:
+def at(numbers: dict[str, Any], path: tuple[str, ...]) -> float | None:
     """Look up a number by its path."""
-    value: Any = found
+    value: Any = numbers
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value
@@ -101,12 +101,12 @@ def look(found: dict[str, Any], path: tuple[str, ...]) -> float | None:
 
 def cell(values: list[float | None]) -> str:
     """Write mean ± sample deviation; a dash where there is no number."""
-    known = [value for value in values if value is not None]
-    if not known:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
         return "-"
-    if len(known) == 1:
-        return f"{known[0]:.3f}"
-    return f"{statistics.mean(known):.3f} ± {statistics.stdev(known):.3f}"
+    if len(numbers) == 1:
+        return f"{numbers[0]:.3f}"
+    return f"{statistics.mean(numbers):.3f} ± {statistics.stdev(numbers):.3f}"
 
 
 if __name__ == "__main__":

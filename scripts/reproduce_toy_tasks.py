@@ -1,6 +1,6 @@
 """Every task in miniature: pre-train a tiny network, finetune it by each toy recipe, and evaluate.
 
-    python scripts/reproduce_tasks.py [FOLDER]
+    python scripts/reproduce_toy_tasks.py [FOLDER]
 
 Data are written in the field's own files, and all work is done by the commands that users type.
 What is done in FOLDER (default: runs/toy) is not done again. Prints a table in Markdown.
@@ -25,6 +25,7 @@ FILES = {
     "nlvr": "nlvr/nlvr.json",
     "dialogue": "visdial/visdial.json",
 }
+ADDED = {"vqa": ["--by=kind"], "captioner": ["--judge=toy"]}
 TRAINED, TESTED, CLIPS = 8_000, 500, 16
 
 
@@ -68,50 +69,45 @@ def finetune(task: str, folder: Path, file: str, setting: str) -> None:
 
 def of_pictures(folder: Path) -> "list[tuple[str | float, ...]]":
     """Evaluate every task on new pictures."""
-    found = {}
+    scores = {}
     for task, file in FILES.items():
-        flags = (
-            "--annotations",
-            folder / "test" / file,
-            *{"vqa": ["--by=kind"], "captioner": ["--judge=toy"]}.get(task, []),
-        )
         verb = "caption" if task == "captioner" else task
-        found[task] = evaluate(verb, folder / task / "model", *flags)
-    captions, questions = (
-        json.loads((folder / "test" / FILES[task]).read_text()) for task in ("captioner", "vqa")
-    )
-    one_of, options = chance.own_text(captions), range(1, dialogue.OPTIONS + 1)
+        flags = ["--annotations", folder / "test" / file, *ADDED.get(task, ())]
+        scores[task] = evaluate(verb, folder / task / "model", *flags)
+    captions = json.loads((folder / "test" / FILES["captioner"]).read_text())
+    questions = json.loads((folder / "test" / FILES["vqa"]).read_text())
+    own_text, ranks = chance.own_text(captions), range(1, dialogue.OPTIONS + 1)
     blind = chance.most_common(questions)
     return [
-        ("retrieval", "TR@1", found["retrieval"]["itm"]["tr@1"], one_of),
-        ("retrieval", "IR@1", found["retrieval"]["itm"]["ir@1"], one_of),
-        ("captions", "true", found["captioner"]["right"], chance.true_of_others(captions)),
-        *(("VQA", kind, share, blind[kind]) for kind, share in found["vqa"]["by_kind"].items()),
-        ("NLVR2", "accuracy", found["nlvr"]["accuracy"], 0.5),
-        ("dialogue", "R@1", found["dialogue"]["r@1"], 1 / len(options)),
-        ("dialogue", "MRR", found["dialogue"]["mrr"], sum(1 / n for n in options) / len(options)),
+        ("retrieval", "TR@1", scores["retrieval"]["itm"]["tr@1"], own_text),
+        ("retrieval", "IR@1", scores["retrieval"]["itm"]["ir@1"], own_text),
+        ("captions", "true", scores["captioner"]["right"], chance.true_of_others(captions)),
+        *(("VQA", kind, share, blind[kind]) for kind, share in scores["vqa"]["by_kind"].items()),
+        ("NLVR2", "accuracy", scores["nlvr"]["accuracy"], 0.5),
+        ("dialogue", "R@1", scores["dialogue"]["r@1"], 1 / len(ranks)),
+        ("dialogue", "MRR", scores["dialogue"]["mrr"], sum(1 / n for n in ranks) / len(ranks)),
     ]
 
 
 def of_videos(folder: Path) -> "list[tuple[str | float, ...]]":
     """Evaluate the image models on videos, which they never saw."""
-    seen = evaluate("video", folder / "retrieval" / "model", folder / "video/msrvtt_test.jsonl")
-    said = evaluate("video", folder / "vqa" / "model", folder / "video/test_qa.json")
+    clips, questions = folder / "video/msrvtt_test.jsonl", folder / "video/test_qa.json"
+    retrieval = evaluate("video", folder / "retrieval" / "model", clips)["itm"]
+    answers = evaluate("video", folder / "vqa" / "model", questions)
     return [
-        ("video, zero-shot", "text to video R@1", seen["itm"]["ir@1"], 1 / CLIPS),
-        ("video, zero-shot", "median rank", seen["itm"]["ir_median_rank"], (CLIPS + 1) / 2),
-        ("video QA, zero-shot", "accuracy", said["accuracy"], 1 / 4),
+        ("video, zero-shot", "text to video R@1", retrieval["ir@1"], 1 / CLIPS),
+        ("video, zero-shot", "median rank", retrieval["ir_median_rank"], (CLIPS + 1) / 2),
+        ("video QA, zero-shot", "accuracy", answers["accuracy"], 1 / 4),
     ]
 
 
 def evaluate(task: str, model: Path, *flags: object) -> dict[str, Any]:
-    """Ask `capfilt evaluate` for numbers."""
-    found: dict[str, Any] = json.loads(capfilt("evaluate", task, model, *flags, "--json"))
-    return found
+    """Run `capfilt evaluate` for its numbers."""
+    return json.loads(capfilt("evaluate", task, model, *flags, "--json"))
 
 
 def capfilt(*flags: object) -> str:
-    """Run a command, and give what it prints."""
+    """Run a command, and return what it prints."""
     command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, flags)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 

@@ -141,7 +141,7 @@ def _item(shard: InputShard, raw: RawSample, share: float) -> IndexItem:
         key=f"{shard.shard}/{encode_name(raw.key)}",
         image=raw.image or b"",
         texts=tuple((text.text, text.origin) for text in annotated),
-        place=location_of(shard.url, raw),
+        location=location_of(shard.url, raw),
         reason=reason,
         text_reason=text_reason or None,
         share_read=share,

@@ -5,16 +5,8 @@ import sys
 
 import pytest
 
-OPTIONAL = [
-    "av",
-    "faiss",
-    "matplotlib",
-    "prefect",
-    "pycocoevalcap",
-    "ray",
-    "sklearn",
-    "tensorboardX",
-]
+OPTIONAL = ["av", "faiss", "matplotlib", "prefect"]
+OPTIONAL += ["pycocoevalcap", "ray", "sklearn", "tensorboardX"]
 PRINT_LOADED = """
 import importlib, sys
 importlib.import_module(sys.argv[1])
