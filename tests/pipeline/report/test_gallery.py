@@ -1,5 +1,7 @@
-"""The choice of shards that a gallery reads; what it shows of them, test_report compares."""
+"""The choice of a gallery: the shards it reads, and the samples that a slow loop would choose."""
 
+import math
+import struct
 from itertools import pairwise
 from typing import Any
 
@@ -7,6 +9,7 @@ from pipeline.report.gallery import MOST_SHARDS, spread
 from shards.inputs.reader import State
 from shards.run.commit import Counts, StateRecord
 from shards.run.snapshot import SnapshotShard
+from tests.support.report_page import THRESHOLD, Row, cards, many, page_of, words
 
 
 def shard(number: int, **counts: Any) -> SnapshotShard:
@@ -45,3 +48,38 @@ def test_reasons_take_no_more_than_half() -> None:
 def test_a_small_run_gives_all_shards_that_hold_anything() -> None:
     shards = [shard(n, samples_in=n % 2, filtered=n % 2) for n in range(2 * MOST_SHARDS)]
     assert numbers(shards) == list(range(1, 2 * MOST_SHARDS, 2))
+
+
+def margin_of(row: Row) -> tuple[str, float]:
+    """Say what becomes of a sample, and how far it is from changing sides, by the rules' words."""
+    margins = []
+    for text in row["texts"]:
+        if text["itm"] is not None and math.isfinite(text["itm"]):
+            itm, limit = (
+                struct.unpack("f", struct.pack("f", value))[0]
+                for value in (text["itm"], THRESHOLD[text["origin"]])
+            )
+            margins.append(itm - limit)
+    kept = [margin for margin in margins if margin >= 0]
+    if kept:
+        return "kept", min(kept)
+    return "filtered", -max(margins, default=-math.inf)
+
+
+def test_the_gallery_is_what_a_slow_loop_finds(make_run: Any) -> None:
+    shards = many(4, 50)
+    page = page_of(make_run(*shards), gallery_count=18)
+    found: dict[str, list[tuple[float, str]]] = {"kept": [], "filtered": []}
+    for number, rows in enumerate(shards):
+        for index, row in enumerate(rows):
+            if row.get("status") != "rejected":
+                outcome, margin = margin_of(row)
+                found[outcome].append((margin, f"{number:03}/s{index:03}"))
+    for outcome, ranked in found.items():
+        names = [name for _, name in sorted(ranked)]
+        shown = [words(card.one("code")) for card in cards(page, outcome)]
+        assert shown == names[:15]
+        clearest = sorted((r for r in ranked if r[0] < math.inf), key=lambda r: (-r[0], r[1]))[:3]
+        clearly = [words(card.one("code")) for card in cards(page, f"clearly-{outcome}")]
+        assert clearly == [name for _, name in clearest]
+    assert len(cards(page, "rejected")) == 4

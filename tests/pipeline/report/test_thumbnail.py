@@ -2,11 +2,13 @@
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from pipeline.report.thumbnail import Thumbnail, encode_thumbnail
+from tests.support.report_page import Node, cards, page_of, sample, words
 
 
 def opened(thumbnail: Thumbnail) -> Image.Image:
@@ -45,3 +47,48 @@ def test_nothing_comes_along(noise: Any) -> None:
     small = opened(encode_thumbnail(picture))
     assert not small.info.keys() & secrets.keys()
     assert b"secret" not in base64.b64decode((encode_thumbnail(picture).url or "").split(",")[1])
+
+
+def images(page: Node) -> list[Image.Image]:
+    found = []
+    for image in page.all("img"):
+        kind, _, data = (image.attributes["src"] or "").partition(",")
+        assert kind == "data:image/webp;base64"
+        found.append(Image.open(io.BytesIO(base64.b64decode(data))))
+        assert image.attributes["alt"]
+        size = (image.attributes["width"], image.attributes["height"])
+        assert size == tuple(map(str, found[-1].size))
+    return found
+
+
+def test_pictures_that_are_gone_changed_or_dangerous_leave_words(
+    make_run: Any, picture: Any, tar_of: Any, tmp_path: Path
+) -> None:
+    bad = [
+        {"status": "rejected", "reason": reason}
+        for reason in ("decoder_crash", "decode_timeout", "image_too_large", "image_blank")
+    ]
+    run = make_run([sample(0.9)], [sample(0.9), sample(0.9)], [sample(0.9)], bad, [sample(0.9)])
+    (tmp_path / "web" / "000.tar").unlink()
+    changed = tar_of([("s000.png", picture(5)), ("s001.png", picture(1))])
+    (tmp_path / "web" / "001.tar").write_bytes(changed)
+    (tmp_path / "web" / "002.tar").write_bytes(b"no tar")
+    page = page_of(run)
+    assert [image.size for image in images(page)] == [(80, 60)] * 3
+    frames = {}
+    for group in ("kept", "rejected"):
+        for card in cards(page, group):
+            frame = next(card.all("div"))
+            frames[words(card.one("code"))] = words(frame) or "picture"
+            assert len(list(frame.all("img"))) == (words(frame) == "")
+    assert frames == {
+        "000/s000": "the input shard is gone",
+        "001/s000": "the input has changed since: another picture is there now",
+        "001/s001": "picture",
+        "002/s000": "not in the input any more",
+        "003/s000": "not decoded, to be safe",
+        "003/s001": "not decoded, to be safe",
+        "003/s002": "not decoded, to be safe",
+        "003/s003": "picture",
+        "004/s000": "picture",
+    }
