@@ -232,9 +232,9 @@ def _engine(job: CleanJob) -> Iterator[Engine]:
     if job.recipe.engine.kind == "local":
         yield LocalEngine(job.spec)
         return
-    from flows.engines.ray_pool import RayPool  # seconds to import
+    from flows.engines.ray_pool import ray_pool  # seconds to import
 
-    with RayPool(job.spec, job.recipe.engine) as pool:
+    with ray_pool(job.run, job.spec, job.recipe.engine) as pool:
         yield pool
 
 
