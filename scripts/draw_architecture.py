@@ -38,11 +38,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Draw the rooms and their imports.")
     parser.add_argument("--check", action="store_true", help="compare instead")
     drawn = picture(grimp.build_graph("flows", "pipeline", "models", "shards", cache_dir=None))
-    if not parser.parse_args().check:
-        PICTURE.write_text(drawn, encoding="utf-8")
-    elif not PICTURE.is_file() or PICTURE.read_text(encoding="utf-8") != drawn:
-        print(f"{PICTURE} is not that of the code: python scripts/draw_architecture.py")
+    if parser.parse_args().check and PICTURE.read_text(encoding="utf-8") != drawn:
+        print(f"{PICTURE} is not that of the code: make picture")
         return 1
+    PICTURE.write_text(drawn, encoding="utf-8")
     return 0
 
 
@@ -113,7 +112,7 @@ def box(room: str, x: float, y: int) -> str:
 
 
 def arrow(start: tuple[float, int], end: tuple[float, int]) -> str:
-    """Draw one import, from the lower edge of a room to the upper edge of another."""
+    """Draw one import, from a room down to another."""
     (x, y), (to_x, to_y) = start, end
     y, middle = y + ROOM, (y + ROOM + to_y) / 2
     curve = f"M{x:.0f} {y} C{x:.0f} {middle:.0f} {to_x:.0f} {middle:.0f} {to_x:.0f} {to_y}"

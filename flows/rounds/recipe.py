@@ -17,8 +17,8 @@ from pipeline.clean.judge import JudgeConfig
 from pipeline.clean.score import ScoreConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.train.config import LoaderConfig, OptimizationConfig, SaveConfig
+from pipeline.train.finetune_config import OwnCaptionsConfig
 from pipeline.train.objective import LossConfig, TowerConfig
-from pipeline.train.objectives.caption_negatives import OwnCaptionsConfig
 from pipeline.train.pretrain import ModelConfig
 from shards.training.source import SourceConfig
 

@@ -1,14 +1,13 @@
 """The config of a finetuning: its task, start and losses, and the sections of single tasks."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.decoding.generate import Decoding
 from models.training.finetuning import Across
 from pipeline.train.config import TrainConfig
 from pipeline.train.objective import LossConfig, TowerConfig
-from pipeline.train.objectives.answer_negatives import DialogueConfig
-from pipeline.train.objectives.caption_negatives import CaptionNegativesConfig
 from pipeline.train.task_names import Task
 from shards.training.source import SourceConfig
 
@@ -30,6 +29,33 @@ class QuestionsConfig(BaseModel):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     share: float = Field(0.25, gt=0, lt=1, description="of the steps")
     max_tokens: int = Field(35, ge=3, description="of a question, special tokens included")
+
+
+class DialogueConfig(BaseModel):
+    """How the answers of dialogues are learned, and so how they are ranked afterwards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: Literal["match", "likelihood"] = Field(
+        "match", description="whether an answer is true, as in the paper; or writing it"
+    )
+    wrong: int = Field(2, ge=1, le=99, description="answers beside each true one, by match")
+
+
+class OwnCaptionsConfig(Decoding):
+    """How captions are written, and when one is wrong: it shares few words with every reference.
+
+    `overlap` is the largest share of common words (of all that the two have) of a caption that
+    counts as wrong of its own picture; at 0 only other pictures' captions are negatives.
+    """
+
+    overlap: float = Field(0.3, ge=0, le=1)
+
+
+class CaptionNegativesConfig(OwnCaptionsConfig):
+    """Which captioner writes, and how."""
+
+    captioner: str = Field(description="a captioner's folder")
 
 
 class FinetuneConfig(TrainConfig):

@@ -2,23 +2,9 @@
 
 import random
 from collections.abc import Sequence
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from models.blip.tokenizer import normalise
 from shards.training.annotation import SourceText
-
-
-class DialogueConfig(BaseModel):
-    """How the answers of dialogues are learned, and so how they are ranked afterwards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    by: Literal["match", "likelihood"] = Field(
-        "match", description="whether an answer is true, as in the paper; or writing it"
-    )
-    wrong: int = Field(2, ge=1, le=99, description="answers beside each true one, by match")
 
 
 def wrong_answers(asked: Sequence[SourceText], count: int, seed: int) -> list[list[str]]:

@@ -8,7 +8,6 @@ writes one text for each picture of a batch, another one in each epoch.
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field
 
 from models.blip.framing import tokenize_batch
 from models.blip.tokenizer import normalise
@@ -18,22 +17,7 @@ from models.decoding.generate import Decoding
 from models.roles.captioner import BlipCaptioner
 from models.training.finetuning import NegativeCaptions
 from pipeline.train.dataloader import Batch
-
-
-class OwnCaptionsConfig(Decoding):
-    """How captions are written, and when one is wrong: it shares few words with every reference.
-
-    `overlap` is the largest share of common words (of all that the two have) of a caption that
-    counts as wrong of its own picture; at 0 only other pictures' captions are negatives.
-    """
-
-    overlap: float = Field(0.3, ge=0, le=1)
-
-
-class CaptionNegativesConfig(OwnCaptionsConfig):
-    """Which captioner writes, and how."""
-
-    captioner: str = Field(description="a captioner's folder")
+from pipeline.train.finetune_config import CaptionNegativesConfig
 
 
 class CaptionNegatives:

@@ -12,9 +12,9 @@ from models.blip.tokenizer import normalise_question
 from models.checkpoints.folder import CheckpointContent
 from models.training.dialogue import Dialogue, compose_answered, match_loss
 from pipeline.train.dataloader import Batch
-from pipeline.train.finetune_config import FinetuneConfig
+from pipeline.train.finetune_config import DialogueConfig, FinetuneConfig
 from pipeline.train.objective import Objective, StepContext, trainable
-from pipeline.train.objectives.answer_negatives import DialogueConfig, wrong_answers
+from pipeline.train.objectives.answer_negatives import wrong_answers
 
 
 class DialogueObjective(Objective):
