@@ -8,28 +8,15 @@ ends with 1 where the picture is not that of the code.
 
 import argparse
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
+from string import Template
 
 import grimp
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "architecture.svg"
+FRAME = Template(Path(__file__).with_name("architecture.svg.template").read_text(encoding="utf-8"))
 WIDTH, ROOM, GAP, ROW, TITLE, PAD = 1000, 30, 12, 74, 34, 14
-STYLE = """
-:root { --ink: #1f2328; --soft: #59636e; --line: #818b98; --box: #ffffff; --band: #f6f8fa; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --soft: #9aa4af; --line: #768390; --box: #22272e; --band: #1c2128; } }
-text { fill: var(--ink); font: 14px system-ui, 'Segoe UI', Helvetica, Arial, sans-serif; }
-.room { fill: var(--box); stroke: var(--line); } .band { fill: var(--band); }
-.middle { text-anchor: middle; } .name { font-weight: 600; } .soft { fill: var(--soft); }
-.arrow { fill: none; stroke: var(--line); stroke-width: 1.2; marker-end: url(#head); }
-#head path { fill: var(--line); }"""
-FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"
-  aria-label="Rooms and imports of each package">
-<style>{style}</style>
-<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="6" markerHeight="6"
-  orient="auto"><path d="M0 0 10 5 0 10z"/></marker></defs>
-{bands}</svg>
-"""
 Imports = dict[str, set[str]]
 
 
@@ -56,15 +43,13 @@ def imports_of(graph: grimp.ImportGraph, package: str) -> Imports:
 
 
 def rows_of(imports: Imports) -> list[list[str]]:
-    """Sort rooms into rows, each below all that import it; ValueError for a circle."""
-    rows, left = [], dict(imports)
-    while left:
-        imported = set().union(*left.values())
-        row = [room for room in left if room not in imported]
-        if not row:
-            raise ValueError(f"imports in a circle among {', '.join(left)}")
-        rows.append(row)
-        left = {room: others for room, others in left.items() if room not in row}
+    """Sort rooms into rows, each room right above the highest that it imports."""
+    rows: list[list[str]] = []
+    sorter = TopologicalSorter(imports)
+    sorter.prepare()  # CycleError for a circle
+    while ready := sorter.get_ready():
+        rows.insert(0, sorted(ready))
+        sorter.done(*ready)
     return rows
 
 
@@ -79,7 +64,7 @@ def picture(graph: grimp.ImportGraph) -> str:
         ]
         bands += [body for body, _ in drawn]
         top = max(bottom for _, bottom in drawn) + GAP
-    return FRAME.format(width=WIDTH, height=top, style=STYLE, bands="".join(bands))
+    return FRAME.substitute(width=WIDTH, height=top, bands="".join(bands))
 
 
 def band(package: str, imports: Imports, left: int, top: int, width: int) -> tuple[str, int]:
@@ -89,9 +74,11 @@ def band(package: str, imports: Imports, left: int, top: int, width: int) -> tup
     about = f"{len(imports)} rooms, {count} arrows, no circle"
     centres: dict[str, tuple[float, int]] = {}
     for number, row in enumerate(rows):
-        share = (width - 2 * PAD) / len(row)
-        for at, room in enumerate(row):
-            centres[room] = (left + PAD + share * (at + 0.5), top + TITLE + ROW * number)
+        space = (width - 2 * PAD - sum(map(wide, row))) / len(row)
+        edge = left + PAD + space / 2
+        for room in row:
+            centres[room] = (edge + wide(room) / 2, top + TITLE + ROW * number)
+            edge += wide(room) + space
     drawn = [
         f'<rect class="band" x="{left}" y="{top}" width="{width}" height="{height}" rx="8"/>',
         f'<text class="name" x="{left + PAD}" y="{top + 21}">{package}/</text>',
@@ -102,13 +89,16 @@ def band(package: str, imports: Imports, left: int, top: int, width: int) -> tup
     return "\n".join(drawn) + "\n", top + height
 
 
+def wide(room: str) -> int:
+    """Measure the box around a name, in pixels."""
+    return 8 * len(room) + 20
+
+
 def box(room: str, x: float, y: int) -> str:
     """Draw one room around its name."""
-    wide = 9 * len(room) + 20
-    shape = f'x="{x - wide / 2:.0f}" y="{y}" width="{wide}" height="{ROOM}" rx="5"'
-    return (
-        f'<rect class="room" {shape}/><text class="middle" x="{x:.0f}" y="{y + 20}">{room}</text>'
-    )
+    shape = f'x="{x - wide(room) / 2:.0f}" y="{y}" width="{wide(room)}" height="{ROOM}" rx="5"'
+    name = f'<text class="middle" x="{x:.0f}" y="{y + 20}">{room}</text>'
+    return f'<rect class="room" {shape}/>{name}'
 
 
 def arrow(start: tuple[float, int], end: tuple[float, int]) -> str:
