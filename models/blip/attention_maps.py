@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from models.blip.networks import CaptionNetwork, MatchNetwork
-from models.blip.text import CrossAttention, Projections, TextTransformer
+from models.blip.text import TextTransformer
+from models.blip.text_layers import CrossAttention, Projections
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import BlipConfig
 
 from models.blip.sdpa import attend
-from models.blip.text import CrossAttention, Projections, Slots, TextDecoder, TextTransformer
+from models.blip.text import TextDecoder, TextTransformer
+from models.blip.text_layers import CrossAttention, Projections, Slots
 from models.blip.vision import VisionTower
 
 

@@ -17,7 +17,13 @@ from transformers import BlipConfig, BlipTextConfig
 
 from models.blip.networks import linear_fp32
 from models.blip.sdpa import attend
-from models.blip.text import AddNorm, Intermediate, Projections, SelfAttention, TextEmbeddings
+from models.blip.text_layers import (
+    AddNorm,
+    Intermediate,
+    Projections,
+    SelfAttention,
+    TextEmbeddings,
+)
 from models.blip.vision import VisionTower
 
 MERGE_FROM = 6  # the first layer that joins the two images by a linear layer

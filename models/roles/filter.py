@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.blip.framing import FRAME
 from models.blip.networks import MatchNetwork
-from models.blip.text import Slots
+from models.blip.text_layers import Slots
 from models.blip.tokenizer import normalise
 from models.roles import role
 from models.roles.role import LoadedModel, LoadOptions

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import BlipConfig
 
 from models.blip.networks import MatchNetwork, linear_fp32
-from models.blip.text import KeyValue, TextTransformer
+from models.blip.text import TextTransformer
+from models.blip.text_layers import KeyValue
 from models.blip.vision import VisionTower
 from models.training import losses, momentum
 from models.training.momentum import FeatureQueue

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.blip.config import Role
 from models.blip.networks import CaptionNetwork, MatchNetwork
-from models.blip.text import Slots
+from models.blip.text_layers import Slots
 from models.checkpoints.checkpoint import Checkpoint, load
 
 

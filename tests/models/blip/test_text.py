@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import BlipConfig
 
-from models.blip.text import Slots, TextDecoder, TextTransformer
+from models.blip.text import TextDecoder, TextTransformer
+from models.blip.text_layers import Slots
 
 
 @pytest.fixture(scope="module")

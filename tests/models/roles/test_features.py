@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.blip.config import Role
 from models.blip.networks import MatchNetwork
-from models.blip.text import Slots
+from models.blip.text_layers import Slots
 from models.roles.features import FeatureExtractor, Features
 
 Folders = Callable[[str, Role], Path]
