@@ -118,6 +118,7 @@ class VqaNetwork(Answering, nn.Module):
 
     def __init__(self, config: BlipConfig) -> None:
         super().__init__()
+        # what this decoder looks at is as wide as a text, not as an image
         answers = copy.deepcopy(config.text_config)
         answers.encoder_hidden_size = config.text_config.hidden_size
         self.vision_model = VisionTower(config.vision_config)
@@ -128,6 +129,7 @@ class VqaNetwork(Answering, nn.Module):
 def _look(attention: CrossAttention, hidden: Tensor, states: Tensor, mask: Tensor) -> Tensor:
     """Let texts (A, T, D) look at those of the states (Q, U, D) that the mask (Q, U) shows."""
     layer: Projections = attention.self
+    # the answers to a question stand in one long query: its keys are projected once, not A/Q times
     query = layer.query(hidden).reshape(len(states), -1, hidden.shape[-1])  # (Q, A/Q * T, D)
     key, value = layer.key_value(states)
     mixed = attend(layer.split(query), key, value, mask[:, None, None, :], layer.dropout)

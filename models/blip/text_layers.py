@@ -96,7 +96,7 @@ class SelfAttention(nn.Module):
         query = layer.split(layer.query(hidden))  # (N, H, T, D/H)
         key, value = layer.key_value(hidden)
         if cached is not None:
-            end = start + hidden.shape[1]
+            end = start + hidden.shape[1]  # what is behind it is not written yet, and not read
             cached.key[:, :, start:end] = key
             cached.value[:, :, start:end] = value
             key, value = cached.key[:, :, :end], cached.value[:, :, :end]
@@ -119,10 +119,11 @@ class CrossAttention(nn.Module):
         """
         layer: Projections = self.self
         query = layer.query(hidden)
-        if slots is not None:
+        if slots is not None:  # images have unequal numbers of texts: leave gaps, drop them after
             grid = query.new_zeros(slots.size, *query.shape[1:])
             query = grid.index_copy(0, slots.index, query)  # (B * texts, T, D)
         shape = query.shape
+        # the texts of an image become one long query, so that its keys need no copy for each text
         query = query.reshape(len(image.key), -1, shape[-1])  # (B, texts * T, D)
         mixed = attend(layer.split(query), image.key, image.value, dropout=layer.dropout)
         mixed = mixed.transpose(1, 2).reshape(shape)

@@ -158,10 +158,10 @@ def load(
     `image_size`, in pixels, may differ from the folder's own.
     """
     described, tensors = read(folder, role, image_size)
-    total = digest(described, tensors)
+    total = digest(described, tensors)  # of the weights as stored: it is the same in every dtype
     wanted = TORCH_DTYPES[resolve_dtype(dtype, device)]
     cast = {name: tensor.to(device, wanted) for name, tensor in tensors.items()}
-    with torch.device("meta"):
+    with torch.device("meta"):  # its own weights would be made only to be thrown away
         network = build(role, described.config)
     network.load_state_dict(cast, assign=True)
     training = {name: tensor.to(device) for name, tensor in read_training(folder).items()}

@@ -79,6 +79,7 @@ def start_texts(
 def constrain(scores: Tensor, ids: Tensor, step: int, end_id: int, decoding: Decoding) -> Tensor:
     """Apply the repetition penalty for the ids (N, T) so far, and forbid an early end."""
     if decoding.repetition_penalty != 1:
+        # a logit above 0 is divided and one below is multiplied: both fall (CTRL, arXiv 1909.05858)
         seen = scores.gather(-1, ids)
         factor = decoding.repetition_penalty
         scores = scores.scatter(-1, ids, torch.where(seen < 0, seen * factor, seen / factor))
@@ -122,7 +123,7 @@ def _write(
 ) -> list[GeneratedTexts]:
     """Write N = B * copies texts token by token until all have ended."""
     cache, logits = start_texts(decoder, images, start, decoding.max_tokens)
-    cache.expand(copies)
+    cache.expand(copies)  # the prompt was read once for all copies
     logits = logits.repeat_interleave(copies, dim=0)  # (N, C)
     shape = (len(logits), len(start.prompt) + decoding.max_tokens)
     ids = torch.full(shape, start.pad_id, device=images.device)
@@ -133,7 +134,7 @@ def _write(
         end = len(start.prompt) + step
         tokens = pick(constrain(logits, ids[:, :end], step, start.end_id, decoding), step)
         gain = logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
-        total = torch.where(ended, total, total + gain)
+        total = torch.where(ended, total, total + gain)  # what follows an end counts for nothing
         ids[:, end] = torch.where(ended, start.pad_id, tokens)
         ended = ended | (tokens == start.end_id)
         if step + 1 == decoding.max_tokens or ended.all():

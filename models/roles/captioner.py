@@ -92,6 +92,7 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
             return [texts[:count] for texts in ranked]
         if decoding.method == "greedy":
             return [[text] for text in generate.greedy(decoder, states, start, decoding)]
+        # a text's randomness is its key's and number's own: the batch and its order change nothing
         seeds = text_seeds(self._seed, keys, count)
         texts = generate.nucleus(decoder, states, start, decoding, seeds)
         return [texts[first : first + count] for first in range(0, len(texts), count)]

@@ -25,7 +25,7 @@ TEXTS_AT_ONCE = 256  # of one image
 
 RankRule = Literal["logit+cosine", "logit", "probability"]
 Ranked = Callable[[int, int], None]
-"""Hears how many images are ranked, and of how many."""
+"""Called with how many images are ranked, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,7 @@ class Retriever(LoadedModel[MatchNetwork]):
         the probability of a match.
         """
         cosines = images.unit @ texts.unit.T  # (B, N)
+        # ITM reads each pair anew: all B * N would take days where cosines take seconds (§5.1)
         by_image, by_text = _best(cosines, k), _best(cosines.T, k).T
         scores, device = torch.full_like(cosines, UNRANKED), cosines.device
         for number, chosen in enumerate(by_image | by_text):  # a pair of both is judged once

@@ -45,7 +45,7 @@ class Pairs:
 
     def with_first_token(self, token: int) -> Tensor:
         """Copy the ids with another first token."""
-        return torch.cat([torch.full_like(self.ids[:, :1], token), self.ids[:, 1:]], dim=1)
+        return replace_first(self.ids, token)
 
     def with_prompt(self, token: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Copy ids and mask with another first token and a prompt after it."""
@@ -242,6 +242,11 @@ class ContrastNetwork(MatchNetwork):
             return [KeyValue(key[index], value[index]) for key, value in cross_kv]
         # gradients must reach the tower of the worker that saw the image
         return self.text_encoder.project_images(wrong.workers.gather_with_gradient(states)[index])
+
+
+def replace_first(ids: Tensor, token: int) -> Tensor:
+    """Copy ids (B, T) with another first token."""
+    return torch.cat([torch.full_like(ids[:, :1], token), ids[:, 1:]], dim=1)
 
 
 def project_and_normalize(head: nn.Linear, states: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from models.training.contrast import (
     Pairs,
     in_fp32,
     project_and_normalize,
+    replace_first,
 )
 from models.training.momentum import FeatureQueue
 from models.training.negatives import Negatives
@@ -77,6 +78,7 @@ class RetrievalNetwork(ContrastNetwork):
         if image_ids is None or queue.idx_queue is None:
             raise ValueError("retrieval needs the image ids of the batch, and a queue with ids")
         everyone = workers if settings.across == "everything" else ALONE
+        # another caption of the same image is as right as its own, in the queue, too (BLIP §5.1)
         candidates = torch.cat([everyone.gather(image_ids), queue.idx_queue[0]])
         contrast = self.contrast(
             batch,
@@ -113,11 +115,10 @@ class RetrievalNetwork(ContrastNetwork):
                 alike = losses.similarities(contrast.images, features, self.temp)
             forbidden = negatives.matched(image_ids, image_ids)
             drawn = negatives.draw(negatives.masked_weights(alike, forbidden), generator)
+        # its own caption is the hardest: it is of this image, and says what is not there
         rows = torch.arange(len(alike), device=alike.device)
         index = torch.where(captions.wrong, rows, drawn.index)
-        ids = torch.cat(
-            [torch.full_like(captions.ids[:, :1], settings.enc_id), captions.ids[:, 1:]], dim=1
-        )
+        ids = replace_first(captions.ids, settings.enc_id)
         return ids, captions.mask, Negatives(index, captions.wrong | drawn.valid)
 
     def _weights(
@@ -128,6 +129,8 @@ class RetrievalNetwork(ContrastNetwork):
         others: Workers,
     ) -> tuple[Tensor, Tensor]:
         """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
+        # by online features, as the original's finetuning does (pre-training takes ITC's logits);
+        # the queue has none of the states that ITM would read
         texts, images = contrast.texts.detach(), contrast.images.detach()
         equal = (None, None) if hashes is None else (hashes, others.gather(hashes))
         forbidden = negatives.matched(ids, others.gather(ids), *equal)

@@ -24,6 +24,7 @@ def follow(pairs: Iterable[tuple[nn.Module, nn.Module]], momentum: float) -> Non
         leaders += [parameter.detach() for parameter in module.parameters()]
         copies += [parameter.detach() for parameter in copy.parameters()]
     if copies:
+        # one kernel for all parameters; the third argument is a count that this average ignores
         get_ema_multi_avg_fn(momentum)(copies, leaders, 0)
 
 
@@ -58,8 +59,8 @@ class FeatureQueue(nn.Module):
         self.register_buffer("text_queue", torch.zeros(width, size))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         self.register_buffer("queue_valid", torch.zeros(1, dtype=torch.long))
-        known = torch.full((1, size), EMPTY_ID) if ids else None
-        self.register_buffer("idx_queue", known)
+        image_ids = torch.full((1, size), EMPTY_ID) if ids else None
+        self.register_buffer("idx_queue", image_ids)
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "FeatureQueue":
@@ -71,11 +72,11 @@ class FeatureQueue(nn.Module):
         width, size = tensors["image_queue"].shape
         queue = cls(width, size, ids="idx_queue" in tensors)
         pointer = "queue_ptr" if "queue_ptr" in tensors else "ptr_queue"
-        found = {name: tensors.get(name) for name in queue.state_dict()}
-        found["queue_ptr"] = tensors[pointer].reshape(1) % size
-        if found["queue_valid"] is None:
-            found["queue_valid"] = torch.tensor([size])
-        queue.load_state_dict(cast(dict[str, Tensor], found))
+        state = {name: tensors.get(name) for name in queue.state_dict()}
+        state["queue_ptr"] = tensors[pointer].reshape(1) % size
+        if state["queue_valid"] is None:
+            state["queue_valid"] = torch.tensor([size])
+        queue.load_state_dict(cast(dict[str, Tensor], state))
         return queue
 
     @property

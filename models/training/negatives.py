@@ -63,6 +63,7 @@ def matched(
 
 def masked_weights(logits: Tensor, forbidden: Tensor) -> Tensor:
     """Weigh candidates (B, M) by their similarity, all but the forbidden ones: logarithms."""
+    # the rest is not divided by its new sum: a constant in the logarithms moves no draw
     finite = logits.detach().float().nan_to_num()  # a diverged model must not stop the draw
     return finite.log_softmax(1).masked_fill(forbidden, -torch.inf)
 
@@ -85,6 +86,7 @@ def draw(weights: Tensor, generator: torch.Generator, workers: Workers = ALONE) 
     better than a pair with a wrong label. Workers whose generators are alike draw what one would
     draw for the rows of all.
     """
+    # each worker draws the noise of all rows and takes its own: their number changes nothing
     # the largest of weight + Gumbel noise falls on a candidate with the probability of its weight
     rows, columns = weights.shape
     noise = weights.new_empty(workers.size * rows, columns).exponential_(generator=generator)

@@ -120,7 +120,8 @@ class PretrainNetwork(ContrastNetwork, Answering):
         wrong = negatives.draw_both(weights, generator, everyone, fixed_negatives)
         ids, states = batch.with_first_token(settings.enc_id), contrast.states
         words, mask = batch.with_prompt(settings.dec_id, settings.prompt)
-        cross_kv = self.text_encoder.project_images(states)  # the decoder shares what makes them
+        # made once for ITM and LM: encoder and decoder share their cross-attentions
+        cross_kv = self.text_encoder.project_images(states)
         itm = self.match(ids, batch.mask, states, cross_kv, wrong, workers)
         prompt = len(settings.prompt)
         lm = language_loss(self.text_decoder, words, mask, cross_kv, prompt=prompt, workers=workers)
