@@ -5,10 +5,10 @@ Pictures are decoded a batch ahead; only their features, texts and scores are ke
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,8 @@ from shards.schema import SampleReason
 from shards.training.annotation import annotated_texts
 
 Meta = Mapping[str, Any]
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
 
 _SHARD_FAULTS = {
     State.TRUNCATED: SampleReason.SHARD_TRUNCATED.value,
@@ -125,16 +127,28 @@ def batches(
     def look(pair: LabelledPair) -> Tensor | str:
         return pair.reason or resized(pair.image, preprocess)
 
-    batch: list[LabelledPair] = []
-    pictures: list[Tensor] = []
-    for pair, picture in read_ahead(pairs, look, lambda pair: len(pair.image), size):
-        if isinstance(picture, str):
-            left_out[picture] += 1
-            continue
-        batch.append(pair)
-        pictures.append(picture)
-        if len(batch) == size:
-            yield batch, torch.stack(pictures)
-            batch, pictures = [], []
-    if batch:
+    for batch, pictures in in_batches(pairs, look, lambda pair: len(pair.image), size, left_out):
         yield batch, torch.stack(pictures)
+
+
+def in_batches(
+    items: Iterable[Item],
+    load: Callable[[Item], Loaded | str],
+    size_bytes: Callable[[Item], int],
+    size: int,
+    left_out: Counter[str],
+) -> Iterator[tuple[list[Item], list[Loaded]]]:
+    """Load `size` items at a time, and as many ahead; count those that come to a reason instead."""
+    batch: list[Item] = []
+    batch_loaded: list[Loaded] = []
+    for item, loaded in read_ahead(items, load, size_bytes, size):
+        if isinstance(loaded, str):
+            left_out[loaded] += 1
+            continue
+        batch.append(item)
+        batch_loaded.append(loaded)
+        if len(batch) == size:
+            yield batch, batch_loaded
+            batch, batch_loaded = [], []
+    if batch:
+        yield batch, batch_loaded

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from models.blip.preprocess import Preprocess
-from pipeline.evaluate.pairs import LabelledPair
-from pipeline.media.ahead import read_ahead
+from pipeline.evaluate.pairs import LabelledPair, in_batches
 from pipeline.media.pictures import resized
 from shards.schema import SampleReason, TextReason
 from shards.training.annotation import WRONG_TYPE, Fields, fold_spaces
@@ -71,19 +70,7 @@ def batches(
     left_out: Counter[str],
 ) -> Iterator[tuple[list[Fields], list[Loaded]]]:
     """Load the pictures of `size` rows at a time, and as many ahead; count the rest."""
-    taken: list[Fields] = []
-    loaded: list[Loaded] = []
-    for row, pictures in read_ahead(rows, load, lambda _: 0, size):
-        if isinstance(pictures, str):
-            left_out[pictures] += 1
-            continue
-        taken.append(row)
-        loaded.append(pictures)
-        if len(taken) == size:
-            yield taken, loaded
-            taken, loaded = [], []
-    if taken:
-        yield taken, loaded
+    return in_batches(rows, load, lambda _: 0, size, left_out)
 
 
 def stacked(loaded: Sequence[Loaded]) -> Loaded:

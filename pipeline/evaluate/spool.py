@@ -2,7 +2,6 @@
 
 import mmap
 from tempfile import TemporaryFile
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -27,12 +26,7 @@ class StateSpool:
         """Return the spool itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the file; what was mapped of it stays until it is let go."""
         self._file.close()
 

@@ -74,10 +74,12 @@ class Child:
     @contextmanager
     def within(self, timeout_s: float) -> Iterator[None]:
         """Bound an exchange of messages; then the process is killed, and ChildHung raised."""
+        # A timer that kills, not a poll of the pipe: recv_bytes of a message that trickles in, or
+        # send_bytes to a child that reads nothing, blocks in the kernel until the child is gone.
         late = threading.Event()
 
         def end() -> None:
-            late.set()
+            late.set()  # first, so that the death that follows is known to be ours
             self._process.kill()
 
         timer = threading.Timer(timeout_s, end)
@@ -159,6 +161,7 @@ def start_child_loop(pipe: Connection) -> int:
 @contextmanager
 def bounded(address_space_bytes: int, alarm_s: float) -> Iterator[None]:
     """In the child: bound what is done; the kernel ends one that hangs after its parent is gone."""
+    # the soft limit alone: the next picture may be allowed more
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, resource.RLIM_INFINITY))
     signal.setitimer(signal.ITIMER_REAL, alarm_s)
     try:

@@ -65,7 +65,11 @@ class VideoGuard(Watchdog):
 
 
 def _decode(child: Child, file: BinaryIO, count: int, limits: VideoLimits) -> Frames:
-    """Let the child decode, and read the file for it; raises ChildDied."""
+    """Let the child decode, and read the file for it; raises ChildDied.
+
+    The two take turns: a message of the child is the start of the bytes it wants, until one tells
+    of frames. So neither can wait for the other for ever, and the child cannot read elsewhere.
+    """
     size_bytes = file.seek(0, os.SEEK_END)
     task = {"size_bytes": size_bytes, "count": count, "limits": asdict(limits)}
     child.send(json.dumps(task).encode())

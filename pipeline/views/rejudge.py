@@ -6,7 +6,6 @@ in threads, one at a time in each; the view exists once all of its files are saf
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.clean.judge import is_open, thresholds_of
+from pipeline.media.ahead import read_ahead
 from pipeline.views.request import ViewRequest, is_resolved, resolve_thresholds
 from pipeline.views.rewrite import rewrite
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
@@ -233,8 +233,5 @@ def _in_threads(
     work: Callable[[SnapshotShard], Result], shards: Sequence[SnapshotShard]
 ) -> list[Result]:
     """Do the work on every shard; after a failure nothing more is begun."""
-    pool = ThreadPoolExecutor(THREADS, "judge")
-    try:
-        return list(pool.map(work, shards))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    ahead = read_ahead(shards, work, lambda _: 0, len(shards), threads=THREADS)
+    return [result for _, result in ahead]

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 import pipeline.clean.batch
-import pipeline.clean.prepare
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.clean.shard import AttemptLost, CleanConfig, ShardCleaner, identity
