@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +80,15 @@ def compare(
     With `java` texts are split by the PTB tokenizer, as for published numbers, and METEOR is there.
     SPICE is left out: it would download models of its own.
     """
-    known = bool(written) and all(references)
     counts: dict[str, Any] = {"tokenizer": "ptb" if java else "words"}
-    exact = metrics.exact_match(written, references) if known else None
-    split: metrics.Split = metrics.words
-    if known and java:
-        flat = java_metrics.split_ptb([*written, *(text for texts in references for text in texts)])
-        rest = iter(" ".join(parts) for parts in flat)
-        written = [next(rest) for _ in written]
-        references = [[next(rest) for _ in texts] for texts in references]
-        split = str.split
-    if not known:
+    if not written or not all(references):
         nothing = (*metrics.bleu([], []), "rouge_l", "cider", "exact_match")
         return counts | dict.fromkeys((*nothing, *(("meteor",) if java else ())))
+    exact = metrics.exact_match(written, references)
+    split: metrics.Split = metrics.words
+    if java:
+        written, references = _split_ptb(written, references)
+        split = str.split
     numbers = {
         **metrics.bleu(written, references, split),
         "rouge_l": metrics.rouge_l(written, references, split),
@@ -100,6 +97,15 @@ def compare(
     }
     meteor = {"meteor": java_metrics.meteor(written, references)} if java else {}
     return counts | numbers | meteor
+
+
+def _split_ptb(
+    written: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Put blanks between the words of all texts, in one call of the program."""
+    flat = java_metrics.split_ptb([*written, *chain.from_iterable(references)])
+    rest = iter(" ".join(parts) for parts in flat)
+    return [next(rest) for _ in written], [[next(rest) for _ in texts] for texts in references]
 
 
 def number_of(pair: LabelledPair) -> int | str:

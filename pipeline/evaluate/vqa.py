@@ -39,31 +39,30 @@ def measure_vqa(
     asked = 0
     for batch, loaded in batches(rows, lambda row: _load(row, pictures), batch_size, left_out):
         asked += len(batch)
-        said = _answer(answerer, batch, loaded, answers, decoding)
-        for row, answer in zip(batch, said, strict=True):
+        written = _answer(answerer, batch, loaded, answers, decoding)
+        for row, answer in zip(batch, written, strict=True):
             if results is not None:
                 results.append({"question_id": row.get("question_id"), "answer": answer})
-            given = _given(row)
-            if not given:
+            references = _references(row)
+            if not references:
                 continue
-            scores.append(vqa_accuracy.accuracy(answer, given))
+            scores.append(vqa_accuracy.accuracy(answer, references))
             for field, value in _groups(row, by):
                 groups[field][value].append(scores[-1])
-    found = {"questions": asked, "compared": len(scores), "left_out": dict(left_out)}
+    counts = {"questions": asked, "compared": len(scores), "left_out": dict(left_out)}
     means = {
-        f"by_{field}": {value: fmean(own) for value, own in sorted(values.items())}
+        f"by_{field}": {value: fmean(of_value) for value, of_value in sorted(values.items())}
         for field, values in groups.items()
     }
-    return found | {"accuracy": fmean(scores) if scores else None} | means
+    return counts | {"accuracy": fmean(scores) if scores else None} | means
 
 
 def _load(row: Fields, pictures: AnnotatedPictures) -> Loaded | str:
     """Load a row's picture, unless the row cannot be used anyway."""
-    question, given = fold_spaces(row.get("question")), row.get("answer", [])
-    listed = given if isinstance(given, list) else [given]
-    if question is None or not all(isinstance(one, str) for one in listed):
+    question, references = fold_spaces(row.get("question")), _references(row)
+    if question is None or not all(isinstance(text, str) for text in references):
         return WRONG_TYPE
-    if not question or ("answer" in row and not any(one.strip() for one in listed)):
+    if not question or ("answer" in row and not any(text.strip() for text in references)):
         return TextReason.EMPTY
     return pictures.load([row.get("image")])
 
@@ -75,20 +74,18 @@ def _answer(
     answers: Sequence[str],
     decoding: Decoding,
 ) -> Iterator[str]:
-    (images, about), questions = (
-        each_once(loaded),
-        [str(fold_spaces(row["question"])) for row in batch],
-    )
+    images, about = each_once(loaded)
+    questions = [str(fold_spaces(row["question"])) for row in batch]
     if answers:
-        found = answerer.rank(images, questions, answers, about=about)
-        return (ranked[0].text for ranked in found)
-    return (one.text for one in answerer.answer(images, questions, decoding, about))
+        ranked = answerer.rank(images, questions, answers, about=about)
+        return (best.text for best, *_ in ranked)
+    return (answer.text for answer in answerer.answer(images, questions, decoding, about))
 
 
-def _given(row: Fields) -> list[str]:
+def _references(row: Fields) -> list[str]:
     """Return people's answers, blank ones too: they were asked and count among the ten."""
-    given = row.get("answer", [])
-    return list(given) if isinstance(given, list) else [given]
+    answer = row.get("answer", [])
+    return answer if isinstance(answer, list) else [answer]
 
 
 def _groups(row: Fields, by: str | None) -> Iterator[tuple[str, str]]:
