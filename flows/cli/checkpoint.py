@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flows.cli.options import AsJson, Checkpoint, Public, Push
+from pipeline.printable import visible
 
 if TYPE_CHECKING:
     from models.checkpoints.conversion import Imported
@@ -101,7 +102,6 @@ def export(
     from models.checkpoints import conversion, weights
     from models.checkpoints.folder import refuse_existing
     from pipeline.checkpoint import write_checkpoint
-    from pipeline.printable import visible
     from pipeline.publish.cards import facts_of, write_model_card
     from pipeline.publish.push import push as upload
 

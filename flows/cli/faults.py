@@ -6,6 +6,7 @@ import sys
 from typer.exceptions import TyperException
 
 from flows.extras import missing_extra
+from pipeline.printable import visible
 
 FAILED = 1
 BAD_USAGE = 2
@@ -32,8 +33,6 @@ def exit_code_of(error: Exception) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    from pipeline.printable import visible
-
     lines = map(visible, message.split("\n"))  # it may quote hostile input
     print("capfilt:", "\n".join(lines), file=sys.stderr)
     return code

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.options import AsJson, RunFolder, device_of
+from pipeline.printable import visible
 
 if TYPE_CHECKING:
     from shards.comparison import ViewSide
@@ -57,7 +58,6 @@ def stats(
 
 
 def _count(run: "Run", view: "View", as_json: bool) -> None:
-    from pipeline.printable import visible
     from shards.statistics import run_statistics
 
     statistics = run_statistics(run, view)
@@ -154,7 +154,6 @@ def _explain_words(
 ) -> None:
     """Add to each text what its words do, and draw; say why where the picture is not to be had."""
     from pipeline.explain.match import draw, explain_texts, open_explainer, read_sample_image
-    from pipeline.printable import visible
 
     explainer = open_explainer(run, model, device_of("auto"))
     for sample in samples:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import AsJson, RunFolder
+from pipeline.printable import size, visible
 
 if TYPE_CHECKING:
     from shards.run.garbage import Garbage, Leftover
@@ -133,8 +134,6 @@ def _garbage_record(
 
 
 def _print_garbage(garbage: "Garbage", deleted: bool, older_than_hours: float) -> None:
-    from pipeline.printable import size
-
     for kind, some in _by_kind(garbage.old).items():
         oldest_h = max(one.age_s or 0 for one in some) / HOUR_S
         print(f"{kind}: {len(some)}, {size(_bytes(some))}, up to {oldest_h:.0f} h old")
@@ -169,7 +168,5 @@ def _bytes(leftovers: "Sequence[Leftover]") -> int:
 
 def _print_lines(lines: Iterable[str]) -> None:
     """Print what may hold names from anywhere: nothing in it moves a cursor."""
-    from pipeline.printable import visible
-
     for line in lines:
         print(visible(line))

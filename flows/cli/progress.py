@@ -184,7 +184,7 @@ class RunProgress:
         self._shards, self._ended = 0, 0
 
     def begin(self, job: "CleanJob") -> None:
-        """Say what is to be done, and show the bar."""
+        """Print what is to be done, and show the bar."""
         self._shards = len(job.pending)
         self._total_bytes = sum(shard.size_bytes for shard in job.pending)
         done = len(job.mine) - len(job.pending)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import AsJson, Public, Push, RunFolder
+from pipeline.printable import size, visible
 
 EXPORT_EXAMPLES = """
 Examples:
@@ -60,7 +61,6 @@ def export(
     The same command after a kill starts over, and after a broken --push goes on. --push needs a
     token of the hub (HF_TOKEN).
     """
-    from pipeline.printable import visible
     from pipeline.publish import sets
     from pipeline.publish.push import push as upload
     from shards.run.run import Run
@@ -100,7 +100,6 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page about a run, finished or not: numbers, scores, reasons, pictures."""
-    from pipeline.printable import size
     from pipeline.report.page import build_report, report_name
     from shards.run.run import Run
     from shards.run.view import open_view

@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.options import AsJson, Device, device_of
 from flows.cli.predict.image import image_of
+from pipeline.printable import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,8 +185,6 @@ def _draw(out: Path, results: "Results") -> None:
 
 
 def _print(results: "Results", as_json: bool) -> None:
-    from pipeline.printable import visible
-
     if as_json:
         rows = [
             {"query": query, "found": [hit.as_json() for hit in hits]} for query, hits in results

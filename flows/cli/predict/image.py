@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.options import AsJson, Device, Method, device_of
+from pipeline.printable import visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -110,7 +111,7 @@ def caption(
             print(json.dumps({"picture": picture.name, "captions": texts}))
         else:
             for text in texts:
-                print(f"{_shown(picture.name)}: {_shown(text['text'])}")
+                print(f"{visible(picture.name)}: {visible(text['text'])}")
     _end(read, unread)
 
 
@@ -138,7 +139,7 @@ def match(
         return
     print(MATCH_HEADER)
     for match in matches:
-        print(f"{match_scores(match)}  {_shown(match.text)}")
+        print(f"{match_scores(match)}  {visible(match.text)}")
 
 
 def ask(
@@ -243,7 +244,7 @@ def attend(
     if as_json:
         print(json.dumps({"png": str(out), "words": heatmap.words, "left_out": heatmap.left_out}))
         return
-    print(f"wrote {_shown(str(out))}: {len(heatmap.words)} words")
+    print(f"wrote {visible(str(out))}: {len(heatmap.words)} words")
 
 
 @contextmanager
@@ -277,7 +278,7 @@ def print_answers(answers: "Iterable[ImageAnswer]", *, with_score: bool) -> None
     """Print answers, a line each; scores are worth it where a list was ranked."""
     for answer in answers:
         score = f"{answer.score:7.3f}  " if with_score else ""
-        print(f"{score}{_shown(answer.text)}")
+        print(f"{score}{visible(answer.text)}")
 
 
 def _report_unread(picture: "UserPicture", as_json: bool) -> None:
@@ -285,7 +286,7 @@ def _report_unread(picture: "UserPicture", as_json: bool) -> None:
         fields: dict[str, Any] = {"picture": picture.name, "reason": picture.reason}
         print(json.dumps(fields | {"detail": picture.detail}))
         return
-    typer.echo(f"{_shown(picture.name)}: {picture.reason}{_shown(_detail(picture))}", err=True)
+    typer.echo(f"{visible(picture.name)}: {picture.reason}{visible(_detail(picture))}", err=True)
 
 
 def _detail(picture: "UserPicture") -> str:
@@ -300,9 +301,3 @@ def _end(read: int, unread: int) -> None:
         if not unread:
             typer.echo("capfilt: no picture there", err=True)
         raise typer.Exit(1)
-
-
-def _shown(text: str) -> str:
-    from pipeline.printable import visible
-
-    return visible(text)

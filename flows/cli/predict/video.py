@@ -11,6 +11,7 @@ import typer
 from flows.cli.faults import BAD_USAGE
 from flows.cli.options import Device, device_of
 from flows.cli.predict.image import MATCH_HEADER, match_scores, print_answers
+from pipeline.printable import visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,10 +84,7 @@ def watch(
             judged[name] = judge(seen.images)[: None if text else top]
             if out is not None and len(cells) < _MOST_DRAWN:
                 cells += _cells(name, seen)
-            _report_note(name, seen)
-            if as_json:
-                key, rows = ("texts" if text else "answers"), map(dataclasses.asdict, judged[name])
-                print(json.dumps({"video": name, "note": seen.note, key: list(rows)}))
+            _report(name, seen, {"texts" if text else "answers": judged[name]}, as_json)
     _end(len(judged), unread)
     if out is not None:
         _draw(out, cells)
@@ -132,8 +130,6 @@ def _load(
 
 
 def _report_unread(name: str, seen: "Frames", as_json: bool) -> None:
-    from pipeline.printable import visible
-
     if as_json:
         print(json.dumps({"video": name, "reason": seen.reason, "detail": seen.detail}))
         return
@@ -141,11 +137,12 @@ def _report_unread(name: str, seen: "Frames", as_json: bool) -> None:
     typer.echo(visible(line), err=True)
 
 
-def _report_note(name: str, seen: "Frames") -> None:
-    from pipeline.printable import visible
-
+def _report(name: str, seen: "Frames", judged: Mapping[str, "Answers"], as_json: bool) -> None:
     if seen.note:
         typer.echo(f"{visible(name)}: {seen.note}; what is there is used", err=True)
+    if as_json:
+        rows = {key: list(map(dataclasses.asdict, answers)) for key, answers in judged.items()}
+        print(json.dumps({"video": name, "note": seen.note} | rows))
 
 
 def _end(read: int, unread: int) -> None:
@@ -173,8 +170,6 @@ def _draw(out: Path, cells: "list[tuple[str, Image]]") -> None:
 
 def _print_matches(judged: Mapping[str, Any]) -> None:
     """Print the texts of one video, or of several the best first under each text."""
-    from pipeline.printable import visible
-
     print(MATCH_HEADER)
     if len(judged) == 1:
         for match in next(iter(judged.values())):
@@ -188,8 +183,6 @@ def _print_matches(judged: Mapping[str, Any]) -> None:
 
 
 def _print_all_answers(judged: Mapping[str, Any], *, with_score: bool) -> None:
-    from pipeline.printable import visible
-
     for name, answers in judged.items():
         if len(judged) > 1:
             print(visible(name))
