@@ -6,14 +6,11 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shards import remote_claim
 from shards.inputs.listing import list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
 from shards.run.commit import Commit, commit, read_commit, read_commits
@@ -24,7 +21,7 @@ from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
 from shards.statistics import run_statistics
 from shards.store import Store
-from tests.support.object_store import BUCKET, s3_at, s3_server
+from tests.support.object_store import s3_server
 
 
 @pytest.fixture(scope="module")
@@ -206,90 +203,3 @@ def test_inputs_lie_on_s3(bucket: str, tar_bytes: Any, pairs: Any) -> None:
             keys = [sample.key for sample in reader]
         assert keys == [f"k{number:03}" for number in range(len(keys))]
         assert (reader.state.state, reader.bytes_read) == (state, shard.size_bytes)
-
-
-class Scripted(BaseHTTPRequestHandler):
-    """An S3 server whose answers to conditional writes are told beforehand; then it overwrites."""
-
-    protocol_version = "HTTP/1.1"
-    objects: dict[str, bytes]
-    answers: list[tuple[int, str]]
-
-    def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("If-None-Match") == "*" and self.answers:
-            status, code = self.answers.pop(0)
-            self.answer(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
-            return
-        self.objects[self.path] = body
-        self.answer(200, b"")
-
-    def do_GET(self) -> None:
-        if self.path in self.objects:
-            self.answer(200, self.objects[self.path])
-        elif "?" in self.path:
-            self.answer(200, b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
-        else:
-            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def do_DELETE(self) -> None:
-        self.objects.pop(self.path, None)
-        self.answer(204, b"")
-
-    def answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        return
-
-
-@contextmanager
-def scripted(*answers: tuple[int, str]) -> Iterator[type[Scripted]]:
-    class Server(Scripted):
-        objects: dict[str, bytes] = {}  # noqa: RUF012
-
-    Server.answers = list(answers)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with s3_at(f"http://127.0.0.1:{server.server_port}"):
-            yield Server
-        server.shutdown()
-
-
-CONFLICT, TAKEN = (409, "ConditionalRequestConflict"), (412, "PreconditionFailed")
-
-
-def test_a_conflict_is_tried_again_until_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
-    monkeypatch.setattr(remote_claim, "_CONFLICT_PAUSES_S", (0.01, 0.01))
-    with scripted(CONFLICT, CONFLICT) as server:
-        assert Store(f"s3://{BUCKET}/run").create("a", b"ours")
-        assert server.objects == {f"/{BUCKET}/run/a": b"ours"}
-    with scripted(CONFLICT, TAKEN) as server:
-        assert not Store(f"s3://{BUCKET}/run").create("a", b"ours")
-        assert server.objects == {}
-    with scripted(*[CONFLICT] * 20), pytest.raises(OSError, match="no"):
-        Store(f"s3://{BUCKET}/run").create("a", b"ours")
-
-
-def test_a_refusal_for_another_reason_is_an_error() -> None:
-    pytest.importorskip("s3fs")
-    with scripted((403, "AccessDenied")), pytest.raises(PermissionError):
-        Store(f"s3://{BUCKET}/run").create("a", b"ours")
-
-
-def test_a_server_that_ignores_the_condition_is_found_out() -> None:
-    pytest.importorskip("s3fs")
-    with scripted() as server:
-        store = Store(f"s3://{BUCKET}/run")
-        assert not store.creates_once()
-        assert server.objects == {}
-        assert store.create("a", b"first")
-        assert not store.create("a", b"second")  # it looks before it writes, at least
-        assert store.read("a") == b"first"
