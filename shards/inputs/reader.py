@@ -92,6 +92,28 @@ class _Group:
         return frozenset(_ROLES[extension] for extension in self.extensions)
 
 
+class _SeenKeys:
+    """The keys that came before, by their hash, with the extensions of their members."""
+
+    def __init__(self) -> None:
+        self._extensions: dict[bytes, frozenset[str]] = {}
+
+    def verdict(self, group: _Group) -> tuple[str | None, str | None]:
+        before = self._extensions.get(_digest(group.key))
+        if group.unsafe is not None:
+            return SampleReason.UNSAFE_MEMBER, group.unsafe
+        if before is not None and before & group.extensions:
+            return SampleReason.DUPLICATE_KEY, "the key had such a member before; the first stays"
+        if before is not None:
+            detail = "the key's members stand apart; sort the shard's members by name"
+            return SampleReason.NOT_ADJACENT, detail
+        return None, "; ".join(group.details) or None
+
+    def add(self, group: _Group) -> None:
+        digest = _digest(group.key)
+        self._extensions[digest] = self._extensions.get(digest, frozenset()) | group.extensions
+
+
 class ShardReader:
     """Iterate once for the samples; then `state`, `sha256` and `bytes_read` are known."""
 
@@ -99,7 +121,7 @@ class ShardReader:
         self._walk = TarReader(file)
         self._limits = limits or ReaderLimits()
         self._group: _Group | None = None
-        self._seen: dict[bytes, frozenset[str]] = {}
+        self._seen = _SeenKeys()
         self._usual_roles = _PAIR
         self._count = 0
         self._only_sidecars = True
@@ -112,8 +134,8 @@ class ShardReader:
         try:
             for member in self._walk:
                 yield from self._take(member)
-        except TarDamage as found:
-            damage = found
+        except TarDamage as error:
+            damage = error
         yield from self._end(damage or self._suspected_cut())
         self._walk.drain()
 
@@ -145,7 +167,7 @@ class ShardReader:
             self._group = group = _Group(key)
         first_of_role = _ROLES[extension] not in group.roles
         group.extensions.add(extension)
-        fault = self._fault(member)
+        fault = _fault(member, self._limits)
         if fault is not None:
             group.unsafe = fault
         elif first_of_role:
@@ -156,49 +178,20 @@ class ShardReader:
         else:
             group.details.append(f"a second image, .{extension}, is not used")
 
-    def _fault(self, member: Member) -> str | None:
-        """Return why a member must not be read, or None."""
-        if member.kind != "file":
-            return f"{key_text(member.name)} is a {member.kind}"
-        if member.name.startswith(b"/"):
-            return "absolute member name"
-        if b".." in member.name.split(b"/"):
-            return "member name with .."
-        if b"\0" in member.name or len(member.name) > self._limits.name_bytes:
-            return f"member name of {len(member.name)} bytes, or with a zero byte"
-        if member.size_bytes > self._limits.member_bytes:
-            return f"member of {member.size_bytes} bytes, limit {self._limits.member_bytes}"
-        return None
-
     def _close(self, group: _Group) -> Iterator[RawSample]:
         """Yield the row of a finished group, and the rows held back before it."""
         self._group = None
         if self._only_sidecars and group.roles == {"meta"}:
-            self._remember(group)
+            self._seen.add(group)
             self._held.append(_Group(group.key))  # becomes a row once the shard has any pair
             return
         self._only_sidecars = False
         yield from self._release()
-        reason, detail = self._verdict(group)
-        self._remember(group)
+        reason, detail = self._seen.verdict(group)
+        self._seen.add(group)
         if reason is None:
             self._usual_roles = group.roles
         yield self._row(group, reason, detail)
-
-    def _verdict(self, group: _Group) -> tuple[str | None, str | None]:
-        before = self._seen.get(_digest(group.key))
-        if group.unsafe is not None:
-            return SampleReason.UNSAFE_MEMBER, group.unsafe
-        if before is not None and before & group.extensions:
-            return SampleReason.DUPLICATE_KEY, "the key had such a member before; the first stays"
-        if before is not None:
-            detail = "the key's members stand apart; sort the shard's members by name"
-            return SampleReason.NOT_ADJACENT, detail
-        return None, "; ".join(group.details) or None
-
-    def _remember(self, group: _Group) -> None:
-        digest = _digest(group.key)
-        self._seen[digest] = self._seen.get(digest, frozenset()) | group.extensions
 
     def _release(self) -> Iterator[RawSample]:
         held, self._held = self._held, []
@@ -259,6 +252,21 @@ class ShardReader:
             detail = "no end marker; all members that are there are whole"
             return ShardState(State.TRUNCATED, self._walk.bytes_read, detail)
         return ShardState(State.COMPLETE)
+
+
+def _fault(member: Member, limits: ReaderLimits) -> str | None:
+    """Return why a member must not be read, or None."""
+    if member.kind != "file":
+        return f"{key_text(member.name)} is a {member.kind}"
+    if member.name.startswith(b"/"):
+        return "absolute member name"
+    if b".." in member.name.split(b"/"):
+        return "member name with .."
+    if b"\0" in member.name or len(member.name) > limits.name_bytes:
+        return f"member name of {len(member.name)} bytes, or with a zero byte"
+    if member.size_bytes > limits.member_bytes:
+        return f"member of {member.size_bytes} bytes, limit {limits.member_bytes}"
+    return None
 
 
 def split_name(name: bytes) -> tuple[bytes, str]:
