@@ -49,9 +49,11 @@ def trace(transformer: TextTransformer, ids: Tensor, visible: Tensor, states: Te
     """
     hidden, probabilities = transformer.embeddings(ids), []
     for layer in transformer.encoder.layers():
-        hidden, chances = _look(layer.crossattention, layer.attention(hidden, visible), states)
+        hidden, probs = _cross_attend(
+            layer.crossattention, layer.attention(hidden, visible), states
+        )
         hidden = layer.output(layer.intermediate(hidden), hidden)
-        probabilities.append(chances)
+        probabilities.append(probs)
     return Trace(hidden, probabilities)
 
 
@@ -111,34 +113,24 @@ def attention_map(probabilities: Tensor, mask: Tensor, grid: tuple[int, int]) ->
     return (probabilities[..., 1:] * mask[:, None, :, None]).mean(1).unflatten(-1, grid)
 
 
-def mean_over_words(maps: Tensor, mask: Tensor) -> Tensor:
-    """Average maps (N, T, rows, columns) over all tokens but the first and [SEP].
-
-    A text without any has an empty map.
-    """
-    lengths = mask.sum(-1)
-    place = torch.arange(mask.shape[1], device=mask.device)
-    inner = (place >= 1) & (place < (lengths - 1)[:, None])  # (N, T)
-    total = (maps * inner[:, :, None, None]).sum(1)
-    return total / (lengths - 2).clamp(min=1)[:, None, None]
-
-
 def over_pieces(maps: Tensor, pieces: Sequence[int]) -> Tensor:
     """Average maps (T, rows, columns) over the pieces of each word: `pieces` of them in turn."""
     return torch.stack([part.mean(0) for part in maps.split(list(pieces))])
 
 
-def _look(attention: CrossAttention, hidden: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+def _cross_attend(
+    attention: CrossAttention, hidden: Tensor, states: Tensor
+) -> tuple[Tensor, Tensor]:
     layer: Projections = attention.self
     query = layer.split(layer.query(hidden))  # (N, H, T, D/H)
     key, value = layer.key_value(states)
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     precise = torch.promote_types(scores.dtype, torch.float32)
-    chances = scores.softmax(-1, dtype=precise)  # (N, H, T, P)
-    if torch.is_grad_enabled() and not chances.requires_grad:
-        chances.requires_grad_()  # frozen weights: the gradient begins here
-    mixed = (chances.to(value.dtype) @ value).transpose(1, 2).flatten(2)
-    return attention.output(mixed, hidden), chances
+    probs = scores.softmax(-1, dtype=precise)  # (N, H, T, P)
+    if torch.is_grad_enabled() and not probs.requires_grad:
+        probs.requires_grad_()  # frozen weights: the gradient begins here
+    mixed = (probs.to(value.dtype) @ value).transpose(1, 2).flatten(2)
+    return attention.output(mixed, hidden), probs
 
 
 def _detach(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -104,7 +104,7 @@ class Answering:
         hidden = self.text_decoder.bert.embeddings(ids)
         for layer in self.text_decoder.bert.encoder.layers():
             hidden = layer.attention(hidden, causal)
-            hidden = _look(layer.crossattention, hidden, questions, mask)
+            hidden = _cross_attend(layer.crossattention, hidden, questions, mask)
             hidden = layer.output(layer.intermediate(hidden), hidden)
         return self.text_decoder.logits(hidden)
 
@@ -126,7 +126,9 @@ class VqaNetwork(Answering, nn.Module):
         self.text_decoder = TextDecoder(answers)
 
 
-def _look(attention: CrossAttention, hidden: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+def _cross_attend(
+    attention: CrossAttention, hidden: Tensor, states: Tensor, mask: Tensor
+) -> Tensor:
     """Let texts (A, T, D) look at those of the states (Q, U, D) that the mask (Q, U) shows."""
     layer: Projections = attention.self
     # the answers to a question stand in one long query: its keys are projected once, not A/Q times

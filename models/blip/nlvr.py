@@ -63,7 +63,9 @@ class TwinAttention(nn.Module):
     def forward(self, hidden: Tensor, left: Tensor, right: Tensor) -> Tensor:
         """Map (N, T, D) to (N, T, D), given the states (N, P, V) of both images."""
         return self.output(
-            _look(self.self0, hidden, left), _look(self.self1, hidden, right), hidden
+            _cross_attend(self.self0, hidden, left),
+            _cross_attend(self.self1, hidden, right),
+            hidden,
         )
 
 
@@ -149,7 +151,7 @@ def twin(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return twins
 
 
-def _look(layer: Projections, hidden: Tensor, states: Tensor) -> Tensor:
+def _cross_attend(layer: Projections, hidden: Tensor, states: Tensor) -> Tensor:
     query = layer.split(layer.query(hidden))
     key, value = layer.key_value(states)
     mixed = attend(query, key, value, dropout=layer.dropout)

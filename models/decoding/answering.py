@@ -83,10 +83,10 @@ def first_probabilities(network: VqaNetwork, questions: Questions, dec_id: int) 
 
 def rank(network: VqaNetwork, questions: Questions, answers: TokenBatch, k: int) -> AnswerRanking:
     """Choose k answers (A, T) for each question by their first token, then score them whole."""
-    chances = first_probabilities(network, questions, int(answers.ids[0, 0]))
-    chances = chances[:, answers.ids[:, 1]]  # (Q, A)
+    probabilities = first_probabilities(network, questions, int(answers.ids[0, 0]))
+    probabilities = probabilities[:, answers.ids[:, 1]]  # (Q, A)
     # stable: many answers share a first token, and a tie must not depend on the batch
-    first, index = chances.sort(dim=-1, descending=True, stable=True)
+    first, index = probabilities.sort(dim=-1, descending=True, stable=True)
     first, index = first[:, :k], index[:, :k]
     scores = [
         score(network, questions, row, TokenBatch(answers.ids[chosen], answers.mask[chosen]))

@@ -162,11 +162,11 @@ class AttentionExplainer(LoadedModel[MatchNetwork | CaptionNetwork]):
         return self.image_states(image[None])
 
     def _map(self, maps: Maps, mask: Tensor, layer: int | None, kind: Kind) -> Tensor:
-        chances = maps.probabilities[self._layer(layer)]
+        probabilities = maps.probabilities[self._layer(layer)]
         if kind == "attention":
-            return attention.attention_map(chances, mask, self._grid)[0]
+            return attention.attention_map(probabilities, mask, self._grid)[0]
         weigh = attention.grad_cam if kind == "gradcam" else attention.original_cam
-        return weigh(chances, maps.gradients[self._layer(layer)], mask, self._grid)[0]
+        return weigh(probabilities, maps.gradients[self._layer(layer)], mask, self._grid)[0]
 
     def _layer(self, layer: int | None) -> int:
         """Choose the layer: by default the seventh of 12, as LAVIS has it, or what is like it.
