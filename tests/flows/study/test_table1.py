@@ -25,39 +25,41 @@ def small() -> StudyRecipe:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("study")
 
 
 @pytest.fixture(scope="module")
-def study(place: Path) -> dict[str, Any]:
-    return Study(small(), place, seed=3).run(("none", "captioner only"))
+def study(folder: Path) -> dict[str, Any]:
+    return Study(small(), folder, seed=3).run(("none", "captioner only"))
 
 
-def test_arms_are_measured_on_the_held_out_pairs(study: dict[str, Any], place: Path) -> None:
+def test_arms_are_measured_on_the_held_out_pairs(study: dict[str, Any], folder: Path) -> None:
     assert set(study["arms"]) == {"none", "captioner only"}
     for arm in study["arms"].values():
         assert arm["retrieval"]["images"] == arm["captions"]["judged"] == 12
         assert 0 <= arm["retrieval"]["itm"]["tr@1"] <= 1
     assert study["tools"]["round 1"]["filter"]["noise_before"] == 0.5
     assert study["tools"]["round 1"]["web"]["true"] == pytest.approx(20 / 36)  # 45% of 36 are wrong
-    assert json.loads((place / "study.json").read_text()) == study
+    assert json.loads((folder / "study.json").read_text()) == study
 
 
-def test_the_arm_of_the_captioner_alone_filters_nothing(study: dict[str, Any], place: Path) -> None:
-    run = Run.open(str(place / "run-1"))
-    found = run_statistics(run, open_view(run, "captioner-only"))
+def test_the_arm_of_the_captioner_alone_filters_nothing(
+    study: dict[str, Any], folder: Path
+) -> None:
+    run = Run.open(str(folder / "run-1"))
+    statistics = run_statistics(run, open_view(run, "captioner-only"))
     assert study["arms"]
-    assert found["kept"] == found["samples_in"] == 36
+    assert statistics["kept"] == statistics["samples_in"] == 36
     # but for captions that repeat the web's words, or are empty
-    assert found["texts"]["web"] == {"in": 36, "kept": 36}
+    assert statistics["texts"]["web"] == {"in": 36, "kept": 36}
 
 
 def test_every_arm_starts_from_the_same_network_for_the_same_steps(
-    study: dict[str, Any], place: Path
+    study: dict[str, Any], folder: Path
 ) -> None:
     arms = [
-        json.loads((place / f"pretrain-{arm}" / "training.json").read_text())["identity"]
+        json.loads((folder / f"pretrain-{arm}" / "training.json").read_text())["identity"]
         for arm in ("none", "captioner-only")
     ]
     assert study["arms"]
@@ -67,8 +69,8 @@ def test_every_arm_starts_from_the_same_network_for_the_same_steps(
     assert arms[0]["data"]["sources"][1] == arms[1]["data"]["sources"][1]
 
 
-def test_a_study_that_is_done_is_not_done_again(study: dict[str, Any], place: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in place.glob("*/result.json")}
+def test_a_study_that_is_done_is_not_done_again(study: dict[str, Any], folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
     assert len(before) == 4
-    assert Study(small(), place, seed=3).run(("none", "captioner only")) == study
-    assert before == {path: path.stat().st_mtime_ns for path in place.glob("*/result.json")}
+    assert Study(small(), folder, seed=3).run(("none", "captioner only")) == study
+    assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}

@@ -66,7 +66,7 @@ def test_what_is_done_is_answered_at_once(recipe: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"seed": 5}, "seed: 0 -> 5"),
         ({"rate": {"highest": 0.01}}, r"rate\.highest: 0\.0003 -> 0\.01"),
@@ -76,10 +76,10 @@ def test_what_is_done_is_answered_at_once(recipe: Make) -> None:
     ],
 )
 def test_a_folder_of_another_recipe_is_refused(
-    recipe: Make, change: dict[str, Any], told: str
+    recipe: Make, change: dict[str, Any], message: str
 ) -> None:
     train.prepare(recipe())
-    with pytest.raises(RunMismatch, match=told) as raised:
+    with pytest.raises(RunMismatch, match=message) as raised:
         train.prepare(recipe(**change))
     assert "another output folder" in str(raised.value)
     train.prepare(recipe())  # it is the first one's still
@@ -191,7 +191,7 @@ def test_the_dtype_that_auto_found_is_kept(recipe: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"data__max_tokens": 99}, "max_tokens is 99"),
         ({"step__batch_size": 8}, r"multiple of data\.lanes"),
@@ -200,9 +200,9 @@ def test_the_dtype_that_auto_found_is_kept(recipe: Make) -> None:
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_claimed(
-    recipe: Make, tmp_path: Path, change: dict[str, Any], told: str
+    recipe: Make, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(RecipeError, match=message):
         train.prepare(recipe(**change))
     assert not (tmp_path / "trained" / "training.json").exists()
 

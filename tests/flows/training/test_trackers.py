@@ -110,17 +110,17 @@ def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
         tracker.log(step, {"loss/itc": 1 / step, "rate": step * 1e-6, "n": step})
     tracker.log(31, {"loss/itc": math.nan})
     tracker.close()
-    found = scalars(tmp_path / "first")
-    assert len(found) == 91
+    logged = scalars(tmp_path / "first")
+    assert len(logged) == 91
     expected = [
         (step, tag, value)
         for step in range(1, 31)
         for tag, value in (("loss/itc", 1 / step), ("rate", step * 1e-6), ("n", step))
     ]
-    for (step, tag, value), wanted in zip(found, expected, strict=False):
+    for (step, tag, value), wanted in zip(logged, expected, strict=False):
         assert (step, tag) == wanted[:2]
         assert value == pytest.approx(wanted[2], rel=1e-6)
-    assert math.isnan(found[-1][2])
+    assert math.isnan(logged[-1][2])
     texts = [
         value.tensor.string_val[0].decode()
         for event in events(tmp_path / "first")

@@ -24,7 +24,7 @@ def test_epochs_are_counted_in_steps(step: StepConfig, rows: float, expected: in
 
 
 @pytest.mark.parametrize(
-    ("workers", "step", "told"),
+    ("workers", "step", "message"),
     [
         (4, {}, r"data\.lanes is 6, which 4 workers do not divide"),
         (1, {"batch_size": 8}, r"step\.batch_size is 8; expected a multiple .* = 6"),
@@ -34,12 +34,12 @@ def test_epochs_are_counted_in_steps(step: StepConfig, rows: float, expected: in
     ],
 )
 def test_what_cannot_be_divided_is_refused(
-    tmp_path: Path, workers: int, step: dict[str, Any], told: str
+    tmp_path: Path, workers: int, step: dict[str, Any], message: str
 ) -> None:
     config = config_of(tmp_path)
     changed = config.model_copy(update={"step": config.step.model_copy(update=step)})
     check_division(config, 3)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         check_division(changed, workers)
 
 

@@ -68,7 +68,7 @@ def same(folder: Path, ended: TrainResult, whole: tuple[Path, TrainResult]) -> N
 
 
 def kill_and_go_on(
-    places: Callable[[list[str]], list[int]],
+    choose: Callable[[list[str]], list[int]],
     work: Callable[[Path], object],
     whole: tuple[Path, TrainResult],
     tmp_path: Path,
@@ -80,10 +80,10 @@ def kill_and_go_on(
         assert kind in steps
     assert "os.rename .step-00000006.partial step-00000006" in steps
     assert "os.rename step-00000002 .step-00000002.old.partial" in steps
-    for place in places(steps):
-        folder = tmp_path / f"{place:03}"
-        status = killed(lambda: work(folder), folder, place, log)  # noqa: B023 - called at once
-        assert os.WTERMSIG(status) == signal.SIGKILL, steps[place]
+    for index in choose(steps):
+        folder = tmp_path / f"{index:03}"
+        status = killed(lambda: work(folder), folder, index, log)  # noqa: B023 - called at once
+        assert os.WTERMSIG(status) == signal.SIGKILL, steps[index]
         ended, _ = work(folder)  # type: ignore[misc]
         same(folder, ended, whole)
         shutil.rmtree(folder)

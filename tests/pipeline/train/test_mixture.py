@@ -33,7 +33,7 @@ STEPS, SHARE = 12, 0.4
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pairs, questions, and the random network that trainings start from."""
     folder = tmp_path_factory.mktemp("tasks")
     write_world(folder / "world")
@@ -44,16 +44,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def config(place: Path) -> FinetuneConfig:
-    shared = config_of(place / "world", STEPS).model_dump(exclude={"model", "loss"})
+def config(folder: Path) -> FinetuneConfig:
+    shared = config_of(folder / "world", STEPS).model_dump(exclude={"model", "loss"})
     return FinetuneConfig.model_validate(
         shared
         | {
             "task": "joint",
-            "model": {"start": str(place / "start")},
+            "model": {"start": str(folder / "start")},
             "loss": {"queue": 20, "momentum": 0.9},
             "questions": {
-                "sources": [{"annotations": str(place / "vqa" / "vqa.json")}],
+                "sources": [{"annotations": str(folder / "vqa" / "vqa.json")}],
                 "share": SHARE,
                 "max_tokens": 16,
             },
@@ -120,8 +120,8 @@ def test_positions_in_both_tasks_are_kept(whole: Path) -> None:
 
 
 @contextmanager
-def opened(place: Path, seed: int) -> Iterator[TaskMixture]:
-    source = open_source(SourceConfig(annotations=str(place / "vqa" / "vqa.json")))
+def opened(folder: Path, seed: int) -> Iterator[TaskMixture]:
+    source = open_source(SourceConfig(annotations=str(folder / "vqa" / "vqa.json")))
     tasks = [TaskSource([source], 16, share=1 - SHARE), TaskSource([source], 16, share=SHARE)]
     zero = dict.fromkeys(range(12), 0)
     # 600 batches of real pictures would say no more about which task they come from
@@ -141,9 +141,9 @@ class _Endless:
         pass
 
 
-def test_tasks_come_as_often_as_their_share_says(place: Path) -> None:
+def test_tasks_come_as_often_as_their_share_says(folder: Path) -> None:
     def draws(seed: int) -> list[int]:
-        with opened(place, seed) as mixture:
+        with opened(folder, seed) as mixture:
             return [next(iter(mixture.take(step, 1)[1])) // 6 for step in range(600)]
 
     assert sum(draws(1)) / 600 == pytest.approx(SHARE, abs=0.06)

@@ -84,15 +84,15 @@ def test_what_is_taken_up_goes_on_to_the_last_bit(tmp_path: Path) -> None:
     training_state.save_state(tmp_path, network, queue.state_dict(), optimiser, PROGRESS, 2)
     expected = [step(network, queue, optimiser) for _ in range(3)]
 
-    taken, places, other = trained(0, seed=2)
+    taken, other_queue, other = trained(0, seed=2)
     state = training_state.newest_state(tmp_path)
     assert state is not None
-    assert training_state.load_state(state, taken, places, other) == PROGRESS
-    assert [step(taken, places, other) for _ in range(3)] == expected
+    assert training_state.load_state(state, taken, other_queue, other) == PROGRESS
+    assert [step(taken, other_queue, other) for _ in range(3)] == expected
     for name, tensor in network.state_dict().items():
         assert torch.equal(taken.state_dict()[name], tensor), name
     for name, tensor in queue.state_dict().items():
-        assert torch.equal(places.state_dict()[name], tensor), name
+        assert torch.equal(other_queue.state_dict()[name], tensor), name
 
 
 def test_a_training_without_queues_is_taken_up(tmp_path: Path) -> None:

@@ -70,40 +70,40 @@ def test_a_wrong_caption_is_a_third_negative_and_a_right_one_goes_to_others(
     written = NegativeCaptions(
         texts, torch.ones_like(texts, dtype=torch.bool), torch.tensor([True] * 4)
     )
-    given = (torch.tensor([1, 0, 3, 2]), torch.tensor([2, 3, 0, 1]))
+    drawn = (torch.tensor([1, 0, 3, 2]), torch.tensor([2, 3, 0, 1]))
     settings = RetrievalSettings(WORDS.enc_id)
-    found = network(
+    losses = network(
         batch, FeatureQueue(width, 8, ids=True), settings, torch.Generator(),
-        fixed_negatives=given, captions=written,
+        fixed_negatives=drawn, captions=written,
     )  # fmt: skip
     states = network.vision_model(batch.pixels)
     total = 0.0
     for image in range(4):
         for ids, picture, label in (
             (batch.ids[image], image, 1),
-            (batch.ids[image], int(given[0][image]), 0),
-            (batch.ids[given[1][image]], image, 0),
+            (batch.ids[image], int(drawn[0][image]), 0),
+            (batch.ids[drawn[1][image]], image, 0),
             (texts[image], image, 0),
         ):
             row = torch.cat([torch.tensor([WORDS.enc_id]), ids[1:]])[None]
             mask = torch.ones_like(row, dtype=torch.bool)
             logits = network.match_logits(row, mask, states[picture, None], None)
             total -= logits.log_softmax(-1)[0, label].item()
-    assert found.itm.item() == pytest.approx(total / 16, abs=1e-5)
+    assert losses.itm.item() == pytest.approx(total / 16, abs=1e-5)
 
 
 def test_captions_of_the_same_image_are_never_taken_for_wrong(tmp_path: Path) -> None:
     content = import_folder(create(tmp_path, "filter")).content
     network = trainable(RetrievalNetwork, content, TowerConfig(dropout=0))
     batch, width = pairs(), content.config.image_text_hidden_size
-    one = Pairs(batch.pixels, batch.ids, batch.mask, torch.zeros(4, dtype=torch.long))
+    alike = Pairs(batch.pixels, batch.ids, batch.mask, torch.zeros(4, dtype=torch.long))
     right = NegativeCaptions(batch.ids, batch.mask, torch.tensor([False] * 4))
     none = network(
-        one, FeatureQueue(width, 8, ids=True), RetrievalSettings(WORDS.enc_id),
+        alike, FeatureQueue(width, 8, ids=True), RetrievalSettings(WORDS.enc_id),
         torch.Generator().manual_seed(1), captions=right,
     )  # fmt: skip
     without = network(
-        one, FeatureQueue(width, 8, ids=True), RetrievalSettings(WORDS.enc_id),
+        alike, FeatureQueue(width, 8, ids=True), RetrievalSettings(WORDS.enc_id),
         torch.Generator().manual_seed(1),
     )  # fmt: skip
     assert none.itm.item() == pytest.approx(without.itm.item(), abs=1e-5)
