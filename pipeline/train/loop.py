@@ -129,6 +129,7 @@ class _Training:
         )
 
     def _resume(self) -> TrainerProgress:
+        """Load the newest state, or begin; other workers than before may share the lanes anew."""
         # the first worker's choice: a folder on a network may look older from elsewhere
         state = self._workers.collect(training_state.newest_state(self._states))[0]
         if state is None:
@@ -143,6 +144,7 @@ class _Training:
         if not self._first:
             return replace(progress, left_out={})  # the counts of all go on at the first worker
         training_state.remove_partial(self._states)
+        # lines are written at once and states now and then: a kill leaves lines of lost steps
         training_state.drop_lines_after(self._log_file, progress.step)
         return progress
 
@@ -185,7 +187,7 @@ class _Training:
         training_state.append_line(self._log_file, line)
 
     def _save(self) -> None:
-        whole = self._whole()
+        whole = self._whole()  # asked for by all workers, before all but the first turn back
         if not self._first:
             return
         objective = self._objective

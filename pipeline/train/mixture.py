@@ -56,6 +56,7 @@ class TaskMixture:
         """Take the parts of a step's batch, and the positions that it moves."""
         number = self._draw(step)
         batches = [next(self._batches[number]) for _ in range(parts)]
+        # of the last batch taken: what a loader has read ahead of the step is not done
         moved = batches[-1].positions
         return batches, {number * self._lanes + lane: taken for lane, taken in moved.items()}
 

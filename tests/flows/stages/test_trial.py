@@ -85,13 +85,13 @@ def go(recipe: TrialRecipe, *views: str) -> dict[str, dict[str, Any]]:
 def test_views_are_trained_alike_and_measured(
     tmp_path: Path, run: Path, recipe: Trial, small_world: Path
 ) -> None:
-    found = go(recipe(tmp_path / "out"), f"{run}:all", f"{run}:half")
-    assert set(found) == {"all", "half"}
+    views = go(recipe(tmp_path / "out"), f"{run}:all", f"{run}:half")
+    assert set(views) == {"all", "half"}
     counts = {shard.counts.samples_in for shard in open_snapshot(Run.open(str(run))).shards}
-    assert found["all"]["samples"] == 4 * counts.pop()
-    assert 0 < found["half"]["samples"] < found["all"]["samples"]
+    assert views["all"]["samples"] == 4 * counts.pop()
+    assert 0 < views["half"]["samples"] < views["all"]["samples"]
     starts = set()
-    for entry in found.values():
+    for entry in views.values():
         folder = tmp_path / "out" / entry["name"]
         starts.add(json.loads((folder / "training.json").read_text())["identity"]["model"]["start"])
         pairs = read_pairs([str(small_world / "held-out")])
@@ -100,7 +100,7 @@ def test_views_are_trained_alike_and_measured(
         assert entry["retrieval"] == expected
         assert entry["pretrain"]["steps"] == 4
     assert starts == {checkpoint.info(tmp_path / "out" / "start").digest}
-    digests = {entry["pretrain"]["checkpoints"]["pretrain"] for entry in found.values()}
+    digests = {entry["pretrain"]["checkpoints"]["pretrain"] for entry in views.values()}
     assert len(digests) == 2
 
 
