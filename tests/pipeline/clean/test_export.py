@@ -69,14 +69,14 @@ def test_random_depends_on_seed_shard_and_key() -> None:
 
 
 def test_the_record() -> None:
-    found = clean_sample(FACTS, [WEB, BEST], b"image", WriteConfig(), SOURCE)
-    assert (found.key, found.ext, found.image, found.text) == (
+    written = clean_sample(FACTS, [WEB, BEST], b"image", WriteConfig(), SOURCE)
+    assert (written.key, written.ext, written.image, written.text) == (
         "a/b.c",
         "png",
         b"image",
         "the web's",
     )
-    assert found.record == {
+    assert written.record == {
         "key": "a/b.c",
         "shard": "web%2F00000",
         "texts": [

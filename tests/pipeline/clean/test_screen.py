@@ -127,14 +127,14 @@ def test_texts_that_cannot_be_used(data: bytes | None, reason: TextReason | None
     st.binary(max_size=80) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace"))
 )
 def test_any_text_comes_out_harmless(data: bytes) -> None:
-    found = clean_text(data, 1000)
-    assert (found.text is None) == (found.reason is not None)
-    if found.text is not None:
-        assert found.text == found.text.strip() != ""
-        assert found.text.encode()  # no lone surrogates
-        assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in found.text)
-        assert not set(found.text) & set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2069")
-        assert clean_text(found.text.encode(), 1000).text == found.text
+    web = clean_text(data, 1000)
+    assert (web.text is None) == (web.reason is not None)
+    if web.text is not None:
+        assert web.text == web.text.strip() != ""
+        assert web.text.encode()  # no lone surrogates
+        assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in web.text)
+        assert not set(web.text) & set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2069")
+        assert clean_text(web.text.encode(), 1000).text == web.text
 
 
 # --- Sidecars. ---

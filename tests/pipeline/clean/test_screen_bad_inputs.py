@@ -83,9 +83,9 @@ def _check_good(case: dict[str, Any], found: list[ScreenedSample]) -> None:
         assert set(case["good_keys"]) <= ok, f"good keys {case['good_keys']}, ok {ok}"
 
 
-def _check_sample(case: dict[str, Any], found: list[ScreenedSample], reader: ShardReader) -> None:
+def _check_sample(case: dict[str, Any], samples: list[ScreenedSample], reader: ShardReader) -> None:
     assert reader.state.state is State.COMPLETE
-    rows = rows_of(case, found)
+    rows = rows_of(case, samples)
     reason = DECIDED[case["case"]] if case["policy"] else case["reason"]
     if case["case"] in DECIDED:
         assert case["policy"], "decided here, but the manifest leaves no choice"
@@ -102,19 +102,21 @@ def _check_sample(case: dict[str, Any], found: list[ScreenedSample], reader: Sha
         assert rows[0].facts["text_reason"] is None
 
 
-def _check_shard(case: dict[str, Any], found: list[ScreenedSample], reader: ShardReader) -> None:
+def _check_shard(case: dict[str, Any], samples: list[ScreenedSample], reader: ShardReader) -> None:
     reason = DECIDED[case["case"]] if case["policy"] else case["reason"]
     assert reader.state.state is STATES.get(str(reason), State.COMPLETE)
     if case["expected"] == "shard_rejected":
-        assert found == []
+        assert samples == []
     if case["expected"] == "shard_partial" and not case["policy"]:
-        cut = [one for one in found if one.facts["reason"] == reason]
+        cut = [sample for sample in samples if sample.facts["reason"] == reason]
         assert len(cut) == 1
         assert cut[0].facts["key"] in (case["key"], None)  # a broken header hides the key
     if reason == SampleReason.NOT_ADJACENT:
-        later = found[len(found) // 2 :]  # all images, then all texts: each key comes back once
-        assert [one.facts["reason"] for one in later] == [reason] * len(later)
-        assert all(one.facts["text_reason"] == TextReason.MISSING for one in found if one.ok)
+        later = samples[len(samples) // 2 :]  # all images, then all texts: each key comes back once
+        assert [sample.facts["reason"] for sample in later] == [reason] * len(later)
+        assert all(
+            sample.facts["text_reason"] == TextReason.MISSING for sample in samples if sample.ok
+        )
 
 
 def test_nothing_is_decided_that_is_no_case(cases: list[dict[str, Any]]) -> None:

@@ -81,25 +81,27 @@ def test_scores_are_those_of_the_models_alone(bench: Any, shard: Path, members: 
 
 def test_clean_shards_hold_the_kept(bench: Any, shard: Path, members: Any) -> None:
     run = bench.clean(shard)
-    given = dict(members)
-    found = bench.clean_members(run)
+    originals = dict(members)
+    written = bench.clean_members(run)
     keys = [row["key"] for row in bench.rows(run, "samples")]
     kept: dict[str, list[Row]] = {}
     for text, decision in zip(bench.rows(run, "texts"), bench.rows(run, "decisions"), strict=True):
         if decision["keep"]:
             kept.setdefault(keys[text["index"]], []).append(text)
-    records = {Path(name).stem: json.loads(found[name]) for name in found if name.endswith(".json")}
+    records = {
+        Path(name).stem: json.loads(written[name]) for name in written if name.endswith(".json")
+    }
     assert list(records) == list(kept)
     for key, texts in kept.items():
-        kind = next(name for name in given if name.startswith(key)).split(".")[1]
+        kind = next(name for name in originals if name.startswith(key)).split(".")[1]
         extension = {"jpeg": "jpg"}.get(kind, kind)
-        assert found[f"00000/{key}.{extension}"] == given[f"{key}.{kind}"]
+        assert written[f"00000/{key}.{extension}"] == originals[f"{key}.{kind}"]
         chosen = texts[0] if texts[0]["origin"] == "web" else max(texts, key=lambda t: t["itm"])
-        assert found[f"00000/{key}.txt"].decode() == chosen["text"]
+        assert written[f"00000/{key}.txt"].decode() == chosen["text"]
         assert [text["text"] for text in records[key]["texts"]] == [text["text"] for text in texts]
-        assert records[key]["source"] == given[f"{key}.json"].decode()
+        assert records[key]["source"] == originals[f"{key}.json"].decode()
         assert records[key]["run"] == run.fingerprint
-    assert len(found) == 3 * len(kept)
+    assert len(written) == 3 * len(kept)
 
 
 def test_no_tar_where_nothing_is_kept(bench: Any, shard: Path) -> None:

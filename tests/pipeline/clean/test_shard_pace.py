@@ -21,13 +21,13 @@ SCORES = ("itm", "itm_logit", "itc", "logprob")
 # --- The pace changes nothing. ---
 
 
-def same_but_scores(one: list[Row], other: list[Row]) -> bool:
-    def bare(found: list[Row]) -> list[Row]:
-        return [{name: row[name] for name in row if name not in SCORES} for row in found]
+def same_but_scores(rows: list[Row], expected: list[Row]) -> bool:
+    def bare(table: list[Row]) -> list[Row]:
+        return [{name: row[name] for name in row if name not in SCORES} for row in table]
 
-    return bare(one) == bare(other) and all(
+    return bare(rows) == bare(expected) and all(
         a[name] == b[name] or abs(a[name] - b[name]) < 1e-5
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(rows, expected, strict=True)
         for name in SCORES
         if name in a
     )
@@ -65,7 +65,7 @@ def test_rows_do_not_depend_on_the_bounds_of_memory(
 def test_a_draw_depends_on_seed_shard_and_key_only(
     bench: Any, members: Any, tar_of: Any, load_captioner: Any
 ) -> None:
-    one = [(name, data) for name, data in members if name.startswith("k08")]
+    alone = [(name, data) for name, data in members if name.startswith("k08")]
     rest = [(name, data) for name, data in members if not name.startswith("k08")]
 
     def written(run: Run, key: str = "k08") -> list[str]:
@@ -76,15 +76,15 @@ def test_a_draw_depends_on_seed_shard_and_key_only(
             if row["index"] == index and row["author"]
         ]
 
-    first = written(bench.clean(bench.put("00000", tar_of(one))))
-    assert written(bench.clean(bench.put("00000", tar_of(rest + one)))) == first
-    texts = [(name, b"other" if name.endswith("txt") else data) for name, data in one]
+    first = written(bench.clean(bench.put("00000", tar_of(alone))))
+    assert written(bench.clean(bench.put("00000", tar_of(rest + alone)))) == first
+    texts = [(name, b"other" if name.endswith("txt") else data) for name, data in alone]
     assert written(bench.clean(bench.put("00000", tar_of(texts)))) == first
-    assert written(bench.clean(bench.put("00001", tar_of(one)))) != first
-    renamed = [(name.replace("k08", "k99"), data) for name, data in one]
+    assert written(bench.clean(bench.put("00001", tar_of(alone)))) != first
+    renamed = [(name.replace("k08", "k99"), data) for name, data in alone]
     assert written(bench.clean(bench.put("00000", tar_of(renamed))), "k99") != first
     bench.captioner = load_captioner(bench.config.model_copy(update={"seed": 1}))
-    assert written(bench.clean(bench.put("00000", tar_of(one)), seed=1)) != first
+    assert written(bench.clean(bench.put("00000", tar_of(alone)), seed=1)) != first
 
 
 # --- Memory is bounded. ---
@@ -110,7 +110,7 @@ def test_what_waits_is_bounded_in_bytes(
         given.append((f"{n:03}.png", encode(noise(32, 32, seed=n), "PNG")))
         given.append((f"{n:03}.txt", b"a cat"))
     path = bench.put("many", tar_of(given))
-    one = path.stat().st_size // 60 + 2048
+    sample_bytes = path.stat().st_size // 60 + 2048
     run, config = bench.run(path)
     monkeypatch.setattr(pipeline.clean.shard, "MAX_BATCH_BYTES", bound)
     monkeypatch.setattr(pipeline.media.ahead, "MAX_WAITING_BYTES", bound)
@@ -124,8 +124,8 @@ def test_what_waits_is_bounded_in_bytes(
     bench.cleaner(run, config, pace=ExecutionConfig(batch_size=50)).clean(run.inputs[0], report)
     batches = [later - earlier for earlier, later in pairwise(steps)]
     batches.pop()  # the last one's bytes hold the padding at the end of the tar
-    assert max(ahead) <= bound + one
-    assert max(batches) <= bound + one
+    assert max(ahead) <= bound + sample_bytes
+    assert max(batches) <= bound + sample_bytes
     assert max(batches) > bound / 2
 
 

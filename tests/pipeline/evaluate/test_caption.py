@@ -35,14 +35,14 @@ def test_captions_are_compared_with_the_references(
     references = [pair.texts for pair in pairs]
     expected = {name: metric(alone, references) for name, metric in scored.items()}
     expected |= metrics.bleu(alone, references)
-    found = evaluate_captioner(folders / "captioner", pairs, decoding, CONFIG, seed=3)
-    assert found == {"images": len(pairs), "left_out": {}, "tokenizer": "words", **expected}
+    measures = evaluate_captioner(folders / "captioner", pairs, decoding, CONFIG, seed=3)
+    assert measures == {"images": len(pairs), "left_out": {}, "tokenizer": "words", **expected}
 
     # with the model's own captions among the references, all are right
     paired = zip(pairs, alone, strict=True)
     own = [replace(pair, texts=("nothing", text.upper())) for pair, text in paired]
-    found = evaluate_captioner(folders / "captioner", own, decoding, CONFIG, seed=3)
-    assert found["exact_match"] == 1
+    measures = evaluate_captioner(folders / "captioner", own, decoding, CONFIG, seed=3)
+    assert measures["exact_match"] == 1
 
 
 def test_captions_are_judged_with_the_sidecar(folders: Path, pairs: list[LabelledPair]) -> None:

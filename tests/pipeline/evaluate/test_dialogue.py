@@ -21,23 +21,26 @@ def test_dialogues_are_ranked_one_by_one(answering: Path, toy: Path, role: str) 
     assert left_out == {}
     results: list[dict[str, Any]] = []
     dense = {(0, 1): [1.0] + [0.0] * 9, (1, 2): [0.5] * 10, (2, 1): [1.0]}
-    found = measure_dialogue(ranker, dialogues, str(toy / "visdial"), dense=dense, results=results)
-    places = []
+    measures = measure_dialogue(
+        ranker, dialogues, str(toy / "visdial"), dense=dense, results=results
+    )
+    true_ranks = []
     for dialogue in dialogues:
         (path,) = (toy / "visdial" / "images").glob(f"*_{dialogue.image_id:012d}.png")
-        for n, one in enumerate(dialogue.rounds):
+        for n, row in enumerate(dialogue.rounds):
             before = [(r.question, r.answer) for r in dialogue.rounds[:n]]
-            asked = Dialogue(dialogue.caption, before, one.question)
-            (ranked,) = ranker.rank(pixels_of(ranker, path), [asked], [one.options])
-            places.append([c.index for c in ranked].index(one.true) + 1)
-            ranks = results[len(places) - 1]["ranks"]
+            asked = Dialogue(dialogue.caption, before, row.question)
+            (ranked,) = ranker.rank(pixels_of(ranker, path), [asked], [row.options])
+            true_ranks.append([c.index for c in ranked].index(row.true) + 1)
+            ranks = results[len(true_ranks) - 1]["ranks"]
             assert [c.index for c in ranked] == sorted(range(10), key=lambda k: ranks[k])
-    assert found["mean_rank"] == pytest.approx(fmean(places))
-    assert found["mrr"] == pytest.approx(fmean(1 / place for place in places), abs=1e-9)
-    assert found["r@1"] == places.count(1) / len(places)
-    assert found["rounds"] == found["compared"] == len(places) == 28
-    assert found["ndcg"] is not None  # a list of another length than the candidates does not count
-    assert [(one["image_id"], one["round_id"]) for one in results[:5]] == [
+    assert measures["mean_rank"] == pytest.approx(fmean(true_ranks))
+    assert measures["mrr"] == pytest.approx(fmean(1 / rank for rank in true_ranks), abs=1e-9)
+    assert measures["r@1"] == true_ranks.count(1) / len(true_ranks)
+    assert measures["rounds"] == measures["compared"] == len(true_ranks) == 28
+    # a list of another length than the candidates does not count
+    assert measures["ndcg"] is not None
+    assert [(row["image_id"], row["round_id"]) for row in results[:5]] == [
         *((0, n) for n in (1, 2, 3, 4)),
         (1, 1),
     ]

@@ -25,7 +25,7 @@ def test_a_filter_is_compared_with_the_labels(folders: Path, pairs: list[Labelle
     scores = [scorer.score(pixels_of(scorer, p), [p.texts])[0][0].itm for p in pairs]
     good = [not p.meta["toy"]["is_noisy"] for p in pairs]
     threshold = sorted(scores)[8] - 1e-4
-    found = evaluate_filter(
+    measures = evaluate_filter(
         folders / "filter", pairs, CONFIG, label=pair_is_right, threshold=threshold
     )
     kept = [score >= threshold for score in scores]
@@ -45,9 +45,9 @@ def test_a_filter_is_compared_with_the_labels(folders: Path, pairs: list[Labelle
         "noise_after": 1 - hits / sum(kept),
         "score_not_finite": 0,
     }
-    assert found.pop("left_out") == {}
-    trust = {name: found.pop(name) for name in TRUST}
-    assert found == pytest.approx(expected)
+    assert measures.pop("left_out") == {}
+    trust = {name: measures.pop(name) for name in TRUST}
+    assert measures == pytest.approx(expected)
     chances, labels = np.array(scores), np.array(good)
     squares = ((chances - labels) ** 2).mean()
     assert trust["brier"] == pytest.approx(squares, abs=1e-6)
@@ -59,17 +59,19 @@ def test_a_filter_is_compared_with_the_labels(folders: Path, pairs: list[Labelle
 def test_a_threshold_is_chosen_for_a_wanted_precision(
     folders: Path, pairs: list[LabelledPair]
 ) -> None:
-    found = evaluate_filter(
+    measures = evaluate_filter(
         folders / "filter", pairs, CONFIG, label=pair_is_right, precision=0.7, curves=True
     )
-    chosen = found["chosen"]
+    chosen = measures["chosen"]
     again = evaluate_filter(
         folders / "filter", pairs, CONFIG, label=pair_is_right, threshold=chosen["threshold"]
     )
     assert again["precision"] == pytest.approx(chosen["precision"])
     assert again["precision"] >= 0.7
     assert again["recall"] == pytest.approx(chosen["recall"])
-    lower = [row for row in found["curves"]["precision_recall"] if row["recall"] > chosen["recall"]]
+    lower = [
+        row for row in measures["curves"]["precision_recall"] if row["recall"] > chosen["recall"]
+    ]
     assert all(row["precision"] < 0.7 for row in lower)
     nothing = evaluate_filter(
         folders / "filter", [], CONFIG, label=pair_is_right, precision=0.7, curves=True
@@ -92,18 +94,18 @@ def test_scores_that_are_no_numbers_are_counted_and_not_kept(
 def test_labels_may_be_given_and_count_for_all_texts_of_a_pair(
     folders: Path, pairs_of_several: list[LabelledPair]
 ) -> None:
-    given = {pair.key: n % 3 == 0 for n, pair in enumerate(pairs_of_several) if n % 4}
-    found = evaluate_filter(
+    labels = {pair.key: n % 3 == 0 for n, pair in enumerate(pairs_of_several) if n % 4}
+    measures = evaluate_filter(
         folders / "filter",
         pairs_of_several,
         CONFIG,
         threshold=0,
-        label=lambda pair: given.get(pair.key),
+        label=lambda pair: labels.get(pair.key),
     )
-    assert found["left_out"] == {"label_missing": len(pairs_of_several) - len(given)}
-    assert found["texts"] == 3 * len(given)
-    assert found["kept"] == found["recall"] == 1
-    assert found["precision"] == pytest.approx(sum(given.values()) / len(given))
+    assert measures["left_out"] == {"label_missing": len(pairs_of_several) - len(labels)}
+    assert measures["texts"] == 3 * len(labels)
+    assert measures["kept"] == measures["recall"] == 1
+    assert measures["precision"] == pytest.approx(sum(labels.values()) / len(labels))
 
 
 def test_nothing_to_evaluate_gives_no_numbers(folders: Path) -> None:

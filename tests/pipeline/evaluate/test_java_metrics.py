@@ -43,13 +43,13 @@ def test_meteor_of_equal_texts_is_one_and_hostile_ones_do_not_stop_it() -> None:
 
 def test_captions_are_compared_by_the_official_words() -> None:
     written, references = ["a well-lit room.", "It's a dog"], [["a well-lit room"], ["it is a dog"]]
-    found = compare(written, references, java=True)
+    measures = compare(written, references, java=True)
     split = [" ".join(parts) for parts in split_ptb(written)]
     given = [[" ".join(parts) for parts in split_ptb(own)] for own in references]
-    assert found["tokenizer"] == "ptb"
-    assert found["cider"] == pytest.approx(metrics.cider(split, given, str.split), abs=1e-9)
-    assert found["meteor"] > 0
-    assert compare(written, references)["cider"] != found["cider"]
+    assert measures["tokenizer"] == "ptb"
+    assert measures["cider"] == pytest.approx(metrics.cider(split, given, str.split), abs=1e-9)
+    assert measures["meteor"] > 0
+    assert compare(written, references)["cider"] != measures["cider"]
     assert compare(["a"], [[]], java=True)["meteor"] is None
 
 

@@ -69,7 +69,7 @@ def test_retrieval_is_the_originals_where_each_text_has_one_image(seed: int) -> 
     for image, texts in enumerate(texts_of):  # a model that is better than chance
         to_text[image, texts] += 1
         to_image[texts, image] += 1
-    found = metrics.retrieval(to_text, to_image, texts_of)
+    recalls = metrics.retrieval(to_text, to_image, texts_of)
     image_of = [[text // 5] for text in range(150)]
     tr = [original(to_text, texts_of, k) for k in (1, 5, 10)]
     ir = [original(to_image, image_of, k) for k in (1, 5, 10)]
@@ -77,7 +77,7 @@ def test_retrieval_is_the_originals_where_each_text_has_one_image(seed: int) -> 
     expected |= {f"tr@{k}": value for k, value in zip((1, 5, 10), tr, strict=True)}
     expected |= {f"ir@{k}": value for k, value in zip((1, 5, 10), ir, strict=True)}
     expected["r_mean"] = (expected["tr_mean"] + expected["ir_mean"]) / 2
-    assert found == pytest.approx(expected)
+    assert recalls == pytest.approx(expected)
 
 
 def test_a_text_of_two_images_is_found_with_either() -> None:
@@ -127,22 +127,22 @@ def test_a_ranking_has_visdials_numbers() -> None:
     st.permutations(range(1, 9)),
     st.lists(st.sampled_from([0, 0.2, 0.5, 1]), min_size=8, max_size=8),
 )
-def test_ndcg_is_its_definition(places: list[int], relevance: list[float]) -> None:
+def test_ndcg_is_its_definition(ranks_of: list[int], relevance: list[float]) -> None:
     """Of k relevant candidates, the first k places count (VisDial challenge)."""
     k = sum(gain > 0 for gain in relevance)
-    found = metrics.ndcg(places, relevance)
+    computed = metrics.ndcg(ranks_of, relevance)
     if not k:
-        assert found is None
+        assert computed is None
         return
     gained = sum(
         gain / math.log2(place + 1)
-        for place, gain in zip(places, relevance, strict=True)
+        for place, gain in zip(ranks_of, relevance, strict=True)
         if place <= k
     )
     best = sum(
         gain / math.log2(n + 2) for n, gain in enumerate(sorted(relevance, reverse=True)[:k])
     )
-    assert found == pytest.approx(gained / best, abs=1e-9)
+    assert computed == pytest.approx(gained / best, abs=1e-9)
 
 
 def test_nothing_to_search_is_not_a_number() -> None:
@@ -181,18 +181,20 @@ def slow_cider(written: list[str], references: list[list[str]]) -> float:
     """Compute CIDEr-D from its definition (Vedantam et al., equations 1 to 3 and section 6)."""
 
     def weight(gram: tuple[str, ...], count: int) -> float:
-        bearing = sum(any(gram in grams(one, len(gram)) for one in own) for own in references)
+        bearing = sum(
+            any(gram in grams(one, len(gram)) for one in of_image) for of_image in references
+        )
         return count * (math.log(len(references)) - math.log(max(1, bearing)))
 
     def vector(text: str, n: int) -> dict[tuple[str, ...], float]:
         return {gram: weight(gram, count) for gram, count in grams(text, n).items()}
 
-    def norm(found: dict[tuple[str, ...], float]) -> float:
-        return math.sqrt(sum(value**2 for value in found.values()))
+    def norm(scores: dict[tuple[str, ...], float]) -> float:
+        return math.sqrt(sum(value**2 for value in scores.values()))
 
     total = 0.0
-    for text, own in zip(written, references, strict=True):
-        for reference in own:
+    for text, of_image in zip(written, references, strict=True):
+        for reference in of_image:
             # the library takes the number of word pairs for the length
             apart = grams(text, 2).total() - grams(reference, 2).total()
             penalty = math.exp(-(apart**2) / (2 * 6**2))
@@ -200,7 +202,7 @@ def slow_cider(written: list[str], references: list[list[str]]) -> float:
                 ours, theirs = vector(text, n), vector(reference, n)
                 shared = sum(min(ours[g], theirs.get(g, 0)) * theirs.get(g, 0) for g in ours)
                 size = norm(ours) * norm(theirs)
-                total += 10 / 4 * penalty * (shared / size if size else 0) / len(own)
+                total += 10 / 4 * penalty * (shared / size if size else 0) / len(of_image)
     return total / len(written)
 
 
@@ -230,15 +232,17 @@ def slow_bleu(written: list[str], references: list[list[str]], most: int) -> flo
     product, length, nearest = Fraction(1), 0, 0
     for n in range(1, most + 1):
         hits = tries = 0
-        for text, own in zip(written, references, strict=True):
+        for text, of_image in zip(written, references, strict=True):
             for gram, count in grams(text, n).items():
-                hits += min(count, max(grams(one, n)[gram] for one in own))
+                hits += min(count, max(grams(reference, n)[gram] for reference in of_image))
                 tries += count
         product *= Fraction(hits, tries) if tries else 0
-    for text, own in zip(written, references, strict=True):
+    for text, of_image in zip(written, references, strict=True):
         size = len(text.split())
         length += size
-        nearest += min((abs(len(one.split()) - size), len(one.split())) for one in own)[1]
+        nearest += min(
+            (abs(len(reference.split()) - size), len(reference.split())) for reference in of_image
+        )[1]
     penalty = min(1.0, math.exp(1 - nearest / length))
     return float(product) ** (1 / most) * penalty
 
@@ -247,35 +251,35 @@ def slow_bleu(written: list[str], references: list[list[str]], most: int) -> flo
 @given(CAPTIONED)
 def test_bleu_is_its_definition(pairs: list[tuple[str, list[str]]]) -> None:
     written, references = [text for text, _ in pairs], [given for _, given in pairs]
-    found = metrics.bleu(written, references)
+    measures = metrics.bleu(written, references)
     for n in range(1, 5):
         if all(len(text.split()) < n for text in written):
-            assert found[f"bleu_{n}"] is None
+            assert measures[f"bleu_{n}"] is None
             continue
         # the library adds 1e-15 to no hits, of which it then takes the n-th root
         expected = slow_bleu(written, references, n)
-        assert found[f"bleu_{n}"] == pytest.approx(expected, abs=1e-6 if expected else 2e-3)
+        assert measures[f"bleu_{n}"] == pytest.approx(expected, abs=1e-6 if expected else 2e-3)
 
 
 def test_bleu_of_perfect_texts_is_one_and_of_nothing_not_defined() -> None:
     references = [["a red dog runs on grass", "a dog"], ["two cats sleep in the sun"]]
 
-    def bleu_4(written: list[str], own: list[list[str]]) -> float | None:
-        return metrics.bleu(written, own)["bleu_4"]
+    def bleu_4(written: list[str], texts: list[list[str]]) -> float | None:
+        return metrics.bleu(written, texts)["bleu_4"]
 
-    assert bleu_4([own[0] for own in references], references) == pytest.approx(1)
+    assert bleu_4([texts[0] for texts in references], references) == pytest.approx(1)
     assert bleu_4([], []) is None
     assert bleu_4(["", "a dog runs"], [["a dog"], ["a dog runs"]]) is None
     assert bleu_4(["", "two boats are far"], references) == pytest.approx(0, abs=1e-3)
 
 
-def longest_common(one: list[str], other: list[str]) -> int:
+def longest_common(first: list[str], other: list[str]) -> int:
     """Count the words of the longest common subsequence, by trying both ways at each step."""
-    if not one or not other:
+    if not first or not other:
         return 0
-    if one[0] == other[0]:
-        return 1 + longest_common(one[1:], other[1:])
-    return max(longest_common(one[1:], other), longest_common(one, other[1:]))
+    if first[0] == other[0]:
+        return 1 + longest_common(first[1:], other[1:])
+    return max(longest_common(first[1:], other), longest_common(first, other[1:]))
 
 
 def slow_rouge_l(written: list[str], references: list[list[str]]) -> float:

@@ -17,15 +17,15 @@ def test_statements_are_judged_one_by_one(answering: Path, toy: Path) -> None:
     reasoner = NlvrModel.load(answering / "nlvr", dtype="fp32")
     rows = read_rows(str(toy / "nlvr" / "nlvr.json"), ["sentence"])
     rows += [rows[0] | {"label": str(rows[0]["label"] != "True")}]  # one sentence twice
-    found = measure_nlvr(reasoner, rows, str(toy / "nlvr"), 3)
+    measures = measure_nlvr(reasoner, rows, str(toy / "nlvr"), 3)
     judged = []
     for row in rows:
         left, right = (pixels_of(reasoner, toy / "nlvr" / name) for name in row["images"])
         (chance,) = reasoner.reason(left, right, [row["sentence"]])
         judged.append((row["sentence"], (chance > 0.5) == (row["label"] == "True")))
-    groups = groupby(sorted(judged), key=lambda one: one[0])
+    groups = groupby(sorted(judged), key=lambda verdict: verdict[0])
     whole = [all(right for _, right in own) for _, own in groups]
-    assert found == {
+    assert measures == {
         "statements": 8,
         "left_out": {},
         "accuracy": pytest.approx(fmean(right for _, right in judged)),

@@ -105,18 +105,18 @@ def test_what_cannot_be_used_is_counted_by_its_reason(
     members = [(f"{key}.{end}", data) for key, own in spoiled.items() for end, data in own.items()]
     url = put(members)
     expected = dict.fromkeys(list(spoiled)[:-2], 1)  # the keys are the reasons
-    found = evaluate_retrieval(folders / "filter", read_pairs([url]), CONFIG)
-    assert (found["images"], found["left_out"]) == (2, expected)
-    found = evaluate_captioner(folders / "captioner", read_pairs([url]), GREEDY, CONFIG)
-    assert (found["images"], found["left_out"]) == (2, expected)
-    found = evaluate_filter(
+    measures = evaluate_retrieval(folders / "filter", read_pairs([url]), CONFIG)
+    assert (measures["images"], measures["left_out"]) == (2, expected)
+    measures = evaluate_captioner(folders / "captioner", read_pairs([url]), GREEDY, CONFIG)
+    assert (measures["images"], measures["left_out"]) == (2, expected)
+    measures = evaluate_filter(
         folders / "filter",
         read_pairs([url]),
         CONFIG,
         label=lambda pair: None if pair.key.endswith("tiny") else True,
     )
-    assert (found["images"], found["left_out"]) == (1, {**expected, "label_missing": 1})
-    json.dumps(found)  # the numbers are plain
+    assert (measures["images"], measures["left_out"]) == (1, {**expected, "label_missing": 1})
+    json.dumps(measures)  # the numbers are plain
 
 
 class Held(bytes):

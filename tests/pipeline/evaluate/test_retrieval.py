@@ -26,38 +26,38 @@ def slow_recalls(scores: np.ndarray, right: list[set[int]]) -> dict[int, float]:
 
 
 def check_both_ways(
-    found: dict[str, float], to_text: np.ndarray, to_image: np.ndarray, texts_of: list[set[int]]
+    recalls: dict[str, float], to_text: np.ndarray, to_image: np.ndarray, texts_of: list[set[int]]
 ) -> None:
     images_of = [{i for i, own in enumerate(texts_of) if t in own} for t in range(len(to_image))]
     for name, expected in (
         ("tr", slow_recalls(to_text, texts_of)),
         ("ir", slow_recalls(to_image, images_of)),
     ):
-        assert {k: found[f"{name}@{k}"] for k in (1, 5, 10)} == pytest.approx(expected)
+        assert {k: recalls[f"{name}@{k}"] for k in (1, 5, 10)} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("k", [3, 256])
 def test_retrieval_counts_what_the_model_finds(
     folders: Path, pairs_of_several: list[LabelledPair], k: int
 ) -> None:
-    found = evaluate_retrieval(folders / "filter", pairs_of_several, CONFIG, k=k)
+    measures = evaluate_retrieval(folders / "filter", pairs_of_several, CONFIG, k=k)
     # to the model the two spellings of a shared text are one
     as_read = [[" ".join(t.lower().strip("!").split()) for t in p.texts] for p in pairs_of_several]
     distinct = list(dict.fromkeys(text for texts in as_read for text in texts))
     texts_of = [{distinct.index(text) for text in texts} for texts in as_read]
-    assert found["texts"] == len(distinct) < sum(len(own) for own in texts_of)
-    assert found["images"] == len(pairs_of_several)
-    assert found["left_out"] == {}
+    assert measures["texts"] == len(distinct) < sum(len(own) for own in texts_of)
+    assert measures["images"] == len(pairs_of_several)
+    assert measures["left_out"] == {}
 
     scorer = Filter.load(folders / "filter", dtype="fp32")
     rows = [scorer.score(pixels_of(scorer, pair), [distinct])[0] for pair in pairs_of_several]
     cosines = np.array([[score.itc for score in row] for row in rows])
-    check_both_ways(found["itc"], cosines, cosines.T, texts_of)
+    check_both_ways(measures["itc"], cosines, cosines.T, texts_of)
     retriever = Retriever.load(folders / "filter", dtype="fp32")
     pictures = torch.cat([pixels_of(retriever, pair) for pair in pairs_of_several])
     ranking = retriever.rank(retriever.encode_images(pictures), retriever.encode_texts(distinct), k)
-    check_both_ways(found["itm"], ranking.to_text.numpy(), ranking.to_image.numpy(), texts_of)
-    assert found["itm"] != found["itc"]
+    check_both_ways(measures["itm"], ranking.to_text.numpy(), ranking.to_image.numpy(), texts_of)
+    assert measures["itm"] != measures["itc"]
 
 
 def test_more_texts_than_are_read_at_once_are_all_searched(

@@ -59,16 +59,16 @@ def test_rows_about_one_picture_read_it_once(pictures: AnnotatedPictures, read: 
 def test_threads_that_ask_for_one_picture_share_it(
     pictures: AnnotatedPictures, read: list[str]
 ) -> None:
-    found: list[Loaded | str] = []
+    loaded: list[Loaded | str] = []
     threads = [
-        threading.Thread(target=lambda: found.append(pictures.load(["3.png"]))) for _ in range(8)
+        threading.Thread(target=lambda: loaded.append(pictures.load(["3.png"]))) for _ in range(8)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert read == ["3.png"]
-    assert len({id(one[0]) for one in found}) == 1
+    assert len({id(one[0]) for one in loaded}) == 1
 
 
 def test_bad_rows_are_counted_and_the_others_stay_together(pictures: AnnotatedPictures) -> None:
@@ -95,13 +95,13 @@ def test_a_lost_connection_is_raised(
 
 
 def test_each_picture_is_stacked_once() -> None:
-    one, other = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
-    found, about = each_once([(one,), (one,), (other,), (one,)])
+    black, white = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
+    found, about = each_once([(black,), (black,), (white,), (black,)])
     assert about == [0, 0, 1, 0]
-    assert torch.equal(found, torch.stack([one, other]))
-    left, right = stacked([(one, other), (one, one)])
-    assert torch.equal(left, torch.stack([one, one]))
-    assert torch.equal(right, torch.stack([other, one]))
+    assert torch.equal(found, torch.stack([black, white]))
+    left, right = stacked([(black, white), (black, black)])
+    assert torch.equal(left, torch.stack([black, black]))
+    assert torch.equal(right, torch.stack([white, black]))
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '[{"image": 1}]', "[3]", "not JSON", "3"])

@@ -62,22 +62,22 @@ def test_retrieval_finds_what_frames_say_one_by_one(
     videos: Path, retriever: VideoRetriever
 ) -> None:
     clips = read_clips(str(videos / "msrvtt_test.jsonl")).rows
-    found = measure_video_retrieval(retriever, clips, str(videos), 4)
+    measures = measure_video_retrieval(retriever, clips, str(videos), 4)
     looked = [retriever.encode_images(frames(retriever, videos, clip.video, 4)) for clip in clips]
     texts = [retriever.encode_texts([normalise(clip.text)]) for clip in clips]
     cosines = [[float(v.unit[0] @ t.unit[0]) for t in texts] for v in looked]
     ranks = [sorted(-c for c in row).index(-row[n]) + 1 for n, row in enumerate(cosines)]
-    assert found["itc"]["tr@1"] == ranks.count(1) / CLIPS
+    assert measures["itc"]["tr@1"] == ranks.count(1) / CLIPS
     back = list(zip(*cosines, strict=True))
     back_ranks = [sorted(-c for c in row).index(-row[n]) + 1 for n, row in enumerate(back)]
     for name, own in (("tr", ranks), ("ir", back_ranks)):
-        assert found["itc"][f"{name}_median_rank"] == statistics.median(own)
+        assert measures["itc"][f"{name}_median_rank"] == statistics.median(own)
     assert statistics.median(ranks) != statistics.median(back_ranks)  # else they prove little
-    assert found["itc"]["ir@5"] == metrics.recall_at(back, [[n] for n in range(CLIPS)])[5]
-    assert found["itc"]["ir@1"] > 3 / CLIPS  # chance is 1
+    assert measures["itc"]["ir@5"] == metrics.recall_at(back, [[n] for n in range(CLIPS)])[5]
+    assert measures["itc"]["ir@1"] > 3 / CLIPS  # chance is 1
     itm = [[float(retriever.rank(v, t, 1).to_text) for t in texts] for v in looked]
     right = [[n] for n in range(CLIPS)]
-    assert found["itm"]["tr@1"] == metrics.recall_at(itm, right)[1]
+    assert measures["itm"]["tr@1"] == metrics.recall_at(itm, right)[1]
 
 
 def test_equal_captions_are_one_text_of_all_their_videos(
@@ -90,8 +90,8 @@ def test_equal_captions_are_one_text_of_all_their_videos(
         Clip("video0", "a plain background"),
         Clip("video2", "a blue star"),
     ]
-    found = measure_video_retrieval(retriever, clips, str(videos), 1)
-    assert (found["videos"], found["texts"]) == (3, 3)
+    measures = measure_video_retrieval(retriever, clips, str(videos), 1)
+    assert (measures["videos"], measures["texts"]) == (3, 3)
     looked = [retriever.encode_images(frames(retriever, videos, f"video{n}", 1)) for n in range(3)]
     texts = retriever.encode_texts([text, "a plain background", "a blue star"])
     to_video = [[float(v.unit[0] @ unit) for v in looked] for unit in texts.unit]
@@ -100,15 +100,15 @@ def test_equal_captions_are_one_text_of_all_their_videos(
         1 + min(sum(other > row[one] for other in row) for one in own)
         for row, own in zip(to_video, owners, strict=True)
     ]
-    assert found["itc"]["ir_median_rank"] == statistics.median(ranks)
-    assert found["itc"]["ir@1"] == ranks.count(1) / 3
+    assert measures["itc"]["ir_median_rank"] == statistics.median(ranks)
+    assert measures["itc"]["ir@1"] == ranks.count(1) / 3
 
 
 def test_questions_are_answered_over_all_frames(videos: Path, answerer: VqaModel) -> None:
     clips = read_clips(str(videos / "test_qa.json")).rows
     answers = ["red", "blue", "circle", "diamond"]
     results: list[dict[str, Any]] = []
-    found = measure_video_questions(
+    measures = measure_video_questions(
         answerer, clips, str(videos), 4, answers=answers, results=results
     )
     hits = []
@@ -117,8 +117,8 @@ def test_questions_are_answered_over_all_frames(videos: Path, answerer: VqaModel
         said = answerer.rank(pixels, [clip.text], answers)[0][0].text
         assert one == {"video_id": clip.video, "question": clip.text, "answer": said}
         hits.append(said == clip.answer)
-    assert found["accuracy"] == sum(hits) / len(hits)
-    assert found["by_word"] == {"what": found["accuracy"]}
+    assert measures["accuracy"] == sum(hits) / len(hits)
+    assert measures["by_word"] == {"what": measures["accuracy"]}
     written = measure_video_questions(answerer, clips[:2], str(videos), 4)
     assert written["questions"] == 2
 

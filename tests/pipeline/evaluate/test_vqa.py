@@ -24,7 +24,7 @@ def test_answers_are_compared_one_by_one(answering: Path, toy: Path, answers: li
     answerer = VqaModel.load(answering / "vqa", dtype="fp32")
     rows = read_rows(str(toy / "vqa" / "vqa.json"), ["question"])
     results: list[dict[str, Any]] = []
-    found = measure_vqa(
+    measures = measure_vqa(
         answerer, rows, str(toy / "vqa"), 4, answers=answers, by="kind", results=results
     )
     alone = []
@@ -39,9 +39,11 @@ def test_answers_are_compared_one_by_one(answering: Path, toy: Path, answers: li
         for row, said in zip(rows, alone, strict=True)
     ]
     scores = [accuracy(said, row["answer"]) for row, said in zip(rows, alone, strict=True)]
-    assert found["accuracy"] == pytest.approx(fmean(scores), abs=1e-9)
-    assert (found["questions"], found["compared"], found["left_out"]) == (len(rows),) * 2 + ({},)
-    for kind, mean in found["by_kind"].items():
+    assert measures["accuracy"] == pytest.approx(fmean(scores), abs=1e-9)
+    assert (measures["questions"], measures["compared"], measures["left_out"]) == (
+        len(rows),
+    ) * 2 + ({},)
+    for kind, mean in measures["by_kind"].items():
         own = [s for s, row in zip(scores, rows, strict=True) if row["kind"] == kind]
         assert mean == pytest.approx(fmean(own), abs=1e-9)
 

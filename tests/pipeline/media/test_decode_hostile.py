@@ -78,14 +78,14 @@ def test_a_bomb_is_refused_from_its_header(noise: Any, encode: Any, tmp_path: Pa
 @pytest.fixture(scope="module")
 def real_images(bad_inputs: Path, data_dir: Path) -> list[bytes]:
     """Give real pictures of all formats, the odd ones of the bad inputs among them."""
-    found = []
+    images = []
     for path in sorted(bad_inputs.glob("img_*.tar")):
         with tarfile.open(path) as tar:
             files = [m for m in tar if m.isfile() and not m.name.endswith((".txt", ".json"))]
-            found += [tar.extractfile(member).read() for member in files]  # type: ignore[union-attr]
+            images += [tar.extractfile(member).read() for member in files]  # type: ignore[union-attr]
     pairs = sorted((data_dir / "pairs" / "images").glob("*"), key=lambda path: path.stat().st_size)
-    found += [path.read_bytes() for path in pairs[:4]]
-    return [data for data in found if data]
+    images += [path.read_bytes() for path in pairs[:4]]
+    return [data for data in images if data]
 
 
 def damaged(data: bytes, random_: random.Random) -> bytes:
@@ -93,18 +93,18 @@ def damaged(data: bytes, random_: random.Random) -> bytes:
     changed = bytearray(data)
     for _ in range(random_.choice([1, 2, 8, 40])):
         reach = random_.choice([30, 300, len(changed)])
-        place = random_.randrange(max(1, min(reach, len(changed))))
+        start = random_.randrange(max(1, min(reach, len(changed))))
         how = random_.randrange(4)
         if how == 0:
-            changed[place : place + 1] = bytes([random_.randrange(256)])
+            changed[start : start + 1] = bytes([random_.randrange(256)])
         elif how == 1:
-            changed[place : place + 4] = random_.choice(
+            changed[start : start + 4] = random_.choice(
                 [b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"]
             )
         elif how == 2:
-            del changed[place : place + random_.randrange(1, 9)]
+            del changed[start : start + random_.randrange(1, 9)]
         else:
-            changed[place:place] = changed[place : place + 50]
+            changed[start:start] = changed[start : start + 50]
     return bytes(
         changed[: random_.randrange(len(changed) + 1)] if random_.random() < 0.3 else changed
     )

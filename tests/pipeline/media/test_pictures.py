@@ -34,8 +34,8 @@ def test_a_folder_gives_its_pictures_and_tars_by_name(
     (tmp_path / "notes.txt").write_text("not asked for")
     members = [("k1.png", photo), ("k2.txt", b"alone"), ("k3.jpg", b"")]
     (tmp_path / "inner" / "0.tar").write_bytes(tar_of(members))
-    found = list(read_pictures([str(tmp_path)]))
-    assert names(found) == [
+    pictures = list(read_pictures([str(tmp_path)]))
+    assert names(pictures) == [
         ("A.JPG", None),
         ("b.png", None),
         ("c.jpg", "image_undecodable"),
@@ -43,7 +43,7 @@ def test_a_folder_gives_its_pictures_and_tars_by_name(
         ("k2", "image_missing"),
         ("k3", "image_empty"),
     ]
-    assert [p.image.size for p in found if p.image is not None] == [(40, 30)] * 3
+    assert [p.image.size for p in pictures if p.image is not None] == [(40, 30)] * 3
 
 
 def test_a_tar_that_is_cut_gives_what_stands_before_and_says_so(

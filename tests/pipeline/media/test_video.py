@@ -277,19 +277,19 @@ def test_names_that_are_no_utf_8_do_no_harm(tmp_path: Path) -> None:
     assert len(read_frames(str(path), 1).images) == 1
 
 
-@pytest.mark.parametrize("told", [1, 1_000_000])
-def test_a_header_that_lies_about_the_number_changes_no_frame(tmp_path: Path, told: int) -> None:
+@pytest.mark.parametrize("stated", [1, 1_000_000])
+def test_a_header_that_lies_about_the_number_changes_no_frame(tmp_path: Path, stated: int) -> None:
     """AVI's header tells a number of frames, and the stream's too; there are others."""
     path = tmp_path / "liar.avi"
     write_frames(path, greys(), 32, 16)
     data = bytearray(path.read_bytes())
     for name, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
         start = data.index(name) + offset
-        data[start : start + 4] = struct.pack("<I", told)
+        data[start : start + 4] = struct.pack("<I", stated)
     path.write_bytes(data)
     found = read_frames(str(path), 8)
     assert numbers(found) == midpoints(FRAMES, 8)
-    assert (found.note is VideoReason.TRUNCATED) == (told > FRAMES)
+    assert (found.note is VideoReason.TRUNCATED) == (stated > FRAMES)
 
 
 def test_frames_of_uneven_times_are_counted_not_timed(tmp_path: Path) -> None:
@@ -320,14 +320,14 @@ def slow_midpoints(frames: int, count: int) -> list[int]:
 
 @given(frames=st.integers(1, 400), count=st.integers(1, 40))
 def test_midpoints_equal_a_walk(frames: int, count: int) -> None:
-    found = midpoints(frames, count)
-    assert found == slow_midpoints(frames, count)
-    assert found == sorted(found)
-    assert all(0 <= frame < frames for frame in found)
-    gaps = {second - first for first, second in itertools.pairwise(found)}
+    chosen = midpoints(frames, count)
+    assert chosen == slow_midpoints(frames, count)
+    assert chosen == sorted(chosen)
+    assert all(0 <= frame < frames for frame in chosen)
+    gaps = {second - first for first, second in itertools.pairwise(chosen)}
     assert not gaps or max(gaps) - min(gaps) <= 1
     # the ends are missed alike, but for rounding
-    assert abs(found[0] - (frames - 1 - found[-1])) <= 1
+    assert abs(chosen[0] - (frames - 1 - chosen[-1])) <= 1
 
 
 @pytest.mark.parametrize(

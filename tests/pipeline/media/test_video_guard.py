@@ -65,14 +65,14 @@ def end(how: signal.Signals) -> Callable[[], None]:
     return event
 
 
-def same(found: Frames, expected: Frames) -> None:
-    assert (found.reason, found.detail, found.note) == (
+def same(guarded: Frames, expected: Frames) -> None:
+    assert (guarded.reason, guarded.detail, guarded.note) == (
         expected.reason,
         expected.detail,
         expected.note,
     )
-    assert [one.size for one in found.images] == [one.size for one in expected.images]
-    for ours, theirs in zip(found.images, expected.images, strict=True):
+    assert [one.size for one in guarded.images] == [one.size for one in expected.images]
+    for ours, theirs in zip(guarded.images, expected.images, strict=True):
         assert ours.tobytes() == theirs.tobytes()
 
 

@@ -26,14 +26,14 @@ def test_shares_are_those_of_the_world(bench: Any, tmp_path: Path) -> None:
     texts, decisions = bench.rows(run, "texts"), bench.rows(run, "decisions")
     keep = {(row["index"], row["text_no"]): row["keep"] for row in decisions}
     kept = [is_true[row["text"]] for row in texts if keep[row["index"], row["text_no"]]]
-    found = let_through(run)
+    shares = let_through(run)
     assert 4 <= len(kept) <= 12
-    assert found["web"] == {
+    assert shares["web"] == {
         "true": 0.5,
         "kept": pytest.approx(len(kept) / 16),
         "true_of_kept": pytest.approx(sum(kept) / len(kept)),
     }
-    assert found["synthetic"]["kept"] == found["synthetic"]["true_of_kept"] == 0
+    assert shares["synthetic"]["kept"] == shares["synthetic"]["true_of_kept"] == 0
 
 
 def test_captions_and_pairs_are_judged_by_their_sidecars(tmp_path: Path) -> None:

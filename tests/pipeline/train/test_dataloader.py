@@ -177,9 +177,9 @@ def test_what_cannot_be_used_is_counted_and_shifts_its_own_lane_only(
     damaged: Source, take: Any
 ) -> None:
     """The oracle: each lane is its stream's, without the broken ones."""
-    found = take(damaged, 10)  # 120 rows: three epochs
+    batches = take(damaged, 10)  # 120 rows: three epochs
     stream, taken = TrainingStream([damaged], seed=4, shuffle=5), Counter[int]()
-    for step, batch in enumerate(found):
+    for step, batch in enumerate(batches):
         expected, refused = [], 0
         for lane in stream.lanes:
             while (example := stream.next_of(lane)).key in BROKEN:
@@ -190,7 +190,7 @@ def test_what_cannot_be_used_is_counted_and_shifts_its_own_lane_only(
         assert batch.keys == expected, step
         assert batch.positions == taken
         assert batch.left_out.total() == refused
-    counts = sum((batch.left_out for batch in found), Counter[str]())
+    counts = sum((batch.left_out for batch in batches), Counter[str]())
     assert counts.keys() == {"image_undecodable", "image_truncated", "text_empty"}
 
 
@@ -289,13 +289,13 @@ def test_bounds_that_are_refused(world: Source, words: WordPiece) -> None:
 def test_pairs_change_sides_with_the_words_for_them() -> None:
     words = "the left ring is red and something on the right is leftover"
     turned = "the right ring is red and something on the left is leftover"
-    found = {}
+    seeds = {}
     for seed in range(8):
         given = Example(0, "k", b"a", SourceText(words, "human", label=True), 0, seed, 0, (), b"b")
         example = shuffle_pair(given)
         assert example.chosen.label
-        found[example.image, example.right, example.text] = seed
-    assert found.keys() == {(b"a", b"b", words), (b"b", b"a", turned)}
+        seeds[example.image, example.right, example.text] = seed
+    assert seeds.keys() == {(b"a", b"b", words), (b"b", b"a", turned)}
 
 
 def test_a_pair_is_left_out_if_either_picture_is_missing(words: WordPiece, tmp_path: Path) -> None:

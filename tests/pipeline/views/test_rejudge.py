@@ -159,14 +159,14 @@ def tables(run: Run, view: View) -> list[dict[str, pa.Table]]:
 
 def open_scores(run: Run, origin: str) -> list[float]:
     """Give the scores that a threshold decides, best first, row by row."""
-    found = []
+    scores = []
     for shard in tables(run, open_view(run)):
         for text, decision in zip(
             shard["texts"].to_pylist(), shard["decisions"].to_pylist(), strict=True
         ):
             if text["origin"] == origin and decision["reason"] in ("kept", "itm_below_threshold"):
-                found.append(text["itm"])
-    return sorted(found, reverse=True)
+                scores.append(text["itm"])
+    return sorted(scores, reverse=True)
 
 
 @pytest.fixture

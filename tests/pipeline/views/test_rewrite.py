@@ -53,19 +53,19 @@ def test_at_the_own_thresholds_byte_for_byte(
     bench: Any, members: Any, tar_of: Any, write: Any
 ) -> None:
     run = cleaned(bench, members, tar_of, **write)
-    own = clean_bytes(run, open_snapshot(run).shards)
+    originals = clean_bytes(run, open_snapshot(run).shards)
     view = view_of(run)
-    assert own
-    assert clean_bytes(run, view.shards) == own
+    assert originals
+    assert clean_bytes(run, view.shards) == originals
     urls = run.store.read("views/v/clean.txt").decode().split()
-    assert [Path(url).read_bytes() for url in urls] == list(own.values())
+    assert [Path(url).read_bytes() for url in urls] == list(originals.values())
     assert all("/views/v/clean/" in url for url in urls)
     for shard in view.shards:
         for file in shard.files:
             if file.table == "clean":
                 assert (file.rows, file.size_bytes) == (
-                    len(keys(own[shard.shard])),
-                    len(own[shard.shard]),
+                    len(keys(originals[shard.shard])),
+                    len(originals[shard.shard]),
                 )
     assert verify_run(run).problems == ()
 
