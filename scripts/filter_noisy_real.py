@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from flows.cli.training_progress import watch_training
+from flows.cli.progress import watch_training
 from flows.training import run as train
 from flows.training.recipe import FinetuneRecipe, PretrainRecipe, TrainingRecipe
 from pipeline import evaluate

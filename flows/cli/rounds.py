@@ -107,7 +107,7 @@ class _Callbacks:
             shown.markdown = f"round {number}, {stage}: {stage_line(stage, entry or {})}"
 
     def training(self, steps: int) -> "AbstractContextManager[Display]":
-        from flows.cli.training_progress import watch_training
+        from flows.cli.progress import watch_training
 
         return watch_training(steps)
 
@@ -194,7 +194,7 @@ def trial(
 
     loaded = read_recipe(TrialRecipe, recipe, overrides({"output": output}), set_ or ())
 
-    from flows.cli.training_progress import watch_training
+    from flows.cli.progress import watch_training
     from flows.stages import trial as stages
 
     job = stages.prepare(loaded, views)

@@ -90,7 +90,7 @@ def _flags(
 
 
 def _train(recipe: "TrainingRecipe", as_json: bool) -> None:
-    from flows.cli.training_progress import watch_training
+    from flows.cli.progress import watch_training
     from flows.training import run as train
 
     job = train.prepare(recipe)
