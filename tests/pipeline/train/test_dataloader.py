@@ -256,6 +256,38 @@ def test_it_works_ahead_within_bounds_and_ends_its_threads(world: Source, words:
     assert list(batches) == list(feed) == []
 
 
+def test_a_lane_that_is_refused_lets_no_other_pile_up(
+    tmp_path: Path, tar_of: Any, noise: Any, encode: Any, words: WordPiece
+) -> None:
+    """Of the first lane 80 pictures in a row are broken, of the others none."""
+    good, path = encode(noise(20, 20), "PNG"), tmp_path / "0.tar"
+
+    def stream(broken: set[str]) -> TrainingStream:
+        keys = [f"k{n:03}" for n in range(600)]
+        pictures = [(f"{key}.png", b"bad" if key in broken else good) for key in keys]
+        texts = [(f"{key}.txt", b"a star") for key in keys]
+        path.write_bytes(tar_of(list(chain(*zip(pictures, texts, strict=True)))))
+        return TrainingStream([open_source(SourceConfig(shards=(str(path),)))], 4, lanes=6)
+
+    probe = stream(set())
+    broken = {probe.next_of(0).key.rpartition("/")[2] for _ in range(80)}
+    lock, looked, surplus = threading.Lock(), 0, []
+
+    def counted(image: Image.Image, seed: int) -> Tensor:
+        nonlocal looked
+        with lock:
+            looked += 1
+        return picture(image, seed)
+
+    text = TextTransform(words, 8)
+    with BatchLoader(stream(broken), counted, text, 2, LIMITS, threads=3, ahead=1) as loader:
+        for step, batch in enumerate(islice(loader, 3), 1):
+            surplus.append(looked - 12 * step)
+            assert step > 1 or batch.left_out.total() == 80
+    # one batch waits, one is made, each lane has two batches' rows at most, and one in flight
+    assert max(surplus) <= 12 * (1 + 1 + 2 + 1)
+
+
 def test_a_cleaned_run_feeds_alike_from_clean_tars_and_through_the_decisions(
     bench: Any, shard: Path, take: Any
 ) -> None:
