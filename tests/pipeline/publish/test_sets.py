@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from shards import durable
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 from shards.statistics import run_statistics
+from tests.support.toy_run import clean_world
 
 FORMS = ("webdataset", "parquet", "index")
 
@@ -171,10 +171,8 @@ def test_nothing_kept_is_an_empty_set(place: Path, tmp_path: Path) -> None:
         assert (tmp_path / form / "README.md").is_file()
 
 
-def test_a_run_without_clean_tars_is_exported_from_its_input(
-    place: Path, tmp_path: Path, clean: Callable[..., None]
-) -> None:
-    clean(place / "world", tmp_path / "run", clean="none")
+def test_a_run_without_clean_tars_is_exported_from_its_input(place: Path, tmp_path: Path) -> None:
+    clean_world(place / "world", tmp_path / "run", clean="none")
     export(Run.open(str(tmp_path / "run")), tmp_path / "out", ExportConfig(form="parquet"))
     export(Run.open(str(place / "run")), tmp_path / "other", ExportConfig(form="parquet"))
     one, other = (pq.read_table(tmp_path / name / "data").to_pylist() for name in ("out", "other"))

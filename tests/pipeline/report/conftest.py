@@ -10,6 +10,7 @@ from shards.inputs.listing import list_inputs
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.store import Store
+from tests.support.explained_run import explained, explained_run  # noqa: F401 - fixtures
 from tests.support.report_page import THRESHOLD, Row, write_shard
 
 
