@@ -7,6 +7,7 @@ import pytest
 from models.checkpoints import checkpoint
 from pipeline.explain.run_models import RunModel, run_model
 from shards.run.run import Run
+from shards.store import Store
 
 
 def test_a_run_tells_its_models(explained: Path, explained_run: Run) -> None:
@@ -19,7 +20,7 @@ def test_a_run_tells_its_models(explained: Path, explained_run: Run) -> None:
 
 @pytest.mark.parametrize("recipe", ["", "[]", "score:", "{", "score: {model: me/filter}"])
 def test_what_is_not_recorded_is_empty(tmp_path: Path, recipe: str) -> None:
-    run = Run.create(str(tmp_path / "run"), recipe, {}, {}, [])
+    run = Run.create(Store(str(tmp_path / "run")), recipe, {}, {}, [])
     model = "me/filter" if "me/filter" in recipe else "filter"
     assert run_model(run, "filter") == RunModel(model, None, "", None)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.publish.kept import kept_samples, kept_texts, rows_of, texts_of
 from shards.run.run import Run
 from shards.run.view import open_view
+from shards.store import Store
 
 
 def test_kept_samples_are_those_of_the_clean_tars(run: Run) -> None:
@@ -34,5 +35,5 @@ def test_texts_stand_with_their_own_decisions(run: Run) -> None:
 
 
 def test_a_view_that_keeps_nothing_reads_no_input(tmp_path: Path) -> None:
-    run = Run.create(str(tmp_path / "run"), "", {}, {}, [])
+    run = Run.create(Store(str(tmp_path / "run")), "", {}, {}, [])
     assert list(kept_samples(run, open_view(run), None)) == []
