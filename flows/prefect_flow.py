@@ -37,7 +37,7 @@ Conclude = Callable[[RunResult | BaseException], int]
 
 
 def run_with_prefect(job: CleanJob, watch: RunListener, conclude: Conclude) -> int:
-    """Run the stages of a cleaning, followed by a Prefect flow run; give the exit code.
+    """Run the stages of a cleaning, followed by a Prefect flow run; return the exit code.
 
     `conclude` tells the user what the run came to, and makes the exit code of it.
     """
@@ -89,11 +89,11 @@ class _End:
 
 
 class PrefectReporter:
-    """A Prefect flow run that is told what happens, and may be lost at any time."""
+    """Reports what happens to a Prefect flow run, which may be lost at any time."""
 
     def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
         self._name, self._parameters = name, dict(parameters)
-        self._told: queue.SimpleQueue[_Stage | _Pause | _End] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Stage | _Pause | _End] = queue.SimpleQueue()
         self._begun, self._ended = threading.Event(), False
         self._run_id: UUID | None = None
         self._thread = threading.Thread(target=self._follow, name="prefect", daemon=True)
@@ -106,9 +106,9 @@ class PrefectReporter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageReport]:
-        """Tell of a stage; what it raises goes on."""
+        """Report a stage; what it raises goes on."""
         stage = _Stage(name)
-        self._told.put(stage)
+        self._events.put(stage)
         try:
             yield stage.shown
         except BaseException as error:
@@ -121,20 +121,25 @@ class PrefectReporter:
     def pause(self, key: str) -> Iterator[threading.Event]:
         """Pause the flow run; the event says that a person has resumed it."""
         pause = _Pause(key)
-        self._told.put(pause)
+        self._events.put(pause)
         try:
             yield pause.answered
         finally:
             pause.over.set()
-            if not pause.answered.is_set() and self.is_alive():  # answered elsewhere, or not at all
-                threading.Thread(target=self._resume, name="resume", daemon=True).start()
+            run_id = self._run_id
+            # answered elsewhere, or not at all
+            if run_id and self.is_alive() and not pause.answered.is_set():
+                resume = threading.Thread(
+                    target=_resume, args=(run_id,), name="resume", daemon=True
+                )
+                resume.start()
 
     def end(self, message: str, failed: bool) -> None:
-        """Tell of the end, and give Prefect a moment to record it."""
+        """Report the end, and leave Prefect a moment to record it."""
         if self._ended:
             return
         self._ended = True
-        self._told.put(_End(message, failed))
+        self._events.put(_End(message, failed))
         self._thread.join(GRACE_S)
         if self._thread.is_alive():
             _log.warning("Prefect does not answer; what is done is done without it")
@@ -161,26 +166,19 @@ class PrefectReporter:
             self._run_id = UUID(flow_run.get_id())
             self._begun.set()
             while True:
-                told = self._told.get()
-                if isinstance(told, _End):
-                    state = Failed if told.failed else Completed
-                    return state(message=told.message)
-                if isinstance(told, _Pause):
-                    if told.over.is_set():
+                event = self._events.get()
+                if isinstance(event, _End):
+                    state = Failed if event.failed else Completed
+                    return state(message=event.message)
+                if isinstance(event, _Pause):
+                    if event.over.is_set():
                         continue
-                    pause_flow_run(timeout=PAUSE_S, poll_interval=POLL_S, key=told.key)
-                    told.answered.set()
+                    pause_flow_run(timeout=PAUSE_S, poll_interval=POLL_S, key=event.key)
+                    event.answered.set()
                 else:
-                    _as_task(told, self._name)
+                    _as_task(event, self._name)
 
         return follow
-
-    def _resume(self) -> None:
-        assert self._run_id is not None
-        try:
-            resume_flow_run(self._run_id)
-        except Exception as error:  # it was not paused yet, or its server is gone
-            _log.info("Prefect's flow run could not be resumed: %s", error)
 
 
 @contextmanager
@@ -194,6 +192,13 @@ def report_to_prefect(name: str, parameters: Mapping[str, Any]) -> Iterator[Pref
         code = error.code if isinstance(error, SystemExit) else 1
         follower.leave(code if isinstance(code, int) else 1)
         raise
+
+
+def _resume(run_id: UUID) -> None:
+    try:
+        resume_flow_run(run_id)
+    except Exception as error:  # it was not paused yet, or its server is gone
+        _log.info("Prefect's flow run could not be resumed: %s", error)
 
 
 def _as_task(stage: _Stage, key: str) -> None:

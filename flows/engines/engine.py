@@ -1,4 +1,4 @@
-"""What every engine takes and gives back, and which faults are one shard's alone."""
+"""What every engine takes and returns, and which faults are one shard's alone."""
 
 import errno
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ ShardResult = ShardDone | ShardFailed | ShardQuarantined
 
 
 class ProgressListener(Protocol):
-    """Hears how far the work is; called every few seconds, from the driver's own thread."""
+    """Follows how far the work is; called every few seconds, from the driver's own thread."""
 
     def under_way(self, samples: int, size_bytes: int) -> None:
         """Report samples and input bytes of shards that are begun, but not yet done."""
@@ -65,7 +65,7 @@ class Engine(Protocol):
 
 
 def is_shard_fault(error: BaseException) -> bool:
-    """Say whether an error concerns one shard only, so that the others may go on."""
+    """Check whether an error concerns one shard only, so that the others may go on."""
     if isinstance(error, InputChanged):
         return True
     return isinstance(error, OSError) and error.errno not in _FATAL_ERRNO

@@ -46,7 +46,7 @@ class Cluster(Protocol):
         ...
 
     def submit(self, worker: str, shard: InputShard) -> None:
-        """Give a worker a shard, to be done after those that it has."""
+        """Queue a shard at a worker, behind those that it has."""
         ...
 
     def wait(self, timeout_s: float) -> Sequence[TaskDone | WorkerLost]:

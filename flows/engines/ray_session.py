@@ -56,11 +56,11 @@ def check_packages() -> None:
     import pipeline
 
     home = Path(__file__).resolve().parents[2]
-    for room in (models, pipeline):
-        found = Path(str(room.__file__)).resolve().parent
-        if found.parent != home:
+    for package in (models, pipeline):
+        folder = Path(str(package.__file__)).resolve().parent
+        if folder.parent != home:
             raise EngineError(
-                f"a Ray worker found the package {room.__name__} in {found}, expected it in "
+                f"a Ray worker found the package {package.__name__} in {folder}, expected it in "
                 f"{home}: another folder of that name comes first on its path. Rename that "
                 "folder, or take it off PYTHONPATH"
             )

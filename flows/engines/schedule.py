@@ -98,7 +98,7 @@ class Schedule:
         ]
 
     def lose(self, name: str, why: str, ready: bool = False) -> Loss:
-        """Give a lost worker's shards back, to be tried again before all others.
+        """Return a lost worker's shards to the waiting ones, ahead of all others.
 
         `ready`: it had been, though it may not have said so. A shard that has cost too many workers
         fails. Raises EngineError, and keeps the worker, after too many in a row that never were.

@@ -81,14 +81,14 @@ class RunResult:
 
 
 class RunListener(ProgressListener, Protocol):
-    """Hears of the whole run's progress."""
+    """Follows the progress of the whole run."""
 
     def begin(self, job: CleanJob) -> None:
-        """Hear what is to be done."""
+        """Begin to follow; the job says what is to be done."""
         ...
 
     def ended(self, result: ShardResult) -> None:
-        """Hear that a shard is committed, put aside, or failed."""
+        """Note that a shard is committed, quarantined, or failed."""
         ...
 
 
