@@ -181,11 +181,13 @@ def _read_models(
 ) -> tuple[CheckpointInfo, CheckpointInfo]:
     """Read both checkpoints whole, so that a broken one is found before any worker starts."""
     try:
-        prompt_start(checkpoint.describe(captioner, "captioner"), recipe.caption)
-        checkpoint.describe(scorer, "filter").check_max_tokens(recipe.score.max_tokens)
+        captioner_settings = checkpoint.describe(captioner, "captioner")
+        prompt_start(captioner_settings, recipe.caption)
+        scorer_settings = checkpoint.describe(scorer, "filter")
+        scorer_settings.check_max_tokens(recipe.score.max_tokens)
     except ValueError as error:
         raise RecipeError(str(error)) from None
-    return checkpoint.info(captioner), checkpoint.info(scorer)
+    return checkpoint.info(captioner_settings), checkpoint.info(scorer_settings)
 
 
 def _about(captioner: CheckpointInfo, scorer: CheckpointInfo) -> dict[str, Any]:
