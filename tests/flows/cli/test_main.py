@@ -20,8 +20,8 @@ from flows import cli
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 @cli.app.command()
 def last():
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         time.sleep(60)
     finally:
         print("released")

@@ -177,7 +177,7 @@ def test_token_limits_that_contradict_each_other(capfilt: InProcess, world: Path
     [
         ((), "--label or --judge"),
         (("--label=a", "--judge=toy"), "--label or --judge"),
-        (("--judge=nobody",), "there is no judge 'nobody'"),
+        (("--judge=nobody",), "'nobody' is not one of 'toy'"),
     ],
 )
 def test_a_filter_is_judged_by_one_who_is_there(
