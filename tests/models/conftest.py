@@ -132,9 +132,12 @@ def original_config(parity: Path) -> Callable[[str], BlipConfig]:
     """Read the sizes of an original model."""
 
     def read(name: str) -> BlipConfig:
+        path = parity / f"{name}.json"
+        words = json.loads(path.read_text())["config"]["tokenizer"]
         tensors = read_original(parity / f"{name}.pth")
         shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-        return config_of(shapes, read_stated(parity / f"{name}.json"), sep_id=3, pad_id=0)[0]
+        special = {"sep_id": words["sep_id"], "pad_id": words["pad_id"]}
+        return config_of(shapes, read_stated(path), **special)[0]
 
     return read
 

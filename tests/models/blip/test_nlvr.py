@@ -29,17 +29,18 @@ def test_logits_loss_and_gradients_equal_the_original(
 ) -> None:
     values, limits = reference("nlvr")
     network = original("nlvr", "nlvr").requires_grad_(True)
-    states = network.vision_model(normalise(images))
     ids, mask = values["in.input_ids_enc"], values["in.attention_mask"].bool()
-    logits = network(ids, mask, states[:4], states[4:])
+    states = network.vision_model(normalise(images[: 2 * len(ids)]))
+    logits = network(ids, mask, states[: len(ids)], states[len(ids) :])
     loss = nlvr_loss(logits, values["in.targets"])
     for name, found in (("out.logits", logits), ("out.loss", loss)):
         torch.testing.assert_close(found, values[name], atol=limits[name], rtol=1e-5)
     loss.backward()
     parameters = dict(network.named_parameters())
     for name, norm in facts["grad_norms"].items():
-        found = parameters[rename(name)].grad.norm().item()
-        assert found == pytest.approx(norm["fp32"], rel=1e-3), name
+        if not name.endswith("key.bias"):  # the true gradient is 0
+            found = parameters[rename(name)].grad.norm().item()
+            assert found == pytest.approx(norm["fp32"], rel=1e-3), name
     every = torch.stack([p.grad.norm() for p in parameters.values() if p.grad is not None]).norm()
     assert every.item() == pytest.approx(facts["grad_norm_total"]["fp32"], rel=1e-3)
 
@@ -60,9 +61,9 @@ def test_a_pre_trained_encoder_starts_both_attentions(
     assert missing == {f"cls_head.{n}.{part}" for n in (0, 2) for part in ("weight", "bias")}
     network.load_state_dict({name: started[name] for name in wanted if name in started}, False)
     network.eval()
-    states = network.vision_model(normalise(images))
     ids, mask = values["in.input_ids_enc"], values["in.attention_mask"].bool()
-    hidden = network.text_encoder.encode(ids, mask, states[:4], states[4:])[:, 0]
+    states = network.vision_model(normalise(images[: 2 * len(ids)]))
+    hidden = network.text_encoder.encode(ids, mask, states[: len(ids)], states[len(ids) :])[:, 0]
     name = "out.from_pretrain_hidden_first_token"
     torch.testing.assert_close(hidden, values[name], atol=limits[name], rtol=1e-5)
 

@@ -14,10 +14,11 @@ from models.blip.preprocess import Preprocess
 
 def test_pixels_equal_the_references(hf_values: dict[str, Tensor]) -> None:
     image = Image.fromarray(hf_values["in.raw_rgb_hwc_u8"].numpy())
-    ours = Preprocess(64, 64)
+    size = hf_values["out.processor_pixel_values"].shape[-1]
+    ours = Preprocess(size, size)
     resized = ours.resize(image)
     assert resized.dtype == torch.uint8
-    assert resized.shape == (3, 64, 64)
+    assert resized.shape == (3, size, size)
     found = ours.normalise(resized[None], torch.float32)
     for name in ("pil_bicubic", "processor"):
         expected = hf_values[f"out.{name}_pixel_values"]
@@ -30,7 +31,8 @@ def test_pixels_equal_transformers(parity: Path, shape: tuple[int, int]) -> None
     pixels = torch.randint(0, 256, (*shape, 3), generator=generator, dtype=torch.uint8)
     image = Image.fromarray(pixels.numpy())
     theirs = BlipImageProcessorPil.from_pretrained(parity / "hf/captioning")
-    ours = Preprocess.read({"size": {"height": 64, "width": 64}}, 64)
+    size = theirs.size["height"]
+    ours = Preprocess.read({"size": {"height": size, "width": size}}, size)
     found = ours.normalise(ours.resize(image)[None], torch.float32)
     expected = theirs(image, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)

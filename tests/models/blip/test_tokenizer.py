@@ -1,5 +1,6 @@
 """Normalising, token ids, and vocabularies learnt from texts."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,27 @@ def test_normalise(text: str, expected: str) -> None:
     assert normalise(text) == expected
 
 
+def dec_id_of(parity: Path) -> int:
+    """The id of [DEC], which stands right behind the words of the vocabulary."""
+    return len((parity / "vocab.txt").read_text().splitlines())
+
+
 def test_ids_equal_the_references(
     parity: Path, hf_values: dict[str, Tensor], hf_facts: dict[str, Any]
 ) -> None:
-    words = tokenizer.load(parity / "hf/retrieval", 242)
-    for piece, row in zip(
-        words.encode(hf_facts["texts"]), hf_values["in.itm_input_ids_cls"].tolist(), strict=True
-    ):
-        ids = [words.cls_id, *piece[:33], words.sep_id]
-        assert ids + [words.pad_id] * (35 - len(ids)) == row
-    assert words.enc_id == hf_values["in.itm_input_ids_enc"][0, 0]
-    assert words.size == 244
+    ids, grounded = hf_values["in.itm_input_ids_cls"], hf_values["in.itm_input_ids_enc"]
+    words, most = tokenizer.load(parity / "hf/retrieval", dec_id_of(parity)), ids.shape[1]
+    for piece, row in zip(words.encode(hf_facts["texts"]), ids.tolist(), strict=True):
+        framed = [words.cls_id, *piece[: most - 2], words.sep_id]
+        assert framed + [words.pad_id] * (most - len(framed)) == row
+    assert words.enc_id == grounded[0, 0]
+    stored = json.loads((parity / "hf/retrieval/config.json").read_text())
+    assert words.size == stored["text_config"]["vocab_size"]
 
 
 def test_a_bare_vocabulary_gives_the_same_ids(parity: Path, hf_facts: dict[str, Any]) -> None:
-    bare = tokenizer.load(parity, 242)  # the folder holds vocab.txt alone
-    full = tokenizer.load(parity / "hf/retrieval", 242)
+    bare = tokenizer.load(parity, dec_id_of(parity))  # the folder holds vocab.txt alone
+    full = tokenizer.load(parity / "hf/retrieval", dec_id_of(parity))
     assert tokenizer.source(parity).name == "vocab.txt"
     assert bare.encode(hf_facts["texts"]) == full.encode(hf_facts["texts"])
     ids = bare.encode(hf_facts["texts"])
@@ -63,7 +69,7 @@ def test_training_gives_the_same_vocabulary_twice() -> None:
 
 
 def test_extra_ids_behind_the_vocabulary_decode_to_nothing(parity: Path) -> None:
-    words = tokenizer.load(parity / "hf/captioning", 242)
+    words = tokenizer.load(parity / "hf/captioning", dec_id_of(parity))
     dog = words.encode(["dog"])[0]
     assert words.decode([[words.dec_id, *dog, words.enc_id, words.sep_id]]) == ["dog"]
 

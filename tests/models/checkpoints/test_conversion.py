@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.blip import tokenizer
 from models.blip.config import Role
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint, conversion
@@ -37,24 +38,36 @@ NAMES: dict[str, Role] = {
 
 @pytest.fixture
 def damaged(parity: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Change the tensors of an original file by name; None takes one away."""
+    """Change the tensors of an original file, by a value or a function; None takes one away."""
 
     def change(name: str, **changes: Any) -> Path:
         path = tmp_path / "model.pth"
-        tensors = torch.load(parity / f"{name}.pth", weights_only=True)["model"] | {
-            key.replace("__", "."): value for key, value in changes.items()
-        }
+        tensors = torch.load(parity / f"{name}.pth", weights_only=True)["model"]
+        for key, value in changes.items():
+            key = key.replace("__", ".")
+            tensors[key] = value(tensors[key]) if callable(value) else value
         torch.save({"model": {k: v for k, v in tensors.items() if v is not None}}, path)
         return path
 
     return change
 
 
-def texts_of(words: WordPiece, rows: Tensor) -> list[str]:
-    """Read rows of ids: prompt of four, text, [SEP], pads."""
-    return words.decode(
-        [row[4 : row.index(words.sep_id) if words.sep_id in row else None] for row in rows.tolist()]
-    )
+def texts_of(words: WordPiece, rows: Tensor, prompt: int) -> list[str]:
+    """Read rows of ids: a prompt of so many ids, text, [SEP], pads."""
+    texts = []
+    for row in rows[:, prompt:].tolist():
+        texts.append(row[: row.index(words.sep_id)] if words.sep_id in row else row)
+    return words.decode(texts)
+
+
+def captions_of(captioner: BlipCaptioner, images: Tensor) -> list[str]:
+    keys = [str(number) for number in range(len(images))]
+    return [texts[0].text for texts in captioner.caption(images, keys, 1)]
+
+
+def config_in(parity: Path, name: str) -> dict[str, Any]:
+    """What the reference says of its sizes and tokenizer."""
+    return json.loads((parity / f"{name}.json").read_text())["config"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,7 +81,10 @@ def test_every_original_becomes_a_folder(
     found = checkpoint.info(imported_folders[name])
     assert found.role == NAMES[name]
     assert (found.itm_first_token, found.length_rule) == ("enc", "total")
-    assert (found.vision_heads, found.text_heads, found.image_size) == (4, 4, 64)
+    sizes = config_in(parity, name)
+    assert found.vision_heads == sizes["vision"]["num_heads"]
+    assert found.text_heads == sizes["text"]["num_attention_heads"]
+    assert found.image_size == sizes["vision"]["img_size"]
     table = torch.load(parity / f"{name}.pth", weights_only=True)["model"]
     left_out = imported(name).left_out
     assert bool(left_out) == (name == "retrieval")
@@ -105,8 +121,9 @@ def test_captions_are_the_originals(
     for name, stored in facts["generate"].items():
         decoding = decoding_of(facts, stored["args"])
         captioner = BlipCaptioner.load(imported_folders["decoder"], decoding=decoding, dtype="fp32")
-        found = captioner.caption(images[:6], list("abcdef"), 1)
-        assert [texts[0].text for texts in found] == texts_of(vocabulary, values[f"out.ids_{name}"])
+        ids = values[f"out.ids_{name}"]
+        expected = texts_of(vocabulary, ids, len(facts["prompt_ids"]))
+        assert captions_of(captioner, images[: len(ids)]) == expected
 
 
 def test_with_the_other_length_rule_captions_are_those_of_transformers(
@@ -127,9 +144,9 @@ def test_with_the_other_length_rule_captions_are_those_of_transformers(
         captioner = BlipCaptioner.load(
             folder, decoding=decoding_of(facts, asked["args"]), dtype="fp32"
         )
-        found = captioner.caption(images[:6], list("abcdef"), 1)
-        expected = texts_of(vocabulary, stored[f"ids_{name}_hf523"])
-        assert [texts[0].text for texts in found] == expected, name
+        ids = stored[f"ids_{name}_hf523"]
+        expected = texts_of(vocabulary, ids, len(facts["prompt_ids"]))
+        assert captions_of(captioner, images[: len(ids)]) == expected, name
 
 
 def decoding_of(facts: dict[str, Any], limits: dict[str, Any]) -> Decoding:
@@ -152,24 +169,29 @@ def test_the_length_rule_is_a_setting_of_the_folder(
     images: Tensor,
     vocabulary: WordPiece,
 ) -> None:
+    facts = json.loads((parity / "decoder.json").read_text())
     values = load_file(parity / "decoder.safetensors")
     stored = values["out.ids_beam3_generated_length_rule"]
     folder = Path(shutil.copytree(imported_folders["decoder"], tmp_path / "copy"))
     block = json.loads((folder / "config.json").read_text())
     block["capfilt"]["length_rule"] = "generated"
     (folder / "config.json").write_text(json.dumps(block))
-    decoding = Decoding(method="beam", prompt="a picture of ", beams=3, min_tokens=2, max_tokens=16)
-    captioner = BlipCaptioner.load(folder, decoding=decoding, dtype="fp32")
-    found = captioner.caption(images[:6], list("abcdef"), 1)
-    assert [texts[0].text for texts in found] == texts_of(vocabulary, stored)
-    assert texts_of(vocabulary, stored) != texts_of(vocabulary, values["out.ids_beam3"])
+    decoding = decoding_of(facts, facts["generate"]["beam3"]["args"])
+    prompt = len(facts["prompt_ids"])
+    captions = []
+    for source in (folder, imported_folders["decoder"]):
+        captioner = BlipCaptioner.load(source, decoding=decoding, dtype="fp32")
+        captions.append(captions_of(captioner, images[: len(stored)]))
+    assert captions[0] == texts_of(vocabulary, stored, prompt)
+    assert captions[1] == texts_of(vocabulary, values["out.ids_beam3"], prompt)
 
 
 def test_the_question_mask_is_a_setting_of_the_folder(
     imported_folders: dict[str, Path], tmp_path: Path, parity: Path, images: Tensor
 ) -> None:
     facts = json.loads((parity / "vqa.json").read_text())
-    found = {}
+    found, chances = {}, {}
+    pictures = images[: len(facts["questions"])]
     for mask in ("applied", "ignored"):
         folder = Path(shutil.copytree(imported_folders["vqa"], tmp_path / mask))
         block = json.loads((folder / "config.json").read_text())
@@ -177,10 +199,11 @@ def test_the_question_mask_is_a_setting_of_the_folder(
         block["capfilt"]["question_mask"] = mask
         (folder / "config.json").write_text(json.dumps(block))
         answerer = VqaModel.load(folder, dtype="fp32")
-        answers = answerer.answer(images[:4], facts["questions"])
+        answers = answerer.answer(pictures, facts["questions"])
         found[mask] = [answer.text.replace(" ", "") for answer in answers]
+        chances[mask] = [answer.logprob for answer in answers]
     assert found["ignored"] == [text.replace(" ", "") for text in facts["generate_answers"]]
-    assert found["applied"] != found["ignored"]
+    assert chances["applied"] != pytest.approx(chances["ignored"], abs=1e-4)
     digests = {checkpoint.info(tmp_path / mask).digest for mask in found}
     assert len(digests) == 2
 
@@ -229,9 +252,13 @@ def test_scores_are_the_originals(
         block = json.loads((folder / "config.json").read_text())
         block["capfilt"]["itm_first_token"] = "cls"
         (folder / "config.json").write_text(json.dumps(block))
-    plain = [0, 1, 3, 4, 5]  # the other holds signs, which a filter drops as BLIP's own reader does
-    texts = [facts["texts"][place] for place in plain]
-    scores = Filter.load(folder, dtype="fp32").score(images[:6], [texts] * 6)
+    # some hold signs, which a filter drops as BLIP's own reader does
+    plain = [
+        n for n, text in enumerate(facts["texts"]) if tokenizer.normalise(text) == text.lower()
+    ]
+    texts = [facts["texts"][number] for number in plain]
+    pictures = images[: len(facts["texts"])]
+    scores = Filter.load(folder, dtype="fp32").score(pictures, [texts] * len(pictures))
     logits = values[f"out.itm_logits_{first}"][:, plain]
     atol = facts["tolerance"][f"itm_logits_{first}"]["atol"]
     torch.testing.assert_close(
@@ -251,19 +278,21 @@ def test_scores_are_the_originals(
 def test_what_is_missing_extra_or_bent_is_listed(
     damaged: Callable[..., Path], parity: Path, vocabulary: WordPiece
 ) -> None:
+    sizes = config_in(parity, "itm")
+    text, vision = sizes["text"]["hidden_size"], sizes["vision"]["embed_dim"]
     path = damaged(
         "itm",
         itm_head__bias=None,
-        itm_head__weight=torch.ones(3, 48),
+        itm_head__weight=torch.ones(3, text),
         text_encoder__pooler=torch.ones(1),
-        visual_encoder__blocks__0__norm1__bias=torch.ones(64, dtype=torch.int32),
+        visual_encoder__blocks__0__norm1__bias=torch.ones(vision, dtype=torch.int32),
     )
     with pytest.raises(CheckpointError) as caught:
         import_original(path, vocabulary, read_stated(parity / "itm.json"))
     for line in (
         f"the tensors in {path} do not fit its settings (4 problems)",
         "missing itm_head.bias",
-        "itm_head.weight has shape (3, 48); expected (2, 48)",
+        f"itm_head.weight has shape (3, {text}); expected (2, {text})",
         "unexpected text_encoder.pooler",
         "layers.0.layer_norm1.bias holds torch.int32; expected floating point",
     ):
@@ -273,15 +302,19 @@ def test_what_is_missing_extra_or_bent_is_listed(
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("itm", {"vision_proj__bias": torch.full((32,), torch.nan)}, "NaN .* 1 tensors, such as"),
+        (
+            "itm",
+            {"vision_proj__bias": lambda bias: torch.full_like(bias, torch.nan)},
+            "NaN .* 1 tensors, such as",
+        ),
         ("itm", {"visual_encoder__cls_token": None}, "missing vision_model.*class_embedding"),
         ("itm", {"visual_encoder__blocks__99999__norm1__bias": torch.ones(1)}, "num_hidden_layers"),
-        ("pretrain", {"queue_ptr": torch.tensor([24])}, "queue_ptr .24. do not fit"),
-        ("pretrain", {"text_queue": torch.ones(24, 7)}, "text_queue .24, 7. and"),
+        ("pretrain", {"queue_ptr": lambda _: torch.tensor([999])}, "queue_ptr .999. do not fit"),
+        ("pretrain", {"text_queue": lambda queue: queue[:, :7]}, r"text_queue .\d+, 7. and"),
         ("pretrain", {"text_queue": None}, "lacks .'text_queue'."),
         (
             "pretrain",
-            {"text_decoder__bert__embeddings__LayerNorm__bias": torch.full((32,), 9.0)},
+            {"text_decoder__bert__embeddings__LayerNorm__bias": lambda bias: bias + 9},
             "differs from text_encoder.embeddings.LayerNorm.bias, to which it is tied",
         ),
     ],
@@ -303,9 +336,14 @@ def test_a_damaged_original_is_refused(
 def test_heads_that_do_not_divide_the_width_are_refused(
     parity: Path, vocabulary: WordPiece
 ) -> None:
-    stated = read_stated(parity / "itm.json")
-    stated["vision"]["num_attention_heads"] = 5
-    with pytest.raises(CheckpointError, match="64 is not a multiple of num_attention_heads 5"):
+    stated, width = (
+        read_stated(parity / "itm.json"),
+        config_in(parity, "itm")["vision"]["embed_dim"],
+    )
+    heads = next(number for number in range(2, width) if width % number)
+    stated["vision"]["num_attention_heads"] = heads
+    message = f"{width} is not a multiple of num_attention_heads {heads}"
+    with pytest.raises(CheckpointError, match=message):
         import_original(parity / "itm.pth", vocabulary, stated)
 
 
@@ -314,7 +352,9 @@ def test_the_wrong_vocabulary_is_refused(parity: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("\n".join(words[:-1]))
     stated = read_stated(parity / "itm.json")
-    with pytest.raises(CheckpointError, match=r"has 244 words.*the tokenizer has 243"):
+    size = config_in(parity, "itm")["text"]["vocab_size"]
+    message = f"has {size} words.*the tokenizer has {size - 1}"
+    with pytest.raises(CheckpointError, match=message):
         import_original(parity / "itm.pth", conversion.vocabulary(short), stated)
     short.write_text("\n".join([*words[:-1], words[0]]))
     with pytest.raises(CheckpointError, match="names a word twice"):
@@ -326,7 +366,9 @@ def test_the_wrong_vocabulary_is_refused(parity: Path, tmp_path: Path) -> None:
 
 def test_a_tokenizer_folder_serves_as_well(parity: Path, vocabulary: WordPiece) -> None:
     found = conversion.vocabulary(parity / "hf/captioning")
-    assert (found.size, found.dec_id, found.enc_id) == (244, 242, 243)
+    told = config_in(parity, "decoder")["tokenizer"]
+    sizes = (told["vocab_size_with_specials"], told["bos_id"], told["enc_id"])
+    assert (found.size, found.dec_id, found.enc_id) == sizes
     text = "two birds flying over the sea"
     assert found.encode([text]) == vocabulary.encode([text])
 
@@ -353,24 +395,27 @@ def test_a_larger_image_size_is_the_originals(
     values = load_file(parity / "decoder.safetensors")
     limits = json.loads((parity / "decoder.json").read_text())["tolerance"]
     big = normalise(load_file(parity / "images.safetensors")["images_big_u8"])
-    stated = read_stated(parity / "decoder.json")
+    stated, size = read_stated(parity / "decoder.json"), big.shape[-1]
     write(
         tmp_path / "big",
-        import_original(parity / "decoder.pth", vocabulary, stated, image_size=96).content,
+        import_original(parity / "decoder.pth", vocabulary, stated, image_size=size).content,
     )
     by_loading = checkpoint.load(
-        imported_folders["decoder"], "captioner", dtype="fp32", device="cpu", image_size=96
+        imported_folders["decoder"], "captioner", dtype="fp32", device="cpu", image_size=size
     )
     by_import = checkpoint.load(tmp_path / "big", "captioner", dtype="fp32", device="cpu")
     for loaded in (by_loading, by_import):
-        assert loaded.description.config.vision_config.image_size == 96
-        assert loaded.description.preprocess.width == 96
+        assert loaded.description.config.vision_config.image_size == size
+        assert loaded.description.preprocess.width == size
         states = loaded.network.vision_model(big)
         key = "big_image_embeds"
         torch.testing.assert_close(
             states, values[f"out.{key}"], atol=limits[key]["atol"], rtol=1e-5
         )
-        ids, mask = values["in.input_ids"][:2], values["in.attention_mask"][:2].bool()
+        ids, mask = (
+            values["in.input_ids"][: len(big)],
+            values["in.attention_mask"][: len(big)].bool(),
+        )
         torch.testing.assert_close(
             loaded.network(big, ids)[mask],
             values["out.big_logits"][mask],

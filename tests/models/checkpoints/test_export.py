@@ -57,7 +57,7 @@ def test_round_by_hugging_face(
 
     values = load_file(parity / f"{name}.safetensors")
     limits = json.loads((parity / f"{name}.json").read_text())["tolerance"]
-    pixels = normalise(images[:6])
+    pixels = normalise(images[: len(values["in.attention_mask"])])
     if name == "decoder":
         ids, mask = values["in.input_ids"], values["in.attention_mask"]
         logits = theirs(pixel_values=pixels, input_ids=ids, attention_mask=mask).logits
@@ -152,7 +152,7 @@ def test_a_part_of_pretraining_loads_in_transformers(
     [
         ("pretrain", None, "no class for pre-training. Give --role captioner"),
         ("nlvr", None, "no class for the role nlvr"),
-        ("vqa", None, "equal widths only; here images have 24 and questions 32"),
+        ("vqa", None, r"equal widths only; here images have \d+ and questions \d+"),
         ("decoder", "filter", "a captioner holds no filter"),
     ],
 )

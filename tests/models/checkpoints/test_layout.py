@@ -87,10 +87,11 @@ def test_what_training_alone_needs(layouts: dict[str, Shapes]) -> None:
 def test_stated_sizes_agree_with_the_tensors(parity: Path, name: str) -> None:
     table = torch.load(parity / f"{name}.pth", weights_only=True)["model"]
     shapes = {rename(key): tuple(tensor.shape) for key, tensor in table.items()}
-    config, sources = config_of(shapes, read_stated(parity / f"{name}.json"), sep_id=3, pad_id=0)
     said = json.loads((parity / f"{name}.json").read_text())["config"]
-    assert config.vision_config.num_attention_heads == said["vision"]["num_heads"] == 4
-    assert config.text_config.num_attention_heads == 4
+    special = {"sep_id": said["tokenizer"]["sep_id"], "pad_id": said["tokenizer"]["pad_id"]}
+    config, sources = config_of(shapes, read_stated(parity / f"{name}.json"), **special)
+    assert config.vision_config.num_attention_heads == said["vision"]["num_heads"]
+    assert config.text_config.num_attention_heads == said["text"]["num_attention_heads"]
     assert config.text_config.intermediate_size == said["text"]["intermediate_size"]
     assert config.vision_config.layer_norm_eps == 1e-6
     assert config.text_config.layer_norm_eps == 1e-12
@@ -98,7 +99,7 @@ def test_stated_sizes_agree_with_the_tensors(parity: Path, name: str) -> None:
     if "embed_dim" in said:
         assert config.image_text_hidden_size == said["embed_dim"]
     with pytest.raises(CheckpointError, match=r"width \d+ is no multiple of 64.*--config"):
-        config_of(shapes, {}, sep_id=3, pad_id=0)
+        config_of(shapes, {}, **special)
 
 
 def write(path: Path, content: Any) -> Path:

@@ -49,9 +49,13 @@ def facts(parity: Path) -> dict[str, Any]:
     return json.loads((parity / "vqa.json").read_text())
 
 
-def read(network: VqaNetwork, values: dict[str, Tensor], pixels: Tensor) -> Questions:
+def read(
+    network: VqaNetwork, values: dict[str, Tensor], images: Tensor, normalise: Any
+) -> Questions:
+    """Read each question beside its own image: the first, the second and so on."""
     ids, mask = values["in.question_ids"], values["in.question_mask"].bool()
-    return Questions(network.questions(ids, mask, network.vision_model(pixels)), mask)
+    states = network.vision_model(normalise(images[: len(ids)]))
+    return Questions(network.questions(ids, mask, states), mask)
 
 
 def answers(values: dict[str, Tensor], name: str) -> TokenBatch:
@@ -66,14 +70,14 @@ def until_end(row: list[int], end_id: int) -> list[int]:
 def test_question_states_equal_the_original(
     network: VqaNetwork, values: Any, images: Tensor, normalise: Any, close: Any
 ) -> None:
-    close("question_states", read(network, values, normalise(images[:4])).states)
+    close("question_states", read(network, values, images, normalise).states)
 
 
 def test_training_loss_and_gradients_equal_the_original(
     original: Original, facts: Any, values: Any, images: Tensor, normalise: Any, close: Any
 ) -> None:
     network = original("vqa", "vqa").requires_grad_(True)
-    questions, framed = read(network, values, normalise(images[:4])), answers(values, "answer")
+    questions, framed = read(network, values, images, normalise), answers(values, "answer")
     owner = torch.repeat_interleave(values["in.n"])
     logits = network.answer_logits(framed.ids, questions.states[owner], questions.mask[owner])
     close("answer_nll", answering.sequence_nll(logits, framed))
@@ -82,8 +86,9 @@ def test_training_loss_and_gradients_equal_the_original(
     total.backward()
     parameters = dict(network.named_parameters())
     for name, norm in facts["grad_norms"].items():
-        found = parameters[rename(name)].grad.norm().item()
-        assert found == pytest.approx(norm["fp32"], rel=1e-3), name
+        if not name.endswith("key.bias"):  # the true gradient is 0
+            found = parameters[rename(name)].grad.norm().item()
+            assert found == pytest.approx(norm["fp32"], rel=1e-3), name
     every = torch.stack([p.grad.norm() for p in parameters.values() if p.grad is not None]).norm()
     assert every.item() == pytest.approx(facts["grad_norm_total"]["fp32"], rel=1e-3)
 
@@ -92,7 +97,7 @@ def test_training_loss_and_gradients_equal_the_original(
 def test_ranking_equals_the_original(
     network: VqaNetwork, facts: Any, values: Any, images: Tensor, normalise: Any, close: Any
 ) -> None:
-    questions, framed = read(network, values, normalise(images[:4])), answers(values, "candidate")
+    questions, framed = read(network, values, images, normalise), answers(values, "candidate")
     dec_id, k = facts["config"]["tokenizer"]["bos_id"], facts["k_test"]
     assert (framed.ids[:, 0] == dec_id).all()
     first = answering.first_probabilities(network, questions, dec_id)
@@ -115,14 +120,15 @@ def test_written_ids_equal_the_original(
 ) -> None:
     words = facts["config"]["tokenizer"]
     start = DecoderStart([words["bos_id"]], words["sep_id"], words["pad_id"])
-    questions = read(network, values, normalise(images[:4]))
+    questions = read(network, values, images, normalise)
     chosen = DECODING.model_copy(update={"method": method})
     found = answering.write(network, questions, start, chosen, "total", "ignored")
     name = {"beam": "out.generate_ids_beam3", "greedy": "out.generate_ids_greedy"}[method]
     expected = [until_end(row, start.end_id) for row in values[name].tolist()]
     assert [start.prompt + text.ids for text in found] == expected
     masked = answering.write(network, questions, start, chosen, "total", "applied")
-    assert [text.ids for text in masked] != [text.ids for text in found]
+    logprobs = [text.logprob for text in found]
+    assert [text.logprob for text in masked] != pytest.approx(logprobs, abs=1e-4)
 
 
 def test_loss_and_ids_equal_transformers(

@@ -30,12 +30,12 @@ def test_a_captioners_loss_is_the_originals(
     assert isinstance(network, CaptionNetwork)
     ids, mask = values["in.input_ids"], values["in.attention_mask"].bool()
     with torch.no_grad():
-        states = network.vision_model(normalise(images[:6]))
+        states = network.vision_model(normalise(images[: len(ids)]))
         found = language_loss(network.text_decoder, ids, mask, states, prompt=PROMPT)
         limit = limits["out.loss_lm"]
         torch.testing.assert_close(found, values["out.loss_lm"], atol=limit, rtol=1e-5)
         sums = []
-        for row in range(6):
+        for row in range(len(ids)):
             one = slice(row, row + 1)
             arguments = (network.text_decoder, ids[one], mask[one], states[one])
             places = mask[row].sum() - 1 - PROMPT
@@ -57,7 +57,7 @@ def test_a_captioners_gradients_are_the_originals(
     network, values = original("decoder", "captioner").requires_grad_(True), reference("decoder")[0]
     assert isinstance(network, CaptionNetwork)
     ids, mask = values["in.input_ids"], values["in.attention_mask"].bool()
-    states = network.vision_model(normalise(images[:6]))
+    states = network.vision_model(normalise(images[: len(ids)]))
     language_loss(network.text_decoder, ids, mask, states, prompt=PROMPT).backward()
     parameters = dict(network.named_parameters())
     for name, norm in facts["grad_norms"].items():
@@ -81,7 +81,7 @@ def test_without_smoothing_the_loss_is_transformers(
     mask = hf_values["in.caption_attention_mask"].bool()
     assert torch.equal(hf_values["in.caption_labels"], ids.masked_fill(~mask, -100))
     with torch.no_grad():
-        states = network.vision_model(normalise(images[:6]))
+        states = network.vision_model(normalise(images[: len(ids)]))
         found = language_loss(network.text_decoder, ids, mask, states, smoothing=0.0)
     limit = hf_facts["tolerance"]["caption_loss"]["atol"]
     torch.testing.assert_close(found, hf_values["out.caption_loss"], atol=limit, rtol=1e-5)
