@@ -85,9 +85,12 @@ def test_vqa_of_equal_widths_round_by_hugging_face(
 ) -> None:
     tensors = load_file(parity / "hf/vqa/model.safetensors")
     torch.save({"model": as_original(tensors)}, tmp_path / "vqa.pth")
+    block = json.loads((parity / "hf/vqa/config.json").read_text())
     stated: Sizes = {
-        "vision": {"num_attention_heads": 4, "layer_norm_eps": 1e-5},
-        "text": {"num_attention_heads": 4},
+        part: {
+            key: block[f"{part}_config"][key] for key in ("num_attention_heads", "layer_norm_eps")
+        }
+        for part in ("vision", "text")
     }
     first = import_original(tmp_path / "vqa.pth", vocabulary, stated)
     assert first.content.role == "vqa"
@@ -95,7 +98,9 @@ def test_vqa_of_equal_widths_round_by_hugging_face(
     theirs = through(BlipForQuestionAnswering, tmp_path / "ours", tmp_path / "hf")
     assert equal(dict(import_folder(tmp_path / "hf").content.tensors), dict(first.content.tensors))
     assert equal(dict(first.content.tensors), tensors)
-    pixels = first.content.preprocess.normalise(images[:4], torch.float32)
+    pixels = first.content.preprocess.normalise(
+        images[: len(hf_values["in.vqa_question_mask"])], torch.float32
+    )
     answers = theirs.generate(
         hf_values["in.vqa_question_ids_enc"],
         pixels,

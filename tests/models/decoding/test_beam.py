@@ -106,26 +106,6 @@ def test_ids_equal_the_original(
 
 
 @torch.no_grad()
-def test_the_two_length_rules_differ(
-    parity: Path, images: Tensor, original: Callable[[str, Role], nn.Module], normalise: Any
-) -> None:
-    facts = json.loads((parity / "decoder.json").read_text())
-    start = DecoderStart(facts["prompt_ids"], facts["config"]["tokenizer"]["sep_id"], 0)
-    network = original("decoder", "captioner")
-    states = network.vision_model(normalise(images))
-    decoding = beams(start, 3, 20, 6)
-    rules = ("generated", "total")
-    first, second = (
-        [
-            texts[0].ids
-            for texts in beam.beam_search(network.text_decoder, states, start, decoding, rule)
-        ]
-        for rule in rules
-    )
-    assert first != second
-
-
-@torch.no_grad()
 def test_one_beam_is_greedy(caption_checkpoint: Checkpoint, images: Tensor) -> None:
     network, described = caption_checkpoint.network, caption_checkpoint.description
     start = DecoderStart([described.tokenizer.dec_id], described.tokenizer.sep_id, 0)

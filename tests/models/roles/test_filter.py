@@ -37,8 +37,9 @@ def test_scores_equal_transformers(
     found = filter_.score(images, [texts] * len(images))
     pixels = filter_.preprocess.normalise(images, torch.float32)
     for text, column in zip(texts, zip(*found, strict=True), strict=True):
-        piece = filter_.tokenizer.encode([normalise(text)])[0][:33]
-        ids = torch.tensor([[2, *piece, 3]]).repeat(len(images), 1)
+        words = filter_.tokenizer
+        piece = words.encode([normalise(text)])[0][:33]
+        ids = torch.tensor([[words.cls_id, *piece, words.sep_id]]).repeat(len(images), 1)
         itm = hf_matcher(ids, pixels, attention_mask=torch.ones_like(ids)).itm_score
         itc = hf_matcher(ids[:1], pixels, use_itm_head=False).itm_score[:, 0]
         for score, pair, cosine in zip(column, itm, itc, strict=True):
@@ -125,8 +126,10 @@ def test_the_first_token_is_a_setting(
 
 
 def test_a_limit_that_does_not_fit_is_refused(parity: Path) -> None:
-    for limit in (1, 65):
-        with pytest.raises(ValueError, match="takes 2 to 64"):
+    stored = json.loads((parity / "hf/retrieval/config.json").read_text())["text_config"]
+    most = stored["max_position_embeddings"]
+    for limit in (1, most + 1):
+        with pytest.raises(ValueError, match=f"takes 2 to {most}"):
             Filter.load(parity / "hf/retrieval", max_tokens=limit, dtype="fp32")
 
 

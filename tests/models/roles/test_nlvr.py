@@ -25,26 +25,33 @@ def facts(parity: Path) -> dict[str, Any]:
     return json.loads((parity / "nlvr.json").read_text())
 
 
+def sides(images: Tensor, facts: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The first and the second picture of each statement."""
+    count = len(facts["texts"])
+    return images[:count], images[count : 2 * count]
+
+
 def test_probabilities_equal_the_original(
     reasoner: NlvrModel, reference: Reference, facts: Any, images: Tensor
 ) -> None:
     expected = reference("nlvr")[0]["out.logits"].softmax(-1)[:, 1].tolist()
-    found = reasoner.reason(images[:4], images[4:], facts["texts"])
+    found = reasoner.reason(*sides(images, facts), facts["texts"])
     assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_results_do_not_depend_on_the_batch(
     reasoner: NlvrModel, facts: Any, images: Tensor
 ) -> None:
-    texts, left, right = facts["texts"], images[:4], images[4:]
+    texts, (left, right) = facts["texts"], sides(images, facts)
     together = reasoner.reason(left, right, texts)
     backwards = reasoner.reason(left.flip(0), right.flip(0), texts[::-1])[::-1]
     alone = [
-        reasoner.reason(left[n : n + 1], right[n : n + 1], texts[n : n + 1])[0] for n in range(4)
+        reasoner.reason(left[n : n + 1], right[n : n + 1], texts[n : n + 1])[0]
+        for n in range(len(texts))
     ]
     assert alone == pytest.approx(together, abs=1e-5)
     assert backwards == pytest.approx(together, abs=1e-5)
-    assert len({round(value, 5) for value in together}) == 4
+    assert len({round(value, 5) for value in together}) == len(texts)
 
 
 def test_both_images_and_their_order_count(reasoner: NlvrModel, images: Tensor) -> None:
@@ -70,5 +77,5 @@ def test_bf16_is_close(
     original_folder: Folders, reasoner: NlvrModel, images: Tensor, facts: Any
 ) -> None:
     rough = NlvrModel.load(original_folder("nlvr", "nlvr"), dtype="bf16")
-    exact, found = (one.reason(images[:4], images[4:], facts["texts"]) for one in (reasoner, rough))
+    exact, found = (one.reason(*sides(images, facts), facts["texts"]) for one in (reasoner, rough))
     assert found == pytest.approx(exact, abs=0.03)

@@ -38,11 +38,13 @@ def test_answers_equal_the_original(
     values, _ = reference("vqa")
     folder, questions = original_folder("vqa", "vqa"), facts["questions"]
     as_original = VqaModel.load(folder, dtype="fp32", question_mask="ignored")
-    found = as_original.answer(images[:4], questions)
+    found = as_original.answer(images[: len(questions)], questions)
     assert [answer.text.replace(" ", "") for answer in found] == [
         text.replace(" ", "") for text in facts["generate_answers"]
     ]
-    ranked = answerer.rank(images[:4], questions, facts["candidates"], facts["k_test"])
+    ranked = answerer.rank(
+        images[: len(questions)], questions, facts["candidates"], facts["k_test"]
+    )
     assert [row[0].index for row in ranked] == values["out.rank_answer"].tolist()
     assert [row[0].text for row in ranked] == [facts["candidates"][row[0].index] for row in ranked]
 
@@ -74,8 +76,9 @@ def test_without_a_mask_an_answer_depends_on_the_batch(
     original_folder: Folders, images: Tensor, facts: Any
 ) -> None:
     loose = VqaModel.load(original_folder("vqa", "vqa"), dtype="fp32", question_mask="ignored")
-    together = loose.answer(images[:4], facts["questions"])
-    alone = [loose.answer(images[n : n + 1], [facts["questions"][n]])[0] for n in range(4)]
+    questions = facts["questions"]
+    together = loose.answer(images[: len(questions)], questions)
+    alone = [loose.answer(images[n, None], [text])[0] for n, text in enumerate(questions)]
     assert [a.logprob for a in alone] != pytest.approx([a.logprob for a in together], abs=1e-4)
 
 
@@ -130,9 +133,12 @@ def test_questions_are_normalised() -> None:
     assert len(normalise_question("dog " * 80).split()) == 50
 
 
-def test_more_answer_tokens_than_positions_are_refused(answerer: VqaModel, images: Tensor) -> None:
-    long = DECODING.model_copy(update={"max_tokens": 64})
-    with pytest.raises(ValueError, match="64 positions"):
+def test_more_answer_tokens_than_positions_are_refused(
+    answerer: VqaModel, images: Tensor, facts: Any
+) -> None:
+    most = facts["config"]["text"]["max_position_embeddings"]
+    long = DECODING.model_copy(update={"max_tokens": most})
+    with pytest.raises(ValueError, match=f"{most} positions"):
         answerer.answer(images[:1], ["what"], long)
 
 
@@ -141,20 +147,21 @@ def test_bf16_is_close(
 ) -> None:
     rough = VqaModel.load(original_folder("vqa", "vqa"), dtype="bf16")
     exact, found = (
-        one.rank(images[:4], facts["questions"], facts["candidates"], 99)
+        one.rank(images[: len(facts["questions"])], facts["questions"], facts["candidates"], 99)
         for one in (answerer, rough)
     )
     for row, other in zip(exact, found, strict=True):
         scores = {ranked.index: ranked.score for ranked in other}
         for ranked in row:
             assert scores[ranked.index] == pytest.approx(ranked.score, rel=0.05)
-    written = rough.answer(images[:4], facts["questions"])
+    written = rough.answer(images[: len(facts["questions"])], facts["questions"])
     assert all(answer.logprob < 0 for answer in written)
 
 
-def test_a_limit_that_does_not_fit_is_refused(original_folder: Folders) -> None:
-    for limit in (1, 65):
-        with pytest.raises(ValueError, match="takes 2 to 64"):
+def test_a_limit_that_does_not_fit_is_refused(original_folder: Folders, facts: Any) -> None:
+    most = facts["config"]["text"]["max_position_embeddings"]
+    for limit in (1, most + 1):
+        with pytest.raises(ValueError, match=f"takes 2 to {most}"):
             VqaModel.load(original_folder("vqa", "vqa"), max_tokens=limit, dtype="fp32")
 
 

@@ -55,8 +55,9 @@ def run(
     original_config: Callable[[str], BlipConfig],
     reference: Callable[[str], References],
 ) -> Run:
-    pixels = normalise(images[:6])
-    return Run(parity, original_config("retrieval"), pixels, reference("retrieval"))
+    values, limits = reference("retrieval")
+    pixels = normalise(images[: len(values["in.idx"])])
+    return Run(parity, original_config("retrieval"), pixels, (values, limits))
 
 
 def test_losses_weights_and_queue_are_the_originals(run: Run) -> None:
@@ -106,34 +107,36 @@ def test_negatives_come_from_other_workers_too(run: Run) -> None:
         def mean(self, value: Tensor) -> Tensor:
             return value
 
-    workers = Mirror(rank=1, size=2)
+    workers, before = Mirror(rank=1, size=2), run.queue.queue_ptr.item()
     settings = replace(run.settings, across="negatives")
     found = run.network(run.batch, run.queue, settings, GENERATOR, workers=workers)
-    assert found.negatives.image_weights.shape == (6, 12)
-    assert (found.negatives.image_weights[:, :6] > -torch.inf).all()
-    own = torch.eye(6, dtype=torch.bool)
-    assert (found.negatives.image_weights[:, 6:][own] == -torch.inf).all()
-    # the same wrong pairs by their numbers among all 12 give the reference's loss
-    given = tuple(index + 6 for index in run.given)
+    count, weights = len(run.batch.mask), found.negatives.image_weights
+    assert weights.shape == (count, 2 * count)
+    assert (weights[:, :count] > -torch.inf).all()
+    pairs = torch.eye(count, dtype=torch.bool)
+    assert (weights[:, count:][pairs] == -torch.inf).all()
+    # the same wrong pairs by their numbers among all give the reference's loss
+    given = tuple(index + count for index in run.given)
     again = run.network(
         run.batch, run.queue, settings, GENERATOR, workers=workers, fixed_negatives=given
     )
     torch.testing.assert_close(again.itm.detach(), run.values["out.loss_itm"], atol=2e-5, rtol=1e-5)
-    flipped = tuple(5 - index for index in run.given)
+    flipped = tuple(count - 1 - index for index in run.given)
     mirrored = run.network(
         run.batch, run.queue, settings, GENERATOR, workers=workers, fixed_negatives=flipped
     )
     torch.testing.assert_close(mirrored.itm, again.itm, atol=2e-5, rtol=1e-5)
-    assert run.queue.queue_ptr.item() == (6 + 3 * 12) % 24
+    assert run.queue.queue_ptr.item() == (before + 3 * 2 * count) % run.queue.image_queue.shape[1]
 
 
 def test_texts_of_one_image_are_no_negatives(run: Run) -> None:
-    run.batch = replace(run.batch, image_ids=torch.tensor([4, 4, 4, 4, 4, 9]))
+    last = len(run.batch.mask) - 1
+    run.batch = replace(run.batch, image_ids=torch.tensor([*[4] * last, 9]))
     for _ in range(20):
         found = run.network(run.batch, run.queue, run.settings, GENERATOR)
-        assert found.negatives.images.index.tolist()[:5] == [5] * 5
-        assert found.negatives.texts.index.tolist()[:5] == [5] * 5
-        assert found.negatives.texts.index[5] != 5
+        assert found.negatives.images.index.tolist()[:last] == [last] * last
+        assert found.negatives.texts.index.tolist()[:last] == [last] * last
+        assert found.negatives.texts.index[last] != last
 
 
 def test_missing_image_ids_are_an_error(run: Run) -> None:
