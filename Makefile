@@ -42,7 +42,7 @@ test-gpu: $(INSTALLED) ## the tests that need a GPU
 test-core: ## install the core alone, from a wheel, into an environment of its own, and clean with it
 	$(PYTHON) -m venv --clear .venv-core
 	.venv-core/bin/pip install --quiet --disable-pip-version-check -c constraints.txt .
-	.venv-core/bin/python scripts/demo.py demo-core --engine local --direct
+	.venv-core/bin/python scripts/demo.py demo-core -- --engine local --direct
 
 picture: $(INSTALLED) ## draw docs/architecture.svg anew, from the imports
 	$(BIN)/python scripts/draw_architecture.py

@@ -1,6 +1,6 @@
 """The demo: make a small world, clean it with the real command, and compare with the truth.
 
-    python scripts/demo.py [FOLDER]
+    python scripts/demo.py [FOLDER] [-- FLAGS of capfilt clean]
 
 FOLDER (default: demo) is made afresh each time; what this script did not make is left alone.
 """
@@ -44,7 +44,10 @@ The clean shards and tables are in {run}. Next, to type yourself:
 """  # noqa: E501 - lines to copy
 
 
-def main(folder: Path = typer.Argument(Path("demo"))) -> None:
+def main(
+    folder: Path = typer.Argument(Path("demo")),
+    flags: list[str] = typer.Argument(None, help="of `capfilt clean`, after --"),
+) -> None:
     """Clean a small made-up world, from nothing; end with the exit code of `capfilt clean`."""
     if refusal := start_afresh(folder):
         print(f"demo: {refusal}", file=sys.stderr)
@@ -53,6 +56,7 @@ def main(folder: Path = typer.Argument(Path("demo"))) -> None:
     make_input(source)
     capfilt = relative(Path(sys.executable).with_name("capfilt"))
     command = [capfilt, "clean", relative(RECIPE), "--input", str(source), "--output", str(run)]
+    command += flags or []
     print(f"$ {shlex.join(command)}\n", flush=True)
     started = time.monotonic()
     code = subprocess.run(command, check=False).returncode
@@ -80,24 +84,22 @@ def start_afresh(folder: Path) -> str | None:
 
 def make_input(folder: Path) -> None:
     """Write the world, and one shard of pictures that no one can read."""
-    shards = write_toy_world(folder, WORLD)
+    write_toy_world(folder, WORLD)
     with tarfile.open(folder / "spoiled.tar", "w") as tar:
         for key, content in SPOILED.items():
             for name, data in ((f"{key}.png", content), (f"{key}.txt", b"a red ring")):
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
-    print(
-        f"{folder}: {WORLD.samples} pictures of coloured shapes in {len(shards)} shards, "
-        f"{WORLD.noise:.0%} of them with a wrong text; and {len(SPOILED)} spoiled ones in one more."
-    )
+    noisy, spoiled = f"{WORLD.noise:.0%} of them with a wrong text", f"{len(SPOILED)} spoiled ones"
+    print(f"{folder}: {WORLD.samples} pictures of coloured shapes, {noisy}; and {spoiled}.")
 
 
 def compare(run: Path) -> None:
     """Print how well the filter told true web texts from wrong ones, and a few of each."""
     judged = duckdb.sql(JUDGED.format(run=run))
-    counts = "SELECT count_if(keep AND is_true), count_if(keep), count_if(is_true) FROM judged"
-    right, kept, true = duckdb.sql(counts).fetchall()[0]
+    counts = judged.aggregate("count_if(keep AND is_true), count_if(keep), count_if(is_true)")
+    right, kept, true = counts.fetchall()[0]
     print(
         f"\nOf the web texts {true} are true; the filter kept {kept}, of which {right} are true: "
         f"precision {right / max(kept, 1):.2f}, recall {right / max(true, 1):.2f}."

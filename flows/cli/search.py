@@ -77,10 +77,12 @@ def index(
     from flows.lock import lock_folder
     from models.checkpoints.weights import resolve
     from models.roles.retrieval import Retriever
+    from pipeline.search import faiss_index
     from pipeline.search.build import IndexConfig, build
     from pipeline.search.index_folder import check_folder
 
     check_folder(to)
+    typer.echo(f"FAISS: {faiss_index.installed()}", err=True)
     items, total = _items(sources, view)
     folder = resolve(model)
     retriever = Retriever.load(folder, max_tokens=max_tokens, device=device_of(device))

@@ -7,12 +7,15 @@ Shapes: N vectors, Q queries, E their width, all fp32.
 """
 
 import math
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Literal
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from shards.errors import UsageError
 
 Vectors = NDArray[np.float32]
 Kind = Literal["flat", "ivf"]
@@ -129,6 +132,21 @@ def _exact(vectors: Vectors, queries: Vectors, k: int) -> NDArray[np.int64]:
     heap.finalize()
     nearest: NDArray[np.int64] = heap.I
     return nearest
+
+
+def installed() -> str:
+    """Name the FAISS that is loaded, and its GPUs.
+
+    Raises UsageError where two are installed: they share a module, and one is half overwritten.
+    """
+    packages = packages_distributions().get("faiss", [])
+    names = sorted({name for name in packages if name.startswith("faiss-")}) or ["faiss"]
+    if len(names) > 1:
+        raise UsageError(
+            f"{' and '.join(names)} are installed, and both bring the module faiss; uninstall "
+            "both, then install one: capfilt[search], or capfilt[gpu]"
+        )
+    return f"{names[0]} {faiss.__version__}, {_gpus() or 'no'} GPU"
 
 
 def _gpus() -> int:

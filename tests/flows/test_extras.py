@@ -1,14 +1,18 @@
 """A package that is not installed is one line: what to install."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 from flows.extras import EXTRAS, missing_extra
+from tests.conftest import REPOSITORY
 from tests.support.driving import Models
 
 Flags = Callable[[Models, Path, Path], list[str]]
@@ -72,3 +76,16 @@ def test_cleaning_here_needs_neither_ray_nor_prefect(
 def test_a_missing_module_of_an_installed_package_is_a_bug() -> None:
     assert missing_extra(ModuleNotFoundError("gone", name="ray.gone")) is None
     assert missing_extra(ModuleNotFoundError("gone", name="flows.gone")) is None
+
+
+def test_the_extras_are_those_that_are_installed_by_that_name() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        name: {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
+        for name, lines in project["optional-dependencies"].items()
+    }
+    bringing = packages_distributions()
+    for module, extra in EXTRAS.items():
+        assert extras[extra.name] & {name.lower() for name in bringing[module]}, module
+    core = {re.split(r"[^\w.-]", line)[0].lower() for line in project["dependencies"]}
+    assert not core & {name.lower() for module in EXTRAS for name in bringing[module]}

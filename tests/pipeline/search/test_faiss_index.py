@@ -1,11 +1,13 @@
 """FAISS behind its seam, against plain products of matrices."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.search import faiss_index
+from shards.errors import UsageError
 
 
 def unit(count: int, width: int, seed: int, centres: int = 40) -> faiss_index.Vectors:
@@ -72,3 +74,14 @@ def test_a_gpu_finds_what_the_processor_finds(tmp_path: Path) -> None:
         faiss_index.write(built, tmp_path / kind)
         _, found = faiss_index.search(faiss_index.read(tmp_path / kind), queries, 10, probes)
         assert faiss_index.recall_at_k(found, exact) >= least
+
+
+def test_the_faiss_that_is_loaded_is_named() -> None:
+    assert re.fullmatch(r"faiss-(cpu|gpu-cu12) \S+, (no|\d+) GPU", faiss_index.installed())
+
+
+def test_two_packages_of_one_module_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {"faiss": ["faiss-cpu", "faiss-gpu-cu12"]}
+    monkeypatch.setattr(faiss_index, "packages_distributions", lambda: both)
+    with pytest.raises(UsageError, match="faiss-cpu and faiss-gpu-cu12 are installed"):
+        faiss_index.installed()
