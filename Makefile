@@ -40,6 +40,7 @@ test-gpu: $(INSTALLED) ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
 
 test-core: ## install the core alone, from a wheel, into an environment of its own, and clean with it
+	rm -rf build   # files that are gone from the tree would stay in the wheel
 	$(PYTHON) -m venv --clear .venv-core
 	.venv-core/bin/pip install --quiet --disable-pip-version-check -c constraints.txt .
 	.venv-core/bin/python scripts/demo.py demo-core -- --engine local --direct

@@ -55,6 +55,7 @@ def build_report(
     statistics = run_statistics(run, view)
     origins = _origins(view, statistics)
     reasons = _reasons(run, view, statistics)
+    charts = _charts(origins)  # early: what they are drawn with may not be installed
     tell("choosing samples")
     gallery = choose_gallery(run, view, gallery_count)
     dropped, why_none = _explain(run, gallery, explained, tell) if explained else ({}, "")
@@ -64,7 +65,7 @@ def build_report(
         view=view,
         numbers=statistics,
         origins=origins,
-        charts=_charts(origins),
+        charts=charts,
         reasons=reasons,
         gallery=_cards(run, view, gallery, dropped, tell),
         explained=len(dropped),
