@@ -1,9 +1,8 @@
 """The options that several commands share, each said once."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,14 +17,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 Push = Annotated[str | None, typer.Option(metavar="REPO", help="upload it to the hub, too")]
 Public = Annotated[bool, typer.Option(help="a repo that is made by --push")]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
-
-
-class Method(StrEnum):
-    """How captions are written."""
-
-    BEAM = "beam"
-    GREEDY = "greedy"
-    NUCLEUS = "nucleus"
+Method = Annotated[Literal["beam", "greedy", "nucleus"], typer.Option(help="of decoding")]
 
 
 def device_of(name: str) -> str:

@@ -2,9 +2,8 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,32 +24,17 @@ EXPLAINED = 8  # samples: on 2 cores a base filter takes a second or two for eac
 MOST = 60  # of each group; the page stays small enough to send by mail
 
 
-class FormChoice(StrEnum):
-    """What an export is made of."""
-
-    WEBDATASET = "webdataset"
-    PARQUET = "parquet"
-    INDEX = "index"
-
-
-class TextPolicy(StrEnum):
-    """Which of the kept texts stands for a picture."""
-
-    WEB_FIRST = "web_first"
-    BEST = "best"
-    RANDOM = "random"
-
-
 def export(
     run: Annotated[str, typer.Argument(help="a finished run: folder or URL")],
     to: Annotated[str, typer.Option(help="new folder, local or of a store (URL)")],
     form: Annotated[
-        FormChoice, typer.Option(help="tars, or Parquet with pictures in it, or none of them")
-    ] = FormChoice.WEBDATASET,
+        Literal["webdataset", "parquet", "index"],
+        typer.Option(help="tars, or Parquet with pictures in it, or none of them"),
+    ] = "webdataset",
     view: Annotated[str | None, typer.Option(help="whose decisions; default: the run's")] = None,
     text_policy: Annotated[
-        TextPolicy, typer.Option(help="the one text of each picture")
-    ] = TextPolicy.WEB_FIRST,
+        Literal["web_first", "best", "random"], typer.Option(help="the one text of each picture")
+    ] = "web_first",
     file_mib: Annotated[int, typer.Option(min=1, help="size of a file, about")] = 512,
     push: Push = None,
     public: Public = False,
@@ -66,9 +50,7 @@ def export(
     from shards.run.run import Run
     from shards.store import Store
 
-    config = sets.ExportConfig(
-        form=form.value, text_policy=text_policy.value, file_bytes=file_mib << 20
-    )
+    config = sets.ExportConfig(form=form, text_policy=text_policy, file_bytes=file_mib << 20)
     if push is not None and not Store(to).is_local:
         raise typer.BadParameter(f"--push uploads a local folder; --to is {to}")
     record = sets.export(Run.open(run), to, config, view)
@@ -76,7 +58,7 @@ def export(
     if as_json:
         print(json.dumps(record | {"to": to, "pushed": address}))
         return
-    what = "texts" if form is FormChoice.INDEX else "pictures"
+    what = "texts" if form == "index" else "pictures"
     print(f"{record['rows']:,} {what} in {visible(to)}, pictures {record['images']}")
     if address is not None:
         print(f"pushed to {visible(address)}")

@@ -1,9 +1,8 @@
 """`capfilt index` and `capfilt search`: pictures by words, words by pictures, and alike ones."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,21 +38,6 @@ MODEL = "Salesforce/blip-itm-base-coco"
 MOST_DRAWN = 200
 
 
-class KindChoice(StrEnum):
-    """How vectors are searched."""
-
-    AUTO = "auto"
-    FLAT = "flat"
-    IVF = "ivf"
-
-
-class Wanted(StrEnum):
-    """What is looked for."""
-
-    IMAGES = "images"
-    TEXTS = "texts"
-
-
 def index(
     sources: Annotated[
         list[str], typer.Argument(help="a finished run, or tars: files, folders, patterns")
@@ -62,8 +46,9 @@ def index(
     model: Annotated[str, typer.Option(help="filter or pre-training: folder or hub id")] = MODEL,
     view: Annotated[str | None, typer.Option(help="of the run: whose kept texts")] = None,
     kind: Annotated[
-        KindChoice, typer.Option(help="flat compares all; ivf a part; auto: ivf from 20,000 on")
-    ] = KindChoice.AUTO,
+        Literal["auto", "flat", "ivf"],
+        typer.Option(help="flat compares all; ivf a part; auto: ivf from 20,000 on"),
+    ] = "auto",
     features: Annotated[
         bool, typer.Option("--features", help="write the vectors as Parquet, too")
     ] = False,
@@ -88,7 +73,7 @@ def index(
     retriever = Retriever.load(folder, max_tokens=max_tokens, device=device_of(device))
     named = str(folder.resolve()) if Path(model).is_dir() else model  # the hub's may lie elsewhere
     about = {"model": named, "max_tokens": max_tokens, "sources": sources, "view": view}
-    config = IndexConfig(kind=kind.value, batch_size=batch_size, features=features)
+    config = IndexConfig(kind=kind, batch_size=batch_size, features=features)
     with lock_folder(to), watch_samples("indexing", total) as progress:
         watched = counted_by_bytes(items, progress) if total is None else counted(items, progress)
         record = build(to, watched, retriever, about, config)
@@ -110,7 +95,8 @@ def search(
         list[str] | None, typer.Option(help="file, URL or - to search for; may be repeated")
     ] = None,
     wanted: Annotated[
-        Wanted | None, typer.Option("--for", help="default: what the query is not")
+        Literal["images", "texts"] | None,
+        typer.Option("--for", help="default: what the query is not"),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=2048, help="how many are shown")] = 10,
     rerank: Annotated[
@@ -141,7 +127,7 @@ def search(
     tokens = opened.record["max_tokens"]
     retriever = Retriever.load(folder, max_tokens=tokens, device=device_of(device))
     options: dict[str, Any] = {"rerank": rerank, "probes": probes}
-    options |= {} if wanted is None else {"which": wanted.value}
+    options |= {} if wanted is None else {"which": wanted}
     results: Results = [
         (query, search_text(opened, retriever, query, k, **options)) for query in text or ()
     ]

@@ -9,7 +9,6 @@ import typer
 from flows.cli.evaluate.options import (
     BatchSize,
     Dtype,
-    DtypeChoice,
     Images,
     Limit,
     MaxTokens,
@@ -64,7 +63,7 @@ def vqa(
     limit: Limit = None,
     batch_size: BatchSize = 32,
     max_tokens: MaxTokens = 35,
-    dtype: Dtype = DtypeChoice.AUTO,
+    dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure answers to questions by VQA's official accuracy."""
@@ -97,7 +96,7 @@ def nlvr(
     limit: Limit = None,
     batch_size: BatchSize = 32,
     max_tokens: MaxTokens = 64,
-    dtype: Dtype = DtypeChoice.AUTO,
+    dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure how many statements about two pictures are judged right (NLVR2)."""
@@ -121,7 +120,7 @@ def dialogue(
     max_tokens: Annotated[
         int | None, typer.Option(min=3, help="of a dialogue; default: all that the model reads")
     ] = None,
-    dtype: Dtype = DtypeChoice.AUTO,
+    dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Rank the candidate answers of dialogues (VisDial): MRR, recall, mean rank and NDCG.

@@ -1,8 +1,7 @@
 """What the evaluating commands share: their options, and how a checkpoint is run."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,17 +19,7 @@ Result = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="pairs at most, from the first on")]
 BatchSize = Annotated[int, typer.Option(min=1, help="pictures in one pass of the model")]
 MaxTokens = Annotated[int, typer.Option(min=3, max=512, help="of a text, special ones included")]
-
-
-class DtypeChoice(StrEnum):
-    """The precision that a checkpoint runs in."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-Dtype = Annotated[DtypeChoice, typer.Option(help="precision")]
+Dtype = Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="precision")]
 
 
 def beside(annotations: str) -> str:
@@ -41,16 +30,16 @@ def beside(annotations: str) -> str:
     return url_of(fs, path.rpartition("/")[0])
 
 
-def config_of(batch_size: int, max_tokens: int, dtype: DtypeChoice) -> "EvaluateConfig":
+def config_of(batch_size: int, max_tokens: int, dtype: Dtype) -> "EvaluateConfig":
     """Return how a checkpoint is evaluated."""
     from pipeline.evaluate import EvaluateConfig
 
     return EvaluateConfig(batch_size=batch_size, max_tokens=max_tokens, **model_options(dtype))
 
 
-def model_options(dtype: DtypeChoice) -> dict[str, Any]:
+def model_options(dtype: Dtype) -> dict[str, Any]:
     """Return in what precision, and where, a model is loaded: on a GPU, if there is one."""
-    return {"dtype": dtype.value, "device": device_of("auto")}
+    return {"dtype": dtype, "device": device_of("auto")}
 
 
 def folder_of(checkpoint: str) -> Path:

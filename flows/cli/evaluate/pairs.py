@@ -3,18 +3,16 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from flows.cli.evaluate.options import (
     BatchSize,
     Dtype,
-    DtypeChoice,
     Images,
     Limit,
     MaxTokens,
@@ -58,16 +56,8 @@ SomeShards = Annotated[
 Listed = Annotated[
     str | None, typer.Option("--annotations", help="JSON file in the form of Karpathy's split")
 ]
-
-
-class JudgeChoice(StrEnum):
-    """Who knows what is right of a picture; `pipeline.NAME.judges` has the judges."""
-
-    TOY = "toy"
-
-
 Judge = Annotated[
-    JudgeChoice | None,
+    Literal["toy"] | None,
     typer.Option(help="who knows what is right: toy, for the toy world's sidecars"),
 ]
 
@@ -82,7 +72,7 @@ def retrieval(
     limit: Limit = None,
     batch_size: BatchSize = 32,
     max_tokens: MaxTokens = 35,
-    dtype: Dtype = DtypeChoice.AUTO,
+    dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure recall both ways of a filter or pre-training checkpoint, by ITC and by ITM."""
@@ -103,7 +93,7 @@ def caption(
     annotations: Listed = None,
     images: Images = None,
     result: Result = None,
-    method: Annotated[Method, typer.Option(help="of decoding")] = Method.BEAM,
+    method: Method = "beam",
     beams: Annotated[int, typer.Option(min=1, help="of beam search")] = 3,
     prompt: Annotated[str, typer.Option(help="what captions continue")] = "a picture of ",
     min_tokens: Annotated[int, typer.Option(min=0, help="of a caption")] = 5,
@@ -116,7 +106,7 @@ def caption(
     ] = None,
     limit: Limit = None,
     batch_size: BatchSize = 32,
-    dtype: Dtype = DtypeChoice.AUTO,
+    dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Compare a captioner's captions with the references: BLEU, ROUGE-L, CIDEr, METEOR.
@@ -131,7 +121,7 @@ def caption(
     if min_tokens > max_tokens:
         raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
     decoding = Decoding(
-        method=method.value,
+        method=method,
         beams=beams,
         prompt=prompt,
         min_tokens=min_tokens,
@@ -176,7 +166,7 @@ def filter_(
     limit: Limit = None,
     batch_size: BatchSize = 32,
     max_tokens: MaxTokens = 35,
-    dtype: Dtype = DtypeChoice.AUTO,
+    dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Compare a filter's scores with labels: ROC, precision and recall, calibration."""
@@ -245,6 +235,6 @@ def _label(dotted: str) -> "Callable[[LabelledPair], bool | None]":
     return label
 
 
-def _judges(judge: JudgeChoice) -> ModuleType:
-    """Load the judges of captions and of pairs by their name: no user of real data imports them."""
+def _judges(judge: str) -> ModuleType:
+    """Load `pipeline.NAME.judges`, of captions and of pairs: no user of real data imports them."""
     return import_module(f"pipeline.{judge}.judges")

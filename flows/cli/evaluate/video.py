@@ -6,7 +6,6 @@ import typer
 
 from flows.cli.evaluate.options import (
     Dtype,
-    DtypeChoice,
     Limit,
     Result,
     beside,
@@ -52,7 +51,7 @@ def evaluate_video(
     ] = False,
     result: Result = None,
     limit: Limit = None,
-    dtype: Dtype = DtypeChoice.AUTO,
+    dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure retrieval of videos (MSRVTT), or answers about them, by an image model.

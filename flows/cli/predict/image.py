@@ -68,7 +68,7 @@ def caption(
     model: Annotated[
         str, typer.Option(help="captioner: folder or hub id")
     ] = "Salesforce/blip-image-captioning-base",
-    method: Annotated[Method, typer.Option(help="of decoding")] = Method.BEAM,
+    method: Method = "beam",
     count: Annotated[int, typer.Option(min=1, help="captions of each picture")] = 1,
     prompt: Annotated[str, typer.Option(help="what a caption goes on from")] = "a picture of ",
     min_tokens: Annotated[int, typer.Option(min=0, help="of a caption")] = 5,
@@ -88,7 +88,7 @@ def caption(
     if min_tokens > max_tokens:
         raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
     decoding = Decoding(
-        method=method.value,
+        method=method,
         prompt=prompt,
         beams=max(3, count),
         min_tokens=min_tokens,

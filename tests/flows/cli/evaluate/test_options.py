@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from flows.cli.evaluate.options import DtypeChoice, beside, config_of, folder_of, model_options
+from flows.cli.evaluate.options import beside, config_of, folder_of, model_options
 from flows.cli.options import device_of
 from models.checkpoints import weights
 
 
 def test_flags_become_the_config() -> None:
-    config = config_of(7, 20, DtypeChoice.BF16)
+    config = config_of(7, 20, "bf16")
     assert (config.batch_size, config.max_tokens, config.dtype) == (7, 20, "bf16")
     assert config.device == device_of("auto")
-    assert model_options(DtypeChoice.FP32) == {"dtype": "fp32", "device": config.device}
+    assert model_options("fp32") == {"dtype": "fp32", "device": config.device}
 
 
 def test_pictures_lie_beside_their_file(tmp_path: Path) -> None:
