@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -27,25 +28,27 @@ class RecipeError(UsageError):
     """A recipe that cannot be run, and what to change in it."""
 
 
-class _Section(BaseModel):
+class RecipeSection(BaseModel):
+    """A part of a recipe: it cannot be changed, and takes no key that it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class InputConfig(_Section):
+class InputConfig(RecipeSection):
     """Where the shards are: files, folders, patterns; local or any fsspec URL."""
 
     urls: tuple[str, ...] = Field(min_length=1)
     root: str | None = Field(None, description="shards are named by their path below it")
 
 
-class LimitsConfig(_Section):
+class LimitsConfig(RecipeSection):
     """Shares of samples above which a run stops, once 1,000 samples are in."""
 
     rejected: float = Field(0.5, ge=0, le=1)
     not_finite: float = Field(0.01, ge=0, le=1)
 
 
-class EngineConfig(_Section):
+class EngineConfig(RecipeSection):
     """Where the work runs; none of it changes the result."""
 
     kind: Literal["ray", "local"] = "ray"
@@ -67,13 +70,6 @@ class Recipe(CleanConfig):
     engine: EngineConfig = EngineConfig()
 
 
-def load_recipe(
-    path: Path | None, overrides: Mapping[str, Any], settings: Sequence[str] = ()
-) -> Recipe:
-    """Read the recipe of a cleaning run; see `read_recipe`."""
-    return read_recipe(Recipe, path, overrides, settings)
-
-
 def read_recipe(
     kind: type[Kind],
     path: Path | None,
@@ -82,10 +78,12 @@ def read_recipe(
 ) -> Kind:
     """Read a recipe file, lay overrides (dotted keys) and `a.b=c` settings over it, and check it.
 
-    Raises RecipeError that names the file, the key, what was found, and the nearest key.
+    An override that is None was not given. Raises RecipeError that names the file, the key, what
+    was found, and the nearest key.
     """
     values: dict[str, Any] = _read_yaml(path) if path else {}
-    for dotted, value in [*overrides.items(), *map(_parse_setting, settings)]:
+    typed = [(dotted, value) for dotted, value in overrides.items() if value is not None]
+    for dotted, value in [*typed, *map(_parse_setting, settings)]:
         _put(values, dotted, value)
     where = str(path) if path else "the command line"
     try:
@@ -93,6 +91,15 @@ def read_recipe(
     except ValidationError as error:
         lines = [_describe(kind, problem) for problem in error.errors()]
         raise RecipeError(f"the recipe of {where} cannot be run:\n" + "\n".join(lines)) from None
+
+
+@contextmanager
+def as_recipe_errors() -> Iterator[None]:
+    """Raise a ValueError of this block as an error of the recipe."""
+    try:
+        yield
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
 
 
 def dump_recipe(recipe: BaseModel) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.faults import exit_code_of
-from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set, overrides
+from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set
 
 if TYPE_CHECKING:
     from flows.stages.clean import RunResult
@@ -43,7 +43,7 @@ def clean(
     as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
 ) -> None:
     """Caption, score and filter WebDataset shards; the same command takes a run up again."""
-    from flows.recipe import load_recipe
+    from flows.recipe import Recipe, read_recipe
 
     flags = {
         "input.urls": input_,
@@ -54,7 +54,7 @@ def clean(
         "engine.actors": actors,
         "engine.address": address,
     }
-    loaded = load_recipe(recipe, overrides(flags), set_ or ())
+    loaded = read_recipe(Recipe, recipe, flags, set_ or ())
 
     from flows.cli.progress import watch_run
     from flows.stages import clean as stages

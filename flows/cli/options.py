@@ -1,8 +1,7 @@
 """The options that several commands share, each said once."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,8 +30,3 @@ def device_of(name: str) -> str:
     except RuntimeError as error:
         raise typer.BadParameter(f"--device {name}: {error}") from None
     return name
-
-
-def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags that were typed, by the dotted keys of the recipe that they go over."""
-    return {key: value for key, value in flags.items() if value is not None}

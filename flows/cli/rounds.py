@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, Direct, RecipePath, Set, overrides
+from flows.cli.options import AsJson, Direct, RecipePath, Set
 
 if TYPE_CHECKING:
     from flows.prefect_flow import PrefectReporter
@@ -55,7 +55,7 @@ def bootstrap(
     from flows.recipe import read_recipe
     from flows.rounds.recipe import BootstrapRecipe
 
-    flags = overrides({"output": output, "rounds": rounds})
+    flags = {"output": output, "rounds": rounds}
     loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
 
     from flows.stages import bootstrap as stages
@@ -192,7 +192,7 @@ def trial(
     from flows.recipe import read_recipe
     from flows.rounds.recipe import TrialRecipe
 
-    loaded = read_recipe(TrialRecipe, recipe, overrides({"output": output}), set_ or ())
+    loaded = read_recipe(TrialRecipe, recipe, {"output": output}, set_ or ())
 
     from flows.cli.progress import watch_training
     from flows.stages import trial as stages

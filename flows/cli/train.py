@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Address, Engine, RecipePath, Set, overrides
+from flows.cli.options import Address, Engine, RecipePath, Set
 from pipeline.train.task_names import Task
 
 if TYPE_CHECKING:
@@ -79,14 +79,13 @@ def _flags(
     workers: int | None,
     address: str | None,
 ) -> dict[str, Any]:
-    flags = {
+    return {
         "output": output,
         "model.start": start,
         "launch.kind": engine,
         "launch.workers": workers,
         "launch.address": address,
     }
-    return overrides(flags)
 
 
 def _train(recipe: "TrainingRecipe", as_json: bool) -> None:

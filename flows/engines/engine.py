@@ -50,7 +50,6 @@ class ProgressListener(Protocol):
 
     def under_way(self, samples: int, size_bytes: int) -> None:
         """Report samples and input bytes of shards that are begun, but not yet done."""
-        ...
 
 
 class Engine(Protocol):
@@ -61,7 +60,6 @@ class Engine(Protocol):
 
         Raises what is no single shard's fault: a full disk, a bug, an engine that cannot start.
         """
-        ...
 
 
 def is_shard_fault(error: BaseException) -> bool:

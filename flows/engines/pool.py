@@ -39,34 +39,27 @@ class Cluster(Protocol):
 
     def capacity(self, shards: int) -> int:
         """Return how many workers to run for so many shards, at least one."""
-        ...
 
     def start(self, worker: str) -> None:
         """Start a worker; what it is submitted waits until it is ready."""
-        ...
 
     def submit(self, worker: str, shard: InputShard) -> None:
         """Queue a shard at a worker, behind those that it has."""
-        ...
 
     def wait(self, timeout_s: float) -> Sequence[TaskDone | WorkerLost]:
         """Return what has happened to shards at work, or nothing after a time.
 
         Raises what a worker raised that is no single shard's fault.
         """
-        ...
 
     def progress(self, worker: str) -> tuple[int, int] | None:
         """Return samples and bytes done of a worker's shard at work, or None for no answer yet."""
-        ...
 
     def end(self, worker: str) -> None:
         """End a worker at once; a shard that it is at comes back as WorkerLost."""
-        ...
 
     def check(self) -> None:
         """Raise EngineError where no machine is left to run a worker on."""
-        ...
 
 
 class Pool:

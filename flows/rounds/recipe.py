@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
-from flows.recipe import EngineConfig, InputConfig, LimitsConfig, Recipe, RecipeError
+from flows.recipe import EngineConfig, InputConfig, LimitsConfig, Recipe, RecipeError, RecipeSection
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from flows.training.trackers import Kind
 from models.decoding.generate import Decoding
@@ -23,17 +23,13 @@ from pipeline.train.pretrain import ModelConfig
 from shards.training.source import SourceConfig
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class PairsConfig(InputConfig):
     """Shards to train on; `repeat` is how many times an epoch goes through them."""
 
     repeat: FiniteFloat = Field(1.0, gt=0)
 
 
-class HeldOutConfig(_Section):
+class HeldOutConfig(RecipeSection):
     """Human-annotated shards that nothing is trained on: the gate's measure."""
 
     urls: tuple[str, ...] = Field(min_length=1)
@@ -72,13 +68,13 @@ class CaptionSection(Decoding):
     candidates: int = Field(1, ge=1, le=1000, description="captions per picture")
 
 
-class ScoreSection(_Section):
+class ScoreSection(RecipeSection):
     """How much of a text the filter reads."""
 
     max_tokens: int = Field(35, ge=3, le=512, description="special tokens included")
 
 
-class CleanSection(_Section):
+class CleanSection(RecipeSection):
     """A cleaning of all web shards by the round's captioner and filter."""
 
     screen: ScreenConfig = ScreenConfig()
@@ -89,7 +85,7 @@ class CleanSection(_Section):
     limits: LimitsConfig = LimitsConfig()
 
 
-class RetrievalSection(_Section):
+class RetrievalSection(RecipeSection):
     """How retrieval is measured: ITM puts the best `k` of ITC in order."""
 
     k: int = Field(256, ge=1)
@@ -104,7 +100,7 @@ class EvaluateSection(RetrievalSection):
     beams: int = Field(3, ge=1)
 
 
-class Experiment(_Section):
+class Experiment(RecipeSection):
     """What rounds and trials have in common; `held_out` is never trained on."""
 
     recipe_version: Literal[1] = 1

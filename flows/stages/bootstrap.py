@@ -73,23 +73,18 @@ class RoundCallbacks(Protocol):
 
     def stage(self, number: int, stage: Stage) -> AbstractContextManager[None]:
         """Accompany the work on a stage."""
-        ...
 
     def training(self, steps: int) -> AbstractContextManager[Display]:
         """Follow a training of so many steps."""
-        ...
 
     def cleaning(self) -> AbstractContextManager[RunListener]:
         """Follow a cleaning."""
-        ...
 
     def ended(self, number: int, stage: Stage, entry: Entry, before: bool) -> None:
         """Report what a stage came to; `before`: it was done already."""
-        ...
 
     def approve(self, ledger: Ledger, number: int) -> bool:
         """Decide whether the round after this one may begin; False: not yet."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

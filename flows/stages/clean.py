@@ -85,11 +85,9 @@ class RunListener(ProgressListener, Protocol):
 
     def begin(self, job: CleanJob) -> None:
         """Begin to follow; the job says what is to be done."""
-        ...
 
     def ended(self, result: ShardResult) -> None:
         """Note that a shard is committed, quarantined, or failed."""
-        ...
 
 
 def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:

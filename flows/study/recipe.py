@@ -2,17 +2,16 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from flows.recipe import RecipeSection
 from pipeline.toy.world import Kinds
 
 Section = dict[str, Any]
 
 
-class WorldConfig(BaseModel):
+class WorldConfig(RecipeSection):
     """How many pairs of each set there are, and how noisy the web is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     web: int = 6_000
     human: int = 1_000
@@ -22,10 +21,8 @@ class WorldConfig(BaseModel):
     image_px: int = 32
 
 
-class StudyRecipe(BaseModel):
+class StudyRecipe(RecipeSection):
     """The study: its world, and sections of the recipes that its stages run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     world: WorldConfig = WorldConfig()
     pretrain: Section

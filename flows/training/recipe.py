@@ -2,17 +2,16 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
+from flows.recipe import RecipeSection
 from flows.training.trackers import Kind
 from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.pretrain import PretrainConfig
 
 
-class LaunchConfig(BaseModel):
+class LaunchConfig(RecipeSection):
     """Where a training runs; `workers: auto` is one for each GPU, or one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["ray", "local"] = "ray"
     address: str | None = Field(None, description="of a running Ray cluster")
@@ -30,22 +29,19 @@ class LaunchConfig(BaseModel):
         return self
 
 
-class PretrainRecipe(PretrainConfig):
+class _Training(RecipeSection):
+    recipe_version: Literal[1] = 1
+    output: str
+    launch: LaunchConfig = LaunchConfig()
+    trackers: tuple[Kind, ...] = ("tensorboard",)
+
+
+class PretrainRecipe(_Training, PretrainConfig):
     """A pre-training: what to do, where it is written, and on which machines."""
 
-    recipe_version: Literal[1] = 1
-    output: str
-    launch: LaunchConfig = LaunchConfig()
-    trackers: tuple[Kind, ...] = ("tensorboard",)
 
-
-class FinetuneRecipe(FinetuneConfig):
+class FinetuneRecipe(_Training, FinetuneConfig):
     """A finetuning: what to do, where it is written, and on which machines."""
-
-    recipe_version: Literal[1] = 1
-    output: str
-    launch: LaunchConfig = LaunchConfig()
-    trackers: tuple[Kind, ...] = ("tensorboard",)
 
 
 TrainingRecipe = PretrainRecipe | FinetuneRecipe

@@ -135,7 +135,7 @@ sys.exit(reporter.leave(0))
 
 CLEAN = """
 import dataclasses
-from flows.recipe import load_recipe
+from flows.recipe import Recipe, read_recipe
 from flows.stages import clean
 from shards.run.commit import Counts
 
@@ -151,7 +151,7 @@ def conclude(result):
 output, web = sys.argv[1:]
 flags = {"input.urls": [web], "output": output, "engine.kind": "local"}
 flags |= {"caption.model": "tiny-captioner", "score.model": "tiny-filter"}
-job = clean.prepare(load_recipe(None, flags, sys.argv[3:]))
+job = clean.prepare(read_recipe(Recipe, None, flags, sys.argv[3:]))
 """
 
 

@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel
 
 from flows import recipe
-from flows.recipe import Recipe, RecipeError, dump_recipe, load_recipe, read_recipe
+from flows.recipe import Recipe, RecipeError, dump_recipe, read_recipe
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
 from flows.study.recipe import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
@@ -24,7 +24,7 @@ LEAST = {
 
 
 def test_defaults_are_those_of_the_paper() -> None:
-    loaded = load_recipe(None, LEAST)
+    loaded = read_recipe(Recipe, None, LEAST)
     assert loaded.caption.method == "nucleus"
     assert loaded.caption.top_p == 0.9
     assert loaded.caption.top_k == 0
@@ -69,15 +69,22 @@ def test_the_recipe_of_pre_training_names_every_key_with_its_default() -> None:
 def test_flags_go_over_the_file_and_settings_over_flags(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("seed: 1\noutput: from_file\ncaption: {top_p: 0.5}\n")
-    loaded = load_recipe(file, LEAST, ["seed=3", "caption.top_p=0.7"])
+    loaded = read_recipe(Recipe, file, LEAST, ["seed=3", "caption.top_p=0.7"])
     assert (loaded.output, loaded.seed, loaded.caption.top_p) == ("run", 3, 0.7)
 
 
+def test_only_flags_that_were_typed_go_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("seed: 1\noutput: from_file\n")
+    loaded = read_recipe(Recipe, file, LEAST | {"output": None, "seed": 0})
+    assert (loaded.output, loaded.seed) == ("from_file", 0)
+
+
 def test_a_dumped_recipe_loads_to_the_same(tmp_path: Path) -> None:
-    first = load_recipe(None, LEAST, ["caption.prompt='a photo of '", "judge.min_words=2"])
+    first = read_recipe(Recipe, None, LEAST, ["caption.prompt='a photo of '", "judge.min_words=2"])
     file = tmp_path / "recipe.yaml"
     file.write_text(dump_recipe(first))
-    assert load_recipe(file, {}) == first
+    assert read_recipe(Recipe, file, {}) == first
 
 
 @pytest.mark.parametrize(
@@ -97,14 +104,14 @@ def test_a_dumped_recipe_loads_to_the_same(tmp_path: Path) -> None:
 )
 def test_a_broken_setting_is_named(setting: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        load_recipe(None, LEAST | {"seed": 0}, [setting])
+        read_recipe(Recipe, None, LEAST | {"seed": 0}, [setting])
 
 
 @pytest.mark.parametrize("missing", LEAST)
 def test_a_missing_key_is_named(missing: str) -> None:
     rest = {key: value for key, value in LEAST.items() if key != missing}
     with pytest.raises(RecipeError, match=rf"{missing.split('.')[0]}.*: missing"):
-        load_recipe(None, rest)
+        read_recipe(Recipe, None, rest)
 
 
 @pytest.mark.parametrize(
@@ -115,13 +122,13 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str, message: s
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
     with pytest.raises(RecipeError, match=message) as caught:
-        load_recipe(file, LEAST)
+        read_recipe(Recipe, file, LEAST)
     assert str(file) in str(caught.value)
 
 
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no recipe at .*nowhere\.yaml"):
-        load_recipe(tmp_path / "nowhere.yaml", LEAST)
+        read_recipe(Recipe, tmp_path / "nowhere.yaml", LEAST)
 
 
 @pytest.mark.parametrize("kind", [PretrainRecipe, FinetuneRecipe, BootstrapRecipe, TrialRecipe])
@@ -137,7 +144,7 @@ def test_workers_that_there_are_can_be_given(kind: str, workers: int | str) -> N
 
 
 def test_a_loaded_recipe_cannot_be_changed() -> None:
-    loaded = load_recipe(None, LEAST)
+    loaded = read_recipe(Recipe, None, LEAST)
     with pytest.raises(ValueError, match="frozen"):
         loaded.seed = 5
 

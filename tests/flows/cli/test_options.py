@@ -4,7 +4,7 @@ import pytest
 import torch
 import typer
 
-from flows.cli.options import device_of, overrides
+from flows.cli.options import device_of
 
 
 def test_auto_is_a_gpu_only_where_there_is_one() -> None:
@@ -16,8 +16,3 @@ def test_auto_is_a_gpu_only_where_there_is_one() -> None:
 def test_a_device_that_torch_does_not_know_is_bad_usage() -> None:
     with pytest.raises(typer.BadParameter, match="--device tpuu: "):
         device_of("tpuu")
-
-
-def test_only_flags_that_were_typed_go_over_a_recipe() -> None:
-    flags = {"output": "runs/x", "engine.kind": None, "engine.actors": 0, "input.urls": []}
-    assert overrides(flags) == {"output": "runs/x", "engine.actors": 0, "input.urls": []}
