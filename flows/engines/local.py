@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 
-from flows.engines.engine import ProgressListener, ShardFailed, ShardResult, is_shard_fault
+from flows.engines.engine import ProgressListener, ShardResult
 from flows.engines.worker import Worker, WorkerSpec
 from pipeline.clean.shard import AttemptLost
 from shards.inputs.listing import InputShard
@@ -30,7 +30,3 @@ def _process(worker: Worker, shard: InputShard) -> ShardResult:
             return worker.process(shard)
         except AttemptLost as error:
             _log.warning("an attempt was lost, and is made again: %s", error)
-        except Exception as error:
-            if not is_shard_fault(error):
-                raise
-            return ShardFailed(shard, str(error))

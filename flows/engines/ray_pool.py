@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from flows.engines.engine import EngineError, ShardFailed, ShardResult, is_shard_fault
+from flows.engines.engine import EngineError, ShardResult
 from flows.engines.pool import Pool, TaskDone, WorkerLost
 from flows.engines.ray_session import check_packages, ray_session
 from pipeline.clean.shard import AttemptLost
@@ -65,12 +65,7 @@ class PoolActor:
 
     def process(self, shard: InputShard) -> ShardResult:
         """Clean one shard."""
-        try:
-            return self._worker.process(shard)
-        except Exception as error:
-            if not is_shard_fault(error):
-                raise
-            return ShardFailed(shard, str(error))
+        return self._worker.process(shard)
 
 
 @dataclass(frozen=True, slots=True)

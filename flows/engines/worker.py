@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from flows.engines.engine import ShardDone, ShardQuarantined
+from flows.engines.engine import (
+    ShardDone,
+    ShardFailed,
+    ShardQuarantined,
+    ShardResult,
+    is_shard_fault,
+)
 from models.checkpoints import weights
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
@@ -57,10 +63,17 @@ class Worker:
         )
         self._cleaner = ShardCleaner(Run.open(spec.run_url), config, captioner, scorer, spec.pace)
 
-    def process(self, shard: InputShard) -> ShardDone | ShardQuarantined:
-        """Clean one shard and commit it, or find that it was put aside."""
+    def process(self, shard: InputShard) -> ShardResult:
+        """Clean one shard and commit it, or find that it was put aside.
+
+        Raises AttemptLost, and what is no single shard's fault.
+        """
         try:
             done = self._cleaner.clean(shard, self._note, self._name)
+        except Exception as error:
+            if not is_shard_fault(error):
+                raise
+            return ShardFailed(shard, str(error))
         finally:
             self.counts = (0, 0)
         if isinstance(done, Quarantine):

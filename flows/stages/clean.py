@@ -20,7 +20,7 @@ import torch
 from flows.engines.engine import Engine, ProgressListener, ShardDone, ShardFailed, ShardResult
 from flows.engines.local import LocalEngine
 from flows.engines.worker import WorkerSpec
-from flows.recipe import LimitsConfig, Recipe, RecipeError, dump_recipe
+from flows.recipe import LimitsConfig, Recipe, as_recipe_errors, dump_recipe
 from models.blip.config import Dtype, resolve_dtype
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.checkpoint import CheckpointInfo
@@ -28,7 +28,7 @@ from models.roles.captioner import prompt_start
 from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import ScoreConfig
-from pipeline.clean.shard import CleanConfig, identity
+from pipeline.clean.shard import identity
 from pipeline.publish import cards, sets
 from shards.errors import CapfiltError
 from shards.inputs.listing import InputShard, check_unchanged, list_inputs
@@ -98,10 +98,11 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
     store = Store(recipe.output)
     dtype = _pin_dtype(recipe.dtype, store)
-    caption, captioner = _resolve_model(recipe.caption)
-    score, scorer = _resolve_model(recipe.score)
+    captioner = weights.pin(recipe.caption.model, recipe.caption.revision)
+    scorer = weights.pin(recipe.score.model, recipe.score.revision)
+    caption, score = _pin_model(recipe.caption, captioner), _pin_model(recipe.score, scorer)
     recipe = recipe.model_copy(update={"dtype": dtype, "caption": caption, "score": score})
-    models = _read_models(recipe, captioner, scorer)
+    models = _read_models(recipe, captioner.folder, scorer.folder)
     joined = store.exists("run.json")
     named = identity(recipe, *(info.digest for info in models))
     run = Run.create(store, dump_recipe(recipe), named, _about(*models), inputs)
@@ -111,10 +112,12 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     mine = run.inputs[part[0] :: part[1]]
     done = commits.keys() | read_quarantined(run).keys()
     pending = tuple(shard for shard in mine if shard.shard not in done)
+    engine = recipe.engine
+    pace = ExecutionConfig(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
     return CleanJob(
         recipe=recipe,
         run=run,
-        spec=_worker_spec(recipe, store),
+        spec=WorkerSpec(store.url(), recipe, pace),
         mine=mine,
         pending=_from_a_random_shard(pending) if joined else pending,
         done=total_counts(c.counts for c in commits.values()),
@@ -162,29 +165,20 @@ def _pin_dtype(dtype: Literal["auto", "fp32", "bf16"], store: Store) -> Dtype:
     return resolve_dtype(dtype, "cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _resolve_model(section: ModelSection) -> tuple[ModelSection, Path]:
-    """Find a checkpoint's folder, and fix what a worker elsewhere must not decide for itself.
-
-    A folder's path becomes absolute, a hub id names the revision that is there now.
-    """
-    folder = weights.resolve(section.model, section.revision)
-    if Path(section.model).expanduser().is_dir() or section.model in weights.SHIPPED:
-        return section.model_copy(update={"model": str(folder), "revision": None}), folder
-    # the hub's cache names commits
-    return section.model_copy(update={"revision": folder.name}), folder
+def _pin_model(section: ModelSection, pinned: weights.ResolvedCheckpoint) -> ModelSection:
+    """Fix what a worker elsewhere must not decide for itself."""
+    return section.model_copy(update={"model": pinned.name, "revision": pinned.revision})
 
 
 def _read_models(
     recipe: Recipe, captioner: Path, scorer: Path
 ) -> tuple[CheckpointInfo, CheckpointInfo]:
     """Read both checkpoints whole, so that a broken one is found before any worker starts."""
-    try:
+    with as_recipe_errors():
         captioner_settings = checkpoint.describe(captioner, "captioner")
         prompt_start(captioner_settings, recipe.caption)
         scorer_settings = checkpoint.describe(scorer, "filter")
         scorer_settings.check_max_tokens(recipe.score.max_tokens)
-    except ValueError as error:
-        raise RecipeError(str(error)) from None
     return checkpoint.info(captioner_settings), checkpoint.info(scorer_settings)
 
 
@@ -212,13 +206,6 @@ def _warn_of_overwriting(store: Store) -> None:
             "wins. What is read stays whole, but give the run to one driver",
             store.url(),
         )
-
-
-def _worker_spec(recipe: Recipe, store: Store) -> WorkerSpec:
-    config = {name: getattr(recipe, name) for name in CleanConfig.model_fields}
-    engine = recipe.engine
-    pace = ExecutionConfig(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
-    return WorkerSpec(store.url(), CleanConfig.model_validate(config), pace)
 
 
 def _from_a_random_shard(pending: tuple[InputShard, ...]) -> tuple[InputShard, ...]:
