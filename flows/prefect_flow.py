@@ -58,17 +58,10 @@ def run_with_prefect(job: CleanJob, watch: RunListener, conclude: Conclude) -> i
 
 @dataclass(slots=True)
 class StageReport:
-    """What Prefect shows of a stage at its end."""
-
-    markdown: str = ""
-
-
-@dataclass(slots=True)
-class _Stage:
-    """A stage under way; `error` says how it failed."""
+    """A stage under way; at its end Prefect shows `markdown`, or the `error` that it failed by."""
 
     name: str
-    shown: StageReport = field(default_factory=StageReport)
+    markdown: str = ""
     error: str = ""
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -93,7 +86,7 @@ class PrefectReporter:
 
     def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
         self._name, self._parameters = name, dict(parameters)
-        self._events: queue.SimpleQueue[_Stage | _Pause | _End] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[StageReport | _Pause | _End] = queue.SimpleQueue()
         self._begun, self._ended = threading.Event(), False
         self._run_id: UUID | None = None
         self._thread = threading.Thread(target=self._follow, name="prefect", daemon=True)
@@ -107,10 +100,10 @@ class PrefectReporter:
     @contextmanager
     def stage(self, name: str) -> Iterator[StageReport]:
         """Report a stage; what it raises goes on."""
-        stage = _Stage(name)
+        stage = StageReport(name)
         self._events.put(stage)
         try:
-            yield stage.shown
+            yield stage
         except BaseException as error:
             stage.error = f"{type(error).__name__}: {error}"
             raise
@@ -201,7 +194,7 @@ def _resume(run_id: UUID) -> None:
         _log.info("Prefect's flow run could not be resumed: %s", error)
 
 
-def _as_task(stage: _Stage, key: str) -> None:
+def _as_task(stage: StageReport, key: str) -> None:
     """Show a stage as a task that lasts as long."""
 
     @task(name=stage.name, cache_policy=NO_CACHE, persist_result=False)
@@ -209,8 +202,8 @@ def _as_task(stage: _Stage, key: str) -> None:
         stage.over.wait()
         if stage.error:
             raise RuntimeError(stage.error)
-        if stage.shown.markdown:
-            create_markdown_artifact(stage.shown.markdown, key=key, description=stage.name)
+        if stage.markdown:
+            create_markdown_artifact(stage.markdown, key=key, description=stage.name)
 
     last(return_state=True)
 

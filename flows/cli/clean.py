@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,11 +57,11 @@ def clean(
     }
     loaded = read_recipe(Recipe, recipe, flags, set_ or ())
 
-    from flows.cli.progress import watch_run
+    from flows.cli.progress import RunProgress
     from flows.stages import clean as stages
 
     job = stages.prepare(loaded, _parse_part(part))
-    with watch_run() as progress:
+    with closing(RunProgress()) as progress:
 
         def conclude(result: "RunResult | BaseException") -> int:
             progress.close()

@@ -226,16 +226,6 @@ class RunProgress:
 
 
 @contextmanager
-def watch_run() -> Iterator[RunProgress]:
-    """Show how far a cleaning is."""
-    progress = RunProgress()
-    try:
-        yield progress
-    finally:
-        progress.close()
-
-
-@contextmanager
 def watch_shards(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show shards done, on a terminal alone: it is soon over."""
     with Display(BarColumn(), MofNCompleteColumn(), what).shown() as display:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,9 +112,9 @@ class _Callbacks:
         return watch_training(steps)
 
     def cleaning(self) -> "AbstractContextManager[RunListener]":
-        from flows.cli.progress import watch_run
+        from flows.cli.progress import RunProgress
 
-        return watch_run()
+        return closing(RunProgress())
 
     def ended(self, number: int, stage: "Stage", entry: dict[str, Any], before: bool) -> None:
         from flows.cli.tables.rounds import stage_line

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from flows.recipe import RecipeError, dump_recipe
+from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
 from flows.rounds.ledger import Entry, gate_measure, read_training
 from flows.rounds.recipe import TrialRecipe, pretraining
 from flows.stages.bootstrap import check_steps, free_memory, measure, open_human
@@ -142,11 +142,8 @@ def _write_start(
     if not path.exists():
         composed = _composed(recipe, folder, contenders[0].config)
         sources = [human, *(contender.source for contender in contenders)]
-        try:
-            with whole_folder(path) as aside:
-                pretrain.write_start(aside, composed, sources)
-        except ValueError as error:
-            raise RecipeError(str(error)) from None
+        with as_recipe_errors(), whole_folder(path) as aside:
+            pretrain.write_start(aside, composed, sources)
     return str(path)
 
 

@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from flows.engines.engine import EngineError
 from flows.engines.ray_session import check_packages, ray_session
-from flows.recipe import RecipeError
+from flows.recipe import RecipeError, as_recipe_errors
 
 if TYPE_CHECKING:
     from flows.training.worker import TrainingJob
@@ -89,10 +89,8 @@ def _share(job: "TrainingJob") -> tuple[int, int, bool]:
     workers = max(gpus, 1) if launch.workers == "auto" else launch.workers
     asked = launch.cpus_per_worker
     cpus = max(1, all_cpus // workers) if asked == "auto" else asked
-    try:
+    with as_recipe_errors():
         check_division(job.recipe, workers)
-    except ValueError as error:
-        raise RecipeError(str(error)) from None
     # a cluster may grow, this machine does not: Ray would wait for ever
     if launch.address is None and (workers * cpus > all_cpus or 0 < gpus < workers):
         raise RecipeError(

@@ -19,16 +19,16 @@ import torch
 
 from flows.engines.engine import EngineError
 from flows.lock import lock_folder
-from flows.recipe import RecipeError, dump_recipe
-from flows.training import local as local_train
+from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
 from flows.training.log import Display, tail_metrics
 from flows.training.recipe import PretrainRecipe, TrainingRecipe
-from flows.training.worker import TrainingJob
+from flows.training.worker import TrainingJob, work
 from models.blip.config import Dtype, resolve_dtype
 from models.blip.framing import check_max_tokens
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.conversion import vocabulary
 from models.checkpoints.description import Description
+from models.training.workers import ALONE
 from pipeline.train import finetune, pretrain
 from pipeline.train.config import check_division, count_steps
 from pipeline.train.tasks import TASKS
@@ -51,18 +51,19 @@ def prepare(recipe: TrainingRecipe) -> TrainingJob:
     folder, recipe = Path(recipe.output).expanduser().absolute(), _pinned(recipe)
     sources = tuple(open_source(source) for source in recipe.data.sources)
     questions = tuple(open_source(source) for source in _questions(recipe))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = resolve_dtype(_dtype(folder, recipe), device)
+    dtype = resolve_dtype(_dtype(folder, recipe), _device())
     start = folder / "start" if recipe.model.start is None else weights.resolve(recipe.model.start)
-    with _as_recipe_errors():
+    workers = recipe.launch.workers
+    with as_recipe_errors():
         if not isinstance(recipe, PretrainRecipe):
             finetune.check_sources(recipe.task, sources)
             finetune.check_sources("vqa", questions)
-        check_division(recipe, _known_workers(recipe))
+        check_division(recipe, 1 if workers == "auto" else workers)
     with lock_folder(folder), _written(start, recipe, sources) as begun:
-        with _as_recipe_errors():
-            _check_network(recipe, checkpoint.describe(begun), start)
-        digest = checkpoint.info(begun).digest
+        with as_recipe_errors():
+            described = checkpoint.describe(begun)
+            _check_network(recipe, described, start)
+        digest = checkpoint.info(described).digest
         _claim(folder, recipe, _identity(recipe, (sources, questions), digest, dtype))
     rows = sum(source.rows * source.repeat for source in sources)
     return TrainingJob(
@@ -81,7 +82,7 @@ def run(job: TrainingJob, display: Display = lambda _: None) -> dict[str, Any]:
         _remove_partial(job.folder)
         with tail_metrics(job, display):
             if job.recipe.launch.kind == "local":
-                local_train.launch(job)
+                work(job, ALONE, torch.device(_device()))
             else:
                 from flows.training import ray as ray_train  # seconds to import
 
@@ -118,15 +119,6 @@ def _remove_partial(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-@contextmanager
-def _as_recipe_errors() -> Iterator[None]:
-    """Raise a ValueError of this block as an error of the recipe."""
-    try:
-        yield
-    except ValueError as error:
-        raise RecipeError(str(error)) from None
-
-
 def _check_network(recipe: TrainingRecipe, described: Description, start: Path) -> None:
     """Raise ValueError unless the network can read a text, with the prompt before it."""
     vision, text = described.config.vision_config, described.config.text_config
@@ -147,12 +139,6 @@ def _check_network(recipe: TrainingRecipe, described: Description, start: Path) 
         )
 
 
-def _known_workers(recipe: TrainingRecipe) -> int:
-    """Return the number of workers, or 1 while it is not known."""
-    workers = recipe.launch.workers
-    return 1 if workers == "auto" else workers
-
-
 def _questions(recipe: TrainingRecipe) -> tuple[SourceConfig, ...]:
     if isinstance(recipe, PretrainRecipe) or recipe.questions is None:
         return ()
@@ -170,15 +156,19 @@ def _pinned(recipe: TrainingRecipe) -> TrainingRecipe:
 
 @contextmanager
 def _written(start: Path, recipe: TrainingRecipe, sources: tuple[Source, ...]) -> Iterator[Path]:
-    """Give the start, or write it aside: it gets its name once the folder is this training's."""
+    """Yield the start, or write it aside: it gets its name once the folder is this training's."""
     if start.exists():
         yield start
         return
     assert isinstance(recipe, PretrainRecipe)
     with whole_folder(start) as aside:
-        with _as_recipe_errors():
+        with as_recipe_errors():
             pretrain.write_start(aside, recipe, sources)
         yield aside
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _dtype(folder: Path, recipe: TrainingRecipe) -> Any:  # noqa: ANN401 - checked by its reader

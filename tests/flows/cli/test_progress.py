@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 
 from flows.cli import progress
 from flows.cli.progress import (
+    RunProgress,
     SampleProgress,
     counted,
     counted_by_bytes,
-    watch_run,
     watch_samples,
     watch_shards,
     watch_training,
@@ -126,7 +127,7 @@ def job() -> Any:
 def test_a_cleaning_is_measured_in_bytes_of_its_input(
     clock: list[float], lines: Lines, job: Any
 ) -> None:
-    with watch_run() as shown:
+    with closing(RunProgress()) as shown:
         shown.begin(job)
         assert lines() == [f"{job.run.store.url()}: 2 shards to clean, 1 done"]
         shown.under_way(0, 0)
@@ -179,7 +180,7 @@ def test_a_terminal_has_bars(terminal: Callable[[], str], job: Any) -> None:
     drawn = terminal()
     assert "indexing" in drawn
     assert re.search(r" 75%  [\d,]+ samples/s  left", drawn)
-    with watch_run() as run:
+    with closing(RunProgress()) as run:
         run.begin(job)
         run.under_way(10, 100)
     drawn = terminal()

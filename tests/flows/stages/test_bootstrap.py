@@ -3,14 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli.progress import watch_run
+from flows.cli.progress import RunProgress
 from flows.lock import LOCK, FolderInUse, lock_folder
 from flows.recipe import RecipeError, read_recipe
 from flows.rounds.ledger import STAGES, Ledger, read_ledger
@@ -50,7 +50,7 @@ class Listener:
 
     @contextmanager
     def cleaning(self) -> Iterator[RunListener]:
-        with watch_run() as progress:
+        with closing(RunProgress()) as progress:
             yield progress
 
     def ended(self, number: int, stage: str, entry: dict[str, Any], before: bool) -> None:

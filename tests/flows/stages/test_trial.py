@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.cli.progress import watch_run
+from flows.cli.progress import RunProgress
 from flows.recipe import RecipeError
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe, cleaning
 from flows.stages import clean, trial
@@ -42,7 +43,7 @@ def run(
     checkpoint.create(folder / "filter", "filter", config, words, seed=2)
     models = (folder / "captioner", folder / "filter")
     job = clean.prepare(cleaning(small_rounds(folder), folder / "run", *models))
-    with watch_run() as progress:
+    with closing(RunProgress()) as progress:
         clean.finish(job, clean.clean_shards(job, progress))
     listed = open_snapshot(job.run)
     for wish in (
