@@ -26,9 +26,7 @@ _T = TypeVar("_T")
 _PROJECT = "capfilt"
 _PATIENCE = 3  # failures in a row: a server that is gone costs its time-out at each step
 _FLUSH_S = 30.0
-_TENSORBOARD_REFUSES = re.compile(r"[^\w\-./]")  # in a name, such as recall's `tr@1`
 _MLFLOW_REFUSES = re.compile(r"[^\w\-./ ]")
-_DT_STRING = 7  # of TensorBoard's tensors
 
 _log = logging.getLogger(__name__)
 
@@ -156,6 +154,7 @@ class _TensorBoard:
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
         records = importlib.import_module("tensorboardX")
         self._events = importlib.import_module("tensorboardX.proto.event_pb2")
+        self._summary = importlib.import_module("tensorboardX.summary")
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
         # the file is named by the second; a second opening in it must not overwrite the first
@@ -165,17 +164,14 @@ class _TensorBoard:
         self._writer = records.RecordWriter(str(target / file))
         self._config = "```json\n" + json.dumps(config, indent=2) + "\n```"
         self._started = False
-        self._write(self._event(file_version="brain.Event:2"))
+        self._write(file_version="brain.Event:2")
         self._flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         if not self._started:
             self._start(step)
         for name, value in numbers.items():
-            event = self._event(step=step)
-            tag = _TENSORBOARD_REFUSES.sub("_", name)
-            event.summary.value.add(tag=tag, simple_value=float(value))
-            self._write(event)
+            self._write(step=step, summary=self._summary.scalar(name, float(value)))
         if time.monotonic() - self._flushed_s > _FLUSH_S:
             self._flush()
 
@@ -186,20 +182,12 @@ class _TensorBoard:
     def _start(self, step: int) -> None:
         # a resumed training repeats steps: TensorBoard hides what came before from here on
         session = self._events.SessionLog(status=self._events.SessionLog.START)
-        self._write(self._event(step=step, session_log=session))
-        event = self._event(step=step)
-        text = event.summary.value.add(tag="config/text_summary")
-        text.metadata.plugin_data.plugin_name = "text"
-        text.tensor.dtype = _DT_STRING
-        text.tensor.string_val.append(self._config.encode())
-        text.tensor.tensor_shape.dim.add(size=1)
-        self._write(event)
+        self._write(step=step, session_log=session)
+        self._write(step=step, summary=self._summary.text("config", self._config))
         self._started = True
 
-    def _event(self, **content: object) -> Any:  # noqa: ANN401 - a message made at run time
-        return self._events.Event(wall_time=time.time(), **content)
-
-    def _write(self, event: Any) -> None:  # noqa: ANN401
+    def _write(self, **content: object) -> None:
+        event = self._events.Event(wall_time=time.time(), **content)
         self._writer.write(event.SerializeToString())
 
     def _flush(self) -> None:
