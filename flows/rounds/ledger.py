@@ -77,24 +77,20 @@ class Ledger:
         self.write()
 
     def end(self, number: int, stage: Stage, entry: Entry) -> None:
-        """Write down what a stage came to."""
+        """Write down what a stage came to; after the last one the gate judges the round."""
         attempts = self._cost.get(f"round-{number}", {}).get(stage, [])
         if attempts and attempts[-1]["ended"] is None:
             last = attempts[-1]
             last["ended"] = _now()
             took = datetime.fromisoformat(last["ended"]) - datetime.fromisoformat(last["began"])
             last["seconds"] = round(took.total_seconds(), 1)
-        self.note(number, stage, entry)
-        self.write()
-
-    def note(self, number: int, stage: Stage, entry: Entry) -> None:
-        """Take in what a stage came to; after the last one the gate judges the round."""
         if len(self.rounds) < number:
             self.rounds.append({"round": number})
         self.rounds[number - 1][stage] = entry
         if stage == STAGES[-1]:
             earlier = [entry["gate"]["measure"] for entry in self.rounds[: number - 1]]
             self.rounds[number - 1]["gate"] = judge_round(entry, earlier)
+        self.write()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what stands in `rounds.json`."""

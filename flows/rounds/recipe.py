@@ -11,10 +11,8 @@ from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from flows.training.trackers import Kind
 from models.decoding.generate import Decoding
 from models.training.finetuning import Across
-from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.export import WriteConfig
 from pipeline.clean.judge import JudgeConfig
-from pipeline.clean.score import ScoreConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.train.config import LoaderConfig, OptimizationConfig, SaveConfig
 from pipeline.train.finetune_config import OwnCaptionsConfig
@@ -141,13 +139,9 @@ def pretraining(
     recipe: Experiment, folder: Path, source: SourceConfig, model: Mapping[str, Any]
 ) -> PretrainRecipe:
     """Compose a pre-training on one source and the human pairs; `model` changes the section's."""
-    section = recipe.pretrain
-    sources = (source, shards_of(recipe.human))
-    return PretrainRecipe(
-        **_shared(recipe, section, folder, sources),
-        model=section.model.model_copy(update=dict(model)),
-        loss=section.loss,
-    )
+    network = recipe.pretrain.model.model_copy(update=dict(model))
+    section = dict(recipe.pretrain) | {"model": network}
+    return PretrainRecipe(**_shared(recipe, folder, (source, shards_of(recipe.human))), **section)
 
 
 def finetuning(
@@ -161,11 +155,10 @@ def finetuning(
     section = recipe.captioner if task == "captioner" else recipe.filter
     return FinetuneRecipe.model_validate(
         {
-            **_shared(recipe, section, folder, (shards_of(recipe.human),)),
+            **_shared(recipe, folder, (shards_of(recipe.human),)),
+            **dict(section),
             "task": task,
             "model": section.model.model_dump() | {"start": str(start)},
-            "loss": section.loss,
-            "across": section.across,
             "prompt": recipe.clean.caption.prompt,
             "captions": _own_captions(recipe, captioner) if task == "filter" else None,
         }
@@ -174,21 +167,16 @@ def finetuning(
 
 def cleaning(recipe: BootstrapRecipe, folder: Path, captioner: Path, scorer: Path) -> Recipe:
     """Compose the cleaning of all web shards."""
-    section = recipe.clean
-    captions = section.caption.model_dump() | {"model": str(captioner)}
-    scores = section.score.model_dump() | {"model": str(scorer)}
+    caption = recipe.clean.caption.model_dump() | {"model": str(captioner)}
+    score = recipe.clean.score.model_dump() | {"model": str(scorer)}
+    section = dict(recipe.clean) | {"caption": caption, "score": score}
     return Recipe(
         input=InputConfig(urls=recipe.web.urls, root=recipe.web.root),
         output=str(folder),
         seed=recipe.seed,
         dtype=recipe.dtype,
-        screen=section.screen,
-        caption=CaptionConfig.model_validate(captions),
-        score=ScoreConfig.model_validate(scores),
-        judge=section.judge,
-        write=section.write,
-        limits=section.limits,
         engine=recipe.engine,
+        **section,
     )
 
 
@@ -247,17 +235,12 @@ def _own_captions(recipe: BootstrapRecipe, captioner: Path | None) -> dict[str, 
     return captions.model_dump() | {"captioner": str(captioner), "prompt": prompt}
 
 
-def _shared(
-    recipe: Experiment, section: OptimizationConfig, folder: Path, sources: tuple[SourceConfig, ...]
-) -> dict[str, Any]:
+def _shared(recipe: Experiment, folder: Path, sources: tuple[SourceConfig, ...]) -> dict[str, Any]:
     return {
         "output": str(folder),
         "seed": recipe.seed,
         "dtype": recipe.dtype,
         "data": recipe.data.model_dump() | {"sources": sources},
-        "augment": section.augment,
-        "rate": section.rate,
-        "step": section.step,
         "save": recipe.save,
         "launch": recipe.launch,
         "trackers": recipe.trackers,

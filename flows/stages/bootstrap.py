@@ -7,6 +7,7 @@ command goes on at the stage that was cut off, and within it where that stage sa
 
 import gc
 import json
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,10 +62,8 @@ from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source
 
 # What changes no stage's result, or stands in the identity by its content.
-_OUTSIDE = {
-    "recipe_version", "output", "rounds", "gate", "approve", "human", "held_out", "web", "save",
-    "launch", "engine", "trackers",
-}  # fmt: skip
+_OUTSIDE = {"recipe_version", "output", "human", "held_out", "save", "launch", "trackers"}
+_OUTSIDE_ROUNDS = {"rounds", "gate", "approve", "web", "engine"}
 APPROVAL = "approved.json"
 
 
@@ -111,15 +110,9 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
     check_apart({shard.url for shard in web}, "web", held_out)
     update = {"output": str(folder), "dtype": _dtype(folder, recipe)}
     recipe = recipe.model_copy(update=update)
-    identity: dict[str, Any] = recipe.model_dump(mode="json", exclude=_OUTSIDE) | {
-        "human": {"name": human.name, "repeat": human.repeat},
-        "held_out": held_out.name,
-        "web": {
-            "shards": fingerprint({shard.shard: shard.size_bytes for shard in web}),
-            "repeat": recipe.web.repeat,
-        },
-    }
-    del identity["data"]["decode_threads"], identity["evaluate"]["batch_size"]
+    shards = fingerprint({shard.shard: shard.size_bytes for shard in web})
+    identity = identity_of(recipe, human, held_out, _OUTSIDE_ROUNDS)
+    identity["web"] = {"shards": shards, "repeat": recipe.web.repeat}
     with lock_folder(folder):
         ledger = Ledger(folder, identity)
         Store(str(folder)).put("recipe.yaml", dump_recipe(recipe).encode())
@@ -172,6 +165,16 @@ def open_human(recipe: Experiment) -> tuple[Source, Source]:
     return human, held_out
 
 
+def identity_of(
+    recipe: Experiment, human: Source, held_out: Source, outside: Collection[str] = ()
+) -> dict[str, Any]:
+    """Gather what decides the result: of sources the content, not the place."""
+    identity = recipe.model_dump(mode="json", exclude=_OUTSIDE.union(outside))
+    del identity["data"]["decode_threads"], identity["evaluate"]["batch_size"]
+    pairs = {"name": human.name, "repeat": human.repeat}
+    return identity | {"human": pairs, "held_out": held_out.name}
+
+
 def check_apart(trained_on: set[str], what: str, held_out: Source) -> None:
     """Raise RecipeError if a held-out shard is trained on."""
     both = sorted(trained_on & {part.url for part in held_out.parts})
@@ -197,7 +200,7 @@ def measure(
 ) -> Entry:
     """Measure a filter's or pre-trained network's retrieval on the held-out pairs."""
     config = EvaluateConfig(
-        batch_size=how.batch_size, max_tokens=max_tokens, dtype=dtype, device=_device()
+        batch_size=how.batch_size, max_tokens=max_tokens, dtype=dtype, device=train.device()
     )
     pairs = read_pairs(recipe.held_out.urls, how.limit)
     retrieval = measure_retrieval(open_retriever(folder, config), pairs, how.batch_size, k=how.k)
@@ -314,7 +317,7 @@ def _evaluate(job: RoundsJob, number: int) -> None:
         decoding=decoding(recipe),
         seed=recipe.seed,
         dtype=dtype,
-        device=_device(),
+        device=train.device(),
     )
     pairs = read_pairs(recipe.held_out.urls, how.limit)
     evaluation["captions"] = measure_captioner(captioner, pairs, how.batch_size)
@@ -332,8 +335,4 @@ def _dtype(folder: Path, recipe: BootstrapRecipe) -> Dtype:
     if recorded is not None:
         dtype: Dtype = recorded["identity"]["dtype"]
         return dtype
-    return resolve_dtype(recipe.dtype, _device())
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return resolve_dtype(recipe.dtype, train.device())

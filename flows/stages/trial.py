@@ -8,18 +8,16 @@ pairs. Each view's training is taken up again after a kill; more views may be ad
 import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
 from flows.rounds.ledger import Entry, gate_measure, read_training
 from flows.rounds.recipe import TrialRecipe, pretraining
-from flows.stages.bootstrap import check_steps, free_memory, measure, open_human
+from flows.stages.bootstrap import check_steps, free_memory, identity_of, measure, open_human
 from flows.training import run as train
 from flows.training.log import OpenDisplay, silent
 from flows.training.recipe import PretrainRecipe
@@ -35,7 +33,6 @@ from shards.training.source_reader import open_source
 RESULT = "trial.json"
 EVALUATION = "evaluation.json"
 _VIEW = re.compile(r"(?P<run>.+):(?P<view>[A-Za-z0-9_-]+)")
-_OUTSIDE = {"recipe_version", "output", "human", "held_out", "save", "launch", "trackers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +75,26 @@ def prepare(recipe: TrialRecipe, views: Sequence[str]) -> TrialJob:
     folder = Path(recipe.output).expanduser().absolute()
     human, held_out = open_human(recipe)
     contenders = tuple(_contender(parse_view(view)) for view in views)
-    dtype = resolve_dtype(_recorded_dtype(folder, recipe), _device())
+    dtype = resolve_dtype(_recorded_dtype(folder, recipe), train.device())
     recipe = recipe.model_copy(update={"output": str(folder), "dtype": dtype})
-    identity: dict[str, Any] = recipe.model_dump(mode="json", exclude=_OUTSIDE) | {
-        "human": {"name": human.name, "repeat": human.repeat},
-        "held_out": held_out.name,
-    }
-    del identity["data"]["decode_threads"], identity["evaluate"]["batch_size"]
-    _claim(folder, recipe, identity)
+    _claim(folder, recipe, identity_of(recipe, human, held_out))
     start = _write_start(recipe, folder, contenders, human)
     return TrialJob(recipe, folder, dtype, start, contenders)
 
 
 def run(
     job: TrialJob,
-    stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+    begin: Callable[[str], None] = lambda _: None,
     watch: OpenDisplay = silent,
 ) -> list[Entry]:
     """Train and measure what is not done yet; return all views, the best first.
 
-    `stage` accompanies the work on each view, by its name; `watch` shows its training.
+    `begin` hears the name of each view that is begun; `watch` shows its training.
     """
     for contender in job.contenders:
         if _read(job.folder / contender.name) is None:
-            with stage(contender.name):
-                _try(job, contender, watch)
+            begin(contender.name)
+            _try(job, contender, watch)
             free_memory()
         _write(job)
     return _table(job)
@@ -207,7 +199,3 @@ def _write(job: TrialJob) -> None:
     recorded = _recorded(job.folder)
     recorded["views"] = _table(job)
     Store(str(job.folder)).put(RESULT, json.dumps(recorded, indent=2).encode())
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -51,7 +51,7 @@ def prepare(recipe: TrainingRecipe) -> TrainingJob:
     folder, recipe = Path(recipe.output).expanduser().absolute(), _pinned(recipe)
     sources = tuple(open_source(source) for source in recipe.data.sources)
     questions = tuple(open_source(source) for source in _questions(recipe))
-    dtype = resolve_dtype(_dtype(folder, recipe), _device())
+    dtype = resolve_dtype(_dtype(folder, recipe), device())
     start = folder / "start" if recipe.model.start is None else weights.resolve(recipe.model.start)
     workers = recipe.launch.workers
     with as_recipe_errors():
@@ -82,7 +82,7 @@ def run(job: TrainingJob, display: Display = lambda _: None) -> dict[str, Any]:
         _remove_partial(job.folder)
         with tail_metrics(job, display):
             if job.recipe.launch.kind == "local":
-                work(job, ALONE, torch.device(_device()))
+                work(job, ALONE, torch.device(device()))
             else:
                 from flows.training import ray as ray_train  # seconds to import
 
@@ -167,7 +167,8 @@ def _written(start: Path, recipe: TrainingRecipe, sources: tuple[Source, ...]) -
         yield aside
 
 
-def _device() -> str:
+def device() -> str:
+    """Return where models run here: on a GPU, if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
