@@ -4,15 +4,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from flows.cli.options import AsJson, Checkpoint, Public, Push
 from pipeline.printable import visible
-
-if TYPE_CHECKING:
-    from models.checkpoints.conversion import Imported
 
 app = typer.Typer(help="Look at checkpoints, import and export them.", no_args_is_help=True)
 
@@ -78,7 +75,14 @@ def import_(
         imported = conversion.import_folder(weights.resolve(source, revision), image_size)
     write_checkpoint(out, imported.content)
     write_model_card(out, facts_of(out, start=source))
-    _print_imported(imported, dataclasses.asdict(checkpoints.info(out)))
+    about = dataclasses.asdict(checkpoints.info(out))
+    del about["sources"]
+    _print(about, imported.sources)
+    if imported.left_out:
+        print(
+            f"left out {len(imported.left_out)} tensors that only training needs "
+            "(momentum copies, queues, temperature)"
+        )
 
 
 @app.command()
@@ -114,16 +118,6 @@ def export(
     print(f"wrote {visible(str(out))}: a {content.role}, for transformers' {kind}")
     if push is not None:
         print(f"pushed to {visible(upload(out, push, 'model', private=not public))}")
-
-
-def _print_imported(imported: "Imported", about: dict[str, Any]) -> None:
-    del about["sources"]
-    _print(about, imported.sources)
-    if imported.left_out:
-        print(
-            f"left out {len(imported.left_out)} tensors that only training needs "
-            "(momentum copies, queues, temperature)"
-        )
 
 
 def _print(about: Mapping[str, Any], sources: Mapping[str, str]) -> None:

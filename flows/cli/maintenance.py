@@ -85,21 +85,19 @@ def _repair(run: "Run", as_json: bool) -> int:
     with watch_shards("shards checked") as report:
         done = repair_run(run, report)
     if as_json:
-        left = {"problems": [str(problem) for problem in done.unmended]}
-        print(json.dumps(_repair_record(done) | left | {"run": run.store.url()}))
+        record = {
+            "actions": done.actions,
+            "clean_again": done.redo,
+            "judge_again": done.judge_again,
+            "waiting": done.waiting,
+            "problems": [str(problem) for problem in done.unmended],
+            "run": run.store.url(),
+        }
+        print(json.dumps(record))
     else:
         _print_lines([*done.actions, *map(str, done.unmended)])
         _print_lines(_what_is_left(done))
     return 0 if done.whole else 1
-
-
-def _repair_record(done: "Repair") -> dict[str, list[str]]:
-    return {
-        "actions": done.actions,
-        "clean_again": done.redo,
-        "judge_again": done.judge_again,
-        "waiting": done.waiting,
-    }
 
 
 def _what_is_left(done: "Repair") -> Iterator[str]:

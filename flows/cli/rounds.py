@@ -198,7 +198,7 @@ def trial(
     from flows.stages import trial as stages
 
     job = stages.prepare(loaded, views)
-    entries = stages.run(job, _stage, watch_training)
+    entries = stages.run(job, lambda name: _say(f"{name} …"), watch_training)
     if as_json:
         print(json.dumps({"output": str(job.folder), "views": entries}))
         return
@@ -206,12 +206,6 @@ def trial(
 
     print_trial(entries)
     print(f"output: {job.folder}")
-
-
-@contextmanager
-def _stage(name: str) -> Iterator[None]:
-    _say(f"{name} …")
-    yield
 
 
 def _say(line: str) -> None:

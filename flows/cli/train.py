@@ -1,7 +1,7 @@
 """`capfilt pretrain` and `capfilt finetune`: train, or take a training up again."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,9 @@ Examples:
       --output runs/filter
 """
 
+# What the options of a training go over, in their order.
+_KEYS = ("output", "model.start", "launch.kind", "launch.workers", "launch.address")
+
 Output = Annotated[str | None, typer.Option(help="training folder, new or to be resumed")]
 StartOption = Annotated[str | None, typer.Option(help="checkpoint folder to start from")]
 Workers = Annotated[int | None, typer.Option(min=1, help="of Ray")]
@@ -49,7 +52,7 @@ def pretrain(
     from flows.recipe import read_recipe
     from flows.training.recipe import PretrainRecipe
 
-    flags = _flags(output, start, engine, workers, address)
+    flags = dict(zip(_KEYS, (output, start, engine, workers, address), strict=True))
     _train(read_recipe(PretrainRecipe, recipe, flags, set_ or ()), as_json)
 
 
@@ -68,24 +71,9 @@ def finetune(
     from flows.recipe import read_recipe
     from flows.training.recipe import FinetuneRecipe
 
-    flags = _flags(output, start, engine, workers, address) | {"task": task}
+    flags = dict(zip(_KEYS, (output, start, engine, workers, address), strict=True))
+    flags["task"] = task
     _train(read_recipe(FinetuneRecipe, recipe, flags, set_ or ()), as_json)
-
-
-def _flags(
-    output: str | None,
-    start: str | None,
-    engine: str | None,
-    workers: int | None,
-    address: str | None,
-) -> dict[str, Any]:
-    return {
-        "output": output,
-        "model.start": start,
-        "launch.kind": engine,
-        "launch.workers": workers,
-        "launch.address": address,
-    }
 
 
 def _train(recipe: "TrainingRecipe", as_json: bool) -> None:

@@ -177,7 +177,9 @@ def _print_matches(judged: Mapping[str, Any]) -> None:
         return
     for of_text in zip(*judged.values(), strict=True):
         print(visible(of_text[0].text))
-        ranked = sorted(zip(of_text, judged, strict=True), key=lambda row: _rank(row[0]))
+        ranked = sorted(
+            zip(of_text, judged, strict=True), key=lambda row: (-row[0].itm, -row[0].itc)
+        )
         for match, name in ranked:
             print(f"{match_scores(match)}  {visible(name)}")
 
@@ -187,7 +189,3 @@ def _print_all_answers(judged: Mapping[str, Any], *, with_score: bool) -> None:
         if len(judged) > 1:
             print(visible(name))
         print_answers(answers, with_score=with_score)
-
-
-def _rank(match: "TextMatch") -> tuple[float, float]:
-    return -match.itm, -match.itc

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.printable import count, percent, visible
 
@@ -34,11 +34,8 @@ def print_comparison(compared: Numbers) -> None:
         console.print("They have no shards in common: no sample can be compared with another.")
         return
     console.print(_crossed(joined))
-    only = (
-        ""
-        if joined["texts_of"] == "all origins"
-        else "; of texts, only those of the web are the same"
-    )
+    all_origins = joined["texts_of"] == "all origins"
+    only = "" if all_origins else "; of texts, only those of the web are the same"
     console.print(f"compared sample by sample in {compared['shards_in_common']} shards{only}")
     if joined["different_images"]:
         console.print(
@@ -110,10 +107,7 @@ def _crossed(joined: Numbers) -> Table:
 
 
 def _table(first: str, *numbers: str) -> Table:
-    table = Table(first)
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
+    return Table(first, *(Column(name, justify="right") for name in numbers))
 
 
 def _signed(number: int) -> str:
