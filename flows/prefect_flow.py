@@ -33,7 +33,7 @@ PAUSE_S = 30 * 24 * 3600  # that a person has to answer
 POLL_S = 2
 
 _log = logging.getLogger(__name__)
-Conclude = Callable[[RunResult | BaseException], int]
+Conclude = Callable[[RunResult | Exception], int]
 
 
 def run_with_prefect(job: CleanJob, watch: RunListener, conclude: Conclude) -> int:

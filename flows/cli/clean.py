@@ -63,7 +63,7 @@ def clean(
     job = stages.prepare(loaded, _parse_part(part))
     with closing(RunProgress()) as progress:
 
-        def conclude(result: "RunResult | BaseException") -> int:
+        def conclude(result: "RunResult | Exception") -> int:
             progress.close()
             return _conclude(result, as_json)
 
@@ -84,11 +84,9 @@ def _parse_part(part: str) -> tuple[int, int]:
     return int(first) - 1, int(count)
 
 
-def _conclude(result: "RunResult | BaseException", as_json: bool) -> int:
+def _conclude(result: "RunResult | Exception", as_json: bool) -> int:
     """Print what a run came to; return its exit code."""
-    if isinstance(result, BaseException):
-        if not isinstance(result, Exception):
-            raise result
+    if isinstance(result, Exception):
         return exit_code_of(result)
     if as_json:
         print(json.dumps(result.statistics | {"run": result.run_url}))

@@ -8,7 +8,7 @@ shard that kills its worker for ever).
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +36,10 @@ def ray_pool(run: "Run", spec: "WorkerSpec", config: "EngineConfig") -> Iterator
 
     What they are at then is released, to be taken up by a later run.
     """
-    pool: Pool | None = None
-    try:
-        with ray_session(config.address) as told_to_end:
-            pool = Pool(RayCluster(spec, config), run, config.stall_timeout_s, told_to_end)
-            yield pool
-    finally:
-        if pool:
-            pool.release()
+    with ExitStack() as after_ray, ray_session(config.address) as told_to_end:
+        pool = Pool(RayCluster(spec, config), run, config.stall_timeout_s, told_to_end)
+        after_ray.callback(pool.release)
+        yield pool
 
 
 class PoolActor:

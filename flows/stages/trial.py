@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
-from flows.rounds.ledger import Entry, gate_measure, read_training
+from flows.rounds.ledger import EVALUATION, Entry, gate_measure, read_evaluation, read_training
 from flows.rounds.recipe import TrialRecipe, pretraining
 from flows.stages.bootstrap import check_steps, free_memory, identity_of, measure, open_human
 from flows.training import run as train
@@ -31,7 +31,6 @@ from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source
 
 RESULT = "trial.json"
-EVALUATION = "evaluation.json"
 _VIEW = re.compile(r"(?P<run>.+):(?P<view>[A-Za-z0-9_-]+)")
 
 
@@ -176,10 +175,9 @@ def _recorded_dtype(folder: Path, recipe: TrialRecipe) -> Any:  # noqa: ANN401 -
 
 def _read(folder: Path) -> Entry | None:
     """Read what a view came to, or None while it is not done."""
-    training, path = read_training(folder), folder / EVALUATION
-    if training is None or not path.is_file():
+    training, retrieval = read_training(folder), read_evaluation(folder)
+    if training is None or retrieval is None:
         return None
-    retrieval = json.loads(path.read_text(encoding="utf-8"))
     return {"measure": gate_measure(retrieval), "retrieval": retrieval, "pretrain": training}
 
 

@@ -14,14 +14,12 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from shards.errors import UsageError
 
 Kind = Literal["tensorboard", "wandb", "mlflow"]
-_T = TypeVar("_T")
 
 _PROJECT = "capfilt"
 _PATIENCE = 3  # failures in a row: a server that is gone costs its time-out at each step
@@ -56,9 +54,15 @@ def open_trackers(
     openers = [(kind, _find_opener(kind)) for kind in dict.fromkeys(kinds)]
     guarded = []
     for kind, opener in openers:
-        opened = _attempt(kind, partial(opener, Path(folder), name, plain))
-        if opened is not None:
-            guarded.append(_Guarded(kind, opened))
+        try:
+            guarded.append(_Guarded(kind, opener(Path(folder), name, plain)))
+        except Exception as error:
+            _log.warning(
+                "tracker %s cannot be opened (%s: %s); the training goes on without it",
+                kind,
+                type(error).__name__,
+                error,
+            )
     return _Together(tuple(guarded))
 
 
@@ -74,19 +78,6 @@ def _find_opener(kind: str) -> Callable[[Path, str, Mapping[str, Any]], Tracker]
             f"pip install {package}, or leave {kind} out of the trackers"
         ) from error
     return opener
-
-
-def _attempt(kind: str, opening: Callable[[], _T]) -> _T | None:
-    try:
-        return opening()
-    except Exception as error:
-        _log.warning(
-            "tracker %s cannot be opened (%s: %s); the training goes on without it",
-            kind,
-            type(error).__name__,
-            error,
-        )
-        return None
 
 
 @dataclass(frozen=True, slots=True)
