@@ -88,8 +88,7 @@ class Objective(nn.Module):
     @property
     def first_token(self) -> int:
         """The id before a text that ITM reads: the one that the exported filter will put there."""
-        words = self.about.tokenizer
-        return words.enc_id if self.about.settings.itm_first_token == "enc" else words.cls_id
+        return self.about.settings.first_id(self.about.tokenizer)
 
     def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Compute what is minimised, `loss`, and the numbers that it is made of."""
@@ -97,7 +96,7 @@ class Objective(nn.Module):
 
     def export(self, folder: Path) -> Mapping[str, Path]:
         """Write the trained checkpoints, each a new folder in `folder`, by role."""
-        raise NotImplementedError
+        return {self.about.role: self.write(folder / "model", self.network)}
 
     def to_device(self, device: torch.device) -> None:
         """Move network and queue."""
@@ -126,13 +125,11 @@ class Objective(nn.Module):
     def write(self, path: Path, network: nn.Module) -> Path:
         """Write a network, trained here, as a new folder; one that is there was written before."""
         if not path.exists():
-            queue = None if network is not self.network else self.queue
             # a queue goes on in another pre-training; of a filter nobody would read it
-            kept = {} if queue is None or self.about.role != "pretrain" else queue.state_dict()
-            write_checkpoint(
-                path,
-                replace(self.about, tensors=_on_cpu(network.state_dict()), training=_on_cpu(kept)),
-            )
+            queue = self.queue if self.about.role == "pretrain" else None
+            kept = {} if queue is None else queue.state_dict()
+            content = replace(self.about, tensors=network.state_dict(), training=kept)
+            write_checkpoint(path, content)
         return path
 
 
@@ -162,7 +159,3 @@ def trainable(
         for _, copied in network.copies():
             copied.requires_grad_(False)
     return network
-
-
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu() for name, tensor in tensors.items()}

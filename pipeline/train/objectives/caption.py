@@ -1,8 +1,5 @@
 """Learn to caption: LM alone (BLIP §3.2, §5.2)."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from torch import Tensor
 
 from models.blip.networks import CaptionNetwork
@@ -35,7 +32,3 @@ class CaptionObjective(Objective):
             workers=moment.workers,
         )
         return {"loss": loss, "lm": loss}
-
-    def export(self, folder: Path) -> Mapping[str, Path]:
-        """Write the captioner."""
-        return {"captioner": self.write(folder / "model", self.network)}

@@ -1,8 +1,5 @@
 """Learn which answer fits a dialogue about a picture, by match (BLIP §5.5)."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -60,7 +57,3 @@ class DialogueObjective(Objective):
             pieces += compose_answered(self.about.tokenizer, self._max_tokens, dialogue, answers)
             counted.append([1.0] * (1 + len(wrong)) + [0.0] * lacking)
         return pieces, counted
-
-    def export(self, folder: Path) -> Mapping[str, Path]:
-        """Write the model that ranks, which has the form of a filter."""
-        return {"filter": self.write(folder / "model", self.network)}

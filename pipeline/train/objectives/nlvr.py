@@ -1,8 +1,5 @@
 """Learn whether a statement about two pictures is true (BLIP §5.4)."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -34,7 +31,3 @@ class NlvrObjective(Objective):
         judged_right = (logits.argmax(-1) == labels).float().mean()
         loss = nlvr_loss(logits, labels)
         return {"loss": loss, "statements": loss, "accuracy": judged_right}
-
-    def export(self, folder: Path) -> Mapping[str, Path]:
-        """Write the model that reasons."""
-        return {"nlvr": self.write(folder / "model", self.network)}

@@ -1,8 +1,5 @@
 """Learn all that BLIP's pre-training teaches: ITC, ITM and LM together (BLIP §3.2)."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from torch import Tensor
 
 from models.checkpoints.folder import CheckpointContent
@@ -41,7 +38,3 @@ class PretrainObjective(Objective):
         losses = self.network(pairs, self.queue, settings, moment.generator, workers=moment.workers)
         parts = {"itc": losses.itc, "itm": losses.itm, "lm": losses.lm}
         return {"loss": losses.total, **parts, "temperature": losses.temperature}
-
-    def export(self, folder: Path) -> Mapping[str, Path]:
-        """Write the whole network with its queues, to go on from or to finetune."""
-        return {"pretrain": self.write(folder / "model", self.network)}

@@ -1,8 +1,5 @@
 """Learn to answer questions about a picture by writing the answers (BLIP §5.3)."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -30,10 +27,6 @@ class VqaObjective(Objective):
         """Compute the loss of the answers."""
         loss = answer_loss(self, self.network, batch, moment)
         return {"loss": loss, "answers": loss}
-
-    def export(self, folder: Path) -> Mapping[str, Path]:
-        """Write the model that answers."""
-        return {"vqa": self.write(folder / "model", self.network)}
 
 
 def answer_loss(
