@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, repeat
-from typing import Self
 
 import torch
 from PIL import Image
@@ -105,7 +104,7 @@ class BatchLoader:
     """Endless batches of the stream's lanes, `rows_per_lane` rows of each, lane after lane.
 
     `picture` turns an RGB image and a seed into uint8 (3, S, S). `ahead` batches wait at most.
-    Close it, or use it in a `with` block; it closes the stream too.
+    Close it; it closes the stream too.
     """
 
     def __init__(
@@ -147,14 +146,6 @@ class BatchLoader:
                 raise
             self.left_out += batch.left_out
             yield batch
-
-    def __enter__(self) -> Self:
-        """Return the loader itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the loader."""
-        self.close()
 
     def close(self) -> None:
         """End the threads and close the stream; what waits is dropped."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -114,7 +115,8 @@ class _Training:
     def to_the_end(self) -> TrainResult:
         """Take all steps that are left."""
         config, positions = self._config, self._progress.positions
-        opened = TaskMixture(self._tasks, self._open, config.data.lanes, config.seed, positions)
+        open_task = partial(open_loader, config, self._objective, self._workers)
+        opened = TaskMixture(self._tasks, open_task, config.data.lanes, config.seed, positions)
         with closing(opened) as mixture:
             self._epoch_rows = mixture.rows_per_epoch
             steps = count_steps(config.step, mixture.rows_per_epoch)
@@ -154,9 +156,6 @@ class _Training:
         mine = lanes_of(workers.rank, workers.size, lanes)
         return {lane: taken for lane, taken in positions.items() if lane % lanes in mine}
 
-    def _open(self, task: TaskSource, positions: Positions) -> BatchLoader:
-        return open_loader(self._config, self._objective, task, self._workers, positions)
-
     def _step(self, mixture: TaskMixture, steps: int) -> None:
         config, progress, number = self._config, self._progress, self._progress.step
         parts, moved = mixture.take(number, config.step.accumulate)
@@ -173,7 +172,7 @@ class _Training:
             {**progress.positions, **moved},
             _sum([progress.left_out, *(part.left_out for part in parts)]),
             numbers,
-            (*progress.alarms, *fresh),
+            tuple(self._alarms.raised),
             self._alarms.itm,
         )
         if self._first and self._progress.step % config.save.log_every == 0:
@@ -190,13 +189,11 @@ class _Training:
         whole = self._whole()  # asked for by all workers, before all but the first turn back
         if not self._first:
             return
-        objective = self._objective
-        queue = {} if objective.queue is None else objective.queue.state_dict()
         if self._log_file.exists():
             sync(self._log_file)  # or a power cut could take lines that no step will write again
-        keep = self._config.save.keep
+        objective, keep = self._objective, self._config.save.keep
         training_state.save_state(
-            self._states, objective.network, queue, self._optimiser, whole, keep
+            self._states, objective.network, objective.queue, self._optimiser, whole, keep
         )
 
     def _whole(self) -> TrainerProgress:
@@ -224,8 +221,8 @@ class _Pace:
 def open_loader(
     config: TrainConfig,
     objective: Objective,
-    task: TaskSource,
     workers: Workers,
+    task: TaskSource,
     positions: Positions,
 ) -> BatchLoader:
     """Open a task's batches at the positions of this worker's lanes."""

@@ -6,7 +6,6 @@ seeded by its number.
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from shards.durable import remove_folder, whole_folder
+from shards.durable import remove_folder, whole_folder, write_whole
 from shards.errors import CapfiltError
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -54,7 +53,7 @@ def newest_state(folder: Path) -> Path | None:
 def save_state(
     folder: Path,
     network: nn.Module,
-    beside: Mapping[str, Tensor],
+    beside: nn.Module | None,
     optimiser: torch.optim.Optimizer,
     progress: TrainerProgress,
     keep: int,
@@ -63,7 +62,8 @@ def save_state(
     final = folder / f"step-{progress.step:08d}"
     with whole_folder(final, replace=True) as aside:  # there already if the step is done again
         save_file(_plain(network.state_dict()), aside / "network.safetensors")
-        save_file(_plain(beside), aside / "beside.safetensors")
+        queues = {} if beside is None else beside.state_dict()
+        save_file(_plain(queues), aside / "beside.safetensors")
         save_file(_plain(_moments(network, optimiser)), aside / "optimiser.safetensors")
         (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
     for old in _states(folder)[:-keep]:
@@ -144,6 +144,4 @@ def drop_lines_after(path: Path, step: int) -> None:
         except ValueError:
             break
         kept.append(line + "\n")
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text("".join(kept), encoding="utf-8")
-    os.replace(aside, path)  # noqa: PTH105 - atomic
+    write_whole(path, "".join(kept))

@@ -13,7 +13,6 @@ from models.blip.framing import tokenize_batch
 from models.blip.tokenizer import normalise
 from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.weights import CheckpointError
-from models.decoding.generate import Decoding
 from models.roles.captioner import BlipCaptioner
 from models.training.finetuning import NegativeCaptions
 from pipeline.train.dataloader import Batch
@@ -31,9 +30,8 @@ class CaptionNegatives:
         device: torch.device,
     ) -> None:
         """Load the captioner; CheckpointError if it takes pictures of another form."""
-        decoding = Decoding.model_validate(config.model_dump(exclude={"captioner", "overlap"}))
         self._captioner = BlipCaptioner.load(
-            config.captioner, decoding=decoding, seed=seed, dtype="fp32", device=device
+            config.captioner, decoding=config, seed=seed, dtype="fp32", device=device
         )
         if self._captioner.preprocess != about.preprocess:
             raise CheckpointError(

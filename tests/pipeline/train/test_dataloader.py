@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def take(words: WordPiece) -> Callable[..., list[Batch]]:
         }
         stream = TrainingStream([source], seed=4, shuffle=5, **streaming)
         wording = other.pop("wording", TextTransform(words, 20))
-        with BatchLoader(stream, picture, wording, rows, LIMITS, **other) as feed:
+        with closing(BatchLoader(stream, picture, wording, rows, LIMITS, **other)) as feed:
             return list(islice(feed, count))
 
     return batches
@@ -117,9 +118,8 @@ def test_pictures_are_upright_rgb(words: WordPiece, tmp_path: Path, tar_of: Any)
     members = [("k.png", (tmp_path / "k.png").read_bytes()), ("k.txt", b"grey")]
     (tmp_path / "0.tar").write_bytes(tar_of(members))
     stream = TrainingStream([open_source(SourceConfig(shards=(str(tmp_path),)))], 0, lanes=1)
-    with BatchLoader(
-        stream, lambda image, _: _as_is(image), TextTransform(words, 8), 1, LIMITS
-    ) as feed:
+    loader = BatchLoader(stream, lambda image, _: _as_is(image), TextTransform(words, 8), 1, LIMITS)
+    with closing(loader) as feed:
         (batch,) = islice(feed, 1)
     assert torch.equal(batch.pixels[0], _as_is(grey.convert("RGB")))
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_used_is_counted_and_shifts_its_own_lane_only(
 
 def test_the_feed_counts_what_its_batches_passed_over(damaged: Source, words: WordPiece) -> None:
     stream = TrainingStream([damaged], seed=4)
-    with BatchLoader(stream, picture, TextTransform(words, 8), 1, LIMITS) as feed:
+    with closing(BatchLoader(stream, picture, TextTransform(words, 8), 1, LIMITS)) as feed:
         counts = Counter[str]()
         assert feed.rows_per_epoch == damaged.rows == 40
         for batch in islice(feed, 10):
@@ -280,7 +280,9 @@ def test_a_lane_that_is_refused_lets_no_other_pile_up(
         return picture(image, seed)
 
     text = TextTransform(words, 8)
-    with BatchLoader(stream(broken), counted, text, 2, LIMITS, threads=3, ahead=1) as loader:
+    with closing(
+        BatchLoader(stream(broken), counted, text, 2, LIMITS, threads=3, ahead=1)
+    ) as loader:
         for step, batch in enumerate(islice(loader, 3), 1):
             surplus.append(looked - 12 * step)
             assert step > 1 or batch.left_out.total() == 80
@@ -336,7 +338,7 @@ def test_a_pair_is_left_out_if_either_picture_is_missing(words: WordPiece, tmp_p
         (tmp_path / "images" / gone).unlink()
     source = open_source(SourceConfig(annotations=str(path)))
     stream = TrainingStream([source], 0, lanes=1)
-    with BatchLoader(stream, picture, TextTransform(words, 20), 22, LIMITS) as feed:
+    with closing(BatchLoader(stream, picture, TextTransform(words, 20), 22, LIMITS)) as feed:
         (batch,) = islice(feed, 1)
         assert feed.left_out == {"image_missing": 2}
     assert batch.right is not None

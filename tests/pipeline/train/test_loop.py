@@ -1,5 +1,6 @@
 """The training loop: what it computes, counts and refuses."""
 
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def test_the_loop_is_a_plain_loop(
         2 // parts,
         DecodeLimits(16, 50_000_000, 20),
     )
-    with feed:
+    with closing(feed):
         batches = islice(feed, 3 * parts)
         for number in range(3):
             optimiser.param_groups[0]["lr"] = 1e-6 + (1e-3 - 1e-6) * number / 3

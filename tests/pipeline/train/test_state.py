@@ -68,7 +68,7 @@ def step(network: Tied, queue: FeatureQueue, optimiser: torch.optim.AdamW) -> fl
 
 def save(folder: Path, progress: TrainerProgress = PROGRESS, keep: int = 2, steps: int = 3) -> None:
     network, queue, optimiser = trained(steps)
-    training_state.save_state(folder, network, queue.state_dict(), optimiser, progress, keep)
+    training_state.save_state(folder, network, queue, optimiser, progress, keep)
 
 
 def at(step: int) -> TrainerProgress:
@@ -81,7 +81,7 @@ def names(folder: Path) -> list[str]:
 
 def test_what_is_taken_up_goes_on_to_the_last_bit(tmp_path: Path) -> None:
     network, queue, optimiser = trained(3)
-    training_state.save_state(tmp_path, network, queue.state_dict(), optimiser, PROGRESS, 2)
+    training_state.save_state(tmp_path, network, queue, optimiser, PROGRESS, 2)
     expected = [step(network, queue, optimiser) for _ in range(3)]
 
     taken, other_queue, other = trained(0, seed=2)
@@ -97,7 +97,7 @@ def test_what_is_taken_up_goes_on_to_the_last_bit(tmp_path: Path) -> None:
 
 def test_a_training_without_queues_is_taken_up(tmp_path: Path) -> None:
     network, _, optimiser = trained(1)
-    training_state.save_state(tmp_path, network, {}, optimiser, at(1), 2)
+    training_state.save_state(tmp_path, network, None, optimiser, at(1), 2)
     taken, _, other = trained(0, seed=2)
     assert training_state.load_state(tmp_path / "step-00000001", taken, None, other) == at(1)
     assert torch.equal(taken.first.weight, network.first.weight)

@@ -1,5 +1,6 @@
 """A step: which parameters it moves, how fast, and what its random numbers depend on."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def config(world: Path) -> PretrainConfig:
 def batch(config: PretrainConfig, start: Path) -> Batch:
     objective = pretrain.start_pretraining(start, config)
     task = TaskSource(sources_of(config), config.data.max_tokens)
-    with open_loader(config, objective, task, ALONE, dict.fromkeys(range(6), 0)) as loader:
+    with closing(open_loader(config, objective, ALONE, task, dict.fromkeys(range(6), 0))) as loader:
         return next(iter(loader))
 
 
