@@ -4,7 +4,7 @@ Pictures are decoded once. At most `decode_threads` are decoded at a time, and w
 in number and in bytes: neither a shard of huge files nor one of rejected samples fills the memory.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -58,10 +58,24 @@ def in_threads(
 ) -> Iterator[Stream]:
     """Prepare samples at most two batches ahead of who takes them, in the order of the input.
 
-    Taking one raises DecodeStalled where it is not ready within the stall time-out.
+    Raises DecodeStalled where one is not ready within the stall time-out.
     """
-    with closing(_ahead(raws, prepare, pace)) as stream:  # so that an error ends the threads
-        yield stream
+    ahead = read_ahead(
+        _with_size(raws),
+        lambda sized: prepare(sized[0], decode),
+        itemgetter(1),
+        2 * pace.batch_size,
+        threads=pace.decode_threads,
+        timeout_s=pace.stall_timeout_s,
+    )
+    with closing(ahead):  # so that an error ends the threads
+        try:
+            yield ((sample, raw.end_offset) for (raw, _), sample in ahead)
+        except Stalled as stall:
+            raw, _ = stall.item
+            raise DecodeStalled(
+                f"the picture of {raw.key!r} is not decoded after {pace.stall_timeout_s:g} s"
+            ) from None
 
 
 @contextmanager
@@ -71,28 +85,6 @@ def under_guard(
     """Prepare samples one by one, each picture decoded in a child process."""
     with Guard(min(GUARD_MOST_S, GUARD_SHARE * pace.stall_timeout_s)) as guard:
         yield ((prepare(raw, guard.decode), raw.end_offset) for raw in raws)
-
-
-def _ahead(
-    raws: Iterable[RawSample], prepare: Prepare, pace: ExecutionConfig
-) -> Generator[tuple[PreparedSample, int], None, None]:
-    ahead = read_ahead(
-        _with_size(raws),
-        lambda sized: prepare(sized[0], decode),
-        itemgetter(1),
-        2 * pace.batch_size,
-        threads=pace.decode_threads,
-        timeout_s=pace.stall_timeout_s,
-    )
-    with closing(ahead):
-        try:
-            for (raw, _), sample in ahead:
-                yield sample, raw.end_offset
-        except Stalled as stall:
-            raw, _ = stall.item
-            raise DecodeStalled(
-                f"the picture of {raw.key!r} is not decoded after {pace.stall_timeout_s:g} s"
-            ) from None
 
 
 def _with_size(raws: Iterable[RawSample]) -> Iterator[tuple[RawSample, int]]:

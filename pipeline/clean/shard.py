@@ -8,6 +8,7 @@ its picture decoded in a child process.
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -146,8 +147,14 @@ class ShardCleaner:
             shard=shard.shard,
             fingerprint=self._run.fingerprint,
             attempt=attempt,
-            input=_input_record(shard, reader.sha256),
-            state=_state_record(reader),
+            input=InputRecord(
+                url=shard.url,
+                size_bytes=shard.size_bytes,
+                etag=shard.etag,
+                mtime=shard.mtime,
+                sha256=reader.sha256,
+            ),
+            state=StateRecord(**asdict(reader.state)),
             files=files,
             counts=counts,
             environment=self._environment(safe),
@@ -245,18 +252,3 @@ def _check_size(shard: InputShard, bytes_read: int) -> None:
             f"{shard.size_bytes} bytes, found {bytes_read}; restore it, or clean into another "
             "output folder"
         )
-
-
-def _input_record(shard: InputShard, sha256: str) -> InputRecord:
-    return InputRecord(
-        url=shard.url,
-        size_bytes=shard.size_bytes,
-        etag=shard.etag,
-        mtime=shard.mtime,
-        sha256=sha256,
-    )
-
-
-def _state_record(reader: ShardReader) -> StateRecord:
-    state = reader.state
-    return StateRecord(state=state.state, offset=state.offset, detail=state.detail)
