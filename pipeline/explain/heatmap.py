@@ -1,7 +1,6 @@
 """Draw where a model looks: the picture, then the picture again under a heat map for each word."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -12,9 +11,6 @@ from pipeline.media.sheet import sheet, small
 
 MOST_WORDS = 59  # with the picture itself, twelve rows of five
 _HEAT = 0.7  # share of colour where a map is at its highest
-
-# whether a map is drawn against its own highest value, or against that of all words of the text
-Scale = Literal["word", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +38,21 @@ def overlay_caption(
     return overlay(picture, explainer.caption(image, text, layer=layer))
 
 
-def overlay(picture: Image.Image, attention: WordMaps, scale: Scale = "word") -> AttentionOverlay:
+def overlay(picture: Image.Image, attention: WordMaps) -> AttentionOverlay:
     """Draw the grid: the picture under the mean of all maps, then one cell for each word."""
     words, maps = attention.words[:MOST_WORDS], _numbers(attention.maps[:MOST_WORDS])
     thumbnail = small(picture)
-    highest = float(maps.max(initial=0)) if scale == "text" else None
     head = f"all words ({attention.score:.2f})"
     cells = [("picture", thumbnail), (head, heat(thumbnail, _numbers(attention.mean)))]
-    cells += [(word, heat(thumbnail, m, highest)) for word, m in zip(words, maps, strict=True)]
+    cells += [(word, heat(thumbnail, m)) for word, m in zip(words, maps, strict=True)]
     return AttentionOverlay(sheet(cells), words, len(attention.words) - len(words))
 
 
-def heat(picture: Image.Image, values: np.ndarray, highest: float | None = None) -> Image.Image:
+def heat(picture: Image.Image, values: np.ndarray) -> Image.Image:
     """Colour a picture by a map (rows, columns), stretched over it; a map of zeros leaves it."""
     import matplotlib as mpl
 
-    highest = float(values.max(initial=0)) if highest is None else highest
+    highest = float(values.max(initial=0))
     if highest <= 0:
         return picture.copy()
     stretched = Image.fromarray(np.float32(values / highest)).resize(
