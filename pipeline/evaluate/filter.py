@@ -63,7 +63,10 @@ def measure_filter(
     threshold that reaches it here. `curves` adds a row for each threshold: precision and recall,
     ROC, and calibration in bins.
     """
-    labelled = (pair if label(pair) is not None else _without_label(pair) for pair in pairs)
+    labelled = (
+        pair if label(pair) is not None else replace(pair, reason=pair.reason or NO_LABEL)
+        for pair in pairs
+    )
     left_out: Counter[str] = Counter()
     scores: list[float] = []
     labels: list[bool] = []
@@ -121,7 +124,3 @@ def _filtered(
         "noise_after": None if precision is None else 1 - precision,
         "score_not_finite": int((~finite).sum()),
     }
-
-
-def _without_label(pair: LabelledPair) -> LabelledPair:
-    return replace(pair, reason=pair.reason or NO_LABEL)

@@ -38,10 +38,7 @@ def retrieval(
     `ir_mean` and `r_mean` are its means too.
     """
     forth, back = np.asarray(to_text), np.asarray(to_image)
-    images_of: list[list[int]] = [[] for _ in range(len(back))]
-    for image, texts in enumerate(texts_of):
-        for text in texts:
-            images_of[text].append(image)
+    images_of = images_of_texts(texts_of, len(back))
     numbers: Numbers = {}
     for name, scores, right in (("tr", forth, texts_of), ("ir", back, images_of)):
         recalls = recall_at(scores, right, ks)
@@ -49,6 +46,15 @@ def retrieval(
         numbers[f"{name}_mean"] = _mean(recalls.values())
     numbers["r_mean"] = _mean([numbers["tr_mean"], numbers["ir_mean"]])
     return numbers
+
+
+def images_of_texts(texts_of: Sequence[Collection[int]], count: int) -> list[list[int]]:
+    """Turn each image's texts into the images of each of `count` texts."""
+    images_of: list[list[int]] = [[] for _ in range(count)]
+    for image, texts in enumerate(texts_of):
+        for text in texts:
+            images_of[text].append(image)
+    return images_of
 
 
 def recall_at(

@@ -2,12 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 from statistics import fmean
 from typing import Any
 
 from models.roles.nlvr import NlvrModel
-from pipeline.evaluate.rows import AnnotatedPictures, Loaded, batches, stacked
+from pipeline.evaluate.rows import AnnotatedPictures, Loaded, stacked
+from pipeline.media.ahead import load_batches
 from shards.schema import TextReason
 from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
 from shards.training.annotation_file import LABELS
@@ -23,7 +25,8 @@ def measure_nlvr(
     """
     pictures, left_out = AnnotatedPictures(images, reasoner.preprocess), Counter[str]()
     right_of: dict[str, list[bool]] = defaultdict(list)
-    for batch, loaded in batches(rows, lambda row: _load(row, pictures), batch_size, left_out):
+    load = partial(_load, pictures=pictures)
+    for batch, loaded in load_batches(rows, load, batch_size, left_out):
         left, right = stacked(loaded)
         sentences = [str(fold_spaces(row["sentence"])) for row in batch]
         probabilities = reasoner.reason(left, right, sentences)

@@ -5,10 +5,10 @@ Pictures are decoded a batch ahead; only their features, texts and scores are ke
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.blip.preprocess import Preprocess
 from pipeline.clean.screen import read_meta
-from pipeline.media.ahead import read_ahead
+from pipeline.media.ahead import load_batches
 from pipeline.media.pictures import resized
 from shards.inputs.listing import InputShard, list_inputs
 from shards.inputs.reader import RawSample, ShardState, State
@@ -25,8 +25,6 @@ from shards.schema import SampleReason
 from shards.training.annotation import annotated_texts
 
 Meta = Mapping[str, Any]
-Item = TypeVar("Item")
-Loaded = TypeVar("Loaded")
 
 _SHARD_FAULTS = {
     State.TRUNCATED: SampleReason.SHARD_TRUNCATED.value,
@@ -127,28 +125,5 @@ def batches(
     def look(pair: LabelledPair) -> Tensor | str:
         return pair.reason or resized(pair.image, preprocess)
 
-    for batch, pictures in in_batches(pairs, look, lambda pair: len(pair.image), size, left_out):
+    for batch, pictures in load_batches(pairs, look, size, left_out, lambda pair: len(pair.image)):
         yield batch, torch.stack(pictures)
-
-
-def in_batches(
-    items: Iterable[Item],
-    load: Callable[[Item], Loaded | str],
-    size_bytes: Callable[[Item], int],
-    size: int,
-    left_out: Counter[str],
-) -> Iterator[tuple[list[Item], list[Loaded]]]:
-    """Load `size` items at a time, and as many ahead; count those that come to a reason instead."""
-    batch: list[Item] = []
-    batch_loaded: list[Loaded] = []
-    for item, loaded in read_ahead(items, load, size_bytes, size):
-        if isinstance(loaded, str):
-            left_out[loaded] += 1
-            continue
-        batch.append(item)
-        batch_loaded.append(loaded)
-        if len(batch) == size:
-            yield batch, batch_loaded
-            batch, batch_loaded = [], []
-    if batch:
-        yield batch, batch_loaded

@@ -59,7 +59,10 @@ def measure_retrieval(
     left_out: Counter[str] = Counter()
     numbers: dict[str, int] = {}  # of each text, as the model reads it
     texts_of: list[set[int]] = []
-    with_text = (pair if pair.texts else _without_text(pair) for pair in pairs)
+    with_text = (
+        pair if pair.texts else replace(pair, reason=pair.reason or TextReason.MISSING)
+        for pair in pairs
+    )
     with StateSpool() as spool:
         for batch, pictures in batches(with_text, retriever.preprocess, batch_size, left_out):
             spool.add(retriever.encode_images(pictures))
@@ -94,10 +97,6 @@ def scores(
     cosines = ranking.cosines.cpu().numpy()
     itm = ranking.to_text.cpu().numpy(), ranking.to_image.cpu().numpy()
     return (cosines, cosines.T), itm
-
-
-def _without_text(pair: LabelledPair) -> LabelledPair:
-    return replace(pair, reason=pair.reason or TextReason.MISSING)
 
 
 def _read_texts(retriever: Retriever, texts: Sequence[str]) -> EncodedTexts:

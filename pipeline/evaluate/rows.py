@@ -1,7 +1,7 @@
 """Rows of the field's annotation files with their pictures, a batch at a time."""
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from threading import Lock
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.blip.preprocess import Preprocess
-from pipeline.evaluate.pairs import LabelledPair, in_batches
+from pipeline.evaluate.pairs import LabelledPair
 from pipeline.media.pictures import resized
 from shards.schema import SampleReason, TextReason
 from shards.training.annotation import WRONG_TYPE, Fields, fold_spaces
@@ -61,16 +61,6 @@ class AnnotatedPictures:
     def _read(self, name: str) -> Tensor | str:
         data = read_picture(self._folder, name)
         return resized(data, self._preprocess) if data else SampleReason.IMAGE_MISSING
-
-
-def batches(
-    rows: Iterable[Fields],
-    load: Callable[[Fields], Loaded | str],
-    size: int,
-    left_out: Counter[str],
-) -> Iterator[tuple[list[Fields], list[Loaded]]]:
-    """Load the pictures of `size` rows at a time, and as many ahead; count the rest."""
-    return in_batches(rows, load, lambda _: 0, size, left_out)
 
 
 def stacked(loaded: Sequence[Loaded]) -> Loaded:

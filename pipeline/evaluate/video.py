@@ -104,10 +104,7 @@ def measure_video_retrieval(
 
 def _numbers(scored: Both, texts_of: Sequence[set[int]]) -> metrics.Numbers:
     to_text, to_video = scored
-    videos_of: list[list[int]] = [[] for _ in range(len(to_video))]
-    for video, texts in enumerate(texts_of):
-        for text in texts:
-            videos_of[text].append(video)
+    videos_of = metrics.images_of_texts(texts_of, len(to_video))
     return metrics.retrieval(to_text, to_video, texts_of) | {
         "tr_median_rank": metrics.median_rank(to_text, texts_of),
         "ir_median_rank": metrics.median_rank(to_video, videos_of),

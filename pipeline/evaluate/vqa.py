@@ -2,13 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from models.decoding.generate import Decoding
 from models.roles.vqa import DECODING, VqaModel
 from pipeline.evaluate import vqa_accuracy
-from pipeline.evaluate.rows import AnnotatedPictures, Loaded, batches, each_once
+from pipeline.evaluate.rows import AnnotatedPictures, Loaded, each_once
+from pipeline.media.ahead import load_batches
 from shards.schema import TextReason
 from shards.training.annotation import WRONG_TYPE, Fields, fold_spaces
 
@@ -37,7 +39,8 @@ def measure_vqa(
     scores: list[float] = []
     groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     asked = 0
-    for batch, loaded in batches(rows, lambda row: _load(row, pictures), batch_size, left_out):
+    load = partial(_load, pictures=pictures)
+    for batch, loaded in load_batches(rows, load, batch_size, left_out):
         asked += len(batch)
         written = _answer(answerer, batch, loaded, answers, decoding)
         for row, answer in zip(batch, written, strict=True):

@@ -1,8 +1,8 @@
 """Work ahead in threads: while a model looks at one batch, the next is decoded."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from threading import Thread
@@ -70,6 +70,29 @@ def read_ahead(
             tasks.put(None)
         for thread in () if is_stuck else crew:
             thread.join(timeout_s)
+
+
+def load_batches(
+    items: Iterable[Item],
+    load: Callable[[Item], Result | str],
+    size: int,
+    left_out: Counter[str],
+    size_bytes: Callable[[Item], int] = lambda _: 0,
+) -> Iterator[tuple[list[Item], list[Result]]]:
+    """Load `size` items at a time, and as many ahead; count those that come to a reason instead."""
+    batch: list[Item] = []
+    batch_loaded: list[Result] = []
+    for item, loaded in read_ahead(items, load, size_bytes, size):
+        if isinstance(loaded, str):
+            left_out[loaded] += 1
+            continue
+        batch.append(item)
+        batch_loaded.append(loaded)
+        if len(batch) == size:
+            yield batch, batch_loaded
+            batch, batch_loaded = [], []
+    if batch:
+        yield batch, batch_loaded
 
 
 def _take(

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from models.blip.tokenizer import normalise
 from models.roles.retrieval import TEXTS_AT_ONCE, Retriever
-from pipeline.media.ahead import read_ahead
+from pipeline.media.ahead import load_batches
 from pipeline.media.pictures import resized
 from pipeline.search import faiss_index
 from pipeline.search.index_folder import IndexFolderError, new_build, write_record
@@ -193,14 +193,17 @@ def _spool(
     left_out: Counter[str],
 ) -> dict[Which, int]:
     """Embed pictures and texts, and write vectors and facts."""
+
+    def load(item: IndexItem) -> Tensor | str:
+        return item.reason or resized(item.image, retriever.preprocess)
+
     embedded: set[bytes] = set()  # hashes of texts that have a vector
     with ExitStack() as stack:
         spools = {which: _open_spool(stack, folder, which) for which in BOTH}
-        usable = _usable(items, retriever, batch_size, left_out)
-        while batch := list(islice(usable, batch_size)):
-            images = retriever.encode_images(torch.stack([pixels for _, pixels in batch]))
-            spools["images"].add(images.unit, [_picture_row(item) for item, _ in batch])
-            new_texts = _new_texts((item for item, _ in batch), embedded, left_out)
+        for batch, pixels in load_batches(items, load, batch_size, left_out, _image_bytes):
+            images = retriever.encode_images(torch.stack(pixels))
+            spools["images"].add(images.unit, [_picture_row(item) for item in batch])
+            new_texts = _new_texts(batch, embedded, left_out)
             while rows := list(islice(new_texts, TEXTS_AT_ONCE)):
                 texts = retriever.encode_texts([row["text"] for row in rows])
                 spools["texts"].add(texts.unit, rows)
@@ -216,19 +219,8 @@ def _open_spool(stack: ExitStack, folder: Path, which: Which) -> _Spool:
     return _Spool(file, writer, schema)
 
 
-def _usable(
-    items: Iterable[IndexItem], retriever: Retriever, batch_size: int, left_out: Counter[str]
-) -> Iterator[tuple[IndexItem, Tensor]]:
-    """Decode and resize pictures, a batch ahead; count why one cannot be used."""
-
-    def pixels_of(item: IndexItem) -> Tensor | str:
-        return item.reason or resized(item.image, retriever.preprocess)
-
-    for item, pixels in read_ahead(items, pixels_of, lambda item: len(item.image), batch_size):
-        if isinstance(pixels, str):
-            left_out[pixels] += 1
-        else:
-            yield item, pixels
+def _image_bytes(item: IndexItem) -> int:
+    return len(item.image)
 
 
 def _picture_row(item: IndexItem) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from models.blip.preprocess import Preprocess
 from pipeline.evaluate import rows as module
-from pipeline.evaluate.rows import AnnotatedPictures, Loaded, batches, each_once, stacked
+from pipeline.evaluate.rows import AnnotatedPictures, Loaded, each_once, stacked
+from pipeline.media.ahead import load_batches
 from shards.training.annotation_file import AnnotationError, read_dialogues, read_rows
 
 SIDE = 16
@@ -50,7 +51,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_rows_about_one_picture_read_it_once(pictures: AnnotatedPictures, read: list[str]) -> None:
     rows = [{"image": f"{n // 5}.png"} for n in range(40)]
-    found = batches(rows, lambda row: pictures.load([row["image"]]), 4, Counter())
+    found = load_batches(rows, lambda row: pictures.load([row["image"]]), 4, Counter())
     shades = [int(one[0][0, 0, 0]) for _, loaded in found for one in loaded]
     assert shades == [30 * (n // 5) for n in range(40)]
     assert sorted(read) == [f"{n}.png" for n in range(8)]
@@ -74,7 +75,7 @@ def test_threads_that_ask_for_one_picture_share_it(
 def test_bad_rows_are_counted_and_the_others_stay_together(pictures: AnnotatedPictures) -> None:
     names = ["0.png", "broken.png", "1.png", "gone.png", "../0.png", "2.png"]
     left_out: Counter[str] = Counter()
-    taken = list(batches([{"image": n} for n in names], _by(pictures), 2, left_out))
+    taken = list(load_batches([{"image": n} for n in names], _by(pictures), 2, left_out))
     assert [[row["image"] for row in rows] for rows, _ in taken] == [["0.png", "1.png"], ["2.png"]]
     assert left_out == {"image_undecodable": 1, "image_missing": 1, "unsafe_member": 1}
 
@@ -91,7 +92,7 @@ def test_a_lost_connection_is_raised(
 
     monkeypatch.setattr(module, "read_picture", lost)
     with pytest.raises(OSError, match="connection"):
-        list(batches([{"image": "0.png"}], _by(pictures), 2, Counter()))
+        list(load_batches([{"image": "0.png"}], _by(pictures), 2, Counter()))
 
 
 def test_each_picture_is_stacked_once() -> None:
