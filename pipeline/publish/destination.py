@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.publish.cards import NAME as CARD
 from shards.durable import whole_folder
@@ -24,24 +24,8 @@ class ExportError(UsageError):
     """An export that cannot be made as it was asked for."""
 
 
-class Destination(Protocol):
-    """Where one export goes."""
-
-    def existing_record(self) -> dict[str, Any] | None:
-        """Read the record of the export that is there; ExportError if there is anything else."""
-
-    def start(self) -> Path:
-        """Return an empty folder for the data's files; what a kill has left is no part of it."""
-
-    def add(self, file: Path) -> None:
-        """Take a finished file of that folder."""
-
-    def finish(self, record: Mapping[str, Any], card: str) -> None:
-        """Make the added files an export."""
-
-
 @contextmanager
-def open_destination(to: str) -> Iterator[Destination]:
+def open_destination(to: str) -> Iterator["LocalDestination | StoreDestination"]:
     """Open a local folder, or a URL of any fsspec store."""
     store = Store(to)
     if store.is_local:
@@ -59,7 +43,10 @@ class LocalDestination:
         self._folder, self._closing = folder, closing
 
     def existing_record(self) -> dict[str, Any] | None:
-        """See `Destination`; an empty folder is as good as none."""
+        """Read the record of the export that is there; ExportError if there is anything else.
+
+        An empty folder is as good as none.
+        """
         if not self._folder.exists():
             return None
         if self._folder.is_dir() and not any(self._folder.iterdir()):
@@ -71,16 +58,16 @@ class LocalDestination:
             raise ExportError(f"{self._folder} is there and holds no export; {_OTHER}") from None
 
     def start(self) -> Path:
-        """See `Destination`."""
+        """Return an empty folder for the data's files; what a kill has left is no part of it."""
         self._aside = self._closing.enter_context(whole_folder(self._folder))
         (self._aside / DATA).mkdir()
         return self._aside / DATA
 
     def add(self, file: Path) -> None:
-        """See `Destination`; it lies where it stays."""
+        """Take a finished file of that folder, which lies where it stays."""
 
     def finish(self, record: Mapping[str, Any], card: str) -> None:
-        """See `Destination`."""
+        """Make the added files an export."""
         for name, text in ((RECORD, json.dumps(record, indent=2)), (CARD, card)):
             (self._aside / name).write_text(text, encoding="utf-8")
         self._closing.close()
@@ -94,7 +81,7 @@ class StoreDestination:
         self._added: set[str] = set()
 
     def existing_record(self) -> dict[str, Any] | None:
-        """See `Destination`; the beginning of an export that a kill has left is as good as none."""
+        """Read the record as in a folder; the beginning that a kill has left is as good as none."""
         if self._store.exists(RECORD):
             try:
                 return _parsed(self._store.read(RECORD))
@@ -106,19 +93,19 @@ class StoreDestination:
         return None
 
     def start(self) -> Path:
-        """See `Destination`."""
+        """Return an empty local folder, from which `add` takes each file."""
         self._store.put(UNFINISHED, b"")
         return self._scratch
 
     def add(self, file: Path) -> None:
-        """See `Destination`."""
+        """Move a finished file of that folder to the store."""
         name = f"{DATA}/{file.name}"
         self._store.publish(file, name)
         self._added.add(name)
         file.unlink()
 
     def finish(self, record: Mapping[str, Any], card: str) -> None:
-        """See `Destination`; files that a broken export had, and this one has not, go."""
+        """Make the added files an export; those that a broken export had, and this has not, go."""
         for name in self._store.list(DATA):
             if name not in self._added:
                 self._store.delete(name)

@@ -5,7 +5,7 @@ import json
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,16 +19,6 @@ _ROWS_PER_GROUP, _BYTES_PER_GROUP = 500, 64 << 20
 
 AddFile = Callable[[Path], None]
 """Takes each file once it is finished."""
-
-
-class ExportFiles(Protocol):
-    """The files of an export, one at a time."""
-
-    def add(self, kept: KeptSample, text: str) -> None:
-        """Write a sample, with the one text that stands for it."""
-
-    def close(self) -> None:
-        """Write what waits, and finish the last file."""
 
 
 _TEXT = pa.struct(
@@ -78,7 +68,7 @@ class TarFiles:
         self._count = self._size = 0
 
     def add(self, kept: KeptSample, text: str) -> None:
-        """Write a sample's three members."""
+        """Write a sample's three members; `text` is the one that stands for it."""
         if self._tar is None or self._size >= self._file_bytes:
             self.close()
             self._path = self._data / f"train-{self._count:05d}.tar"

@@ -23,7 +23,6 @@ from pipeline.publish.destination import ExportError, open_destination
 from pipeline.publish.files import (
     PLAIN,
     AddFile,
-    ExportFiles,
     ParquetFiles,
     PictureTables,
     TarFiles,
@@ -71,13 +70,8 @@ def export(
         images, rows = write(run, opened, destination.start(), config, destination.add)
         record |= {"rows": rows, "images": images}
         files = {"webdataset": "data/*.tar"}.get(config.form, "data/*.parquet")
-        about = record | {
-            "files": files if rows else None,
-            "statistics": run_statistics(run, opened),
-            "models": models_of(run),
-            "thresholds": opened.thresholds,
-        }
-        destination.finish(record, dataset_card(about))
+        about = record | {"files": files if rows else None}
+        destination.finish(record, _card(run, opened, about, run_statistics(run, opened)))
     return record
 
 
@@ -93,18 +87,16 @@ def card_of(run: Run, statistics: Mapping[str, Any]) -> str:
         "rows": statistics["kept"],
         "images": "encoded again as JPEG" if as_jpeg else "as they came in",
         "files": None,
-        "statistics": statistics,
-        "models": models_of(run),
-        "thresholds": opened.thresholds,
     }
-    return dataset_card(about)
+    return _card(run, opened, about, statistics)
 
 
-def models_of(run: Run) -> dict[str, dict[str, str]]:
-    """Name the captioner and the filter of a run, with their digests."""
-    roles: tuple[Literal["captioner", "filter"], ...] = ("captioner", "filter")
-    models = {role: run_model(run, role) for role in roles}
-    return {role: {"name": model.name, "digest": model.digest} for role, model in models.items()}
+def _card(run: Run, opened: View, about: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
+    """Write a card that names the captioner and the filter of the run, with their digests."""
+    models = {"captioner": run_model(run, "captioner"), "filter": run_model(run, "filter")}
+    named = {role: {"name": each.name, "digest": each.digest} for role, each in models.items()}
+    shared = {"statistics": statistics, "models": named, "thresholds": opened.thresholds}
+    return dataset_card({**about, **shared})
 
 
 def _write_set(
@@ -114,7 +106,7 @@ def _write_set(
     formats = _formats(run, opened)
     # `datasets` wants the same members in every sample of a WebDataset: one type of picture
     as_jpeg = config.form == "webdataset" and len(formats) > 1
-    files: ExportFiles = (
+    files = (
         TarFiles(data, config.file_bytes, add_file)
         if config.form == "webdataset"
         else PictureTables(data, config.file_bytes, add_file)
