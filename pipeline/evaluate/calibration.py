@@ -49,9 +49,9 @@ def brier(chances: Chances, labels: Labels) -> float | None:
     return float(brier_score_loss(labels, chances, pos_label=True)) if len(labels) else None
 
 
-def reliability(chances: Chances, labels: Labels, bins: int = BINS) -> list[Bin]:
+def reliability(chances: Chances, labels: Labels) -> list[Bin]:
     """Compare what was said with what is true, in bins of equal width; empty ones are left out."""
-    numbers = np.minimum((chances * bins).astype(int), bins - 1)
+    numbers = np.minimum((chances * BINS).astype(int), BINS - 1)
     chosen = (numbers == number for number in np.unique(numbers))
     return [
         Bin(int(mask.sum()), float(chances[mask].mean()), float(labels[mask].mean()))

@@ -6,8 +6,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from models.decoding.generate import Decoding
-from models.roles.vqa import DECODING, VqaModel
+from models.roles.vqa import VqaModel
 from pipeline.evaluate import vqa_accuracy
 from pipeline.evaluate.rows import AnnotatedPictures, Loaded, each_once
 from pipeline.media.ahead import load_batches
@@ -24,7 +23,6 @@ def measure_vqa(
     batch_size: int = 32,
     *,
     answers: Sequence[str] = (),
-    decoding: Decoding = DECODING,
     by: str | None = None,
     results: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -42,7 +40,7 @@ def measure_vqa(
     load = partial(_load, pictures=pictures)
     for batch, loaded in load_batches(rows, load, batch_size, left_out):
         asked += len(batch)
-        written = _answer(answerer, batch, loaded, answers, decoding)
+        written = _answer(answerer, batch, loaded, answers)
         for row, answer in zip(batch, written, strict=True):
             if results is not None:
                 results.append({"question_id": row.get("question_id"), "answer": answer})
@@ -75,14 +73,13 @@ def _answer(
     batch: Sequence[Fields],
     loaded: Sequence[Loaded],
     answers: Sequence[str],
-    decoding: Decoding,
 ) -> Iterator[str]:
     images, about = each_once(loaded)
     questions = [str(fold_spaces(row["question"])) for row in batch]
     if answers:
         ranked = answerer.rank(images, questions, answers, about=about)
         return (best.text for best, *_ in ranked)
-    return (answer.text for answer in answerer.answer(images, questions, decoding, about))
+    return (answer.text for answer in answerer.answer(images, questions, about=about))
 
 
 def _references(row: Fields) -> list[str]:

@@ -73,7 +73,7 @@ def _read(location: str) -> Iterator[UserPicture]:
     fs, path = filesystem(location)
     if fs.isdir(path):
         inside = sorted(
-            name for name in fs.find(path) if _ending(name) in (*IMAGE_EXTENSIONS, "tar")
+            name for name in fs.find(path) if extension(name) in (*IMAGE_EXTENSIONS, "tar")
         )
         for name in inside:
             yield from _read_file(url_of(fs, name))
@@ -84,7 +84,7 @@ def _read(location: str) -> Iterator[UserPicture]:
 
 
 def _read_file(url: str) -> Iterator[UserPicture]:
-    if _ending(url) == "tar":
+    if extension(url) == "tar":
         yield from _read_tar(url)
         return
     with open_shard(url) as file:
@@ -121,5 +121,6 @@ def _decoded(name: str, data: bytes) -> UserPicture:
     return UserPicture(name, decoded.image)
 
 
-def _ending(name: str) -> str:
+def extension(name: str) -> str:
+    """Return what a file's name ends with, in lower case and without the dot."""
     return PurePosixPath(name).suffix.lower().removeprefix(".")

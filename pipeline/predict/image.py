@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 
 from models.blip.preprocess import Preprocess
-from models.decoding.generate import Decoding
 from models.roles.captioner import BlipCaptioner, Caption
 from models.roles.dialogue import DialogueRanker
 from models.roles.filter import Filter
 from models.roles.nlvr import NlvrModel
-from models.roles.vqa import DECODING, VqaModel
+from models.roles.vqa import VqaModel
 from models.training.dialogue import Dialogue
 from pipeline.media.pictures import UserPicture
 
@@ -80,17 +79,19 @@ def match(scorer: Filter, image: Image.Image, texts: Sequence[str]) -> list[Text
 
 
 def ask(
-    answerer: VqaModel,
-    image: Image.Image,
-    question: str,
-    answers: Sequence[str] = (),
-    decoding: Decoding = DECODING,
+    answerer: VqaModel, image: Image.Image, question: str, answers: Sequence[str] = ()
 ) -> list[ImageAnswer]:
     """Answer a question about a picture: in own words, or by ranking `answers`, best first."""
-    pixels = _pixels(answerer.preprocess, [image])
+    return answer(answerer, _pixels(answerer.preprocess, [image]), question, answers)
+
+
+def answer(
+    answerer: VqaModel, pixels: torch.Tensor, question: str, answers: Sequence[str]
+) -> list[ImageAnswer]:
+    """Answer as `ask`, about one picture (1, 3, H, W) or video (1, F, 3, H, W), uint8."""
     if not answers:
-        (answer,) = answerer.answer(pixels, [question], decoding)
-        return [ImageAnswer(answer.text, answer.logprob)]
+        (written,) = answerer.answer(pixels, [question])
+        return [ImageAnswer(written.text, written.logprob)]
     (ranked,) = answerer.rank(pixels, [question], answers)
     return [ImageAnswer(candidate.text, candidate.score) for candidate in ranked]
 

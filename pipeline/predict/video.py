@@ -1,16 +1,15 @@
 """What the image models can say about a video: match texts, and answer questions."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import PurePosixPath
 
 import torch
 from PIL import Image
 
 from models.blip.preprocess import Preprocess
-from models.roles.retrieval import EncodedImages
 from models.roles.video import VideoRetriever
 from models.roles.vqa import VqaModel
-from pipeline.predict.image import CLASSES_TEMPERATURE, ImageAnswer, TextMatch
+from pipeline.media.pictures import extension
+from pipeline.predict.image import CLASSES_TEMPERATURE, ImageAnswer, TextMatch, answer
 from shards.store import filesystem, url_of
 from shards.training.video_file import EXTENSIONS
 
@@ -20,7 +19,7 @@ def list_videos(sources: Iterable[str]) -> Iterator[str]:
     for source in sources:
         fs, path = filesystem(source)
         if fs.isdir(path):
-            names = sorted(name for name in fs.find(path) if _extension(name) in EXTENSIONS)
+            names = sorted(name for name in fs.find(path) if extension(name) in EXTENSIONS)
             yield from (url_of(fs, name) for name in names)
         else:
             yield source
@@ -30,7 +29,7 @@ def match(
     retriever: VideoRetriever, frames: Sequence[Image.Image], texts: Sequence[str]
 ) -> list[TextMatch]:
     """Score texts against a video's frames, in their order; as `match` does a picture."""
-    video: EncodedImages = retriever.encode_images(_pixels(retriever.preprocess, frames))
+    video = retriever.encode_images(_pixels(retriever.preprocess, frames))
     ranking = retriever.rank(video, retriever.encode_texts(texts), len(texts), "probability")
     itm, cosines = ranking.to_text[0], ranking.cosines[0]
     shares = (cosines / CLASSES_TEMPERATURE).softmax(0)
@@ -42,18 +41,9 @@ def ask(
     answerer: VqaModel, frames: Sequence[Image.Image], question: str, answers: Sequence[str] = ()
 ) -> list[ImageAnswer]:
     """Answer a question about a video's frames: in own words, or by ranking `answers`."""
-    video = _pixels(answerer.preprocess, frames)
-    if not answers:
-        (answer,) = answerer.answer(video, [question])
-        return [ImageAnswer(answer.text, answer.logprob)]
-    (ranked,) = answerer.rank(video, [question], answers)
-    return [ImageAnswer(candidate.text, candidate.score) for candidate in ranked]
+    return answer(answerer, _pixels(answerer.preprocess, frames), question, answers)
 
 
 def _pixels(preprocess: Preprocess, frames: Sequence[Image.Image]) -> torch.Tensor:
     """Resize frames: uint8 (1, F, 3, H, W)."""
     return torch.stack([preprocess.resize(frame) for frame in frames])[None]
-
-
-def _extension(name: str) -> str:
-    return PurePosixPath(name).suffix.lower().removeprefix(".")

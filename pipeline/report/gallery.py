@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from pipeline.report.thumbnail import SampleId
+
 MOST_SHARDS = 32  # each is an input tar that is read from its beginning
 COUNT = 24
 CONTRAST = 6  # one in so many samples is a clear case, for comparison
@@ -112,20 +113,20 @@ def choose_gallery(run: Run, view: View, count: int = COUNT) -> Gallery:
     return Gallery(groups, shards)
 
 
-def spread(shards: Sequence[SnapshotShard], most: int = MOST_SHARDS) -> tuple[SnapshotShard, ...]:
-    """Take at most so many shards: half to show every outcome and reason, half evenly spread."""
+def spread(shards: Sequence[SnapshotShard]) -> tuple[SnapshotShard, ...]:
+    """Take at most MOST_SHARDS: half to show every outcome and reason, half evenly spread."""
     full = [shard for shard in shards if shard.counts.samples_in]
-    if len(full) <= most:
+    if len(full) <= MOST_SHARDS:
         return tuple(full)
     shown: set[str] = set()
     chosen: set[int] = set()
     for index, shard in enumerate(full):
         new = _outcomes(shard) - shown
-        if new and len(chosen) < most // 2:
+        if new and len(chosen) < MOST_SHARDS // 2:
             chosen.add(index)
             shown |= new
     others = [index for index in range(len(full)) if index not in chosen]
-    left = most - len(chosen)
+    left = MOST_SHARDS - len(chosen)
     chosen |= {others[number * len(others) // left] for number in range(left)}
     return tuple(full[index] for index in sorted(chosen))
 
