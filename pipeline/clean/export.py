@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 
+from pipeline.config import Config
 from shards.schema import SampleRow, TextRow
 from shards.writer import CleanSample
 
@@ -16,10 +16,8 @@ JPEG_QUALITY = 92
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif"}
 
 
-class WriteConfig(BaseModel):
+class WriteConfig(Config):
     """What a clean shard holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     clean: Literal["tar", "none"] = "tar"
     images: Literal["original", "jpeg"] = "original"

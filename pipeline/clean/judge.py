@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, field_validator
+from pydantic import Field, FiniteFloat, StringConstraints, field_validator
 
+from pipeline.config import Config
 from shards.schema import DECISIONS, DecisionReason
 
 Mask = NDArray[np.bool_]
@@ -24,10 +25,8 @@ _OPEN = pa.array([DecisionReason.KEPT, DecisionReason.ITM_BELOW_THRESHOLD], pa.s
 DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
 
 
-class JudgeConfig(BaseModel):
+class JudgeConfig(Config):
     """Thresholds on the probability of a match, by origin, and rules about the text itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: dict[str, FiniteFloat] = Field(default_factory=DEFAULT_THRESHOLD.copy)
     min_words: int = Field(default=1, ge=1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from pipeline.config import Config
 
 if TYPE_CHECKING:  # a recipe is checked without waiting for torch
     from torch import Tensor
@@ -15,10 +17,8 @@ if TYPE_CHECKING:  # a recipe is checked without waiting for torch
     from shards.schema import TextRow
 
 
-class ScoreConfig(BaseModel):
+class ScoreConfig(Config):
     """Which filter scores, and how much of a text it reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="a Hugging Face BLIP folder, or the id of one on the hub")
     revision: str | None = Field(default=None, description="of the hub; the newest if not given")

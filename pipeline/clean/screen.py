@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pipeline.config import Config
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode, difference_hash
 from shards.inputs.reader import RawSample
 from shards.schema import SampleReason, SampleRow, TextReason
@@ -28,10 +29,8 @@ BIDI_CONTROLS = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 
 PILLOW_MAX_PIXELS = 178_956_970
 
 
-class ScreenConfig(BaseModel):
+class ScreenConfig(Config):
     """What a sample must be to reach the models."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_side: int = Field(default=32, ge=1, description="pixels of the shorter side")
     max_pixels: int = Field(

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.clean.batch import BatchModels
 from pipeline.clean.caption import CaptionConfig, Captioner
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample
@@ -28,6 +26,7 @@ from pipeline.clean.prepare import (
 )
 from pipeline.clean.score import ScoreConfig, Scorer
 from pipeline.clean.screen import ScreenConfig
+from pipeline.config import Config
 from shards.inputs.listing import InputChanged, InputShard
 from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.run.attempt import (
@@ -62,10 +61,8 @@ class AttemptLost(RuntimeError):  # noqa: N818 - reads as what happened
     """An attempt that ended for no fault that anyone can name yet."""
 
 
-class CleanConfig(BaseModel):
+class CleanConfig(Config):
     """Everything that decides what a run writes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 0
     dtype: Literal["auto", "fp32", "bf16"] = "auto"

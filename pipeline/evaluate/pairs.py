@@ -11,11 +11,12 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from models.blip.preprocess import Preprocess
 from pipeline.clean.screen import read_meta
+from pipeline.config import Config
 from pipeline.media.ahead import load_batches
 from pipeline.media.pictures import resized
 from shards.inputs.listing import InputShard, list_inputs
@@ -51,10 +52,8 @@ class LabelledPair:
     share_read: float | None = None
 
 
-class EvaluateConfig(BaseModel):
+class EvaluateConfig(Config):
     """How a checkpoint is run; none of it but `dtype` and `max_tokens` changes the numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_size: int = Field(default=32, ge=1, description="pictures in one pass of the model")
     max_tokens: int = Field(default=35, ge=3, le=512, description="special tokens included")

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline.clean.export import EXTENSIONS, choose_text, encode_jpeg
+from pipeline.config import Config
 from pipeline.explain.run_models import run_model
 from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
@@ -36,10 +37,8 @@ from shards.statistics import run_statistics
 Form = Literal["webdataset", "parquet", "index"]
 
 
-class ExportConfig(BaseModel):
+class ExportConfig(Config):
     """What an export looks like."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     form: Form = "webdataset"
     file_bytes: int = Field(512 << 20, ge=1, description="of a file's pictures, about")

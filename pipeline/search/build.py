@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from models.blip.tokenizer import normalise
 from models.roles.retrieval import TEXTS_AT_ONCE, Retriever
+from pipeline.config import Config
 from pipeline.media.ahead import load_batches
 from pipeline.media.pictures import resized
 from pipeline.search import faiss_index
@@ -61,10 +62,8 @@ _COLUMNS: dict[Which, pa.Schema] = {
 }
 
 
-class IndexConfig(BaseModel):
+class IndexConfig(Config):
     """How an index is built."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["auto", "flat", "ivf"] = Field("auto", description="auto: ivf for many vectors")
     batch_size: int = Field(32, ge=1, description="pictures in one pass of the model")

@@ -12,8 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pipeline.config import Config
 from pipeline.toy import world as toy_world
 from pipeline.toy.layout import INVERSE
 from pipeline.toy.world import Kinds, Scene, Thing, captions, draw, nouns_of, scene
@@ -26,10 +27,8 @@ Pair = tuple[Scene, Scene]
 Claim = Callable[[Pair, str, str], tuple[str, bool]]  # of a colour or a shape: words and truth
 
 
-class ToyTasksConfig(BaseModel):
+class ToyTasksConfig(Config):
     """How much to write; a sample is a picture with its questions, or a statement with its pair."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     samples: int = Field(default=500, ge=1)
     seed: int = 0

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image, ImageDraw
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from pipeline.config import Config
 from pipeline.toy.layout import INVERSE, RELATIONS, Box, Relation, holds, place_one, place_two
 from pipeline.toy.shapes import COLOURS, OUTLINES, SHAPES, Rgb
 
@@ -64,10 +65,8 @@ class ToySample:
 _SCENE = TypeAdapter(Scene)  # made once: building it costs more than using it
 
 
-class ToyWorldConfig(BaseModel):
+class ToyWorldConfig(Config):
     """What to write; `noise` is the fraction of samples whose caption is wrong."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     samples: int = Field(default=1_000, ge=1)
     samples_per_shard: int = Field(default=250, ge=1)

@@ -3,20 +3,18 @@
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from models.training.augment import AugmentConfig
 from models.training.schedule import RateConfig
+from pipeline.config import Config
 from shards.training.source import SourceConfig
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
 _ONE_LENGTH = "give one of step.epochs and step.steps, and null for the other"
 
 
-class LoaderConfig(BaseModel):
+class LoaderConfig(Config):
     """How samples are read; `lanes` is the most workers there can be, and all must divide it."""
-
-    model_config = _FROZEN
 
     max_tokens: int = Field(30, ge=3, description="of a text, [CLS] and [SEP] included")
     lanes: int = Field(12, ge=1)
@@ -33,10 +31,8 @@ class DataConfig(LoaderConfig):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
 
 
-class StepConfig(BaseModel):
+class StepConfig(Config):
     """How long to train, on how much at a time; either `epochs` or `steps` counts."""
-
-    model_config = _FROZEN
 
     epochs: float | None = Field(20, gt=0)
     steps: int | None = Field(None, ge=1)
@@ -47,10 +43,8 @@ class StepConfig(BaseModel):
     clip: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
 
 
-class SaveConfig(BaseModel):
+class SaveConfig(Config):
     """How often the state is saved, and what is said on the way."""
-
-    model_config = _FROZEN
 
     every_steps: int = Field(1_000, ge=1)
     keep: int = Field(2, ge=1)
@@ -58,10 +52,8 @@ class SaveConfig(BaseModel):
     itm_patience_samples: int = Field(1_000_000, ge=1, description="before the alarm of ITM")
 
 
-class OptimizationConfig(BaseModel):
+class OptimizationConfig(Config):
     """How pictures are varied, how fast and for how long is learned."""
-
-    model_config = _FROZEN
 
     augment: AugmentConfig = AugmentConfig()
     rate: RateConfig = RateConfig()

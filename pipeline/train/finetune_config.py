@@ -2,10 +2,11 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from models.decoding.generate import Decoding
 from models.training.finetuning import Across
+from pipeline.config import Config
 from pipeline.train.config import TrainConfig
 from pipeline.train.objective import LossConfig, TowerConfig
 from pipeline.train.task_names import Task
@@ -21,20 +22,16 @@ class StartConfig(TowerConfig):
     image_size: int | None = Field(None, ge=1, description="pixels; null: as the start has it")
 
 
-class QuestionsConfig(BaseModel):
+class QuestionsConfig(Config):
     """Questions that a joint network learns to answer, in a share of its steps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     share: float = Field(0.25, gt=0, lt=1, description="of the steps")
     max_tokens: int = Field(35, ge=3, description="of a question, special tokens included")
 
 
-class DialogueConfig(BaseModel):
+class DialogueConfig(Config):
     """How the answers of dialogues are learned, and so how they are ranked afterwards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     by: Literal["match", "likelihood"] = Field(
         "match", description="whether an answer is true, as in the paper; or writing it"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import BlipConfig
 
@@ -20,16 +20,14 @@ from models.training.momentum import FeatureQueue
 from models.training.negatives import Rule
 from models.training.workers import Workers
 from pipeline.checkpoint import write_checkpoint
+from pipeline.config import Config
 from pipeline.train.dataloader import Batch
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
-class TowerConfig(BaseModel):
+class TowerConfig(Config):
     """How the towers of a network are trained; none of it changes what is computed afterwards."""
-
-    model_config = _FROZEN
 
     dropout: float = Field(0.1, ge=0, lt=1, description="of the text transformer")
     drop_path: float = Field(0.0, ge=0, lt=1, description="of the vision tower's branches")
@@ -37,10 +35,8 @@ class TowerConfig(BaseModel):
     freeze_vision: bool = Field(False, description="train the text transformer and heads alone")
 
 
-class LossConfig(BaseModel):
+class LossConfig(Config):
     """How a step computes; the defaults are the paper's."""
-
-    model_config = _FROZEN
 
     alpha: float = Field(0.4, ge=0, le=1, description="share of the soft targets in ITC")
     ramp_epochs: float = Field(2, ge=0, description="over which alpha rises from 0")
