@@ -52,7 +52,8 @@ def main() -> None:
         describes = labels.get(pair.key.rpartition("/")[2])
         return None if describes is None else describes == "yes"
 
-    numbers = evaluate.evaluate_filter(scorer, judged(web, labels), label=label)
+    opened = evaluate.open_filter(scorer)
+    numbers = evaluate.measure_filter(opened, judged(web, labels), label=label)
     print(json.dumps({"filter": numbers, "titles alone": baseline(web, labels)}, indent=2))
 
 

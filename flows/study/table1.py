@@ -115,7 +115,8 @@ class Study:
         if not captioner.exists():
             write_checkpoint(captioner, for_hugging_face(content, "captioner"))
         pairs = [str(self._folder / "held-out")]
-        retrieval = evaluate.evaluate_retrieval(model, evaluate.read_pairs(pairs), k=_RERANKED)
+        retriever = evaluate.open_retriever(model)
+        retrieval = evaluate.measure_retrieval(retriever, evaluate.read_pairs(pairs), k=_RERANKED)
         decoding = Decoding(method="greedy", prompt="", min_tokens=0)
         captions = self._captions(captioner, decoding)
         return {"retrieval": retrieval, "captions": captions}
@@ -123,12 +124,14 @@ class Study:
     def measure_tools(self, tools: Tools) -> dict[str, Any]:
         """Measure a filter on pairs half of which are wrong, and a captioner by the truth."""
         judged = evaluate.read_pairs([str(self._folder / "judged")])
+        scorer = evaluate.open_filter(tools.filter)
         return {
-            "filter": evaluate.evaluate_filter(tools.filter, judged, label=pair_is_right),
+            "filter": evaluate.measure_filter(scorer, judged, label=pair_is_right),
             "captioner, nucleus": self._captions(tools.captioner, Decoding(top_k=0)),
             "captioner, greedy": self._captions(tools.captioner, Decoding(method="greedy")),
         }
 
     def _captions(self, captioner: Path, decoding: Decoding) -> dict[str, Any]:
         pairs = evaluate.read_pairs([str(self._folder / "held-out")])
-        return evaluate.evaluate_captioner(captioner, pairs, decoding, is_right=caption_is_right)
+        opened = evaluate.open_captioner(captioner, decoding)
+        return evaluate.measure_captioner(opened, pairs, is_right=caption_is_right)

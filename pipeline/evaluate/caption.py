@@ -16,23 +16,12 @@ IsRight = Callable[[str, Meta], bool | None]
 """Tells whether a caption is true, by the sidecar; None where that cannot be told."""
 
 
-def evaluate_captioner(
-    folder: str | Path,
-    pairs: Iterable[LabelledPair],
-    decoding: Decoding,
-    config: EvaluateConfig = USUAL,
-    *,
-    seed: int = 0,
-    is_right: IsRight | None = None,
-    results: list[dict[str, Any]] | None = None,
-    java: bool = False,
-) -> dict[str, Any]:
-    """Evaluate a captioner folder; see `measure_captioner`."""
-    captioner = BlipCaptioner.load(
+def open_captioner(
+    folder: str | Path, decoding: Decoding, config: EvaluateConfig = USUAL, *, seed: int = 0
+) -> BlipCaptioner:
+    """Load a captioner folder."""
+    return BlipCaptioner.load(
         folder, decoding=decoding, seed=seed, dtype=config.dtype, device=config.device
-    )
-    return measure_captioner(
-        captioner, pairs, config.batch_size, is_right=is_right, results=results, java=java
     )
 
 

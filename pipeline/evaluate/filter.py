@@ -19,28 +19,10 @@ Label = Callable[[LabelledPair], bool | None]
 NO_LABEL = "label_missing"
 
 
-def evaluate_filter(
-    folder: str | Path,
-    pairs: Iterable[LabelledPair],
-    config: EvaluateConfig = USUAL,
-    *,
-    label: Label,
-    threshold: float = 0.5,
-    precision: float | None = None,
-    curves: bool = False,
-) -> dict[str, Any]:
-    """Evaluate a filter folder; see `measure_filter`."""
-    scorer = Filter.load(
+def open_filter(folder: str | Path, config: EvaluateConfig = USUAL) -> Filter:
+    """Load a filter folder."""
+    return Filter.load(
         folder, max_tokens=config.max_tokens, dtype=config.dtype, device=config.device
-    )
-    return measure_filter(
-        scorer,
-        pairs,
-        config.batch_size,
-        label=label,
-        threshold=threshold,
-        precision=precision,
-        curves=curves,
     )
 
 

@@ -23,19 +23,6 @@ from shards.schema import TextReason
 Both = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-def evaluate_retrieval(
-    folder: str | Path,
-    pairs: Iterable[LabelledPair],
-    config: EvaluateConfig = USUAL,
-    *,
-    k: int = 256,
-    ranked: Ranked | None = None,
-) -> dict[str, Any]:
-    """Evaluate the retrieval of a filter or pre-training folder; see `measure_retrieval`."""
-    retriever = open_retriever(folder, config)
-    return measure_retrieval(retriever, pairs, config.batch_size, k=k, ranked=ranked)
-
-
 def open_retriever(folder: str | Path, config: EvaluateConfig = USUAL) -> Retriever:
     """Load a filter folder, or the match network that is part of a pre-training folder."""
     return Retriever.load(

@@ -1,6 +1,7 @@
 """Tiny checkpoints of random weights, and toy data, that tests of evaluation share."""
 
 import io
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from models.blip.config import ORIGINAL, blip_config
 from models.blip.tokenizer import train
 from models.checkpoints import checkpoint
 from models.decoding.generate import Decoding
-from pipeline.evaluate import EvaluateConfig, LabelledPair, read_pairs
+from pipeline.evaluate import (
+    EvaluateConfig,
+    LabelledPair,
+    measure_captioner,
+    measure_filter,
+    measure_retrieval,
+    open_captioner,
+    open_filter,
+    open_retriever,
+    read_pairs,
+)
 from pipeline.toy import dialogue as toy_dialogue
 from pipeline.toy import tasks as toy_tasks
 from pipeline.toy.tasks import ToyTasksConfig
@@ -30,6 +41,31 @@ CONFIG = EvaluateConfig(batch_size=4, dtype="fp32")
 WORLD = ToyWorldConfig(samples=23, samples_per_shard=9, noise=0.4, image_px=32)
 GREEDY = Decoding(method="greedy", max_tokens=8)
 FEW = ToyTasksConfig(samples=7, image_px=32, kinds=4, questions=2)
+
+
+def evaluate_captioner(
+    folder: Path,
+    pairs: Iterable[LabelledPair],
+    decoding: Decoding,
+    config: EvaluateConfig = CONFIG,
+    *,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, Any]:
+    captioner = open_captioner(folder, decoding, config, seed=seed)
+    return measure_captioner(captioner, pairs, config.batch_size, **options)
+
+
+def evaluate_filter(
+    folder: Path, pairs: Iterable[LabelledPair], config: EvaluateConfig = CONFIG, **options: Any
+) -> dict[str, Any]:
+    return measure_filter(open_filter(folder, config), pairs, config.batch_size, **options)
+
+
+def evaluate_retrieval(
+    folder: Path, pairs: Iterable[LabelledPair], config: EvaluateConfig = CONFIG, **options: Any
+) -> dict[str, Any]:
+    return measure_retrieval(open_retriever(folder, config), pairs, config.batch_size, **options)
 
 
 @pytest.fixture(scope="session")

@@ -77,12 +77,13 @@ def retrieval(
 ) -> None:
     """Measure recall both ways of a filter or pre-training checkpoint, by ITC and by ITM."""
     from flows.cli.tables.numbers import print_numbers
-    from pipeline.evaluate import evaluate_retrieval
+    from pipeline.evaluate import measure_retrieval, open_retriever
 
     config = config_of(batch_size, max_tokens, dtype)
     with _pairs(shards, annotations, images, limit) as (pairs, progress):
         ranked = progress.phase("ranking")
-        numbers = evaluate_retrieval(folder_of(checkpoint), pairs, config, k=k, ranked=ranked)
+        retriever = open_retriever(folder_of(checkpoint), config)
+        numbers = measure_retrieval(retriever, pairs, batch_size, k=k, ranked=ranked)
     print_numbers(numbers, as_json)
 
 
@@ -116,7 +117,7 @@ def caption(
     """
     from flows.cli.tables.numbers import print_numbers
     from models.decoding.generate import Decoding
-    from pipeline.evaluate import evaluate_captioner, java_metrics
+    from pipeline.evaluate import java_metrics, measure_captioner, open_captioner
 
     if min_tokens > max_tokens:
         raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
@@ -129,12 +130,11 @@ def caption(
     )
     written: list[dict[str, Any]] = []
     with _pairs(shards, annotations, images, limit) as (pairs, _):
-        numbers = evaluate_captioner(
-            folder_of(checkpoint),
+        config = config_of(batch_size, 35, dtype)
+        numbers = measure_captioner(
+            open_captioner(folder_of(checkpoint), decoding, config, seed=seed),
             pairs,
-            decoding,
-            config_of(batch_size, 35, dtype),
-            seed=seed,
+            batch_size,
             is_right=None if judge is None else _judges(judge).caption_is_right,
             results=written,
             java=java_metrics.is_there() if java is None else java,
@@ -171,7 +171,7 @@ def filter_(
 ) -> None:
     """Compare a filter's scores with labels: ROC, precision and recall, calibration."""
     from flows.cli.tables.numbers import print_numbers
-    from pipeline.evaluate import evaluate_filter
+    from pipeline.evaluate import measure_filter, open_filter
     from pipeline.evaluate.curves import draw
 
     config = config_of(batch_size, max_tokens, dtype)
@@ -179,10 +179,10 @@ def filter_(
         raise typer.BadParameter("give --label or --judge, and not both")
     is_right = _judges(judge).pair_is_right if judge is not None else _label(str(label))
     with _pairs(shards, None, None, limit) as (pairs, _):
-        numbers = evaluate_filter(
-            folder_of(checkpoint),
+        numbers = measure_filter(
+            open_filter(folder_of(checkpoint), config),
             pairs,
-            config,
+            batch_size,
             threshold=threshold,
             label=is_right,
             precision=precision,

@@ -15,12 +15,13 @@ from flows.stages import clean, trial
 from models.blip import tokenizer
 from models.blip.config import blip_config
 from models.checkpoints import checkpoint
-from pipeline.evaluate import EvaluateConfig, evaluate_retrieval, read_pairs
+from pipeline.evaluate import EvaluateConfig, read_pairs
 from pipeline.toy import world as toy_world
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.run.run import Run, RunMismatch
 from shards.run.snapshot import open_snapshot
+from tests.support.small_evaluation import evaluate_retrieval
 
 Trial = Callable[..., TrialRecipe]
 

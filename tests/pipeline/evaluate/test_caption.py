@@ -9,16 +9,10 @@ import pytest
 from models.decoding.generate import Decoding
 from models.roles.captioner import BlipCaptioner
 from models.roles.retrieval import Retriever
-from pipeline.evaluate import (
-    LabelledPair,
-    evaluate_captioner,
-    measure_captioner,
-    measure_retrieval,
-    metrics,
-)
+from pipeline.evaluate import LabelledPair, measure_captioner, measure_retrieval, metrics
 from pipeline.evaluate.rows import captioned
 from shards.training.annotation_file import read_rows
-from tests.support.small_evaluation import CONFIG, GREEDY, pixels_of
+from tests.support.small_evaluation import CONFIG, GREEDY, evaluate_captioner, pixels_of
 
 
 def test_captions_are_compared_with_the_references(

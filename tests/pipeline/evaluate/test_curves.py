@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.evaluate import LabelledPair, evaluate_filter
+from pipeline.evaluate import LabelledPair
 from pipeline.evaluate.curves import draw
 from pipeline.toy.judges import pair_is_right
-from tests.support.small_evaluation import CONFIG
+from tests.support.small_evaluation import CONFIG, evaluate_filter
 
 
 def drawn(measures: Any) -> np.ndarray:

@@ -8,14 +8,9 @@ import torch
 
 from models.checkpoints import checkpoint
 from models.roles.filter import Filter
-from pipeline.evaluate import (
-    LabelledPair,
-    calibration,
-    evaluate_filter,
-    measure_filter,
-)
+from pipeline.evaluate import LabelledPair, calibration, measure_filter
 from pipeline.toy.judges import pair_is_right
-from tests.support.small_evaluation import CONFIG, pixels_of
+from tests.support.small_evaluation import CONFIG, evaluate_filter, pixels_of
 
 TRUST = ("average_precision", "brier", "calibration_error")
 

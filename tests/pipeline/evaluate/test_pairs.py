@@ -12,20 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.evaluate import (
-    EvaluateConfig,
-    LabelledPair,
-    evaluate_captioner,
-    evaluate_filter,
-    evaluate_retrieval,
-    read_pairs,
-)
+from pipeline.evaluate import EvaluateConfig, LabelledPair, read_pairs
 from pipeline.toy.judges import pair_is_right
 from pipeline.toy.world import (
     captions,
     scene_from_truth,
 )
-from tests.support.small_evaluation import CONFIG, GREEDY, check_alike
+from tests.support.small_evaluation import (
+    CONFIG,
+    GREEDY,
+    check_alike,
+    evaluate_captioner,
+    evaluate_filter,
+    evaluate_retrieval,
+)
 
 
 @pytest.fixture

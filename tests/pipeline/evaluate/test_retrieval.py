@@ -10,11 +10,8 @@ from models.blip.networks import MatchNetwork
 from models.checkpoints import checkpoint
 from models.roles.filter import Filter
 from models.roles.retrieval import Retriever
-from pipeline.evaluate import (
-    LabelledPair,
-    evaluate_retrieval,
-)
-from tests.support.small_evaluation import CONFIG, check_alike, pixels_of
+from pipeline.evaluate import LabelledPair
+from tests.support.small_evaluation import CONFIG, check_alike, evaluate_retrieval, pixels_of
 
 
 def slow_recalls(scores: np.ndarray, right: list[set[int]]) -> dict[int, float]:

@@ -9,17 +9,11 @@ import pytest
 
 from models.checkpoints import weights
 from models.decoding.generate import Decoding
-from pipeline.evaluate import (
-    EvaluateConfig,
-    LabelledPair,
-    evaluate_captioner,
-    evaluate_filter,
-    evaluate_retrieval,
-    read_pairs,
-)
+from pipeline.evaluate import EvaluateConfig, LabelledPair, read_pairs
 from pipeline.toy.judges import caption_is_right
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from tests.support.driving import InProcess
+from tests.support.small_evaluation import evaluate_captioner, evaluate_filter, evaluate_retrieval
 
 CONFIG = EvaluateConfig(dtype="fp32")
 FP32 = "--dtype=fp32"
