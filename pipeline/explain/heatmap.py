@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from models.roles.attention_explainer import AttentionExplainer, WordMaps
+from models.roles.attention_explainer import WordMaps
 from pipeline.media.sheet import sheet, small
 
 MOST_WORDS = 59  # with the picture itself, twelve rows of five
@@ -20,22 +20,6 @@ class AttentionOverlay:
     png: bytes
     words: list[str]
     left_out: int
-
-
-def overlay_match(
-    explainer: AttentionExplainer, picture: Image.Image, text: str, *, layer: int | None = None
-) -> AttentionOverlay:
-    """Draw where a filter looks for each word of a text."""
-    image = explainer.preprocess.resize(picture.convert("RGB"))
-    return overlay(picture, explainer.match(image, text, layer=layer))
-
-
-def overlay_caption(
-    explainer: AttentionExplainer, picture: Image.Image, text: str, *, layer: int | None = None
-) -> AttentionOverlay:
-    """Draw where a captioner looks as it writes each word of a text."""
-    image = explainer.preprocess.resize(picture.convert("RGB"))
-    return overlay(picture, explainer.caption(image, text, layer=layer))
 
 
 def overlay(picture: Image.Image, attention: WordMaps) -> AttentionOverlay:

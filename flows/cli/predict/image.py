@@ -229,17 +229,17 @@ def attend(
     from models.checkpoints import checkpoint
     from models.checkpoints.weights import resolve
     from models.roles.attention_explainer import AttentionExplainer
-    from pipeline.explain.heatmap import overlay_caption, overlay_match
+    from pipeline.explain.heatmap import overlay
 
     folder = resolve(model)
     writes = checkpoint.describe(folder).role == "captioner"
     attender = AttentionExplainer.load(
         folder, role="captioner" if writes else "filter", device=device_of(device)
     )
-    draw = overlay_caption if writes else overlay_match
+    look = attender.caption if writes else attender.match
     image = image_of(picture)
     with _as_usage():
-        heatmap = draw(attender, image, text, layer=layer)
+        heatmap = overlay(image, look(attender.preprocess.resize(image), text, layer=layer))
     out.write_bytes(heatmap.png)
     if as_json:
         print(json.dumps({"png": str(out), "words": heatmap.words, "left_out": heatmap.left_out}))

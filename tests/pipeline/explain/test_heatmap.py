@@ -13,6 +13,7 @@ from models.blip.tokenizer import train
 from models.checkpoints import checkpoint
 from models.roles.attention_explainer import AttentionExplainer, WordMaps
 from pipeline.explain import heatmap as attend
+from pipeline.explain.heatmap import AttentionOverlay
 from pipeline.media import sheet
 
 CORPUS = ["a red ring above a blue star", "two small dogs sit near an old wooden house"] * 3
@@ -56,6 +57,19 @@ def made(words: list[str], maps: torch.Tensor) -> WordMaps:
     return WordMaps(words, maps, mean, 1.5, 0)
 
 
+def overlay_match(
+    explainer: AttentionExplainer, picture: Image.Image, text: str
+) -> AttentionOverlay:
+    image = explainer.preprocess.resize(picture.convert("RGB"))
+    return attend.overlay(picture, explainer.match(image, text))
+
+
+def overlay_caption(
+    explainer: AttentionExplainer, picture: Image.Image, text: str
+) -> AttentionOverlay:
+    return attend.overlay(picture, explainer.caption(explainer.preprocess.resize(picture), text))
+
+
 def test_every_word_has_a_map(
     matcher: AttentionExplainer, captioner: AttentionExplainer, picture: Image.Image
 ) -> None:
@@ -69,19 +83,19 @@ def test_every_word_has_a_map(
     written = captioner.caption(image, "a red ring", prompt="two small")
     assert written.words == ["a", "red", "ring"]
     assert written.maps.max() > 0
-    shown = attend.overlay_match(matcher, picture, text)
+    shown = overlay_match(matcher, picture, text)
     assert shown.words == found.words
     opened(shown.png)
-    assert attend.overlay_caption(captioner, picture, "a red ring").words == written.words
+    assert overlay_caption(captioner, picture, "a red ring").words == written.words
 
 
 def test_texts_without_words_and_long_ones(
     matcher: AttentionExplainer, captioner: AttentionExplainer, picture: Image.Image
 ) -> None:
     for text in ("", "!!!", "\x00"):
-        assert attend.overlay_match(matcher, picture, text).words == []
-    assert attend.overlay_caption(captioner, picture, "").words == []
-    long = attend.overlay_match(matcher, picture, "a " * 500)
+        assert overlay_match(matcher, picture, text).words == []
+    assert overlay_caption(captioner, picture, "").words == []
+    long = overlay_match(matcher, picture, "a " * 500)
     assert len(long.words) + long.left_out == 62  # 64 positions, two of them for special tokens
     assert len(long.words) == attend.MOST_WORDS
     opened(long.png)
@@ -116,7 +130,7 @@ def test_each_word_is_drawn_against_its_own_highest(picture: Image.Image) -> Non
 def test_pictures_of_any_shape(
     matcher: AttentionExplainer, size: tuple[int, int], mode: str
 ) -> None:
-    shown = attend.overlay_match(matcher, Image.new(mode, size), "a red ring")
+    shown = overlay_match(matcher, Image.new(mode, size), "a red ring")
     page = opened(shown.png)
     assert page.width <= 5 * (sheet.CELL + 12) + 12
 
