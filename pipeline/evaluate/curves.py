@@ -43,16 +43,12 @@ def draw(measures: Mapping[str, Any]) -> bytes:
 
 def _mark(panel: Any, measures: Mapping[str, Any]) -> None:  # noqa: ANN401 - matplotlib's Axes
     """Mark the threshold that was asked for, and the one that was chosen."""
-    for name, precision, recall in (
-        (f"threshold {measures['threshold']:g}", measures["precision"], measures["recall"]),
-        *(
-            (f"chosen: {one['threshold']:.3f}", one["precision"], one["recall"])
-            for one in (measures.get("chosen"),)
-            if one
-        ),
-    ):
-        if precision is not None and recall is not None:
-            panel.plot([recall], [precision], "o", label=name)
+    marks = [(f"threshold {measures['threshold']:g}", measures)]
+    if chosen := measures.get("chosen"):
+        marks.append((f"chosen: {chosen['threshold']:.3f}", chosen))
+    for name, row in marks:
+        if row["precision"] is not None and row["recall"] is not None:
+            panel.plot([row["recall"]], [row["precision"]], "o", label=name)
             panel.legend(loc="lower left")
 
 

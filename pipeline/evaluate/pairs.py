@@ -20,7 +20,7 @@ from pipeline.config import Config
 from pipeline.media.ahead import load_batches
 from pipeline.media.pictures import resized
 from shards.inputs.listing import InputShard, list_inputs
-from shards.inputs.reader import RawSample, ShardState, State
+from shards.inputs.reader import RawSample, State
 from shards.inputs.samples import read_samples
 from shards.schema import SampleReason
 from shards.training.annotation import annotated_texts
@@ -80,14 +80,10 @@ def _read_shards(shards: Sequence[InputShard]) -> Iterator[LabelledPair]:
             reason = sample.reason
             yield replace(_labelled(f"{shard.shard}/{sample.key}", sample), share_read=share)
             continue
-        fault = _fault(sample)
+        fault = _SHARD_FAULTS.get(sample.state)
         if fault is not None and fault != reason:  # the sample that was cut has said it already
             yield LabelledPair(shard.shard, b"", (), reason=fault, share_read=share)
         reason = None
-
-
-def _fault(state: ShardState) -> str | None:
-    return None if state.state is State.COMPLETE else _SHARD_FAULTS[state.state]
 
 
 def _labelled(key: str, raw: RawSample) -> LabelledPair:

@@ -17,7 +17,7 @@ from shards.run.commit import FileRecord, read_commit
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard, as_snapshot_shard
 from shards.run.view import OWN, ViewError, open_view, view_names
-from shards.schema import DecisionRow, SampleRow, SchemaError, read_table
+from shards.schema import SampleRow, SchemaError, read_table
 
 _SCORES = ["text_no", "origin", "author", "text", "itm", "itm_logit", "itc", "logprob", "tokens"]
 _MEMBERS = {*EXTENSIONS.values(), "json", "txt"}
@@ -119,23 +119,17 @@ def _explained(
 ) -> dict[str, Any]:
     """Join a sample's facts with its texts, and those with the decisions of each view."""
     texts = _rows_of(run, _file(facts, "texts"), sample["index"], _SCORES)
-    decisions: dict[str, dict[int, DecisionRow]] = {}
-    for view in views:
-        if view.shard is not None:
-            rows = _rows_of(
-                run, _file(view.shard, "decisions"), sample["index"], ["text_no", "keep", "reason"]
-            )
-            decisions[view.name] = {row["text_no"]: row for row in rows}
     for text in texts:
-        text["decisions"] = {
-            view.name: {
-                "keep": decisions[view.name][text["text_no"]]["keep"],
-                "reason": decisions[view.name][text["text_no"]]["reason"],
-                "threshold": view.thresholds.get(text["origin"]),
-            }
-            for view in views
-            if view.name in decisions
-        }
+        text["decisions"] = {}
+    for view in views:
+        if view.shard is None:
+            continue
+        file = _file(view.shard, "decisions")
+        rows = _rows_of(run, file, sample["index"], ["text_no", "keep", "reason"])
+        decisions = {row.pop("text_no"): row for row in rows}
+        for text in texts:
+            threshold = {"threshold": view.thresholds.get(text["origin"])}
+            text["decisions"][view.name] = decisions[text["text_no"]] | threshold
     clean = {
         view.name: _clean_member(run, view.shard, sample)
         for view in views

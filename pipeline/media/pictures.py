@@ -6,13 +6,12 @@ One that cannot be decoded comes with its reason instead of an image, and takes 
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode
+from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.inputs.listing import InputError
 from shards.inputs.reader import IMAGE_EXTENSIONS, RawSample, ShardReader, State, open_shard
 from shards.schema import SampleReason
@@ -50,7 +49,7 @@ def read_pictures(locations: Sequence[str]) -> Iterator[UserPicture]:
 
 def read_picture(location: str) -> UserPicture:
     """Read the first picture of a location; InputError where there is none."""
-    picture = next(islice(read_pictures([location]), 1), None)
+    picture = next(read_pictures([location]), None)
     if picture is None:
         raise InputError(f"{location}: no picture in it ({', '.join(IMAGE_EXTENSIONS)}, or a tar)")
     return picture
@@ -59,11 +58,9 @@ def read_picture(location: str) -> UserPicture:
 def resized(data: bytes, preprocess: "Preprocess") -> "Tensor | str":
     """Decode a picture and make it the model's size: uint8 (3, H, W); or say why it cannot be."""
     decoded = decode(data, LIMITS)
-    return (
-        str(decoded.reason)
-        if isinstance(decoded, DecodeRefusal)
-        else preprocess.resize(decoded.image)
-    )
+    if isinstance(decoded, DecodeRefusal):
+        return str(decoded.reason)
+    return preprocess.resize(decoded.image)
 
 
 def _read(location: str) -> Iterator[UserPicture]:
@@ -115,7 +112,7 @@ def _decoded(name: str, data: bytes) -> UserPicture:
     if len(data) > MAX_PICTURE_BYTES:
         detail = f"more than {MAX_PICTURE_BYTES:,} bytes"
         return UserPicture(name, None, SampleReason.IMAGE_TOO_LARGE, detail)
-    decoded: Decoded | DecodeRefusal = decode(data, LIMITS)
+    decoded = decode(data, LIMITS)
     if isinstance(decoded, DecodeRefusal):
         return UserPicture(name, None, decoded.reason, decoded.detail)
     return UserPicture(name, decoded.image)

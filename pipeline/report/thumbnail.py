@@ -12,8 +12,9 @@ from typing import cast
 
 from PIL import Image
 
+from pipeline.clean.screen import Decode
 from pipeline.explain.source_images import read_source_images
-from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal
+from pipeline.media.decode import DecodeLimits, DecodeRefusal
 from shards.run.run import Run
 from shards.schema import SampleReason, SampleRow
 
@@ -31,7 +32,6 @@ _NEVER = {
 _MAX_PIXELS = 50_000_000
 
 SampleId = tuple[str, int]  # SHARD and index, the sample's key in the tables
-Decode = Callable[[bytes, DecodeLimits], Decoded | DecodeRefusal]
 
 
 @dataclass(frozen=True, slots=True)

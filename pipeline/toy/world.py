@@ -306,17 +306,14 @@ def _encode(image: Image.Image, image_format: str) -> bytes:
 
 
 def _sidecar(sample: ToySample, config: ToyWorldConfig) -> dict[str, object]:
-    listed = {"texts": captions(sample.scene)} if config.all_texts else {}
-    return {"toy": _truth(sample), **listed}
-
-
-def _truth(sample: ToySample) -> dict[str, object]:
-    return {
+    truth = {
         "true_caption": sample.true_caption,
         "is_noisy": sample.kind != "true",
         "kind": sample.kind,
         "scene": asdict(sample.scene),
     }
+    listed = {"texts": captions(sample.scene)} if config.all_texts else {}
+    return {"toy": truth, **listed}
 
 
 def scene_from_truth(truth: Mapping[str, Any]) -> Scene:

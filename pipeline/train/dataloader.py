@@ -285,7 +285,7 @@ def _collate(
         ids=framed.ids,
         mask=framed.mask,
         image_ids=torch.tensor([row.example.image_id for row in rows]),
-        text_hashes=torch.tensor([_hash(text) for text in texts]),
+        text_hashes=torch.tensor([hash_text(text) for text in texts]),
         texts=texts,
         keys=[row.example.key for row in rows],
         positions=positions,
@@ -308,6 +308,6 @@ def shuffle_pair(example: Example) -> Example:
     return replace(example, image=example.right, right=example.image, chosen=chosen)
 
 
-def _hash(text: str) -> int:
+def hash_text(text: str) -> int:
     """Hash a text to 63 bits."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

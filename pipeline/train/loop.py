@@ -100,7 +100,7 @@ class _Training:
         self._stepper = Stepper(
             config, dtype, objective, self._optimiser, context.workers, several=several
         )
-        self._pace = _Pace(self._progress.samples)
+        self._written_at, self._written_samples = time.monotonic(), self._progress.samples
         self._epoch_rows = 1.0
 
     @property
@@ -181,7 +181,9 @@ class _Training:
     def _write_numbers(self, rate: float) -> None:
         progress = self._progress
         line = {"step": progress.step, "epoch": self._epoch, "samples": progress.samples}
-        pace = self._pace.renew(progress.samples)
+        now = time.monotonic()
+        pace = (progress.samples - self._written_samples) / max(now - self._written_at, 1e-9)
+        self._written_at, self._written_samples = now, progress.samples
         line |= {"rate": rate} | progress.numbers | {"samples_per_s": pace}
         training_state.append_line(self._log_file, line)
 
@@ -203,19 +205,6 @@ class _Training:
         positions = {lane: taken for local, _ in parts for lane, taken in local.items()}
         left_out = _sum([counts for _, counts in parts])
         return replace(progress, positions=positions, left_out=left_out)
-
-
-class _Pace:
-    """Samples per second since the last time that somebody asked."""
-
-    def __init__(self, samples: int) -> None:
-        self._since, self._samples = time.monotonic(), samples
-
-    def renew(self, samples: int) -> float:
-        now = time.monotonic()
-        pace = (samples - self._samples) / max(now - self._since, 1e-9)
-        self._since, self._samples = now, samples
-        return pace
 
 
 def open_loader(

@@ -4,7 +4,6 @@ Every random number of a step is seeded by (seed, step, part), so that a step th
 after a kill is the same step.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +17,7 @@ from models.blip.config import Dtype
 from models.training.schedule import learning_rate
 from models.training.workers import Workers
 from pipeline.train.config import TrainConfig
-from pipeline.train.dataloader import Batch
+from pipeline.train.dataloader import Batch, hash_text
 from pipeline.train.objective import Objective, StepContext
 
 
@@ -115,5 +114,4 @@ def _groups(network: torch.nn.Module, temperature: float) -> list[dict[str, Any]
 
 
 def _seed(*numbers: int) -> int:
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
+    return hash_text(repr(numbers))
