@@ -59,6 +59,7 @@ def judge(texts: pa.Table, config: JudgeConfig) -> pa.Table:
 def _rules(texts: pa.Table, config: JudgeConfig) -> list[tuple[DecisionReason, Mask]]:
     """List each reason with the rows it holds for; the first that holds decides."""
     folded = pc.utf8_lower(pc.utf8_trim_whitespace(texts["text"])).combine_chunks()
+    word_count = pc.list_value_length(pc.utf8_split_whitespace(folded))
     itm = texts["itm"].to_numpy().astype(np.float32)
     with np.errstate(invalid="ignore"):
         below = itm < thresholds_of(texts["origin"], config.threshold)
@@ -66,7 +67,7 @@ def _rules(texts: pa.Table, config: JudgeConfig) -> list[tuple[DecisionReason, M
         (DecisionReason.CAPTION_EMPTY, _mask(pc.equal(folded, ""))),
         (DecisionReason.SCORE_NOT_FINITE, ~np.isfinite(itm)),
         (DecisionReason.DUPLICATE_TEXT, _repeated(texts, folded)),
-        (DecisionReason.TEXT_TOO_SHORT, _mask(pc.less(_word_count(folded), config.min_words))),
+        (DecisionReason.TEXT_TOO_SHORT, _mask(pc.less(word_count, config.min_words))),
         (DecisionReason.REPETITIVE, _matches(folded, _repeat_pattern(config.max_repeats))),
         (DecisionReason.BANNED_WORD, _matches(folded, _word_pattern(config.banned_words))),
         (DecisionReason.ITM_BELOW_THRESHOLD, below),
@@ -101,10 +102,6 @@ def _repeated(texts: pa.Table, folded: pa.Array) -> Mask:
     repeated = np.ones(len(texts), dtype=bool)
     repeated[first] = False
     return repeated
-
-
-def _word_count(folded: pa.Array) -> pa.Array:
-    return pc.list_value_length(pc.utf8_split_whitespace(folded))
 
 
 def _repeat_pattern(max_repeats: int | None) -> re.Pattern[str] | None:

@@ -36,27 +36,25 @@ class _Videos:
     def __init__(self, folder: str, count: int, preprocess: Preprocess, decode: Decode) -> None:
         self._folder, self._count, self._preprocess = folder, count, preprocess
         self._decode = decode
-        self._name, self._frames = "", Tensor()
-        self._reason: str | None = None
+        self._name = ""
+        self._frames: Tensor | str = VideoReason.MISSING
         self.notes: Counter[str] = Counter()
 
     def load(self, name: str) -> Tensor | str:
         """Return a video's frames, uint8 (F, 3, H, W), or why there are none."""
         if name != self._name:
-            self._name = name
-            self._read(name)
-        return self._frames if self._reason is None else self._reason
+            self._name, self._frames = name, self._read(name)
+        return self._frames
 
-    def _read(self, name: str) -> None:
+    def _read(self, name: str) -> Tensor | str:
         url = video_location(self._folder, name)
         if url is None:
-            self._reason = VideoReason.MISSING
-            return
+            return VideoReason.MISSING
         frames = read_frames(url, self._count, decode=self._decode)
-        self._reason = frames.reason
         self.notes.update([frames.note] if frames.note else [])
-        if frames.images:
-            self._frames = torch.stack([self._preprocess.resize(image) for image in frames.images])
+        if frames.reason is not None:
+            return frames.reason
+        return torch.stack([self._preprocess.resize(image) for image in frames.images])
 
 
 def measure_video_retrieval(

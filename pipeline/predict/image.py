@@ -61,7 +61,7 @@ def caption(
         usable = [(p, p.image) for p in batch if p.image is not None]
         written: Iterator[list[Caption]] = iter(())
         if usable:
-            pixels = _pixels(captioner.preprocess, [image for _, image in usable])
+            pixels = stack_pixels(captioner.preprocess, [image for _, image in usable])
             written = iter(captioner.caption(pixels, [p.name for p, _ in usable], count))
         for picture in batch:
             yield ImageCaptions(picture, next(written) if picture.image is not None else [])
@@ -69,7 +69,7 @@ def caption(
 
 def match(scorer: Filter, image: Image.Image, texts: Sequence[str]) -> list[TextMatch]:
     """Score texts against a picture, in their order."""
-    (scores,) = scorer.score(_pixels(scorer.preprocess, [image]), [texts])
+    (scores,) = scorer.score(stack_pixels(scorer.preprocess, [image]), [texts])
     cosines = torch.tensor([score.itc for score in scores])
     shares = (cosines / CLASSES_TEMPERATURE).softmax(0).tolist()
     return [
@@ -82,7 +82,7 @@ def ask(
     answerer: VqaModel, image: Image.Image, question: str, answers: Sequence[str] = ()
 ) -> list[ImageAnswer]:
     """Answer a question about a picture: in own words, or by ranking `answers`, best first."""
-    return answer(answerer, _pixels(answerer.preprocess, [image]), question, answers)
+    return answer(answerer, stack_pixels(answerer.preprocess, [image]), question, answers)
 
 
 def answer(
@@ -100,17 +100,18 @@ def converse(
     ranker: DialogueRanker, image: Image.Image, dialogue: Dialogue, answers: Sequence[str]
 ) -> list[ImageAnswer]:
     """Rank answers to the last question of a dialogue about a picture, best first."""
-    pixels = _pixels(ranker.preprocess, [image])
+    pixels = stack_pixels(ranker.preprocess, [image])
     (ranked,) = ranker.rank(pixels, [dialogue], [answers])
     return [ImageAnswer(candidate.text, candidate.score) for candidate in ranked]
 
 
 def reason(reasoner: NlvrModel, left: Image.Image, right: Image.Image, statement: str) -> float:
     """Compute the probability that a statement is true of two pictures."""
-    sides = [_pixels(reasoner.preprocess, [image]) for image in (left, right)]
+    sides = [stack_pixels(reasoner.preprocess, [image]) for image in (left, right)]
     (probability,) = reasoner.reason(sides[0], sides[1], [statement])
     return probability
 
 
-def _pixels(preprocess: Preprocess, images: Sequence[Image.Image]) -> torch.Tensor:
+def stack_pixels(preprocess: Preprocess, images: Sequence[Image.Image]) -> torch.Tensor:
+    """Resize pictures: uint8 (B, 3, H, W)."""
     return torch.stack([preprocess.resize(image) for image in images])

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import torch
 from PIL import Image
 
-from models.blip.preprocess import Preprocess
 from models.roles.video import VideoRetriever
 from models.roles.vqa import VqaModel
 from pipeline.media.pictures import extension
-from pipeline.predict.image import CLASSES_TEMPERATURE, ImageAnswer, TextMatch, answer
+from pipeline.predict.image import CLASSES_TEMPERATURE, ImageAnswer, TextMatch, answer, stack_pixels
 from shards.store import filesystem, url_of
 from shards.training.video_file import EXTENSIONS
 
@@ -29,7 +27,7 @@ def match(
     retriever: VideoRetriever, frames: Sequence[Image.Image], texts: Sequence[str]
 ) -> list[TextMatch]:
     """Score texts against a video's frames, in their order; as `match` does a picture."""
-    video = retriever.encode_images(_pixels(retriever.preprocess, frames))
+    video = retriever.encode_images(stack_pixels(retriever.preprocess, frames)[None])
     ranking = retriever.rank(video, retriever.encode_texts(texts), len(texts), "probability")
     itm, cosines = ranking.to_text[0], ranking.cosines[0]
     shares = (cosines / CLASSES_TEMPERATURE).softmax(0)
@@ -41,9 +39,4 @@ def ask(
     answerer: VqaModel, frames: Sequence[Image.Image], question: str, answers: Sequence[str] = ()
 ) -> list[ImageAnswer]:
     """Answer a question about a video's frames: in own words, or by ranking `answers`."""
-    return answer(answerer, _pixels(answerer.preprocess, frames), question, answers)
-
-
-def _pixels(preprocess: Preprocess, frames: Sequence[Image.Image]) -> torch.Tensor:
-    """Resize frames: uint8 (1, F, 3, H, W)."""
-    return torch.stack([preprocess.resize(frame) for frame in frames])[None]
+    return answer(answerer, stack_pixels(answerer.preprocess, frames)[None], question, answers)

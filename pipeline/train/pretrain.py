@@ -1,8 +1,7 @@
 """Pre-train a network on clean and human-annotated pairs: ITC, ITM and LM together (BLIP §3.2)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from pydantic import Field
@@ -84,14 +83,9 @@ def _words(words: str | int | None, sources: Sequence[Source]) -> WordPiece:
 def _texts(sources: Sequence[Source]) -> Iterator[str]:
     """Read the first texts of each source."""
     for source in sources:
-        yield from islice(_texts_of(source), TEXTS_FOR_WORDS)
-
-
-def _texts_of(source: Source) -> Iterator[str]:
-    for part in source.parts:
-        with closing(read_part(part)) as samples:
-            for sample in samples:
-                yield from (text.text for text in sample.texts)
+        samples = chain.from_iterable(map(read_part, source.parts))
+        texts = (text.text for sample in samples for text in sample.texts)
+        yield from islice(texts, TEXTS_FOR_WORDS)
 
 
 def shape(model: ModelConfig, words: WordPiece) -> BlipConfig:

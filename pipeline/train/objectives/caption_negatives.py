@@ -61,8 +61,5 @@ class CaptionNegatives:
 def is_unlike(text: str, references: Sequence[str], overlap: float) -> bool:
     """Check that a text shares less than this share of words with every reference."""
     words = set(text.split())
-    return all(_common(words, set(normalise(each).split())) < overlap for each in references)
-
-
-def _common(words: set[str], other: set[str]) -> float:
-    return len(words & other) / max(len(words | other), 1)
+    others = (set(normalise(reference).split()) for reference in references)
+    return all(len(words & other) / max(len(words | other), 1) < overlap for other in others)
