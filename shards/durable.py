@@ -70,9 +70,25 @@ def write_whole(path: Path, text: str) -> None:
     aside.replace(path)
 
 
+def move_whole(staged: Path, final: Path) -> None:
+    """Give a finished file its name, once all of it is on the disk."""
+    make_folder(final.parent)
+    sync(staged)
+    staged.rename(final)
+    sync(final.parent)
+
+
+def put_whole(final: Path, data: bytes) -> None:
+    """Write a small file in one step, over what is there; safe on the disk by the end."""
+    with temporary_file(final, data) as temporary:
+        temporary.rename(final)
+    sync(final.parent)
+
+
 @contextmanager
 def temporary_file(final: Path, data: bytes) -> Iterator[Path]:
     """Write data, safe on disk, beside `final`; what is left of it at the end is removed."""
+    make_folder(final.parent)
     path = final.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
         with path.open("xb") as file:

@@ -16,15 +16,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from shards.claim import create_once, take_name
-from shards.durable import TEMPORARY, make_folder, sync, temporary_file
-from shards.remote_claim import checks_then_writes, claim_remote, create_remote
+from shards.claim import checks_then_writes, claim_local, claim_remote, create_local, create_remote
+from shards.durable import TEMPORARY, make_folder, move_whole, put_whole
 
 _READERS = 16
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")  # as stores name it
@@ -45,11 +44,7 @@ class StoredFile:
     @property
     def temporary(self) -> str | None:
         """The topmost temporary file or folder this is or lies in, which `list` leaves out."""
-        parts = self.name.split("/")
-        for count, part in enumerate(parts, start=1):
-            if part.startswith(TEMPORARY):
-                return "/".join(parts[:count])
-        return None
+        return _temporary(self.name)
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -126,7 +121,7 @@ class Store:
         top = self.path(folder) if folder else self._root
         self.fs.invalidate_cache()
         names = [path[len(self._root) + 1 :] for path in self.fs.find(top)]
-        return sorted(name for name in names if not _is_temporary(name))
+        return sorted(name for name in names if _temporary(name) is None)
 
     def survey(self) -> tuple[StoredFile, ...]:
         """List all that lies below the root, sorted by name: half-written files and folders too.
@@ -149,10 +144,10 @@ class Store:
 
         On a local store it lies inside the root, so that publishing is a rename, not a copy.
         """
-        parent = Path(self._root) if self.is_local else scratch
         if self.is_local:
-            make_folder(Path(self._root))
-        folder = tempfile.mkdtemp(prefix=TEMPORARY, dir=parent)
+            scratch = Path(self._root)
+            make_folder(scratch)
+        folder = tempfile.mkdtemp(prefix=TEMPORARY, dir=scratch)
         try:
             yield Path(folder)
         finally:
@@ -160,60 +155,45 @@ class Store:
 
     def publish(self, staged: Path, name: str) -> None:
         """Make a finished local file appear whole under `name`; a staged file is moved away."""
-        if not self.is_local:
+        if self.is_local:
+            move_whole(staged, Path(self.path(name)))
+        else:
             self.fs.put_file(str(staged), self.path(name))
-            return
-        final = self._local(name)
-        sync(staged)
-        staged.rename(final)
-        sync(final.parent)
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole small file, replacing what was there in one step."""
-        if not self.is_local:
+        if self.is_local:
+            put_whole(Path(self.path(name)), data)
+        else:
             self.fs.pipe_file(self.path(name), data)
-            return
-        final = self._local(name)
-        with temporary_file(final, data) as temporary:
-            temporary.rename(final)
-        sync(final.parent)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a whole small file only if `name` is free; return whether this call wrote it.
 
         A store without such an option lets the last writer win; each read is still of one file.
         """
-        if not self.is_local:
-            return create_remote(self.fs, self.path(name), data)
-        final = self._local(name)
-        with temporary_file(final, data) as temporary:
-            created = take_name(temporary, final)
-        sync(final.parent)
-        return created
+        if self.is_local:
+            return create_local(Path(self.path(name)), data)
+        return create_remote(self.fs, self.path(name), data)
 
-    def creates_once(self) -> bool:
-        """Check whether `create` lets one of several writers win, by two writes of one name."""
-        if not self.is_local and checks_then_writes(self.fs):
-            return False
-        name = f"{TEMPORARY}probe-{secrets.token_hex(8)}"
-        try:
-            claims = [self._claim(name, data) for data in (b"first", b"second")]
-            return claims == [True, False] and self.read(name) == b"first"
-        finally:
-            with suppress(OSError):  # it has a temporary name: `capfilt gc` knows it
-                self.delete(name)
 
-    def _claim(self, name: str, data: bytes) -> bool | None:
-        if not self.is_local:
-            return claim_remote(self.fs, self.path(name), data)
-        final = self._local(name)
-        with temporary_file(final, data) as temporary:
-            return create_once(temporary, final)
+def creates_once(store: Store) -> bool:
+    """Check whether `create` lets one of several writers win, by two writes of one name."""
+    if not store.is_local and checks_then_writes(store.fs):
+        return False
+    name = f"{TEMPORARY}probe-{secrets.token_hex(8)}"
+    try:
+        claims = [_claim(store, name, data) for data in (b"first", b"second")]
+        return claims == [True, False] and store.read(name) == b"first"
+    finally:
+        with suppress(OSError):  # it has a temporary name: `capfilt gc` knows it
+            store.delete(name)
 
-    def _local(self, name: str) -> Path:
-        final = Path(self.path(name))
-        make_folder(final.parent)
-        return final
+
+def _claim(store: Store, name: str, data: bytes) -> bool | None:
+    if store.is_local:
+        return claim_local(Path(store.path(name)), data)
+    return claim_remote(store.fs, store.path(name), data)
 
 
 def _read_if_there(store: Store, name: str) -> bytes | None:
@@ -223,8 +203,11 @@ def _read_if_there(store: Store, name: str) -> bytes | None:
         return None
 
 
-def _is_temporary(name: str) -> bool:
-    return any(part.startswith(TEMPORARY) for part in PurePosixPath(name).parts)
+def _temporary(name: str) -> str | None:
+    """Cut a name behind its first part that is temporary; None where there is none."""
+    parts = name.split("/")
+    numbers = (number for number, part in enumerate(parts, 1) if part.startswith(TEMPORARY))
+    return next(("/".join(parts[:number]) for number in numbers), None)
 
 
 def _stored(name: str, info: Mapping[str, Any]) -> StoredFile:

@@ -37,7 +37,7 @@ from shards.run.commit import Counts, read_commits, total_counts
 from shards.run.run import Run, read_identity
 from shards.run.snapshot import write_snapshot
 from shards.statistics import run_statistics
-from shards.store import Store
+from shards.store import Store, creates_once
 
 _log = logging.getLogger(__name__)
 ModelSection = TypeVar("ModelSection", CaptionConfig, ScoreConfig)
@@ -200,7 +200,7 @@ def _installed(*names: str) -> Iterator[tuple[str, str]]:
 
 
 def _warn_of_overwriting(store: Store) -> None:
-    if not store.creates_once():
+    if not creates_once(store):
         _log.warning(
             "%s cannot create a file only if it is absent: of two drivers at once the last writer "
             "wins. What is read stays whole, but give the run to one driver",

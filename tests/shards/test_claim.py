@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shards.store import Store
+from shards.store import Store, creates_once
 
 
 def race(url: str, barrier: Barrier, results: Any, number: int) -> None:
@@ -67,7 +67,7 @@ def test_last_resort_keeps_an_existing_file(
     library = OldLibrary if known else NoSuchCall
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library())
     store = Store(str(tmp_path))
-    assert not store.creates_once()
+    assert not creates_once(store)
     assert store.create("a", b"1")
     assert not store.create("a", b"2")
     assert store.read("a") == b"1"
@@ -76,7 +76,7 @@ def test_last_resort_keeps_an_existing_file(
 
 def test_the_probe_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", refuse)
-    assert Store(str(tmp_path / "new")).creates_once()
+    assert creates_once(Store(str(tmp_path / "new")))
     assert list((tmp_path / "new").iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.store import Store
+from shards.store import Store, creates_once
 
 
 def test_write_read_list_delete(any_url: str) -> None:
@@ -70,7 +70,7 @@ def test_urls_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_probe_finds_a_store_that_creates_once(any_url: str) -> None:
     store = Store(any_url)
-    assert store.creates_once()
+    assert creates_once(store)
     assert [file for file in store.survey() if not file.is_folder] == []
 
 

@@ -20,7 +20,7 @@ from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
 from shards.statistics import run_statistics
-from shards.store import Store
+from shards.store import Store, creates_once
 from tests.support.object_store import s3_server
 
 
@@ -75,7 +75,7 @@ def test_what_another_writes_is_seen_at_once(place: str) -> None:
 
 def test_the_probe_finds_that_s3_creates_once(place: str) -> None:
     store = Store(place)
-    assert store.creates_once()
+    assert creates_once(store)
     assert store.survey() == ()
 
 

@@ -10,8 +10,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from shards import remote_claim
-from shards.store import Store
+from shards import claim
+from shards.store import Store, creates_once
 from tests.support.object_store import BUCKET, s3_at
 
 
@@ -44,7 +44,7 @@ class KnowsNoCreate(MemoryFileSystem):
 def test_the_probe_finds_out_stores_that_do_not(kind: type[MemoryFileSystem]) -> None:
     fsspec.register_implementation(kind.protocol, kind, clobber=True)
     store = Store(f"{kind.protocol}://{kind.__name__}")
-    assert not store.creates_once()
+    assert not creates_once(store)
     assert store.survey() == ()
     assert store.create("a", b"1")
     assert not store.create("a", b"2"), "one that comes later does see the first"
@@ -110,7 +110,7 @@ CONFLICT, TAKEN = (409, "ConditionalRequestConflict"), (412, "PreconditionFailed
 
 def test_a_conflict_is_tried_again_until_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs")
-    monkeypatch.setattr(remote_claim, "_CONFLICT_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(claim, "_CONFLICT_PAUSES_S", (0.01, 0.01))
     with scripted(CONFLICT, CONFLICT) as server:
         assert Store(f"s3://{BUCKET}/run").create("a", b"ours")
         assert server.objects == {f"/{BUCKET}/run/a": b"ours"}
@@ -131,7 +131,7 @@ def test_a_server_that_ignores_the_condition_is_found_out() -> None:
     pytest.importorskip("s3fs")
     with scripted() as server:
         store = Store(f"s3://{BUCKET}/run")
-        assert not store.creates_once()
+        assert not creates_once(store)
         assert server.objects == {}
         assert store.create("a", b"first")
         assert not store.create("a", b"second")  # it looks before it writes, at least
