@@ -1,11 +1,10 @@
-"""The three tables (samples, texts, decisions), their reason codes, and how they are read.
+"""The three tables (samples, texts, decisions), and how they are read.
 
 Facts (samples, texts) and decisions are separate tables, so that a new threshold rewrites only the
 decisions. Every file carries its schema version; readers take older versions and refuse newer.
 """
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any, BinaryIO, TypedDict
 
 import pyarrow as pa
@@ -19,51 +18,6 @@ _VERSION_KEY = b"capfilt.schema_version"
 
 class SchemaError(UsageError):
     """A table that lacks a column, holds a wrong type, or has a version this code cannot read."""
-
-
-class SampleReason(StrEnum):
-    """Why a sample was rejected; each is stable across versions."""
-
-    UNSAFE_MEMBER = "unsafe_member"
-    DUPLICATE_KEY = "duplicate_key"
-    NOT_ADJACENT = "not_adjacent"
-    SHARD_TRUNCATED = "shard_truncated"
-    SHARD_CORRUPT = "shard_corrupt"
-    IMAGE_MISSING = "image_missing"
-    IMAGE_EMPTY = "image_empty"
-    IMAGE_UNDECODABLE = "image_undecodable"
-    IMAGE_TRUNCATED = "image_truncated"
-    FORMAT_NOT_ALLOWED = "format_not_allowed"
-    IMAGE_TOO_SMALL = "image_too_small"
-    IMAGE_TOO_LARGE = "image_too_large"
-    IMAGE_ASPECT = "image_aspect"
-    IMAGE_BLANK = "image_blank"
-    DECODE_TIMEOUT = "decode_timeout"
-    DECODER_CRASH = "decoder_crash"
-    DUPLICATE_IMAGE = "duplicate_image"
-    SKIPPED = "skipped"
-
-
-class TextReason(StrEnum):
-    """Why a sample has no usable web text."""
-
-    MISSING = "text_missing"
-    EMPTY = "text_empty"
-    NOT_UTF8 = "text_not_utf8"
-    TOO_LONG = "text_too_long"
-
-
-class DecisionReason(StrEnum):
-    """Why a text is kept or not; all but the first two stand at every threshold."""
-
-    KEPT = "kept"
-    ITM_BELOW_THRESHOLD = "itm_below_threshold"
-    TEXT_TOO_SHORT = "text_too_short"
-    REPETITIVE = "repetitive"
-    BANNED_WORD = "banned_word"
-    DUPLICATE_TEXT = "duplicate_text"
-    CAPTION_EMPTY = "caption_empty"
-    SCORE_NOT_FINITE = "score_not_finite"
 
 
 def _schema(fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schema:

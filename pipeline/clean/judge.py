@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, StringConstraints, field_validator
 
 from pipeline.config import Config
-from shards.schema import DECISIONS, DecisionReason
+from shards.reasons import DecisionReason
+from shards.schema import DECISIONS
 
 Mask = NDArray[np.bool_]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

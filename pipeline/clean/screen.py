@@ -16,7 +16,8 @@ from pydantic import Field
 from pipeline.config import Config
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode, difference_hash
 from shards.inputs.reader import RawSample
-from shards.schema import SampleReason, SampleRow, TextReason
+from shards.reasons import SampleReason, TextReason
+from shards.schema import SampleRow
 
 Decode = Callable[[bytes, DecodeLimits], Decoded | DecodeRefusal]
 

@@ -11,7 +11,7 @@ from models.roles.dialogue import DialogueRanker, RankedCandidate
 from models.training.dialogue import Dialogue
 from pipeline.evaluate import metrics
 from pipeline.evaluate.rows import AnnotatedPictures
-from shards.schema import SampleReason
+from shards.reasons import SampleReason
 from shards.training import dialogue_file
 
 Dense = Mapping[tuple[int, int], Sequence[float]]

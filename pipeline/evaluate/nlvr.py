@@ -10,7 +10,7 @@ from typing import Any
 from models.roles.nlvr import NlvrModel
 from pipeline.evaluate.rows import AnnotatedPictures, Loaded, stacked
 from pipeline.media.ahead import load_batches
-from shards.schema import TextReason
+from shards.reasons import TextReason
 from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
 from shards.training.annotation_file import LABELS
 

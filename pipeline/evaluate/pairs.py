@@ -22,7 +22,7 @@ from pipeline.media.pictures import resized
 from shards.inputs.listing import InputShard, list_inputs
 from shards.inputs.reader import RawSample, State
 from shards.inputs.samples import read_samples
-from shards.schema import SampleReason
+from shards.reasons import SampleReason
 from shards.training.annotation import annotated_texts
 
 Meta = Mapping[str, Any]

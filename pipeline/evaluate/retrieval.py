@@ -18,7 +18,7 @@ from models.roles.retrieval import TEXTS_AT_ONCE, EncodedImages, EncodedTexts, R
 from pipeline.evaluate import metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
 from pipeline.evaluate.spool import StateSpool
-from shards.schema import TextReason
+from shards.reasons import TextReason
 
 Both = tuple[NDArray[np.float32], NDArray[np.float32]]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.blip.preprocess import Preprocess
 from pipeline.evaluate.pairs import LabelledPair
 from pipeline.media.pictures import resized
-from shards.schema import SampleReason, TextReason
+from shards.reasons import SampleReason, TextReason
 from shards.training.annotation import WRONG_TYPE, Fields, fold_spaces
 from shards.training.annotation_file import read_picture, unusable
 

@@ -10,7 +10,7 @@ from models.roles.vqa import VqaModel
 from pipeline.evaluate import vqa_accuracy
 from pipeline.evaluate.rows import AnnotatedPictures, Loaded, each_once
 from pipeline.media.ahead import load_batches
-from shards.schema import TextReason
+from shards.reasons import TextReason
 from shards.training.annotation import WRONG_TYPE, Fields, fold_spaces
 
 _GROUPS = ("answer_type", "question_type")  # that the official evaluator reports, if rows have them

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from shards.schema import SampleReason
+from shards.reasons import SampleReason
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 

@@ -21,7 +21,7 @@ from pipeline.media.child import (
     start_child_loop,
 )
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode
-from shards.schema import SampleReason
+from shards.reasons import SampleReason
 
 TIMEOUT_S = 60.0
 TRIES = 2  # a child may be killed for what is not the picture's fault

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.inputs.listing import InputError
 from shards.inputs.reader import IMAGE_EXTENSIONS, RawSample, ShardReader, State, open_shard
-from shards.schema import SampleReason
+from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
 
 if TYPE_CHECKING:

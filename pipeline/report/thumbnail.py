@@ -15,8 +15,9 @@ from PIL import Image
 from pipeline.clean.screen import Decode
 from pipeline.explain.source_images import read_source_images
 from pipeline.media.decode import DecodeLimits, DecodeRefusal
+from shards.reasons import SampleReason
 from shards.run.run import Run
-from shards.schema import SampleReason, SampleRow
+from shards.schema import SampleRow
 
 LONGEST_SIDE = 224
 _QUALITY = 75

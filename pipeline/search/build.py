@@ -36,7 +36,7 @@ from shards.inputs.listing import InputShard, list_inputs
 from shards.inputs.reader import RawSample, State
 from shards.inputs.samples import read_samples
 from shards.naming import encode_name
-from shards.schema import SampleReason, TextReason
+from shards.reasons import SampleReason, TextReason
 from shards.training.annotation import annotated_texts
 from shards.training.source import PictureLocation, Source
 from shards.training.source_reader import location_of, read_part

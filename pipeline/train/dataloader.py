@@ -22,7 +22,7 @@ from models.training.dialogue import Dialogue, compose
 from pipeline.media.ahead import read_ahead
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.errors import CapfiltError
-from shards.schema import SampleReason, TextReason
+from shards.reasons import SampleReason, TextReason
 from shards.training.annotation import SourceText
 from shards.training.stream import Example, TrainingStream
 

@@ -20,6 +20,7 @@ from pipeline.clean.judge import is_open, thresholds_of
 from pipeline.media.ahead import read_ahead
 from pipeline.views.request import ViewRequest, is_resolved, resolve_thresholds
 from pipeline.views.rewrite import rewrite
+from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
 from shards.run.run import Run
 from shards.run.snapshot import Snapshot, SnapshotShard
@@ -35,7 +36,7 @@ from shards.run.view import (
     read_view_record,
     write_clean_list,
 )
-from shards.schema import DECISIONS, DecisionReason, read_table
+from shards.schema import DECISIONS, read_table
 from shards.writer import TableFile, publish_file
 
 THREADS = 4  # reading and writing let others run; an object store wants several at once

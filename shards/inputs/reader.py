@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 from shards.inputs.tar import Member, TarDamage, TarReader
 from shards.naming import key_text
-from shards.schema import SampleReason
+from shards.reasons import SampleReason
 from shards.store import filesystem
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif")

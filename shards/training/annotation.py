@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.inputs.reader import RawSample
-from shards.schema import TextReason
+from shards.reasons import TextReason
 
 HUMAN = "human"  # the origin of texts that name none
 MISSING_COLUMN, WRONG_TYPE = "missing_column", "wrong_type"  # why a row cannot be used

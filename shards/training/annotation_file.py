@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from shards.errors import UsageError
-from shards.schema import SampleReason, TextReason
+from shards.reasons import SampleReason, TextReason
 from shards.store import filesystem
 from shards.training.annotation import (
     HUMAN,

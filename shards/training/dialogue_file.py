@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
 from shards.inputs.reader import IMAGE_EXTENSIONS
-from shards.schema import TextReason
+from shards.reasons import TextReason
 from shards.store import filesystem
 from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
 

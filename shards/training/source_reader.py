@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from shards.inputs.listing import InputShard, list_inputs
 from shards.inputs.reader import RawSample, ShardReader, State, open_shard
 from shards.naming import encode_name
+from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import FileRecord, total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, newest_snapshot_id, open_snapshot, snapshot_id
 from shards.run.view import OWN, open_view
-from shards.schema import SCHEMAS, SampleReason, check_schema
+from shards.schema import SCHEMAS, check_schema
 from shards.store import filesystem, url_of
 from shards.training.annotation import SourceText, annotated_texts
 from shards.training.annotation_file import Annotation, Annotations, read_annotations, read_picture

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shards.schema import TextReason
+from shards.reasons import TextReason
 from shards.store import filesystem, url_of
 from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
 from shards.training.annotation_file import AnnotationError, parse_json, read_text, unusable

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shards.reasons import DecisionReason
 from shards.run.commit import Counts, TextCounts
-from shards.schema import DecisionReason, TextRow
+from shards.schema import TextRow
 
 SAMPLE_COLUMNS = ["shard", "index", "key", "status", "reason", "text_reason"]
 _PLACE = ["index", "text_no"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
+from shards.reasons import DecisionReason
 from shards.run.commit import FileRecord
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard
@@ -14,7 +15,7 @@ from shards.run.verify.problem import Problem
 from shards.run.verify.rules import complaints, recount
 from shards.run.verify.shard import check_clean, check_file, expected_clean, read_checked
 from shards.run.view import View, ViewError, open_view, read_view_record
-from shards.schema import DecisionReason, SchemaError
+from shards.schema import SchemaError
 
 _RECORD = re.compile(r"views/([^/]+)/view\.json")
 _BY_THRESHOLD = {DecisionReason.KEPT, DecisionReason.ITM_BELOW_THRESHOLD}

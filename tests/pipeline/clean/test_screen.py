@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from pipeline.clean.screen import ScreenConfig, clean_text, read_meta, screen
 from shards.inputs.reader import RawSample
-from shards.schema import SAMPLES, SampleReason, TextReason, arrow_rows
+from shards.reasons import SampleReason, TextReason
+from shards.schema import SAMPLES, arrow_rows
 
 CONFIG = ScreenConfig()
 REJECT = ScreenConfig(on_bad_text="reject")

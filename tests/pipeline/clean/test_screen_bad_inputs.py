@@ -5,7 +5,8 @@ from typing import Any
 
 from pipeline.clean.screen import ScreenConfig, ScreenedSample, screen
 from shards.inputs.reader import ShardReader, State, open_shard
-from shards.schema import SAMPLES, SampleReason, TextReason, arrow_rows
+from shards.reasons import SampleReason, TextReason
+from shards.schema import SAMPLES, arrow_rows
 
 CONFIG = ScreenConfig()
 REJECT = ScreenConfig(on_bad_text="reject")

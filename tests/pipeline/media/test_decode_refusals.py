@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode
-from shards.schema import SampleReason
+from shards.reasons import SampleReason
 from tests.support.hand_made import LIMITS, exif, refusal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -1,7 +1,7 @@
 """Every code that a page can show has a meaning."""
 
 from pipeline.report.wording import MEANING
-from shards.schema import DecisionReason, SampleReason, TextReason
+from shards.reasons import DecisionReason, SampleReason, TextReason
 
 
 def test_every_reason_code_has_a_meaning() -> None:
