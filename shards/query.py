@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from shards.errors import UsageError
 from shards.run.run import Run
-from shards.run.snapshot import SnapshotShard
+from shards.run.snapshot import SnapshotShard, table_files
 from shards.schema import SCHEMAS, check_schema
 from shards.store import Store
 
@@ -82,7 +82,7 @@ def run_query(connection: "duckdb.DuckDBPyConnection", sql: str) -> QueryResult:
 def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.dataset.Dataset:
     """Return one of the three tables of the shards as an Arrow data set; raises SchemaError."""
     schema, store = SCHEMAS[table], run.store
-    names = [file.name for shard in shards for file in shard.files if file.table == table]
+    names = [file.name for file in table_files(shards, table)]
     if not names:
         return pyarrow.dataset.dataset(schema.empty_table())
     with ThreadPoolExecutor(_READERS) as pool:

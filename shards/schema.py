@@ -13,19 +13,20 @@ import pyarrow.parquet as pq
 from shards.errors import UsageError
 
 SCHEMA_VERSION = 1
-_VERSION_KEY = b"capfilt.schema_version"
+VERSION_KEY = b"capfilt.schema_version"
 
 
 class SchemaError(UsageError):
     """A table that lacks a column, holds a wrong type, or has a version this code cannot read."""
 
 
-def _schema(fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schema:
+def versioned_schema(fields: Sequence[tuple[str, pa.DataType, bool]]) -> pa.Schema:
+    """Make a schema of (name, type, may be null), with the schema version in its metadata."""
     columns = [pa.field(name, kind, nullable=nullable) for name, kind, nullable in fields]
-    return pa.schema(columns, metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()})
+    return pa.schema(columns, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()})
 
 
-SAMPLES = _schema(
+SAMPLES = versioned_schema(
     [
         ("shard", pa.string(), False),
         ("index", pa.int32(), False),
@@ -46,7 +47,7 @@ SAMPLES = _schema(
         ("meta", pa.string(), True),
     ]
 )
-TEXTS = _schema(
+TEXTS = versioned_schema(
     [
         ("shard", pa.string(), False),
         ("index", pa.int32(), False),
@@ -62,7 +63,7 @@ TEXTS = _schema(
         ("truncated", pa.bool_(), True),
     ]
 )
-DECISIONS = _schema(
+DECISIONS = versioned_schema(
     [
         ("shard", pa.string(), False),
         ("index", pa.int32(), False),
@@ -181,18 +182,22 @@ def arrow_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table
 
 
 def _version(schema: pa.Schema, where: str) -> int:
-    text = (schema.metadata or {}).get(_VERSION_KEY, b"")
+    text = (schema.metadata or {}).get(VERSION_KEY, b"")
     if not text.isdigit():
         raise SchemaError(
             f"{where}: no capfilt schema version in its metadata; not a capfilt table"
         )
-    version = int(text)
+    check_version(int(text), where)
+    return int(text)
+
+
+def check_version(version: int, where: str) -> None:
+    """Refuse a version that is newer than this code (SchemaError); `where` names the file."""
     if version > SCHEMA_VERSION:
         raise SchemaError(
             f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
             "capfilt reads; update capfilt"
         )
-    return version
 
 
 def _completed(table: pa.Table, fields: list[pa.Field]) -> pa.Table:

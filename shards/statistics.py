@@ -41,22 +41,15 @@ def itm_histograms(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:
 
     Texts without a score, or with one that is not finite, are in no bin.
     """
-    counts = {origin: [0] * _BINS for origin in _origins(shards)}
-    for origin, place, count in _binned(run, shards):
-        counts.setdefault(origin, [0] * _BINS)[place] = count
-    edges = [place / _BINS for place in range(_BINS + 1)]
-    return {origin: {"edges": edges, "counts": bins} for origin, bins in counts.items()}
-
-
-def _origins(shards: Sequence[SnapshotShard]) -> list[str]:
-    return sorted({origin for shard in shards for origin in shard.counts.texts})
-
-
-def _binned(run: Run, shards: Sequence[SnapshotShard]) -> list[tuple[str, int, int]]:
-    """Return (origin, bin, count) over the texts."""
+    origins = sorted({origin for shard in shards for origin in shard.counts.texts})
+    counts = {origin: [0] * _BINS for origin in origins}
     with connect(run, shards, ["texts"]) as connection:
-        return connection.execute(
+        binned = connection.execute(
             "SELECT origin, least(greatest(floor(itm::DOUBLE * ?), 0), ? - 1)::INT AS bin, "
             "count(*) FROM texts WHERE isfinite(itm) GROUP BY ALL ORDER BY ALL",
             [_BINS, _BINS],
         ).fetchall()
+    for origin, place, count in binned:
+        counts.setdefault(origin, [0] * _BINS)[place] = count
+    edges = [place / _BINS for place in range(_BINS + 1)]
+    return {origin: {"edges": edges, "counts": bins} for origin, bins in counts.items()}

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,12 +63,7 @@ class ShardWriter:
         """Return the writer itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Abort, unless finished."""
         self.abort()
 
@@ -245,10 +239,7 @@ class _Tally:
         self._not_finite = 0
 
     def add(
-        self,
-        sample: SampleRow,
-        texts: Sequence[TextRow],
-        decisions: Sequence[DecisionRow],
+        self, sample: SampleRow, texts: Sequence[TextRow], decisions: Sequence[DecisionRow]
     ) -> None:
         if sample["status"] == "rejected":
             if texts or not sample.get("reason"):
@@ -308,10 +299,6 @@ def _check_written(store: Store, record: FileRecord) -> None:
         )
     if record.table != "clean":
         with store.open(record.name) as file:
-            _check_rows(file, record)
-
-
-def _check_rows(file: BinaryIO, record: FileRecord) -> None:
-    rows = pq.read_metadata(file).num_rows
-    if rows != record.rows:
-        raise WriteCheckError(f"{record.name}: expected {record.rows} rows, found {rows}")
+            rows = pq.read_metadata(file).num_rows
+        if rows != record.rows:
+            raise WriteCheckError(f"{record.name}: expected {record.rows} rows, found {rows}")

@@ -23,7 +23,7 @@ from pipeline.views.rewrite import rewrite
 from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
 from shards.run.run import Run
-from shards.run.snapshot import Snapshot, SnapshotShard
+from shards.run.snapshot import Snapshot, SnapshotShard, write_clean_list
 from shards.run.view import (
     Judging,
     Rule,
@@ -33,8 +33,6 @@ from shards.run.view import (
     commit_view,
     discard,
     open_view,
-    read_view_record,
-    write_clean_list,
 )
 from shards.schema import DECISIONS, read_table
 from shards.writer import TableFile, publish_file
@@ -141,9 +139,9 @@ def _write(
 
 def _opened(run: Run, name: str) -> View:
     """Open a view that is there, with its list of clean tars, which is written last."""
-    view, record = open_view(run, name), read_view_record(run, name)
-    if record and record.with_clean and not run.store.exists(f"views/{name}/clean.txt"):
-        write_clean_list(run, view)
+    view, listed = open_view(run, name), f"views/{name}/clean.txt"
+    if view.record and view.record.with_clean and not run.store.exists(listed):
+        write_clean_list(run, listed, view.shards)
     return view
 
 

@@ -6,7 +6,7 @@ The list is fixed when a run is created; what changed since then is an error, ne
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -116,11 +116,6 @@ def check_unchanged(
                 raise _changed(old, f"etag {old.etag}", f"etag {new.etag}")
         elif old.mtime != new.mtime and old.shard in (sha256_of or {}):
             _check_hash(old, new, (sha256_of or {})[old.shard])
-
-
-def input_rows(shards: Iterable[InputShard]) -> list[dict[str, Any]]:
-    """Return the list as plain rows, for `input.parquet`."""
-    return [asdict(shard) for shard in shards]
 
 
 def _shards_at(pattern: str, root: str | None) -> list[InputShard]:

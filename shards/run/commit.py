@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shards.inputs.reader import State
 from shards.run.run import Run
@@ -195,7 +195,7 @@ def _parsed(shard: str, data: bytes) -> Commit | None:
         return Commit.model_validate_json(data)
     except SchemaError:
         raise
-    except (ValidationError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         _log.warning("the commit of shard %s is torn and counts as absent: %s", shard, error)
         return None
 

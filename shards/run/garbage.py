@@ -18,7 +18,6 @@ from shards.run.verify.lists import read_snapshot, snapshot_names
 from shards.run.verify.problem import Problem
 from shards.run.verify.run import run_problems
 from shards.run.verify.views import read_view, view_records
-from shards.run.view import read_view_record
 from shards.store import StoredFile
 
 _DATA = re.compile(r"data/(?:samples|texts|decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
@@ -84,16 +83,10 @@ def find_garbage(run: Run, older_than_s: float) -> Garbage:
         elif not _KEPT.fullmatch(file.name):
             unknown.append(file.name)
     leftovers.sort(key=lambda leftover: leftover.name)
-    old = [
-        leftover
-        for leftover in leftovers
-        if leftover.age_s is not None and leftover.age_s >= older_than_s
-    ]
-    young = [
-        leftover
-        for leftover in leftovers
-        if leftover.age_s is None or leftover.age_s < older_than_s
-    ]
+    old, young = list[Leftover](), list[Leftover]()
+    for leftover in leftovers:
+        is_old = leftover.age_s is not None and leftover.age_s >= older_than_s
+        (old if is_old else young).append(leftover)
     return Garbage(tuple(old), tuple(young), tuple(unknown))
 
 
@@ -119,13 +112,12 @@ def _named(run: Run) -> set[str]:
         else:
             named |= {file.name for shard in snapshot.shards for file in shard.files}
     for name in view_records(run):
-        view, record = read_view(run, name), None
+        view = read_view(run, name)
         if isinstance(view, Problem):
             faults.append(view)
-        else:
-            record = read_view_record(run, name)
-            named |= {file.name for shard in view.shards for file in shard.files}
-        named |= {record.shards} if record else set()
+            continue
+        named |= {file.name for shard in view.shards for file in shard.files}
+        named |= {view.record.shards} if view.record else set()
     if faults:
         raise GarbageError(
             f"{run.store.url()}: {len(faults)} things are wrong that may name files still needed "

@@ -12,12 +12,24 @@ from pathlib import PurePosixPath
 from shards.errors import CapfiltError
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run
-from shards.run.snapshot import newest_snapshot_id, open_snapshot, write_snapshot
-from shards.run.verify.lists import check_newest, check_snapshot, clean_list, snapshot_names
+from shards.run.snapshot import (
+    newest_snapshot_id,
+    open_snapshot,
+    write_clean_list,
+    write_snapshot,
+)
+from shards.run.verify.lists import check_newest, check_snapshot, snapshot_names
 from shards.run.verify.problem import Problem
-from shards.run.verify.run import Report, check_commits, check_view, read_quarantine, run_problems
+from shards.run.verify.run import (
+    Report,
+    check_commits,
+    check_view,
+    no_report,
+    read_quarantine,
+    run_problems,
+)
 from shards.run.verify.views import check_view_lists, read_view, view_records
-from shards.run.view import ViewError, read_view_record, write_clean_list
+from shards.run.view import ViewError, read_view_record
 
 
 class RepairError(CapfiltError, ValueError):
@@ -43,7 +55,7 @@ class Repair:
         return not (self.redo or self.judge_again or self.waiting or self.unmended)
 
 
-def repair_run(run: Run, report: Report = lambda _done, _of: None) -> Repair:
+def repair_run(run: Run, report: Report = no_report) -> Repair:
     """Check all that `verify_run` does, and mend or set aside what is wrong.
 
     Meant for a run that no one works on. Raises RepairError if all data files are gone.
@@ -82,7 +94,7 @@ def _mend_commits(run: Run, commits: dict[str, Commit], done: Repair, report: Re
         elif _set_aside(run, problem.where, [problem], done):
             shard = PurePosixPath(problem.where).stem
             done.redo += [shard] if shard in shards else []
-    for shard, problems in check_commits(run, list(commits.values()), report).items():
+    for shard, problems in check_commits(run, commits, report).items():
         if _set_aside(run, f"commits/{shard}.json", problems, done):
             done.redo.append(shard)
             del commits[shard]
@@ -93,9 +105,8 @@ def _mend_quarantine(run: Run, commits: dict[str, Commit], done: Repair) -> set[
     aside, problems = read_quarantine(run)
     for problem in problems:
         shard = PurePosixPath(problem.where).stem
-        if _set_aside(run, problem.where, [problem], done) and shard in set(run.shards) - set(
-            commits
-        ):
+        pending = shard in run.shards and shard not in commits
+        if _set_aside(run, problem.where, [problem], done) and pending:
             done.redo.append(shard)
     return aside
 
@@ -117,7 +128,7 @@ def _mend_partial(run: Run, done: Repair) -> None:
         for name in ("snapshot.json", "clean.txt"):
             _set_aside(run, name, broken, done)
     elif problems:
-        run.store.put("clean.txt", clean_list(run, open_snapshot(run).files("clean")))
+        write_clean_list(run, "clean.txt", open_snapshot(run).shards)
         done.actions.append(f"wrote clean.txt: {problems[0]}")
 
 
@@ -131,9 +142,9 @@ def _mend_view(run: Run, name: str, commits: dict[str, Commit], done: Repair) ->
         return
     lists = list(check_view_lists(run, view))
     if lists:
-        write_clean_list(run, view)
+        write_clean_list(run, f"views/{name}/clean.txt", view.shards)
         done.actions.append(f"wrote {lists[0].where}: {lists[0]}")
-    problems = check_view(run, view, commits, lambda _done, _of: None)
+    problems = check_view(run, view, commits)
     if _set_aside(run, f"views/{name}/view.json", problems, done):
         done.judge_again.append(name)
 

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import UsageError
-from shards.inputs.listing import InputMismatch, InputShard, compare_lists, input_rows, list_digest
+from shards.inputs.listing import InputMismatch, InputShard, compare_lists, list_digest
 from shards.store import Store
 
 RUN_VERSION = 1
@@ -203,5 +203,5 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:  # noqa: A
 
 def _input_parquet(inputs: Sequence[InputShard]) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(input_rows(inputs), schema=_INPUT), buffer)
+    pq.write_table(pa.Table.from_pylist([asdict(shard) for shard in inputs], schema=_INPUT), buffer)
     return buffer.getvalue()

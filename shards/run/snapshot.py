@@ -19,7 +19,7 @@ from shards.errors import UsageError
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Commit, Counts, FileRecord, StateRecord, read_commits
 from shards.run.run import Run, canonical_json
-from shards.schema import SCHEMA_VERSION, SchemaError
+from shards.schema import VERSION_KEY, check_version, versioned_schema
 
 _FILE = pa.struct(
     [
@@ -30,21 +30,20 @@ _FILE = pa.struct(
         pa.field("rows", pa.int64()),
     ]
 )
-_SNAPSHOT = pa.schema(
+_SNAPSHOT = versioned_schema(
     [
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("attempt", pa.string(), nullable=False),
-        pa.field("state", pa.string(), nullable=False),
-        pa.field("offset", pa.int64()),
-        pa.field("detail", pa.string()),
-        pa.field("samples_in", pa.int64(), nullable=False),
-        pa.field("kept", pa.int64(), nullable=False),
-        pa.field("filtered", pa.int64(), nullable=False),
-        pa.field("rejected", pa.int64(), nullable=False),
-        pa.field("counts", pa.string(), nullable=False),
-        pa.field("files", pa.list_(_FILE), nullable=False),
-    ],
-    metadata={b"capfilt.schema_version": str(SCHEMA_VERSION).encode()},
+        ("shard", pa.string(), False),
+        ("attempt", pa.string(), False),
+        ("state", pa.string(), False),
+        ("offset", pa.int64(), True),
+        ("detail", pa.string(), True),
+        ("samples_in", pa.int64(), False),
+        ("kept", pa.int64(), False),
+        ("filtered", pa.int64(), False),
+        ("rejected", pa.int64(), False),
+        ("counts", pa.string(), False),
+        ("files", pa.list_(_FILE), False),
+    ]
 )
 
 
@@ -72,7 +71,12 @@ class Snapshot:
 
     def files(self, table: str) -> list[FileRecord]:
         """Return the files of one table (`clean` too), in the order of the shards."""
-        return [file for shard in self.shards for file in shard.files if file.table == table]
+        return table_files(self.shards, table)
+
+
+def table_files(shards: Iterable[SnapshotShard], table: str) -> list[FileRecord]:
+    """Return the files of one table (`clean` too), in the order of the shards."""
+    return [file for shard in shards for file in shard.files if file.table == table]
 
 
 def write_snapshot(run: Run, allow_partial: bool = False) -> Snapshot:
@@ -99,9 +103,14 @@ def write_snapshot(run: Run, allow_partial: bool = False) -> Snapshot:
         "written": datetime.now(UTC).isoformat(),
     }
     run.store.put("snapshot.json", json.dumps(newest, indent=2).encode())
-    urls = [run.store.url(file.name) + "\n" for file in snapshot.files("clean")]
-    run.store.put("clean.txt", "".join(urls).encode())
+    write_clean_list(run, "clean.txt", shards)
     return snapshot
+
+
+def write_clean_list(run: Run, name: str, shards: Iterable[SnapshotShard]) -> None:
+    """Write a list of clean tars, such as `clean.txt`: their absolute URLs, one a line."""
+    urls = [run.store.url(file.name) + "\n" for file in table_files(shards, "clean")]
+    run.store.put(name, "".join(urls).encode())
 
 
 def newest_snapshot_id(run: Run) -> str | None:
@@ -141,12 +150,7 @@ def from_parquet(data: bytes, where: str) -> tuple[SnapshotShard, ...]:
     """Read such a file; raises SchemaError for a newer version, and what Arrow raises."""
     # in this thread alone, as in Run.open
     table = pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
-    version = int((table.schema.metadata or {}).get(b"capfilt.schema_version", b"0"))
-    if version > SCHEMA_VERSION:
-        raise SchemaError(
-            f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
-            "capfilt reads; update capfilt"
-        )
+    check_version(int((table.schema.metadata or {}).get(VERSION_KEY, b"0")), where)
     return tuple(_from_row(row) for row in table.to_pylist())
 
 

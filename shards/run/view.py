@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from shards.errors import UsageError
 from shards.run.commit import read_commits
@@ -30,7 +30,7 @@ from shards.run.snapshot import (
     open_snapshot,
     to_parquet,
 )
-from shards.schema import SCHEMA_VERSION, SchemaError
+from shards.schema import SCHEMA_VERSION, SchemaError, check_version
 
 OWN = "own"  # what people call the run's own decisions
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -73,15 +73,21 @@ class View:
     """One set of decisions: `shards` name the files to read, and count what these decide.
 
     `name` is None for the run's own decisions; `snapshot` is None while no snapshot lists all that
-    is committed. `thresholds` are on the probability of a match, by origin; `keep_fractions` hold
-    those that were asked for instead.
+    is committed. `thresholds` are on the probability of a match, by origin; `record` is what
+    `view.json` says, None for the run's own.
     """
 
     name: str | None
     snapshot: str | None
     thresholds: dict[str, float]
     shards: tuple[SnapshotShard, ...]
-    keep_fractions: dict[str, float] = field(default_factory=dict)
+    record: ViewRecord | None = None
+
+    @property
+    def keep_fractions(self) -> dict[str, float]:
+        """Fractions to keep, by origin, that were asked for instead of thresholds."""
+        rules = self.record.rules if self.record is not None else {}
+        return {o: r.keep_fraction for o, r in rules.items() if r.keep_fraction is not None}
 
 
 def open_view(run: Run, name: str | None = None) -> View:
@@ -97,9 +103,8 @@ def open_view(run: Run, name: str | None = None) -> View:
         raise _unknown(run, name)
     facts = open_snapshot(run, record.snapshot)
     shards = _overlaid(run, record, facts.shards)
-    fractions = {o: r.keep_fraction for o, r in record.rules.items() if r.keep_fraction is not None}
     thresholds = {origin: rule.threshold for origin, rule in record.rules.items()}
-    return View(name, record.snapshot, thresholds, shards, fractions)
+    return View(name, record.snapshot, thresholds, shards, record)
 
 
 def view_names(run: Run) -> list[str]:
@@ -133,17 +138,13 @@ def read_view_record(run: Run, name: str) -> ViewRecord | None:
     where = run.store.url(_record_name(name))
     try:
         stored = json.loads(run.store.read(_record_name(name)))
-        if int(stored["schema_version"]) > SCHEMA_VERSION:
-            raise SchemaError(
-                f"{where}: schema version {stored['schema_version']} is newer than "
-                f"{SCHEMA_VERSION}, the newest this capfilt reads; update capfilt"
-            )
+        check_version(int(stored["schema_version"]), where)
         record = ViewRecord.model_validate(stored)
     except FileNotFoundError:
         return None
     except SchemaError:
         raise
-    except (ValidationError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ViewError(f"{where} cannot be read ({error}); {_mend(name)}") from error
     if record.fingerprint != run.fingerprint:
         raise ViewError(f"{where} is a view of another run; {_mend(name)}")
@@ -211,13 +212,6 @@ def discard(run: Run, judging: Judging, shards: Iterable[str]) -> None:
         for table in ("decisions", "clean"):
             run.store.delete(judging.file_name(table, shard))
     run.store.delete(judging.shards_name)
-
-
-def write_clean_list(run: Run, view: View) -> None:
-    """Write `views/NAME/clean.txt`: absolute URLs of the view's clean tars, one a line."""
-    files = [file for shard in view.shards for file in shard.files if file.table == "clean"]
-    lines = [run.store.url(file.name) + "\n" for file in files]
-    run.store.put(f"views/{view.name}/clean.txt", "".join(lines).encode())
 
 
 def _own(run: Run) -> View:

@@ -98,11 +98,6 @@ def check_clean_list(run: Run, name: str, files: Sequence[FileRecord]) -> Iterat
             yield Problem(name, "lists the clean tars of another place", run.store.url(), root)
 
 
-def clean_list(run: Run, files: Sequence[FileRecord]) -> bytes:
-    """Return what such a list should hold."""
-    return "".join(run.store.url(file.name) + "\n" for file in files).encode()
-
-
 def _is_here(run: Run, root: str) -> bool:
     """Check whether a folder is the run's own, if need be by another path to it."""
     here = run.store.url()

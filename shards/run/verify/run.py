@@ -33,7 +33,11 @@ class Verification:
     views: tuple[str, ...] = ()
 
 
-def verify_run(run: Run, report: Report = lambda _done, _of: None) -> Verification:
+def no_report(_done: int, _of: int) -> None:
+    """Report to nobody."""
+
+
+def verify_run(run: Run, report: Report = no_report) -> Verification:
     """Recompute files, hashes, rows, counts, clean tars, lists and views; read all data once.
 
     What the views stand on is read once more for each. Shards that are not committed yet are
@@ -93,23 +97,22 @@ def read_quarantine(run: Run) -> tuple[set[str], list[Problem]]:
     return shards, problems
 
 
-def check_commits(run: Run, commits: Iterable[Commit], report: Report) -> dict[str, list[Problem]]:
-    """Check committed shards, several at once; give what is wrong by SHARD."""
-    given = list(commits)
-    found = in_threads(_commit_works(run, given), report)
-    return dict(zip((done.shard for done in given), found, strict=True))
+def check_commits(
+    run: Run, commits: Mapping[str, Commit], report: Report
+) -> dict[str, list[Problem]]:
+    """Check committed shards, several at once; return what is wrong by SHARD."""
+    found = in_threads(_commit_works(run, commits.values()), report)
+    return dict(zip(commits, found, strict=True))
 
 
-def check_view(
-    run: Run, view: View, commits: Mapping[str, Commit], report: Report
-) -> list[Problem]:
+def check_view(run: Run, view: View, commits: Mapping[str, Commit]) -> list[Problem]:
     """Check all files of a view."""
-    found = in_threads(_view_works(run, view, commits), report)
+    found = in_threads(_view_works(run, view, commits), no_report)
     return [*check_view_lists(run, view), *(fault for faults in found for fault in faults)]
 
 
 def in_threads(works: Sequence[Work], report: Report) -> list[list[Problem]]:
-    """Do checks, several at once; give what each found, in their order."""
+    """Do checks, several at once; return what each found, in their order."""
     pool, by_work = ThreadPoolExecutor(THREADS), list[list[Problem]]()
     try:
         for problems in pool.map(lambda work: list(work()), works):

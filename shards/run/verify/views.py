@@ -9,7 +9,7 @@ import pyarrow as pa
 from shards.reasons import DecisionReason
 from shards.run.commit import FileRecord
 from shards.run.run import Run
-from shards.run.snapshot import SnapshotError, SnapshotShard
+from shards.run.snapshot import SnapshotError, SnapshotShard, table_files
 from shards.run.verify.lists import check_clean_list
 from shards.run.verify.problem import Problem
 from shards.run.verify.rules import complaints, recount
@@ -44,9 +44,8 @@ def read_view(run: Run, name: str) -> View | Problem:
 
 def check_view_lists(run: Run, view: View) -> Iterator[Problem]:
     """Check what stands beside a view's decisions: the list of its clean tars."""
-    record = read_view_record(run, str(view.name))
-    if record is not None and record.with_clean:
-        files = [file for shard in view.shards for file in shard.files if file.table == "clean"]
+    if view.record is not None and view.record.with_clean:
+        files = table_files(view.shards, "clean")
         yield from check_clean_list(run, f"views/{view.name}/clean.txt", files)
 
 
@@ -95,11 +94,10 @@ def _content_problems(
     if counted != shard.counts:
         sides = counted.model_dump_json(), shard.counts.model_dump_json()
         yield Problem(decisions_name, "counts", *sides)
-    record = read_view_record(run, str(view.name))
     expected = expected_clean(shard.shard, {**facts, "decisions": decisions})
     if "clean" in files:
         yield from check_clean(run, files["clean"], expected)
-    elif expected and record is not None and record.with_clean:
+    elif expected and view.record is not None and view.record.with_clean:
         yield Problem(
             decisions_name, "samples are kept, but the view names no clean tar of the shard"
         )
