@@ -82,8 +82,7 @@ def make_models(folder: Path, o: argparse.Namespace) -> None:
     words += [f"w{number}" for number in range(WORDS - len(words))]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     vocab = tokenizer.load(folder, WORDS)
-    ids = {"vocab_size": WORDS + 2, "sep_id": vocab.sep_id, "pad_id": vocab.pad_id}
-    config = blip_config(o.size, image_size=o.px, **ids)
+    config = blip_config(o.size, image_size=o.px, **vocab.config_fields)
     for role in ROLES:
         checkpoint.create(folder / role, role, config, vocab, seed=0)
 

@@ -70,8 +70,8 @@ def indexing(folder: Path) -> None:
 def answering(folder: Path) -> None:
     """Answer questions, of which several are about one picture, or each about a copy of it."""
     words = tokenizer.train(toy_tasks.corpus(), 400)
-    ids = {"vocab_size": words.size, "sep_id": words.sep_id, "pad_id": words.pad_id}
-    checkpoint.create(folder / "vqa", "vqa", blip_config("base", **ids), words, seed=0)
+    config = blip_config("base", **words.config_fields)
+    checkpoint.create(folder / "vqa", "vqa", config, words, seed=0)
     answerer, rng = VqaModel.load(folder / "vqa"), np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     for number in range(ASKED * QUESTIONS):

@@ -59,7 +59,7 @@ def make_input(work: Path) -> None:
     """Write noise, and one file that is no picture, as a tar and JSON lines; and both models."""
     work.mkdir(parents=True)  # a new one
     words = tokenizer.train([*corpus(), TEXT], 1_000)
-    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    config = blip_config("tiny", **words.config_fields)
     config.text_config.max_position_embeddings = 512  # the peer's captions are up to 128 tokens
     for role in ARCHITECTURES:
         checkpoint.create(work / role, role, config, words, seed=0)

@@ -47,10 +47,12 @@ from flows.training import run as train
 from flows.training.log import Display
 from flows.training.recipe import TrainingRecipe
 from models.blip.config import Dtype, resolve_dtype
+from models.roles.captioner import BlipCaptioner
 from pipeline.evaluate import (
     EvaluateConfig,
-    evaluate_captioner,
-    evaluate_retrieval,
+    measure_captioner,
+    measure_retrieval,
+    open_retriever,
     read_pairs,
 )
 from shards.inputs.listing import list_inputs
@@ -201,7 +203,7 @@ def measure(
         batch_size=how.batch_size, max_tokens=max_tokens, dtype=dtype, device=train.device()
     )
     pairs = read_pairs(recipe.held_out.urls, how.limit)
-    retrieval = evaluate_retrieval(folder, pairs, config, k=how.k)
+    retrieval = measure_retrieval(open_retriever(folder, config), pairs, how.batch_size, k=how.k)
     if not retrieval["images"]:
         raise RecipeError(f"held_out: no pair can be used; left out: {retrieval['left_out']}")
     return retrieval
@@ -310,13 +312,15 @@ def _evaluate(job: RoundsJob, number: int) -> None:
     max_tokens, dtype = recipe.clean.score.max_tokens, job.ledger.dtype
     scorer = _checkpoint(job, number, "filter")
     evaluation = {"retrieval": measure(scorer, recipe, how, max_tokens, dtype)}
-    evaluation["captions"] = evaluate_captioner(
+    captioner = BlipCaptioner.load(
         _checkpoint(job, number, "captioner"),
-        read_pairs(recipe.held_out.urls, how.limit),
-        decoding(recipe),
-        EvaluateConfig(batch_size=how.batch_size, dtype=dtype, device=train.device()),
+        decoding=decoding(recipe),
         seed=recipe.seed,
+        dtype=dtype,
+        device=train.device(),
     )
+    pairs = read_pairs(recipe.held_out.urls, how.limit)
+    evaluation["captions"] = measure_captioner(captioner, pairs, how.batch_size)
     folder = stage_folder(job.folder, number, "evaluate")
     Store(str(folder)).put(EVALUATION, json.dumps(evaluation, indent=2).encode())
 

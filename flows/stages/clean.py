@@ -24,6 +24,7 @@ from flows.recipe import LimitsConfig, Recipe, as_recipe_errors, dump_recipe
 from models.blip.config import Dtype, resolve_dtype
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.checkpoint import CheckpointInfo
+from models.checkpoints.description import describe
 from models.roles.captioner import prompt_start
 from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.prepare import ExecutionConfig
@@ -175,9 +176,9 @@ def _read_models(
 ) -> tuple[CheckpointInfo, CheckpointInfo]:
     """Read both checkpoints whole, so that a broken one is found before any worker starts."""
     with as_recipe_errors():
-        captioner_settings = checkpoint.describe(captioner, "captioner")
+        captioner_settings = describe(captioner, "captioner")
         prompt_start(captioner_settings, recipe.caption)
-        scorer_settings = checkpoint.describe(scorer, "filter")
+        scorer_settings = describe(scorer, "filter")
         scorer_settings.check_max_tokens(recipe.score.max_tokens)
     return checkpoint.info(captioner_settings), checkpoint.info(scorer_settings)
 

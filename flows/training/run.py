@@ -27,7 +27,7 @@ from models.blip.config import Dtype, resolve_dtype
 from models.blip.framing import check_max_tokens
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.conversion import vocabulary
-from models.checkpoints.description import Description
+from models.checkpoints.description import Description, describe
 from models.training.workers import ALONE
 from pipeline.train import finetune, pretrain
 from pipeline.train.config import check_division, count_steps
@@ -61,7 +61,7 @@ def prepare(recipe: TrainingRecipe) -> TrainingJob:
         check_division(recipe, 1 if workers == "auto" else workers)
     with lock_folder(folder), _written(start, recipe, sources) as begun:
         with as_recipe_errors():
-            described = checkpoint.describe(begun)
+            described = describe(begun)
             _check_network(recipe, described, start)
         digest = checkpoint.info(described).digest
         _claim(folder, recipe, _identity(recipe, (sources, questions), digest, dtype))

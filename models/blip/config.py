@@ -35,17 +35,12 @@ ARCHITECTURES: dict[Role, str] = {
 TORCH_DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 VISION_EPS, TEXT_EPS = 1e-6, 1e-12  # of the original's LayerNorm; transformers takes 1e-5 in vision
 
-# width, layers, heads of the vision tower; the text tower of `large` is that of `base` (BLIP §4.1)
-_VISION: dict[Size, dict[str, int]] = {
-    "tiny": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2},
-    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
-}
-_TEXT: dict[Size, dict[str, int]] = {
-    "tiny": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2},
-    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "large": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-}
+# of the vision tower; the text tower of `large` is that of `base` (BLIP §4.1)
+_TINY = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2}
+_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+_VISION: dict[Size, dict[str, int]] = {"tiny": _TINY, "base": _BASE, "large": _LARGE}
+_TEXT: dict[Size, dict[str, int]] = {"tiny": _TINY, "base": _BASE, "large": _BASE}
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "itm_first_token": get_args(FirstToken),
@@ -99,7 +94,8 @@ def blip_config(
 ) -> BlipConfig:
     """Describe a network of a preset size; [DEC] and [ENC] are the last two ids of the vocabulary.
 
-    `image_size` is in pixels; by default 64 for `tiny`, 384 otherwise.
+    What it takes of a vocabulary are a tokenizer's `config_fields`. `image_size` is in pixels; by
+    default 64 for `tiny`, 384 otherwise.
     """
     tiny = size == "tiny"
     vision, text = _VISION[size], _TEXT[size]

@@ -64,6 +64,11 @@ class WordPiece:
         """Number of ids in the vocabulary, [DEC] and [ENC] included."""
         return max(self._tokenizer.get_vocab_size(), self.enc_id + 1)
 
+    @property
+    def config_fields(self) -> dict[str, int]:
+        """What a network's config says of its vocabulary, as `blip_config` takes it."""
+        return {"vocab_size": self.size, "sep_id": self.sep_id, "pad_id": self.pad_id}
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn texts into ids, without special tokens and without a limit."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)

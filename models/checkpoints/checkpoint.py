@@ -25,19 +25,6 @@ from models.checkpoints.role_networks import build, role_of, ties
 from models.checkpoints.weights import CheckpointError, arrange, read_file, read_tensors
 from models.training.contrast import ContrastNetwork
 
-__all__ = [
-    "Checkpoint",
-    "CheckpointInfo",
-    "Description",
-    "create",
-    "describe",
-    "info",
-    "load",
-    "read",
-    "save",
-]
-
-
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
@@ -146,17 +133,18 @@ def read_training(folder: Path) -> dict[str, Tensor]:
 
 
 def load(
-    folder: Path,
+    folder: str | Path,
     role: Role,
     *,
-    dtype: DtypeChoice,
-    device: str | torch.device,
+    dtype: DtypeChoice = "auto",
+    device: str | torch.device = "cpu",
     image_size: int | None = None,
 ) -> Checkpoint:
-    """Load the model of a folder; CheckpointError says what is wrong with it.
+    """Load the model of a local folder; CheckpointError says what is wrong, another role too.
 
     `image_size`, in pixels, may differ from the folder's own.
     """
+    folder = Path(folder)
     described, tensors = read(folder, role, image_size)
     total = digest(described, tensors)  # of the weights as stored: it is the same in every dtype
     wanted = TORCH_DTYPES[resolve_dtype(dtype, device)]

@@ -6,7 +6,7 @@ Hugging Face computes what transformers computes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -158,9 +158,7 @@ def _part(content: CheckpointContent, role: Role) -> CheckpointContent:
         second = ties(build("pretrain", content.config))
         wanted = build(role, content.config).state_dict()
     tensors = {name: content.tensors[second.get(name, name)] for name in wanted}
-    return CheckpointContent(
-        role, content.config, content.settings, content.preprocess, content.tokenizer, tensors
-    )
+    return replace(content, role=role, tensors=tensors, training={})
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -12,9 +12,9 @@ from models.blip.attention_maps import Maps
 from models.blip.framing import FRAME, TokenBatch
 from models.blip.networks import CaptionNetwork, MatchNetwork
 from models.blip.tokenizer import WordPiece, normalise
+from models.checkpoints import checkpoint
 from models.checkpoints.checkpoint import Checkpoint
 from models.checkpoints.weights import CheckpointError
-from models.roles import role as roles
 from models.roles.role import LoadedModel, LoadOptions
 
 Kind = Literal["gradcam", "original", "attention"]
@@ -75,7 +75,7 @@ class AttentionExplainer(LoadedModel[MatchNetwork | CaptionNetwork]):
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a retrieval or captioning checkpoint from a local folder."""
-        return cls(roles.load(folder, role, **options), max_tokens)
+        return cls(checkpoint.load(folder, role, **options), max_tokens)
 
     def match(
         self, image: Tensor, text: str, *, layer: int | None = None, kind: Kind = "gradcam"

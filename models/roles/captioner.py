@@ -10,10 +10,10 @@ from torch import Tensor
 
 from models.blip.networks import CaptionNetwork
 from models.checkpoints import checkpoint
+from models.checkpoints.description import Description
 from models.decoding import beam, generate
 from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts
 from models.decoding.sampling import text_seeds
-from models.roles import role
 from models.roles.role import LoadedModel, LoadOptions
 
 
@@ -32,7 +32,7 @@ class Caption:
     truncated: bool
 
 
-def prompt_start(described: checkpoint.Description, decoding: Decoding) -> DecoderStart:
+def prompt_start(described: Description, decoding: Decoding) -> DecoderStart:
     """Tokenise the prompt; ValueError if it and the token limit exceed the network's positions."""
     words = described.tokenizer
     prompt = [words.dec_id, *words.encode([decoding.prompt])[0]]
@@ -65,7 +65,7 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a captioning checkpoint from a local folder."""
-        return cls(role.load(folder, "captioner", **options), decoding, seed)
+        return cls(checkpoint.load(folder, "captioner", **options), decoding, seed)
 
     @torch.inference_mode()
     def caption(self, images: Tensor, keys: Sequence[str], count: int) -> list[list[Caption]]:

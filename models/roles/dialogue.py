@@ -7,10 +7,12 @@ is likely under the answer decoder; so any VQA checkpoint ranks. The paper's cod
 released: its encoder looks at the caption's states beside the image's, ours reads it as text.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol, Self, Unpack
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor
@@ -18,13 +20,16 @@ from torch import Tensor
 from models.blip.networks import MatchNetwork
 from models.blip.preprocess import Preprocess
 from models.checkpoints import checkpoint
+from models.checkpoints.description import describe
 from models.checkpoints.weights import CheckpointError
 from models.decoding import answering
 from models.decoding.answering import Questions
-from models.roles import role as roles
 from models.roles.role import LoadedModel, LoadOptions
 from models.roles.vqa import VqaModel
 from models.training.dialogue import Dialogue, compose, compose_answered
+
+Scores = Callable[[int, Sequence[str]], list[float]]
+"""Scores candidates of the dialogue of a number."""
 
 TEXTS_AT_ONCE = 128  # candidates, each a whole dialogue
 
@@ -42,12 +47,13 @@ class RankedCandidate:
     score: float
 
 
-class DialogueRanker(Protocol):
+class DialogueRanker(ABC):
     """What ranks; a score does not depend on the other dialogues and candidates."""
 
     digest: str
     preprocess: Preprocess
 
+    @torch.inference_mode()
     def rank(
         self,
         images: Tensor,
@@ -60,6 +66,19 @@ class DialogueRanker(Protocol):
         `images`: uint8 (B, 3, H, W), resized by `preprocess`, one for each dialogue; or fewer, and
         `about` says which is whose.
         """
+        if not dialogues:
+            return []
+        rows = range(len(dialogues)) if about is None else about
+        score = self._read(images, dialogues, rows)
+        numbers = range(len(dialogues))
+        return [
+            _rank(texts, score(number, texts)) if texts else []
+            for number, texts in zip(numbers, candidates, strict=True)
+        ]
+
+    @abstractmethod
+    def _read(self, images: Tensor, dialogues: Sequence[Dialogue], rows: Sequence[int]) -> Scores:
+        """Read dialogues, each about the image of its row, once for all of its candidates."""
 
 
 def load_ranker(
@@ -70,7 +89,7 @@ def load_ranker(
     `max_tokens` is of a dialogue, with its special tokens; without it, a dialogue may fill all
     positions of the network. CheckpointError for a folder of another role.
     """
-    role = checkpoint.describe(Path(folder)).role
+    role = describe(Path(folder)).role
     if role not in ("filter", "vqa"):
         raise CheckpointError(
             f"{folder}: a filter ranks answers by match, a vqa model by likelihood; found {role}"
@@ -79,7 +98,7 @@ def load_ranker(
     return kind.load(folder, max_tokens=max_tokens, **options)
 
 
-class MatchRanker(LoadedModel[MatchNetwork]):
+class MatchRanker(LoadedModel[MatchNetwork], DialogueRanker):
     """A loaded filter that ranks answers by whether the dialogue with them is true."""
 
     network_types = (MatchNetwork,)
@@ -89,25 +108,13 @@ class MatchRanker(LoadedModel[MatchNetwork]):
         cls, folder: str | Path, *, max_tokens: int | None = None, **options: Unpack[LoadOptions]
     ) -> Self:
         """Load a filter; see `load_ranker`."""
-        return cls(roles.load(folder, "filter", **options), max_tokens)
+        return cls(checkpoint.load(folder, "filter", **options), max_tokens)
 
-    @torch.inference_mode()
-    def rank(
-        self,
-        images: Tensor,
-        dialogues: Sequence[Dialogue],
-        candidates: Sequence[Sequence[str]],
-        about: Sequence[int] | None = None,
-    ) -> list[list[RankedCandidate]]:
-        """Rank the candidates of each dialogue, best first; see `DialogueRanker.rank`."""
-        if not dialogues:
-            return []
+    def _read(self, images: Tensor, dialogues: Sequence[Dialogue], rows: Sequence[int]) -> Scores:
         states = self.image_states(images)
-        rows = range(len(dialogues)) if about is None else about
-        return [
-            _ranked(texts, self._score(states[row, None], dialogue, texts))
-            for row, dialogue, texts in zip(rows, dialogues, candidates, strict=True)
-        ]
+        return lambda number, texts: self._score(
+            states[rows[number], None], dialogues[number], texts
+        )
 
     def _score(self, states: Tensor, dialogue: Dialogue, texts: Sequence[str]) -> list[float]:
         composed = compose_answered(self.tokenizer, self.max_tokens, dialogue, texts)
@@ -119,7 +126,7 @@ class MatchRanker(LoadedModel[MatchNetwork]):
         return scores
 
 
-class LikelihoodRanker:
+class LikelihoodRanker(DialogueRanker):
     """A loaded VQA model that ranks answers by how likely it is to give them."""
 
     def __init__(self, answerer: VqaModel) -> None:
@@ -134,36 +141,20 @@ class LikelihoodRanker:
         """Load a VQA checkpoint; see `load_ranker`."""
         return cls(VqaModel.load(folder, max_tokens=max_tokens, **options))
 
-    @torch.inference_mode()
-    def rank(
-        self,
-        images: Tensor,
-        dialogues: Sequence[Dialogue],
-        candidates: Sequence[Sequence[str]],
-        about: Sequence[int] | None = None,
-    ) -> list[list[RankedCandidate]]:
-        """Rank the candidates of each dialogue, best first; see `DialogueRanker.rank`."""
-        if not dialogues:
-            return []
-        states = self._answerer.image_states(images)
-        states = states if about is None else states[list(about)]
-        pieces = [self.compose(dialogue) for dialogue in dialogues]
-        questions = self._answerer.encode_questions(pieces, states)
-        return [
-            self._rank(questions, row, texts) if texts else []
-            for row, texts in enumerate(candidates)
-        ]
-
     def compose(self, dialogue: Dialogue) -> list[int]:
         """Write a dialogue as ids between the first token and the last [SEP]."""
         return compose(self._answerer.tokenizer, self._answerer.max_tokens, dialogue)
 
-    def _rank(self, questions: Questions, row: int, texts: Sequence[str]) -> list[RankedCandidate]:
+    def _read(self, images: Tensor, dialogues: Sequence[Dialogue], rows: Sequence[int]) -> Scores:
+        pieces = [self.compose(dialogue) for dialogue in dialogues]
+        states = self._answerer.image_states(images)[list(rows)]
+        return partial(self._score, self._answerer.encode_questions(pieces, states))
+
+    def _score(self, questions: Questions, number: int, texts: Sequence[str]) -> list[float]:
         framed = self._answerer.frame_answers(texts)
-        scores = answering.score(self._answerer.network, questions, row, framed).tolist()
-        return _ranked(texts, scores)
+        return answering.score(self._answerer.network, questions, number, framed).tolist()
 
 
-def _ranked(texts: Sequence[str], scores: Sequence[float]) -> list[RankedCandidate]:
+def _rank(texts: Sequence[str], scores: Sequence[float]) -> list[RankedCandidate]:
     ranked = [RankedCandidate(text, n, scores[n]) for n, text in enumerate(texts)]
     return sorted(ranked, key=lambda candidate: -candidate.score)

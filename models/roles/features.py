@@ -14,7 +14,7 @@ from torch import Tensor
 from models.blip.framing import TokenBatch
 from models.blip.networks import FeatureNetwork, MatchNetwork
 from models.blip.tokenizer import normalise
-from models.roles import role as roles
+from models.checkpoints import checkpoint
 from models.roles.role import LoadedModel, LoadOptions
 
 
@@ -47,7 +47,7 @@ class FeatureExtractor(LoadedModel[MatchNetwork | FeatureNetwork]):
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a retrieval checkpoint, or one without heads; `max_tokens` counts special tokens."""
-        return cls(roles.load(folder, role, **options), max_tokens)
+        return cls(checkpoint.load(folder, role, **options), max_tokens)
 
     @torch.inference_mode()
     def image(self, images: Tensor) -> Features:

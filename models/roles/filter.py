@@ -15,7 +15,7 @@ from models.blip.framing import FRAME
 from models.blip.networks import MatchNetwork
 from models.blip.text_layers import Slots
 from models.blip.tokenizer import normalise
-from models.roles import role
+from models.checkpoints import checkpoint
 from models.roles.role import LoadedModel, LoadOptions
 
 
@@ -45,7 +45,7 @@ class Filter(LoadedModel[MatchNetwork]):
         cls, folder: str | Path, *, max_tokens: int = 35, **options: Unpack[LoadOptions]
     ) -> Self:
         """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
-        return cls(role.load(folder, "filter", **options), max_tokens)
+        return cls(checkpoint.load(folder, "filter", **options), max_tokens)
 
     @torch.inference_mode()
     def score(self, images: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Score]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.blip.nlvr import NlvrNetwork
 from models.blip.tokenizer import normalise
-from models.roles import role
+from models.checkpoints import checkpoint
 from models.roles.role import LoadedModel, LoadOptions
 
 _MOST_WORDS = 40
@@ -34,7 +34,7 @@ class NlvrModel(LoadedModel[NlvrNetwork]):
         cls, folder: str | Path, *, max_tokens: int = 64, **options: Unpack[LoadOptions]
     ) -> Self:
         """Load an NLVR2 checkpoint; `max_tokens` counts special tokens."""
-        return cls(role.load(folder, "nlvr", **options), max_tokens)
+        return cls(checkpoint.load(folder, "nlvr", **options), max_tokens)
 
     @torch.inference_mode()
     def reason(self, left: Tensor, right: Tensor, statements: Sequence[str]) -> list[float]:

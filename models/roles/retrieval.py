@@ -17,7 +17,7 @@ from models.blip.config import Role
 from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import normalise
 from models.checkpoints import checkpoint
-from models.roles import role as roles
+from models.checkpoints.description import describe
 from models.roles.role import LoadedModel, LoadOptions
 
 UNRANKED = -100.0  # the score of a pair outside the best k
@@ -72,9 +72,9 @@ class Retriever(LoadedModel[MatchNetwork]):
 
         `max_tokens` counts special tokens.
         """
-        pretrained = checkpoint.describe(Path(folder)).role == "pretrain"
+        pretrained = describe(Path(folder)).role == "pretrain"
         role: Role = "pretrain" if pretrained else "filter"
-        return cls(roles.load(folder, role, **options), max_tokens)
+        return cls(checkpoint.load(folder, role, **options), max_tokens)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> EncodedImages:

@@ -1,16 +1,14 @@
 """What all roles share: a loaded checkpoint, and how texts and images get into its network."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar, Generic, Protocol, TypedDict, TypeVar, Unpack, cast
+from typing import ClassVar, Generic, Protocol, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from models.blip import framing
-from models.blip.config import DtypeChoice, Role
+from models.blip.config import DtypeChoice
 from models.blip.vision import VisionTower
-from models.checkpoints import checkpoint
 from models.checkpoints.checkpoint import Checkpoint
 
 
@@ -26,12 +24,6 @@ class LoadOptions(TypedDict, total=False):
 
     dtype: DtypeChoice
     device: str | torch.device
-
-
-def load(folder: str | Path, role: Role, **options: Unpack[LoadOptions]) -> Checkpoint:
-    """Load the checkpoint of a local folder; CheckpointError if it is not of this role."""
-    dtype, device = options.get("dtype", "auto"), options.get("device", "cpu")
-    return checkpoint.load(Path(folder), role, dtype=dtype, device=device)
 
 
 class LoadedModel(Generic[NetworkT]):

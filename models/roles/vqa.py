@@ -20,7 +20,6 @@ from models.checkpoints import checkpoint
 from models.decoding import answering
 from models.decoding.answering import Questions
 from models.decoding.generate import Decoding
-from models.roles import role
 from models.roles.captioner import prompt_start
 from models.roles.role import LoadedModel, LoadOptions
 
@@ -79,7 +78,7 @@ class VqaModel(LoadedModel[VqaNetwork]):
         `question_mask` stands in for the setting of the checkpoint: "ignored" lets a written answer
         look at the pads behind its question, as the original and transformers do.
         """
-        return cls(role.load(folder, "vqa", **options), max_tokens, question_mask)
+        return cls(checkpoint.load(folder, "vqa", **options), max_tokens, question_mask)
 
     @torch.inference_mode()
     def answer(

@@ -88,47 +88,6 @@ def _draw_crop(
     return left, top, left + across, top + down
 
 
-def _identity(image: Image.Image, _level: int, _draw: random.Random) -> Image.Image:
-    return image
-
-
-def _autocontrast(image: Image.Image, _level: int, _draw: random.Random) -> Image.Image:
-    return ImageOps.autocontrast(image)
-
-
-def _equalize(image: Image.Image, _level: int, _draw: random.Random) -> Image.Image:
-    return ImageOps.equalize(image)
-
-
-def _brightness(image: Image.Image, level: int, _draw: random.Random) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(_factor(level))
-
-
-def _sharpness(image: Image.Image, level: int, _draw: random.Random) -> Image.Image:
-    return ImageEnhance.Sharpness(image).enhance(_factor(level))
-
-
-def _translate_x(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
-    return _affine(image, (1, 0, _signed(level, _TRANSLATE_PIXELS, draw), 0, 1, 0))
-
-
-def _translate_y(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
-    return _affine(image, (1, 0, 0, 0, 1, _signed(level, _TRANSLATE_PIXELS, draw)))
-
-
-def _rotate(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
-    degrees = _signed(level, _ROTATE_DEGREES, draw)
-    return image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=_FILL)
-
-
-def _shear_x(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
-    return _affine(image, (1, _signed(level, _SHEAR, draw), 0, 0, 1, 0))
-
-
-def _shear_y(image: Image.Image, level: int, draw: random.Random) -> Image.Image:
-    return _affine(image, (1, 0, 0, _signed(level, _SHEAR, draw), 1, 0))
-
-
 def _factor(level: int) -> float:
     return level / _LEVELS * 1.8 + 0.1
 
@@ -139,24 +98,29 @@ def _signed(level: int, strongest: float, draw: random.Random) -> float:
 
 def _affine(image: Image.Image, inverse: tuple[float, ...]) -> Image.Image:
     """Move pixels; the six numbers lead from the new picture's places to the old one's."""
-    return image.transform(
-        image.size,
-        Image.Transform.AFFINE,
-        inverse,
-        Image.Resampling.BILINEAR,
-        fillcolor=_FILL,
-    )
+    affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+    return image.transform(image.size, affine, inverse, bilinear, fillcolor=_FILL)
 
 
 OPERATIONS: dict[str, Operation] = {
-    "Identity": _identity,
-    "AutoContrast": _autocontrast,
-    "Equalize": _equalize,
-    "Brightness": _brightness,
-    "Sharpness": _sharpness,
-    "TranslateX": _translate_x,
-    "TranslateY": _translate_y,
-    "Rotate": _rotate,
-    "ShearX": _shear_x,
-    "ShearY": _shear_y,
+    "Identity": lambda image, _level, _draw: image,
+    "AutoContrast": lambda image, _level, _draw: ImageOps.autocontrast(image),
+    "Equalize": lambda image, _level, _draw: ImageOps.equalize(image),
+    "Brightness": lambda image, level, _: ImageEnhance.Brightness(image).enhance(_factor(level)),
+    "Sharpness": lambda image, level, _: ImageEnhance.Sharpness(image).enhance(_factor(level)),
+    "TranslateX": lambda image, level, draw: _affine(
+        image, (1, 0, _signed(level, _TRANSLATE_PIXELS, draw), 0, 1, 0)
+    ),
+    "TranslateY": lambda image, level, draw: _affine(
+        image, (1, 0, 0, 0, 1, _signed(level, _TRANSLATE_PIXELS, draw))
+    ),
+    "Rotate": lambda image, level, draw: image.rotate(
+        _signed(level, _ROTATE_DEGREES, draw), Image.Resampling.BILINEAR, fillcolor=_FILL
+    ),
+    "ShearX": lambda image, level, draw: _affine(
+        image, (1, _signed(level, _SHEAR, draw), 0, 0, 1, 0)
+    ),
+    "ShearY": lambda image, level, draw: _affine(
+        image, (1, 0, 0, _signed(level, _SHEAR, draw), 1, 0)
+    ),
 }

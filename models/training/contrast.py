@@ -161,9 +161,9 @@ class ContrastNetwork(MatchNetwork):
             all_texts = torch.cat([batch_texts, queue.text_queue.T])
             # a queue that is not full yet holds zeros: they are no candidates
             valid = F.pad(queue.valid(), (len(batch_images), 0), value=True)
-            share = (targets, settings.alpha, valid)
-            image_to_text, image_loss = self._compare(images, images_m, all_texts, *share)
-            text_to_image, text_loss = self._compare(texts, texts_m, all_images, *share)
+            share = (self.temp, targets, settings.alpha, valid)
+            image_to_text, image_loss = _compare(images, images_m, all_texts, *share)
+            text_to_image, text_loss = _compare(texts, texts_m, all_images, *share)
         ids = None if queue.idx_queue is None else batch.image_ids
         numbers = None if ids is None else workers.gather(ids)
         # after the losses: a pair must not meet itself twice among its own candidates
@@ -176,24 +176,6 @@ class ContrastNetwork(MatchNetwork):
         images = project_and_normalize(self.vision_proj_m, self.vision_model_m(batch.pixels))
         encoded = self.text_encoder_m.encode(batch.ids, batch.mask)
         return images, project_and_normalize(self.text_proj_m, encoded)
-
-    def _compare(
-        self,
-        features: Tensor,
-        features_m: Tensor,
-        candidates: Tensor,
-        targets: Tensor,
-        alpha: float,
-        valid: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Compute similarities (B, M) and the loss of one direction (ALBEF §3.2, §3.3)."""
-        with torch.no_grad():
-            # pairs from the web are noisy, and another candidate may fit as well: what the copies
-            # find alike is no mistake (ALBEF §3.3, eq. 6)
-            soft = losses.similarities(features_m, candidates, self.temp)
-            soft = losses.soften(targets, soft, alpha, valid)
-        logits = losses.similarities(features, candidates, self.temp)
-        return logits, losses.contrastive(logits, soft, valid)
 
     def match(
         self,
@@ -242,6 +224,25 @@ class ContrastNetwork(MatchNetwork):
             return [KeyValue(key[index], value[index]) for key, value in cross_kv]
         # gradients must reach the tower of the worker that saw the image
         return self.text_encoder.project_images(wrong.workers.gather_with_gradient(states)[index])
+
+
+def _compare(
+    features: Tensor,
+    features_m: Tensor,
+    candidates: Tensor,
+    temperature: Tensor,
+    targets: Tensor,
+    alpha: float,
+    valid: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Compute similarities (B, M) and the loss of one direction (ALBEF §3.2, §3.3)."""
+    with torch.no_grad():
+        # pairs from the web are noisy, and another candidate may fit as well: what the copies
+        # find alike is no mistake (ALBEF §3.3, eq. 6)
+        soft = losses.similarities(features_m, candidates, temperature)
+        soft = losses.soften(targets, soft, alpha, valid)
+    logits = losses.similarities(features, candidates, temperature)
+    return logits, losses.contrastive(logits, soft, valid)
 
 
 def replace_first(ids: Tensor, token: int) -> Tensor:

@@ -90,13 +90,7 @@ def _texts(sources: Sequence[Source]) -> Iterator[str]:
 
 def shape(model: ModelConfig, words: WordPiece) -> BlipConfig:
     """Describe the network of a model section; ValueError names a setting that there is not."""
-    config = blip_config(
-        model.size,
-        vocab_size=words.size,
-        sep_id=words.sep_id,
-        pad_id=words.pad_id,
-        image_size=model.image_size,
-    )
+    config = blip_config(model.size, **words.config_fields, image_size=model.image_size)
     for part, changes in ((config.vision_config, model.vision), (config.text_config, model.text)):
         for name, value in changes.items():
             if not hasattr(part, name):

@@ -194,7 +194,7 @@ def words() -> WordPiece:
 
 @pytest.fixture(scope="session")
 def config(words: WordPiece) -> BlipConfig:
-    return blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    return blip_config("tiny", **words.config_fields)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def toy_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """Random tiny models made here, so that most tests need no data."""
     folder = tmp_path_factory.mktemp("models")
     words = tokenizer.train(toy_world.corpus(), 200)
-    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    config = blip_config("tiny", **words.config_fields)
     made = Models(folder / "captioner", folder / "filter")
     checkpoint.create(made.captioner, "captioner", config, words, seed=1)
     checkpoint.create(made.filter, "filter", config, words, seed=2)

@@ -72,7 +72,7 @@ def evaluate_retrieval(
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of a captioner, a filter and a pre-training that know the toy world's words."""
     words = train(corpus(), 400)
-    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    config = blip_config("tiny", **words.config_fields)
     config.vision_config.initializer_range = config.text_config.initializer_range = SPREAD
     folder = tmp_path_factory.mktemp("evaluate")
     for role in ("captioner", "filter", "pretrain"):
@@ -108,9 +108,7 @@ def pairs_of_several(pairs: list[LabelledPair]) -> list[LabelledPair]:
 def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of one layer that know the words of the toy tasks."""
     words = train([*toy_tasks.corpus(), *toy_dialogue.corpus()], 300)
-    shape = blip_config(
-        "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=32
-    )
+    shape = blip_config("tiny", **words.config_fields, image_size=32)
     shape.vision_config.num_hidden_layers = shape.text_config.num_hidden_layers = 1
     shape.vision_config.initializer_range = shape.text_config.initializer_range = SPREAD
     folder = tmp_path_factory.mktemp("answering")

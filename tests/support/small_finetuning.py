@@ -30,9 +30,7 @@ LABELS = (True, False, True)
 
 def create(path: Path, role: Role, words: WordPiece, settings: Settings = ORIGINAL) -> Path:
     """Write a random checkpoint of a role."""
-    config = blip_config(
-        "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=SIDE
-    )
+    config = blip_config("tiny", **words.config_fields, image_size=SIDE)
     config.vision_config.num_hidden_layers = config.text_config.num_hidden_layers = 2
     checkpoint.create(path, role, config, words, seed=2, settings=settings)
     return path

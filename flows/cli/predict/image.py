@@ -226,13 +226,13 @@ def attend(
     as_json: AsJson = False,
 ) -> None:
     """Draw where a model looks for each word: a heat map over the picture (Grad-CAM)."""
-    from models.checkpoints import checkpoint
+    from models.checkpoints.description import describe
     from models.checkpoints.weights import resolve
     from models.roles.attention_explainer import AttentionExplainer
     from pipeline.explain.heatmap import overlay
 
     folder = resolve(model)
-    writes = checkpoint.describe(folder).role == "captioner"
+    writes = describe(folder).role == "captioner"
     attender = AttentionExplainer.load(
         folder, role="captioner" if writes else "filter", device=device_of(device)
     )

@@ -120,7 +120,7 @@ def test_what_pretraining_wrote_is_searched_with_too(
     capfilt: InProcess, world: Path, tmp_path: Path
 ) -> None:
     words = tokenizer.train(toy_world.corpus(), 200)
-    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    config = blip_config("tiny", **words.config_fields)
     model, folder = tmp_path / "pretrained", tmp_path / "x"
     checkpoint.create(model, "pretrain", config, words, seed=1)
     done = capfilt.run("index", world, "--to", folder, "--model", model)

@@ -33,13 +33,7 @@ def run(
     """A run with two views: all of its texts, and half of the web's."""
     folder = tmp_path_factory.mktemp("trial")
     words = tokenizer.train(toy_world.corpus(), 200)
-    config = blip_config(
-        "tiny",
-        vocab_size=words.size,
-        sep_id=words.sep_id,
-        pad_id=words.pad_id,
-        image_size=32,
-    )
+    config = blip_config("tiny", **words.config_fields, image_size=32)
     checkpoint.create(folder / "captioner", "captioner", config, words, seed=1)
     checkpoint.create(folder / "filter", "filter", config, words, seed=2)
     models = (folder / "captioner", folder / "filter")

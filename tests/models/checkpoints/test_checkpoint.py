@@ -18,6 +18,7 @@ from models.blip import tokenizer
 from models.blip.config import ARCHITECTURES, Role, Settings
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
+from models.checkpoints.description import describe
 from models.checkpoints.weights import CheckpointError
 
 
@@ -178,7 +179,7 @@ def test_a_missing_file_is_named(copy: Path, name: str) -> None:
 
 
 def test_a_description_is_not_read_again(copy: Path) -> None:
-    described, whole = checkpoint.describe(copy), checkpoint.info(copy)
+    described, whole = describe(copy), checkpoint.info(copy)
     (copy / "config.json").unlink()
     assert checkpoint.info(described) == whole
 
@@ -188,5 +189,5 @@ def test_settings_reach_the_checkpoint(
 ) -> None:
     settings = Settings("cls", "total")
     checkpoint.create(tmp_path, "filter", config, words, seed=0, settings=settings)
-    assert checkpoint.describe(tmp_path).settings == settings
+    assert describe(tmp_path).settings == settings
     assert tokenizer.load(tmp_path).dec_id == words.dec_id

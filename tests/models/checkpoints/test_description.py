@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from models.blip.config import Role
 from models.checkpoints import checkpoint
+from models.checkpoints.description import describe
 from models.checkpoints.weights import CheckpointError
 
 
@@ -107,11 +108,11 @@ def test_a_folder_cannot_bring_its_own_code(copy: Path) -> None:
 
 def test_processor_settings_are_found_in_either_file(parity: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(parity / "hf/captioning", tmp_path / "copy"))
-    first = checkpoint.describe(folder)
+    first = describe(folder)
     (folder / "preprocessor_config.json").unlink()
-    second = checkpoint.describe(folder)
+    second = describe(folder)
     (folder / "processor_config.json").unlink()
-    third = checkpoint.describe(folder)
+    third = describe(folder)
     assert first.preprocess == second.preprocess == third.preprocess
     origins = [told.sources["image_size"] for told in (first, second, third)]
     assert origins == ["preprocessor_config.json", "processor_config.json", "default"]

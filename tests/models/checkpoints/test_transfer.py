@@ -27,13 +27,7 @@ def create(
 
     def make(role: Any = "pretrain", layers: int = 2, **vision: int) -> CheckpointContent:
         path = tmp_path_factory.mktemp("start") / "start"
-        config = blip_config(
-            "tiny",
-            vocab_size=words.size,
-            sep_id=words.sep_id,
-            pad_id=words.pad_id,
-            image_size=16,
-        )
+        config = blip_config("tiny", **words.config_fields, image_size=16)
         config.text_config.num_hidden_layers = layers
         for name, value in vision.items():
             setattr(config.vision_config, name, value)

@@ -12,7 +12,6 @@ from models.checkpoints import checkpoint
 from models.checkpoints.checkpoint import Checkpoint
 from models.checkpoints.weights import CheckpointError
 from models.decoding.generate import Decoding
-from models.roles import role as roles
 from models.roles.captioner import BlipCaptioner
 from models.roles.dialogue import MatchRanker
 from models.roles.features import FeatureExtractor
@@ -34,7 +33,7 @@ def test_a_network_of_another_role_is_refused(
 
 def test_a_folder_of_another_role_is_refused(folders: dict[Role, Path]) -> None:
     with pytest.raises(CheckpointError, match=r"holds a captioner.*expected a filter"):
-        roles.load(folders["captioner"], "filter")
+        checkpoint.load(folders["captioner"], "filter")
 
 
 def test_without_a_limit_a_text_may_fill_the_network(match_checkpoint: Checkpoint) -> None:

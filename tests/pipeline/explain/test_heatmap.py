@@ -22,7 +22,7 @@ CORPUS = ["a red ring above a blue star", "two small dogs sit near an old wooden
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = train(CORPUS, 120)
-    config = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    config = blip_config("tiny", **words.config_fields)
     folder = tmp_path_factory.mktemp("attend")
     checkpoint.create(folder / "filter", "filter", config, words, seed=3)
     checkpoint.create(folder / "captioner", "captioner", config, words, seed=3)

@@ -26,9 +26,7 @@ TEXTS = ["a red ring", "a dog", "a blue star above a red ring"]
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small random checkpoint of each role."""
     words = train(corpus(), 120)
-    shape = blip_config(
-        "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=32
-    )
+    shape = blip_config("tiny", **words.config_fields, image_size=32)
     shape.vision_config.num_hidden_layers = shape.text_config.num_hidden_layers = 1
     found = {}
     roles: tuple[Any, ...] = ("captioner", "filter", "vqa", "nlvr")

@@ -37,9 +37,7 @@ def retriever() -> VideoRetriever:
 @pytest.fixture(scope="module")
 def answerer(tmp_path_factory: pytest.TempPathFactory) -> VqaModel:
     words = train(toy_tasks.corpus(), 300)
-    shape = blip_config(
-        "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=32
-    )
+    shape = blip_config("tiny", **words.config_fields, image_size=32)
     shape.vision_config.num_hidden_layers = shape.text_config.num_hidden_layers = 1
     folder = tmp_path_factory.mktemp("answerer") / "vqa"
     checkpoint.create(folder, "vqa", shape, words, seed=5, settings=ORIGINAL)

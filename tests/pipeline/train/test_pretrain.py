@@ -84,7 +84,7 @@ def test_an_unknown_setting_is_refused(sources: list[Source], tmp_path: Path) ->
 
 def test_only_pretraining_goes_on(tmp_path: Path) -> None:
     words: WordPiece = train(corpus(), 90)
-    shape = blip_config("tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id)
+    shape = blip_config("tiny", **words.config_fields)
     checkpoint.create(tmp_path / "captioner", "captioner", shape, words, seed=1)
     with pytest.raises(CheckpointError, match="holds a captioner; pre-training goes on from"):
         pretrain.start_pretraining(tmp_path / "captioner", config_of())

@@ -21,9 +21,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Toy files of every task, and random models."""
     folder = tmp_path_factory.mktemp("place")
     words = train([*toy_tasks.corpus(), *toy_dialogue.corpus()], 300)
-    shape = blip_config(
-        "tiny", vocab_size=words.size, sep_id=words.sep_id, pad_id=words.pad_id, image_size=32
-    )
+    shape = blip_config("tiny", **words.config_fields, image_size=32)
     shape.vision_config.num_hidden_layers = shape.text_config.num_hidden_layers = 1
     for role in ("vqa", "nlvr"):
         checkpoint.create(folder / role, role, shape, words, seed=5, settings=ORIGINAL)

@@ -27,9 +27,7 @@ WORDS = tokenizer.train(corpus(), 200)
 
 
 def create(folder: Path, role: Any, side: int = 32) -> Path:
-    config = blip_config(
-        "tiny", vocab_size=WORDS.size, sep_id=WORDS.sep_id, pad_id=WORDS.pad_id, image_size=side
-    )
+    config = blip_config("tiny", **WORDS.config_fields, image_size=side)
     checkpoint.create(folder / role, role, config, WORDS, seed=3)
     return folder / role
 
