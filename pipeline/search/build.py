@@ -38,8 +38,8 @@ from shards.inputs.samples import read_samples
 from shards.naming import encode_name
 from shards.reasons import SampleReason, TextReason
 from shards.training.annotation import annotated_texts
-from shards.training.source import PictureLocation, Source
-from shards.training.source_reader import location_of, read_part
+from shards.training.source import PictureLocation, Source, location_of
+from shards.training.source_reader import read_part
 
 FEATURES = "features.parquet"
 MAX_TEXT_BYTES = 10_000  # as `clean` takes them by default

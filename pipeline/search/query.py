@@ -23,8 +23,7 @@ from pipeline.media.pictures import LIMITS
 from pipeline.search import faiss_index
 from pipeline.search.build import BOTH, Which
 from pipeline.search.index_folder import IndexFolderError, file_of, open_current
-from shards.training.source import PictureLocation
-from shards.training.source_reader import read_picture_at
+from shards.training.source import PictureLocation, read_picture_at
 
 RERANKED = 32
 _AT_ONCE = 32  # pictures in one pass of the model

@@ -1,9 +1,10 @@
 """Texts of human-annotated samples: a list in the sidecar, or else the one beside the image."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from shards.inputs.reader import RawSample
 from shards.reasons import TextReason
@@ -13,6 +14,7 @@ MISSING_COLUMN, WRONG_TYPE = "missing_column", "wrong_type"  # why a row cannot 
 
 Fields = Mapping[str, Any]
 """A row of an annotation file."""
+RowT = TypeVar("RowT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,18 @@ def annotated_texts(raw: RawSample) -> tuple[tuple[SourceText, ...], str]:
     except UnicodeDecodeError:
         return (), TextReason.NOT_UTF8
     return ((SourceText(text, HUMAN),), "") if text else ((), TextReason.EMPTY)
+
+
+def usable_rows(
+    rows: Iterable[Any], read: Callable[[Fields], RowT | str], left_out: Counter[str]
+) -> Iterator[RowT]:
+    """Yield what `read` makes of rows that are objects; it returns a reason for others, counted."""
+    for fields in rows:
+        row = read(fields) if isinstance(fields, dict) else WRONG_TYPE
+        if isinstance(row, str):
+            left_out[row] += 1
+        else:
+            yield row
 
 
 def fold_spaces(value: Any) -> str | None:  # noqa: ANN401 - any JSON value

@@ -27,6 +27,7 @@ from shards.training.annotation import (
     SourceText,
     WeightedAnswer,
     fold_spaces,
+    usable_rows,
 )
 from shards.training.dialogue_file import DialogueRow, dialogues, is_dialogues
 
@@ -83,7 +84,7 @@ def _read(url: str, _version: str) -> Annotations:
         rows = tuple(_questions_of(listed, left_out))
     elif isinstance(listed, list):
         kind = _kind(listed, url)
-        rows = tuple(_usable(listed, _READERS[kind], left_out))
+        rows = tuple(usable_rows(listed, _READERS[kind], left_out))
     else:
         raise AnnotationError(f"{url}: expected a JSON list of rows, found {type(listed).__name__}")
     return Annotations(kind, rows, dict(left_out), hashlib.sha256(data).hexdigest())
@@ -193,27 +194,16 @@ def _kind(listed: list[Any], url: str) -> Kind:
     )
 
 
-def _usable(
-    listed: list[Any], read: Callable[[Fields], Annotation | str], left_out: Counter[str]
-) -> Iterator[Annotation]:
-    for item in listed:
-        found = read(item) if isinstance(item, dict) else WRONG_TYPE
-        if isinstance(found, Annotation):
-            yield found
-        else:
-            left_out[found] += 1
-
-
 def _questions_of(parsed: Fields, left_out: Counter[str]) -> Iterator[Annotation]:
     """Make a row of each answered question of a file's dialogues."""
     for dialogue in dialogues(parsed, left_out):
         before: tuple[tuple[str, str], ...] = ()
-        for dialogue_round in dialogue.rounds:
-            answers = (WeightedAnswer(dialogue_round.answer, 1.0),)
-            asked = (dialogue.caption, before, dialogue_round.options)
-            text = SourceText(dialogue_round.question, HUMAN, answers, None, *asked)
-            before = (*before, (dialogue_round.question, dialogue_round.answer))
-            if dialogue_round.answer:
+        for turn in dialogue.rounds:
+            answers = (WeightedAnswer(turn.answer, 1.0),)
+            asked = (dialogue.caption, before, turn.options)
+            text = SourceText(turn.question, HUMAN, answers, None, *asked)
+            before = (*before, (turn.question, turn.answer))
+            if turn.answer:
                 yield Annotation((str(dialogue.image_id),), (text,))
             else:
                 left_out[TextReason.EMPTY] += 1

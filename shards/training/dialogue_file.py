@@ -9,14 +9,20 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
 from shards.inputs.reader import IMAGE_EXTENSIONS
 from shards.reasons import TextReason
 from shards.store import filesystem
-from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
+from shards.training.annotation import (
+    MISSING_COLUMN,
+    WRONG_TYPE,
+    Fields,
+    fold_spaces,
+    usable_rows,
+)
 
 _NUMBER = re.compile(r"(\d{1,18})\D*$", re.ASCII)
 
@@ -57,35 +63,25 @@ def dialogues(parsed: Fields, left_out: Counter[str]) -> Iterator[DialogueRow]:
     """Yield the usable dialogues of a parsed file, and count the rest."""
     data = parsed["data"]
     questions, answers = ([fold_spaces(text) for text in data[k]] for k in ("questions", "answers"))
-    for item in data["dialogs"]:
-        dialogue = _dialogue(item, questions, answers, left_out) if isinstance(item, dict) else None
-        if dialogue is None:
-            left_out[WRONG_TYPE] += 1
-        elif not dialogue.rounds:
-            left_out[TextReason.EMPTY] += 1
-        else:
-            yield dialogue
+    read = partial(_dialogue, questions, answers, left_out)
+    yield from usable_rows(data["dialogs"], read, left_out)
 
 
 def _dialogue(
-    fields: Fields, questions: list[str | None], answers: list[str | None], left_out: Counter[str]
-) -> DialogueRow | None:
+    questions: list[str | None], answers: list[str | None], left_out: Counter[str], fields: Fields
+) -> DialogueRow | str:
     number, caption = fields.get("image_id"), fold_spaces(fields.get("caption"))
     listed = fields.get("dialog")
     if not _is_number(number) or caption is None or not isinstance(listed, list):
-        return None
+        return WRONG_TYPE
     rounds: list[DialogueRound] = []
     for place, item in enumerate(listed, 1):
-        one = _round(place, item, questions, answers) if isinstance(item, dict) else WRONG_TYPE
-        if isinstance(one, DialogueRound):
-            rounds.append(one)
-        else:
-            left_out[one] += 1
-    return DialogueRow(number, caption, tuple(rounds))
+        rounds += usable_rows([item], partial(_round, questions, answers, place), left_out)
+    return DialogueRow(number, caption, tuple(rounds)) if rounds else TextReason.EMPTY
 
 
 def _round(
-    number: int, fields: Fields, questions: list[str | None], answers: list[str | None]
+    questions: list[str | None], answers: list[str | None], number: int, fields: Fields
 ) -> DialogueRound | str:
     if "question" not in fields:
         return MISSING_COLUMN

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from shards.errors import UsageError
 from shards.inputs.listing import InputChanged
+from shards.inputs.reader import RawSample
+from shards.store import filesystem
 from shards.training.annotation import SourceText
 from shards.training.annotation_file import Kind
 
@@ -122,6 +124,28 @@ class PictureLocation:
     size_bytes: int
 
 
+def location_of(url: str, raw: RawSample) -> PictureLocation | None:
+    """Return where a sample's image lies in its tar."""
+    if raw.image is None or raw.image_offset is None:
+        return None
+    return PictureLocation(url, raw.image_offset, len(raw.image))
+
+
+def read_picture_at(location: PictureLocation) -> bytes:
+    """Read a picture's bytes where they lie; empty where the file is gone or too short.
+
+    Whether they are still the same picture only who decodes them can say.
+    """
+    fs, path = filesystem(location.url)
+    try:
+        data: bytes = fs.cat_file(
+            path, start=location.offset, end=location.offset + location.size_bytes
+        )
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return b""
+    return data if len(data) == location.size_bytes else b""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSample:
     """One image and the texts to choose from; `key` is SHARD/KEY.
@@ -133,9 +157,8 @@ class SourceSample:
     image: bytes
     texts: tuple[SourceText, ...]
     right: bytes | None = None
-    location: PictureLocation | None = field(
-        default=None, compare=False
-    )  # the same sample may lie elsewhere
+    # the same sample may lie elsewhere
+    location: PictureLocation | None = field(default=None, compare=False)
 
 
 def changed(part: Part, expected: str, found: str) -> InputChanged:

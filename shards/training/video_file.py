@@ -7,13 +7,20 @@ reason.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from shards.reasons import TextReason
 from shards.store import filesystem, url_of
-from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
+from shards.training.annotation import (
+    MISSING_COLUMN,
+    WRONG_TYPE,
+    Fields,
+    fold_spaces,
+    usable_rows,
+)
 from shards.training.annotation_file import AnnotationError, parse_json, read_text, unusable
 
 EXTENSIONS = ("mp4", "avi", "webm", "mkv", "mov")  # the first that is there is taken
@@ -56,7 +63,7 @@ def read_clips(url: str) -> Clips:
             f"{', '.join(_NAMES['questions'])}; the first row has {sorted(fields) or 'no fields'}"
         )
     left_out: Counter[str] = Counter()
-    rows = tuple(_usable(listed, kind, left_out))
+    rows = tuple(usable_rows(listed, partial(_clip, names), left_out))
     return Clips(kind, rows, dict(left_out))
 
 
@@ -82,17 +89,7 @@ def _rows(url: str) -> Iterator[Any]:
                 yield None
 
 
-def _usable(listed: list[Any], kind: Kind, left_out: Counter[str]) -> Iterator[Clip]:
-    for row in listed:
-        found = _clip(row, kind) if isinstance(row, dict) else WRONG_TYPE
-        if isinstance(found, Clip):
-            yield found
-        else:
-            left_out[found] += 1
-
-
-def _clip(row: Fields, kind: Kind) -> Clip | str:
-    names = _NAMES[kind]
+def _clip(names: Sequence[str], row: Fields) -> Clip | str:
     if not all(name in row for name in names):
         return MISSING_COLUMN
     video, *texts = (fold_spaces(row[name]) for name in names)
