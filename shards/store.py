@@ -139,15 +139,15 @@ class Store:
             Path(self.path(name)).rmdir()
 
     @contextmanager
-    def staging(self, scratch: Path | None = None) -> Iterator[Path]:
+    def staging(self) -> Iterator[Path]:
         """Lend a scratch folder for files that `publish` will take; it is emptied at the end.
 
-        On a local store it lies inside the root, so that publishing is a rename, not a copy.
+        On a local store it lies inside the root, so that publishing is a rename, not a copy; else
+        among the system's temporary files.
         """
         if self.is_local:
-            scratch = Path(self._root)
-            make_folder(scratch)
-        folder = tempfile.mkdtemp(prefix=TEMPORARY, dir=scratch)
+            make_folder(Path(self._root))
+        folder = tempfile.mkdtemp(prefix=TEMPORARY, dir=self._root if self.is_local else None)
         try:
             yield Path(folder)
         finally:
@@ -212,8 +212,12 @@ def _temporary(name: str) -> str | None:
 
 def _stored(name: str, info: Mapping[str, Any]) -> StoredFile:
     stamp = next((info[key] for key in _MODIFIED if info.get(key) is not None), None)
-    if isinstance(stamp, datetime):
-        stamp = stamp.timestamp()
-    modified_s = float(stamp) if isinstance(stamp, int | float) else None
     folder = info["type"] == "directory"
-    return StoredFile(name, 0 if folder else int(info.get("size") or 0), modified_s, folder)
+    return StoredFile(name, 0 if folder else int(info.get("size") or 0), seconds_of(stamp), folder)
+
+
+def seconds_of(stamp: object) -> float | None:
+    """Return a time as file systems tell it in seconds since 1970; None for none."""
+    if isinstance(stamp, datetime):
+        return stamp.timestamp()
+    return float(stamp) if isinstance(stamp, int | float) else None

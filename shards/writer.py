@@ -46,14 +46,13 @@ class CleanSample:
 class ShardWriter:
     """Takes the samples of one shard in order; `finish` or `abort` ends it.
 
-    Leaving its `with` block without `finish` aborts. `scratch` is where files for a store that is
-    not local are staged (default: the system's).
+    Leaving its `with` block without `finish` aborts.
     """
 
-    def __init__(self, store: Store, shard: str, attempt: str, scratch: Path | None = None) -> None:
+    def __init__(self, store: Store, shard: str, attempt: str) -> None:
         self._store, self._shard, self._attempt = store, shard, attempt
         self._closing = ExitStack()
-        self._folder = self._closing.enter_context(store.staging(scratch))
+        self._folder = self._closing.enter_context(store.staging())
         self._tables = {name: TableFile(self._folder / name, name) for name in SCHEMAS}
         self._clean: CleanFile | None = None
         self._published: list[str] = []

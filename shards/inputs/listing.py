@@ -7,7 +7,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,7 +15,7 @@ from braceexpand import braceexpand
 
 from shards.errors import CapfiltError, UsageError
 from shards.naming import encode_name
-from shards.store import filesystem, url_of
+from shards.store import filesystem, seconds_of, url_of
 
 _WILD = "{*?["
 _TARS = (".tar", ".tar.gz")
@@ -192,14 +191,8 @@ def _shard(
         shard=encode_name(path[len(folder) :].removesuffix(".tar")),
         size_bytes=int(info["size"] or 0),
         etag=str(etag).strip('"') if etag else None,
-        mtime=_seconds(info.get("mtime") or info.get("LastModified") or info.get("created")),
+        mtime=seconds_of(info.get("mtime") or info.get("LastModified") or info.get("created")),
     )
-
-
-def _seconds(time: Any) -> float | None:  # noqa: ANN401 - each file system has its own form
-    if isinstance(time, datetime):
-        return time.timestamp()
-    return float(time) if isinstance(time, int | float) else None
 
 
 def _check_hash(old: InputShard, new: InputShard, sha256: str) -> None:

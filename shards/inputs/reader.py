@@ -19,6 +19,9 @@ from shards.store import filesystem
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif")
 _ROLES = {**dict.fromkeys(IMAGE_EXTENSIONS, "image"), "txt": "text", "json": "meta"}
 _PAIR = frozenset({"image", "text"})
+# a larger member is `unsafe_member`, and not read
+_LARGEST_MEMBER_BYTES = 256 << 20
+_LONGEST_NAME_BYTES = 4096
 
 
 class State(StrEnum):
@@ -67,14 +70,6 @@ class RawSample:
     image_offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReaderLimits:
-    """Bounds on what a shard may ask for; a larger member is `unsafe_member` and not read."""
-
-    member_bytes: int = 256 << 20
-    name_bytes: int = 4096
-
-
 @dataclass(slots=True)
 class _Group:
     """The members, side by side, of one key."""
@@ -117,9 +112,8 @@ class _SeenKeys:
 class ShardReader:
     """Iterate once for the samples; then `state`, `sha256` and `bytes_read` are known."""
 
-    def __init__(self, file: BinaryIO, limits: ReaderLimits | None = None) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._walk = TarReader(file)
-        self._limits = limits or ReaderLimits()
         self._group: _Group | None = None
         self._seen = _SeenKeys()
         self._usual_roles = _PAIR
@@ -167,7 +161,7 @@ class ShardReader:
             self._group = group = _Group(key)
         first_of_role = _ROLES[extension] not in group.roles
         group.extensions.add(extension)
-        fault = _fault(member, self._limits)
+        fault = _fault(member)
         if fault is not None:
             group.unsafe = fault
         elif first_of_role:
@@ -203,7 +197,7 @@ class ShardReader:
         index, self._count = self._count, self._count + 1
         return RawSample(
             index=index,
-            key=key_text(group.key[: self._limits.name_bytes]),
+            key=key_text(group.key[:_LONGEST_NAME_BYTES]),
             image=parts.get("image"),
             image_ext=group.image_ext if parts else None,
             text=parts.get("text"),
@@ -254,7 +248,7 @@ class ShardReader:
         return ShardState(State.COMPLETE)
 
 
-def _fault(member: Member, limits: ReaderLimits) -> str | None:
+def _fault(member: Member) -> str | None:
     """Return why a member must not be read, or None."""
     if member.kind != "file":
         return f"{key_text(member.name)} is a {member.kind}"
@@ -262,10 +256,10 @@ def _fault(member: Member, limits: ReaderLimits) -> str | None:
         return "absolute member name"
     if b".." in member.name.split(b"/"):
         return "member name with .."
-    if b"\0" in member.name or len(member.name) > limits.name_bytes:
+    if b"\0" in member.name or len(member.name) > _LONGEST_NAME_BYTES:
         return f"member name of {len(member.name)} bytes, or with a zero byte"
-    if member.size_bytes > limits.member_bytes:
-        return f"member of {member.size_bytes} bytes, limit {limits.member_bytes}"
+    if member.size_bytes > _LARGEST_MEMBER_BYTES:
+        return f"member of {member.size_bytes} bytes, limit {_LARGEST_MEMBER_BYTES}"
     return None
 
 

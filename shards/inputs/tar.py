@@ -186,10 +186,9 @@ class TarReader:
 
 def _check_block(block: bytes, offset: int, name: bytes | None) -> None:
     """Refuse a header that is cut short or does not add up."""
-    first = offset == 0
     if len(block) == BLOCK_BYTES and _checksum_fits(block):
         return
-    if first and not _looks_like_tar(block):
+    if offset == 0 and block[257:262] != b"ustar":
         for magic, kind in _COMPRESSED:
             if block.startswith(magic):
                 raise TarDamage("compressed", 0, f"compressed with {kind}")
@@ -198,10 +197,6 @@ def _check_block(block: bytes, offset: int, name: bytes | None) -> None:
         guess = name or (_block_name(block) if b"\0" in block[:100] else None)
         raise TarDamage("truncated", offset + len(block), "the file ends inside a header", guess)
     raise TarDamage("corrupt", offset, "header checksum does not fit", name or _block_name(block))
-
-
-def _looks_like_tar(block: bytes) -> bool:
-    return block[257:262] == b"ustar"
 
 
 def _checksum_fits(block: bytes) -> bool:

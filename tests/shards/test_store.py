@@ -43,9 +43,9 @@ def test_create_only_if_absent(any_url: str) -> None:
     assert store.list() == ["commits/a.json"]
 
 
-def test_publish(any_url: str, tmp_path: Path) -> None:
+def test_publish(any_url: str) -> None:
     store = Store(any_url)
-    with store.staging(tmp_path) as folder:
+    with store.staging() as folder:
         (folder / "x").write_bytes(b"data")
         assert store.list() == []
         store.publish(folder / "x", "data/x-1.bin")
@@ -74,10 +74,10 @@ def test_the_probe_finds_a_store_that_creates_once(any_url: str) -> None:
     assert [file for file in store.survey() if not file.is_folder] == []
 
 
-def test_a_survey_shows_all_there_is(any_url: str, tmp_path: Path) -> None:
+def test_a_survey_shows_all_there_is(any_url: str) -> None:
     store, before_s = Store(any_url), time.time() - 2
     store.put("b/two.bin", b"22")
-    with store.staging(tmp_path) as folder:
+    with store.staging() as folder:
         (folder / "half").write_bytes(b"abc")
         found = {file.name: file for file in store.survey()}
     staged = folder.name

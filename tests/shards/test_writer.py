@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,12 @@ def test_nothing_stays_beside_the_data(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_scratch_is_used_for_far_stores(tmp_path: Path) -> None:
+def test_files_for_far_stores_are_staged_among_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     store: Any = Store("memory://scratch-test")
-    with ShardWriter(store, "s", "a1", scratch=tmp_path) as writer:
+    with ShardWriter(store, "s", "a1") as writer:
         fill(writer, 3)
         assert len(list(tmp_path.iterdir())) == 1
         writer.finish()

@@ -13,9 +13,9 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shards.inputs import reader as reader_module
 from shards.inputs.reader import (
     RawSample,
-    ReaderLimits,
     ShardReader,
     ShardState,
     State,
@@ -26,8 +26,8 @@ from shards.inputs.reader import (
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
 
-def read(data: bytes, limits: ReaderLimits | None = None) -> tuple[list[RawSample], ShardState]:
-    reader = ShardReader(io.BytesIO(data), limits)
+def read(data: bytes) -> tuple[list[RawSample], ShardState]:
+    reader = ShardReader(io.BytesIO(data))
     rows = list(reader)
     assert reader.bytes_read == len(data)
     assert reader.sha256 == hashlib.sha256(data).hexdigest()
@@ -198,9 +198,10 @@ def test_unsafe_comes_before_duplicate(tar_bytes: Any) -> None:
     ]
 
 
-def test_large_members_are_not_read(tar_bytes: Any) -> None:
+def test_large_members_are_not_read(tar_bytes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "_LARGEST_MEMBER_BYTES", 1000)
     data = tar_bytes([("a.jpg", b"i" * 1001), ("a.txt", b"t"), ("b.jpg", b"i" * 1000)])
-    rows, state = read(data, ReaderLimits(member_bytes=1000))
+    rows, state = read(data)
     assert [(row.key, row.reason) for row in rows] == [("a", "unsafe_member"), ("b", None)]
     assert rows[0].detail == "member of 1001 bytes, limit 1000"
     assert state.state is State.COMPLETE
