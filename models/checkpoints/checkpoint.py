@@ -18,10 +18,9 @@ from models.blip.config import TORCH_DTYPES, DtypeChoice, Role, Settings, resolv
 from models.blip.positions import GRIDS, interpolate_all
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
-from models.checkpoints import folder as folders
 from models.checkpoints.description import Description, describe, digest, resized
-from models.checkpoints.folder import TRAINING, CheckpointContent
-from models.checkpoints.role_networks import build, role_of, ties
+from models.checkpoints.folder import TRAINING, CheckpointContent, write
+from models.checkpoints.role_networks import build, ties
 from models.checkpoints.weights import CheckpointError, arrange, read_file, read_tensors
 from models.training.contrast import ContrastNetwork
 
@@ -176,27 +175,8 @@ def create(
     reset_weights(network, config, torch.Generator().manual_seed(seed), position_range)
     size = config.vision_config.image_size
     settings = settings or Settings(itm_first_token="enc")
-    save(folder, network, config, tokenizer, Preprocess(size, size), settings)
-
-
-def save(
-    folder: Path,
-    network: nn.Module,
-    config: BlipConfig,
-    tokenizer: WordPiece,
-    preprocess: Preprocess,
-    settings: Settings,
-    training: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Write a network as a Hugging Face folder, which transformers' own class, if any, loads too.
-
-    `training`: what a pre-training checkpoint keeps beside the network.
-    """
-    role, tensors = role_of(network), network.state_dict()
-    content = CheckpointContent(
-        role, config, settings, preprocess, tokenizer, tensors, training or {}
-    )
-    folders.write(folder, content)
+    preprocess, tensors = Preprocess(size, size), network.state_dict()
+    write(folder, CheckpointContent(role, config, settings, preprocess, tokenizer, tensors))
 
 
 def reset_weights(

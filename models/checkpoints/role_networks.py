@@ -25,14 +25,6 @@ def build(role: Role, config: BlipConfig) -> nn.Module:
     return NETWORKS[role](config)
 
 
-def role_of(network: nn.Module) -> Role:
-    """Return the role that a network was built for; TypeError for one that has no folder."""
-    for role, kind in NETWORKS.items():
-        if type(network) is kind:
-            return role
-    raise TypeError(f"{type(network).__name__} has no role of its own")
-
-
 def ties(network: nn.Module) -> dict[str, str]:
     """Map second names of shared tensors, which its state dict leaves out, to their first ones."""
     return network.shared() if isinstance(network, PretrainNetwork) else {}

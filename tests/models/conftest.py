@@ -18,7 +18,7 @@ from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece, train
 from models.checkpoints import checkpoint, conversion
 from models.checkpoints.conversion import Imported, import_original
-from models.checkpoints.folder import write
+from models.checkpoints.folder import CheckpointContent, write
 from models.checkpoints.layout import config_of, read_stated
 from models.checkpoints.original import read_original
 from models.checkpoints.role_networks import build
@@ -108,8 +108,9 @@ def original_folder(
             size = config.vision_config.image_size
             words = tokenizers.load(parity, config.text_config.bos_token_id)
             path = found[name, role] = tmp_path_factory.mktemp(f"{name}_{role}")
-            network = original(name, role)
-            checkpoint.save(path, network, config, words, Preprocess(size, size), ORIGINAL)
+            tensors = original(name, role).state_dict()
+            preprocess = Preprocess(size, size)
+            write(path, CheckpointContent(role, config, ORIGINAL, preprocess, words, tensors))
         return found[name, role]
 
     return folder

@@ -19,7 +19,16 @@ from models.blip.config import ARCHITECTURES, Role, Settings
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.description import describe
+from models.checkpoints.folder import CheckpointContent, write
 from models.checkpoints.weights import CheckpointError
+
+
+def save(
+    folder: Path, loaded: checkpoint.Checkpoint, training: dict[str, torch.Tensor] | None = None
+) -> None:
+    about, tensors = loaded.description, loaded.network.state_dict()
+    parts = (about.role, about.config, about.settings, about.preprocess, about.tokenizer)
+    write(folder, CheckpointContent(*parts, tensors, training or {}))
 
 
 def load(folder: Path, role: Role = "captioner") -> checkpoint.Checkpoint:
@@ -71,8 +80,7 @@ def test_saving_what_was_loaded_changes_nothing(parity: Path, tmp_path: Path) ->
     for role, name in (("captioner", "captioning"), ("filter", "retrieval")):
         first = load(parity / "hf" / name, role)
         told = first.description
-        arguments = (told.config, told.tokenizer, told.preprocess, told.settings)
-        checkpoint.save(tmp_path / role, first.network, *arguments)
+        save(tmp_path / role, first)
         second = load(tmp_path / role, role)
         old, new = first.network.state_dict(), second.network.state_dict()
         assert old.keys() == new.keys()
@@ -99,10 +107,8 @@ def test_every_role_is_made_saved_and_loaded(
 ) -> None:
     checkpoint.create(tmp_path / "made", role, config, words, seed=3)
     first = load(tmp_path / "made", role)
-    told = first.description
-    arguments = (told.config, told.tokenizer, told.preprocess, told.settings)
     queue = {"image_queue": torch.randn(64, 5)} if role == "pretrain" else {}
-    checkpoint.save(tmp_path / "saved", first.network, *arguments, training=queue)
+    save(tmp_path / "saved", first, queue)
     second = load(tmp_path / "saved", role)
     assert second.digest == first.digest
     old, new = first.network.state_dict(), second.network.state_dict()
