@@ -69,10 +69,6 @@ class Snapshot:
     id: str
     shards: tuple[SnapshotShard, ...]
 
-    def files(self, table: str) -> list[FileRecord]:
-        """Return the files of one table (`clean` too), in the order of the shards."""
-        return table_files(self.shards, table)
-
 
 def table_files(shards: Iterable[SnapshotShard], table: str) -> list[FileRecord]:
     """Return the files of one table (`clean` too), in the order of the shards."""

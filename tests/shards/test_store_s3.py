@@ -17,7 +17,7 @@ from shards.run.commit import Commit, commit, read_commit, read_commits
 from shards.run.garbage import find_garbage, remove_garbage
 from shards.run.repair import repair_run
 from shards.run.run import Run
-from shards.run.snapshot import open_snapshot, write_snapshot
+from shards.run.snapshot import open_snapshot, table_files, write_snapshot
 from shards.run.verify.run import verify_run
 from shards.statistics import run_statistics
 from shards.store import Store, creates_once
@@ -156,7 +156,7 @@ def test_a_whole_run(place: str, make_run: Any, do_work: Any) -> None:
     binned = statistics["histograms"]["web"]["counts"]
     assert sum(binned) == statistics["texts"]["web"]["in"] > 0
     assert run.store.read("clean.txt").decode().split() == [
-        f"{place}/{file.name}" for file in open_snapshot(run).files("clean")
+        f"{place}/{file.name}" for file in table_files(open_snapshot(run).shards, "clean")
     ]
 
 

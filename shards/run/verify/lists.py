@@ -15,6 +15,7 @@ from shards.run.snapshot import (
     newest_snapshot_id,
     open_snapshot,
     snapshot_id,
+    table_files,
 )
 from shards.run.verify.problem import Problem
 from shards.schema import SchemaError
@@ -76,7 +77,7 @@ def check_newest(run: Run) -> Iterator[Problem]:
     found = {key: record.get(key) for key in expected}
     if found != expected:
         yield Problem("snapshot.json", "counts", str(expected), str(found))
-    yield from check_clean_list(run, "clean.txt", snapshot.files("clean"))
+    yield from check_clean_list(run, "clean.txt", table_files(snapshot.shards, "clean"))
 
 
 def check_clean_list(run: Run, name: str, files: Sequence[FileRecord]) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from shards.run.snapshot import (
     newest_snapshot_id,
     open_snapshot,
     snapshot_id,
+    table_files,
     write_snapshot,
 )
 from shards.schema import SchemaError
@@ -31,7 +32,7 @@ def test_written_and_read(any_url: str, make_run: Any) -> None:
     commits = read_commits(run)
     assert [s.shard for s in snapshot.shards] == run.shards
     assert [s.counts for s in snapshot.shards] == [c.counts for c in commits.values()]
-    assert [f.table for f in snapshot.files("texts")] == ["texts"] * 3
+    assert [f.table for f in table_files(snapshot.shards, "texts")] == ["texts"] * 3
     with pytest.raises(SnapshotError, match="no snapshot nosuch"):
         open_snapshot(run, "nosuch")
     assert write_snapshot(run).id == snapshot.id
