@@ -9,6 +9,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,6 +49,31 @@ class CheckpointError(RuntimeError):
     """A checkpoint is missing or cannot be used; the message says where, why and what to do."""
 
     exit_code: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedCheckpoint:
+    """The folder that a checkpoint's name led to, and a name that leads to the same content.
+
+    `name` and `revision` are for other processes and machines: an absolute path without a
+    revision, or a hub id with the commit that was read here.
+    """
+
+    name: str
+    revision: str | None
+    folder: Path
+
+
+def pin(name: str | Path, revision: str | None = None) -> ResolvedCheckpoint:
+    """Resolve a name once for a whole run: see `resolve`, which may ask the hub.
+
+    What follows reads `folder`: `described = checkpoint.describe(pinned.folder, role)` for the
+    settings, then `checkpoint.info(described)` for the digest, which reads all of the weights.
+    """
+    folder = resolve(name, revision)
+    if Path(name).expanduser().is_dir() or str(name) in SHIPPED:
+        return ResolvedCheckpoint(str(folder), None, folder)
+    return ResolvedCheckpoint(str(name), folder.name, folder)  # the hub's cache names commits
 
 
 def resolve(name: str | Path, revision: str | None = None) -> Path:

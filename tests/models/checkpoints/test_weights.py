@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from models.checkpoints import weights
 from models.checkpoints.weights import (
     CheckpointError,
+    ResolvedCheckpoint,
     arrange,
+    pin,
     read_tensors,
     resolve,
 )
@@ -154,16 +156,18 @@ def test_an_unreachable_hub_is_a_checkpoint_error(
         resolve("Owner/none")
 
 
-def test_a_name_leads_to_an_absolute_folder(
+def test_a_pinned_name_means_the_same_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    assert resolve("mine") == (tmp_path / "mine").resolve()
-    assert resolve("tiny-filter", "v1") == weights.SHIPPED["tiny-filter"]
+    folder = (tmp_path / "mine").resolve()
+    assert pin("mine") == ResolvedCheckpoint(str(folder), None, folder)
+    shipped = weights.SHIPPED["tiny-filter"]
+    assert pin("tiny-filter", "v1") == ResolvedCheckpoint(str(shipped), None, shipped)
 
 
-def test_a_hub_id_leads_to_a_commit_that_can_be_asked_for_again(
+def test_a_pinned_hub_id_stays_at_its_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -175,10 +179,10 @@ def test_a_hub_id_leads_to_a_commit_that_can_be_asked_for_again(
         (repo / "snapshots" / commit / "model.safetensors").touch()
         (repo / "refs" / "main").write_text(commit)
         if commit == commits[0]:
-            first = resolve("Owner/blip")
-    assert first == repo / "snapshots" / commits[0]
+            first = pin("Owner/blip")
+    assert first == ResolvedCheckpoint("Owner/blip", commits[0], repo / "snapshots" / commits[0])
     assert resolve("Owner/blip").name == commits[1]
-    assert resolve("Owner/blip", first.name) == first
+    assert resolve(first.name, first.revision) == first.folder
 
 
 def test_the_error_survives_pickling() -> None:
