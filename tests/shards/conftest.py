@@ -14,6 +14,7 @@ from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.run.attempt import start_attempt
 from shards.run.commit import Commit, FileRecord, InputRecord, StateRecord, commit
 from shards.run.run import Run
+from shards.schema import DecisionRow, SampleRow, TextRow
 from shards.store import Store
 from shards.writer import CleanSample, ShardWriter
 
@@ -59,27 +60,32 @@ def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"memory://{uuid.uuid4().hex}/place"
 
 
-def _rows(sample: RawSample) -> tuple[dict[str, Any], list[dict], list[dict]]:
+def _rows(sample: RawSample) -> tuple[SampleRow, list[TextRow], list[DecisionRow]]:
     """Make the rows of a sample by rules that leave some of each outcome."""
-    row = {"index": sample.index, "key": sample.key, "status": "ok"}
+    row: SampleRow = {"index": sample.index, "key": sample.key, "status": "ok"}
     if sample.reason or sample.index % 5 == 4:
         return {**row, "status": "rejected", "reason": sample.reason or "image_blank"}, [], []
-    texts, decisions = [], []
+    texts: list[TextRow] = []
+    decisions: list[DecisionRow] = []
     for number, origin in enumerate(["web", "synthetic"]):
         itm = ((sample.index * 7 + number * 3) % 11) / 10
         keep = itm >= 0.5
-        text = {"text_no": number, "origin": origin, "text": f"{origin} {sample.key}"}
+        text: TextRow = {"text_no": number, "origin": origin, "text": f"{origin} {sample.key}"}
         texts.append({**text, "itm": itm, "itc": 0.25})
         reason = "kept" if keep else "itm_below_threshold"
         decisions.append({"text_no": number, "keep": keep, "reason": reason})
     return row, texts, decisions
 
 
-def _clean(sample: RawSample, texts: list[dict], decisions: list[dict], run: Run) -> Any:
+def _clean(
+    sample: RawSample, texts: list[TextRow], decisions: list[DecisionRow], run: Run
+) -> CleanSample | None:
     kept = [t for t, d in zip(texts, decisions, strict=True) if d["keep"]]
     if not kept:
         return None
-    listed = [{name: text[name] for name in ("text", "origin", "itm", "itc")} for text in kept]
+    assert sample.image_ext
+    assert sample.image
+    listed = [{key: text[key] for key in ("text", "origin", "itm", "itc")} for text in kept]
     record = {"key": sample.key, "texts": listed, "run": run.fingerprint}
     return CleanSample(sample.key, sample.image_ext, sample.image, record, kept[0]["text"])
 

@@ -51,7 +51,12 @@ def other_view(run: Run, folder: Path) -> View:
     return open_view(run, "third")
 
 
-PLACES = {(1, 1): "both", (1, 0): "only_here", (0, 1): "only_there", (0, 0): "neither"}
+PLACES = {
+    (True, True): "both",
+    (True, False): "only_here",
+    (False, True): "only_there",
+    (False, False): "neither",
+}
 
 
 def by_hand(
@@ -72,11 +77,11 @@ def by_hand(
     samples: Counter[str] = Counter()
     for row in rows(here.run, here.view.shards, "samples"):
         if (row["shard"], row["index"]) in theirs:
-            place = tuple(
+            kept_here, kept_there = (
                 any(keep for key, keep in side.items() if key[:2] == (row["shard"], row["index"]))
                 for side in decided
             )
-            samples[PLACES[place]] += 1
+            samples[PLACES[kept_here, kept_there]] += 1
     return samples, texts
 
 

@@ -14,7 +14,7 @@ from shards.run.attempt import start_attempt
 from shards.run.commit import commit, read_commits
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
-from shards.schema import read_table
+from shards.schema import DecisionRow, TextRow, read_table
 from shards.statistics import run_statistics
 from shards.writer import ShardWriter
 
@@ -76,8 +76,8 @@ def test_scores_at_the_edges(any_url: str, make_run: Any, do_work: Any) -> None:
     shard, attempt = run.shards[0], start_attempt(run, run.shards[0])
     with ShardWriter(run.store, shard, attempt) as writer:
         for index, itm in enumerate(scores):
-            text = {"text_no": 1, "origin": "synthetic", "text": "x", "itm": itm}
-            below = {"text_no": 1, "keep": False, "reason": "itm_below_threshold"}
+            text: TextRow = {"text_no": 1, "origin": "synthetic", "text": "x", "itm": itm}
+            below: DecisionRow = {"text_no": 1, "keep": False, "reason": "itm_below_threshold"}
             writer.add({"index": index, "status": "ok"}, [text], [below])
         files = writer.finish()
     done = do_work(run, shard).model_copy(

@@ -81,7 +81,7 @@ def test_a_survey_shows_all_there_is(any_url: str) -> None:
         (folder / "half").write_bytes(b"abc")
         found = {file.name: file for file in store.survey()}
     staged = folder.name
-    expected = {"b/two.bin": (2, None)}
+    expected: dict[str, tuple[int, str | None]] = {"b/two.bin": (2, None)}
     if store.is_local:
         expected |= {"b": (0, None), staged: (0, staged), f"{staged}/half": (3, staged)}
     assert {name: (file.size_bytes, file.temporary) for name, file in found.items()} == expected

@@ -15,14 +15,14 @@ import webdataset
 
 from shards.naming import encode_name
 from shards.run.commit import FileRecord
-from shards.schema import SchemaError, read_table
+from shards.schema import DecisionRow, SampleRow, SchemaError, TextRow, read_table
 from shards.store import Store
 from shards.writer import CleanSample, ShardWriter, WriteCheckError
 
-OK = {"status": "ok", "width": 3, "notes": ["exif_transposed"], "phash": b"p" * 32}
-WEB = {"text_no": 0, "origin": "web", "text": "a cat", "itm": 0.5}
-KEPT = {"text_no": 0, "keep": True, "reason": "kept"}
-BELOW = {"text_no": 0, "keep": False, "reason": "itm_below_threshold"}
+OK: SampleRow = {"status": "ok", "width": 3, "notes": ["exif_transposed"], "phash": b"p" * 32}
+WEB: TextRow = {"text_no": 0, "origin": "web", "text": "a cat", "itm": 0.5}
+KEPT: DecisionRow = {"text_no": 0, "keep": True, "reason": "kept"}
+BELOW: DecisionRow = {"text_no": 0, "keep": False, "reason": "itm_below_threshold"}
 
 
 def clean(key: str) -> CleanSample:
@@ -31,7 +31,7 @@ def clean(key: str) -> CleanSample:
 
 def fill(writer: ShardWriter, count: int) -> None:
     for index in range(count):
-        sample = {"index": index, "key": f"k{index}", **OK}
+        sample: SampleRow = {"index": index, "key": f"k{index}", **OK}
         writer.add(
             sample, [WEB], [KEPT if index % 2 else BELOW], clean(f"k{index}") if index % 2 else None
         )
@@ -69,7 +69,7 @@ def test_other_tools_read_them(tmp_path: Path) -> None:
     assert samples[0]["png"] == b"image of k1"
     assert json.loads(samples[0]["json"]) == {"key": "k1"}
     assert samples[0]["txt"] == b"a cat"
-    kept = duckdb.sql(
+    kept = duckdb.execute(
         f"SELECT count(*), sum(itm) FROM '{tmp_path}/data/texts/s-a1.parquet' JOIN "
         f"'{tmp_path}/data/decisions/s-a1.parquet' USING (shard, index, text_no) WHERE keep"
     ).fetchall()
@@ -109,9 +109,9 @@ def test_keys_become_plain_names(tmp_path: Path, key: str) -> None:
 def test_counts_follow_the_rows(tmp_path: Path) -> None:
     writer = ShardWriter(Store(str(tmp_path)), "s", "a1")
     fill(writer, 5)
-    late = {"text_no": 1, "origin": "synthetic", "text": "", "itm": None}
-    bad = {"text_no": 1, "keep": False, "reason": "score_not_finite"}
-    without = {"index": 5, "key": "k5", **OK, "text_reason": "text_empty"}
+    late: TextRow = {"text_no": 1, "origin": "synthetic", "text": "", "itm": None}
+    bad: DecisionRow = {"text_no": 1, "keep": False, "reason": "score_not_finite"}
+    without: SampleRow = {"index": 5, "key": "k5", **OK, "text_reason": "text_empty"}
     writer.add(without, [late], [bad])
     writer.add({"index": 6, "status": "rejected", "reason": "image_empty"}, [], [])
     counts = writer.counts
@@ -137,7 +137,8 @@ def test_rows_that_cannot_be_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="zip"):
             writer.add({"index": 0, **OK}, [WEB], [])
     with ShardWriter(Store(str(tmp_path)), "s", "a1") as writer:
-        writer.add({"index": 0, **OK, "colour": "red"}, [], [])
+        coloured: Any = {"index": 0, **OK, "colour": "red"}
+        writer.add(coloured, [], [])
         with pytest.raises(SchemaError, match="colour"):
             writer.finish()
     assert Store(str(tmp_path)).list() == []

@@ -15,7 +15,7 @@ from shards.run.attempt import start_attempt
 from shards.run.commit import Commit, InputRecord, StateRecord, commit
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
-from shards.schema import TEXTS, arrow_rows
+from shards.schema import TEXTS, TextRow, arrow_rows
 from shards.store import Store
 from shards.writer import ShardWriter
 
@@ -52,6 +52,20 @@ def write_inputs(folder: Path) -> list[InputShard]:
     return list_inputs([str(folder)])
 
 
+def text_row(shard: str, index: int, number: int) -> TextRow:
+    return {
+        "shard": shard,
+        "index": index,
+        "text_no": number,
+        "origin": "synthetic",
+        "text": HOSTILE[(index + number) % 6],
+        "itm": (index + number) / 10,
+        "itm_logit": 1.0,
+        "itc": 0.5,
+        "logprob": -1.0,
+    }
+
+
 def work(run: Run, item: InputShard) -> Commit:
     """Clean a shard with made-up texts and scores, in place of models."""
     attempt, config = start_attempt(run, item.shard), JudgeConfig()
@@ -60,14 +74,7 @@ def work(run: Run, item: InputShard) -> Commit:
         reader = ShardReader(file)
         for raw in reader:
             screened = screen(raw, ScreenConfig())
-            place = {"shard": item.shard, "index": raw.index}
-            texts = [
-                place
-                | {"text_no": n, "origin": "synthetic", "text": HOSTILE[(raw.index + n) % 6]}
-                | {"itm": (raw.index + n) / 10, "itm_logit": 1.0, "itc": 0.5, "logprob": -1.0}
-                for n in range(1, 4)
-            ]
-            texts = texts if screened.ok else []
+            texts = [text_row(item.shard, raw.index, n) for n in range(1, 4) if screened.ok]
             decisions = judge(arrow_rows(texts, TEXTS), config).to_pylist()
             kept = [t for t, d in zip(texts, decisions, strict=True) if d["keep"]]
             facts = screened.facts | {"url": HOSTILE[0]}

@@ -98,7 +98,7 @@ def write_shard(run: Run, shard: str, url: str, samples: list[Row]) -> None:
     attempt = hashlib.sha256(shard.encode()).hexdigest()[:16]
     with open_shard(url) as file, ShardWriter(run.store, shard, attempt) as writer:
         for raw, row in zip(ShardReader(file), samples, strict=True):
-            facts = {"index": raw.index, "key": raw.key, "status": "ok"}
+            facts: Any = {"index": raw.index, "key": raw.key, "status": "ok"}
             facts |= {"sha256": hashlib.sha256(raw.image or b"").hexdigest()}
             facts |= {name: row[name] for name in row if name != "texts"}
             place = {"shard": shard, "index": raw.index}

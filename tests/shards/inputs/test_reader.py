@@ -112,8 +112,7 @@ def test_base_256_sizes_are_read() -> None:
     info.size = 5
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     header[124:136] = b"\x80" + (5).to_bytes(11, "big")
-    header = with_checksum(header)
-    rows, _ = read(header + b"image".ljust(512, b"\0") + bytes(1024))
+    rows, _ = read(with_checksum(header) + b"image".ljust(512, b"\0") + bytes(1024))
     assert [row.image for row in rows] == [b"image"]
 
 

@@ -24,7 +24,11 @@ def test_members_are_those_that_tarfile_sees(tar_bytes: Any, pairs: Any, format:
     data = tar_bytes([*pairs(3), (long_name, b"image" * 300), ("empty.txt", b"")], format)
     members, reader = walk(data)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        theirs = [(info.name.encode(), tar.extractfile(info).read()) for info in tar]
+        theirs = []
+        for info in tar:
+            file = tar.extractfile(info)
+            assert file
+            theirs.append((info.name.encode(), file.read()))
     assert [(member.name, content) for member, content in members] == theirs
     assert {member.kind for member, _ in members} == {"file"}
     assert reader.has_end_marker

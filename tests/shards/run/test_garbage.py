@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.views.rejudge import ViewRequest, rejudge
+from pipeline.views.rejudge import rejudge
+from pipeline.views.request import ViewRequest
 from shards.run.commit import commit
 from shards.run.garbage import Garbage, GarbageError, Kind, find_garbage, remove_garbage
 from shards.run.run import Run

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.views.rejudge import ViewRequest, rejudge
+from pipeline.views.rejudge import rejudge
+from pipeline.views.request import ViewRequest
 from shards.run.commit import commit, read_commit
 from shards.run.repair import RepairError, repair_run
 from shards.run.run import Run

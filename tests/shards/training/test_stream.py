@@ -102,7 +102,8 @@ def test_no_sample_twice_and_none_lost_over_workers_and_a_restart(
     after, ended = go(second, count - stop, stopped)
     assert before + after == alone
     assert ended == end
-    truth, given_ = members(world).keys(), Counter()
+    truth = members(world).keys()
+    given_: Counter[tuple[int, str]] = Counter()
     for example in chain(*before, *after):
         given_[example.epoch, example.key] += 1
     assert set(given_.values()) == {1}

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.views.rejudge import ViewRequest, rejudge
+from pipeline.views.rejudge import rejudge
+from pipeline.views.request import ViewRequest
 from shards.run.run import Run
 from shards.run.snapshot import from_parquet, to_parquet, write_snapshot
 from shards.run.verify.run import verify_run
