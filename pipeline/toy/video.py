@@ -6,7 +6,7 @@ is said is true of every frame: what the image models know is asked, not what on
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def moving(start: Scene, rng: random.Random, frames: int = FRAMES) -> Iterator[S
 
 
 def write_frames(
-    path: Path, pictures: Iterator[Image.Image], width: int, height: int, key_every: int = 12
+    path: Path, pictures: Iterable[Image.Image], width: int, height: int, key_every: int = 12
 ) -> None:
     """Encode pictures of one size, even both ways, in the container that the name asks for."""
     with av.open(str(path), "w") as container:

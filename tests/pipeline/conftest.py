@@ -26,6 +26,7 @@ from shards.run.verify.run import verify_run
 from shards.store import Store
 from tests.support.small_index import items, pictured, retriever, toy_index  # noqa: F401 - fixtures
 from tests.support.small_training import start, whole, world  # noqa: F401 - fixtures
+from tests.support.tars import read_members
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,8 +96,7 @@ class Bench:
         assert done is not None
         file = done.file("clean")
         assert file is not None
-        with tarfile.open(fileobj=io.BytesIO(run.store.read(file.name))) as tar:
-            return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        return dict(read_members(run.store.read(file.name)))
 
 
 def _noise(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:

@@ -37,7 +37,6 @@ def explained_run(explained: Path) -> Run:
     return Run.open(str(explained / "run"))
 
 
-def sample_of(run: Run, address: str) -> dict[str, Any]:
+def sample_of(run: Run, address: str) -> Any:
     """Explain the first sample at SHARD/KEY."""
-    sample: dict[str, Any] = explain(run, address)["samples"][0]
-    return sample
+    return explain(run, address)["samples"][0]

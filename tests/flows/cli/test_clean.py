@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.cells import cell_len
 
 from shards.run.run import Run
 from tests.support.driving import InProcess, Models
+from tests.support.tars import read_members
 
 Harmless = Callable[[str], bool]
 Flags = Callable[[Models, Path, Path], list[str]]
@@ -53,10 +53,9 @@ def test_fraction_with_shards(capfilt: InProcess, run: Run) -> None:
     urls = (Path(run.store.url()) / "views/best/clean.txt").read_text(encoding="utf-8").split()
     texts = []
     for url in urls:
-        with tarfile.open(url) as tar:
-            for member in tar:
-                if member.name.endswith(".json"):
-                    texts += json.load(tar.extractfile(member))["texts"]
+        for name, content in read_members(url):
+            if name.endswith(".json"):
+                texts += json.loads(content)["texts"]
     assert sorted(round(text["itm"], 1) for text in texts) == [0.7, 0.7, 0.8, 0.8]
 
 

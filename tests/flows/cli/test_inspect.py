@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from shards.run.run import Run
 from tests.support.driving import InProcess
 from tests.support.hostile_run import HOSTILE, make_run, picture
+from tests.support.tars import read_members
 
 Harmless = Callable[[str], bool]
 
@@ -68,8 +68,7 @@ def test_explain_shows_every_view(capfilt: InProcess) -> None:
     assert sample["key"] == "[red]key[/]"
     place = sample["clean"]["own"]
     assert sample["clean"].keys() == {"own"}  # the view wrote no tars
-    with tarfile.open(place["tar"]) as tar:
-        assert tar.extractfile(place["member"]).read() == picture(2)
+    assert dict(read_members(place["tar"]))[place["member"]] == picture(2)
     as_member = json.loads(capfilt.run("explain", "run", place["member"], "--json").stdout)
     assert as_member["samples"] == kept["samples"]
     rejected = capfilt.run("explain", "run", "00000/dotted.name").stdout

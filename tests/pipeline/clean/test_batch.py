@@ -1,6 +1,6 @@
 """Each picture is decoded once and seen once by each model, in batches that fit."""
 
-import tarfile
+import io
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,8 +14,9 @@ from PIL import Image
 
 import pipeline.clean.prepare
 from pipeline.clean.prepare import ExecutionConfig
-from pipeline.clean.screen import ScreenConfig
 from pipeline.media.decode import decode
+from tests.support.hand_made import LIMITS
+from tests.support.tars import read_members
 
 KINDS = ("jpeg", "png", "webp")
 
@@ -96,7 +97,7 @@ def test_the_counts_bite(bench: Any, shard: Path, passes: Passes) -> None:
     assert set(passes.seen["captioner"].values()) == {1}
     assert set(passes.seen["filter"].values()) == {2}
     before = passes.opened
-    pipeline.clean.screen.decode(next(iter(passes.decoded)), ScreenConfig())
+    decode(next(iter(passes.decoded)), LIMITS)
     assert passes.opened == before + 1
 
 
@@ -124,7 +125,7 @@ def test_each_model_gets_its_own_view(bench: Any, shard: Path) -> None:
         run, config, captioner=captioner, scorer=Guest("scorer", bench.scorer, coarse)
     )
     cleaner.clean(run.inputs[0], bench.ignore)
-    with tarfile.open(shard) as tar, Image.open(tar.extractfile("k00.jpeg")) as opened:  # type: ignore[arg-type]
+    with Image.open(io.BytesIO(dict(read_members(shard))["k00.jpeg"])) as opened:
         picture = opened.convert("RGB")
     assert torch.equal(seen["captioner"][0], bench.captioner.preprocess.resize(picture))
     assert torch.equal(seen["scorer"][0], coarse.resize(picture))

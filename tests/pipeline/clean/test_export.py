@@ -15,20 +15,20 @@ from pipeline.clean.export import (
     encode_jpeg,
 )
 from pipeline.media.decode import Decoded, DecodeLimits, decode
+from shards.schema import SampleRow, TextRow
 
 SOURCE = Provenance(shard="web%2F00000", fingerprint="f" * 64, seed=7)
 LIMITS = DecodeLimits(min_side=1, max_pixels=10**6, max_aspect=100)
 
 
-def text(words: str, origin: str, itm: float, **other: Any) -> dict[str, Any]:
-    row = {"text_no": 0, "author": "d", "text": words, "origin": origin, "itm": itm, "itc": 0.25}
-    return row | other
+def text(words: str, origin: str, itm: float) -> TextRow:
+    return {"text_no": 0, "author": "d", "text": words, "origin": origin, "itm": itm, "itc": 0.25}
 
 
 WEB = text("the web's", "web", 0.6)
 GOOD = text("a good one", "synthetic", 0.7)
 BEST = text("the best", "synthetic", 0.9)
-FACTS = {"key": "a/b.c", "format": "png", "meta": '{"n": 1}', "index": 0}
+FACTS: SampleRow = {"key": "a/b.c", "format": "png", "meta": '{"n": 1}', "index": 0}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ FACTS = {"key": "a/b.c", "format": "png", "meta": '{"n": 1}', "index": 0}
         ("best", [GOOD, text("a tie", "synthetic", 0.7)], GOOD),
     ],
 )
-def test_text_policies(policy: str, kept: list[dict[str, Any]], chosen: dict[str, Any]) -> None:
+def test_text_policies(policy: str, kept: list[TextRow], chosen: TextRow) -> None:
     assert choose_text(kept, policy, "seed") == chosen
 
 
@@ -61,7 +61,7 @@ def test_random_depends_on_seed_shard_and_key() -> None:
 
     def chosen(seed: int, shard: str, key: str) -> str:
         source = Provenance(shard, "f", seed)
-        return clean_sample(FACTS | {"key": key}, kept, b"", config, source).text
+        return clean_sample({**FACTS, "key": key}, kept, b"", config, source).text
 
     first = chosen(0, "s", "k")
     assert chosen(0, "s", "k") == first
@@ -89,7 +89,7 @@ def test_the_record() -> None:
 
 
 def test_a_sample_without_a_sidecar() -> None:
-    found = clean_sample(FACTS | {"meta": None}, [WEB], b"", WriteConfig(), SOURCE)
+    found = clean_sample({**FACTS, "meta": None}, [WEB], b"", WriteConfig(), SOURCE)
     assert found.record["source"] is None
 
 
@@ -97,7 +97,7 @@ def test_a_sample_without_a_sidecar() -> None:
 def test_the_extension_follows_the_content(noise: Any, encode: Any, kind: str) -> None:
     found = decode(encode(noise(), kind), LIMITS)
     assert isinstance(found, Decoded)
-    facts = FACTS | {"format": found.format}
+    facts: SampleRow = {**FACTS, "format": found.format}
     extension = clean_sample(facts, [WEB], b"", WriteConfig(), SOURCE).ext
     assert extension == {"JPEG": "jpg"}.get(kind, kind.lower())
     assert clean_sample(facts, [WEB], b"", WriteConfig(images="jpeg"), SOURCE).ext == "jpg"

@@ -6,15 +6,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from models.blip.preprocess import Preprocess
 from models.roles.filter import Score
 from pipeline.clean.score import ScoreConfig, score
+from shards.schema import TextRow
 
 
 class Guest:
     """A scorer of other make."""
 
     digest = "d"
-    preprocess = None
+    preprocess = Preprocess(4, 4)
 
     def score(self, images: Any, texts: Any) -> list[list[Score]]:
         return [
@@ -25,11 +27,12 @@ class Guest:
 
 def test_rows_are_completed_and_nothing_is_rewritten() -> None:
     images = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1)
-    web = {"text_no": 0, "origin": "web", "text": "abcd"}
-    cut = {"text_no": 1, "origin": "synthetic", "text": "x", "logprob": -1.0, "truncated": True}
-    whole = {"text_no": 1, "origin": "synthetic", "text": "xy", "truncated": False}
+    web: TextRow = {"text_no": 0, "origin": "web", "text": "abcd"}
+    cut: TextRow = {"text_no": 1, "origin": "synthetic", "text": "x", "logprob": -1.0}
+    cut["truncated"] = True
+    whole: TextRow = {"text_no": 1, "origin": "synthetic", "text": "xy", "truncated": False}
     rows = score(Guest(), images, [[web, cut], [], [whole]])
-    same = {"itm": 0.5, "itc": 0.25}
+    same: TextRow = {"itm": 0.5, "itc": 0.25}
     assert rows == [
         [
             web | same | {"itm_logit": 0, "tokens": 4, "truncated": True},
@@ -51,7 +54,8 @@ def test_the_real_filter_scores_what_it_scores_alone(scorer: Any) -> None:
             ((alone,),) = scorer.score(image[None], [[text]])
             assert row["itm"] == pytest.approx(alone.itm, abs=1e-5)
             assert row["itc"] == pytest.approx(alone.itc, abs=1e-5)
-    assert abs(rows[0][0]["itm_logit"] - rows[1][0]["itm_logit"]) > 1e-3  # other picture
+    logit, of_other_picture = (rows[n][0]["itm_logit"] for n in (0, 1))
+    assert logit != pytest.approx(of_other_picture, abs=1e-3)
 
 
 @pytest.mark.parametrize("tokens", [2, 513])

@@ -55,8 +55,9 @@ def screened(path: Path, config: ScreenConfig = CONFIG) -> tuple[list[ScreenedSa
 
 def all_reasons(found: list[ScreenedSample]) -> set[str | None]:
     """Collect everything that the rows give as a cause or as a conversion."""
-    named = {found.facts.get(name) for found in found for name in ("reason", "text_reason")}
-    return named | {note for one in found for note in one.facts["notes"]}
+    facts = [one.facts for one in found]
+    causes = {cause for row in facts for cause in (row.get("reason"), row.get("text_reason"))}
+    return causes | {note for row in facts for note in row["notes"] or ()}
 
 
 def rows_of(case: dict[str, Any], found: list[ScreenedSample]) -> list[ScreenedSample]:
@@ -142,7 +143,7 @@ def test_the_first_of_a_duplicated_key_stays_whole(bad_inputs: Path) -> None:
         found = screen(first, CONFIG)
         assert found.ok
         assert found.original == first.image
-        assert found.facts["web_text"] == " ".join(str(first.text, "utf-8").split())
+        assert found.facts["web_text"] == " ".join((first.text or b"").decode().split())
 
 
 def test_the_rotated_picture_stands_upright(cases: list[dict[str, Any]], bad_inputs: Path) -> None:

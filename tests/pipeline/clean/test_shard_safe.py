@@ -9,6 +9,7 @@ import pytest
 import pipeline.clean.prepare
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.shard import AttemptLost
+from pipeline.media.decode import decode
 from shards.run.attempt import (
     SAFE_FROM,
     Ending,
@@ -127,12 +128,10 @@ def test_a_commit_outranks_a_quarantine(bench: Any, shard: Path) -> None:
 def test_a_stalled_thread_is_left_and_the_attempt_lost(
     bench: Any, shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pipeline.clean.prepare.decode
-
     def stuck(data: bytes, limits: Any) -> Any:
         if data.startswith(b"RIFF"):
             time.sleep(30)
-        return real(data, limits)
+        return decode(data, limits)
 
     monkeypatch.setattr(pipeline.clean.prepare, "decode", stuck)
     run, config = bench.run(shard)

@@ -19,9 +19,12 @@ def drawn(measures: Any) -> np.ndarray:
 
 
 def test_curves_differ_from_those_of_nothing(folders: Path, pairs: list[LabelledPair]) -> None:
-    wanted = {"label": pair_is_right, "precision": 0.7, "curves": True}
+    none: list[LabelledPair] = []
     measures, nothing = (
-        evaluate_filter(folders / "filter", chosen, CONFIG, **wanted) for chosen in (pairs, [])
+        evaluate_filter(
+            folders / "filter", chosen, CONFIG, label=pair_is_right, precision=0.7, curves=True
+        )
+        for chosen in (pairs, none)
     )
     page, empty = drawn(measures), drawn(nothing)
     assert page.shape == empty.shape == (400, 1200, 3)

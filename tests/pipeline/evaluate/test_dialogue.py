@@ -31,6 +31,7 @@ def test_dialogues_are_ranked_one_by_one(answering: Path, toy: Path, role: str) 
             before = [(r.question, r.answer) for r in dialogue.rounds[:n]]
             asked = Dialogue(dialogue.caption, before, row.question)
             (ranked,) = ranker.rank(pixels_of(ranker, path), [asked], [row.options])
+            assert row.true is not None
             true_ranks.append([c.index for c in ranked].index(row.true) + 1)
             ranks = results[len(true_ranks) - 1]["ranks"]
             assert [c.index for c in ranked] == sorted(range(10), key=lambda k: ranks[k])

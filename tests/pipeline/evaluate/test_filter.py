@@ -79,7 +79,7 @@ def test_scores_that_are_no_numbers_are_counted_and_not_kept(
 ) -> None:
     loaded = checkpoint.load(folders / "filter", "filter", dtype="fp32", device="cpu")
     with torch.no_grad():
-        loaded.network.itm_head.weight.fill_(torch.nan)
+        loaded.network.get_parameter("itm_head.weight").fill_(torch.nan)
     found = measure_filter(Filter(loaded, 35), pairs, label=pair_is_right, threshold=0)
     assert found["score_not_finite"] == found["texts"] == len(pairs)
     assert (found["kept"], found["recall"], found["precision"]) == (0, 0, None)

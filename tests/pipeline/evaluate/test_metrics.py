@@ -103,7 +103,7 @@ def test_the_median_rank_is_that_of_sorted_lists() -> None:
     scores = [[0.9, 0.5, 0.1], [0.2, 0.1, 0.7], [0.3, 0.2, 0.1], [0.6, 0.5, 0.4]]
     right = [{0}, {1}, {2}, {1}]
     places = [
-        sorted(range(3), key=lambda n, row=row: -row[n]).index(min(own)) + 1
+        sorted(range(3), key=row.__getitem__, reverse=True).index(min(own)) + 1
         for row, own in zip(scores, right, strict=True)
     ]
     assert metrics.median_rank(scores, right) == statistics.median(places) == 2.5

@@ -16,7 +16,7 @@ from tests.support.small_evaluation import pixels_of
 def test_statements_are_judged_one_by_one(answering: Path, toy: Path) -> None:
     reasoner = NlvrModel.load(answering / "nlvr", dtype="fp32")
     rows = read_rows(str(toy / "nlvr" / "nlvr.json"), ["sentence"])
-    rows += [rows[0] | {"label": str(rows[0]["label"] != "True")}]  # one sentence twice
+    rows += [{**rows[0], "label": str(rows[0]["label"] != "True")}]  # one sentence twice
     measures = measure_nlvr(reasoner, rows, str(toy / "nlvr"), 3)
     judged = []
     for row in rows:

@@ -38,12 +38,11 @@ def pictures(folder: Path) -> AnnotatedPictures:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names that are read from the disk, slowly."""
     names: list[str] = []
-    real = module.read_picture
 
     def watched(images: str, name: str) -> bytes:
         names.append(name)
         time.sleep(0.01)
-        return real(images, name)
+        return read_picture(images, name)
 
     monkeypatch.setattr(module, "read_picture", watched)
     return names

@@ -3,7 +3,8 @@
 import pytest
 
 from pipeline.explain.sample import NoSuchSample, explain
-from pipeline.views.rejudge import ViewRequest, rejudge
+from pipeline.views.rejudge import rejudge
+from pipeline.views.request import ViewRequest
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 from tests.support.explained_run import HOSTILE, sample_of

@@ -30,9 +30,8 @@ def test_as_many_wait_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
                 drawn.append(n)
                 yield n
 
-        for taken, (item, _) in enumerate(
-            read_ahead(items(), lambda n: n, lambda _, size=size_bytes: size, 5)
-        ):
+        sizes = dict.fromkeys(range(20), size_bytes)
+        for taken, (item, _) in enumerate(read_ahead(items(), lambda n: n, sizes.__getitem__, 5)):
             assert item == taken
             assert len(drawn) - taken <= most
 
@@ -62,16 +61,17 @@ def test_an_error_is_raised_in_its_turn() -> None:
         next(results)
 
 
-def threads() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name.startswith("read_ahead")]
+def threads() -> set[threading.Thread]:
+    return {one for one in threading.enumerate() if one.name.startswith("read_ahead")}
 
 
 def test_whoever_stops_early_leaves_no_thread() -> None:
+    before = threads()  # those that other tests left behind
     results = read_ahead(range(1000), lambda n: n, lambda _: 1, 50)
     next(results)
-    assert threads()
+    assert threads() - before
     results.close()
-    assert threads() == []
+    assert threads() <= before
 
 
 def test_as_many_threads_work_as_were_asked_for() -> None:
@@ -82,7 +82,7 @@ def test_as_many_threads_work_as_were_asked_for() -> None:
 
 def test_work_that_does_not_end_is_left_and_named() -> None:
     """Those before it come first; nobody waits for its thread, which ends when its work does."""
-    gate = threading.Event()
+    gate, before = threading.Event(), threads()
 
     def work(n: int) -> int:
         assert n != 2 or gate.wait(60)
@@ -97,9 +97,9 @@ def test_work_that_does_not_end_is_left_and_named() -> None:
     assert time.monotonic() - began < 20
     gate.set()
     end = time.monotonic() + 20
-    while threads() and time.monotonic() < end:
+    while threads() - before and time.monotonic() < end:
         time.sleep(0.01)
-    assert threads() == []
+    assert threads() <= before
 
 
 def test_a_timeout_of_the_work_itself_is_no_stall() -> None:

@@ -4,7 +4,6 @@ import random
 import struct
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from pipeline.media.decode import Decoded, DecodeLimits, decode, difference_hash
 from tests.support.hand_made import png
+from tests.support.tars import read_members
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -80,9 +80,8 @@ def real_images(bad_inputs: Path, data_dir: Path) -> list[bytes]:
     """Give real pictures of all formats, the odd ones of the bad inputs among them."""
     images = []
     for path in sorted(bad_inputs.glob("img_*.tar")):
-        with tarfile.open(path) as tar:
-            files = [m for m in tar if m.isfile() and not m.name.endswith((".txt", ".json"))]
-            images += [tar.extractfile(member).read() for member in files]  # type: ignore[union-attr]
+        members = read_members(path)
+        images += [data for name, data in members if not name.endswith((".txt", ".json"))]
     pairs = sorted((data_dir / "pairs" / "images").glob("*"), key=lambda path: path.stat().st_size)
     images += [path.read_bytes() for path in pairs[:4]]
     return [data for data in images if data]

@@ -55,6 +55,7 @@ def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     flags = {"movflags": "frag_keyframe+empty_moov"} if path.stem == "fragments" else {}
     with av.open(str(path), "w", options=flags) as container:
         stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 32, 16, pixels
         # frames that need later ones, and in fragments key frames that are near each other
         stream.options = {"g": "12"}
@@ -259,6 +260,8 @@ def test_frames_that_the_file_cuts_away_are_not_counted(tmp_path: Path) -> None:
     (begin,) = struct.unpack_from(">i", data, start)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        assert stream.average_rate
+        assert stream.time_base
         per_frame = int(1 / (stream.average_rate * stream.time_base))
     struct.pack_into(">i", data, start, begin + 5 * per_frame)
     path.write_bytes(data)

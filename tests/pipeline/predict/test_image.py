@@ -66,7 +66,8 @@ def test_a_match_is_the_filters_score_and_shares_add_up(
     pixels = scorer.preprocess.resize(images[0])[None]
     for text, one in zip(TEXTS, found, strict=True):
         ((score,),) = scorer.score(pixels, [[text]])
-        assert (one.text, one.itm) == (text, pytest.approx(score.itm, abs=1e-5))
+        assert one.text == text
+        assert one.itm == pytest.approx(score.itm, abs=1e-5)
         assert one.itc == pytest.approx(score.itc, abs=1e-5)
     assert sum(one.share for one in found) == pytest.approx(1)
     by_cosine = sorted(found, key=lambda one: one.itc)

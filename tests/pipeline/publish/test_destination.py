@@ -8,8 +8,8 @@ import fsspec
 import pytest
 
 from pipeline.publish import sets
-from pipeline.publish.destination import StoreDestination
-from pipeline.publish.sets import ExportConfig, ExportError, export
+from pipeline.publish.destination import ExportError, StoreDestination
+from pipeline.publish.sets import ExportConfig, export
 from shards.run.run import Run
 from shards.store import Store
 

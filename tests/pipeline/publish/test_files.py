@@ -1,7 +1,6 @@
 """The files of an export: each of about a size, handed on once it is whole."""
 
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,17 @@ import pytest
 
 from pipeline.publish.files import ParquetFiles, PictureTables, TarFiles
 from pipeline.publish.kept import KeptSample
+from shards.schema import JudgedTextRow, SampleRow
+from tests.support.tars import read_members
 
-FACTS = {"url": "http://x/1", "sha256": "ab", "width": 3, "height": 2, "meta": "hidden"}
-TEXTS: list[dict[str, Any]] = [
+FACTS: SampleRow = {"url": "http://x/1", "sha256": "ab", "width": 3, "height": 2, "meta": "hidden"}
+TEXTS: list[JudgedTextRow] = [
     {"text": "a ring", "origin": "web", "itm": 0.5, "itc": 0.25, "keep": True, "reason": "kept"}
 ]
 
 
 def sample(number: int, size_bytes: int = 1000) -> KeptSample:
-    facts = FACTS | {"key": f"k {number}"}
+    facts: SampleRow = {**FACTS, "key": f"k {number}"}
     return KeptSample("00000", facts, TEXTS, bytes([number]) * size_bytes, "png")
 
 
@@ -42,9 +43,7 @@ def test_a_tar_has_the_picture_its_record_and_its_text(tmp_path: Path) -> None:
         files.close()
     one, two = (tmp_path / name / "train-00000.tar" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
-    with tarfile.open(one) as tar:
-        members = {m.name.rpartition(".")[2]: tar.extractfile(m) for m in tar}
-        contents = {name: file.read() for name, file in members.items() if file is not None}
+    contents = {name.rpartition(".")[2]: data for name, data in read_members(one)}
     assert (contents["png"], contents["txt"]) == (sample(1).image, b"a ring")
     record = json.loads(contents["json"])
     assert (record["key"], record["shard"], record["sha256"]) == ("k 1", "00000", "ab")

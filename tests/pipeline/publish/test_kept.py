@@ -1,22 +1,19 @@
 """What a view keeps, read by its tables, is what the run's clean tars hold."""
 
-import tarfile
 from pathlib import Path
 
 from pipeline.publish.kept import kept_samples, kept_texts, rows_of, texts_of
 from shards.run.run import Run
 from shards.run.view import open_view
 from shards.store import Store
+from tests.support.tars import read_members
 
 
 def test_kept_samples_are_those_of_the_clean_tars(run: Run) -> None:
     expected: dict[str, bytes] = {}
     for url in run.store.read("clean.txt").decode().split():
-        with tarfile.open(url.removeprefix("file://")) as tar:
-            for member in tar:
-                file = tar.extractfile(member)
-                if file is not None and not member.name.endswith((".json", ".txt")):
-                    expected[member.name] = file.read()
+        members = read_members(url.removeprefix("file://"))
+        expected |= {name: data for name, data in members if not name.endswith((".json", ".txt"))}
     kept = list(kept_samples(run, open_view(run), None))
     assert {f"{sample.key}.{sample.extension}": sample.image for sample in kept} == expected
     assert all(row["keep"] for sample in kept for row in sample.texts)
@@ -28,6 +25,7 @@ def test_texts_stand_with_their_own_decisions(run: Run) -> None:
         texts = dict(texts_of(run, shard))
         for row in (row for rows in texts.values() for row in rows):
             if row["reason"] in ("kept", "itm_below_threshold"):
+                assert row["itm"] is not None
                 assert row["keep"] == (row["itm"] >= thresholds[row["origin"]])
         assert sum(map(len, texts.values())) == len(rows_of(run, shard, "texts", ["text"]))
         kept = {n: [r for r in rows if r["keep"]] for n, rows in texts.items()}

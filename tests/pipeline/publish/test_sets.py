@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,19 @@ from datasets import load_dataset
 from PIL import Image
 
 from pipeline.publish import sets
-from pipeline.publish.sets import ExportConfig, ExportError, export
-from pipeline.views.rejudge import ViewRequest, rejudge
+from pipeline.publish.destination import ExportError
+from pipeline.publish.files import TarFiles
+from pipeline.publish.sets import ExportConfig, Form, export
+from pipeline.views.rejudge import rejudge
+from pipeline.views.request import ViewRequest
 from shards import durable
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 from shards.statistics import run_statistics
+from tests.support.tars import read_members
 from tests.support.toy_run import clean_world
 
-FORMS = ("webdataset", "parquet", "index")
+FORMS: tuple[Form, ...] = ("webdataset", "parquet", "index")
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +34,9 @@ def kept(run: Run) -> dict[str, dict[str, Any]]:
     """What is kept, read straight out of the run's clean tars."""
     found: dict[str, dict[str, Any]] = {}
     for url in (Path(run.store.url().removeprefix("file://")) / "clean.txt").read_text().split():
-        with tarfile.open(url.removeprefix("file://")) as tar:
-            for member in tar:
-                key, _, extension = member.name.rpartition(".")
-                content = tar.extractfile(member)
-                assert content is not None
-                found.setdefault(key, {})[extension] = content.read()
+        for name, content in read_members(url.removeprefix("file://")):
+            key, _, extension = name.rpartition(".")
+            found.setdefault(key, {})[extension] = content
     return found
 
 
@@ -60,10 +60,8 @@ def test_a_webdataset_is_read_by_datasets_and_mixed_pictures_become_jpeg(
         assert [text["text"] for text in row["json"]["texts"]] == [t["text"] for t in theirs]
         assert row["jpg"].size == (64, 64)
         if "jpg" in own:
-            with tarfile.open(row["__url__"]) as tar:
-                member = tar.extractfile(f"{row['__key__']}.jpg")
-                assert member is not None
-                assert member.read() == own["jpg"]  # a JPEG stays what it was, byte for byte
+            members = dict(read_members(row["__url__"]))
+            assert members[f"{row['__key__']}.jpg"] == own["jpg"]  # it stays what it was
 
 
 def test_parquet_has_the_pictures_in_it(
@@ -151,12 +149,13 @@ def _die(run: Run, out: Path, moment: str) -> None:
         if moment != "add" or count > 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    patch = pytest.MonkeyPatch()  # of a process that ends here
     if moment in ("add", "close"):
-        setattr(sets.TarFiles, moment, die)
+        patch.setattr(TarFiles, moment, die)
     elif moment == "card":
-        sets.dataset_card = die
+        patch.setattr(sets, "dataset_card", die)
     else:
-        durable.sync = die
+        patch.setattr(durable, "sync", die)
     export(run, out, ExportConfig())
 
 
@@ -166,7 +165,7 @@ def test_nothing_kept_is_an_empty_set(place: Path, tmp_path: Path) -> None:
     wish = ViewRequest("none", {"web": 1.1, "synthetic": 1.1})
     rejudge(own, wish, open_snapshot(own), lambda _: None)
     for form in FORMS:
-        record = export(own, tmp_path / form, ExportConfig(form=form), "none")  # type: ignore[arg-type] - one of the three
+        record = export(own, tmp_path / form, ExportConfig(form=form), "none")
         assert (record["rows"] == 0) == (form != "index")
         assert (tmp_path / form / "README.md").is_file()
 

@@ -6,23 +6,38 @@ import numpy as np
 import pytest
 
 from pipeline.report.card import MOST_TEXTS, make_card, sample_name
-from pipeline.report.gallery import GalleryPick
+from pipeline.report.gallery import GalleryPick, PickedRow
 from pipeline.report.thumbnail import Thumbnail
+from shards.schema import JudgedTextRow
 
-FACTS: dict[str, Any] = dict.fromkeys(
-    ("reason", "detail", "text_reason", "web_text", "notes", "width", "height", "format", "url")
-)
-FACTS |= {"shard": "00000", "index": 4, "key": "a b", "outcome": "kept"}
-TEXT = {"origin": "web", "keep": True, "reason": "kept", "itc": 0.3, "logprob": None}
+FACTS: PickedRow = {
+    "shard": "00000",
+    "index": 4,
+    "key": "a b",
+    "outcome": "kept",
+    "reason": None,
+    "detail": None,
+    "text_reason": None,
+    "web_text": None,
+    "notes": None,
+    "width": None,
+    "height": None,
+    "format": None,
+    "url": None,
+}
+TEXT: JudgedTextRow = {"origin": "web", "keep": True, "reason": "kept", "itc": 0.3, "logprob": None}
 
 
-def texts(*itms: float | None) -> list[dict[str, Any]]:
-    rows = [{"text": "a ring", "itm": itm, "truncated": False} for itm in itms]
-    return [TEXT | row | {"text_no": n} for n, row in enumerate(rows)]
+def texts(*itms: float | None) -> list[JudgedTextRow]:
+    return [
+        {**TEXT, "text_no": n, "text": "a ring", "itm": itm, "truncated": False}
+        for n, itm in enumerate(itms)
+    ]
 
 
-def card(rows: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    return make_card(GalleryPick(FACTS | facts, rows), {"web": 0.7}, Thumbnail(missing="gone"))
+def card(rows: list[JudgedTextRow], **facts: Any) -> dict[str, Any]:
+    row: Any = FACTS | facts
+    return make_card(GalleryPick(row, rows), {"web": 0.7}, Thumbnail(missing="gone"))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +67,8 @@ def test_what_is_too_much_is_cut_and_counted() -> None:
 def test_a_sample_is_named_as_in_the_clean_tars_or_by_its_index() -> None:
     assert sample_name(FACTS).startswith("00000/")
     assert " " not in sample_name(FACTS)
-    assert sample_name(FACTS | {"key": None}) == "00000, sample 4"
+    unnamed: PickedRow = {**FACTS, "key": None}
+    assert sample_name(unnamed) == "00000, sample 4"
 
 
 def test_a_size_is_told_where_it_is_known() -> None:

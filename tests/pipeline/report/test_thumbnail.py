@@ -50,7 +50,7 @@ def test_nothing_comes_along(noise: Any) -> None:
 
 
 def images(page: Node) -> list[Image.Image]:
-    found = []
+    found: list[Image.Image] = []
     for image in page.all("img"):
         kind, _, data = (image.attributes["src"] or "").partition(",")
         assert kind == "data:image/webp;base64"

@@ -6,6 +6,7 @@ import torch
 from models.checkpoints import weights
 from models.roles.attention_explainer import AttentionExplainer, WordMaps
 from pipeline.toy.pointing import inside, noun_maps, peak, point
+from pipeline.toy.shapes import COLOURS
 from pipeline.toy.world import Thing
 
 
@@ -30,8 +31,6 @@ def test_the_words_of_another_thing_do_not_point_at_this_one(
         words = [n for n, word in enumerate(found.words) if word in COLOURS]
         wrong = next(n for n in words if found.words[n : n + 2] != [thing.colour, thing.shape])
         return noun_maps(found, Thing(found.words[wrong], found.words[wrong + 1], thing.box))
-
-    from pipeline.toy.world import COLOURS
 
     monkeypatch.setattr("pipeline.toy.pointing.noun_maps", other)
     assert point(attender, 100, seed=1).shares["both"] < 0.3

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pipeline.toy.shapes import COLOURS
 from pipeline.toy.tasks import (
     ANNOTATORS,
     ToyTasksConfig,
@@ -17,7 +18,7 @@ from pipeline.toy.tasks import (
     write_questions,
     write_statements,
 )
-from pipeline.toy.world import COLOURS, is_true, scene_from_truth
+from pipeline.toy.world import is_true, scene_from_truth
 
 CONFIG = ToyTasksConfig(samples=200, image_px=32, seed=7)
 

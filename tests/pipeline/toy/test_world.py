@@ -15,10 +15,9 @@ import webdataset
 from PIL import Image
 from pydantic import ValidationError
 
+from pipeline.toy.layout import RELATIONS
+from pipeline.toy.shapes import COLOURS, SHAPES
 from pipeline.toy.world import (
-    COLOURS,
-    RELATIONS,
-    SHAPES,
     Scene,
     Thing,
     ToyWorldConfig,
@@ -34,6 +33,7 @@ from pipeline.toy.world import (
     vocabulary,
     write_toy_world,
 )
+from tests.support.tars import read_members
 
 RING, STAR = (
     Thing("red", "ring", (0.3, 0.1, 0.6, 0.4)),
@@ -253,13 +253,9 @@ def digests(paths: list[Path]) -> list[str]:
 
 
 def members(paths: list[Path]) -> dict[str, bytes]:
-    content = {}
+    content: dict[str, bytes] = {}
     for path in paths:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                file = tar.extractfile(member)
-                assert file is not None
-                content[member.name] = file.read()
+        content.update(read_members(path))
     return content
 
 

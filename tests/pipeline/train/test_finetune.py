@@ -1,7 +1,6 @@
 """Finetuning: what each task starts from, and what all of them have in common."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from models.checkpoints.weights import CheckpointError
 from pipeline.toy.tasks import ToyTasksConfig, write_questions, write_statements
 from pipeline.train.dataloader import Batch
 from pipeline.train.finetune import check_sources, start_finetuning
+from pipeline.train.task_names import Task
 from pipeline.train.tasks import TASKS
 from shards.training.source import SourceConfig
 from shards.training.source_reader import open_source
@@ -125,15 +125,16 @@ def test_only_pretraining_becomes_a_task(pretrained: Path, tmp_path: Path) -> No
 
 def test_a_source_must_be_of_the_tasks_kind(tmp_path: Path) -> None:
     few = ToyTasksConfig(samples=2, image_px=32)
-    files: dict[str, Any] = {
+    files: dict[Task, Path] = {
         "vqa": write_questions(tmp_path / "vqa", few),
         "nlvr": write_statements(tmp_path / "nlvr", few),
     }
     sources = {
         task: open_source(SourceConfig(annotations=str(path))) for task, path in files.items()
     }
-    for task in ("vqa", "nlvr"):
-        check_sources(task, [sources[task]])
-    for task, other in (("vqa", "nlvr"), ("nlvr", "vqa"), ("captioner", "vqa")):
+    for task, source in sources.items():
+        check_sources(task, [source])
+    mistaken: list[tuple[Task, Task]] = [("vqa", "nlvr"), ("nlvr", "vqa"), ("captioner", "vqa")]
+    for task, other in mistaken:
         with pytest.raises(ValueError, match=f"{task} learns from .* has .*Name a source"):
             check_sources(task, [sources[other]])

@@ -69,7 +69,7 @@ def same(folder: Path, ended: TrainResult, whole: tuple[Path, TrainResult]) -> N
 
 def kill_and_go_on(
     choose: Callable[[list[str]], list[int]],
-    work: Callable[[Path], object],
+    work: Callable[[Path], tuple[TrainResult, Any]],
     whole: tuple[Path, TrainResult],
     tmp_path: Path,
 ) -> None:
@@ -84,7 +84,7 @@ def kill_and_go_on(
         folder = tmp_path / f"{index:03}"
         status = killed(lambda: work(folder), folder, index, log)  # noqa: B023 - called at once
         assert os.WTERMSIG(status) == signal.SIGKILL, steps[index]
-        ended, _ = work(folder)  # type: ignore[misc]
+        ended, _ = work(folder)
         same(folder, ended, whole)
         shutil.rmtree(folder)
 
@@ -144,8 +144,8 @@ def test_what_is_done_is_not_done_again(
 def two_workers(rank: int, world: Path, start: Path, folder: Path) -> None:
     """Be one of two workers, of an unbroken training and then of one in two parts."""
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    store = f"file://{folder / 'store'}"
+    dist.init_process_group("gloo", store, rank=rank, world_size=2)
     for name, all_steps in (("whole", (STEPS,)), ("parts", (4, STEPS)), ("half", (4,))):
         for steps in all_steps:
             config = config_of(world, steps, **CALM)

@@ -24,7 +24,7 @@ from shards.run.run import Run
 from shards.run.snapshot import Snapshot, SnapshotError, open_snapshot, write_snapshot
 from shards.run.verify.rules import recount
 from shards.run.view import View, ViewError, open_view, view_names
-from shards.schema import DECISIONS, SCHEMAS, TEXTS, arrow_rows, read_table
+from shards.schema import DECISIONS, SCHEMAS, TEXTS, SampleRow, TextRow, arrow_rows, read_table
 from shards.store import Store
 from shards.writer import ShardWriter
 
@@ -116,12 +116,12 @@ def made_run(url: str, shards: int = 4, samples: int = 60, seed: int = 0) -> Run
 
 
 def fill(writer: ShardWriter, shard: str, index: int, draw: random.Random) -> None:
-    facts = {"index": index, "key": f"k{index}", "status": "ok"}
+    facts: SampleRow = {"index": index, "key": f"k{index}", "status": "ok"}
     if draw.random() < 0.1:
         writer.add({**facts, "status": "rejected", "reason": "image_blank"}, [], [])
         return
     has_web = draw.random() < 0.8
-    texts = [
+    texts: list[TextRow] = [
         {
             "text_no": number,
             "origin": "synthetic" if number else "web",
@@ -130,10 +130,10 @@ def fill(writer: ShardWriter, shard: str, index: int, draw: random.Random) -> No
         }
         for number in range(0 if has_web else 1, draw.choice([1, 3]) if has_web else 3)
     ]
-    rows = [text | {"shard": shard, "index": index} for text in texts]
+    rows = [{**text, "shard": shard, "index": index} for text in texts]
     reason = None if has_web else "text_missing"
     verdicts = judge(arrow_rows(rows, TEXTS), CONFIG).to_pylist()
-    writer.add(facts | {"text_reason": reason}, texts, verdicts)
+    writer.add({**facts, "text_reason": reason}, texts, verdicts)
 
 
 def quiet(samples: int) -> None:
@@ -273,7 +273,8 @@ def test_a_run_without_a_snapshot(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("same_rules", [True, False])
 def test_two_at_once_under_one_name(run: Run, same_rules: bool) -> None:
-    together, ended = threading.Barrier(2), []
+    together = threading.Barrier(2)
+    ended: list[tuple[View, bool] | ViewError] = []
     snapshot = open_snapshot(run)
 
     def work(threshold: float) -> None:

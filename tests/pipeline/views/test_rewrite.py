@@ -17,6 +17,7 @@ from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
 from shards.run.view import View, view_names
+from tests.support.tars import read_members
 
 
 def view_of(run: Run, **thresholds: float) -> View:
@@ -79,15 +80,15 @@ def test_a_run_without_clean_tars_can_have_them(bench: Any, members: Any, tar_of
     assert len(found) == len(expected) > 0
     for one, two in zip(found, expected, strict=True):
         if one.startswith(b'{"key"'):  # the run stands in it
-            one, two = ({**json.loads(data), "run": ""} for data in (one, two))
-        assert one == two
+            assert json.loads(one) | {"run": ""} == json.loads(two) | {"run": ""}
+        else:
+            assert one == two
 
 
 def tar_members(tars: dict[str, bytes]) -> list[tuple[str, bytes]]:
     found = []
     for data in tars.values():
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            found += [(member.name, tar.extractfile(member).read()) for member in tar]
+        found += read_members(data)
     return found
 
 

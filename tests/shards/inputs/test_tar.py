@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shards.inputs.tar import BLOCK_BYTES, Member, TarDamage, TarReader
+from tests.support.tars import read_members
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
@@ -23,12 +24,7 @@ def test_members_are_those_that_tarfile_sees(tar_bytes: Any, pairs: Any, format:
     long_name = "deep/" * 18 + "x.jpg"
     data = tar_bytes([*pairs(3), (long_name, b"image" * 300), ("empty.txt", b"")], format)
     members, reader = walk(data)
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        theirs = []
-        for info in tar:
-            file = tar.extractfile(info)
-            assert file
-            theirs.append((info.name.encode(), file.read()))
+    theirs = [(name.encode(), content) for name, content in read_members(data)]
     assert [(member.name, content) for member, content in members] == theirs
     assert {member.kind for member, _ in members} == {"file"}
     assert reader.has_end_marker

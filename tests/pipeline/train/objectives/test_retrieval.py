@@ -77,8 +77,11 @@ def test_itm_reads_the_first_token_that_the_filter_will_get(
     pairs: Batch, words: WordPiece, tmp_path: Path
 ) -> None:
     """A filter in transformers' way reads [CLS]; trained with [ENC] it would be useless."""
-    for token, expected in (("cls", words.cls_id), ("enc", words.enc_id)):
-        settings = Settings(itm_first_token=token)
+    for settings, expected in (
+        (Settings(itm_first_token="cls"), words.cls_id),
+        (Settings(itm_first_token="enc"), words.enc_id),
+    ):
+        token = settings.itm_first_token
         start = create(tmp_path / f"{token}-start", "filter", words, settings)
         objective = start_finetuning(config_of("filter", start))
         assert objective.first_token == expected

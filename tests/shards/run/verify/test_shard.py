@@ -1,8 +1,6 @@
 """A committed shard's files are those of its commit, and its clean tar what its tables kept."""
 
-import io
 import json
-import tarfile
 from typing import Any
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from shards.run.commit import read_commit
 from shards.schema import SCHEMAS
 from tests.support.changed_run import file_of, problems, replace_file
+from tests.support.tars import read_members
 
 
 @pytest.mark.parametrize("table", [*SCHEMAS, "clean"])
@@ -26,20 +25,10 @@ def test_changed_bytes(any_url: str, make_run: Any, table: str) -> None:
     assert f"{name}: the file is gone" in problems(run)
 
 
-def members_of(data: bytes) -> list[tuple[str, bytes]]:
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        found = []
-        for member in tar:
-            file = tar.extractfile(member)
-            assert file is not None
-            found.append((member.name, file.read()))
-    return found
-
-
 def test_changed_clean_tars(make_run: Any, tmp_path: Any, tar_bytes: Any) -> None:
     run = make_run(str(tmp_path / "run"))
     data = run.store.read(file_of(run, "clean"))
-    members = members_of(data)
+    members = read_members(data)
     assert len(members) > 6
     record = json.loads(members[1][1])
     texts = record["texts"]
