@@ -35,7 +35,7 @@ def test_two_workers_on_ray_learn_what_one_learns_here(
     capfilt: InProcess, capfilt_ray: Command, write_recipe: Write, tmp_path: Path
 ) -> None:
     assert capfilt.run("pretrain", write_recipe()).returncode == 0
-    flags = ["--output", tmp_path / "two", "--engine=ray", "--workers=2"]
+    flags = [f"--output={tmp_path / 'two'}", "--engine=ray", "--workers=2"]
     done = capfilt_ray.run("pretrain", write_recipe(), *flags, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["workers"] == 2

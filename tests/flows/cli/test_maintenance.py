@@ -43,7 +43,7 @@ def run(capfilt: InProcess, command: list[str], place: Path) -> Path:
         shutil.copytree(pristine, run)
         return run
     assert capfilt.run(*command).returncode == 0
-    judging = ["judge", run, "--name=most", "--threshold=synthetic=0", "--write-shards"]
+    judging = ["judge", str(run), "--name=most", "--threshold=synthetic=0", "--write-shards"]
     done = capfilt.run(*judging)
     assert done.returncode == 0, done.stderr
     shutil.copytree(run, pristine)

@@ -1,5 +1,7 @@
 """What the shared options mean."""
 
+from typing import Any
+
 import pytest
 import torch
 import typer

@@ -36,8 +36,8 @@ def index(capfilt: InProcess, world: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def asked(capfilt: InProcess, *flags: object) -> list[dict[str, Any]]:
-    done = capfilt.run("search", *flags, "--json")
+def asked(capfilt: InProcess, *flags: str | Path | int) -> list[dict[str, Any]]:
+    done = capfilt.run("search", *map(str, flags), "--json")
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
@@ -73,7 +73,7 @@ def test_words_find_their_picture_and_a_picture_its_words(
 
 def test_features_are_a_table(index: Path) -> None:
     (path,) = index.glob("*/features.parquet")
-    counts = duckdb.sql(
+    counts = duckdb.execute(
         "SELECT kind, count(*), avg(list_inner_product(vector::FLOAT[], vector::FLOAT[])) "
         f"FROM '{path}' GROUP BY ALL ORDER BY ALL"
     ).fetchall()

@@ -15,6 +15,7 @@ from flows.rounds.recipe import (
     pretraining,
     shards_of,
 )
+from flows.training.recipe import FinetuneRecipe, PretrainRecipe
 
 HERE = Path("here")
 Rounds = Callable[..., BootstrapRecipe]
@@ -29,7 +30,7 @@ def recipe(small_rounds: Rounds, tmp_path: Path) -> BootstrapRecipe:
 
 
 def test_what_stages_share_is_said_once(recipe: BootstrapRecipe) -> None:
-    trainings = [
+    trainings: list[PretrainRecipe | FinetuneRecipe] = [
         pretraining(recipe, HERE, shards_of(recipe.web), {}),
         finetuning(recipe, HERE, "captioner", HERE),
         finetuning(recipe, HERE, "filter", HERE),

@@ -1,6 +1,7 @@
 """The stages of a study: the sets that it trains and measures on."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from pipeline.evaluate import read_pairs
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sections = {"pretrain": {}, "captioner": {}, "filter": {}}
+    sections: dict[str, Any] = {"pretrain": {}, "captioner": {}, "filter": {}}
     world = {"web": 30, "human": 8, "held_out": 6, "noise": 0.4}
     recipe = StudyRecipe.model_validate(sections | {"world": world})
     path = tmp_path_factory.mktemp("worlds")

@@ -22,7 +22,7 @@ def share(
     """Divide a cluster of so many processors and GPUs, as Ray would tell of it."""
 
     def divide(resources: dict[str, float], **launch: Any) -> tuple[int, int, bool]:
-        monkeypatch.setattr(ray_train.ray, "cluster_resources", lambda: resources)
+        monkeypatch.setattr("ray.cluster_resources", lambda: resources)
         made = recipe(launch={"kind": "ray"} | launch)
         return ray_train._share(TrainingJob(made, tmp_path, "fp32", (), tmp_path / "start", 2))
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from flows.training.trackers import TrackerError, open_trackers
+from flows.training.trackers import Kind, TrackerError, open_trackers
 
 Scalars = list[tuple[int, str, float]]
 CONFIG = {"seed": 3, "optimiser": {"rate": 1e-4}, "folder": Path("out")}
@@ -87,7 +87,9 @@ def scalars(folder: Path) -> Scalars:
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], Any]]:
+def install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Callable[[], Any]]]:
     """Put a foreign package in place; gives what reads the calls that it got."""
 
     def put(name: str, source: str, fails: str = "(lambda step: False)") -> Callable[[], Any]:
@@ -148,7 +150,7 @@ def test_a_resumed_training_overwrites_nothing_and_hides_the_steps_it_repeats(
 
 def test_several_trackers_get_the_same_numbers(tmp_path: Path, install: Any) -> None:
     wandb, mlflow = install("wandb", WANDB), install("mlflow", MLFLOW)
-    kinds = ["tensorboard", "wandb", "mlflow", "wandb"]  # named twice, opened once
+    kinds: list[Kind] = ["tensorboard", "wandb", "mlflow", "wandb"]  # named twice, opened once
     tracker = open_trackers(kinds, tmp_path, "run", CONFIG)
     tracker.log(5, {"loss": 0.5, "tr@1": 0.25})
     tracker.close()
