@@ -58,12 +58,12 @@ def hf_facts(parity: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def hf_captioner(parity: Path) -> nn.Module:
+def hf_captioner(parity: Path) -> BlipForConditionalGeneration:
     return BlipForConditionalGeneration.from_pretrained(parity / "hf/captioning").eval()
 
 
 @pytest.fixture(scope="session")
-def hf_matcher(parity: Path) -> nn.Module:
+def hf_matcher(parity: Path) -> BlipForImageTextRetrieval:
     return BlipForImageTextRetrieval.from_pretrained(parity / "hf/retrieval").eval()
 
 

@@ -96,7 +96,7 @@ def test_gradients_equal_small_differences(
     step, layer, head = 3, 0, 1
 
     def scores(patch: int, nudge: float) -> Tensor:
-        calls = []
+        calls: list[int] = []
         softmax = Tensor.softmax
 
         def nudged(tensor: Tensor, *arguments: Any, **named: Any) -> Tensor:

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from models.blip.config import Settings, blip_config, resolve_dtype
+from models.blip.config import Settings, Size, blip_config, resolve_dtype
 from models.blip.text import TextTransformer
 from models.blip.vision import VisionTower
 from models.checkpoints.role_networks import build
 
 
 @pytest.mark.parametrize("size", ["tiny", "base", "large"])
-def test_presets_mend_the_defaults_of_transformers(size: str) -> None:
+def test_presets_mend_the_defaults_of_transformers(size: Size) -> None:
     config = blip_config(size, vocab_size=30524, sep_id=102, pad_id=0)
     vision, text = config.vision_config, config.text_config
     assert vision.initializer_range == 0.02

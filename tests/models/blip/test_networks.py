@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from models.blip.config import Role
 from models.blip.networks import CaptionNetwork, MatchNetwork
@@ -31,9 +32,10 @@ def every_pair(network: MatchNetwork, pixels: Tensor, ids: Tensor, mask: Tensor)
 
 @torch.no_grad()
 def test_image_states_equal_transformers(
-    caption_checkpoint: Checkpoint, hf_captioner: nn.Module, images: Tensor
+    caption_checkpoint: Checkpoint, hf_captioner: BlipForConditionalGeneration, images: Tensor
 ) -> None:
-    ours = caption_checkpoint.network.vision_model(pixels(caption_checkpoint, images))
+    network = caption_checkpoint.network_as(CaptionNetwork)
+    ours = network.vision_model(pixels(caption_checkpoint, images))
     theirs = hf_captioner.vision_model(pixels(caption_checkpoint, images)).last_hidden_state
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
 
@@ -41,7 +43,7 @@ def test_image_states_equal_transformers(
 @torch.no_grad()
 def test_caption_logits_equal_transformers(
     caption_checkpoint: Checkpoint,
-    hf_captioner: nn.Module,
+    hf_captioner: BlipForConditionalGeneration,
     hf_values: dict[str, Tensor],
     images: Tensor,
 ) -> None:
@@ -61,7 +63,7 @@ def test_match_logits_equal_transformers(
 ) -> None:
     ids, mask = hf_values[f"in.itm_input_ids_{first}"], hf_values["in.itm_attention_mask"].bool()
     inputs = pixels(match_checkpoint, images[: len(ids)])
-    ours = every_pair(match_checkpoint.network, inputs, ids, mask)
+    ours = every_pair(match_checkpoint.network_as(MatchNetwork), inputs, ids, mask)
     expected = hf_values[f"out.itm_logits_{first}"]
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(ours.softmax(-1), expected.softmax(-1), atol=1e-5, rtol=0)
@@ -70,13 +72,13 @@ def test_match_logits_equal_transformers(
 @torch.no_grad()
 def test_cosines_equal_transformers(
     match_checkpoint: Checkpoint,
-    hf_matcher: nn.Module,
+    hf_matcher: BlipForImageTextRetrieval,
     hf_values: dict[str, Tensor],
     images: Tensor,
 ) -> None:
     ids, mask = hf_values["in.itm_input_ids_cls"], hf_values["in.itm_attention_mask"]
     inputs = pixels(match_checkpoint, images[: len(ids)])
-    network = match_checkpoint.network
+    network = match_checkpoint.network_as(MatchNetwork)
     image = network.image_features(network.vision_model(inputs))
     ours = image @ network.text_features(ids, mask.bool()).T
     theirs = hf_matcher(ids, inputs, attention_mask=mask, use_itm_head=False).itm_score
@@ -143,8 +145,9 @@ def test_image_states_and_larger_images_equal_the_stored_ones(
     images: Tensor,
 ) -> None:
     limits, stored = hf_facts["tolerance"], hf_values["out.caption_image_embeds"]
+    network = caption_checkpoint.network_as(CaptionNetwork)
     torch.testing.assert_close(
-        caption_checkpoint.network.vision_model(pixels(caption_checkpoint, images[: len(stored)])),
+        network.vision_model(pixels(caption_checkpoint, images[: len(stored)])),
         stored,
         atol=limits["caption_image_embeds"]["atol"],
         rtol=1e-5,

@@ -86,7 +86,7 @@ def test_uneven_texts_meet_their_own_image(decoder: TextDecoder) -> None:
 
 def test_keys_of_an_image_are_projected_once_and_not_repeated(decoder: TextDecoder) -> None:
     seen = []
-    projection = decoder.bert.encoder.layer[0].crossattention.self.key
+    projection = decoder.get_submodule("bert.encoder.layer.0.crossattention.self.key")
     handle = projection.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     images = torch.randn(2, 5, 128)
     cache = decoder.bert.open_cache(images, 4)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import BlipConfig
 
-from models.blip.vision import VisionTower
+from models.blip.vision import VisionLayer, VisionTower
 
 
 def tower_of(config: BlipConfig, **change: float) -> VisionTower:
@@ -24,7 +24,11 @@ def tower_of(config: BlipConfig, **change: float) -> VisionTower:
 def gradients(tower: VisionTower, pixels: Tensor) -> list[Tensor]:
     tower.zero_grad()
     tower(pixels)[:, :, ::7].square().sum().backward()
-    return [parameter.grad.clone() for parameter in tower.parameters()]
+    found = []
+    for parameter in tower.parameters():
+        assert parameter.grad is not None
+        found.append(parameter.grad.clone())
+    return found
 
 
 def test_a_tower_sees_each_image_alone(config: BlipConfig) -> None:
@@ -76,6 +80,7 @@ def test_drop_path_skips_later_branches_more_often_and_keeps_the_mean(config: Bl
     hidden, many = torch.randn(1, 2, 128), 4000
     skipped = []
     for number, layer in enumerate(tower.encoder.layers):
+        assert isinstance(layer, VisionLayer)
         layer.mlp.fc2.weight.data.zero_()  # leaves the branch of attention alone
         layer.mlp.fc2.bias.data.zero_()
         with torch.no_grad():

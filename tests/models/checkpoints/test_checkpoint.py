@@ -16,6 +16,7 @@ from transformers import (
 
 from models.blip import tokenizer
 from models.blip.config import ARCHITECTURES, Role, Settings
+from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.description import describe
@@ -57,7 +58,7 @@ def test_transformers_loads_a_filter_that_we_made(folders: dict[Role, Path]) -> 
     )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    network = load(folders["filter"], "filter").network
+    network = load(folders["filter"], "filter").network_as(MatchNetwork)
     pixels, ids = torch.randn(2, 3, 64, 64), torch.randint(5, 40, (2, 6))
     mask = torch.ones_like(ids)
     expected = theirs.eval()(ids, pixels, attention_mask=mask, use_itm_head=False).itm_score
@@ -77,7 +78,8 @@ def test_transformers_reads_our_tokenizer_and_preprocessing(
 
 
 def test_saving_what_was_loaded_changes_nothing(parity: Path, tmp_path: Path) -> None:
-    for role, name in (("captioner", "captioning"), ("filter", "retrieval")):
+    names: dict[Role, str] = {"captioner": "captioning", "filter": "retrieval"}
+    for role, name in names.items():
         first = load(parity / "hf" / name, role)
         told = first.description
         save(tmp_path / role, first)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.blip import tokenizer
 from models.blip.config import Role
+from models.blip.networks import CaptionNetwork, FeatureNetwork
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint, conversion
 from models.checkpoints.conversion import Imported, import_original
@@ -24,6 +25,7 @@ from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
 from models.roles.vqa import VqaModel
 from models.training.momentum import FeatureQueue
+from models.training.pretraining import PretrainNetwork
 
 NAMES: dict[str, Role] = {
     "decoder": "captioner",
@@ -68,7 +70,7 @@ def test_every_original_becomes_a_folder(
     left_out = imported(name).left_out
     assert bool(left_out) == (name == "retrieval")
     loaded = checkpoint.load(imported_folders[name], found.role, dtype="fp32", device="cpu")
-    state = loaded.network.state_dict() | loaded.training
+    state = loaded.network.state_dict() | dict(loaded.training)
     state |= {second: state[first] for second, first in ties(loaded.network).items()}
     back = as_original(state)
     for key, tensor in table.items():
@@ -86,10 +88,10 @@ def test_a_pretraining_folder_keeps_momentum_and_queue(
     assert torch.equal(queue.image_queue, table["image_queue"])
     assert torch.equal(queue.queue_ptr, table["queue_ptr"])
     assert queue.valid().all()
-    tower = loaded.network.vision_model_m
-    assert torch.equal(tower.post_layernorm.weight, table["visual_encoder_m.norm.weight"])
-    decoder, encoder = loaded.network.text_decoder.bert, loaded.network.text_encoder
-    assert decoder.embeddings is encoder.embeddings
+    network = loaded.network_as(PretrainNetwork)
+    norm = network.vision_model_m.post_layernorm.weight
+    assert torch.equal(norm, table["visual_encoder_m.norm.weight"])
+    assert network.text_decoder.bert.embeddings is network.text_encoder.embeddings
 
 
 def test_captions_are_the_originals(
@@ -205,7 +207,8 @@ def test_the_feature_extractor_is_the_originals(
         tmp_path / "out",
         import_original(path, vocabulary, read_stated(parity / "itm.json")).content,
     )
-    network = checkpoint.load(tmp_path / "out", "features", dtype="fp32", device="cpu").network
+    loaded = checkpoint.load(tmp_path / "out", "features", dtype="fp32", device="cpu")
+    network = loaded.network_as(FeatureNetwork)
     mask = values["in.attention_mask"][:1].bool()
     length = int(mask.sum())
     states = network.vision_model(normalise(images[:1]))
@@ -288,7 +291,7 @@ def test_a_larger_image_size_is_the_originals(
     for loaded in (by_loading, by_import):
         assert loaded.description.config.vision_config.image_size == size
         assert loaded.description.preprocess.width == size
-        states = loaded.network.vision_model(big)
+        states = loaded.network_as(CaptionNetwork).vision_model(big)
         key = "big_image_embeds"
         torch.testing.assert_close(
             states, values[f"out.{key}"], atol=limits[key]["atol"], rtol=1e-5

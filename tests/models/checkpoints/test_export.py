@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
     BlipForQuestionAnswering,
+    PreTrainedModel,
 )
 
 from models.blip.config import Role
@@ -23,6 +24,7 @@ from models.checkpoints.conversion import for_hugging_face, import_folder, impor
 from models.checkpoints.folder import write
 from models.checkpoints.layout import Sizes
 from models.checkpoints.weights import CheckpointError
+from models.training.pretraining import PretrainNetwork
 
 ROLES: dict[str, Role] = {"decoder": "captioner", "itm": "filter"}
 HUGGING_FACE = {
@@ -114,7 +116,7 @@ def test_vqa_of_equal_widths_round_by_hugging_face(
     assert torch.equal(answers, expected[:, : answers.shape[1]])
 
 
-def through(kind: Any, source: Path, target: Path) -> nn.Module:
+def through(kind: type[PreTrainedModel], source: Path, target: Path) -> PreTrainedModel:
     """Load a folder by a class of transformers, and save it from there."""
     network, report = kind.from_pretrained(source, output_loading_info=True)
     assert not report["missing_keys"]
@@ -131,9 +133,8 @@ def through(kind: Any, source: Path, target: Path) -> nn.Module:
 def test_a_part_of_pretraining_loads_in_transformers(
     imported_folders: dict[str, Path], tmp_path: Path, images: Tensor, normalise: Any, role: Role
 ) -> None:
-    whole = checkpoint.load(
-        imported_folders["pretrain"], "pretrain", dtype="fp32", device="cpu"
-    ).network
+    loaded = checkpoint.load(imported_folders["pretrain"], "pretrain", dtype="fp32", device="cpu")
+    whole = loaded.network_as(PretrainNetwork)
     content = for_hugging_face(import_folder(imported_folders["pretrain"]).content, role)
     write(tmp_path / "out", content)
     theirs = through(HUGGING_FACE[role], tmp_path / "out", tmp_path / "hf")

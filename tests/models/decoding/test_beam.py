@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import BlipForConditionalGeneration
 
 from models.blip.config import Role
+from models.blip.networks import CaptionNetwork
 from models.checkpoints.checkpoint import Checkpoint
 from models.decoding import beam
 from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts, greedy
@@ -39,13 +41,14 @@ def beams(start: DecoderStart, width: int, most: int, least: int, penalty: float
 @torch.no_grad()
 def test_ids_equal_transformers(
     caption_checkpoint: Checkpoint,
-    hf_captioner: nn.Module,
+    hf_captioner: BlipForConditionalGeneration,
     hf_values: dict[str, Tensor],
     hf_facts: dict[str, Any],
     images: Tensor,
 ) -> None:
     limits = hf_facts["generate_args"]["caption"]
-    network, described = caption_checkpoint.network, caption_checkpoint.description
+    network = caption_checkpoint.network_as(CaptionNetwork)
+    described = caption_checkpoint.description
     stored = hf_values["out.caption_ids_beam3"]
     prompt = hf_values["in.caption_input_ids_dec"][0, :4].tolist()
     start = DecoderStart(prompt, described.tokenizer.sep_id, described.tokenizer.pad_id)
@@ -92,6 +95,7 @@ def test_ids_equal_the_original(
     limits = arguments.get(name, arguments["beam3"])["args"]
     start = DecoderStart(facts["prompt_ids"], words["sep_id"], words["pad_id"])
     network = original("decoder", "captioner")
+    assert isinstance(network, CaptionNetwork)
     states = network.vision_model(normalise(images[: len(expected)]))
     decoding = beams(
         start,
@@ -107,7 +111,8 @@ def test_ids_equal_the_original(
 
 @torch.no_grad()
 def test_one_beam_is_greedy(caption_checkpoint: Checkpoint, images: Tensor) -> None:
-    network, described = caption_checkpoint.network, caption_checkpoint.description
+    network = caption_checkpoint.network_as(CaptionNetwork)
+    described = caption_checkpoint.description
     start = DecoderStart([described.tokenizer.dec_id], described.tokenizer.sep_id, 0)
     states = network.vision_model(described.preprocess.normalise(images, torch.float32))
     decoding = Decoding(method="beam", beams=1, min_tokens=3, max_tokens=9)
@@ -145,10 +150,10 @@ def test_a_search_goes_on_while_a_beam_can_still_win(rule: Any, second: float) -
     assert [candidate.token for candidate in going] == [5, 6]
     assert search.finished[1].score == pytest.approx(second)
     assert search.finished[1].text.ids == [3]
-    assert not search.done
+    was_done = search.done
     rows = [(-90.0, 0, 5), (-91.0, 1, 1), (-92.0, 0, 6), (-93.0, 1, 4)]
     search.advance(
         [beam.BeamCandidate(score, score, *place) for score, *place in rows], [[2, 5]] * 2
     )
-    assert search.done
+    assert (was_done, search.done) == (False, True)
     assert [hypothesis.text.ids for hypothesis in search.finished] == [[], [3]]

@@ -10,10 +10,13 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import BlipForConditionalGeneration
 
 from models.blip.config import Role
+from models.blip.networks import CaptionNetwork
 from models.checkpoints.checkpoint import Checkpoint
-from models.decoding.generate import DecoderStart, Decoding, constrain, greedy, nucleus, sampling
+from models.decoding import sampling
+from models.decoding.generate import DecoderStart, Decoding, constrain, greedy, nucleus
 from models.decoding.sampling import text_seeds
 
 
@@ -29,7 +32,7 @@ def start(caption_checkpoint: Checkpoint, hf_values: dict[str, Tensor]) -> Decod
 def states(caption_checkpoint: Checkpoint, images: Tensor) -> Tensor:
     inputs = caption_checkpoint.description.preprocess.normalise(images, torch.float32)
     with torch.no_grad():
-        return caption_checkpoint.network.vision_model(inputs)
+        return caption_checkpoint.network_as(CaptionNetwork).vision_model(inputs)
 
 
 @torch.no_grad()
@@ -47,7 +50,7 @@ def test_greedy_ids_equal_transformers(
         min_tokens=limits["min_length"] - len(start.prompt),
         max_tokens=limits["max_length"] - len(start.prompt),
     )
-    decoder = caption_checkpoint.network.text_decoder
+    decoder = caption_checkpoint.network_as(CaptionNetwork).text_decoder
     for row, text in zip(
         expected.tolist(), greedy(decoder, states[: len(expected)], start, decoding), strict=True
     ):
@@ -69,6 +72,7 @@ def test_greedy_ids_equal_the_original(
     words, limits = facts["config"]["tokenizer"], facts["generate"][name]["args"]
     first = DecoderStart(facts["prompt_ids"], words["sep_id"], words["pad_id"])
     network = original("decoder", "captioner")
+    assert isinstance(network, CaptionNetwork)
     decoding = Decoding(
         method="greedy",
         min_tokens=limits["min_length"] - len(first.prompt),
@@ -118,12 +122,15 @@ def nucleus_probabilities(scores: Tensor, decoding: Decoding) -> Tensor:
 
 @torch.no_grad()
 def test_cached_steps_equal_reading_the_whole_text_again(
-    caption_checkpoint: Checkpoint, hf_captioner: nn.Module, states: Tensor, start: DecoderStart
+    caption_checkpoint: Checkpoint,
+    hf_captioner: BlipForConditionalGeneration,
+    states: Tensor,
+    start: DecoderStart,
 ) -> None:
     """The slow oracle: transformers reads prompt and text again for every token, one by one."""
     decoding = Decoding(min_tokens=4, max_tokens=9, top_p=0.8)
     seeds = text_seeds(1, [str(number) for number in range(len(states))], 2)
-    decoder = caption_checkpoint.network.text_decoder
+    decoder = caption_checkpoint.network_as(CaptionNetwork).text_decoder
     texts = nucleus(decoder, states, start, decoding, seeds)
     assert len(texts) == 2 * len(states)
     for number, text in enumerate(texts):
@@ -141,7 +148,7 @@ def test_cached_steps_equal_reading_the_whole_text_again(
 def test_lengths_keep_their_bounds(
     caption_checkpoint: Checkpoint, states: Tensor, start: DecoderStart, method: Any
 ) -> None:
-    decoder = caption_checkpoint.network.text_decoder
+    decoder = caption_checkpoint.network_as(CaptionNetwork).text_decoder
     decoding = Decoding(min_tokens=3, max_tokens=6, top_p=1.0)
     seeds = () if method is greedy else (text_seeds(0, [str(n) for n in range(len(states))], 5),)
     texts = method(decoder, states, start, decoding, *seeds)
@@ -164,4 +171,4 @@ def test_a_decoding_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValidationError, match="min_tokens 9 is more than max_tokens 3"):
         Decoding(min_tokens=9, max_tokens=3)
     with pytest.raises(ValidationError, match="top_q"):
-        Decoding(top_q=0.9)
+        Decoding.model_validate({"top_q": 0.9})

@@ -12,6 +12,7 @@ from transformers import BlipConfig
 from models.blip import attention_maps as attention
 from models.blip import framing
 from models.blip.config import Role
+from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.weights import CheckpointError
@@ -43,6 +44,7 @@ def test_words_follow_their_own_tokens(matcher: AttentionExplainer, picture: Ima
     framed = framing.tokenize_batch(
         [pieces], matcher.tokenizer, matcher.tokenizer.enc_id, 64, torch.device("cpu")
     )
+    assert isinstance(matcher.network, MatchNetwork)
     maps = attention.match_maps(matcher.network, framed.ids, framed.mask, matcher._states(image))
     rows = maps.probabilities[plain.layer][0, :, 1:-1, 1:].mean(0).unflatten(-1, (8, 8))
     torch.testing.assert_close(plain.maps[1], rows[1])

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.blip.config import Role
+from models.blip.config import DtypeChoice, Role
 from models.decoding.generate import Decoding
 from models.roles.captioner import BlipCaptioner
 
 
-def load(folder: Path, dtype: str = "fp32", seed: int = 0, **decoding: object) -> BlipCaptioner:
+def load(
+    folder: Path, dtype: DtypeChoice = "fp32", seed: int = 0, **decoding: object
+) -> BlipCaptioner:
     chosen = Decoding(**{"min_tokens": 2, "max_tokens": 12, **decoding})
     return BlipCaptioner.load(folder, decoding=chosen, seed=seed, dtype=dtype)
 
@@ -109,8 +111,11 @@ def test_bf16_is_close(folders: dict[Role, Path]) -> None:
     images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
     keys = ["a", "b", "c", "d"]
     exact, rough = (
-        load(folders["captioner"], dtype, method="greedy").caption(images, keys, 1)
-        for dtype in ("fp32", "bf16")
+        captioner.caption(images, keys, 1)
+        for captioner in (
+            load(folders["captioner"], "fp32", method="greedy"),
+            load(folders["captioner"], "bf16", method="greedy"),
+        )
     )
     for (first,), (second,) in zip(exact, rough, strict=True):
         assert second.logprob == pytest.approx(first.logprob, abs=0.05)

@@ -76,7 +76,7 @@ def test_the_oldest_rounds_fall_away_whole(
     ]
     dialogue = Dialogue("a red house", history, "where?")
     full = teller.compose(dialogue)
-    seen = []
+    seen: list[str] = []
     for limit in range(2, 64):
         ids = LikelihoodRanker(VqaModel(loaded, limit)).compose(dialogue)
         assert len(ids) <= limit - 2

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import BlipForImageTextRetrieval
 
 from models.blip.config import Role
 from models.blip.tokenizer import normalise
@@ -31,7 +32,7 @@ def filter_(parity: Path) -> Filter:
 
 @torch.no_grad()
 def test_scores_equal_transformers(
-    filter_: Filter, hf_matcher: nn.Module, images: Tensor, hf_facts: dict[str, Any]
+    filter_: Filter, hf_matcher: BlipForImageTextRetrieval, images: Tensor, hf_facts: dict[str, Any]
 ) -> None:
     texts = hf_facts["texts"]
     found = filter_.score(images, [texts] * len(images))

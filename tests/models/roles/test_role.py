@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BlipConfig
 
-from models.blip.config import Role, Settings
+from models.blip.config import DtypeChoice, FirstToken, Role, Settings
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.checkpoint import Checkpoint
@@ -47,7 +47,9 @@ def test_without_a_limit_a_text_may_fill_the_network(match_checkpoint: Checkpoin
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_states_are_in_the_precision_of_the_network(folders: dict[Role, Path], dtype: str) -> None:
+def test_states_are_in_the_precision_of_the_network(
+    folders: dict[Role, Path], dtype: DtypeChoice
+) -> None:
     model = Filter.load(folders["filter"], dtype=dtype)
     size = model.preprocess.height, model.preprocess.width
     states = model.image_states(torch.zeros(2, 3, *size, dtype=torch.uint8))
@@ -56,7 +58,7 @@ def test_states_are_in_the_precision_of_the_network(folders: dict[Role, Path], d
 
 @pytest.mark.parametrize("name", ["cls", "enc"])
 def test_the_settings_name_the_first_token(
-    tmp_path: Path, config: BlipConfig, words: WordPiece, name: str
+    tmp_path: Path, config: BlipConfig, words: WordPiece, name: FirstToken
 ) -> None:
     settings = Settings(itm_first_token=name)
     checkpoint.create(tmp_path, "filter", config, words, seed=1, settings=settings)

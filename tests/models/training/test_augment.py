@@ -135,7 +135,7 @@ def test_all_ten_operations_are_drawn_equally_and_each_is_done_half_the_time() -
     image = ImageOps.posterize(picture(40, 40), 6).point(lambda value: value // 2 + 20)
     preprocess = Preprocess(40, 40)
     plain = preprocess.resize(image)
-    outcomes = Counter()
+    outcomes: Counter[bytes] = Counter()
     for level_of, sign in [(name, sign) for name in OPERATIONS for sign in (0, 1)]:
         done = OPERATIONS[level_of](image, 9, random.Random(sign))
         outcomes[preprocess.resize(done).numpy().tobytes()] = 0

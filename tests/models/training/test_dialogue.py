@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.blip.config import Role
 from models.blip.framing import TokenBatch
+from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import WordPiece
 from models.training.dialogue import Dialogue, compose, compose_answered, match_loss
 
@@ -69,6 +70,7 @@ def test_the_loss_is_that_of_each_answer_alone(
 ) -> None:
     """Two dialogues with three answers each, one of which does not count."""
     network = original("retrieval", "filter")
+    assert isinstance(network, MatchNetwork)
     composed = [
         [vocabulary.enc_id, *ids, vocabulary.sep_id]
         for dialogue in DIALOGUES[:2]

@@ -6,6 +6,7 @@ The workers are processes that this file starts as a program, joined by gloo on 
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from models.training.workers import ALONE, Workers
 
 SIZES = (2, 3)
 ROWS, TOKENS, STEPS, PLACES = 6, 7, 2, 10
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 CONFIG = blip_config("tiny", vocab_size=60, sep_id=2, pad_id=0, image_size=16)
 Found = dict[str, Any]
+
+assert_close = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
 
 
 def rows_of(workers: Workers) -> slice:
@@ -148,8 +150,8 @@ def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     for size in SIZES:
         if rank < size:
-            store = dist.FileStore(str(folder / f"store{size}"), size)
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+            store = f"file://{folder / f'store{size}'}"
+            dist.init_process_group("gloo", store, rank=rank, world_size=size)
             torch.save(work(Workers(rank, size)), folder / f"{size}-{rank}.pt")
             dist.destroy_process_group()
 
@@ -221,9 +223,7 @@ def test_parts_of_a_batch_give_what_the_whole_gives(
     for each in found[size]:
         assert each[what].keys() == whole.keys()
         for name, expected in whole.items():
-            torch.testing.assert_close(
-                each[what][name], expected, **CLOSE, msg=lambda text, name=name: f"{name}: {text}"
-            )
+            assert_close(each[what][name], expected, msg=partial("{}: {}".format, name))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -236,9 +236,7 @@ def test_what_is_not_shared_is_another_loss_of_the_same_queue(
             # the first step's features come from the same weights, whoever contrasts them
             first = slice(0, ROWS)
             for queue in ("image_queue", "text_queue"):
-                torch.testing.assert_close(
-                    each[what][queue][:, first], alone[what][queue][:, first], **CLOSE
-                )
+                assert_close(each[what][queue][:, first], alone[what][queue][:, first])
 
 
 def test_alone_nothing_is_sent() -> None:
