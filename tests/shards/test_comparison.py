@@ -61,7 +61,7 @@ PLACES = {
 
 def by_hand(
     here: ViewSide, there: ViewSide, web_only: bool
-) -> tuple[Counter[str], dict[str, Counter]]:
+) -> tuple[Counter[str], dict[str, Counter[str]]]:
     """Look at every text and every sample in turn."""
     decided = []
     for side in (here, there):

@@ -189,7 +189,7 @@ def test_a_package_that_is_not_there_is_named_before_anything_starts(
 
 def test_an_unknown_tracker_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(TrackerError, match="'tensorbord'; there are tensorboard, wandb, mlflow"):
-        open_trackers(["tensorbord"], tmp_path, "run", {})  # type: ignore[list-item]
+        open_trackers(["tensorbord"], tmp_path, "run", {})  # type: ignore[list-item]  # no such one
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -79,4 +79,4 @@ def test_defaults_are_capfilts() -> None:
     config = CaptionConfig(model="m")
     assert (config.method, config.top_p, config.top_k, config.candidates) == ("nucleus", 0.9, 0, 1)
     with pytest.raises(ValidationError, match="topp"):
-        CaptionConfig(model="m", topp=0.9)  # type: ignore[call-arg]
+        CaptionConfig.model_validate({"model": "m", "topp": 0.9})

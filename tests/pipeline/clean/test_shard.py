@@ -162,7 +162,8 @@ def test_a_committed_shard_is_not_done_again(bench: Any, shard: Path) -> None:
     run = bench.clean(shard)
     before, first = run.store.list(), read_commit(run, run.shards[0])
     shard.unlink()
-    idle = ShardCleaner(run, bench.config, None, None, ExecutionConfig())  # type: ignore[arg-type]
+    absent: Any = None  # no model is needed
+    idle = ShardCleaner(run, bench.config, absent, absent, ExecutionConfig())
     assert idle.clean(run.inputs[0], bench.ignore) == first
     assert run.store.list() == before
 

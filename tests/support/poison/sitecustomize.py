@@ -9,13 +9,14 @@ import os
 import resource
 import signal
 import time
+from typing import NoReturn
 
 from PIL import ImageFile
 
 _load = ImageFile.ImageFile.load
 
 
-def load(self):
+def load(self: ImageFile.ImageFile) -> object:
     comment = self.info.get("comment", b"")
     if comment == b"poison: segfault":
         ctypes.string_at(0)
@@ -28,7 +29,7 @@ def load(self):
     return _load(self)
 
 
-def _eat():
+def _eat() -> NoReturn:
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         os.kill(
             os.getpid(), signal.SIGKILL
