@@ -20,7 +20,7 @@ from shards.inputs.listing import list_inputs
 from shards.run.attempt import read_attempts
 from shards.run.commit import read_commits
 from shards.run.run import Run
-from shards.run.snapshot import open_snapshot, write_snapshot
+from shards.run.snapshot import open_snapshot, table_files, write_snapshot
 from shards.run.verify.run import verify_run
 from shards.store import Store
 
@@ -102,7 +102,7 @@ def rows(run: Run) -> dict[str, list[Any]]:
     return {
         table: [
             row
-            for file in snapshot.files(table)
+            for file in table_files(snapshot.shards, table)
             for row in pq.read_table(run.store.path(file.name)).to_pylist()
         ]
         for table in TABLES

@@ -1,7 +1,5 @@
 """What the shared options mean."""
 
-from typing import Any
-
 import pytest
 import torch
 import typer

@@ -8,6 +8,7 @@ import torch
 
 from models.blip.networks import MatchNetwork
 from models.checkpoints import checkpoint
+from models.checkpoints.folder import CheckpointContent, write
 from models.roles.filter import Filter
 from models.roles.retrieval import Retriever
 from pipeline.evaluate import LabelledPair
@@ -73,14 +74,8 @@ def test_a_pretraining_checkpoint_is_a_retriever_too(
     network = MatchNetwork(described.config)
     own = loaded.network.state_dict()
     network.load_state_dict({name: own[name] for name in network.state_dict()})
-    checkpoint.save(
-        tmp_path / "filter",
-        network,
-        described.config,
-        described.tokenizer,
-        described.preprocess,
-        described.settings,
-    )
+    parts = (described.config, described.settings, described.preprocess, described.tokenizer)
+    write(tmp_path / "filter", CheckpointContent("filter", *parts, network.state_dict(), {}))
     expected = evaluate_retrieval(tmp_path / "filter", pairs_of_several, CONFIG)
     assert evaluate_retrieval(folders / "pretrain", pairs_of_several, CONFIG) == expected
 

@@ -14,7 +14,7 @@ from models.blip.preprocess import Preprocess
 from pipeline.evaluate import rows as module
 from pipeline.evaluate.rows import AnnotatedPictures, Loaded, each_once, stacked
 from pipeline.media.ahead import load_batches
-from shards.training.annotation_file import AnnotationError, read_dialogues, read_rows
+from shards.training.annotation_file import AnnotationError, read_dialogues, read_picture, read_rows
 
 SIDE = 16
 

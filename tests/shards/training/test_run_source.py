@@ -69,7 +69,7 @@ def judge_even(run: Run, name: str, with_clean: bool) -> None:
                 row["reason"] = "kept" if row["keep"] else "itm_below_threshold"
             table = TableFile(folder / f"{shard.shard}.parquet", "decisions")
             table.add(rows)
-            records = [(table, "decisions")]
+            records: list[tuple[TableFile | CleanFile, str]] = [(table, "decisions")]
             kept = sorted({row["index"] for row in rows if row["keep"]})
             if with_clean and kept:
                 clean = CleanFile(folder / f"{shard.shard}.tar", shard.shard)
