@@ -18,7 +18,7 @@ import torch
 
 from flows.engines.engine import EngineError
 from flows.lock import lock_folder
-from flows.recipe import RecipeError, dump_recipe
+from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
 from flows.rounds.ledger import (
     EVALUATION,
     STAGES,
@@ -55,6 +55,7 @@ from pipeline.evaluate import (
     open_retriever,
     read_pairs,
 )
+from pipeline.train.config import check_batch
 from shards.inputs.listing import list_inputs
 from shards.run.run import fingerprint
 from shards.store import Store
@@ -102,8 +103,9 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
     process goes round there, and what opening the sources raises.
     """
     check_composition(recipe)
-    for section in (recipe.pretrain, recipe.captioner, recipe.filter):
-        check_steps(recipe, section.step.batch_size, section.step.accumulate)
+    with as_recipe_errors():
+        for section in (recipe.pretrain, recipe.captioner, recipe.filter):
+            check_batch(section.step, recipe.data.lanes)
     folder = Path(recipe.output).expanduser().absolute()
     human, held_out = open_human(recipe)
     web = list_inputs(recipe.web.urls, recipe.web.root)
@@ -182,16 +184,6 @@ def check_apart(trained_on: set[str], what: str, held_out: Source) -> None:
         raise RecipeError(
             f"held_out: {len(both)} shards stand under {what} too, the first is {both[0]}; hold "
             "out shards of their own"
-        )
-
-
-def check_steps(recipe: Experiment, batch_size: int, accumulate: int) -> None:
-    """Raise RecipeError unless a batch divides among lanes and parts."""
-    parts = recipe.data.lanes * accumulate
-    if batch_size % parts:
-        raise RecipeError(
-            f"step.batch_size is {batch_size}; expected a multiple of data.lanes x "
-            f"step.accumulate = {parts}"
         )
 
 

@@ -17,12 +17,13 @@ from pydantic import ValidationError
 from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
 from flows.rounds.ledger import EVALUATION, Entry, gate_measure, read_evaluation, read_training
 from flows.rounds.recipe import TrialRecipe, pretraining
-from flows.stages.bootstrap import check_steps, free_memory, identity_of, measure, open_human
+from flows.stages.bootstrap import free_memory, identity_of, measure, open_human
 from flows.training import run as train
 from flows.training.log import OpenDisplay, silent
 from flows.training.recipe import PretrainRecipe
 from models.blip.config import Dtype, resolve_dtype
 from pipeline.train import pretrain
+from pipeline.train.config import check_batch
 from shards.durable import whole_folder
 from shards.naming import encode_name
 from shards.run.run import check_identity, fingerprint
@@ -70,7 +71,8 @@ def prepare(recipe: TrialRecipe, views: Sequence[str]) -> TrialJob:
             "a trial gives each view as many steps; set pretrain.step.steps, and "
             "pretrain.step.epochs to null: by epochs a larger view would be trained on for longer"
         )
-    check_steps(recipe, step.batch_size, step.accumulate)
+    with as_recipe_errors():
+        check_batch(step, recipe.data.lanes)
     folder = Path(recipe.output).expanduser().absolute()
     human, held_out = open_human(recipe)
     contenders = tuple(_contender(parse_view(view)) for view in views)

@@ -89,10 +89,16 @@ def check_division(config: TrainConfig, workers: int) -> None:
         raise ValueError(
             f"data.lanes is {lanes}, which {workers} workers do not divide; choose other workers"
         )
-    if step.batch_size % (lanes * step.accumulate):
-        raise ValueError(
-            f"step.batch_size is {step.batch_size}; expected a multiple of data.lanes x "
-            f"step.accumulate = {lanes * step.accumulate}"
-        )
+    check_batch(step, lanes)
     if (step.epochs is None) == (step.steps is None):
         raise ValueError(_ONE_LENGTH)
+
+
+def check_batch(step: StepConfig, lanes: int) -> None:
+    """Raise ValueError unless a batch divides among lanes and parts."""
+    parts = lanes * step.accumulate
+    if step.batch_size % parts:
+        raise ValueError(
+            f"step.batch_size is {step.batch_size}; expected a multiple of data.lanes x "
+            f"step.accumulate = {parts}"
+        )

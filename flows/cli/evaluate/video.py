@@ -4,14 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.evaluate.options import (
-    Dtype,
-    Limit,
-    Result,
-    beside,
-    folder_of,
-    model_options,
-)
+from flows.cli.evaluate.options import Dtype, Limit, Result, beside, folder_of, model_options
 from flows.cli.evaluate.pairs import keep
 from flows.cli.options import AsJson, Checkpoint
 from flows.cli.predict.video import FrameCount

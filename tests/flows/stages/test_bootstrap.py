@@ -20,6 +20,7 @@ from flows.stages.clean import RunListener
 from flows.training.log import Display
 from models.blip.tokenizer import load
 from models.checkpoints import checkpoint
+from pipeline.train.config import check_batch
 from shards.run.run import RunMismatch
 from shards.training.source import SourceConfig
 from shards.training.source_reader import open_source
@@ -338,4 +339,4 @@ def test_keys_that_do_not_fit_together(
 def test_shipped_recipes_load(name: str) -> None:
     recipe = read_recipe(BootstrapRecipe, RECIPES / "rounds" / name, {})
     for section in (recipe.pretrain, recipe.captioner, recipe.filter):
-        bootstrap.check_steps(recipe, section.step.batch_size, section.step.accumulate)
+        check_batch(section.step, recipe.data.lanes)
