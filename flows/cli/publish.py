@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,7 +90,7 @@ def report(
 
     opened = Run.open(run)
     seen = open_view(opened, view)
-    page = build_report(opened, seen, _tell, gallery, explain)
+    page = build_report(opened, seen, partial(print, file=sys.stderr), gallery, explain)
     store, name = opened.store, report_name(seen)
     if output is not None:
         folder, _, name = output.rpartition("/")
@@ -101,7 +102,3 @@ def report(
         print(json.dumps({"report": store.url(name), "size_bytes": len(page)}))
     else:
         print(f"{store.url(name)} ({size(len(page))})")
-
-
-def _tell(what: str) -> None:
-    print(what, file=sys.stderr)

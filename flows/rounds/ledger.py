@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.training.run import read_result
+from flows.training.worker import last_numbers
 from models.blip.config import Dtype
 from shards.errors import UsageError
 from shards.run.attempt import read_quarantined
@@ -62,8 +63,7 @@ class Ledger:
     @property
     def best(self) -> int | None:
         """The round with the highest measure of the gate; of equal ones the first."""
-        judged = [entry for entry in self.rounds if "gate" in entry]
-        passed = [entry["round"] for entry in judged if entry["gate"]["improved"]]
+        passed = [entry["round"] for entry in self.rounds if entry.get("gate", {}).get("improved")]
         return passed[-1] if passed else None
 
     def refresh(self) -> None:
@@ -176,13 +176,14 @@ def read_training(folder: Path) -> Entry | None:
     if result is None:
         return None
     claim = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    last = last_numbers(folder)
     names = ("steps", "samples", "epochs", "left_out", "sources")
     checkpoints = {role: trained["digest"] for role, trained in result["checkpoints"].items()}
     return {
         "fingerprint": claim["fingerprint"],
         "checkpoints": checkpoints,
         **{name: result[name] for name in names},
-        "last_numbers": _last_numbers(folder / "metrics.jsonl"),
+        "last_numbers": {name: value for name, value in last.items() if name != "samples_per_s"},
     }
 
 
@@ -205,13 +206,6 @@ def read_evaluation(folder: Path) -> Entry | None:
     """Read what an evaluation came to."""
     path = folder / EVALUATION
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _last_numbers(path: Path) -> Entry:
-    """Return the last numbers that a training wrote down, but for its pace."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    last: Entry = json.loads(lines[-1]) if lines else {}
-    return {name: value for name, value in last.items() if name != "samples_per_s"}
 
 
 def _now() -> str:

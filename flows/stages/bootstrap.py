@@ -324,7 +324,5 @@ def _checkpoint(job: RoundsJob, number: int, stage: Stage) -> Path:
 def _dtype(folder: Path, recipe: BootstrapRecipe) -> Dtype:
     """Keep the dtype that the rounds were begun with."""
     recorded = read_ledger(folder) if recipe.dtype == "auto" else None
-    if recorded is not None:
-        dtype: Dtype = recorded["identity"]["dtype"]
-        return dtype
-    return resolve_dtype(recipe.dtype, train.device())
+    dtype = recorded["identity"]["dtype"] if recorded else recipe.dtype
+    return resolve_dtype(dtype, train.device())

@@ -41,9 +41,9 @@ class TrainingJob:
 def work(job: TrainingJob, workers: Workers, device: torch.device) -> None:
     """Do one worker's part; the first one writes checkpoints and result."""
     began = time.monotonic()
-    objective = _objective(job)
+    objective, questions = _objective(job)
     context = TrainingContext(job.folder, device, workers)
-    ended = train(job.recipe, job.dtype, job.sources, objective, context, _joining(job))
+    ended = train(job.recipe, job.dtype, job.sources, objective, context, questions)
     if workers.rank:
         return
     written = objective.export(job.folder)
@@ -65,19 +65,21 @@ def work(job: TrainingJob, workers: Workers, device: torch.device) -> None:
     Store(str(job.folder)).put("result.json", json.dumps(result, indent=2).encode())
 
 
-def _objective(job: TrainingJob) -> Objective:
+def _objective(job: TrainingJob) -> tuple[Objective, TaskSource | None]:
+    """Start from the checkpoint; return, too, the questions that join a task's own batches."""
     recipe = job.recipe
     if isinstance(recipe, PretrainRecipe):
-        return pretrain.start_pretraining(job.start, recipe)
+        return pretrain.start_pretraining(job.start, recipe), None
     model = recipe.model.model_copy(update={"start": str(job.start)})
-    return finetune.start_finetuning(recipe.model_copy(update={"model": model}))
+    objective = finetune.start_finetuning(recipe.model_copy(update={"model": model}))
+    return objective, finetune.questions_beside(recipe, job.questions)
 
 
-def _joining(job: TrainingJob) -> TaskSource | None:
-    recipe = job.recipe
-    if isinstance(recipe, PretrainRecipe):
-        return None
-    return finetune.questions_beside(recipe, job.questions)
+def last_numbers(folder: Path) -> dict[str, Any]:
+    """Return the last numbers that a training wrote down."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return json.loads(lines[-1]) if lines else {}
 
 
 def _facts(job: TrainingJob, path: Path, result: Mapping[str, Any]) -> ModelFacts:
@@ -86,8 +88,7 @@ def _facts(job: TrainingJob, path: Path, result: Mapping[str, Any]) -> ModelFact
     task = "pre-training" if isinstance(recipe, PretrainRecipe) else f"finetuning: {recipe.task}"
     training = {"training": task, **{name: result[name] for name in ("steps", "samples")}}
     training |= {"seed": recipe.seed, "highest rate": recipe.rate.highest, "dtype": job.dtype}
-    metrics = job.folder / "metrics.jsonl"
-    last = json.loads(metrics.read_text().splitlines()[-1]) if metrics.is_file() else {}
+    last = last_numbers(job.folder)
     losses = {name: last[name] for name in _LOSSES if name in last}
     return facts_of(
         path,

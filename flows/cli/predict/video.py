@@ -61,6 +61,7 @@ def watch(
     videos, each text's best one comes first.
     """
     from pipeline.media import video as reading
+    from pipeline.media.sheet import sheet
     from pipeline.media.video_guard import VideoGuard
     from pipeline.predict.video import list_videos
     from shards.training.annotation_file import read_answers
@@ -87,7 +88,7 @@ def watch(
             _report(name, seen, {"texts" if text else "answers": judged[name]}, as_json)
     _end(len(judged), unread)
     if out is not None:
-        _draw(out, cells)
+        out.write_bytes(sheet(cells, across=_ACROSS))
     if as_json:
         return
     if text:
@@ -160,12 +161,6 @@ def _cells(name: str, seen: "Frames") -> "list[tuple[str, Image]]":
 
     total, last = len(seen.images), PurePosixPath(name).name
     return [(f"{n}/{total} {last}", small(image)) for n, image in enumerate(seen.images, 1)]
-
-
-def _draw(out: Path, cells: "list[tuple[str, Image]]") -> None:
-    from pipeline.media.sheet import sheet
-
-    out.write_bytes(sheet(cells, across=_ACROSS))
 
 
 def _print_matches(judged: Mapping[str, Any]) -> None:
