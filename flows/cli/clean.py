@@ -95,13 +95,7 @@ def _conclude(result: "RunResult | Exception", as_json: bool) -> int:
 
         print_statistics(result.run_url, result.statistics)
     if result.pending_here:
-        first = result.failures[0] if result.failures else None
-        why = f"; {first.shard.shard}: {first.why}" if first else ""
-        print(
-            f"capfilt: {result.pending_here} shards are still pending{why}. Run the same command "
-            "again to take them up",
-            file=sys.stderr,
-        )
+        print(f"capfilt: {result.left}", file=sys.stderr)
     return result.exit_code
 
 

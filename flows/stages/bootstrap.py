@@ -291,11 +291,7 @@ def _clean(job: RoundsJob, number: int, callbacks: RoundCallbacks) -> None:
         failures = clean.clean_shards(prepared, watch)
         outcome = clean.finish(prepared, failures)
     if outcome.pending_here:
-        why = f"; {failures[0].shard.shard}: {failures[0].why}" if failures else ""
-        raise EngineError(
-            f"{folder}: {outcome.pending_here} shards are still pending{why}. Run the same "
-            "command again to take them up"
-        )
+        raise EngineError(f"{folder}: {outcome.left}")
 
 
 def _evaluate(job: RoundsJob, number: int) -> None:

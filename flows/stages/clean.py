@@ -80,6 +80,16 @@ class RunResult:
         shards = self.statistics["shards"]
         return 3 if shards["damaged"] or shards["quarantined"] else 0
 
+    @property
+    def left(self) -> str:
+        """What is left pending here, why, and what to do."""
+        first = self.failures[0] if self.failures else None
+        why = f"; {first.shard.shard}: {first.why}" if first else ""
+        return (
+            f"{self.pending_here} shards are still pending{why}. Run the same command again to "
+            "take them up"
+        )
+
 
 class RunListener(ProgressListener, Protocol):
     """Follows the progress of the whole run."""

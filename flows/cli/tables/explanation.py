@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.printable import score, size, visible
@@ -106,9 +106,7 @@ def _places(clean: Mapping[str, Row]) -> Iterator[tuple[str, str]]:
 
 def _grid(rows: Iterator[tuple[str, str | Text]]) -> Table:
     """Set names beside values; long values are folded, never cut."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    grid = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     for name, value in rows:
         grid.add_row(Text(name), Text(value) if isinstance(value, str) else value)
     return grid

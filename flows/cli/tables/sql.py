@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.rule import Rule
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.printable import count, cut, visible
@@ -65,18 +65,14 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - any value of DuckDB or Arrow
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    table = Table()
-    for name in columns:
-        table.add_column(Text(visible(name)), overflow="fold")
+    table = Table(*(Column(Text(visible(name)), overflow="fold") for name in columns))
     for row in rows:
         table.add_row(*map(_cell, row))
     return table
 
 
 def _record(columns: Sequence[str], row: Sequence[Any]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    grid = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     for name, value in zip(columns, row, strict=True):
         cell = _cell(value)
         cell.justify = "left"
