@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from pipeline.publish.kept import KeptSample
 from shards.naming import encode_name
-from shards.schema import TextRow
 
 _ROWS_PER_GROUP, _BYTES_PER_GROUP = 500, 64 << 20
 
@@ -74,15 +73,9 @@ class TarFiles:
             self._path = self._data / f"train-{self._count:05d}.tar"
             self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
             self._count, self._size = self._count + 1, 0
-        record: dict[str, Any] = {
-            "key": kept.facts["key"],
-            "shard": kept.shard,
-            "texts": _public(kept.texts),
-        }
-        record |= {name: kept.facts[name] for name in ("url", "sha256", "width", "height")}
         for extension, content in (
             (kept.extension, kept.image),
-            ("json", json.dumps(record, ensure_ascii=False).encode()),
+            ("json", json.dumps(_record(kept), ensure_ascii=False).encode()),
             ("txt", text.encode()),
         ):
             member = tarfile.TarInfo(f"{kept.key}.{extension}")
@@ -143,10 +136,7 @@ class PictureTables:
                 "path": f"{encode_name(cast(str, kept.facts['key']))}.{kept.extension}",
             },
             "text": text,
-            "texts": _public(kept.texts),
-            "key": kept.facts["key"],
-            "shard": kept.shard,
-            **{name: kept.facts[name] for name in ("url", "sha256", "width", "height")},
+            **_record(kept),
         }
         self._waiting.append(row)
         self._waiting_bytes += len(kept.image)
@@ -163,5 +153,13 @@ class PictureTables:
         self._tables.close()
 
 
-def _public(texts: Sequence[TextRow]) -> list[dict[str, Any]]:
-    return [{name: row[name] for name in ("text", "origin", "itm", "itc")} for row in texts]
+def _record(kept: KeptSample) -> dict[str, Any]:
+    """Return what an export says of a sample beside its picture and its one text."""
+    return {
+        "key": kept.facts["key"],
+        "shard": kept.shard,
+        "texts": [
+            {name: row[name] for name in ("text", "origin", "itm", "itc")} for row in kept.texts
+        ],
+        **{name: kept.facts[name] for name in ("url", "sha256", "width", "height")},
+    }

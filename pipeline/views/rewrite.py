@@ -11,8 +11,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample, encode_jpeg
 from pipeline.clean.screen import ScreenConfig
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
@@ -20,10 +18,9 @@ from shards.inputs.listing import InputChanged
 from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
-from shards.schema import SCHEMAS, DecisionRow, SampleRow, TextRow, check_schema
+from shards.schema import DecisionRow, SampleRow, TextRow
+from shards.training.run_source import read_rows
 from shards.writer import CleanFile
-
-_ROWS = 1_000  # of a table, in memory at a time
 
 
 def rewrite(run: Run, shard: SnapshotShard, path: Path, report: Callable[[int], None]) -> CleanFile:
@@ -77,13 +74,7 @@ def _kept(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[TextRow]]]
 def _rows(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> Iterator[Any]:
     """Yield the rows of one of the shard's tables, a few in memory at a time."""
     name = next(file.name for file in shard.files if file.table == table)
-    with (
-        run.store.open(name) as opened,
-        pq.ParquetFile(opened, page_checksum_verification=True) as file,
-    ):
-        check_schema(file.schema_arrow, SCHEMAS[table], run.store.url(name))
-        for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
-            yield from batch.to_pylist()
+    return read_rows(run.store.url(name), table, columns)
 
 
 def _same_image(raw: RawSample | None, row: SampleRow, where: str) -> bytes:

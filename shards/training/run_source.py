@@ -141,7 +141,7 @@ def _recorded_texts(part: Part, key: str, meta: bytes) -> tuple[SourceText, ...]
 def read_judged(part: Part, tables: CleanedTables, reader: ShardReader) -> Iterator[SourceSample]:
     """Yield the kept samples of an input tar, with the kept texts of its tables."""
     raws = iter(reader)
-    facts = _rows(tables.samples, "samples", ["index", "key", "sha256"])
+    facts = read_rows(tables.samples, "samples", ["index", "key", "sha256"])
     for index, texts in _kept(tables):
         fact = next((row for row in facts if row["index"] == index), None)
         if fact is None:
@@ -164,8 +164,8 @@ def _kept(tables: CleanedTables) -> Iterator[tuple[int, tuple[SourceText, ...]]]
 
 def _decided(tables: CleanedTables) -> Iterator[Row]:
     """Yield the texts with their decisions, which stand in the same order."""
-    texts = _rows(tables.texts, "texts", ["index", "text_no", "text", "origin"])
-    decisions = _rows(tables.decisions, "decisions", ["index", "text_no", "keep"])
+    texts = read_rows(tables.texts, "texts", ["index", "text_no", "text", "origin"])
+    decisions = read_rows(tables.decisions, "decisions", ["index", "text_no", "keep"])
     pairs: Iterator[tuple[Row, Row]] = zip_longest(texts, decisions, fillvalue={})
     for text, said in pairs:
         if any(text.get(name) != said.get(name) for name in ("index", "text_no")):
@@ -176,7 +176,7 @@ def _decided(tables: CleanedTables) -> Iterator[Row]:
         yield {**text, "keep": said["keep"]}
 
 
-def _rows(url: str, table: str, columns: list[str]) -> Iterator[Row]:
+def read_rows(url: str, table: str, columns: list[str]) -> Iterator[Row]:
     """Yield the rows of a table, a few in memory at a time."""
     with open_shard(url) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
         check_schema(file.schema_arrow, SCHEMAS[table], url)
