@@ -2,12 +2,13 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from pipeline.media import ahead as module
-from pipeline.media.ahead import Stalled, read_ahead
+from pipeline.media.ahead import Stalled, load_batches, read_ahead
 
 
 def test_results_stand_with_their_items_in_order() -> None:
@@ -108,3 +109,10 @@ def test_a_timeout_of_the_work_itself_is_no_stall() -> None:
 
     with pytest.raises(TimeoutError, match="the store"):
         next(read_ahead([1], work, lambda _: 1, 4, timeout_s=60))
+
+
+def test_what_comes_to_a_reason_is_counted_and_batches_are_full() -> None:
+    left_out: Counter[str] = Counter()
+    batches = load_batches(range(11), lambda n: "odd" if n % 2 else -n, 4, left_out)
+    assert list(batches) == [([0, 2, 4, 6], [0, -2, -4, -6]), ([8, 10], [-8, -10])]
+    assert left_out == {"odd": 5}
