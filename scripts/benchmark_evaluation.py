@@ -24,6 +24,7 @@ from models.checkpoints import checkpoint, weights
 from models.roles.retrieval import Retriever
 from models.roles.vqa import VqaModel
 from pipeline.evaluate.vqa import measure_vqa
+from pipeline.media import ahead
 from pipeline.media.video import read_frames
 from pipeline.media.video_guard import VideoGuard
 from pipeline.search import build as index
@@ -53,16 +54,16 @@ def indexing(folder: Path) -> None:
     config = ToyWorldConfig(samples=PICTURES, noise=0, image_px=224, image_format="jpeg")
     write_toy_world(folder / "world", config)
     retriever = Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
-    way = index.read_ahead
+    way = ahead.read_ahead
 
     def build() -> None:
         items = index.items_of_tars([str(folder / "world")])
         index.build(folder / "toy.index", items, retriever, {}, index.IndexConfig(batch_size=64))
 
     def one_by_one() -> None:
-        index.read_ahead = lambda items, work, *_: ((item, work(item)) for item in items)
+        ahead.read_ahead = lambda items, work, *_: ((item, work(item)) for item in items)
         build()
-        index.read_ahead = way
+        ahead.read_ahead = way
 
     compare("pictures indexed, a batch ahead or one by one", PICTURES, build, one_by_one)
 
