@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline.clean.judge import JudgeConfig, judge
 from shards.inputs.listing import InputShard
-from shards.inputs.reader import State
+from shards.inputs.reader import ShardState, State
 from shards.run import commit as commits
 from shards.run.attempt import start_attempt
 from shards.run.run import Run
@@ -68,7 +68,7 @@ def make_run(url: str, shards: int, samples: int) -> None:
                 files.append(publish_file(run.store, file, name, path))
         facts = {"shard": item.shard, "fingerprint": run.fingerprint, "attempt": attempt}
         facts["input"] = commits.InputRecord(url=item.url, size_bytes=1, sha256="0" * 64)
-        facts["state"] = commits.StateRecord(state=State.COMPLETE)
+        facts["state"] = ShardState(state=State.COMPLETE)
         keep = tables["decisions"]["keep"].to_numpy().reshape(-1, 2)
         facts |= {"files": tuple(files), "counts": counted(samples, keep)}
         commits.commit(run, commits.Commit(**facts, environment={}, started="", ended=""))

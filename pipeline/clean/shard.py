@@ -8,7 +8,6 @@ its picture decoded in a child process.
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -39,7 +38,7 @@ from shards.run.attempt import (
     read_attempts,
     start_attempt,
 )
-from shards.run.commit import Commit, InputRecord, StateRecord, commit, read_commit
+from shards.run.commit import Commit, InputRecord, commit, read_commit
 from shards.run.run import Run
 from shards.schema import TEXTS, DecisionRow, arrow_rows
 from shards.writer import ShardWriter
@@ -151,7 +150,7 @@ class ShardCleaner:
                 mtime=shard.mtime,
                 sha256=reader.sha256,
             ),
-            state=StateRecord(**asdict(reader.state)),
+            state=reader.state,
             files=files,
             counts=counts,
             environment=self._environment(safe),

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO, cast
 
+from pydantic import BaseModel, ConfigDict
+
 from shards.inputs.tar import Member, TarDamage, TarReader
 from shards.naming import key_text
 from shards.reasons import SampleReason
@@ -41,13 +43,18 @@ _CUT_REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ShardState:
-    """How a shard ended, and at which byte if it is damaged."""
+class ShardState(BaseModel):
+    """How a shard ended, and at which byte if it is damaged, as commits record it."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
     state: State
     offset: int | None = None
     detail: str | None = None
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the shard was anything but complete."""
+        return self.state != State.COMPLETE
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +245,16 @@ class ShardReader:
 
     def _final_state(self, damage: TarDamage | None) -> ShardState:
         if damage is not None:
-            return ShardState(State(damage.state), damage.offset, damage.detail)
+            state = State(damage.state)
+            return ShardState(state=state, offset=damage.offset, detail=damage.detail)
         if self._count == 0:
-            return ShardState(State.EMPTY, None, "no image and no text in it")
+            return ShardState(state=State.EMPTY, detail="no image and no text in it")
         if not self._walk.has_end_marker:
             # whether more should follow, only its writer knows: said, rather than passed over
             detail = "no end marker; all members that are there are whole"
-            return ShardState(State.TRUNCATED, self._walk.bytes_read, detail)
-        return ShardState(State.COMPLETE)
+            offset = self._walk.bytes_read
+            return ShardState(state=State.TRUNCATED, offset=offset, detail=detail)
+        return ShardState(state=State.COMPLETE)
 
 
 def _fault(member: Member) -> str | None:

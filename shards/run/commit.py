@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shards.inputs.reader import State
+from shards.inputs.reader import ShardState
 from shards.run.run import Run
 from shards.schema import SCHEMA_VERSION, SchemaError
 
@@ -94,20 +94,6 @@ class InputRecord(BaseModel):
     sha256: str
 
 
-class StateRecord(BaseModel):
-    """How the input shard ended."""
-
-    model_config = _FROZEN
-    state: State
-    offset: int | None = None
-    detail: str | None = None
-
-    @property
-    def damaged(self) -> bool:
-        """Whether the shard was anything but complete."""
-        return self.state != State.COMPLETE
-
-
 class Commit(BaseModel):
     """All that an attempt on a shard came to."""
 
@@ -117,7 +103,7 @@ class Commit(BaseModel):
     fingerprint: str
     attempt: str
     input: InputRecord
-    state: StateRecord
+    state: ShardState
     files: tuple[FileRecord, ...]
     counts: Counts
     environment: dict[str, Any]

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import UsageError
+from shards.inputs.reader import ShardState
 from shards.run.attempt import read_quarantined
-from shards.run.commit import Commit, Counts, FileRecord, StateRecord, read_commits
+from shards.run.commit import Commit, Counts, FileRecord, read_commits
 from shards.run.run import Run, canonical_json
 from shards.schema import VERSION_KEY, check_version, versioned_schema
 
@@ -57,7 +58,7 @@ class SnapshotShard:
 
     shard: str
     attempt: str
-    state: StateRecord
+    state: ShardState
     counts: Counts
     files: tuple[FileRecord, ...]
 
@@ -196,7 +197,7 @@ def _from_row(row: dict[str, Any]) -> SnapshotShard:
     return SnapshotShard(
         shard=row["shard"],
         attempt=row["attempt"],
-        state=StateRecord(state=row["state"], offset=row["offset"], detail=row["detail"]),
+        state=ShardState(state=row["state"], offset=row["offset"], detail=row["detail"]),
         counts=Counts.model_validate_json(row["counts"]),
         files=tuple(FileRecord(**file) for file in row["files"]),
     )

@@ -12,7 +12,7 @@ import pytest
 from shards.inputs.listing import list_inputs
 from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.run.attempt import start_attempt
-from shards.run.commit import Commit, FileRecord, InputRecord, StateRecord, commit
+from shards.run.commit import Commit, FileRecord, InputRecord, commit
 from shards.run.run import Run
 from shards.schema import DecisionRow, SampleRow, TextRow
 from shards.store import Store
@@ -100,13 +100,12 @@ def work(run: Run, shard: str) -> Commit:
             row, texts, decisions = _rows(sample)
             writer.add(row, texts, decisions, _clean(sample, texts, decisions, run))
         files: list[FileRecord] = writer.finish()
-    state = reader.state
     return Commit(
         shard=shard,
         fingerprint=run.fingerprint,
         attempt=attempt,
         input=InputRecord(url=listed.url, size_bytes=reader.bytes_read, sha256=reader.sha256),
-        state=StateRecord(state=state.state, offset=state.offset, detail=state.detail),
+        state=reader.state,
         files=tuple(files),
         counts=writer.counts,
         environment={"device": "cpu"},

@@ -10,9 +10,9 @@ from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.clean.screen import ScreenConfig, screen
 from shards.inputs.listing import InputShard, list_inputs
-from shards.inputs.reader import ShardReader, open_shard
+from shards.inputs.reader import ShardReader, ShardState, open_shard
 from shards.run.attempt import start_attempt
-from shards.run.commit import Commit, InputRecord, StateRecord, commit
+from shards.run.commit import Commit, InputRecord, commit
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.schema import TEXTS, TextRow, arrow_rows
@@ -88,7 +88,7 @@ def work(run: Run, item: InputShard) -> Commit:
         fingerprint=run.fingerprint,
         attempt=attempt,
         input=InputRecord(url=item.url, size_bytes=reader.bytes_read, sha256=reader.sha256),
-        state=StateRecord(state=reader.state.state),
+        state=ShardState(state=reader.state.state),
         files=tuple(files),
         counts=writer.counts,
         environment={},

@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.report.page import build_report
-from shards.inputs.reader import ShardReader, State, open_shard
-from shards.run.commit import Commit, InputRecord, StateRecord, commit
+from shards.inputs.reader import ShardReader, ShardState, State, open_shard
+from shards.run.commit import Commit, InputRecord, commit
 from shards.run.run import Run
 from shards.run.view import View, open_view
 from shards.schema import TEXTS, arrow_rows
@@ -111,7 +111,7 @@ def write_shard(run: Run, shard: str, url: str, samples: list[Row]) -> None:
             fingerprint=run.fingerprint,
             attempt=attempt,
             input=InputRecord(url=url, size_bytes=1, sha256=""),
-            state=StateRecord(state=State.COMPLETE),
+            state=ShardState(state=State.COMPLETE),
             files=files,
             counts=writer.counts,
             environment={},

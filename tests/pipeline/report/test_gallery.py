@@ -6,14 +6,14 @@ from itertools import pairwise
 from typing import Any
 
 from pipeline.report.gallery import MOST_SHARDS, spread
-from shards.inputs.reader import State
-from shards.run.commit import Counts, StateRecord
+from shards.inputs.reader import ShardState, State
+from shards.run.commit import Counts
 from shards.run.snapshot import SnapshotShard
 from tests.support.report_page import THRESHOLD, Row, cards, many, page_of, words
 
 
 def shard(number: int, **counts: Any) -> SnapshotShard:
-    state = StateRecord(state=State.COMPLETE)
+    state = ShardState(state=State.COMPLETE)
     return SnapshotShard(f"{number:05}", "a", state, Counts(**counts), ())
 
 

@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 from pipeline.report.page import report_name
-from shards.inputs.reader import State
-from shards.run.commit import Counts, StateRecord, TextCounts
+from shards.inputs.reader import ShardState, State
+from shards.run.commit import Counts, TextCounts
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
 from shards.statistics import run_statistics
@@ -117,7 +117,7 @@ def test_a_page_stays_small_whatever_the_pictures(make_run: Any, noise: Any, enc
 
 
 def listed(number: int, **counts: Any) -> SnapshotShard:
-    state = StateRecord(state=State.TRUNCATED if number % 1000 == 999 else State.COMPLETE, offset=5)
+    state = ShardState(state=State.TRUNCATED if number % 1000 == 999 else State.COMPLETE, offset=5)
     return SnapshotShard(f"{number:05}", "a", state, Counts(**counts), ())
 
 

@@ -17,9 +17,9 @@ from pipeline.views import rejudge as rejudging
 from pipeline.views.rejudge import redecide, rejudge
 from pipeline.views.request import ViewRequest
 from shards.inputs.listing import InputShard
-from shards.inputs.reader import State
+from shards.inputs.reader import ShardState, State
 from shards.run.attempt import start_attempt
-from shards.run.commit import Commit, InputRecord, StateRecord, commit
+from shards.run.commit import Commit, InputRecord, commit
 from shards.run.run import Run
 from shards.run.snapshot import Snapshot, SnapshotError, open_snapshot, write_snapshot
 from shards.run.verify.rules import recount
@@ -103,7 +103,7 @@ def made_run(url: str, shards: int = 4, samples: int = 60, seed: int = 0) -> Run
             fingerprint=run.fingerprint,
             attempt=attempt,
             input=InputRecord(url=item.url, size_bytes=1, sha256="0"),
-            state=StateRecord(state=State.COMPLETE),
+            state=ShardState(state=State.COMPLETE),
             files=tuple(files),
             counts=writer.counts,
             environment={},

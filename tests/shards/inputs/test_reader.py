@@ -58,7 +58,7 @@ def test_real_shards_hold_what_their_table_says(data_dir: Path) -> None:
                 assert row.text is not None
                 digest = hashlib.sha256(row.image).hexdigest()
                 found[path.name, row.key] = digest, row.text.decode()
-        assert reader.state == ShardState(State.COMPLETE)
+        assert reader.state == ShardState(state=State.COMPLETE)
         assert reader.bytes_read == path.stat().st_size
     assert found == expected
 
@@ -90,7 +90,7 @@ def test_every_format_and_name(tar_bytes: Any, format: int) -> None:
     assert [(row.key, row.image, row.text) for row in rows] == [
         (key, key.encode(), key.encode()) for key in keys
     ]
-    assert state == ShardState(State.COMPLETE)
+    assert state == ShardState(state=State.COMPLETE)
 
 
 def test_pax_size_and_global_headers() -> None:
@@ -310,7 +310,7 @@ def test_joined_tars_are_noticed(tar_bytes: Any, pairs: Any) -> None:
     rows, state = read(one + two)
     assert [row.reason for row in rows] == [None, None]
     assert (state.state, state.offset) == (State.CORRUPT, len(one))
-    assert read(one + bytes(70_000))[1] == ShardState(State.COMPLETE)
+    assert read(one + bytes(70_000))[1] == ShardState(state=State.COMPLETE)
 
 
 def test_a_claimed_size_takes_no_memory(tar_bytes: Any, tmp_path: Path) -> None:
