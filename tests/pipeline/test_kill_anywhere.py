@@ -23,13 +23,14 @@ from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, table_files, write_snapshot
 from shards.run.verify.run import verify_run
 from shards.store import Store
+from tests.support.bench import Bench
 
 CHANGES = ("os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 TABLES = ("samples", "texts", "decisions")
 
 
 @pytest.fixture
-def work(bench: Any, noise: Any, encode: Any, tar_of: Any) -> Callable[[Path], Run]:
+def work(bench: Bench, noise: Any, encode: Any, tar_of: Any) -> Callable[[Path], Run]:
     """Do a whole run of two small shards, or what is left of it."""
     for shard in range(2):
         members = []

@@ -19,6 +19,8 @@ from shards.store import Store
 from shards.writer import CleanSample, ShardWriter
 
 Members = Iterable[tuple[str, bytes]]
+MakeRun = Callable[..., Run]
+DoWork = Callable[[Run, str], Commit]
 
 
 @pytest.fixture
@@ -115,12 +117,12 @@ def work(run: Run, shard: str) -> Commit:
 
 
 @pytest.fixture
-def do_work() -> Callable[[Run, str], Commit]:
+def do_work() -> DoWork:
     return work
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, tar_bytes: Any, pairs: Any) -> Callable[..., Run]:
+def make_run(tmp_path: Path, tar_bytes: Any, pairs: Any) -> MakeRun:
     """Make a run over tars of 12 samples each, the last one cut; all committed, or none."""
 
     def make(url: str, shards: int = 3, committed: bool = True) -> Run:

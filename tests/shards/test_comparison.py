@@ -15,6 +15,7 @@ from shards.run.commit import commit
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, write_snapshot
 from shards.run.view import View, open_view
+from tests.shards.conftest import DoWork, MakeRun
 
 
 def rows(run: Run, shards: tuple[SnapshotShard, ...], table: str) -> list[dict[str, Any]]:
@@ -88,7 +89,7 @@ def by_hand(
 @pytest.mark.parametrize("texts_at_a_time", [1, 1_000_000])
 def test_views_of_one_run(
     any_url: str,
-    make_run: Any,
+    make_run: MakeRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     texts_at_a_time: int,
@@ -117,7 +118,9 @@ def test_views_of_one_run(
     assert compare(third, own)["there"]["view"] == "own"
 
 
-def test_two_runs_share_samples_and_web_texts(make_run: Any, do_work: Any, tmp_path: Path) -> None:
+def test_two_runs_share_samples_and_web_texts(
+    make_run: MakeRun, do_work: DoWork, tmp_path: Path
+) -> None:
     one = make_run(str(tmp_path / "one"))
     write_snapshot(one)
     two = make_run(str(tmp_path / "two"), committed=False)
@@ -133,7 +136,7 @@ def test_two_runs_share_samples_and_web_texts(make_run: Any, do_work: Any, tmp_p
     assert (found["shards_in_common"], found["joined"]["texts_of"]) == (2, "web texts")
 
 
-def test_other_images_are_not_compared(make_run: Any, tmp_path: Path) -> None:
+def test_other_images_are_not_compared(make_run: MakeRun, tmp_path: Path) -> None:
     one, two = (make_run(str(tmp_path / name), shards=1) for name in ("one", "two"))
     sides = []
     for number, run in enumerate((one, two)):
@@ -150,7 +153,7 @@ def test_other_images_are_not_compared(make_run: Any, tmp_path: Path) -> None:
     assert sum(found["samples"].values()) == len(table) - 2
 
 
-def test_nothing_in_common(make_run: Any, tmp_path: Path) -> None:
+def test_nothing_in_common(make_run: MakeRun, tmp_path: Path) -> None:
     one = make_run(str(tmp_path / "one"))
     write_snapshot(one)
     own = open_view(one)

@@ -1,17 +1,17 @@
 """Questions in SQL reach the run's tables, and nothing else."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shards.query import QueryError, connect, run_query
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
+from tests.shards.conftest import MakeRun
 
 
 @pytest.fixture
-def run(any_url: str, make_run: Any) -> Run:
+def run(any_url: str, make_run: MakeRun) -> Run:
     made: Run = make_run(any_url)
     write_snapshot(made)
     return made

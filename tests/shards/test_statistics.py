@@ -4,7 +4,6 @@ import io
 import json
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from shards.run.snapshot import write_snapshot
 from shards.schema import DecisionRow, TextRow, read_table
 from shards.statistics import run_statistics
 from shards.writer import ShardWriter
+from tests.shards.conftest import DoWork, MakeRun
 
 
 def rows(run: Run, table: str) -> pa.Table:
@@ -27,7 +27,7 @@ def rows(run: Run, table: str) -> pa.Table:
 
 
 @pytest.mark.parametrize("with_snapshot", [False, True])
-def test_against_the_rows(any_url: str, make_run: Any, with_snapshot: bool) -> None:
+def test_against_the_rows(any_url: str, make_run: MakeRun, with_snapshot: bool) -> None:
     run = make_run(any_url)
     if with_snapshot:
         write_snapshot(run)
@@ -56,7 +56,7 @@ def test_against_the_rows(any_url: str, make_run: Any, with_snapshot: bool) -> N
         assert stats["histograms"][origin]["counts"] == np.histogram(itm, edges)[0].tolist()
 
 
-def test_an_unfinished_run(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_an_unfinished_run(any_url: str, make_run: MakeRun, do_work: DoWork) -> None:
     run = make_run(any_url, committed=False)
     empty = run_statistics(run)
     assert (empty["samples_in"], empty["texts"], empty["histograms"]) == (0, {}, {})
@@ -70,7 +70,7 @@ def test_an_unfinished_run(any_url: str, make_run: Any, do_work: Any) -> None:
     assert sum(stats["histograms"]["web"]["counts"]) == stats["texts"]["web"]["in"]
 
 
-def test_scores_at_the_edges(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_scores_at_the_edges(any_url: str, make_run: MakeRun, do_work: DoWork) -> None:
     run = make_run(any_url, shards=1, committed=False)
     scores = [0.0, 0.05, 0.5, 0.75, 1.0, 0.99999, None, float("nan"), float("inf"), float("-inf")]
     shard, attempt = run.shards[0], start_attempt(run, run.shards[0])

@@ -21,6 +21,7 @@ from shards.run.snapshot import open_snapshot, table_files, write_snapshot
 from shards.run.verify.run import verify_run
 from shards.statistics import run_statistics
 from shards.store import Store, creates_once
+from tests.shards.conftest import DoWork, MakeRun
 from tests.support.object_store import s3_server
 
 
@@ -130,7 +131,7 @@ def test_one_of_two_processes_wins(place: str) -> None:
     assert turn == 39
 
 
-def test_a_whole_run(place: str, make_run: Any, do_work: Any) -> None:
+def test_a_whole_run(place: str, make_run: MakeRun, do_work: DoWork) -> None:
     run = make_run(place, committed=False)
     for shard in run.shards:
         works = [do_work(run, shard) for _ in range(2)]
@@ -160,13 +161,13 @@ def test_a_whole_run(place: str, make_run: Any, do_work: Any) -> None:
     ]
 
 
-def test_a_run_is_opened_again_and_not_by_another_recipe(place: str, make_run: Any) -> None:
+def test_a_run_is_opened_again_and_not_by_another_recipe(place: str, make_run: MakeRun) -> None:
     run = make_run(place)
     assert make_run(place, committed=False).fingerprint == run.fingerprint
     assert len(read_commits(make_run(place, committed=False))) == 3
 
 
-def test_garbage_and_repair(place: str, make_run: Any, do_work: Any) -> None:
+def test_garbage_and_repair(place: str, make_run: MakeRun, do_work: DoWork) -> None:
     run = make_run(place)
     write_snapshot(run)
     run.store.put("commits/00001.json", b"{")

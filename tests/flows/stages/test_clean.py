@@ -188,7 +188,9 @@ def test_a_run_within_its_limits_goes_on(
     assert clean.clean_shards(job, Watch()) == ()
 
 
-def test_models_are_pinned_for_workers_elsewhere(recipe: Make, monkeypatch: Any) -> None:
+def test_models_are_pinned_for_workers_elsewhere(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     captioner = weights.SHIPPED["tiny-captioner"]
     monkeypatch.chdir(captioner.parent)
     job = clean.prepare(recipe(caption={"model": captioner.name, "revision": "main"}))

@@ -86,7 +86,11 @@ def test_a_traced_text_equals_a_plain_one(
 
 
 def test_gradients_equal_small_differences(
-    original: Original, reference: Reference, images: Tensor, normalise: Any, monkeypatch: Any
+    original: Original,
+    reference: Reference,
+    images: Tensor,
+    normalise: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nudge one probability at a time, in fp64, and see how a score moves."""
     network: Any = original("decoder", "captioner").double().requires_grad_(False)

@@ -15,6 +15,8 @@ from PIL import Image
 import pipeline.clean.prepare
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.media.decode import decode
+from shards.run.commit import Commit
+from tests.support.bench import Bench
 from tests.support.hand_made import LIMITS
 from tests.support.tars import read_members
 
@@ -24,7 +26,7 @@ KINDS = ("jpeg", "png", "webp")
 class Passes:
     """Counts pictures that go through the vision towers, and those that are decoded."""
 
-    def __init__(self, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: dict[str, Counter[bytes]] = {"captioner": Counter(), "filter": Counter()}
         self.decoded: Counter[bytes] = Counter()
         self.opened = 0
@@ -60,7 +62,7 @@ class Passes:
 
 
 @pytest.fixture
-def passes(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
+def passes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
     counted = Passes(bench, monkeypatch)
     yield counted
     counted.close()
@@ -68,7 +70,7 @@ def passes(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
 
 @pytest.mark.parametrize("images", ["original", "jpeg"])
 def test_one_decode_and_one_vision_pass(
-    bench: Any, shard: Path, passes: Passes, members: Any, images: str
+    bench: Bench, shard: Path, passes: Passes, members: Any, images: str
 ) -> None:
     caption = bench.config.caption.model_copy(update={"candidates": 3})
     write = bench.config.write.model_copy(update={"images": images})
@@ -82,7 +84,7 @@ def test_one_decode_and_one_vision_pass(
         assert set(seen.values()) == {1}
 
 
-def test_the_counts_bite(bench: Any, shard: Path, passes: Passes) -> None:
+def test_the_counts_bite(bench: Bench, shard: Path, passes: Passes) -> None:
     """A filter that looks twice, and a stage that decodes again, are noticed."""
 
     class Wasteful:
@@ -101,7 +103,7 @@ def test_the_counts_bite(bench: Any, shard: Path, passes: Passes) -> None:
     assert passes.opened == before + 1
 
 
-def test_each_model_gets_its_own_view(bench: Any, shard: Path) -> None:
+def test_each_model_gets_its_own_view(bench: Bench, shard: Path) -> None:
     """Models that preprocess differently see the same pictures, each in its own way."""
     coarse = replace(bench.scorer.preprocess, resample=int(Image.Resampling.NEAREST))
     seen: dict[str, list[torch.Tensor]] = {"captioner": [], "scorer": []}
@@ -146,7 +148,7 @@ class Small:
 
 
 def test_a_batch_that_does_not_fit_is_halved(
-    bench: Any, shard: Path, captioner: Any, without_scores: Callable[[list[Any]], list[Any]]
+    bench: Bench, shard: Path, captioner: Any, without_scores: Callable[[list[Any]], list[Any]]
 ) -> None:
     whole = bench.clean(shard)
     run, config = bench.run(shard)
@@ -154,6 +156,7 @@ def test_a_batch_that_does_not_fit_is_halved(
         run, config, captioner=Small(captioner), pace=ExecutionConfig(batch_size=8)
     )
     done = cleaner.clean(run.inputs[0], bench.ignore)
+    assert isinstance(done, Commit)
     assert done.environment["splits"] > 0
     assert bench.rows(run, "samples") == bench.rows(whole, "samples")
     assert without_scores(bench.rows(run, "texts")) == without_scores(bench.rows(whole, "texts"))

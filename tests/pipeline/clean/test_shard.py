@@ -15,10 +15,12 @@ from pipeline.clean.screen import ScreenConfig
 from pipeline.clean.shard import AttemptLost, CleanConfig, ShardCleaner, identity
 from shards.inputs.listing import InputChanged
 from shards.inputs.reader import State
+from shards.run.attempt import Quarantine
 from shards.run.commit import Commit, read_commit
 from shards.run.run import Run, fingerprint
 from shards.run.verify.run import verify_run
 from shards.schema import SCHEMAS
+from tests.support.bench import Bench
 
 Row = dict[str, Any]
 KINDS = ("jpeg", "png", "webp")
@@ -39,7 +41,7 @@ def decode_threads() -> list[str]:
 # --- Whole shards. ---
 
 
-def test_a_shard_of_all_kinds(bench: Any, shard: Path) -> None:
+def test_a_shard_of_all_kinds(bench: Bench, shard: Path) -> None:
     run = bench.clean(shard)
     done = read_commit(run, run.shards[0])
     assert done is not None
@@ -66,7 +68,7 @@ def test_a_shard_of_all_kinds(bench: Any, shard: Path) -> None:
     assert all(row["author"] is None for row in texts if not row["text_no"])
 
 
-def test_scores_are_those_of_the_models_alone(bench: Any, shard: Path, members: Any) -> None:
+def test_scores_are_those_of_the_models_alone(bench: Bench, shard: Path, members: Any) -> None:
     """Each text stands beside the score of its own picture."""
     run = bench.clean(shard)
     images = {name[:3]: data for name, data in members if name[4:] in KINDS}
@@ -79,7 +81,7 @@ def test_scores_are_those_of_the_models_alone(bench: Any, shard: Path, members: 
         assert row["itc"] == pytest.approx(alone.itc, abs=1e-5)
 
 
-def test_clean_shards_hold_the_kept(bench: Any, shard: Path, members: Any) -> None:
+def test_clean_shards_hold_the_kept(bench: Bench, shard: Path, members: Any) -> None:
     run = bench.clean(shard)
     originals = dict(members)
     written = bench.clean_members(run)
@@ -104,7 +106,7 @@ def test_clean_shards_hold_the_kept(bench: Any, shard: Path, members: Any) -> No
     assert len(written) == 3 * len(kept)
 
 
-def test_no_tar_where_nothing_is_kept(bench: Any, shard: Path) -> None:
+def test_no_tar_where_nothing_is_kept(bench: Bench, shard: Path) -> None:
     strict = bench.config.judge.model_copy(update={"threshold": {"web": 2.0, "synthetic": 2.0}})
     run = bench.clean(shard, judge=strict)
     done = read_commit(run, run.shards[0])
@@ -113,7 +115,7 @@ def test_no_tar_where_nothing_is_kept(bench: Any, shard: Path) -> None:
     assert done.counts.kept == 0
 
 
-def test_write_clean_none(bench: Any, shard: Path) -> None:
+def test_write_clean_none(bench: Bench, shard: Path) -> None:
     write = bench.config.write.model_copy(update={"clean": "none"})
     run = bench.clean(shard, write=write)
     done = read_commit(run, run.shards[0])
@@ -123,7 +125,7 @@ def test_write_clean_none(bench: Any, shard: Path) -> None:
     assert not run.store.list("data/clean")
 
 
-def test_write_images_jpeg(bench: Any, shard: Path) -> None:
+def test_write_images_jpeg(bench: Bench, shard: Path) -> None:
     write = bench.config.write.model_copy(update={"images": "jpeg"})
     found = bench.clean_members(bench.clean(shard, write=write))
     assert {Path(name).suffix for name in found} == {".jpg", ".json", ".txt"}
@@ -134,7 +136,7 @@ def test_write_images_jpeg(bench: Any, shard: Path) -> None:
 
 
 @pytest.mark.parametrize("candidates", [1, 3])
-def test_candidates(bench: Any, shard: Path, candidates: int) -> None:
+def test_candidates(bench: Bench, shard: Path, candidates: int) -> None:
     caption = bench.config.caption.model_copy(update={"candidates": candidates})
     run = bench.clean(shard, caption=caption)
     numbers: dict[int, list[int]] = {}
@@ -146,7 +148,7 @@ def test_candidates(bench: Any, shard: Path, candidates: int) -> None:
     }
 
 
-def test_damage_is_told_and_counted(bench: Any, members: Any, tar_of: Any) -> None:
+def test_damage_is_told_and_counted(bench: Bench, members: Any, tar_of: Any) -> None:
     data = tar_of(members)
     run = bench.clean(bench.put("cut", data[: len(data) // 2]))
     done = read_commit(run, "cut")
@@ -158,7 +160,7 @@ def test_damage_is_told_and_counted(bench: Any, members: Any, tar_of: Any) -> No
     assert counts.samples_in == counts.kept + counts.filtered + counts.rejected > 5
 
 
-def test_a_committed_shard_is_not_done_again(bench: Any, shard: Path) -> None:
+def test_a_committed_shard_is_not_done_again(bench: Bench, shard: Path) -> None:
     run = bench.clean(shard)
     before, first = run.store.list(), read_commit(run, run.shards[0])
     shard.unlink()
@@ -168,9 +170,9 @@ def test_a_committed_shard_is_not_done_again(bench: Any, shard: Path) -> None:
     assert run.store.list() == before
 
 
-def test_a_loser_gives_the_winners_commit(bench: Any, shard: Path) -> None:
+def test_a_loser_gives_the_winners_commit(bench: Bench, shard: Path) -> None:
     run, config = bench.run(shard)
-    won: list[Commit] = []
+    won: list[Commit | Quarantine] = []
 
     def overtaken(*_: int) -> None:
         if not won:
@@ -180,6 +182,7 @@ def test_a_loser_gives_the_winners_commit(bench: Any, shard: Path) -> None:
         run.inputs[0], overtaken
     )
     assert given == won[0] == read_commit(run, run.shards[0])
+    assert isinstance(given, Commit)
     assert len(run.store.list("attempts")) == 2
     assert sorted(run.store.list("data")) == sorted(file.name for file in given.files)
     assert verify_run(run).problems == ()
@@ -190,7 +193,7 @@ def test_a_loser_gives_the_winners_commit(bench: Any, shard: Path) -> None:
 
 @pytest.mark.parametrize("change", [b"", b"\0" * 4096, None])
 def test_a_shard_replaced_after_listing(
-    bench: Any, shard: Path, tar_of: Any, members: Any, change: bytes | None
+    bench: Bench, shard: Path, tar_of: Any, members: Any, change: bytes | None
 ) -> None:
     run, config = bench.run(shard)
     data = tar_of(members[:9]) if change is None else tar_of(members) + change
@@ -203,7 +206,7 @@ def test_a_shard_replaced_after_listing(
     assert left_behind(run) == []
 
 
-def test_an_error_in_mid_shard_leaves_nothing_behind(bench: Any, shard: Path) -> None:
+def test_an_error_in_mid_shard_leaves_nothing_behind(bench: Bench, shard: Path) -> None:
     class Failing:
         digest, preprocess = bench.scorer.digest, bench.scorer.preprocess
         calls = 0
@@ -223,12 +226,13 @@ def test_an_error_in_mid_shard_leaves_nothing_behind(bench: Any, shard: Path) ->
     assert left_behind(run) == []
     assert len(run.store.list("attempts")) == 1
     again = bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
+    assert isinstance(again, Commit)
     assert again.counts.samples_in == 23
     assert verify_run(run).problems == ()
 
 
 def test_an_error_in_a_decode_thread_is_raised(
-    bench: Any, shard: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(raw: Any, *_: Any) -> Any:
         raise MemoryError(raw.key)
@@ -241,7 +245,7 @@ def test_an_error_in_a_decode_thread_is_raised(
     assert decode_threads() == []
 
 
-def test_a_shard_that_is_gone(bench: Any, shard: Path) -> None:
+def test_a_shard_that_is_gone(bench: Bench, shard: Path) -> None:
     run, config = bench.run(shard)
     shard.unlink()
     with pytest.raises(FileNotFoundError):

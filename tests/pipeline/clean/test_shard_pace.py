@@ -11,8 +11,10 @@ import pipeline.clean.shard
 import pipeline.media.ahead
 from pipeline.clean.prepare import ExecutionConfig
 from shards.inputs.reader import ShardReader
+from shards.run.commit import Commit
 from shards.run.run import Run
 from shards.schema import SCHEMAS
+from tests.support.bench import Bench
 
 Row = dict[str, Any]
 SCORES = ("itm", "itm_logit", "itc", "logprob")
@@ -34,7 +36,7 @@ def same_but_scores(rows: list[Row], expected: list[Row]) -> bool:
 
 
 @pytest.fixture
-def slow_run(bench: Any, shard: Path) -> Run:
+def slow_run(bench: Bench, shard: Path) -> Run:
     return bench.clean(shard, pace=ExecutionConfig(batch_size=1, decode_threads=1))
 
 
@@ -42,7 +44,7 @@ def slow_run(bench: Any, shard: Path) -> Run:
     "pace", [ExecutionConfig(2, 4), ExecutionConfig(5, 2), ExecutionConfig(64, 3)]
 )
 def test_rows_do_not_depend_on_the_pace(
-    bench: Any, shard: Path, slow_run: Run, pace: ExecutionConfig
+    bench: Bench, shard: Path, slow_run: Run, pace: ExecutionConfig
 ) -> None:
     run = bench.clean(shard, pace=pace)
     for table in SCHEMAS:
@@ -53,7 +55,7 @@ def test_rows_do_not_depend_on_the_pace(
 
 
 def test_rows_do_not_depend_on_the_bounds_of_memory(
-    bench: Any, shard: Path, slow_run: Run, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, shard: Path, slow_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline.clean.shard, "MAX_BATCH_BYTES", 9_000)
     monkeypatch.setattr(pipeline.clean.shard, "MAX_BATCH_ROWS", 3)
@@ -63,7 +65,7 @@ def test_rows_do_not_depend_on_the_bounds_of_memory(
 
 
 def test_a_draw_depends_on_seed_shard_and_key_only(
-    bench: Any, members: Any, tar_of: Any, load_captioner: Any
+    bench: Bench, members: Any, tar_of: Any, load_captioner: Any
 ) -> None:
     alone = [(name, data) for name, data in members if name.startswith("k08")]
     rest = [(name, data) for name, data in members if not name.startswith("k08")]
@@ -103,7 +105,7 @@ class Watched(ShardReader):
 
 @pytest.mark.parametrize("bound", [10_000, 40_000])
 def test_what_waits_is_bounded_in_bytes(
-    bench: Any, tar_of: Any, noise: Any, encode: Any, monkeypatch: pytest.MonkeyPatch, bound: int
+    bench: Bench, tar_of: Any, noise: Any, encode: Any, monkeypatch: pytest.MonkeyPatch, bound: int
 ) -> None:
     given = []
     for n in range(60):
@@ -130,7 +132,7 @@ def test_what_waits_is_bounded_in_bytes(
 
 
 def test_rejected_samples_do_not_pile_up(
-    bench: Any, tar_of: Any, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tar_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = bench.put("bad", tar_of([(f"{n:03}.jpg", b"no picture") for n in range(50)]))
     run, config = bench.run(path)
@@ -138,4 +140,5 @@ def test_rejected_samples_do_not_pile_up(
     heard: list[int] = []
     done = bench.cleaner(run, config).clean(run.inputs[0], lambda samples, _: heard.append(samples))
     assert heard == [12, 24, 36, 48, 50]
+    assert isinstance(done, Commit)
     assert done.counts.rejected_by_reason == {"image_undecodable": 50}

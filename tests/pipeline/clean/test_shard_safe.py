@@ -23,6 +23,7 @@ from shards.run.commit import Commit
 from shards.run.run import Run
 from shards.run.verify.run import verify_run
 from shards.statistics import run_statistics
+from tests.support.bench import Bench
 
 POISON = Path(__file__).parents[2] / "support" / "poison"
 
@@ -37,7 +38,7 @@ def lose(run: Run, times: int, safe: bool = False, ending: Ending | None = None)
 
 @pytest.fixture
 def poisoned(
-    noise: Any, encode: Any, tar_of: Any, bench: Any, monkeypatch: pytest.MonkeyPatch
+    noise: Any, encode: Any, tar_of: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """Make a shard of 9 samples, three of them deadly to the codec of this test's children."""
     monkeypatch.setenv("PYTHONPATH", str(POISON))
@@ -49,7 +50,7 @@ def poisoned(
     return bench.put("00000", tar_of(members))
 
 
-def test_each_deadly_picture_costs_itself(bench: Any, poisoned: Path) -> None:
+def test_each_deadly_picture_costs_itself(bench: Bench, poisoned: Path) -> None:
     whole = bench.clean(poisoned)  # this process has a codec without faults
     run, config = bench.run(poisoned)
     lose(run, SAFE_FROM)
@@ -75,25 +76,27 @@ def test_each_deadly_picture_costs_itself(bench: Any, poisoned: Path) -> None:
         assert ours["itm"] == pytest.approx(theirs["itm"], abs=1e-5)
 
 
-def test_safe_mode_begins_with_the_third_loss(bench: Any, shard: Path) -> None:
+def test_safe_mode_begins_with_the_third_loss(bench: Bench, shard: Path) -> None:
     for losses in range(SAFE_FROM + 1):
         run, config = bench.run(shard)
         lose(run, losses)
         done = bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
+        assert isinstance(done, Commit)
         assert done.environment["safe_mode"] is (losses >= SAFE_FROM)
 
 
 @pytest.mark.parametrize("ending", [Ending.RELEASED, Ending.FAILED])
 def test_an_attempt_that_ended_for_a_reason_is_not_lost(
-    bench: Any, shard: Path, ending: Ending
+    bench: Bench, shard: Path, ending: Ending
 ) -> None:
     run, config = bench.run(shard)
     lose(run, 5, ending=ending)
     done = bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
+    assert isinstance(done, Commit)
     assert done.environment["safe_mode"] is False
 
 
-def test_deaths_in_safe_mode_put_the_shard_aside(bench: Any, shard: Path) -> None:
+def test_deaths_in_safe_mode_put_the_shard_aside(bench: Bench, shard: Path) -> None:
     run, config = bench.run(shard)
     lose(run, SAFE_FROM)
     lose(run, 2, safe=True, ending=Ending.DIED)
@@ -105,7 +108,7 @@ def test_deaths_in_safe_mode_put_the_shard_aside(bench: Any, shard: Path) -> Non
     assert (shards["quarantined"], shards["pending"], shards["committed"]) == (1, 0, 0)
 
 
-def test_losses_that_nobody_saw_put_nothing_aside(bench: Any, shard: Path) -> None:
+def test_losses_that_nobody_saw_put_nothing_aside(bench: Bench, shard: Path) -> None:
     """A machine may be taken away again and again; that says nothing about the shard."""
     run, config = bench.run(shard)
     lose(run, SAFE_FROM)
@@ -113,7 +116,7 @@ def test_losses_that_nobody_saw_put_nothing_aside(bench: Any, shard: Path) -> No
     assert isinstance(bench.cleaner(run, config).clean(run.inputs[0], bench.ignore), Commit)
 
 
-def test_a_commit_outranks_a_quarantine(bench: Any, shard: Path) -> None:
+def test_a_commit_outranks_a_quarantine(bench: Bench, shard: Path) -> None:
     run = bench.clean(shard)
     lose(run, 2, safe=True, ending=Ending.DIED)
     aside = read_attempts(run, run.shards[0])
@@ -126,7 +129,7 @@ def test_a_commit_outranks_a_quarantine(bench: Any, shard: Path) -> None:
 
 
 def test_a_stalled_thread_is_left_and_the_attempt_lost(
-    bench: Any, shard: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stuck(data: bytes, limits: Any) -> Any:
         if data.startswith(b"RIFF"):
@@ -154,7 +157,7 @@ def test_a_stalled_thread_is_left_and_the_attempt_lost(
     ],
 )
 def test_an_error_stands_in_the_attempt(
-    bench: Any, shard: Path, error: type[BaseException], ending: Ending
+    bench: Bench, shard: Path, error: type[BaseException], ending: Ending
 ) -> None:
     def report(_: int, __: int) -> None:
         raise error("so it is")

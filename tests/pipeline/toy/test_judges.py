@@ -11,11 +11,12 @@ from pipeline.evaluate import LabelledPair, read_pairs
 from pipeline.toy.judges import caption_is_right, let_through, pair_is_right
 from pipeline.toy.world import ToyWorldConfig, noisy_flags, toy_sample, write_toy_world
 from shards.run.snapshot import write_snapshot
+from tests.support.bench import Bench
 
 WORLD = ToyWorldConfig(samples=16, samples_per_shard=16, noise=0.5, image_px=64)
 
 
-def test_shares_are_those_of_the_world(bench: Any, tmp_path: Path) -> None:
+def test_shares_are_those_of_the_world(bench: Bench, tmp_path: Path) -> None:
     (path,) = write_toy_world(tmp_path / "toy", WORLD)
     first = bench.clean(path)
     middle = np.median([row["itm"] for row in bench.rows(first, "texts") if not row["text_no"]])

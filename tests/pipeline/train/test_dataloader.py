@@ -30,6 +30,7 @@ from shards.training.order import lanes_of
 from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source, read_part
 from shards.training.stream import Example, TrainingStream
+from tests.support.bench import Bench
 
 LIMITS = DecodeLimits(min_side=8, max_pixels=10**6, max_aspect=10)
 SIDE = 16
@@ -291,7 +292,7 @@ def test_a_lane_that_is_refused_lets_no_other_pile_up(
 
 
 def test_a_cleaned_run_feeds_alike_from_clean_tars_and_through_the_decisions(
-    bench: Any, shard: Path, take: Any
+    bench: Bench, shard: Path, take: Any
 ) -> None:
     """A real cleaning by real small models, its clean tars written or not."""
     judge = JudgeConfig(threshold={"web": 0.0, "synthetic": 0.0})

@@ -17,6 +17,7 @@ from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
 from shards.run.view import View, view_names
+from tests.support.bench import Bench
 from tests.support.tars import read_members
 
 
@@ -39,7 +40,7 @@ def keys(tar: bytes) -> list[str]:
         return list(dict.fromkeys(name.rpartition(".")[0] for name in opened.getnames()))
 
 
-def cleaned(bench: Any, members: Any, tar_of: Any, **write: Any) -> Run:
+def cleaned(bench: Bench, members: Any, tar_of: Any, **write: Any) -> Run:
     """Clean two shards, one of them without any text that is kept."""
     inputs = [bench.put("00000", tar_of(members)), bench.put("00001", tar_of(members[:9]))]
     run: Run = bench.clean(*inputs, write=WriteConfig(**write))
@@ -51,7 +52,7 @@ def cleaned(bench: Any, members: Any, tar_of: Any, **write: Any) -> Run:
     "write", [{}, {"images": "jpeg", "text_policy": "random"}, {"text_policy": "best"}]
 )
 def test_at_the_own_thresholds_byte_for_byte(
-    bench: Any, members: Any, tar_of: Any, write: Any
+    bench: Bench, members: Any, tar_of: Any, write: Any
 ) -> None:
     run = cleaned(bench, members, tar_of, **write)
     originals = clean_bytes(run, open_snapshot(run).shards)
@@ -71,7 +72,7 @@ def test_at_the_own_thresholds_byte_for_byte(
     assert verify_run(run).problems == ()
 
 
-def test_a_run_without_clean_tars_can_have_them(bench: Any, members: Any, tar_of: Any) -> None:
+def test_a_run_without_clean_tars_can_have_them(bench: Bench, members: Any, tar_of: Any) -> None:
     with_tars = cleaned(bench, members, tar_of)
     without = cleaned(bench, members, tar_of, clean="none")
     assert clean_bytes(without, open_snapshot(without).shards) == {}
@@ -92,7 +93,7 @@ def tar_members(tars: dict[str, bytes]) -> list[tuple[str, bytes]]:
     return found
 
 
-def test_at_other_thresholds(bench: Any, members: Any, tar_of: Any) -> None:
+def test_at_other_thresholds(bench: Bench, members: Any, tar_of: Any) -> None:
     run = cleaned(bench, members, tar_of)
     view = view_of(run, web=0.0, synthetic=2.0)
     images = dict(members)
@@ -113,7 +114,7 @@ def test_at_other_thresholds(bench: Any, members: Any, tar_of: Any) -> None:
             assert next(v for k, v in sample.items() if k in ("jpg", "png", "webp")) == images[name]
 
 
-def test_no_tar_where_nothing_is_kept(bench: Any, members: Any, tar_of: Any) -> None:
+def test_no_tar_where_nothing_is_kept(bench: Bench, members: Any, tar_of: Any) -> None:
     run = cleaned(bench, members, tar_of)
     heard: list[int] = []
     wish = ViewRequest("v", {"web": 2, "synthetic": 2}, write_clean=True)
@@ -123,7 +124,7 @@ def test_no_tar_where_nothing_is_kept(bench: Any, members: Any, tar_of: Any) -> 
     assert sum(heard) == sum(shard.counts.samples_in for shard in view.shards)
 
 
-def test_progress_counts_every_sample(bench: Any, members: Any, tar_of: Any) -> None:
+def test_progress_counts_every_sample(bench: Bench, members: Any, tar_of: Any) -> None:
     run = cleaned(bench, members, tar_of)
     heard: list[int] = []
     rejudge(run, ViewRequest("v", write_clean=True), open_snapshot(run), heard.append)
@@ -132,7 +133,7 @@ def test_progress_counts_every_sample(bench: Any, members: Any, tar_of: Any) -> 
 
 
 @pytest.mark.parametrize("what", ["image", "key", "cut"])
-def test_a_changed_input_is_an_error(bench: Any, members: Any, tar_of: Any, what: str) -> None:
+def test_a_changed_input_is_an_error(bench: Bench, members: Any, tar_of: Any, what: str) -> None:
     run = cleaned(bench, members, tar_of)
     changed = list(members)
     if what == "image":
@@ -154,7 +155,9 @@ def test_a_changed_input_is_an_error(bench: Any, members: Any, tar_of: Any, what
     assert view_names(run) == []
 
 
-def test_a_killed_run_s_list_is_written_by_the_next(bench: Any, members: Any, tar_of: Any) -> None:
+def test_a_killed_run_s_list_is_written_by_the_next(
+    bench: Bench, members: Any, tar_of: Any
+) -> None:
     run = cleaned(bench, members, tar_of)
     view = view_of(run)
     listed = run.store.read("views/v/clean.txt")

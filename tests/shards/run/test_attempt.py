@@ -14,9 +14,10 @@ from shards.run.attempt import (
     read_quarantined,
     start_attempt,
 )
+from tests.shards.conftest import MakeRun
 
 
-def test_each_attempt_is_recorded(any_url: str, make_run: Any) -> None:
+def test_each_attempt_is_recorded(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url, committed=False)
     shard = run.shards[0]
     assert read_attempts(run, shard) == []
@@ -32,7 +33,7 @@ def test_each_attempt_is_recorded(any_url: str, make_run: Any) -> None:
 
 @pytest.mark.parametrize("ending", list(Ending))
 def test_an_ending_is_recorded_once_for_its_attempt(
-    any_url: str, make_run: Any, ending: Ending
+    any_url: str, make_run: MakeRun, ending: Ending
 ) -> None:
     run = make_run(any_url, committed=False)
     shard = run.shards[0]
@@ -44,7 +45,7 @@ def test_an_ending_is_recorded_once_for_its_attempt(
     assert found[other].ending is None
 
 
-def test_a_worker_ends_its_own_attempts_only(any_url: str, make_run: Any) -> None:
+def test_a_worker_ends_its_own_attempts_only(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url, committed=False)
     shard = run.shards[0]
     ended = start_attempt(run, shard, worker="dead")
@@ -55,7 +56,7 @@ def test_a_worker_ends_its_own_attempts_only(any_url: str, make_run: Any) -> Non
     assert found == {ended: Ending.FAILED, open_: Ending.DIED, others: None}
 
 
-def test_a_torn_record_is_left_out(any_url: str, make_run: Any, caplog: Any) -> None:
+def test_a_torn_record_is_left_out(any_url: str, make_run: MakeRun, caplog: Any) -> None:
     run = make_run(any_url, committed=False)
     shard, attempt = run.shards[0], start_attempt(run, run.shards[0])
     run.store.put(f"attempts/{shard}/ffff.json", b'{"shard": ')
@@ -63,7 +64,7 @@ def test_a_torn_record_is_left_out(any_url: str, make_run: Any, caplog: Any) -> 
     assert "ffff.json" in caplog.text
 
 
-def test_a_shard_is_put_aside_once(any_url: str, make_run: Any) -> None:
+def test_a_shard_is_put_aside_once(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url, committed=False)
     shard = run.shards[0]
     assert read_quarantined(run) == {}
@@ -78,7 +79,7 @@ def test_a_shard_is_put_aside_once(any_url: str, make_run: Any) -> None:
     assert record["attempts"] == [one.attempt for one in deaths]
 
 
-def test_a_torn_quarantine_counts_as_none(any_url: str, make_run: Any, caplog: Any) -> None:
+def test_a_torn_quarantine_counts_as_none(any_url: str, make_run: MakeRun, caplog: Any) -> None:
     run = make_run(any_url, committed=False)
     run.store.put(f"quarantine/{run.shards[0]}.json", b'{"shard": ')
     assert read_quarantined(run) == {}

@@ -22,11 +22,14 @@ from shards.run.commit import (
 )
 from shards.run.run import Run
 from shards.schema import SchemaError
+from tests.shards.conftest import MakeRun
 
 Work = Callable[[Run, str], Commit]
 
 
-def test_the_loser_removes_its_own_files_alone(any_url: str, make_run: Any, do_work: Work) -> None:
+def test_the_loser_removes_its_own_files_alone(
+    any_url: str, make_run: MakeRun, do_work: Work
+) -> None:
     run = make_run(any_url, committed=False)
     shard = run.shards[0]
     first, second = do_work(run, shard), do_work(run, shard)
@@ -38,7 +41,9 @@ def test_the_loser_removes_its_own_files_alone(any_url: str, make_run: Any, do_w
     assert run.store.list("data") == sorted(file.name for file in first.files)
 
 
-def test_a_loser_never_removes_files_of_others(any_url: str, make_run: Any, do_work: Work) -> None:
+def test_a_loser_never_removes_files_of_others(
+    any_url: str, make_run: MakeRun, do_work: Work
+) -> None:
     run = make_run(any_url, committed=False)
     first, second = do_work(run, run.shards[0]), do_work(run, run.shards[0])
     assert commit(run, first)
@@ -48,7 +53,7 @@ def test_a_loser_never_removes_files_of_others(any_url: str, make_run: Any, do_w
 
 @pytest.mark.parametrize("torn", [b"", b"{", b"null", b"[]", b'{"schema_version": 1}', b"\xff"])
 def test_a_torn_commit_counts_as_absent_and_is_mended(
-    any_url: str, make_run: Any, do_work: Work, torn: bytes, caplog: pytest.LogCaptureFixture
+    any_url: str, make_run: MakeRun, do_work: Work, torn: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_run(any_url, committed=False)
     shard = run.shards[0]
@@ -62,7 +67,7 @@ def test_a_torn_commit_counts_as_absent_and_is_mended(
     assert read_commits(run) == {shard: done}
 
 
-def test_a_newer_commit_is_refused_not_redone(make_run: Any, tmp_path: Path) -> None:
+def test_a_newer_commit_is_refused_not_redone(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(str(tmp_path / "run"))
     name = f"commits/{run.shards[0]}.json"
     record = json.loads(run.store.read(name)) | {"schema_version": 99}
@@ -71,7 +76,7 @@ def test_a_newer_commit_is_refused_not_redone(make_run: Any, tmp_path: Path) -> 
         read_commits(run)
 
 
-def test_commits_come_in_the_order_of_the_list(any_url: str, make_run: Any) -> None:
+def test_commits_come_in_the_order_of_the_list(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url, shards=4)
     run.store.put("commits/stranger.json", b"{}")
     commits = read_commits(run)
@@ -81,7 +86,7 @@ def test_commits_come_in_the_order_of_the_list(any_url: str, make_run: Any) -> N
     assert total_counts(done.counts for done in commits.values()).samples_in > 36
 
 
-def test_attempts_are_recorded_before_the_work(any_url: str, make_run: Any) -> None:
+def test_attempts_are_recorded_before_the_work(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url, committed=False)
     attempt = start_attempt(run, run.shards[0])
     record = json.loads(run.store.read(f"attempts/{run.shards[0]}/{attempt}.json"))
@@ -99,7 +104,9 @@ def compete(url: str, work: Work, barrier: Any, results: Any) -> None:
         results.put((shard, done.attempt, commit(run, done)))
 
 
-def test_two_drivers_commit_each_shard_once(make_run: Any, do_work: Work, tmp_path: Path) -> None:
+def test_two_drivers_commit_each_shard_once(
+    make_run: MakeRun, do_work: Work, tmp_path: Path
+) -> None:
     run = make_run(str(tmp_path / "run"), shards=8, committed=False)
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(2), context.Queue()

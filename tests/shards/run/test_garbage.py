@@ -14,6 +14,7 @@ from shards.run.garbage import Garbage, GarbageError, Kind, find_garbage, remove
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.run.verify.run import verify_run
+from tests.shards.conftest import DoWork, MakeRun
 
 DAY_S = 24 * 3600
 ID = "0123456789abcdef"
@@ -31,7 +32,7 @@ def age(root: Path, hours: float) -> None:
 
 
 @pytest.fixture
-def full(any_url: str, make_run: Any) -> Run:
+def full(any_url: str, make_run: MakeRun) -> Run:
     """A run with a partial snapshot, a whole one, and a view."""
     run = make_run(any_url)
     snapshot = write_snapshot(run)
@@ -47,7 +48,7 @@ def test_a_whole_run_has_no_garbage(full: Run) -> None:
     assert full.store.list() == before
 
 
-def test_what_nothing_names_goes_and_all_else_stays(full: Run, do_work: Any) -> None:
+def test_what_nothing_names_goes_and_all_else_stays(full: Run, do_work: DoWork) -> None:
     before = full.store.list()
     loser = do_work(full, full.shards[0])  # an attempt that was killed before its commit
     orphans = {file.name: Kind.DATA for file in loser.files}
@@ -95,7 +96,7 @@ def test_what_nothing_names_goes_and_all_else_stays(full: Run, do_work: Any) -> 
     assert find_garbage(full, 0).old == ()
 
 
-def test_young_files_stay(make_run: Any, do_work: Any, tmp_path: Path) -> None:
+def test_young_files_stay(make_run: MakeRun, do_work: DoWork, tmp_path: Path) -> None:
     run = make_run(str(tmp_path / "run"), committed=False)
     old = do_work(run, run.shards[0])
     age(tmp_path / "run", hours=25)
@@ -110,7 +111,9 @@ def test_young_files_stay(make_run: Any, do_work: Any, tmp_path: Path) -> None:
     assert (checked.problems, checked.committed) == ((), 1)
 
 
-def test_temporary_folders_go_whole_when_all_in_them_is_old(make_run: Any, tmp_path: Path) -> None:
+def test_temporary_folders_go_whole_when_all_in_them_is_old(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     run = make_run(str(tmp_path / "run"))
     folders = [tmp_path / "run" / name for name in (".tmp-abcd_123", ".tmp-empty_12")]
     for folder in folders:
@@ -132,7 +135,7 @@ def test_temporary_folders_go_whole_when_all_in_them_is_old(make_run: Any, tmp_p
     assert find_garbage(run, 0).old == ()
 
 
-def test_what_an_older_snapshot_names_stays(make_run: Any, tmp_path: Path) -> None:
+def test_what_an_older_snapshot_names_stays(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(str(tmp_path / "run"))
     snapshot = write_snapshot(run)
     run.store.delete(f"commits/{run.shards[0]}.json")
@@ -160,7 +163,7 @@ def test_nothing_goes_while_something_cannot_be_read(full: Run, name: str, torn:
 
 
 def test_a_file_committed_while_we_look_is_seen(
-    make_run: Any, do_work: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, do_work: DoWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the listing and the reading of names, an attempt of long ago is committed."""
     run = make_run(str(tmp_path / "run"), committed=False)

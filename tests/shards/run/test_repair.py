@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from shards.run.repair import RepairError, repair_run
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
+from tests.shards.conftest import DoWork, MakeRun
 
 
 def everything(run: Run) -> dict[str, bytes]:
@@ -28,7 +28,7 @@ def file_of(run: Run, table: str, shard: int = 1) -> str:
 
 
 @pytest.fixture
-def full(tmp_path: Path, make_run: Any) -> Run:
+def full(tmp_path: Path, make_run: MakeRun) -> Run:
     run = make_run(str(tmp_path / "run"))
     snapshot = write_snapshot(run)
     rejudge(run, ViewRequest("strict", {"web": 0.65, "synthetic": 0.25}), snapshot, lambda _: None)
@@ -43,7 +43,7 @@ def test_a_whole_run_is_not_touched(full: Run) -> None:
     assert everything(full) == before
 
 
-def test_an_unfinished_run_is_not_touched(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_an_unfinished_run_is_not_touched(any_url: str, make_run: MakeRun, do_work: DoWork) -> None:
     run = make_run(any_url, committed=False)
     assert commit(run, do_work(run, run.shards[0]))
     before = everything(run)
@@ -68,7 +68,7 @@ COMMITS = {
 
 
 @pytest.mark.parametrize("damage", COMMITS)
-def test_a_broken_commit_is_set_aside(full: Run, do_work: Any, damage: str) -> None:
+def test_a_broken_commit_is_set_aside(full: Run, do_work: DoWork, damage: str) -> None:
     before = everything(full)
     name = f"commits/{full.shards[1]}.json"
     broken = COMMITS[damage](before[name])
@@ -98,7 +98,7 @@ def test_a_broken_commit_is_set_aside(full: Run, do_work: Any, damage: str) -> N
 
 @pytest.mark.parametrize("table", ["samples", "texts", "decisions", "clean"])
 @pytest.mark.parametrize("damage", ["deleted", "flipped", "truncated"])
-def test_broken_data_is_done_again(full: Run, do_work: Any, table: str, damage: str) -> None:
+def test_broken_data_is_done_again(full: Run, do_work: DoWork, table: str, damage: str) -> None:
     name = file_of(full, table)
     data = full.store.read(name)
     if damage == "deleted":
@@ -142,7 +142,9 @@ def test_all_lists_at_once(full: Run) -> None:
     assert verify_run(full).problems == ()
 
 
-def test_a_partial_snapshot_keeps_its_list(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_a_partial_snapshot_keeps_its_list(
+    any_url: str, make_run: MakeRun, do_work: DoWork
+) -> None:
     run = make_run(any_url, committed=False)
     assert commit(run, do_work(run, run.shards[0]))
     write_snapshot(run, allow_partial=True)
@@ -192,7 +194,7 @@ def test_strangers_and_torn_quarantine(full: Run) -> None:
     assert verify_run(full).problems == ()
 
 
-def test_a_torn_quarantine_record_makes_its_shard_pending(any_url: str, make_run: Any) -> None:
+def test_a_torn_quarantine_record_makes_its_shard_pending(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url, committed=False)
     run.store.put("quarantine/00001.json", b"{")
     assert repair_run(run).redo == ["00001"]

@@ -10,6 +10,7 @@ import pytest
 from shards.inputs.listing import InputMismatch, InputShard
 from shards.run.run import NotARun, Run, RunMismatch, canonical_json, fingerprint
 from shards.store import Store
+from tests.shards.conftest import MakeRun
 
 INPUTS = [InputShard("/web/a.tar", "a", 10, mtime=1.5), InputShard("/web/b.tar", "b", 20, "e")]
 IDENTITY = {"seed": 0, "judge": {"threshold": {"web": 0.5}}, "sizes": (224, 384)}
@@ -124,7 +125,7 @@ def test_fingerprints() -> None:
         fingerprint({"a": float("nan")})
 
 
-def test_a_torn_list_of_inputs_is_said(any_url: str, make_run: Any) -> None:
+def test_a_torn_list_of_inputs_is_said(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url, committed=False)
     run.store.put("input.parquet", run.store.read("input.parquet")[:40])
     with pytest.raises(NotARun, match=r"input\.parquet cannot be read"):

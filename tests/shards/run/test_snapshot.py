@@ -3,7 +3,6 @@
 import json
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,9 +18,10 @@ from shards.run.snapshot import (
     write_snapshot,
 )
 from shards.schema import SchemaError
+from tests.shards.conftest import DoWork, MakeRun
 
 
-def test_written_and_read(any_url: str, make_run: Any) -> None:
+def test_written_and_read(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     assert newest_snapshot_id(run) is None
     with pytest.raises(SnapshotError, match="no snapshot yet"):
@@ -39,7 +39,7 @@ def test_written_and_read(any_url: str, make_run: Any) -> None:
     assert len(run.store.list("snapshots")) == 1
 
 
-def test_the_name_is_the_content_s(make_run: Any, tmp_path: Path) -> None:
+def test_the_name_is_the_content_s(make_run: MakeRun, tmp_path: Path) -> None:
     one = write_snapshot(make_run(str(tmp_path / "one")))
     two = write_snapshot(make_run(str(tmp_path / "two")))
     assert one.id == two.id
@@ -51,7 +51,7 @@ def test_the_name_is_the_content_s(make_run: Any, tmp_path: Path) -> None:
     assert snapshot_id(one.shards[:2]) != one.id
 
 
-def test_pending_shards_must_be_allowed(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_pending_shards_must_be_allowed(any_url: str, make_run: MakeRun, do_work: DoWork) -> None:
     run = make_run(any_url, committed=False)
     with pytest.raises(SnapshotError, match=r"3 of 3 shards.*00000"):
         write_snapshot(run, allow_partial=True)
@@ -68,7 +68,7 @@ def test_pending_shards_must_be_allowed(any_url: str, make_run: Any, do_work: An
     assert json.loads(run.store.read("snapshot.json"))["partial"] is False
 
 
-def test_the_list_of_clean_tars_feeds_webdataset(make_run: Any, tmp_path: Path) -> None:
+def test_the_list_of_clean_tars_feeds_webdataset(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(str(tmp_path / "run"))
     snapshot = write_snapshot(run)
     urls = (tmp_path / "run" / "clean.txt").read_text().split()
@@ -77,7 +77,7 @@ def test_the_list_of_clean_tars_feeds_webdataset(make_run: Any, tmp_path: Path) 
     assert len(samples) == sum(shard.counts.kept for shard in snapshot.shards) > 0
 
 
-def test_unreadable_ones_are_errors(any_url: str, make_run: Any) -> None:
+def test_unreadable_ones_are_errors(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     snapshot = write_snapshot(run)
     name = f"snapshots/{snapshot.id}.parquet"

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pickle
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from shards.run.view import (
 )
 from shards.schema import SchemaError, read_table
 from shards.writer import TableFile, publish_file
+from tests.shards.conftest import DoWork, MakeRun
 
 RULES = {"web": Rule(threshold=2), "synthetic": Rule(threshold=2, keep_fraction=0, share=0)}
 
@@ -57,7 +57,7 @@ def make_view(run: Run, name: str = "none") -> Judging:
     return judging
 
 
-def test_it_reads_as_a_snapshot_does(any_url: str, make_run: Any) -> None:
+def test_it_reads_as_a_snapshot_does(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     snapshot = write_snapshot(run)
     assert view_names(run) == []
@@ -81,7 +81,7 @@ def test_it_reads_as_a_snapshot_does(any_url: str, make_run: Any) -> None:
     assert own.name is None
 
 
-def test_facts_are_read_where_the_snapshot_says_now(any_url: str, make_run: Any) -> None:
+def test_facts_are_read_where_the_snapshot_says_now(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     snapshot = write_snapshot(run)
     make_view(run)
@@ -96,7 +96,7 @@ def test_facts_are_read_where_the_snapshot_says_now(any_url: str, make_run: Any)
     assert [file for shard in after.shards for file in shard.files[2:]] == decisions
 
 
-def test_it_stays_on_its_snapshot(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_it_stays_on_its_snapshot(any_url: str, make_run: MakeRun, do_work: DoWork) -> None:
     from shards.run.commit import commit
 
     run = make_run(any_url, committed=False)
@@ -111,7 +111,7 @@ def test_it_stays_on_its_snapshot(any_url: str, make_run: Any, do_work: Any) -> 
     assert len(open_view(run).shards) == 3
 
 
-def test_the_second_of_a_name_loses_and_leaves_nothing(any_url: str, make_run: Any) -> None:
+def test_the_second_of_a_name_loses_and_leaves_nothing(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     snapshot = write_snapshot(run)
     winner = make_view(run)
@@ -126,7 +126,7 @@ def test_the_second_of_a_name_loses_and_leaves_nothing(any_url: str, make_run: A
     assert open_view(run, "none").shards[0].files[2].name.endswith(f"-{winner.id}.parquet")
 
 
-def test_files_without_a_record_are_no_view(any_url: str, make_run: Any) -> None:
+def test_files_without_a_record_are_no_view(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     write_snapshot(run)
     killed = Judging("none")
@@ -138,7 +138,7 @@ def test_files_without_a_record_are_no_view(any_url: str, make_run: Any) -> None
     assert run.store.list("views") == []
 
 
-def test_an_unknown_name_brings_the_nearest(any_url: str, make_run: Any) -> None:
+def test_an_unknown_name_brings_the_nearest(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     write_snapshot(run)
     make_view(run, "strict")
@@ -162,7 +162,7 @@ def test_names_that_are_taken() -> None:
         check_view_name(name)
 
 
-def test_a_damaged_view_says_so(any_url: str, make_run: Any) -> None:
+def test_a_damaged_view_says_so(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     write_snapshot(run)
     judging = make_view(run)

@@ -20,6 +20,7 @@ from shards.schema import read_table
 from shards.training.source import Source, SourceConfig, SourceError, SourceSample
 from shards.training.source_reader import open_source, read_part
 from shards.writer import CleanFile, CleanSample, TableFile, publish_file
+from tests.shards.conftest import DoWork, MakeRun
 
 
 def samples(source: Source) -> list[SourceSample]:
@@ -98,7 +99,7 @@ def judge_even(run: Run, name: str, with_clean: bool) -> None:
 
 
 @pytest.mark.parametrize("read", ["clean", "input"])
-def test_a_run_gives_exactly_its_kept_texts(any_url: str, make_run: Any, read: str) -> None:
+def test_a_run_gives_exactly_its_kept_texts(any_url: str, make_run: MakeRun, read: str) -> None:
     run = make_run(any_url)
     write_snapshot(run)
     source = of_run(run, read=read)
@@ -110,7 +111,7 @@ def test_a_run_gives_exactly_its_kept_texts(any_url: str, make_run: Any, read: s
     assert all(part.rows for part in source.parts)
 
 
-def test_what_is_left_out_is_counted(any_url: str, make_run: Any) -> None:
+def test_what_is_left_out_is_counted(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     write_snapshot(run)
     source = of_run(run)
@@ -121,7 +122,7 @@ def test_what_is_left_out_is_counted(any_url: str, make_run: Any) -> None:
 
 
 @pytest.mark.parametrize("with_clean", [True, False])
-def test_another_view_gives_its_own(any_url: str, make_run: Any, with_clean: bool) -> None:
+def test_another_view_gives_its_own(any_url: str, make_run: MakeRun, with_clean: bool) -> None:
     run = make_run(any_url)
     write_snapshot(run)
     judge_even(run, "even", with_clean)
@@ -137,7 +138,9 @@ def test_another_view_gives_its_own(any_url: str, make_run: Any, with_clean: boo
             of_run(run, view="even", read="clean")
 
 
-def test_an_unfinished_run_says_what_to_do(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_an_unfinished_run_says_what_to_do(
+    any_url: str, make_run: MakeRun, do_work: DoWork
+) -> None:
     run = make_run(any_url, committed=False)
     with pytest.raises(SourceError, match=r"3 of 3 shards.*the first: 00000.*run clean again"):
         of_run(run)
@@ -149,7 +152,9 @@ def test_an_unfinished_run_says_what_to_do(any_url: str, make_run: Any, do_work:
     assert {sample.key.partition("/")[0] for sample in samples(source)} == {run.shards[0]}
 
 
-def test_shards_put_aside_do_not_hold_a_run_up(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_shards_put_aside_do_not_hold_a_run_up(
+    any_url: str, make_run: MakeRun, do_work: DoWork
+) -> None:
     run = make_run(any_url, committed=False)
     for shard in run.shards[1:]:
         assert commit(run, do_work(run, shard))
@@ -159,7 +164,7 @@ def test_shards_put_aside_do_not_hold_a_run_up(any_url: str, make_run: Any, do_w
     assert of_run(run).damaged == {run.shards[0]: "quarantined", run.shards[-1]: "truncated"}
 
 
-def test_a_view_of_another_snapshot_is_refused(any_url: str, make_run: Any) -> None:
+def test_a_view_of_another_snapshot_is_refused(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     ours = write_snapshot(run).id
     judge_even(run, "even", False)
@@ -168,7 +173,7 @@ def test_a_view_of_another_snapshot_is_refused(any_url: str, make_run: Any) -> N
         of_run(run, view="even", snapshot="other")
 
 
-def test_a_changed_file_is_an_error(tmp_path: Path, make_run: Any, tar_bytes: Any) -> None:
+def test_a_changed_file_is_an_error(tmp_path: Path, make_run: MakeRun, tar_bytes: Any) -> None:
     run = make_run(str(tmp_path / "run"))
     write_snapshot(run)
     clean, given = of_run(run, read="clean").parts[0], of_run(run, read="input").parts[0]
@@ -193,7 +198,7 @@ def test_a_changed_file_is_an_error(tmp_path: Path, make_run: Any, tar_bytes: An
         list(read_part(given))
 
 
-def test_another_picture_than_was_judged_is_an_error(tmp_path: Path, make_run: Any) -> None:
+def test_another_picture_than_was_judged_is_an_error(tmp_path: Path, make_run: MakeRun) -> None:
     run = make_run(str(tmp_path / "run"))
     write_snapshot(run)
     part = of_run(run, read="input").parts[0]
@@ -206,7 +211,7 @@ def test_another_picture_than_was_judged_is_an_error(tmp_path: Path, make_run: A
         list(read_part(part))
 
 
-def test_tables_that_do_not_belong_together_are_an_error(tmp_path: Path, make_run: Any) -> None:
+def test_tables_that_do_not_belong_together_are_an_error(tmp_path: Path, make_run: MakeRun) -> None:
     run = make_run(str(tmp_path / "run"))
     write_snapshot(run)
     part = of_run(run, read="input").parts[0]

@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,13 +11,14 @@ from shards.run.commit import commit
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.run.verify.run import verify_run
+from tests.shards.conftest import DoWork, MakeRun
 
 
 def problems(run: Run) -> str:
     return "\n".join(str(problem) for problem in verify_run(run).problems)
 
 
-def test_all_snapshots_are_checked(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_all_snapshots_are_checked(any_url: str, make_run: MakeRun, do_work: DoWork) -> None:
     run = make_run(any_url, committed=False)
     assert commit(run, do_work(run, run.shards[0]))
     older = write_snapshot(run, allow_partial=True)
@@ -37,7 +37,7 @@ def test_all_snapshots_are_checked(any_url: str, make_run: Any, do_work: Any) ->
     assert f"{name}: its rows' hash: expected {older.id}, found {newer.id}" == problems(run)
 
 
-def test_snapshot_json(any_url: str, make_run: Any) -> None:
+def test_snapshot_json(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     write_snapshot(run)
     record = json.loads(run.store.read("snapshot.json"))
@@ -58,7 +58,7 @@ def test_snapshot_json(any_url: str, make_run: Any) -> None:
     assert problems(run) == ""
 
 
-def test_clean_txt(any_url: str, make_run: Any) -> None:
+def test_clean_txt(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     write_snapshot(run)
     whole = run.store.read("clean.txt").decode().splitlines(keepends=True)
@@ -73,7 +73,7 @@ def test_clean_txt(any_url: str, make_run: Any) -> None:
     assert problems(run) == "clean.txt: the file is gone"
 
 
-def test_a_run_that_was_moved_or_is_seen_by_another_path(make_run: Any, tmp_path: Path) -> None:
+def test_a_run_that_was_moved_or_is_seen_by_another_path(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(str(tmp_path / "run"))
     write_snapshot(run)
     (tmp_path / "link").symlink_to(tmp_path / "run")
@@ -91,7 +91,7 @@ def aside() -> bytes:
 
 
 def test_quarantined_shards_are_not_pending(
-    any_url: str, make_run: Any, do_work: Any, aside: bytes
+    any_url: str, make_run: MakeRun, do_work: DoWork, aside: bytes
 ) -> None:
     run = make_run(any_url, committed=False)
     run.store.put("quarantine/00001.json", aside)
@@ -103,7 +103,7 @@ def test_quarantined_shards_are_not_pending(
     assert (checked.problems, checked.quarantined, checked.committed) == ((), (), 2)
 
 
-def test_broken_quarantine_records(any_url: str, make_run: Any, aside: bytes) -> None:
+def test_broken_quarantine_records(any_url: str, make_run: MakeRun, aside: bytes) -> None:
     run = make_run(any_url, committed=False)
     run.store.put("quarantine/00001.json", aside[:20])
     checked = verify_run(run)

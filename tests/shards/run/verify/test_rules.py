@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.shards.conftest import MakeRun
 from tests.support.changed_run import Change, change_table, problems, with_value
 
 CHANGES = [
@@ -35,7 +36,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("table", "change", "message"), CHANGES)
 def test_changed_rows(
-    make_run: Any, tmp_path: Any, table: str, change: Change, message: str
+    make_run: MakeRun, tmp_path: Any, table: str, change: Change, message: str
 ) -> None:
     run = make_run(str(tmp_path / "run"))
     assert problems(run) == ""

@@ -10,10 +10,11 @@ from shards.run.commit import commit
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.run.verify.run import verify_run
+from tests.shards.conftest import DoWork, MakeRun
 from tests.support.changed_run import problems, with_value
 
 
-def test_a_whole_run(any_url: str, make_run: Any) -> None:
+def test_a_whole_run(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     write_snapshot(run)
     run.store.put("data/texts/00000-orphan.parquet", b"left by a killed attempt")
@@ -21,7 +22,7 @@ def test_a_whole_run(any_url: str, make_run: Any) -> None:
     assert (checked.problems, checked.committed, checked.pending) == ((), 3, ())
 
 
-def test_pending_shards_are_no_problem(any_url: str, make_run: Any, do_work: Any) -> None:
+def test_pending_shards_are_no_problem(any_url: str, make_run: MakeRun, do_work: DoWork) -> None:
     run = make_run(any_url, committed=False)
     assert commit(run, do_work(run, run.shards[1]))
     checked = verify_run(run)
@@ -29,7 +30,7 @@ def test_pending_shards_are_no_problem(any_url: str, make_run: Any, do_work: Any
     assert checked.pending == (run.shards[0], run.shards[2])
 
 
-def test_changed_commits(make_run: Any, tmp_path: Any) -> None:
+def test_changed_commits(make_run: MakeRun, tmp_path: Any) -> None:
     run = make_run(str(tmp_path / "run"))
     name = f"commits/{run.shards[0]}.json"
     original = run.store.read(name)
@@ -53,7 +54,7 @@ def test_changed_commits(make_run: Any, tmp_path: Any) -> None:
     assert "not in input.parquet" in problems(run)
 
 
-def test_changed_snapshots(make_run: Any, tmp_path: Any) -> None:
+def test_changed_snapshots(make_run: MakeRun, tmp_path: Any) -> None:
     run = make_run(str(tmp_path / "run"))
     snapshot = write_snapshot(run)
     name = f"snapshots/{snapshot.id}.parquet"
@@ -70,7 +71,7 @@ def test_changed_snapshots(make_run: Any, tmp_path: Any) -> None:
     assert "there is no such snapshot" in problems(run)
 
 
-def test_another_fingerprint_in_the_run(make_run: Any, tmp_path: Any) -> None:
+def test_another_fingerprint_in_the_run(make_run: MakeRun, tmp_path: Any) -> None:
     run = make_run(str(tmp_path / "run"))
     record = json.loads(run.store.read("run.json"))
     record["identity"]["seed"] = 1

@@ -7,12 +7,13 @@ import pytest
 
 from shards.run.commit import read_commit
 from shards.schema import SCHEMAS
+from tests.shards.conftest import MakeRun
 from tests.support.changed_run import file_of, problems, replace_file
 from tests.support.tars import read_members
 
 
 @pytest.mark.parametrize("table", [*SCHEMAS, "clean"])
-def test_changed_bytes(any_url: str, make_run: Any, table: str) -> None:
+def test_changed_bytes(any_url: str, make_run: MakeRun, table: str) -> None:
     run = make_run(any_url)
     name = file_of(run, table)
     data = bytearray(run.store.read(name))
@@ -25,7 +26,7 @@ def test_changed_bytes(any_url: str, make_run: Any, table: str) -> None:
     assert f"{name}: the file is gone" in problems(run)
 
 
-def test_changed_clean_tars(make_run: Any, tmp_path: Any, tar_bytes: Any) -> None:
+def test_changed_clean_tars(make_run: MakeRun, tmp_path: Any, tar_bytes: Any) -> None:
     run = make_run(str(tmp_path / "run"))
     data = run.store.read(file_of(run, "clean"))
     members = read_members(data)
@@ -49,7 +50,7 @@ def test_changed_clean_tars(make_run: Any, tmp_path: Any, tar_bytes: Any) -> Non
     assert problems(run) == ""
 
 
-def test_a_missing_clean_tar_must_be_meant(make_run: Any, tmp_path: Any) -> None:
+def test_a_missing_clean_tar_must_be_meant(make_run: MakeRun, tmp_path: Any) -> None:
     run = make_run(str(tmp_path / "run"))
     done = read_commit(run, run.shards[0])
     assert done is not None

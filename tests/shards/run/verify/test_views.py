@@ -16,12 +16,13 @@ from pipeline.views.request import ViewRequest
 from shards.run.run import Run
 from shards.run.snapshot import from_parquet, to_parquet, write_snapshot
 from shards.run.verify.run import verify_run
+from tests.shards.conftest import MakeRun
 
 Change = Callable[[pa.Table], pa.Table]
 
 
 @pytest.fixture
-def judged(tmp_path: Path, make_run: Any) -> Run:
+def judged(tmp_path: Path, make_run: MakeRun) -> Run:
     run = make_run(str(tmp_path / "run"))
     wish = ViewRequest("strict", {"web": 0.7, "synthetic": 0.3})
     rejudge(run, wish, write_snapshot(run), lambda _: None)
@@ -152,7 +153,7 @@ def test_a_torn_record(judged: Run) -> None:
         assert "views/strict/view.json: " in problems(judged)
 
 
-def test_a_reason_that_lies_in_the_text_stays(make_run: Any, tmp_path: Any) -> None:
+def test_a_reason_that_lies_in_the_text_stays(make_run: MakeRun, tmp_path: Any) -> None:
     """The run's own reason is changed under the view, as if the view had dropped it."""
     run = make_run(str(tmp_path / "run"))
     rejudge(run, ViewRequest("strict", {"web": 0.7, "synthetic": 0.3}), write_snapshot(run), print)
