@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import Address, Engine, RecipePath, Set
-from pipeline.train.task_names import Task
+from pipeline.train.tasks import Task
 
 if TYPE_CHECKING:
     from flows.training.recipe import TrainingRecipe

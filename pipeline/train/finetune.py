@@ -7,8 +7,9 @@ need annotations of their own: answers to questions (§5.3), statements about tw
 dialogues (§5.5).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from models.blip.config import Role
@@ -19,8 +20,7 @@ from models.checkpoints.transfer import transfer
 from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.mixture import TaskSource
 from pipeline.train.objective import Objective
-from pipeline.train.task_names import Task
-from pipeline.train.tasks import TASKS, spec_of
+from pipeline.train.tasks import TASKS, Task, TaskSpec
 from shards.training.source import Source
 
 
@@ -30,7 +30,21 @@ def start_finetuning(config: FinetuneConfig) -> Objective:
     content = import_folder(Path(config.model.start), config.model.image_size).content
     if content.role != spec.role:
         content = _part(content, spec.role, config.seed)
-    return spec.objective(content, config)
+    return load_objective(spec)(content, config)
+
+
+def spec_of(config: FinetuneConfig) -> TaskSpec:
+    """Look up how a finetuning learns; a dialogue by likelihood learns as questions do."""
+    if config.dialogue is not None and config.dialogue.by == "likelihood":
+        return TASKS["vqa"]
+    return TASKS[config.task]
+
+
+def load_objective(spec: TaskSpec) -> Callable[[CheckpointContent, FinetuneConfig], Objective]:
+    """Import the class of a task's objective."""
+    file, _, name = spec.objective.partition(".")
+    found: type[Objective] = getattr(import_module(f"pipeline.train.objectives.{file}"), name)
+    return found
 
 
 def check_sources(task: Task, sources: Sequence[Source]) -> None:

@@ -9,7 +9,7 @@ from models.training.finetuning import Across
 from pipeline.config import Config
 from pipeline.train.config import TrainConfig
 from pipeline.train.objective import LossConfig, TowerConfig
-from pipeline.train.task_names import Task
+from pipeline.train.tasks import Task
 from shards.training.source import SourceConfig
 
 PROMPT = "a picture of "

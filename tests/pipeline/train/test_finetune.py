@@ -12,8 +12,7 @@ from models.checkpoints.weights import CheckpointError
 from pipeline.toy.tasks import ToyTasksConfig, write_questions, write_statements
 from pipeline.train.dataloader import Batch
 from pipeline.train.finetune import check_sources, start_finetuning
-from pipeline.train.task_names import Task
-from pipeline.train.tasks import TASKS
+from pipeline.train.tasks import TASKS, Task
 from shards.training.source import SourceConfig
 from shards.training.source_reader import open_source
 from tests.support.small_finetuning import config_of, create, learn, losses_of, pairs_of
