@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from shards.errors import UsageError
 from shards.inputs.listing import InputMismatch, InputShard, compare_lists, list_digest
+from shards.schema import read_bytes
 from shards.store import Store
 
 RUN_VERSION = 1
@@ -96,10 +97,7 @@ class Run:
         """Read the run that a store holds; raises NotARun."""
         record = _read_record(store)
         try:
-            # in this thread alone: one of Arrow's that lets go of a Python file as the process
-            # ends aborts it (apache/arrow issue 33975)
-            listed = io.BytesIO(store.read("input.parquet"))
-            table = pq.read_table(listed, use_threads=False, pre_buffer=False)
+            table = read_bytes(store.read("input.parquet"))
         except FileNotFoundError as error:
             raise NotARun(
                 f"{store.url()} has no input.parquet: its creation was cut short; "

@@ -20,7 +20,7 @@ from shards.inputs.reader import ShardState
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Commit, Counts, FileRecord, read_commits
 from shards.run.run import Run, canonical_json
-from shards.schema import VERSION_KEY, check_version, versioned_schema
+from shards.schema import VERSION_KEY, check_version, read_bytes, versioned_schema
 
 _FILE = pa.struct(
     [
@@ -145,8 +145,7 @@ def to_parquet(shards: Sequence[SnapshotShard]) -> bytes:
 
 def from_parquet(data: bytes, where: str) -> tuple[SnapshotShard, ...]:
     """Read such a file; raises SchemaError for a newer version, and what Arrow raises."""
-    # in this thread alone, as in Run.open
-    table = pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
+    table = read_bytes(data)
     check_version(int((table.schema.metadata or {}).get(VERSION_KEY, b"0")), where)
     return tuple(_from_row(row) for row in table.to_pylist())
 

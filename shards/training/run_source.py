@@ -180,7 +180,7 @@ def read_rows(url: str, table: str, columns: list[str]) -> Iterator[Row]:
     """Yield the rows of a table, a few in memory at a time."""
     with open_shard(url) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
         check_schema(file.schema_arrow, SCHEMAS[table], url)
-        # in this thread alone, as in Run.open
+        # in this thread alone, as in `read_bytes`
         for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
             yield from batch.to_pylist()
 

@@ -19,6 +19,7 @@ from shards.schema import (
     TextRow,
     arrow_rows,
     check_schema,
+    read_bytes,
     read_table,
 )
 
@@ -116,3 +117,11 @@ def test_error_crosses_processes() -> None:
     error = pickle.loads(pickle.dumps(SchemaError("what, where")))
     assert isinstance(error, ValueError)
     assert str(error) == "what, where"
+
+
+def test_a_table_in_memory_is_read_whole_or_refused() -> None:
+    table, buffer = pa.table({"a": [1, 2, 3]}), io.BytesIO()
+    pq.write_table(table, buffer)
+    assert read_bytes(buffer.getvalue()).equals(table)
+    with pytest.raises(pa.ArrowInvalid):
+        read_bytes(buffer.getvalue()[:-9])
