@@ -13,20 +13,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.clean.judge import JudgeConfig, judge
 from shards.inputs.listing import InputShard
 from shards.inputs.reader import ShardState, State
-from shards.run import commit as commits
 from shards.run.attempt import start_attempt
+from shards.run.commit import Commit, InputRecord, commit
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
-from shards.schema import SCHEMAS
+from shards.schema import TEXTS, arrow_rows
 from shards.store import Store
-from shards.writer import TableFile, publish_file
+from shards.writer import ShardWriter
 
-ROWS_PER_GROUP = 1_000  # as in a run
 ORIGINS = ("web", "synthetic")
 MAIN = "from flows.cli import main; main()"
 COMMANDS = {
@@ -52,59 +50,45 @@ def main(o: argparse.Namespace, folder: Path) -> None:
 
 
 def make_run(url: str, shards: int, samples: int) -> None:
-    """Commit shards of samples that share tables, and list them."""
+    """Commit shards of samples without pictures, and list them."""
     inputs = [InputShard(f"/absent/{n:05}.tar", f"{n:05}", 1, None, 0.0) for n in range(shards)]
     identity = {"judge": {"threshold": dict.fromkeys(ORIGINS, 0.5)}}
     run = Run.create(Store(url), "", identity, {}, inputs)
     for number, item in enumerate(inputs):
-        tables = made_tables(item.shard, samples, np.random.default_rng(number))
-        with run.store.staging() as folder:
-            attempt, files = start_attempt(run, item.shard), []
-            for name, table in tables.items():
-                file = TableFile(folder / name, name)
-                for begin in range(0, len(table), ROWS_PER_GROUP):
-                    file.add_table(table.slice(begin, ROWS_PER_GROUP))
-                path = commits.data_name(name, item.shard, attempt)
-                files.append(publish_file(run.store, file, name, path))
-        facts = {"shard": item.shard, "fingerprint": run.fingerprint, "attempt": attempt}
-        facts["input"] = commits.InputRecord(url=item.url, size_bytes=1, sha256="0" * 64)
-        facts["state"] = ShardState(state=State.COMPLETE)
-        keep = tables["decisions"]["keep"].to_numpy().reshape(-1, 2)
-        facts |= {"files": tuple(files), "counts": counted(samples, keep)}
-        commits.commit(run, commits.Commit(**facts, environment={}, started="", ended=""))
+        attempt = start_attempt(run, item.shard)
+        with ShardWriter(run.store, item.shard, attempt) as writer:
+            write_rows(writer, item.shard, samples, np.random.default_rng(number))
+            files, counts = tuple(writer.finish()), writer.counts
+        record = Commit(
+            shard=item.shard,
+            fingerprint=run.fingerprint,
+            attempt=attempt,
+            input=InputRecord(url=item.url, size_bytes=1, sha256="0" * 64),
+            state=ShardState(state=State.COMPLETE),
+            files=files,
+            counts=counts,
+            environment={},
+            started="",
+            ended="",
+        )
+        commit(run, record)
     write_snapshot(run)
 
 
-def made_tables(shard: str, samples: int, draw: np.random.Generator) -> dict[str, pa.Table]:
-    """Make the rows of one shard, with scores as skewed as a filter's."""
-    itm = draw.beta(0.6, 0.4, 2 * samples).astype(np.float32)
-    index = np.arange(samples, dtype=np.int32)
-    keys, web = [f"{n:09}" for n in index], [f"a picture of {n}" for n in index]
-    facts = {"index": index, "key": keys, "status": ["ok"] * samples, "web_text": web}
-    texts = {
-        "index": np.repeat(index, 2),
-        "text_no": np.tile(np.array([0, 1], np.int16), samples),
-        "origin": [*ORIGINS] * samples,
-        "text": [text for pair in zip(web, keys, strict=True) for text in pair],
-        "itm": itm,
-    }
-    made = {"samples": full(shard, facts, "samples"), "texts": full(shard, texts, "texts")}
-    return made | {"decisions": judge(made["texts"], JudgeConfig())}
-
-
-def full(shard: str, columns: dict, table: str) -> pa.Table:
-    """Complete a table with its shard, and with nulls."""
-    schema, rows = SCHEMAS[table], len(columns["index"])
-    columns = columns | {"shard": [shard] * rows}
-    arrays = [pa.array(columns.get(field.name, [None] * rows), field.type) for field in schema]
-    return pa.table(arrays, schema=schema)
-
-
-def counted(samples: int, keep: np.ndarray) -> commits.Counts:
-    """Count a shard whose samples have two texts each."""
-    kept, by_origin = int(keep.any(axis=1).sum()), dict(zip(ORIGINS, keep.sum(axis=0), strict=True))
-    texts = {name: commits.TextCounts(given=samples, kept=int(n)) for name, n in by_origin.items()}
-    return commits.Counts(samples_in=samples, kept=kept, filtered=samples - kept, texts=texts)
+def write_rows(writer: ShardWriter, shard: str, samples: int, draw: np.random.Generator) -> None:
+    """Write the rows of one shard, with scores as skewed as a filter's."""
+    scores, texts = draw.beta(0.6, 0.4, 2 * samples).astype(np.float32).tolist(), []
+    for number, itm in enumerate(scores):
+        index, text_no = divmod(number, 2)
+        text = (f"a picture of {index}", f"{index:09}")[text_no]
+        place = {"shard": shard, "index": index, "text_no": text_no}
+        texts.append(place | {"origin": ORIGINS[text_no], "text": text, "itm": itm})
+    decisions = judge(arrow_rows(texts, TEXTS), JudgeConfig()).to_pylist()
+    for index in range(samples):
+        web, synthetic = both = texts[2 * index : 2 * index + 2]
+        sample = {"index": index, "key": synthetic["text"], "status": "ok"}
+        sample["web_text"] = web["text"]
+        writer.add(sample, both, decisions[2 * index : 2 * index + 2])
 
 
 if __name__ == "__main__":

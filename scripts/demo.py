@@ -5,18 +5,16 @@
 FOLDER (default: demo) is made afresh each time; what this script did not make is left alone.
 """
 
-import io
-import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import duckdb
 import typer
+import webdataset as wds
 
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 
@@ -27,11 +25,11 @@ MARK, MADE = ".made-by-capfilt-demo", ("input", "run")
 
 # The world's sidecars know the truth; a run keeps them, and never looks.
 JUDGED = """
-    SELECT keep, itm, text, written, NOT (meta->'$.toy.is_noisy')::BOOL AS is_true
-    FROM '{run}/data/texts/*.parquet' JOIN '{run}/data/decisions/*.parquet'
+    SELECT keep, web.itm, web.text, synthetic.text, NOT (meta->'$.toy.is_noisy')::BOOL AS is_true
+    FROM '{run}/data/texts/*.parquet' AS web JOIN '{run}/data/decisions/*.parquet'
         USING (shard, index, text_no) JOIN '{run}/data/samples/*.parquet' USING (shard, index)
-    JOIN (SELECT shard, index, text AS written FROM '{run}/data/texts/*.parquet' WHERE text_no = 1)
-        USING (shard, index) WHERE text_no = 0 AND meta IS NOT NULL
+    JOIN '{run}/data/texts/*.parquet' AS synthetic USING (shard, index)
+    WHERE web.text_no = 0 AND synthetic.text_no = 1 AND meta IS NOT NULL
 """
 NEXT = """
 The clean shards and tables are in {run}. Next, to type yourself:
@@ -45,19 +43,16 @@ The clean shards and tables are in {run}. Next, to type yourself:
 
 
 def main(
-    folder: Path = typer.Argument(Path("demo")),
-    flags: list[str] = typer.Argument(None, help="of `capfilt clean`, after --"),
+    folder: Path = typer.Argument(Path("demo"), file_okay=False),
+    flags: list[str] = typer.Argument([], help="of `capfilt clean`, after --"),
 ) -> None:
     """Clean a small made-up world, from nothing; end with the exit code of `capfilt clean`."""
-    if refusal := start_afresh(folder):
-        print(f"demo: {refusal}", file=sys.stderr)
-        sys.exit(2)
+    start_afresh(folder)
     source, run = folder / "input", folder / "run"
     make_input(source)
     capfilt = relative(Path(sys.executable).with_name("capfilt"))
-    command = [capfilt, "clean", relative(RECIPE), "--input", str(source), "--output", str(run)]
-    command += flags or []
-    print(f"$ {shlex.join(command)}\n", flush=True)
+    command = [capfilt, "clean", relative(RECIPE), "--input", source, "--output", run, *flags]
+    print(f"$ {shlex.join(map(str, command))}\n", flush=True)
     started = time.monotonic()
     code = subprocess.run(command, check=False).returncode
     print(f"capfilt clean ended with exit code {code} after {time.monotonic() - started:.0f} s.")
@@ -67,30 +62,24 @@ def main(
     sys.exit(code)
 
 
-def start_afresh(folder: Path) -> str | None:
-    """Empty the folder of an earlier demo's work; return why not, if it is not the demo's."""
-    if folder.exists() and not folder.is_dir():
-        return f"{folder} is not a folder; give another name"
-    mark = folder / MARK
-    if not mark.exists() and folder.exists() and any(folder.iterdir()):
-        return f"{folder} is not empty, and no demo made it; give a new or empty folder"
+def start_afresh(folder: Path) -> None:
+    """Empty the folder of an earlier demo's work; BadParameter if it is not the demo's."""
     folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / MARK
+    if not mark.exists() and any(folder.iterdir()):
+        raise typer.BadParameter(f"{folder} holds what no demo made; give a new or empty folder")
     mark.touch()
     for earlier in (folder / name for name in MADE):
         if earlier.exists():
             shutil.rmtree(earlier)
-    return None
 
 
 def make_input(folder: Path) -> None:
     """Write the world, and one shard of pictures that no one can read."""
     write_toy_world(folder, WORLD)
-    with tarfile.open(folder / "spoiled.tar", "w") as tar:
+    with wds.TarWriter(str(folder / "spoiled.tar")) as tar:
         for key, content in SPOILED.items():
-            for name, data in ((f"{key}.png", content), (f"{key}.txt", b"a red ring")):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+            tar.write({"__key__": key, "png": content, "txt": "a red ring"})
     noisy, spoiled = f"{WORLD.noise:.0%} of them with a wrong text", f"{len(SPOILED)} spoiled ones"
     print(f"{folder}: {WORLD.samples} pictures of coloured shapes, {noisy}; and {spoiled}.")
 
@@ -111,8 +100,8 @@ def compare(run: Path) -> None:
 
 def relative(path: Path) -> str:
     """Write a path as one would type it here."""
-    from_here = os.path.relpath(path)
-    return str(path) if from_here.startswith("..") else from_here
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ pairs. Its scores are compared with the judgements, beside the baseline that rea
 a title that occurs ten times or more is noise. The human pairs are no judge of themselves.
 """
 
-import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import pyarrow.parquet as pq
+import duckdb
+import typer
 
 from flows.cli.progress import watch_training
 from flows.training import run as train
@@ -28,32 +27,28 @@ FREQUENT = 10
 SHARED: dict[str, Any] = {
     "dtype": "fp32",
     "augment": {"crop": [0.5, 1.0], "operations": 0},
+    "loss": {"queue": 960},
     "launch": {"kind": "local"},
     "trackers": [],
 }
+RATE = {"decay": "cosine", "temperature": 0.05}
 LEARNING = {"betas": [0.9, 0.98], "clip": 1.0, "batch_size": 24, "epochs": None}
 WIDE = {"initializer_range": 0.1}
 
 
-def main() -> None:
-    """Train, score, and print both ROCs."""
-    parser = argparse.ArgumentParser(description="A filter against judged noise of the real web.")
-    parser.add_argument("data", type=Path)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/noisy-real"))
-    parser.add_argument("--steps", type=int, default=2_000)
-    options = parser.parse_args()
-    web, human = (str(options.data / name) for name in ("web/clipart-*.tar", "human/*.tar"))
-    model = pretrain(options.folder / "pretrain", [web, human], options.steps)
-    scorer = finetune(options.folder / "filter", model, human, options.steps // 4)
-    rows = pq.read_table(options.data / "web" / "judged.parquet").to_pylist()
-    labels = {row["key"]: row["describes"] for row in rows if row["describes"] != "unsure"}
-
-    def label(pair: LabelledPair) -> bool | None:
-        describes = labels.get(pair.key.rpartition("/")[2])
-        return None if describes is None else describes == "yes"
-
-    opened = evaluate.open_filter(scorer)
-    numbers = evaluate.measure_filter(opened, judged(web, labels), label=label)
+def main(
+    data: Path,
+    folder: Annotated[Path, typer.Argument()] = Path("runs/noisy-real"),
+    steps: int = 2_000,
+) -> None:
+    """Train a filter, score the judged pairs, and print its ROC and the baseline's."""
+    web, human = str(data / "web/clipart-*.tar"), str(data / "human/*.tar")
+    model = pretrain(folder / "pretrain", [web, human], steps)
+    scorer = evaluate.open_filter(finetune(folder / "filter", model, human, steps // 4))
+    judged = f"from '{data}/web/judged.parquet' where describes != 'unsure'"
+    labels = dict(duckdb.sql(f"select key, describes = 'yes' {judged}").fetchall())
+    pairs = (pair for pair in evaluate.read_pairs([web]) if name_of(pair) in labels)
+    numbers = evaluate.measure_filter(scorer, pairs, label=lambda pair: labels[name_of(pair)])
     print(json.dumps({"filter": numbers, "titles alone": baseline(web, labels)}, indent=2))
 
 
@@ -63,8 +58,7 @@ def pretrain(folder: Path, shards: list[str], steps: int) -> Path:
         "output": str(folder),
         "data": {"sources": [{"shards": [url]} for url in shards], "shuffle": 200},
         "model": {"size": "tiny", "image_size": 64, "words": 4000, "vision": WIDE, "text": WIDE},
-        "loss": {"queue": 960},
-        "rate": {"highest": 1e-3, "warmup_steps": 200, "decay": "cosine", "temperature": 0.05},
+        "rate": RATE | {"highest": 1e-3, "warmup_steps": 200},
         "step": LEARNING | {"steps": steps},
     }
     return learn(PretrainRecipe.model_validate(recipe), "pretrain")
@@ -77,8 +71,7 @@ def finetune(folder: Path, start: Path, human: str, steps: int) -> Path:
         "task": "filter",
         "data": {"sources": [{"shards": [human]}], "shuffle": 200, "max_tokens": 35},
         "model": {"start": str(start)},
-        "loss": {"queue": 960},
-        "rate": {"highest": 3e-4, "warmup_steps": 50, "decay": "cosine", "temperature": 0.05},
+        "rate": RATE | {"highest": 3e-4, "warmup_steps": 50},
         "step": LEARNING | {"steps": steps},
     }
     return learn(FinetuneRecipe.model_validate(recipe), "filter")
@@ -92,25 +85,24 @@ def learn(recipe: TrainingRecipe, role: str) -> Path:
     return train.checkpoint_of(Path(recipe.output), role)
 
 
-def judged(web: str, labels: dict[str, str]) -> Iterator[LabelledPair]:
-    """Read the pairs that were judged."""
-    pairs = evaluate.read_pairs([web])
-    return (pair for pair in pairs if pair.key.rpartition("/")[2] in labels)
-
-
-def baseline(web: str, labels: dict[str, str]) -> dict[str, Any]:
+def baseline(web: str, labels: dict[str, bool]) -> dict[str, Any]:
     """Call a title that is frequent noise, and score the others by how rare they are."""
-    texts = {pair.key.rpartition("/")[2]: pair.texts[0] for pair in evaluate.read_pairs([web])}
-    times = Counter(texts.values())
+    texts = {name_of(pair): pair.texts[0] for pair in evaluate.read_pairs([web])}
+    repeats = Counter(texts.values())
     keys = [key for key in labels if key in texts]
-    noisy = [labels[key] == "no" for key in keys]
-    called = [times[texts[key]] >= FREQUENT for key in keys]
+    described, times = [labels[key] for key in keys], [repeats[texts[key]] for key in keys]
+    noisy, called = [not right for right in described], [count >= FREQUENT for count in times]
     return {
-        "roc_auc": metrics.roc_auc([-times[texts[key]] for key in keys], [not n for n in noisy]),
+        "roc_auc": metrics.roc_auc([-count for count in times], described),
         "precision of noise": metrics.precision(called, noisy),
         "recall of noise": metrics.recall(called, noisy),
     }
 
 
+def name_of(pair: LabelledPair) -> str:
+    """Return a pair's key without the folders before it, as the judgements have it."""
+    return pair.key.rpartition("/")[2]
+
+
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -6,17 +6,19 @@ Data are written in the field's own files, and all work is done by the commands 
 What is done in FOLDER (default: runs/toy) is not done again. Prints a table in Markdown.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from models.blip.tokenizer import train
 from pipeline.toy import chance, dialogue, tasks, video
 from pipeline.toy.tasks import ToyTasksConfig
 
+CAPFILT = Path(sys.executable).with_name("capfilt")
 RECIPES = Path(__file__).resolve().parents[1] / "flows" / "recipes" / "toy"
 FILES = {
     "captioner": "captions/captions.json",
@@ -29,15 +31,12 @@ ADDED = {"vqa": ["--by=kind"], "captioner": ["--judge=toy"]}
 TRAINED, TESTED, CLIPS = 8_000, 500, 16
 
 
-def main() -> None:
-    """Write, train, evaluate, and print."""
-    parser = argparse.ArgumentParser(description="Every task in miniature.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/toy"))
-    folder = parser.parse_args().folder
+def main(folder: Annotated[Path, typer.Argument()] = Path("runs/toy")) -> None:
+    """Train and evaluate every task in miniature, and print a table."""
     write(folder)
-    finetune("pretrain", folder, FILES["captioner"], f"model.words={folder / 'words'}")
+    learn(folder, "pretrain", FILES["captioner"], f"model.words={folder / 'words'}")
     for task, file in FILES.items():
-        finetune(f"finetune {task}", folder, file, f"model.start={folder / 'pretrain' / 'model'}")
+        learn(folder, task, file, f"model.start={folder / 'pretrain' / 'model'}")
     print("| task | number | model | chance |\n| --- | --- | --- | --- |")
     for row in (*of_pictures(folder), *of_videos(folder)):
         print("| " + " | ".join(f"{x:.3f}" if isinstance(x, float) else x for x in row) + " |")
@@ -58,13 +57,12 @@ def write(folder: Path) -> None:
     words.write_text(train([*tasks.corpus(), *dialogue.corpus()], 400).to_json())
 
 
-def finetune(task: str, folder: Path, file: str, setting: str) -> None:
+def learn(folder: Path, name: str, file: str, setting: str) -> None:
     """Train by the recipe of a task; a finished training ends at once."""
-    name = task.split()[-1]
+    verb = ["pretrain"] if name == "pretrain" else ["finetune", name]
     sources = json.dumps([{"annotations": str(folder / "train" / file)}])
-    settings = ("--set", f"data.sources={sources}", "--set", setting)
-    recipe, output = str(RECIPES / f"{name}.yaml"), str(folder / name)
-    capfilt(*task.split(), recipe, "--output", output, *settings)
+    flags = ["--output", folder / name, "--set", f"data.sources={sources}", "--set", setting]
+    subprocess.check_output([CAPFILT, *verb, RECIPES / f"{name}.yaml", *flags])
 
 
 def of_pictures(folder: Path) -> "list[tuple[str | float, ...]]":
@@ -101,16 +99,10 @@ def of_videos(folder: Path) -> "list[tuple[str | float, ...]]":
     ]
 
 
-def evaluate(task: str, model: Path, *flags: object) -> dict[str, Any]:
+def evaluate(task: str, model: Path, *flags: str | Path) -> dict[str, Any]:
     """Run `capfilt evaluate` for its numbers."""
-    return json.loads(capfilt("evaluate", task, model, *flags, "--json"))
-
-
-def capfilt(*flags: object) -> str:
-    """Run a command, and return what it prints."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, flags)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(subprocess.check_output([CAPFILT, "evaluate", task, model, *flags, "--json"]))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
