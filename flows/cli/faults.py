@@ -11,8 +11,8 @@ from pipeline.printable import visible
 FAILED = 1
 BAD_USAGE = 2
 
-# Of S3 that cannot be reached, after all of its client's own tries.
-_CLIENT_ERRORS = ("botocore.", "aiobotocore.")
+# Of a store over a network, after all of its client's own tries; none derives from ours.
+_CLIENT_ERRORS = ("botocore.", "aiobotocore.", "aiohttp.")
 
 
 def exit_code_of(error: Exception) -> int:
@@ -25,7 +25,7 @@ def exit_code_of(error: Exception) -> int:
     if (extra := missing_extra(error)) is not None:
         advice = f"this needs {extra.package}: pip install 'capfilt[{extra.name}]'"
         return _say(advice, BAD_USAGE)
-    if type(error).__module__.startswith(_CLIENT_ERRORS):
+    if any(kind.__module__.startswith(_CLIENT_ERRORS) for kind in type(error).__mro__):
         return _say(str(error), FAILED)
     if isinstance(error, OSError):
         return _say(_describe(error), FAILED)

@@ -1,6 +1,7 @@
 """Work ahead in threads: while a model looks at one batch, the next is decoded."""
 
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, wait
@@ -9,6 +10,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 MAX_WAITING_BYTES = 128 << 20
+LEAVE_S = 5.0  # that leaving waits for what is under way: an interrupt must not hang on a decoder
 _MOST_THREADS = 4  # each may decode a picture of gigabytes
 
 Item = TypeVar("Item")
@@ -68,8 +70,9 @@ def read_ahead(
             future.cancel()
         for _ in crew:
             tasks.put(None)
+        until = time.monotonic() + LEAVE_S
         for thread in () if is_stuck else crew:
-            thread.join(timeout_s)
+            thread.join(max(0, until - time.monotonic()))
 
 
 def load_batches(

@@ -2,8 +2,10 @@
 
 import errno
 
+import aiohttp
 import pytest
 import typer
+from botocore.exceptions import ClientError
 
 from flows.cli.faults import exit_code_of
 from shards.errors import CapfiltError, UsageError
@@ -15,6 +17,13 @@ class TaskError(Exception):
 
 class TaskUsageError(TaskError, UsageError):
     """The same for a task that failed by an error of ours: Ray derives from both."""
+
+
+class BucketError(TaskError, ClientError):
+    """A store's error as a library of clusters hands it on."""
+
+
+GONE = "An error occurred (404) when calling the GetObject operation: Unknown"
 
 
 @pytest.mark.parametrize(
@@ -32,6 +41,8 @@ class TaskUsageError(TaskError, UsageError):
             "the disk is full: run/data (No space left on device). What is committed is safe; "
             "free some space and run the same command again",
         ),
+        (aiohttp.ServerDisconnectedError(), 1, "Server disconnected"),
+        (BucketError({"Error": {"Code": "404"}}, "GetObject"), 1, GONE),
         (UsageError("no key '\x1b[2J\u202e'\nlook"), 2, "no key '␛[2J\\u202e'\nlook"),
     ],
 )

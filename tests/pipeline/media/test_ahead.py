@@ -103,6 +103,18 @@ def test_work_that_does_not_end_is_left_and_named() -> None:
     assert threads() <= before
 
 
+def test_who_leaves_waits_for_no_work_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt in the taker's own code closes the generator, whatever hangs in a thread."""
+    monkeypatch.setattr(module, "LEAVE_S", 0.2)
+    gate = threading.Event()
+    results = read_ahead(range(9), lambda n: n == 0 or gate.wait(60), lambda _: 1, 4, timeout_s=60)
+    next(results)
+    began = time.monotonic()
+    results.close()
+    assert time.monotonic() - began < 20
+    gate.set()
+
+
 def test_a_timeout_of_the_work_itself_is_no_stall() -> None:
     def work(_: int) -> int:
         raise TimeoutError("the store does not answer")
