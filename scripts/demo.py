@@ -77,7 +77,7 @@ def start_afresh(folder: Path) -> None:
 def make_input(folder: Path) -> None:
     """Write the world, and one shard of pictures that no one can read."""
     write_toy_world(folder, WORLD)
-    with wds.TarWriter(str(folder / "spoiled.tar")) as tar:
+    with wds.TarWriter(str(folder / "spoiled.tar"), mtime=0) as tar:
         for key, content in SPOILED.items():
             tar.write({"__key__": key, "png": content, "txt": "a red ring"})
     noisy, spoiled = f"{WORLD.noise:.0%} of them with a wrong text", f"{len(SPOILED)} spoiled ones"

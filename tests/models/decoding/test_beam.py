@@ -110,6 +110,25 @@ def test_ids_equal_the_original(
 
 
 @torch.no_grad()
+def test_the_two_length_rules_differ(
+    parity: Path, images: Tensor, original: Callable[[str, Role], nn.Module], normalise: Any
+) -> None:
+    """For some number of beams: for which ones depends on the weights."""
+    facts = json.loads((parity / "decoder.json").read_text())
+    start = DecoderStart(facts["prompt_ids"], facts["config"]["tokenizer"]["sep_id"], 0)
+    network: Any = original("decoder", "captioner")
+    states = network.vision_model(normalise(images))
+
+    def written(rule: Any, width: int, most: int) -> list[list[int]]:
+        decoding = beams(start, width, most, 6)
+        searched = beam.beam_search(network.text_decoder, states, start, decoding, rule)
+        return [texts[0].ids for texts in searched]
+
+    tried = [(width, most) for width in (3, 4, 6) for most in (20, 30)]
+    assert any(written("generated", *one) != written("total", *one) for one in tried)
+
+
+@torch.no_grad()
 def test_one_beam_is_greedy(caption_checkpoint: Checkpoint, images: Tensor) -> None:
     network = caption_checkpoint.network_as(CaptionNetwork)
     described = caption_checkpoint.description
