@@ -1,0 +1,66 @@
+"""A GPU that is there and cannot be used is told, never replaced by the CPU without a word."""
+
+import pytest
+import torch
+
+from models import devices
+from models.devices import (
+    DeviceChoice,
+    DeviceError,
+    check_dtype,
+    check_memory,
+    choose_device,
+    describe_device,
+)
+
+CPU = torch.device("cpu")
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
+
+
+def test_the_cpu_is_taken_where_it_is_asked_for() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device("cpu", granted=True) == CPU
+    assert describe_device(CPU) == {"device": "cpu"}
+
+
+@no_gpu
+def test_auto_takes_the_cpu_where_there_is_no_gpu(caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_device() == CPU
+    assert caplog.text == ""
+
+
+@no_gpu
+def test_a_gpu_that_was_set_aside_or_asked_for_is_never_replaced() -> None:
+    asked: list[tuple[DeviceChoice, bool]] = [("auto", True), ("cuda", False)]
+    for choice, granted in asked:
+        with pytest.raises(DeviceError, match=r"a GPU is wanted, and torch sees none") as caught:
+            choose_device(choice, granted=granted)
+        assert f"torch {torch.__version__} is built for" in str(caught.value)
+        assert "say `cpu`" in str(caught.value)
+
+
+@no_gpu
+def test_the_driver_of_a_gpu_that_torch_cannot_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices, "driver_cuda", lambda: "12.4")
+    assert choose_device() == CPU
+    assert "computing on the CPU, though a GPU is here" in caplog.text
+    assert "the driver knows CUDA up to 12.4" in caplog.text
+    with pytest.raises(DeviceError, match=r"CUDA up to 12\.4"):
+        choose_device("auto", granted=True)
+
+
+def test_a_cpu_computes_any_dtype_and_has_memory() -> None:
+    check_dtype("bf16", CPU)
+    check_memory(CPU, 10**18)
+
+
+@pytest.mark.gpu
+def test_a_gpu_tells_its_name_and_memory() -> None:
+    device = choose_device()
+    about = describe_device(device)
+    assert about["device"] == torch.cuda.get_device_name()
+    assert about["gpu_memory_bytes"] > 10**9
+    with pytest.raises(DeviceError, match="GB free; the models take"):
+        check_memory(device, 10**15)
