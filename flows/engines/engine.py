@@ -45,6 +45,17 @@ class ShardQuarantined:
 ShardResult = ShardDone | ShardFailed | ShardQuarantined
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What one worker was, and what it came to; the rate is that of its time since it was ready."""
+
+    host: str
+    device: str
+    shards: int
+    samples: int
+    samples_per_s: float
+
+
 class ProgressListener(Protocol):
     """Follows how far the work is; called every few seconds, from the driver's own thread."""
 
@@ -54,6 +65,10 @@ class ProgressListener(Protocol):
 
 class Engine(Protocol):
     """Works on shards."""
+
+    @property
+    def reports(self) -> Sequence[WorkerReport]:
+        """What each worker was, and what it has come to by now."""
 
     def run(self, shards: Sequence[InputShard], watch: ProgressListener) -> Iterator[ShardResult]:
         """Yield one result for each shard, in the order in which they end.

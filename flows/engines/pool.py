@@ -1,53 +1,72 @@
 """The pool: runs a schedule of shards on the workers of a cluster, whatever that is made of."""
 
+import logging
 import secrets
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol
 
-from flows.engines.engine import ProgressListener, ShardResult
+from flows.engines.engine import ProgressListener, WorkerReport
+from flows.engines.job import Records, Result, Shard, ShardTaken
 from flows.engines.schedule import Schedule
-from shards.inputs.listing import InputShard
-from shards.run.attempt import Ending, end_attempts_of
-from shards.run.run import Run
+from shards.run.attempt import Ending
 
 POLL_S = 1.0
+LOOK_UP_EVERY_S = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class TaskDone:
+class WorkerReady:
+    """A worker has loaded what it needs, and takes shards from now on."""
+
+    worker: str
+    host: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDone(Generic[Result]):
     """A worker's shard at work has come to a result."""
 
     worker: str
-    result: ShardResult
+    result: Result
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker that is no more: it died, was ended, or lost its attempt."""
+    """A worker that is no more: it died, was ended, could not start, or lost its attempt."""
 
     worker: str
     why: str
-    ready: bool  # whether its models had been loaded
 
 
-class Cluster(Protocol):
+Event = WorkerReady | TaskDone[Result] | WorkerLost
+
+
+class Cluster(Protocol[ShardTaken, Result]):
     """Runs workers by name; each does its shards one after the other, in the order submitted."""
 
-    def capacity(self, shards: int) -> int:
-        """Return how many workers to run for so many shards, at least one."""
+    def grow(self, unfinished: int, name: Callable[[], str]) -> Iterable[str]:
+        """Start the workers that there is room for now, no more than shards; yield their names.
 
-    def start(self, worker: str) -> None:
-        """Start a worker; what it is submitted waits until it is ready."""
+        Tells the user, now and then, what there is no room for. Raises EngineError where no machine
+        is left, or comes, to run a worker on.
+        """
 
-    def submit(self, worker: str, shard: InputShard) -> None:
-        """Queue a shard at a worker, behind those that it has."""
+    def submit(self, worker: str, shard: ShardTaken) -> None:
+        """Queue a shard at a ready worker, behind those that it has."""
 
-    def wait(self, timeout_s: float) -> Sequence[TaskDone | WorkerLost]:
-        """Return what has happened to shards at work, or nothing after a time.
+    def withdraw(self, worker: str) -> None:
+        """Take back the shard that was queued last, if the worker has not begun it."""
+
+    def wait(self, timeout_s: float) -> Sequence[Event[Result]]:
+        """Return what has happened to workers, or nothing after a time.
 
         Raises what a worker raised that is no single shard's fault.
         """
@@ -56,64 +75,104 @@ class Cluster(Protocol):
         """Return samples and bytes done of a worker's shard at work, or None for no answer yet."""
 
     def end(self, worker: str) -> None:
-        """End a worker at once; a shard that it is at comes back as WorkerLost."""
-
-    def check(self) -> None:
-        """Raise EngineError where no machine is left to run a worker on."""
+        """End a worker at once; it comes back as WorkerLost."""
 
 
-class Pool:
+@dataclass(slots=True)
+class _Tally:
+    """What a worker has done, for the report on it."""
+
+    host: str
+    device: str
+    ready_at: float
+    last_done_at: float
+    shards: int = 0
+    samples: int = 0
+
+
+class Pool(Generic[Shard, Result]):
     """Works on shards with as many workers as a cluster has room for; a lost one is replaced."""
 
     def __init__(
-        self, cluster: Cluster, run: Run, stall_timeout_s: float, stop: threading.Event
+        self,
+        cluster: Cluster[Shard, Result],
+        records: Records[Shard, Result],
+        stall_timeout_s: float,
+        stop: threading.Event,
     ) -> None:
         """Make a pool over a cluster, which ends with SystemExit soon after `stop` is set."""
-        self._cluster, self._run, self._stop = cluster, run, stop
+        self._cluster, self._records, self._stop = cluster, records, stop
         self._stall_timeout_s = stall_timeout_s
-        self._schedule = Schedule((), stall_timeout_s)
+        self._schedule = Schedule[Shard]((), stall_timeout_s)
+        self._tallies: dict[str, _Tally] = {}
+        self._looked_up_at = time.monotonic()
 
-    def run(self, shards: Sequence[InputShard], watch: ProgressListener) -> Iterator[ShardResult]:
-        """Clean all shards; see `Engine.run`."""
+    def run(self, shards: Sequence[Shard], watch: ProgressListener) -> Iterator[Result]:
+        """Do all shards; see `Engine.run`."""
         self._schedule = schedule = Schedule(shards, self._stall_timeout_s)
-        size = self._cluster.capacity(len(shards))
         while schedule.unfinished:
-            while len(schedule.workers) < size:
-                self._start_worker()
+            for worker in self._cluster.grow(schedule.unfinished, _new_name):
+                schedule.add(worker)
             for worker, shard in schedule.assign():
+                self._cluster.submit(worker, shard)
+            for holder, worker, shard in schedule.steal():
+                self._cluster.withdraw(holder)
                 self._cluster.submit(worker, shard)
             for event in self._cluster.wait(POLL_S):
                 yield from self._settle(event)
             self._look_after_workers(watch)
+            yield from self._look_up()
             if self._stop.is_set():
                 raise SystemExit(128 + signal.SIGTERM)
 
     def release(self) -> None:
         """Record that the shards still held are released, to be done by a later run."""
         for name, worker in self._schedule.workers.items():
-            with suppress(OSError):  # on a full disk, say; such attempts count as lost
-                self._record(name, worker.shards, Ending.RELEASED)
+            self._record(name, worker.shards, Ending.RELEASED)
 
-    def _start_worker(self) -> None:
-        name = secrets.token_hex(8)  # in the records of its attempts
-        self._cluster.start(name)
-        self._schedule.add(name)
+    @property
+    def reports(self) -> tuple[WorkerReport, ...]:
+        """What each worker was and has done, in the order in which they became ready."""
+        return tuple(
+            WorkerReport(
+                tally.host,
+                tally.device,
+                tally.shards,
+                tally.samples,
+                round(tally.samples / max(tally.last_done_at - tally.ready_at, 1e-9), 2),
+            )
+            for tally in self._tallies.values()
+        )
 
-    def _settle(self, event: TaskDone | WorkerLost) -> Iterator[ShardResult]:
+    def _settle(self, event: Event[Result]) -> Iterator[Result]:
         """Take note of an event; yields the result of a shard that is through.
 
         The record of its attempts leads a shard to safe mode, and to quarantine; one whose attempts
         cannot even be recorded fails here.
         """
-        if isinstance(event, TaskDone):
-            self._schedule.complete(event.worker)
-            yield event.result
+        if event.worker not in self._schedule.workers:
             return
-        loss = self._schedule.lose(event.worker, event.why, event.ready)
-        self._record(event.worker, loss.at_work, Ending.DIED, event.why)
-        self._record(event.worker, loss.waiting, Ending.RELEASED)
-        if loss.failure:
-            yield loss.failure
+        if isinstance(event, WorkerReady):
+            self._schedule.mark_ready(event.worker)
+            now = time.monotonic()
+            self._tallies[event.worker] = _Tally(event.host, event.device, now, now)
+        elif isinstance(event, TaskDone):
+            self._schedule.complete(event.worker)
+            self._count(event.worker, event.result)
+            yield event.result
+        else:
+            loss = self._schedule.lose(event.worker)
+            self._record(event.worker, loss.at_work, Ending.DIED, event.why)
+            self._record(event.worker, loss.waiting, Ending.RELEASED)
+            if loss.deaths:
+                why = f"its worker died {loss.deaths} times; the last: {event.why}"
+                yield self._records.failed(loss.at_work[0], why)
+
+    def _count(self, worker: str, result: Result) -> None:
+        tally = self._tallies[worker]
+        tally.shards += 1
+        tally.samples += self._records.samples(result)
+        tally.last_done_at = time.monotonic()
 
     def _look_after_workers(self, watch: ProgressListener) -> None:
         """Ask each worker how far it is; end those that have finished no sample for too long."""
@@ -123,11 +182,32 @@ class Pool:
                 self._schedule.progress(name, counts)
         for name in self._schedule.stalled():
             self._cluster.end(name)
-        self._cluster.check()
         watch.under_way(*self._schedule.under_way)
 
-    def _record(
-        self, worker: str, shards: Iterable[InputShard], ending: Ending, why: str = ""
-    ) -> None:
+    def _look_up(self) -> Iterator[Result]:
+        """Yield the results of shards at work that have one already.
+
+        A machine that is lost may have done its shard all the same, and another driver too: what
+        nobody waits for need not hold up the end.
+        """
+        now = time.monotonic()
+        if not self._schedule.all_begun or now - self._looked_up_at < LOOK_UP_EVERY_S:
+            return
+        self._looked_up_at = now
+        for worker in self._schedule.stalled(LOOK_UP_EVERY_S):
+            shard = self._schedule.workers[worker].shards[0]
+            result = self._records.look_up(shard)
+            if result is not None:
+                self._cluster.end(worker)
+                loss = self._schedule.drop(worker)
+                self._record(worker, (*loss.at_work, *loss.waiting), Ending.RELEASED)
+                yield result
+
+    def _record(self, worker: str, shards: Iterable[Shard], ending: Ending, why: str = "") -> None:
         for shard in shards:
-            end_attempts_of(self._run, shard.shard, worker, ending, why)
+            with suppress(OSError):  # on a full disk, say; such attempts count as lost
+                self._records.ended(shard, worker, ending, why)
+
+
+def _new_name() -> str:
+    return secrets.token_hex(8)  # in the records of its attempts

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.engines.engine import EngineError, ShardDone, ShardFailed, ShardResult
-from flows.engines.pool import Pool, TaskDone, WorkerLost
+from flows.engines.clean_worker import CleanRecords
+from flows.engines.engine import ShardDone, ShardFailed, ShardQuarantined, ShardResult
+from flows.engines.pool import Event, Pool, TaskDone, WorkerLost, WorkerReady
 from flows.engines.schedule import MAX_DEATHS
 from shards.inputs.listing import InputShard
-from shards.run.attempt import Ending, read_attempts, start_attempt
+from shards.run.attempt import Ending, quarantine, read_attempts, start_attempt
 from shards.run.commit import Counts
 from shards.run.run import Run
 from shards.store import Store
@@ -30,50 +31,56 @@ class Cluster:
     def __init__(self, run: Run, size: int, work: Callable[[InputShard], ShardResult]) -> None:
         self.run, self.size, self.work = run, size, work
         self.tasks: dict[str, deque[InputShard]] = {}
+        self.events: deque[Event[ShardResult]] = deque()
         self.stuck = ""  # a shard at which its worker hangs, until that is ended
-        self.lost: list[TaskDone | WorkerLost] = []
-        self.ready = True
+        self.slow: set[str] = set()  # workers that never get ready
+        self.slow_starts = 0  # of the first ones
         self.counts = (0, 0)
-        self.started = 0
+        self.names: list[str] = []
+        self.done_by: dict[str, str] = {}
 
-    def capacity(self, shards: int) -> int:
-        return min(self.size, shards)
-
-    def start(self, worker: str) -> None:
-        self.started += 1
-        self.tasks[worker] = deque()
+    def grow(self, unfinished: int, name: Callable[[], str]) -> Iterator[str]:
+        while len(self.tasks) < min(self.size, unfinished):
+            worker = name()
+            self.names.append(worker)
+            self.tasks[worker] = deque()
+            if len(self.names) <= self.slow_starts:
+                self.slow.add(worker)
+            else:
+                self.events.append(WorkerReady(worker, "here", "cpu"))
+            yield worker
 
     def submit(self, worker: str, shard: InputShard) -> None:
+        assert worker not in self.slow
         self.tasks[worker].append(shard)
 
-    def wait(self, timeout_s: float) -> list[TaskDone | WorkerLost]:
-        if self.lost:
-            return [self.lost.pop()]
+    def withdraw(self, worker: str) -> None:
+        self.tasks[worker].pop()
+
+    def wait(self, timeout_s: float) -> list[Event[ShardResult]]:
+        if self.events:
+            return [self.events.popleft()]
         for worker, tasks in list(self.tasks.items()):
             if not tasks or tasks[0].shard == self.stuck:
                 continue
-            if self.ready:
-                start_attempt(self.run, tasks[0].shard, worker=worker)
+            start_attempt(self.run, tasks[0].shard, worker=worker)
             try:
                 result = self.work(tasks[0])
             except DeathError as error:
                 del self.tasks[worker]
-                return [WorkerLost(worker, str(error), self.ready)]
-            tasks.popleft()
+                return [WorkerLost(worker, str(error))]
+            self.done_by[tasks.popleft().shard] = worker
             return [TaskDone(worker, result)]
         time.sleep(min(timeout_s, 0.01))
         return []
 
     def progress(self, worker: str) -> tuple[int, int] | None:
-        return self.counts if self.ready and worker in self.tasks else None
+        return self.counts if worker in self.tasks else None
 
     def end(self, worker: str) -> None:
-        assert self.tasks[worker][0].shard == self.stuck
         self.stuck = ""
         del self.tasks[worker]
-        self.lost = [WorkerLost(worker, "ended", ready=True)]
-
-    def check(self) -> None: ...
+        self.events.append(WorkerLost(worker, "ended"))
 
 
 class Watch:
@@ -93,8 +100,11 @@ def done(shard: InputShard) -> ShardResult:
     return ShardDone(shard, Counts(), damaged=False)
 
 
-def pool_of(cluster: Cluster, stall_timeout_s: float = 60) -> Pool:
-    return Pool(cluster, cluster.run, stall_timeout_s, threading.Event())
+def pool_of(
+    cluster: Cluster, stall_timeout_s: float = 60, stop: threading.Event | None = None
+) -> Pool[InputShard, ShardResult]:
+    records = CleanRecords(cluster.run)
+    return Pool(cluster, records, stall_timeout_s, stop or threading.Event())
 
 
 def dying(deaths: dict[str, int]) -> Callable[[InputShard], ShardResult]:
@@ -117,13 +127,13 @@ def test_every_shard_has_one_result(run: Run) -> None:
     cluster = Cluster(run, 2, done)
     results = list(pool_of(cluster).run(SHARDS, Watch()))
     assert sorted(result.shard.shard for result in results) == [s.shard for s in SHARDS]
-    assert cluster.started == 2
+    assert len(cluster.names) == 2
 
 
 def test_no_more_workers_start_than_there_are_shards(run: Run) -> None:
     cluster = Cluster(run, 8, done)
     assert len(list(pool_of(cluster).run(SHARDS[:3], Watch()))) == 3
-    assert cluster.started == 3
+    assert len(cluster.names) == 3
 
 
 def test_a_dead_worker_is_replaced_and_its_attempt_recorded(run: Run) -> None:
@@ -131,7 +141,7 @@ def test_a_dead_worker_is_replaced_and_its_attempt_recorded(run: Run) -> None:
     results = list(pool_of(cluster).run(SHARDS, Watch()))
     assert all(isinstance(result, ShardDone) for result in results)
     assert len(results) == len(SHARDS)
-    assert cluster.started == 2 + 3
+    assert len(cluster.names) == 2 + 3
     assert endings(run, "0") == [Ending.DIED, Ending.DIED, None]
     assert read_attempts(run, "4")[0].detail == "killed at 4"
     assert endings(run, "1") == [None]
@@ -146,12 +156,47 @@ def test_a_shard_that_kills_every_worker_fails_alone(run: Run) -> None:
     assert len(results) == len(SHARDS)
 
 
-def test_workers_that_never_get_ready_end_the_run(run: Run) -> None:
-    cluster = Cluster(run, 2, dying({"0": 1000}))
-    cluster.ready = False
-    with pytest.raises(EngineError, match="could not start: killed at 0"):
-        list(pool_of(cluster).run(SHARDS[:1], Watch()))
-    assert cluster.started == 3
+def test_a_worker_that_is_slow_to_start_keeps_no_shard_from_the_others(run: Run) -> None:
+    cluster = Cluster(run, 2, done)
+    cluster.slow_starts = 1
+    assert len(list(pool_of(cluster).run(SHARDS, Watch()))) == len(SHARDS)
+    assert set(cluster.done_by.values()) == {cluster.names[1]}
+
+
+def test_an_idle_worker_takes_what_another_has_not_begun(run: Run) -> None:
+    cluster = Cluster(run, 2, done)
+    cluster.stuck = "0"  # whose worker holds another shard behind it
+    results = pool_of(cluster).run(SHARDS, Watch())
+    ended = {next(results).shard.shard for _ in SHARDS[1:]}
+    assert ended == {shard.shard for shard in SHARDS[1:]}
+    assert len(set(cluster.done_by.values())) == 1
+
+
+def test_a_shard_that_another_driver_has_done_is_not_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.engines.pool.LOOK_UP_EVERY_S", 0.2)
+    cluster = Cluster(run, 2, done)
+    cluster.stuck = "3"
+    results = pool_of(cluster).run(SHARDS, Watch())
+    ended = [next(results) for _ in SHARDS[1:]]
+    assert "3" not in {result.shard.shard for result in ended}
+    quarantine(run, "3", [read_attempts(run, "0")[0]])  # by the other
+    (last,) = results
+    assert isinstance(last, ShardQuarantined)
+    assert last.shard.shard == "3"
+
+
+def test_the_report_says_who_did_how_much(run: Run) -> None:
+    def work(shard: InputShard) -> ShardResult:
+        return ShardDone(shard, Counts(samples_in=7, filtered=7), damaged=False)
+
+    pool = pool_of(Cluster(run, 1, work))
+    list(pool.run(SHARDS, Watch()))
+    (report,) = pool.reports
+    assert (report.host, report.device) == ("here", "cpu")
+    assert (report.shards, report.samples) == (6, 42)
+    assert report.samples_per_s > 0
 
 
 def test_a_stalled_worker_is_ended_and_its_shard_done_by_another(run: Run) -> None:
@@ -160,7 +205,7 @@ def test_a_stalled_worker_is_ended_and_its_shard_done_by_another(run: Run) -> No
     results = list(pool_of(cluster, stall_timeout_s=0.1).run(SHARDS, Watch()))
     assert all(isinstance(result, ShardDone) for result in results)
     assert len(results) == len(SHARDS)
-    assert cluster.started == 3
+    assert set(cluster.done_by) == {shard.shard for shard in SHARDS}
 
 
 def test_an_error_that_is_no_shards_fault_ends_the_run(run: Run) -> None:
@@ -188,7 +233,7 @@ def test_a_pool_told_to_end_releases_what_it_holds(run: Run) -> None:
         return done(shard)
 
     cluster = Cluster(run, 2, work)
-    pool = Pool(cluster, run, 60, stop)
+    pool = pool_of(cluster, stop=stop)
     results: Iterator[ShardResult] = pool.run(SHARDS, Watch())
     next(results)
     with pytest.raises(SystemExit) as caught:

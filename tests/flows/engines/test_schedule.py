@@ -1,9 +1,6 @@
 """Who gets which shard, and what becomes of the shards of those that die."""
 
-import pytest
-
-from flows.engines.engine import EngineError
-from flows.engines.schedule import MAX_BAD_STARTS, MAX_DEATHS, Schedule
+from flows.engines.schedule import MAX_DEATHS, Schedule
 from shards.inputs.listing import InputShard
 
 
@@ -21,18 +18,24 @@ def shards(count: int) -> list[InputShard]:
     return [InputShard(f"/web/{n}.tar", str(n), 10) for n in range(count)]
 
 
-def schedule(count: int, *workers: str, clock: Clock | None = None) -> Schedule:
+def schedule(count: int, *workers: str, clock: Clock | None = None) -> Schedule[InputShard]:
     made = Schedule(shards(count), stall_timeout_s=60, clock=clock or Clock())
     for worker in workers:
-        made.add(worker)
+        enter(made, worker)
     return made
 
 
-def assigned(plan: Schedule) -> list[tuple[str, str]]:
+def enter(plan: Schedule[InputShard], worker: str) -> None:
+    """Take in a worker that has loaded its models."""
+    plan.add(worker)
+    plan.mark_ready(worker)
+
+
+def assigned(plan: Schedule[InputShard]) -> list[tuple[str, str]]:
     return [(worker, shard.shard) for worker, shard in plan.assign()]
 
 
-def held(plan: Schedule) -> dict[str, list[str]]:
+def held(plan: Schedule[InputShard]) -> dict[str, list[str]]:
     return {name: [s.shard for s in worker.shards] for name, worker in plan.workers.items()}
 
 
@@ -59,70 +62,71 @@ def test_shards_of_a_lost_worker_come_first_in_their_order() -> None:
     plan = schedule(6, "a", "b")
     list(plan.assign())
     plan.complete("a")
-    loss = plan.lose("a", "killed")
+    loss = plan.lose("a")
     assert [s.shard for s in loss.at_work] == ["2"]
     assert [s.shard for s in loss.waiting] == []
-    loss = plan.lose("b", "killed", ready=True)
+    loss = plan.lose("b")
     assert [s.shard for s in (*loss.at_work, *loss.waiting)] == ["1", "3"]
-    assert loss.failure is None
-    plan.add("c")
-    plan.add("d")
+    assert not loss.deaths
+    enter(plan, "c")
+    enter(plan, "d")
     assert assigned(plan) == [("c", "1"), ("d", "3"), ("c", "2"), ("d", "4")]
 
 
 def test_a_shard_that_costs_too_many_workers_fails_and_the_others_go_on() -> None:
     plan = schedule(3)
-    for death in range(1, MAX_DEATHS + 1):
-        plan.add("w")
+    deaths = []
+    for _ in range(MAX_DEATHS):
+        enter(plan, "w")
         list(plan.assign())
-        loss = plan.lose("w", f"death {death}", ready=True)
-        assert (loss.failure is None) == (death < MAX_DEATHS)
-    assert loss.failure is not None
-    assert loss.failure.shard.shard == "0"
-    assert loss.failure.why == f"its worker died {MAX_DEATHS} times; the last: death {MAX_DEATHS}"
-    plan.add("w")
+        loss = plan.lose("w")
+        deaths.append(loss.deaths)
+    assert deaths == [0] * (MAX_DEATHS - 1) + [MAX_DEATHS]
+    assert [shard.shard for shard in loss.at_work] == ["0"]
+    enter(plan, "w")
     assert [shard for _, shard in assigned(plan)] == ["1", "2"]
 
 
-def test_deaths_before_a_worker_is_ready_are_not_the_shards_fault() -> None:
+def test_a_worker_that_is_not_ready_gets_nothing_and_costs_no_shard_a_life() -> None:
     plan = schedule(1)
-    failures = []
-    for ready in [*[True] * (MAX_DEATHS - 1), False, False, True]:
+    for _ in range(2 * MAX_DEATHS):
         plan.add("w")
-        list(plan.assign())
-        failures.append(plan.lose("w", "out of memory", ready).failure)
-    assert [failure is not None for failure in failures] == [False] * (MAX_DEATHS + 1) + [True]
+        assert assigned(plan) == []
+        assert plan.lose("w").at_work == ()
+    enter(plan, "w")
+    assert assigned(plan) == [("w", "0")]
 
 
-def test_workers_that_cannot_start_end_the_pool() -> None:
-    plan = schedule(2)
-    for _ in range(MAX_BAD_STARTS - 1):
-        plan.add("w")
-        list(plan.assign())
-        plan.lose("w", "no such module")
-    plan.add("w")
+def test_an_idle_worker_takes_what_waits_at_the_one_that_holds_most() -> None:
+    plan = schedule(4, "a", "b")
+    plan.add("slow")
     list(plan.assign())
-    with pytest.raises(EngineError, match="3 Ray actors in a row could not start: no such module"):
-        plan.lose("w", "no such module")
-    assert held(plan) == {"w": ["0", "1"]}  # for the record of what is released
+    plan.complete("b")
+    assert list(plan.steal()) == []  # b has one of its own to do
+    plan.complete("b")
+    (stolen,) = plan.steal()
+    assert stolen[:2] == ("a", "b")
+    assert held(plan) == {"a": ["0"], "b": ["2"], "slow": []}
+    assert list(plan.steal()) == []  # what is begun stays where it is
+    plan.mark_ready("slow")
+    assert list(plan.steal()) == []
 
 
-def test_a_result_between_bad_starts_forgives_them() -> None:
-    plan = schedule(9, "good")
-    for _ in range(2 * MAX_BAD_STARTS):
-        plan.add("bad")
-        list(plan.assign())
-        plan.lose("bad", "no such module")
-        plan.complete("good")
+def test_a_worker_whose_shard_another_has_done_leaves_the_rest() -> None:
+    plan = schedule(3, "a")
+    list(plan.assign())
+    loss = plan.drop("a")
+    assert [shard.shard for shard in loss.at_work] == ["0"]
+    enter(plan, "b")
+    assert assigned(plan) == [("b", "1"), ("b", "2")]
+    assert plan.all_begun
+    assert plan.unfinished == 2
 
 
 def test_a_worker_that_finishes_no_sample_stalls() -> None:
     clock = Clock()
     plan = schedule(2, "a", clock=clock)
     list(plan.assign())
-    clock.now += 1000
-    assert plan.stalled() == []  # still loading its models
-    plan.progress("a", (0, 0))
     clock.now += 60
     plan.progress("a", (1, 10))
     clock.now += 60
@@ -130,6 +134,7 @@ def test_a_worker_that_finishes_no_sample_stalls() -> None:
     assert plan.stalled() == []
     clock.now += 1
     assert plan.stalled() == ["a"]
+    assert plan.stalled(after_s=62) == []
     plan.complete("a")
     assert plan.stalled() == []
 
@@ -142,7 +147,7 @@ def test_a_worker_that_had_nothing_to_do_has_not_stalled() -> None:
     plan.complete("b")
     clock.now += 1000
     plan.progress("a", (3, 30))
-    plan.lose("a", "killed")
+    plan.lose("a")
     assert assigned(plan) == [("b", "0")]
     assert plan.stalled() == []
 
@@ -155,5 +160,5 @@ def test_progress_sums_the_shards_at_work() -> None:
     assert plan.under_way == (5, 550)
     plan.complete("a")
     assert plan.under_way == (2, 250)
-    plan.lose("b", "killed")
+    plan.lose("b")
     assert plan.under_way == (0, 0)
