@@ -44,9 +44,9 @@ def run_with_prefect(job: CleanJob, watch: RunListener, conclude: Conclude) -> i
     with report_to_prefect("clean", job.recipe.model_dump(mode="json")) as follower:
         try:
             with follower.stage("clean the shards"):
-                failures = clean_shards(job, watch)
+                work = clean_shards(job, watch)
             with follower.stage("finish") as shown:
-                outcome = finish(job, failures)
+                outcome = finish(job, work)
                 shown.markdown = _as_markdown(outcome)
         except Exception as error:
             follower.end(str(error), failed=True)

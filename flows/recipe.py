@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from pipeline.clean.shard import CleanConfig
 from shards.errors import UsageError
@@ -53,8 +60,17 @@ class EngineConfig(RecipeSection):
 
     kind: Literal["ray", "local"] = "ray"
     address: str | None = Field(None, description="of a running Ray cluster")
-    actors: int | Literal["auto"] = "auto"
-    gpus_per_actor: float | Literal["auto"] = "auto"
+    actors: PositiveInt | Literal["auto"] = Field(
+        "auto", description="as many as the machines hold, as they come and go"
+    )
+    gpus_per_actor: NonNegativeFloat | Literal["auto"] = Field(
+        "auto", description="1 where any machine has a GPU; 0 works on CPUs"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto refuses a GPU that torch cannot use"
+    )
+    forward_env: tuple[str, ...] = Field((), description="variables that workers need, by name")
+    start_timeout_s: float = Field(600, gt=0, description="for the first machine to come")
     batch_size: int = Field(16, ge=1, description="pictures in one pass of a model")
     decode_threads: int = Field(2, ge=1, description="in each actor")
     stall_timeout_s: float = Field(600, gt=0, description="without a finished sample")

@@ -1,5 +1,6 @@
 """`capfilt clean` and `capfilt judge`: decide about pairs, and decide again without a model."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable
@@ -68,8 +69,8 @@ def clean(
             return _conclude(result, as_json)
 
         if direct or not job.pending:
-            failures = stages.clean_shards(job, progress)
-            code = conclude(stages.finish(job, failures))
+            work = stages.clean_shards(job, progress)
+            code = conclude(stages.finish(job, work))
         else:
             from flows.prefect_flow import run_with_prefect
 
@@ -89,7 +90,8 @@ def _conclude(result: "RunResult | Exception", as_json: bool) -> int:
     if isinstance(result, Exception):
         return exit_code_of(result)
     if as_json:
-        print(json.dumps(result.statistics | {"run": result.run_url}))
+        workers = [dataclasses.asdict(worker) for worker in result.workers]
+        print(json.dumps(result.statistics | {"run": result.run_url, "workers": workers}))
     else:
         from flows.cli.tables.statistics import print_statistics
 

@@ -1,9 +1,7 @@
-"""The worker inside every engine: models loaded once, then shard after shard."""
+"""Cleaning as a job of an engine: models loaded once, then shard after shard."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
 
 from flows.engines.engine import (
     ShardDone,
@@ -12,18 +10,28 @@ from flows.engines.engine import (
     ShardResult,
     is_shard_fault,
 )
+from flows.engines.job import Grant
 from models.checkpoints import weights
+from models.devices import (
+    DeviceChoice,
+    check_dtype,
+    check_memory,
+    choose_device,
+    describe_device,
+    name_device,
+)
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.shard import CleanConfig, ShardCleaner
 from shards.inputs.listing import InputShard
-from shards.run.attempt import Quarantine
+from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
+from shards.run.commit import read_commit
 from shards.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class CleanSpec:
     """All that a worker needs to know, small enough to send anywhere.
 
     The config is resolved: its dtype is not `auto`, and its models are pinned.
@@ -32,22 +40,31 @@ class WorkerSpec:
     run_url: str
     config: CleanConfig
     pace: ExecutionConfig
+    device: DeviceChoice = "auto"
+    weights_bytes: int = 0  # of both models, in the run's dtype
+
+    def open(self, grant: Grant) -> "CleanWorker":
+        """Load the models on the machine where they work."""
+        return CleanWorker(self, grant)
 
 
-class Worker:
+class CleanWorker:
     """Cleans shards of one run; `counts` may be read from another thread meanwhile."""
 
     def __init__(
         self,
-        spec: WorkerSpec,
+        spec: CleanSpec,
+        grant: Grant,
         on_progress: Callable[[int, int], None] | None = None,
-        name: str | None = None,
     ) -> None:
         self.counts = (0, 0)  # samples and bytes done of the shard under way
-        self._name = name
+        self._name = grant.worker
         self._on_progress = on_progress
         config = spec.config
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = choose_device(spec.device, granted=grant.gpus > 0)
+        self.device = name_device(device)
+        check_dtype(config.dtype, device)
+        check_memory(device, spec.weights_bytes)
         captioner = BlipCaptioner.load(
             weights.resolve(config.caption.model, config.caption.revision),
             decoding=config.caption,
@@ -61,7 +78,8 @@ class Worker:
             dtype=config.dtype,
             device=device,
         )
-        self._cleaner = ShardCleaner(Run.open(spec.run_url), config, captioner, scorer, spec.pace)
+        run, hardware = Run.open(spec.run_url), describe_device(device)
+        self._cleaner = ShardCleaner(run, config, captioner, scorer, spec.pace, hardware)
 
     def process(self, shard: InputShard) -> ShardResult:
         """Clean one shard and commit it, or find that it was put aside.
@@ -84,3 +102,30 @@ class Worker:
         self.counts = (samples, size_bytes)
         if self._on_progress:
             self._on_progress(samples, size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class CleanRecords:
+    """What the driver of a cleaning writes down: the ends of attempts that nobody else can."""
+
+    run: Run
+
+    def ended(self, shard: InputShard, worker: str, ending: Ending, why: str = "") -> None:
+        """Record how a worker's attempt on a shard ended."""
+        end_attempts_of(self.run, shard.shard, worker, ending, why)
+
+    def look_up(self, shard: InputShard) -> ShardResult | None:
+        """Return what a shard came to, if it is committed or put aside by now."""
+        done = read_commit(self.run, shard.shard)
+        if done is not None:
+            return ShardDone(shard, done.counts, done.state.damaged)
+        aside = read_quarantined(self.run).get(shard.shard)
+        return ShardQuarantined(shard, aside.why) if aside else None
+
+    def failed(self, shard: InputShard, why: str) -> ShardResult:
+        """Make the result of a shard that stays pending."""
+        return ShardFailed(shard, why)
+
+    def samples(self, result: ShardResult) -> int:
+        """Count the samples of a shard that is done."""
+        return result.counts.samples_in if isinstance(result, ShardDone) else 0

@@ -1,10 +1,13 @@
 """The local engine: one worker in this process, one shard after the other."""
 
 import logging
+import platform
+import time
 from collections.abc import Iterator, Sequence
 
-from flows.engines.engine import ProgressListener, ShardResult
-from flows.engines.worker import Worker, WorkerSpec
+from flows.engines.clean_worker import CleanSpec, CleanWorker
+from flows.engines.engine import ProgressListener, ShardDone, ShardResult, WorkerReport
+from flows.engines.job import Grant
 from pipeline.clean.shard import AttemptLost
 from shards.inputs.listing import InputShard
 
@@ -14,17 +17,24 @@ _log = logging.getLogger(__name__)
 class LocalEngine:
     """Works in the driver's own process."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    def __init__(self, spec: CleanSpec) -> None:
         self._spec = spec
+        self.reports: tuple[WorkerReport, ...] = ()
 
     def run(self, shards: Sequence[InputShard], watch: ProgressListener) -> Iterator[ShardResult]:
         """Clean each shard in turn; see `Engine.run`."""
-        worker = Worker(self._spec, on_progress=watch.under_way)
+        worker = CleanWorker(self._spec, Grant(), on_progress=watch.under_way)
+        ready_at, done, samples = time.monotonic(), 0, 0
         for shard in shards:
-            yield _process(worker, shard)
+            result = _process(worker, shard)
+            if isinstance(result, ShardDone):
+                done, samples = done + 1, samples + result.counts.samples_in
+            rate = round(samples / (time.monotonic() - ready_at), 2)
+            self.reports = (WorkerReport(platform.node(), worker.device, done, samples, rate),)
+            yield result
 
 
-def _process(worker: Worker, shard: InputShard) -> ShardResult:
+def _process(worker: CleanWorker, shard: InputShard) -> ShardResult:
     while True:  # lost attempts lead to safe mode, and at last to quarantine
         try:
             return worker.process(shard)

@@ -2,164 +2,175 @@
 
 Only paths and small records cross processes, never pixels. Ray restarts and retries nothing: a
 commit must happen once, so the pool alone decides what is done again (Ray Data's defaults run a
-shard that kills its worker for ever).
+shard that kills its worker for ever). Each actor is sized by the machine that it is placed on.
 """
 
+import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from flows.engines.engine import EngineError, ShardResult
-from flows.engines.pool import Pool, TaskDone, WorkerLost
-from flows.engines.ray_session import check_packages, ray_session
+from flows.engines.address import join_address
+from flows.engines.job import Grant, Records, Result, Shard, ShardJob
+from flows.engines.placement import Seat, Wish, free_seats
+from flows.engines.pool import Event, Pool, TaskDone, WorkerLost, WorkerReady
+from flows.engines.ray_actor import PoolActor, Progress, Started
+from flows.engines.ray_nodes import RayNodes
+from flows.engines.ray_session import ray_session
+from flows.engines.start_checks import MachineUnfit, Requirements, requirements
+from flows.recipe import EngineConfig
 from pipeline.clean.shard import AttemptLost
-from shards.inputs.listing import InputShard
 
-if TYPE_CHECKING:
-    from flows.engines.worker import WorkerSpec
-    from flows.recipe import EngineConfig
-    from shards.run.run import Run
+PLACED_WITHIN_S = 30.0  # or others hold what Ray had free
 
-NODES_EVERY_S = 10.0
-CPUS_PER_ACTOR = 2
+_log = logging.getLogger(__name__)
+_Lost = (RayActorError, ActorUnschedulableError)
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a job needs of the machines: to read and write, and of memory for each worker."""
+
+    run_url: str
+    inputs: tuple[str, ...]
+    scratch_bytes: int = 0
+    worker_bytes: int = 0
 
 
 @contextmanager
-def ray_pool(run: "Run", spec: "WorkerSpec", config: "EngineConfig") -> Iterator[Pool]:
+def ray_pool(
+    job: ShardJob[Shard, Result],
+    records: Records[Shard, Result],
+    demands: Demands,
+    config: EngineConfig,
+) -> Iterator[Pool[Shard, Result]]:
     """Start Ray on this machine, or join a cluster, for a pool of actors that end with the block.
 
     What they are at then is released, to be taken up by a later run.
     """
-    with ExitStack() as after_ray, ray_session(config.address) as told_to_end:
-        pool = Pool(RayCluster(spec, config), run, config.stall_timeout_s, told_to_end)
-        after_ray.callback(pool.release)
+    with ExitStack() as leaving:
+        inputs, scratch = demands.inputs, demands.scratch_bytes
+        needed = requirements(demands.run_url, inputs, scratch, config.forward_env)
+        checks = leaving.enter_context(needed)
+        address = join_address(config.address)
+        told_to_end = leaving.enter_context(ray_session(address))
+        nodes = RayNodes(
+            wish_of(config, demands.worker_bytes), config.start_timeout_s, bool(address)
+        )
+        leaving.enter_context(closing(nodes))
+        cluster = RayCluster[Shard, Result](job, checks, nodes)
+        pool = Pool(cluster, records, config.stall_timeout_s, told_to_end)
+        leaving.callback(pool.release)  # before Ray goes, which a job's end may cut short
+        leaving.callback(cluster.end_all)
         yield pool
 
 
-class PoolActor:
-    """One Ray actor; imports nothing of ours before it has checked whose packages it would get."""
-
-    def __init__(self, spec: "WorkerSpec", threads: int, name: str) -> None:
-        check_packages()
-        import torch
-
-        from flows.engines.worker import Worker
-
-        torch.set_num_threads(threads)
-        self._worker = Worker(spec, name=name)
-
-    @ray.method(concurrency_group="report")
-    def counts(self) -> tuple[int, int]:
-        """Return samples and bytes done of the shard at work; answers once models are loaded."""
-        return self._worker.counts
-
-    def process(self, shard: InputShard) -> ShardResult:
-        """Clean one shard."""
-        return self._worker.process(shard)
-
-
-@dataclass(frozen=True, slots=True)
-class ActorShare:
-    """How a cluster is divided: the number of actors, and the processors and GPUs of each."""
-
-    actors: int
-    cpus: float
-    gpus: float
-
-
-def divide(cpus: float, gpus: float, config: "EngineConfig", shards: int) -> ActorShare:
-    """Divide processors and GPUs among actors, of which there are no more than shards."""
-    auto_gpus = 1.0 if gpus else 0.0
-    actor_gpus = auto_gpus if config.gpus_per_actor == "auto" else config.gpus_per_actor
-    if config.actors == "auto":
-        most = int(gpus // actor_gpus) if actor_gpus else int(cpus // CPUS_PER_ACTOR)
-    else:
-        most = config.actors
-    actors = max(1, min(most, shards))
-    actor_cpus = cpus / actors
-    # Ray takes whole processors, or a fraction of one
-    whole = float(int(actor_cpus)) if actor_cpus >= 1 else round(actor_cpus, 4)
-    return ActorShare(actors, whole, actor_gpus)
+def wish_of(config: EngineConfig, worker_bytes: int = 0) -> Wish:
+    """Read from a recipe what is asked of the machines."""
+    return Wish(config.actors, config.gpus_per_actor, worker_bytes)
 
 
 @dataclass(slots=True)
 class _Actor:
     handle: Any
+    seat: Seat
+    starting: Any  # the answer to `start`, or None once it is ready
     report: Any  # the answer to the question how far it is
+    begun_at: float
+    placed: bool = False
     tasks: deque[Any] = field(default_factory=deque)  # the one at work first
 
 
-class RayCluster:
+class RayCluster(Generic[Shard, Result]):
     """Runs each worker of a pool as one Ray actor; see `Cluster`."""
 
-    def __init__(self, spec: "WorkerSpec", config: "EngineConfig") -> None:
-        self._spec, self._config = spec, config
-        self._share = ActorShare(1, 1.0, 0.0)
+    def __init__(self, job: ShardJob[Shard, Result], checks: Requirements, nodes: RayNodes) -> None:
+        self._job, self._checks, self._nodes = job, checks, nodes
         self._actors: dict[str, _Actor] = {}
-        self._nodes_at = time.monotonic()
 
-    def capacity(self, shards: int) -> int:
-        """Divide the cluster's resources; return the number of actors."""
-        total = ray.cluster_resources()
-        cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0)
-        self._share = divide(cpus, gpus, self._config, shards)
-        return self._share.actors
+    def grow(self, unfinished: int, name: Callable[[], str]) -> Iterator[str]:
+        """Start actors on the seats that are free, as machines come and go."""
+        taken = [actor.seat for actor in self._actors.values()]
+        machines = self._nodes.look([a.seat for a in self._actors.values() if a.placed])
+        if machines is None:
+            return
+        for seat in free_seats(machines, self._nodes.wish, unfinished, taken):
+            worker = name()
+            self._start(worker, seat)
+            yield worker
+        self._nodes.wait(machines, len(self._actors), unfinished)
 
-    def start(self, worker: str) -> None:
-        """Start an actor with its share of the cluster."""
-        remote_class = ray.remote(
-            num_cpus=self._share.cpus,
-            num_gpus=self._share.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            concurrency_groups={"report": 1},
-        )(PoolActor)
-        handle = remote_class.remote(self._spec, max(1, int(self._share.cpus)), worker)
-        self._actors[worker] = _Actor(handle, handle.counts.remote())
-
-    def submit(self, worker: str, shard: InputShard) -> None:
+    def submit(self, worker: str, shard: Shard) -> None:
         """Queue a shard at an actor."""
         actor = self._actors[worker]
         actor.tasks.append(actor.handle.process.remote(shard))
 
-    def wait(self, timeout_s: float) -> Sequence[TaskDone | WorkerLost]:
-        """Wait for one of the tasks at work; an actor that is lost is forgotten."""
-        at_work = {actor.tasks[0]: name for name, actor in self._actors.items() if actor.tasks}
-        done, _ = ray.wait(list(at_work), num_returns=1, timeout=timeout_s)
-        return [self._read(at_work[task]) for task in done]
+    def withdraw(self, worker: str) -> None:
+        """Cancel the task queued last; if it has just begun, its commit will lose or win."""
+        ray.cancel(self._actors[worker].tasks.pop())
+
+    def wait(self, timeout_s: float) -> Sequence[Event[Result]]:
+        """Wait for one of the tasks at work, or for an actor to start; a lost one is forgotten."""
+        waited = {a.tasks[0]: name for name, a in self._actors.items() if a.tasks}
+        waited |= {a.starting: name for name, a in self._actors.items() if a.starting is not None}
+        done, _ = ray.wait(list(waited), num_returns=1, timeout=timeout_s) if waited else ([], [])
+        if not waited:
+            time.sleep(timeout_s)
+        return [self._read(waited[task]) for task in done] or list(self._unplaced())
 
     def progress(self, worker: str) -> tuple[int, int] | None:
         """Return an actor's answer, if it is there, and ask again."""
-        actor = self._actors[worker]
-        counts = _answer(actor)
-        if counts is not None:
-            actor.report = actor.handle.counts.remote()
-        return counts
+        actor = self._actors.get(worker)
+        answer = self._answer(actor) if actor else None
+        if actor is None or answer is None:
+            return None
+        actor.placed, actor.report = True, actor.handle.report.remote()
+        for line in answer.lines:
+            _log.warning("%s: %s", actor.seat.host, line)
+        return answer.counts
 
     def end(self, worker: str) -> None:
         """Kill an actor; its task at work then fails."""
-        ray.kill(self._actors[worker].handle)
+        if worker in self._actors:
+            ray.kill(self._actors[worker].handle)
 
-    def check(self) -> None:
-        """Notice that no machine is left to run an actor on: Ray itself would wait for ever."""
-        now = time.monotonic()
-        if now - self._nodes_at <= NODES_EVERY_S:
-            return
-        self._nodes_at = now
-        if not any(node["Alive"] for node in ray.nodes()):
-            raise EngineError(
-                "Ray has no node left that lives: its raylet died, by a kill or for want of "
-                "memory. What is committed is safe; run the same command again"
-            )
+    def end_all(self) -> None:
+        """Kill all actors."""
+        for worker in self._actors:
+            with suppress(RayError, RuntimeError):  # Ray itself may be gone
+                self.end(worker)
 
-    def _read(self, worker: str) -> TaskDone | WorkerLost:
+    def _start(self, worker: str, seat: Seat) -> None:
+        remote_class = ray.remote(
+            num_cpus=seat.cpus,
+            num_gpus=seat.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"report": 1},
+            scheduling_strategy=NodeAffinitySchedulingStrategy(seat.machine, soft=False),
+        )(PoolActor)
+        handle, threads = remote_class.remote(), max(1, int(seat.cpus))
+        starting = handle.start.remote(self._checks, self._job, Grant(worker, seat.gpus), threads)
+        report = handle.report.remote()
+        self._actors[worker] = _Actor(handle, seat, starting, report, time.monotonic())
+
+    def _read(self, worker: str) -> Event[Result]:
         actor = self._actors[worker]
+        if actor.starting is not None:
+            return self._read_start(worker, actor)
         try:
             result = ray.get(actor.tasks[0])
         except RayTaskError as error:
@@ -168,24 +179,65 @@ class RayCluster:
                 raise cause from error
             ray.kill(actor.handle)  # a thread of it may never end
             return self._forget(worker, str(cause))
-        except RayActorError as error:
+        except _Lost as error:
             return self._forget(worker, str(error))
         actor.tasks.popleft()
         return TaskDone(worker, result)
 
+    def _read_start(self, worker: str, actor: _Actor) -> Event[Result]:
+        """Read how a start went; a machine that is unfit is left out, and a bug is raised."""
+        try:
+            started: Started = ray.get(actor.starting)
+        except RayTaskError as error:
+            cause = cause_of(error)
+            ray.kill(actor.handle)
+            if isinstance(cause, MachineUnfit) or hasattr(type(cause), "exit_code"):
+                self._nodes.leave_out(actor.seat, str(cause))
+            elif isinstance(cause, OSError | MemoryError):
+                self._nodes.note_start(actor.seat, f"{type(cause).__name__}: {cause}")
+            else:
+                raise cause from error
+            return self._forget(worker, str(cause))
+        except _Lost as error:
+            if self._nodes.lives(actor.seat.machine):
+                self._nodes.note_start(actor.seat, str(error))
+            return self._forget(worker, str(error))
+        self._nodes.note_start(actor.seat, None)
+        actor.starting = None
+        actor.placed = True
+        return WorkerReady(worker, actor.seat.host, started.device)
+
+    def _unplaced(self) -> Iterable[Event[Result]]:
+        """Give up actors that nothing comes of: on machines that are lost, or held by others."""
+        now = time.monotonic()
+        for worker, actor in list(self._actors.items()):
+            if not actor.tasks and actor.starting is None and self._is_dead(actor):
+                yield self._forget(worker, "its machine is lost, or it was killed while idle")
+            elif not actor.placed and now - actor.begun_at > PLACED_WITHIN_S:
+                ray.kill(actor.handle)
+                why = f"Ray did not place it in {PLACED_WITHIN_S:g} s: others hold what was free"
+                _log.warning("a worker on %s: %s", actor.seat.host, why)
+                yield self._forget(worker, why)
+
+    def _answer(self, actor: _Actor) -> Progress | None:
+        try:
+            answer: Progress = ray.get(actor.report, timeout=0)
+        except (GetTimeoutError, *_Lost, RayTaskError):
+            return None  # a loss is noticed by its tasks, or where it has none
+        return answer
+
+    def _is_dead(self, actor: _Actor) -> bool:
+        try:
+            ray.get(actor.report, timeout=0)
+        except GetTimeoutError:
+            return False
+        except _Lost:
+            return True
+        return False
+
     def _forget(self, worker: str, why: str) -> WorkerLost:
-        actor = self._actors.pop(worker)
-        return WorkerLost(worker, why, ready=_answer(actor) is not None)
-
-
-def _answer(actor: _Actor) -> tuple[int, int] | None:
-    try:
-        counts: tuple[int, int] = ray.get(actor.report, timeout=0)
-    except GetTimeoutError:
-        return None
-    except (RayActorError, RayTaskError):
-        return None  # its task says the same, and is dealt with there
-    return counts
+        del self._actors[worker]
+        return WorkerLost(worker, why)
 
 
 def cause_of(error: RayTaskError) -> BaseException:

@@ -1,17 +1,14 @@
-"""A connection to Ray, on this machine or to a cluster, and what its workers must check first."""
+"""A connection to Ray: on this machine alone, or to a cluster."""
 
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
-
-from flows.engines.engine import EngineError
 
 OBJECT_STORE_BYTES = 80_000_000  # close to Ray's least: no data passes through it
 
@@ -48,19 +45,3 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
             # exception ends as a SystemError.
             signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
         yield told_to_end
-
-
-def check_packages() -> None:
-    """Refuse to work with a stranger's `models` package that shadows ours on the path."""
-    import models
-    import pipeline
-
-    home = Path(__file__).resolve().parents[2]
-    for package in (models, pipeline):
-        folder = Path(str(package.__file__)).resolve().parent
-        if folder.parent != home:
-            raise EngineError(
-                f"a Ray worker found the package {package.__name__} in {folder}, expected it in "
-                f"{home}: another folder of that name comes first on its path. Rename that "
-                "folder, or take it off PYTHONPATH"
-            )

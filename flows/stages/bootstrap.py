@@ -288,8 +288,8 @@ def _clean(job: RoundsJob, number: int, callbacks: RoundCallbacks) -> None:
     folder = stage_folder(job.folder, number, "clean")
     prepared = clean.prepare(cleaning(job.recipe, folder, *models))
     with callbacks.cleaning() as watch:
-        failures = clean.clean_shards(prepared, watch)
-        outcome = clean.finish(prepared, failures)
+        work = clean.clean_shards(prepared, watch)
+        outcome = clean.finish(prepared, work)
     if outcome.pending_here:
         raise EngineError(f"{folder}: {outcome.left}")
 

@@ -13,18 +13,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import torch
-
-from flows.engines.engine import Engine, ProgressListener, ShardDone, ShardFailed, ShardResult
+from flows.engines.address import check_output, join_address
+from flows.engines.clean_worker import CleanRecords, CleanSpec
+from flows.engines.engine import (
+    Engine,
+    ProgressListener,
+    ShardDone,
+    ShardFailed,
+    ShardResult,
+    WorkerReport,
+)
 from flows.engines.local import LocalEngine
-from flows.engines.worker import WorkerSpec
 from flows.recipe import LimitsConfig, Recipe, as_recipe_errors, dump_recipe
-from models.blip.config import Dtype, resolve_dtype
+from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.checkpoint import CheckpointInfo
 from models.checkpoints.description import describe
+from models.devices import choose_device
 from models.roles.captioner import prompt_start
 from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.prepare import ExecutionConfig
@@ -43,6 +50,7 @@ from shards.store import Store, creates_once
 _log = logging.getLogger(__name__)
 ModelSection = TypeVar("ModelSection", CaptionConfig, ScoreConfig)
 
+WORKER_BYTES = 1_500_000_000  # of a worker beside its weights: torch, pictures, a batch at work
 LIMITS_FROM = 1_000  # samples; a share of fewer says little
 LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "pyarrow", "ray", "prefect")
 
@@ -57,7 +65,7 @@ class CleanJob:
 
     recipe: Recipe
     run: Run
-    spec: WorkerSpec
+    spec: CleanSpec
     mine: tuple[InputShard, ...]  # this driver's part of the inputs
     pending: tuple[InputShard, ...]
     done: Counts
@@ -70,6 +78,7 @@ class RunResult:
     run_url: str
     statistics: dict[str, Any]
     failures: tuple[ShardFailed, ...]
+    workers: tuple[WorkerReport, ...]
     pending_here: int  # shards that this driver should have committed, and did not
 
     @property
@@ -106,9 +115,10 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
 
     `part` (i, n) takes every n-th shard from the i-th on, for one driver among n.
     """
+    check_output(recipe.output)
     inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
     store = Store(recipe.output)
-    dtype = _pin_dtype(recipe.dtype, store)
+    dtype = _pin_dtype(recipe, store)
     captioner = weights.pin(recipe.caption.model, recipe.caption.revision)
     scorer = weights.pin(recipe.score.model, recipe.score.revision)
     caption, score = _pin_model(recipe.caption, captioner), _pin_model(recipe.score, scorer)
@@ -128,21 +138,29 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     return CleanJob(
         recipe=recipe,
         run=run,
-        spec=WorkerSpec(store.url(), recipe, pace),
+        spec=CleanSpec(store.url(), recipe, pace, engine.device, _weights_bytes(dtype, *models)),
         mine=mine,
         pending=_from_a_random_shard(pending) if joined else pending,
         done=total_counts(c.counts for c in commits.values()),
     )
 
 
-def clean_shards(job: CleanJob, watch: RunListener) -> tuple[ShardFailed, ...]:
-    """Clean all pending shards; returns those that failed and stay pending.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the engine came to: the shards that failed and stay pending, and what did the work."""
+
+    failures: tuple[ShardFailed, ...] = ()
+    workers: tuple[WorkerReport, ...] = ()
+
+
+def clean_shards(job: CleanJob, watch: RunListener) -> Work:
+    """Clean all pending shards.
 
     Raises LimitExceeded, and what the engine raises.
     """
     watch.begin(job)
     if not job.pending:
-        return ()
+        return Work()
     failures, counts = [], job.done
     with _engine(job) as engine:
         for result in engine.run(job.pending, watch):
@@ -152,12 +170,12 @@ def clean_shards(job: CleanJob, watch: RunListener) -> tuple[ShardFailed, ...]:
             if isinstance(result, ShardDone):
                 counts += result.counts
                 _check_limits(counts, job.recipe.limits)
-    return tuple(failures)
+        return Work(tuple(failures), tuple(engine.reports))
 
 
-def finish(job: CleanJob, failures: tuple[ShardFailed, ...] = ()) -> RunResult:
+def finish(job: CleanJob, work: Work | None = None) -> RunResult:
     """Write the snapshot, if every shard is done, and count the run from its commits."""
-    committed = read_commits(job.run)
+    work, committed = work or Work(), read_commits(job.run)
     done = committed.keys() | read_quarantined(job.run).keys()
     whole = bool(committed) and len(done) == len(job.run.inputs)
     if whole:
@@ -166,14 +184,22 @@ def finish(job: CleanJob, failures: tuple[ShardFailed, ...] = ()) -> RunResult:
     statistics = run_statistics(job.run)
     if whole:
         job.run.store.put(cards.NAME, sets.card_of(job.run, statistics).encode())
-    return RunResult(job.run.store.url(), statistics, failures, pending_here)
+    url = job.run.store.url()
+    return RunResult(url, statistics, work.failures, work.workers, pending_here)
 
 
-def _pin_dtype(dtype: Literal["auto", "fp32", "bf16"], store: Store) -> Dtype:
+def _pin_dtype(recipe: Recipe, store: Store) -> Dtype:
     """Fix the dtype: a run keeps that of its beginning, on whatever machine it goes on."""
+    dtype, engine = recipe.dtype, recipe.engine
     if dtype == "auto" and store.exists("run.json"):
         dtype = read_identity(store)["dtype"]
-    return resolve_dtype(dtype, "cuda" if torch.cuda.is_available() else "cpu")
+    if dtype != "auto":
+        return dtype
+    if engine.kind == "ray" and (address := join_address(engine.address)):
+        from flows.engines.ray_probe import best_dtype  # seconds to import
+
+        return best_dtype(engine, address)
+    return resolve_dtype("auto", choose_device(engine.device))
 
 
 def _pin_model(section: ModelSection, pinned: weights.ResolvedCheckpoint) -> ModelSection:
@@ -191,6 +217,10 @@ def _read_models(
         scorer_settings = describe(scorer, "filter")
         scorer_settings.check_max_tokens(recipe.score.max_tokens)
     return checkpoint.info(captioner_settings), checkpoint.info(scorer_settings)
+
+
+def _weights_bytes(dtype: Dtype, *models: CheckpointInfo) -> int:
+    return TORCH_DTYPES[dtype].itemsize * sum(model.parameters for model in models)
 
 
 def _about(captioner: CheckpointInfo, scorer: CheckpointInfo) -> dict[str, Any]:
@@ -230,9 +260,15 @@ def _engine(job: CleanJob) -> Iterator[Engine]:
     if job.recipe.engine.kind == "local":
         yield LocalEngine(job.spec)
         return
-    from flows.engines.ray_pool import ray_pool  # seconds to import
+    from flows.engines.ray_pool import Demands, ray_pool  # seconds to import
 
-    with ray_pool(job.run, job.spec, job.recipe.engine) as pool:
+    demands = Demands(
+        run_url=job.run.store.url(),
+        inputs=tuple(shard.url for shard in job.pending),
+        scratch_bytes=2 * max(shard.size_bytes for shard in job.pending),
+        worker_bytes=WORKER_BYTES + 2 * job.spec.weights_bytes,
+    )
+    with ray_pool(job.spec, CleanRecords(job.run), demands, job.recipe.engine) as pool:
         yield pool
 
 

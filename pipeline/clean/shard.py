@@ -6,7 +6,8 @@ its picture decoded in a child process.
 """
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -94,8 +95,11 @@ class ShardCleaner:
         captioner: Captioner,
         scorer: Scorer,
         pace: ExecutionConfig,
+        hardware: Mapping[str, Any] | None = None,
     ) -> None:
+        """Make a cleaner; `hardware` describes the models' device, for the commits."""
         self._run, self._config, self._pace = run, config, pace
+        self._hardware = dict(hardware or {"device": "cpu"})
         self._models = BatchModels(
             captioner, scorer, config.screen, config.write, config.caption.candidates
         )
@@ -129,7 +133,8 @@ class ShardCleaner:
             raise
 
     def _attempt(self, shard: InputShard, attempt: str, safe: bool, report: Report) -> Commit:
-        started, self._models.splits = datetime.now(UTC).isoformat(), 0
+        started, begin_s = datetime.now(UTC).isoformat(), time.monotonic()
+        self._models.splits = 0
         with (
             open_shard(shard.url) as file,
             ShardWriter(self._run.store, shard.shard, attempt) as writer,
@@ -153,7 +158,7 @@ class ShardCleaner:
             state=reader.state,
             files=files,
             counts=counts,
-            environment=self._environment(safe),
+            environment=self._environment(safe, counts.samples_in / (time.monotonic() - begin_s)),
             started=started,
             ended=datetime.now(UTC).isoformat(),
         )
@@ -205,14 +210,15 @@ class ShardCleaner:
         ).to_pylist()
         return decisions
 
-    def _environment(self, safe: bool) -> dict[str, Any]:
+    def _environment(self, safe: bool, images_per_s: float) -> dict[str, Any]:
         import torch
 
         return {
             "host": platform.node(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            **self._hardware,
             "dtype": self._config.dtype,
             "batch_size": 1 if safe else self._pace.batch_size,
+            "images_per_s": round(images_per_s, 2),
             "splits": self._models.splits,
             "safe_mode": safe,
             "threads": torch.get_num_threads(),

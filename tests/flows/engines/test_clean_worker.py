@@ -2,16 +2,23 @@
 
 import pickle
 
-from flows.engines.engine import ShardDone, ShardQuarantined
-from flows.engines.worker import Worker
+from flows.engines.clean_worker import CleanRecords, CleanWorker
+from flows.engines.engine import ShardDone, ShardFailed, ShardQuarantined
+from flows.engines.job import Grant
 from flows.stages.clean import CleanJob
-from shards.run.attempt import Ending, end_attempt, read_attempts, start_attempt
+from shards.run.attempt import (
+    Ending,
+    end_attempt,
+    quarantine,
+    read_attempts,
+    start_attempt,
+)
 from shards.run.commit import read_commit
 
 
 def test_a_worker_commits_what_it_cleans(job: CleanJob) -> None:
     seen: list[tuple[int, int]] = []
-    worker = Worker(job.spec, on_progress=lambda *counts: seen.append(counts), name="w7")
+    worker = CleanWorker(job.spec, Grant("w7"), lambda *counts: seen.append(counts))
     for shard in job.pending[:2]:
         result = worker.process(shard)
         commit = read_commit(job.run, shard.shard)
@@ -23,7 +30,7 @@ def test_a_worker_commits_what_it_cleans(job: CleanJob) -> None:
 
 def test_counts_are_those_of_the_shard_at_work_alone(job: CleanJob) -> None:
     seen: list[tuple[int, int]] = []
-    worker = Worker(job.spec, on_progress=lambda *_: seen.append(worker.counts))
+    worker: CleanWorker = CleanWorker(job.spec, Grant(), lambda *_: seen.append(worker.counts))
     assert worker.counts == (0, 0)
     worker.process(job.pending[0])
     assert [samples for samples, _ in seen] == [2, 4]
@@ -31,7 +38,7 @@ def test_counts_are_those_of_the_shard_at_work_alone(job: CleanJob) -> None:
 
 
 def test_a_shard_that_is_committed_already_is_not_done_again(job: CleanJob) -> None:
-    worker = Worker(job.spec)
+    worker = CleanWorker(job.spec, Grant())
     first = worker.process(job.pending[0])
     assert worker.process(job.pending[0]) == first
     assert len(read_attempts(job.run, job.pending[0].shard)) == 1
@@ -42,7 +49,7 @@ def test_a_shard_whose_safe_attempts_died_is_put_aside(job: CleanJob) -> None:
     for _ in range(2):
         attempt = start_attempt(job.run, shard.shard, safe=True)
         end_attempt(job.run, shard.shard, attempt, Ending.DIED, "killed by signal 9")
-    result = Worker(job.spec).process(shard)
+    result = CleanWorker(job.spec, Grant()).process(shard)
     assert isinstance(result, ShardQuarantined)
     assert "killed by signal 9" in result.why
     assert read_commit(job.run, shard.shard) is None
@@ -52,3 +59,28 @@ def test_a_spec_is_small_enough_to_send(job: CleanJob) -> None:
     sent = pickle.dumps(job.spec)
     assert pickle.loads(sent) == job.spec
     assert len(sent) < 10_000
+
+
+def test_a_commit_says_on_what_it_was_made_and_how_fast(job: CleanJob) -> None:
+    worker = job.spec.open(Grant("w1"))
+    worker.process(job.pending[0])
+    commit = read_commit(job.run, job.pending[0].shard)
+    assert commit is not None
+    assert commit.environment["device"] == worker.device == "cpu"
+    assert commit.environment["images_per_s"] > 0
+
+
+def test_the_driver_knows_what_is_done_whoever_did_it(job: CleanJob) -> None:
+    records, (first, second, third) = CleanRecords(job.run), job.pending
+    assert records.look_up(first) is None
+    done = CleanWorker(job.spec, Grant()).process(first)
+    assert records.look_up(first) == done
+    assert records.samples(done) == 4
+    attempt = start_attempt(job.run, second.shard, safe=True, worker="w2")
+    records.ended(second, "w2", Ending.DIED, "its node is gone")
+    (ended,) = read_attempts(job.run, second.shard)
+    assert (ended.attempt, ended.ending, ended.detail) == (attempt, Ending.DIED, "its node is gone")
+    quarantine(job.run, third.shard, [ended])
+    assert isinstance(records.look_up(third), ShardQuarantined)
+    assert records.failed(first, "why") == ShardFailed(first, "why")
+    assert records.samples(records.failed(first, "why")) == 0

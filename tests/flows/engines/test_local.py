@@ -23,12 +23,15 @@ class Watch:
 def test_shards_are_done_in_order_and_progress_is_told(job: CleanJob) -> None:
     watch = Watch()
     results = []
-    for result in LocalEngine(job.spec).run(job.pending, watch):
+    engine = LocalEngine(job.spec)
+    for result in engine.run(job.pending, watch):
         assert isinstance(result, ShardDone)
         assert result.shard.shard in read_commits(job.run)
         results.append(result)
     assert [result.shard for result in results] == list(job.pending)
     assert [samples for samples, _ in watch.seen] == [2, 4] * 3
+    (report,) = engine.reports
+    assert (report.device, report.shards, report.samples) == ("cpu", 3, 12)
     for half, whole in zip(watch.seen[::2], watch.seen[1::2], strict=True):
         assert 0 < half[1] < whole[1] <= job.pending[0].size_bytes
 

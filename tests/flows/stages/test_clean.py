@@ -72,7 +72,7 @@ def names(job: CleanJob) -> list[str]:
 
 def result(*, pending_here: int = 0, damaged: int = 0, quarantined: int = 0) -> RunResult:
     shards = {"damaged": damaged, "quarantined": quarantined}
-    return RunResult("run", {"shards": shards}, (), pending_here)
+    return RunResult("run", {"shards": shards}, (), (), pending_here)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_run_within_its_limits_goes_on(
     recipe: Make, counts: Counts, limits: dict[str, float]
 ) -> None:
     job = replace(clean.prepare(recipe(limits=limits)), done=counts)
-    assert clean.clean_shards(job, Watch()) == ()
+    assert clean.clean_shards(job, Watch()) == clean.Work()
 
 
 def test_models_are_pinned_for_workers_elsewhere(
