@@ -19,7 +19,6 @@ from flows.engines.placement import Machine, Seat, Wish, explain, seats
 from shards.errors import UsageError
 
 LOOK_EVERY_S = 2.0
-ASK_EVERY_S = 3.0  # whether the head lives
 ASK_TIMEOUT_S = 2.0
 WAIT_SAID_AFTER_S = 10.0
 WAIT_SAID_EVERY_S = 60.0
@@ -55,14 +54,22 @@ class RayNodes:
         None while the head is silent. Raises EngineError where it has been so for too long.
         """
         now = time.monotonic()
-        if not self._head_answers(now):
-            return None
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
-            self._machines = _living(placed)
+            if not self._head_answers():  # else what follows would wait for it, for a minute
+                return None
+            before, self._machines = self._machines, _living(placed)
+            self._say_changes(before)
             if self.wish.gpus == "auto" and self.wish.gpus_each(self._machines):
                 self.wish = replace(self.wish, gpus=1.0)  # though its machine may be left out
+        if self.head_is_silent:
+            return None
         return tuple(machine for machine in self._machines if machine.id not in self._left_out)
+
+    @property
+    def head_is_silent(self) -> bool:
+        """Whether the head did not answer the last question; what asks it waits for long."""
+        return self._asked_at > self._head_at
 
     def lives(self, machine: str) -> bool:
         """Whether Ray still counts a machine among the living."""
@@ -104,27 +111,36 @@ class RayNodes:
 
     def close(self) -> None:
         """Ask for no more machines."""
-        if self._asked:
+        if self._asked and not self.head_is_silent:
             with suppress(RayError, RuntimeError):  # the head may be gone
                 _request([])
 
-    def _head_answers(self, now: float) -> bool:
+    def _say_changes(self, before: Sequence[Machine]) -> None:
+        """Say which machines have gone, and which have come after the first look."""
+        now = {machine.id for machine in self._machines}
+        for machine in before:
+            if machine.id not in now:
+                _log.warning("%s is lost; others do what it was at", machine.host)
+        there = {machine.id for machine in before}
+        for machine in self._machines:
+            if before and machine.id not in there:
+                _log.warning("%s has joined", machine.host)
+
+    def _head_answers(self) -> bool:
         """Ask the head whether it lives; it may come back, if its state is kept (Redis)."""
-        if now - self._asked_at < ASK_EVERY_S:
-            return self._asked_at <= self._head_at
         client = ray_private.worker.global_worker.gcs_client
         try:
             client.internal_kv_get(b"capfilt", None, timeout=ASK_TIMEOUT_S)
         except RayError:
-            self._asked_at = now
-            silent_s = now - self._head_at
+            self._asked_at = time.monotonic()
+            silent_s = self._asked_at - self._head_at
             if silent_s > 0.7 * RAY_ENDS_AFTER_S - ASK_TIMEOUT_S:
                 raise EngineError(
                     f"Ray's head has not answered for {silent_s:.0f} s: its GCS is lost. What is "
                     "committed is safe; start the cluster again, then run the same command again"
                 ) from None
             return False
-        self._asked_at = self._head_at = now
+        self._asked_at = self._head_at = time.monotonic()
         return True
 
     def _give_up(self, machines: Sequence[Machine], now: float) -> None:

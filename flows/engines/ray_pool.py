@@ -100,6 +100,9 @@ class RayCluster(Generic[Shard, Result]):
     def __init__(self, job: ShardJob[Shard, Result], checks: Requirements, nodes: RayNodes) -> None:
         self._job, self._checks, self._nodes = job, checks, nodes
         self._actors: dict[str, _Actor] = {}
+        self._remote_class = ray.remote(
+            max_restarts=0, max_task_retries=0, concurrency_groups={"report": 1}
+        )(PoolActor)
 
     def grow(self, unfinished: int, name: Callable[[], str]) -> Iterator[str]:
         """Start actors on the seats that are free, as machines come and go."""
@@ -148,21 +151,18 @@ class RayCluster(Generic[Shard, Result]):
             ray.kill(self._actors[worker].handle)
 
     def end_all(self) -> None:
-        """Kill all actors."""
-        for worker in self._actors:
+        """Kill all actors; without a head to do that, they end with this process."""
+        for worker in () if self._nodes.head_is_silent else self._actors:
             with suppress(RayError, RuntimeError):  # Ray itself may be gone
                 self.end(worker)
 
     def _start(self, worker: str, seat: Seat) -> None:
-        remote_class = ray.remote(
+        handle = self._remote_class.options(
             num_cpus=seat.cpus,
             num_gpus=seat.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            concurrency_groups={"report": 1},
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.machine, soft=False),
-        )(PoolActor)
-        handle, threads = remote_class.remote(), max(1, int(seat.cpus))
+        ).remote()
+        threads = max(1, int(seat.cpus))
         starting = handle.start.remote(self._checks, self._job, Grant(worker, seat.gpus), threads)
         report = handle.report.remote()
         self._actors[worker] = _Actor(handle, seat, starting, report, time.monotonic())

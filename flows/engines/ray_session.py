@@ -1,7 +1,9 @@
 """A connection to Ray: on this machine alone, or to a cluster."""
 
+import io
+import logging
 import signal
-import sys
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
@@ -9,6 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
+
+from flows.engines.engine import EngineError
+
+_log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80_000_000  # close to Ray's least: no data passes through it
 
@@ -19,6 +25,8 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
 
     The event is set once the process is told to end (SIGTERM), if this is its main thread.
     """
+    if address is not None:
+        _check_reachable(address)
     told_to_end = threading.Event()
     options: dict[str, Any] = {"address": address or "local"}
     if address is None:
@@ -28,8 +36,9 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
             "_node_ip_address": "127.0.0.1",
         }
     with ExitStack() as leaving:
-        # Ray's threads print their messages to standard output, which is the result's alone.
-        leaving.enter_context(redirect_stdout(sys.stderr))
+        # Ray's threads print to standard output, which is the result's alone: whole logs of a
+        # raylet that died. What matters of it we say ourselves, and Ray's own files hold all.
+        leaving.enter_context(redirect_stdout(_ToLog()))
         # Workers put the driver's folder first on their path, where a user's own models/ would win,
         # so Ray starts in an empty one. It must outlive the workers, who stay there: a process in
         # a folder that is gone cannot load MKL.
@@ -45,3 +54,27 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
             # exception ends as a SystemError.
             signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
         yield told_to_end
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return  # "auto", "local", a name that Ray itself looks up
+    try:
+        socket.create_connection((host.removeprefix("ray://").strip("[]"), int(port)), 10).close()
+    except OSError as error:
+        raise EngineError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}). Start one there "
+            "(ray start --head), or give another address"
+        ) from None
+
+
+class _ToLog(io.TextIOBase):
+    """Takes what Ray prints into the log, where it is seen only by those who ask for it."""
+
+    def write(self, text: str) -> int:
+        """Log a piece of text."""
+        if text.strip():
+            _log.info("Ray says: %s", text.rstrip())
+        return len(text)

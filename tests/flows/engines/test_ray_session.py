@@ -4,6 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from flows.engines.engine import EngineError
+from flows.engines.ray_session import ray_session
+
 SCRIPT = """
 import os, signal
 from pathlib import Path
@@ -36,3 +41,11 @@ def test_workers_start_in_an_empty_folder_and_a_signal_is_heard(
     with out.open("wb") as file:  # daemons would hold a pipe open
         subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=120, check=False)
     assert "ended as expected" in out.read_text()
+
+
+def test_an_address_where_nothing_listens_is_told_at_once() -> None:
+    with (
+        pytest.raises(EngineError, match=r"no Ray cluster answers at 127\.0\.0\.1:9 .*refused"),
+        ray_session("127.0.0.1:9"),
+    ):
+        pass
