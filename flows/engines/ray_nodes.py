@@ -59,6 +59,7 @@ class RayNodes:
             if not self._head_answers():  # else what follows would wait for it, for a minute
                 return None
             before, self._machines = self._machines, _living(placed)
+            self._check_home()
             self._say_changes(before)
             if self.wish.gpus == "auto" and self.wish.gpus_each(self._machines):
                 self.wish = replace(self.wish, gpus=1.0)  # though its machine may be left out
@@ -115,6 +116,16 @@ class RayNodes:
             with suppress(RayError, RuntimeError):  # the head may be gone
                 _request([])
 
+    def _check_home(self) -> None:
+        """Raise EngineError where this machine's own raylet is dead: Ray ends all that we own."""
+        if self.lives(ray.get_runtime_context().get_node_id()):
+            return
+        raise EngineError(
+            "the raylet on this machine is dead, by a kill or for want of memory, and Ray ends "
+            "the workers of a driver without one. What is committed is safe; run the same command "
+            "again"
+        )
+
     def _say_changes(self, before: Sequence[Machine]) -> None:
         """Say which machines have gone, and which have come after the first look."""
         now = {machine.id for machine in self._machines}
@@ -144,11 +155,6 @@ class RayNodes:
         return True
 
     def _give_up(self, machines: Sequence[Machine], now: float) -> None:
-        if not self._machines:
-            raise EngineError(
-                "Ray has no node left that lives: its raylet died, by a kill or for want of "
-                "memory. What is committed is safe; run the same command again"
-            )
         if seats(self._machines, self.wish, 1):
             raise EngineError(
                 "no machine is left that a worker can start on: "
