@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shards.query import data_set, database
+from shards.query import data_set, database, naming_damage
 from shards.run.commit import Counts, TextCounts, total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
@@ -121,7 +121,11 @@ class _Joined:
             "here": data_set(here, ours, "decisions"),
             "there": data_set(there, theirs, "decisions"),
         }
-        with database(tables) as connection:
+        with (
+            database(tables) as connection,
+            naming_damage(here, ours, ["samples", "texts", "decisions"]),
+            naming_damage(there, theirs, ["samples", "decisions"]),
+        ):
             ((rows,),) = connection.execute(_ROWS_IN_COMMON).fetchall()
             self.rows += rows
             connection.execute(_SAME_IMAGES)

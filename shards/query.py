@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.fs
-import pyarrow.parquet as pq
 
-from shards.errors import UsageError
+from shards.errors import DamagedFile, UsageError
+from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, table_files
-from shards.schema import SCHEMAS, check_schema
+from shards.schema import SCHEMAS, check_schema, open_parquet
 from shards.store import Store
 
 if TYPE_CHECKING:
@@ -39,15 +40,41 @@ class QueryResult:
     rows: Iterator[tuple[Any, ...]]
 
 
+@contextmanager
 def connect(
     run: Run, shards: Sequence[SnapshotShard], tables: Iterable[str] = tuple(SCHEMAS)
-) -> "duckdb.DuckDBPyConnection":
+) -> "Iterator[duckdb.DuckDBPyConnection]":
     """Open a database with the tables (`samples`, `texts`, `decisions`) of the shards.
 
     They are read through Arrow data sets: from any fsspec store, whatever signs the names hold.
-    Nothing else can be read or written through the connection. Raises SchemaError.
+    Nothing else can be read or written through the connection. Raises SchemaError, and DamagedFile,
+    also for what fails in the block because a file is damaged.
     """
-    return database({table: data_set(run, shards, table) for table in tables})
+    wanted = list(tables)
+    with (
+        database({table: data_set(run, shards, table) for table in wanted}) as connection,
+        naming_damage(run, shards, wanted),
+    ):
+        yield connection
+
+
+@contextmanager
+def naming_damage(
+    run: Run, shards: Sequence[SnapshotShard], tables: Iterable[str]
+) -> Iterator[None]:
+    """Turn a question that failed over a damaged file of these tables into DamagedFile.
+
+    DuckDB does not say which file that is, so that they are read again, until it shows.
+    """
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, QueryError):
+        for table in tables:
+            for file in table_files(shards, table):
+                read_data(run, file)
+        raise
 
 
 def database(tables: Mapping[str, pa.dataset.Dataset]) -> "duckdb.DuckDBPyConnection":
@@ -80,7 +107,10 @@ def run_query(connection: "duckdb.DuckDBPyConnection", sql: str) -> QueryResult:
 
 
 def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.dataset.Dataset:
-    """Return one of the three tables of the shards as an Arrow data set; raises SchemaError."""
+    """Return one of the three tables of the shards as an Arrow data set.
+
+    Raises SchemaError, DamagedFile.
+    """
     schema, store = SCHEMAS[table], run.store
     names = [file.name for file in table_files(shards, table)]
     if not names:
@@ -92,12 +122,18 @@ def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.datase
     paths = [store.path(name) for name in names]
     # Arrow's own where it can be: its threads then need not wait for Python's lock
     files = pyarrow.fs.LocalFileSystem() if store.is_local else store.fs
-    return pyarrow.dataset.dataset(paths, schema=schema, filesystem=files, format="parquet")
+    checked = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+    form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=checked)
+    return pyarrow.dataset.dataset(paths, schema=schema, filesystem=files, format=form)
 
 
 def _read_schema(store: Store, name: str) -> pa.Schema:
-    with store.open(name) as file:
-        return pq.read_schema(file)
+    where = store.url(name)
+    try:
+        with store.open(name) as source, open_parquet(source, where) as file:
+            return file.schema_arrow
+    except FileNotFoundError as error:
+        raise DamagedFile(where, "a Parquet file", "none: it is gone") from error
 
 
 def _rows(result: "duckdb.DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:

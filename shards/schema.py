@@ -4,16 +4,20 @@ Facts (samples, texts) and decisions are separate tables, so that a new threshol
 decisions. Every file carries its schema version; readers take older versions and refuse newer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.errors import UsageError
+from shards.errors import CapfiltError, DamagedFile, UsageError
 
-SCHEMA_VERSION = 1
+# 2: commits, snapshots and views are sealed, and name the content of a file beside its bytes.
+SCHEMA_VERSION = 2
 VERSION_KEY = b"capfilt.schema_version"
+# How Arrow says that bytes make no sense: an OSError of its own has no number, one of a disk has.
+_NONSENSE = (pa.ArrowException, UnicodeError, OverflowError, OSError)
 
 
 class SchemaError(UsageError):
@@ -152,13 +156,39 @@ def check_schema(schema: pa.Schema, expected: pa.Schema, where: str) -> None:
             )
 
 
-def read_bytes(data: bytes) -> pa.Table:
-    """Read a small Parquet file that is in memory; raises what Arrow raises.
+@contextmanager
+def open_parquet(source: str | BinaryIO | pa.Buffer, where: str) -> Iterator[pq.ParquetFile]:
+    """Open a file for the block; raises DamagedFile, also for what is read in the block.
+
+    `where` names the file in errors.
+    """
+    with as_damage(where), pq.ParquetFile(source, page_checksum_verification=True) as file:
+        yield file
+
+
+@contextmanager
+def as_damage(where: str) -> Iterator[None]:
+    """Turn what Arrow raises in the block over a damaged file into DamagedFile."""
+    try:
+        yield
+    except CapfiltError:
+        raise
+    except FileNotFoundError as error:
+        raise DamagedFile(where, "a Parquet file", "none: it is gone") from error
+    except _NONSENSE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DamagedFile(where, "a whole Parquet file", error) from error
+
+
+def read_bytes(data: bytes, where: str) -> pa.Table:
+    """Read a small Parquet file that is in memory; raises DamagedFile.
 
     No thread of Arrow's has a part in it, and no Python file: one that lets go of such a file, or
     still runs, as the process ends aborts it now and then (apache/arrow issue 33975).
     """
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    with open_parquet(pa.BufferReader(data), where) as file:
+        return file.read(use_threads=False)
 
 
 def read_table(
@@ -166,14 +196,10 @@ def read_table(
 ) -> pa.Table:
     """Read one of the three tables, checked; columns an older version lacks come as null.
 
-    `where` names the file in errors. Raises SchemaError.
+    `where` names the file in errors. Raises SchemaError, and DamagedFile.
     """
     expected = SCHEMAS[table]
-    try:
-        file = pq.ParquetFile(source, page_checksum_verification=True)
-    except pa.ArrowInvalid as error:
-        raise SchemaError(f"{where}: not a Parquet file, or cut off: {error}") from error
-    with file:
+    with open_parquet(source, where) as file:
         check_schema(file.schema_arrow, expected, where)
         wanted = expected.names if columns is None else columns
         present = [name for name in wanted if name in file.schema_arrow.names]

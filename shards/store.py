@@ -77,8 +77,7 @@ class Store:
 
     def path(self, name: str) -> str:
         """Return a name's path in `fs`; ValueError for a name that could leave the root."""
-        parts = name.split("/")
-        if name.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        if not is_plain_name(name):
             raise ValueError(f"{name!r} is not a plain name below {self._root}")
         return f"{self._root}/{name}"
 
@@ -175,6 +174,11 @@ class Store:
         if self.is_local:
             return create_local(Path(self.path(name)), data)
         return create_remote(self.fs, self.path(name), data)
+
+
+def is_plain_name(name: str) -> bool:
+    """Check that a name can lie nowhere but below a store's root."""
+    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def creates_once(store: Store) -> bool:

@@ -21,7 +21,7 @@ from shards.errors import CapfiltError
 from shards.naming import encode_name
 from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, TextCounts, data_name
-from shards.run.run import canonical_json
+from shards.run.record import canonical_json
 from shards.schema import SCHEMAS, DecisionRow, SampleRow, TextRow, arrow_rows
 from shards.store import Store
 

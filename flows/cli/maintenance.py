@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shards.run.garbage import Garbage, Leftover
     from shards.run.repair import Repair
     from shards.run.run import Run
+    from shards.store import Store
 
 NAMED_AT_MOST = 5
 HOUR_S = 3600
@@ -27,10 +28,10 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Recompute every count and hash of a run from its files; exit 1 if anything differs."""
-    from shards.run.run import Run
+    from shards.store import Store
 
-    opened = Run.open(run)
-    raise typer.Exit(_repair(opened, as_json) if repair else _verify(opened, as_json))
+    store = Store(run)
+    raise typer.Exit(_repair(store, as_json) if repair else _verify(store, as_json))
 
 
 def gc(
@@ -55,10 +56,12 @@ def gc(
         _print_garbage(garbage, delete, older_than_hours)
 
 
-def _verify(run: "Run", as_json: bool) -> int:
+def _verify(store: "Store", as_json: bool) -> int:
     from flows.cli.progress import watch_shards
+    from shards.run.run import Run
     from shards.run.verify.run import verify_run
 
+    run = Run.read(store)
     with watch_shards("shards checked") as report:
         checked = verify_run(run, report)
     problems = [str(problem) for problem in checked.problems]
@@ -78,24 +81,24 @@ def _verify(run: "Run", as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def _repair(run: "Run", as_json: bool) -> int:
+def _repair(store: "Store", as_json: bool) -> int:
     from flows.cli.progress import watch_shards
-    from shards.run.repair import repair_run
+    from shards.run.repair import repair
 
     with watch_shards("shards checked") as report:
-        done = repair_run(run, report)
+        done = repair(store, report)
     if as_json:
         record = {
             "actions": done.actions,
             "clean_again": done.redo,
             "judge_again": done.judge_again,
             "waiting": done.waiting,
-            "problems": [str(problem) for problem in done.unmended],
-            "run": run.store.url(),
+            "begin_again": done.begin_again,
+            "run": store.url(),
         }
         print(json.dumps(record))
     else:
-        _print_lines([*done.actions, *map(str, done.unmended)])
+        _print_lines(done.actions)
         _print_lines(_what_is_left(done))
     return 0 if done.whole else 1
 
@@ -110,8 +113,11 @@ def _what_is_left(done: "Repair") -> Iterator[str]:
         )
     if done.judge_again:
         yield f"views to judge again: {', '.join(done.judge_again)}"
-    if done.unmended:
-        yield "run.json cannot be mended; clean into another output folder"
+    if done.begin_again:
+        yield (
+            "what the run was begun with is to be written again, and nothing else was looked at: "
+            "run `capfilt clean` as before, then `capfilt verify RUN --repair` again"
+        )
     if done.whole:
         yield "all is whole" if done.actions else "all is whole; there was nothing to mend"
 

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, cast
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.clean.export import EXTENSIONS
-from shards.errors import UsageError
+from shards.errors import DamagedFile, UsageError
 from shards.naming import encode_name
 from shards.query import connect
 from shards.run.attempt import read_quarantined
 from shards.run.commit import FileRecord, read_commit
+from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard, as_snapshot_shard
 from shards.run.view import OWN, ViewError, open_view, view_names
-from shards.schema import SampleRow, SchemaError, read_table
+from shards.schema import SampleRow, SchemaError
 
 _SCORES = ["text_no", "origin", "author", "text", "itm", "itm_logit", "itc", "logprob", "tokens"]
 _MEMBERS = {*EXTENSIONS.values(), "json", "txt"}
@@ -85,7 +85,7 @@ def _parse_address(run: Run, address: str) -> tuple[str, str]:
 
 def _samples(run: Run, shard: SnapshotShard, key: str) -> list[SampleRow]:
     """Find the samples of a key; as the clean tar writes it, with or without an extension, too."""
-    keys = _read(run, _file(shard, "samples"), ["index", "key"]).to_pylist()
+    keys = read_data(run, _file(shard, "samples"), ["index", "key"]).to_pylist()
     base, _, extension = key.rpartition(".")
     encoded = base if extension in _MEMBERS else key
     indices = [row["index"] for row in keys if row["key"] == key] or [
@@ -106,7 +106,7 @@ def _views(run: Run, shard: str) -> Iterator[_ShardView]:
     for name in view_names(run):
         try:
             view = open_view(run, name)
-        except (ViewError, SnapshotError, SchemaError) as error:
+        except (ViewError, SnapshotError, SchemaError, DamagedFile) as error:
             yield _ShardView(name, {}, None, str(error))
             continue
         listed = next((judged for judged in view.shards if judged.shard == shard), None)
@@ -127,6 +127,9 @@ def _explained(
         file = _file(view.shard, "decisions")
         rows = _rows_of(run, file, sample["index"], ["text_no", "keep", "reason"])
         decisions = {row.pop("text_no"): row for row in rows}
+        if missing := {text["text_no"] for text in texts} - decisions.keys():
+            expected = f"a decision on each text of sample {sample['index']}"
+            raise DamagedFile(run.store.url(file.name), expected, f"none on {sorted(missing)}")
         for text in texts:
             threshold = {"threshold": view.thresholds.get(text["origin"])}
             text["decisions"][view.name] = decisions[text["text_no"]] | threshold
@@ -155,11 +158,6 @@ def _file(shard: SnapshotShard, table: str) -> FileRecord:
 
 
 def _rows_of(run: Run, file: FileRecord, index: int, columns: list[str]) -> list[Any]:
-    table = _read(run, file, ["index", *columns])
+    table = read_data(run, file, ["index", *columns])
     rows: list[Any] = table.filter(pc.equal(table["index"], index)).select(columns).to_pylist()
     return rows
-
-
-def _read(run: Run, file: FileRecord, columns: list[str] | None) -> pa.Table:
-    with run.store.open(file.name) as opened:
-        return read_table(opened, file.table, run.store.url(file.name), columns)

@@ -9,10 +9,11 @@ from typing import Any, cast
 from pipeline.clean.export import EXTENSIONS
 from shards.naming import encode_name
 from shards.run.commit import FileRecord
+from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View
-from shards.schema import JudgedTextRow, SampleRow, read_table
+from shards.schema import JudgedTextRow, SampleRow
 from shards.training.source import Part, SourceConfig
 from shards.training.source_reader import open_source, read_part
 
@@ -76,6 +77,5 @@ def kept_texts(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Judge
 def rows_of(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> list[Any]:
     """Read the rows of one of a shard's tables."""
     file: FileRecord = next(file for file in shard.files if file.table == table)
-    with run.store.open(file.name) as opened:
-        rows: list[Any] = read_table(opened, table, run.store.url(file.name), columns).to_pylist()
+    rows: list[Any] = read_data(run, file, columns).to_pylist()
     return rows

@@ -5,7 +5,6 @@ gives the same bytes. What the data holds passes `visible` and HTML's escaping o
 """
 
 import importlib.metadata
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,7 +226,6 @@ def _damage(shard: SnapshotShard) -> str:
 
 def _recipe(run: Run, view: View) -> list[tuple[str, str]]:
     """List what decided the output, for those who want to compare two reports."""
-    record = json.loads(run.store.read("run.json"))
     identity, about = run.identity, run.about
     versions = about.get("versions", {})
     rows = [
@@ -240,7 +238,7 @@ def _recipe(run: Run, view: View) -> list[tuple[str, str]]:
         ("thresholds", _thresholds(view)),
         ("dtype", identity.get("dtype")),
         ("seed", identity.get("seed")),
-        ("begun", str(record.get("created", ""))[:19].replace("T", " ") + " UTC"),
+        ("begun", run.created[:19].replace("T", " ") + " UTC"),
         ("cleaned by", ", ".join(f"{name} {versions[name]}" for name in sorted(versions))),
     ]
     return [(term, str(value)) for term, value in rows if value not in (None, "")]

@@ -22,6 +22,7 @@ from pipeline.views.request import ViewRequest, is_resolved, resolve_thresholds
 from pipeline.views.rewrite import rewrite
 from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
+from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import Snapshot, SnapshotShard, write_clean_list
 from shards.run.view import (
@@ -34,7 +35,7 @@ from shards.run.view import (
     discard,
     open_view,
 )
-from shards.schema import DECISIONS, read_table
+from shards.schema import DECISIONS
 from shards.writer import TableFile, publish_file
 
 THREADS = 4  # reading and writing let others run; an object store wants several at once
@@ -221,11 +222,7 @@ def _open_scores(run: Run, origin: str, shard: SnapshotShard) -> NDArray[np.floa
 
 
 def _read(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> pa.Table:
-    name = next(file.name for file in shard.files if file.table == table)
-    if run.store.is_local:  # Arrow's own files need no turn of Python's lock for each small read
-        return read_table(run.store.path(name), table, run.store.url(name), columns)
-    with run.store.open(name) as file:
-        return read_table(file, table, run.store.url(name), columns)
+    return read_data(run, next(file for file in shard.files if file.table == table), columns)
 
 
 def _in_threads(

@@ -11,8 +11,10 @@ import socket
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from shards.errors import DamagedFile
+from shards.run.record import as_model, read_record, write_record
 from shards.run.run import Run
 
 SAFE_FROM = 3  # lost attempts; the next one works in safe mode
@@ -104,7 +106,7 @@ def quarantine(run: Run, shard: str, deaths: list[Attempt]) -> Quarantine:
         attempts=tuple(one.attempt for one in deaths),
         written=_now(),
     )
-    run.store.create(f"quarantine/{shard}.json", aside.model_dump_json(indent=1).encode())
+    run.store.create(f"quarantine/{shard}.json", write_record(aside.model_dump(mode="json")))
     return aside
 
 
@@ -114,26 +116,36 @@ def read_quarantined(run: Run) -> dict[str, Quarantine]:
     asides = {}
     for name, data in found.items():
         try:
-            aside = Quarantine.model_validate_json(data)
-        except ValidationError as error:
-            _log.warning("%s cannot be read and counts as absent: %s", name, error)
+            aside = parse_quarantine(run, name, data)
+        except DamagedFile as error:
+            _log.warning("it counts as absent: %s", error)
             continue
         asides[aside.shard] = aside
     return asides
 
 
+def parse_quarantine(run: Run, name: str, data: bytes) -> Quarantine:
+    """Read the record of a shard that was put aside; raises DamagedFile."""
+    where = run.store.url(name)
+    aside = as_model(Quarantine, read_record(data, where), where)
+    if name != f"quarantine/{aside.shard}.json":
+        raise DamagedFile(where, "the record of a shard under its name", aside.shard)
+    return aside
+
+
 def _put(run: Run, one: Attempt) -> None:
     name = f"attempts/{one.shard}/{one.attempt}.json"
-    run.store.put(name, one.model_dump_json(indent=1).encode())
+    run.store.put(name, write_record(one.model_dump(mode="json")))
 
 
 def _read(run: Run, name: str) -> Attempt | None:
+    where = run.store.url(name)
     try:
-        return Attempt.model_validate_json(run.store.read(name))
+        return as_model(Attempt, read_record(run.store.read(name), where), where)
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        _log.warning("%s is no record of an attempt, and is left out: %s", name, error)
+    except DamagedFile as error:
+        _log.warning("the record of an attempt is left out: %s", error)
         return None
 
 

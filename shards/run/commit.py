@@ -5,16 +5,18 @@ the attempt's id in their names; the commit, created only if absent, names one c
 What no commit names did not happen.
 """
 
-import json
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from shards.errors import DamagedFile
 from shards.inputs.reader import ShardState
+from shards.run.record import as_model, read_record, record_version, write_record
 from shards.run.run import Run
-from shards.schema import SCHEMA_VERSION, SchemaError
+from shards.schema import SCHEMA_VERSION, check_version
+from shards.store import is_plain_name
 
 _log = logging.getLogger(__name__)
 _FROZEN = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
@@ -72,12 +74,18 @@ class Counts(BaseModel):
         )
 
 
+def _plain(name: str) -> str:
+    if not is_plain_name(name):
+        raise ValueError("not a plain name below the run folder")
+    return name
+
+
 class FileRecord(BaseModel):
     """One data file, as it must be found again; `rows` of a clean tar are its samples."""
 
     model_config = _FROZEN
     table: str
-    name: str
+    name: Annotated[str, AfterValidator(_plain)]
     size_bytes: int
     sha256: str
     rows: int
@@ -126,7 +134,7 @@ def commit(run: Run, result: Commit) -> bool:
 
     A loser's own files are removed, and no others. Data files must be published before.
     """
-    name, data = _name(result.shard), result.model_dump_json(indent=1).encode()
+    name, data = _name(result.shard), write_record(result.model_dump(mode="json"))
     if run.store.create(name, data):
         return True
     winner = read_commit(run, result.shard)
@@ -144,9 +152,12 @@ def commit(run: Run, result: Commit) -> bool:
 
 
 def read_commit(run: Run, shard: str) -> Commit | None:
-    """Return a shard's commit, or None if there is none yet or what is there is torn."""
+    """Return a shard's commit, or None if there is none yet or what is there is torn.
+
+    Raises SchemaError for one that a newer version wrote.
+    """
     try:
-        return _parsed(shard, run.store.read(_name(shard)))
+        return _parsed(run, shard, run.store.read(_name(shard)))
     except FileNotFoundError:
         return None
 
@@ -156,8 +167,8 @@ def read_commits(run: Run) -> dict[str, Commit]:
     there = set(run.store.list("commits"))
     names = {_name(shard): shard for shard in run.shards if _name(shard) in there}
     found = run.store.read_many(list(names))
-    parsed = {shard: _parsed(shard, found[name]) for name, shard in names.items() if name in found}
-    return {shard: done for shard, done in parsed.items() if done is not None}
+    parsed = ((names[name], _parsed(run, names[name], data)) for name, data in found.items())
+    return {shard: done for shard, done in parsed if done is not None}
 
 
 def total_counts(counts: Iterable[Counts]) -> Counts:
@@ -169,21 +180,18 @@ def _name(shard: str) -> str:
     return f"commits/{shard}.json"
 
 
-def _parsed(shard: str, data: bytes) -> Commit | None:
+def _parsed(run: Run, shard: str, data: bytes) -> Commit | None:
+    where = run.store.url(_name(shard))
     try:
-        record = json.loads(data)
-        version = int(record["schema_version"])
-        if version > SCHEMA_VERSION:
-            raise SchemaError(
-                f"the commit of {shard!r} has version {version}, newer than {SCHEMA_VERSION}, the "
-                "newest this capfilt reads; update capfilt"
-            )
-        return Commit.model_validate_json(data)
-    except SchemaError:
-        raise
-    except (ValueError, TypeError, KeyError) as error:
+        record = read_record(data, where)
+        check_version(record_version(record, "schema_version", where), where)
+        done = as_model(Commit, record, where)
+        if done.shard != shard:
+            raise DamagedFile(where, f"the commit of shard {shard}", done.shard)
+    except DamagedFile as error:
         _log.warning("the commit of shard %s is torn and counts as absent: %s", shard, error)
         return None
+    return done
 
 
 def _added(left: dict[str, Any], right: dict[str, Any], zero: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from shards.errors import CapfiltError
+from shards.errors import CapfiltError, DamagedFile
 from shards.run.commit import Commit, read_commits
-from shards.run.run import Run
+from shards.run.run import Run, recipe_is_whole
 from shards.run.snapshot import (
     newest_snapshot_id,
     open_snapshot,
@@ -29,7 +29,8 @@ from shards.run.verify.run import (
     run_problems,
 )
 from shards.run.verify.views import check_view_lists, read_view, view_records
-from shards.run.view import ViewError, read_view_record
+from shards.run.view import read_view_record
+from shards.store import Store
 
 
 class RepairError(CapfiltError, ValueError):
@@ -40,19 +41,35 @@ class RepairError(CapfiltError, ValueError):
 class Repair:
     """What was done, one line each, and what is left: shards to clean again, views to judge again.
 
-    `waiting` are views that will be whole if cleaning again makes the same data as before.
+    `waiting` are views that will be whole if cleaning again makes the same data as before. With
+    `begin_again`, what the run was created with must be written again before the rest is looked at.
     """
 
     actions: list[str] = field(default_factory=list)
     redo: list[str] = field(default_factory=list)
     judge_again: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
-    unmended: list[Problem] = field(default_factory=list)
+    begin_again: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether nothing is left to do."""
-        return not (self.redo or self.judge_again or self.waiting or self.unmended)
+        return not (self.redo or self.judge_again or self.waiting or self.begin_again)
+
+
+def repair(store: Store, report: Report = no_report) -> Repair:
+    """Mend a run that may not even open; raises NotARun, RepairError.
+
+    A damaged `run.json` or `input.parquet` is set aside: `capfilt clean`, given the same recipe and
+    inputs, knows the run by its commits, and writes them again.
+    """
+    try:
+        run = Run.read(store)
+    except DamagedFile as error:
+        begun, name = Repair(begin_again=True), error.where.rpartition("/")[2]
+        _set_aside(store, name, [Problem.of(name, error)], begun)
+        return begun
+    return repair_run(run, report)
 
 
 def repair_run(run: Run, report: Report = no_report) -> Repair:
@@ -62,10 +79,11 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     """
     done, commits = Repair(), read_commits(run)
     _check_reach(run, commits)
+    _mend_recipe(run, done)
     _mend_commits(run, commits, done, report)
     aside = _mend_quarantine(run, commits, done)
     for name in snapshot_names(run):
-        _set_aside(run, name, list(check_snapshot(run, name, commits)), done)
+        _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
     if commits and commits.keys() | aside >= set(run.shards):
         _mend_newest(run, done)
     else:
@@ -89,15 +107,21 @@ def _mend_commits(run: Run, commits: dict[str, Commit], done: Repair, report: Re
     """Set aside what is no commit, and commits whose files are not as they say."""
     shards = set(run.shards)
     for problem in run_problems(run, commits):
-        if problem.where == "run.json":
-            done.unmended.append(problem)
-        elif _set_aside(run, problem.where, [problem], done):
+        if problem.where.startswith("commits/") and _set_aside(
+            run.store, problem.where, [problem], done
+        ):
             shard = PurePosixPath(problem.where).stem
             done.redo += [shard] if shard in shards else []
     for shard, problems in check_commits(run, commits, report).items():
-        if _set_aside(run, f"commits/{shard}.json", problems, done):
+        if _set_aside(run.store, f"commits/{shard}.json", problems, done):
             done.redo.append(shard)
             del commits[shard]
+
+
+def _mend_recipe(run: Run, done: Repair) -> None:
+    if not recipe_is_whole(run) and run.recipe_yaml is not None:
+        run.store.put("recipe.yaml", run.recipe_yaml.encode())
+        done.actions.append("wrote recipe.yaml: it was not the recipe that run.json records")
 
 
 def _mend_quarantine(run: Run, commits: dict[str, Commit], done: Repair) -> set[str]:
@@ -106,7 +130,7 @@ def _mend_quarantine(run: Run, commits: dict[str, Commit], done: Repair) -> set[
     for problem in problems:
         shard = PurePosixPath(problem.where).stem
         pending = shard in run.shards and shard not in commits
-        if _set_aside(run, problem.where, [problem], done) and pending:
+        if _set_aside(run.store, problem.where, [problem], done) and pending:
             done.redo.append(shard)
     return aside
 
@@ -126,7 +150,7 @@ def _mend_partial(run: Run, done: Repair) -> None:
     broken = [problem for problem in problems if problem.where == "snapshot.json"]
     if broken:
         for name in ("snapshot.json", "clean.txt"):
-            _set_aside(run, name, broken, done)
+            _set_aside(run.store, name, broken, done)
     elif problems:
         write_clean_list(run, "clean.txt", open_snapshot(run).shards)
         done.actions.append(f"wrote clean.txt: {problems[0]}")
@@ -137,7 +161,7 @@ def _mend_view(run: Run, name: str, commits: dict[str, Commit], done: Repair) ->
     if isinstance(view, Problem):
         if done.redo and _lacks_snapshot(run, name):
             done.waiting.append(name)
-        elif _set_aside(run, f"views/{name}/view.json", [view], done):
+        elif _set_aside(run.store, f"views/{name}/view.json", [view], done):
             done.judge_again.append(name)
         return
     lists = list(check_view_lists(run, view))
@@ -145,7 +169,7 @@ def _mend_view(run: Run, name: str, commits: dict[str, Commit], done: Repair) ->
         write_clean_list(run, f"views/{name}/clean.txt", view.shards)
         done.actions.append(f"wrote {lists[0].where}: {lists[0]}")
     problems = check_view(run, view, commits)
-    if _set_aside(run, f"views/{name}/view.json", problems, done):
+    if _set_aside(run.store, f"views/{name}/view.json", problems, done):
         done.judge_again.append(name)
 
 
@@ -153,26 +177,26 @@ def _lacks_snapshot(run: Run, name: str) -> bool:
     """Check whether all that is wrong with a view may be that its snapshot is not there."""
     try:
         record = read_view_record(run, name)
-    except ViewError:
+    except DamagedFile:
         return False
     return record is not None and not run.store.exists(f"snapshots/{record.snapshot}.parquet")
 
 
-def _set_aside(run: Run, name: str, problems: Sequence[Problem], done: Repair) -> bool:
+def _set_aside(store: Store, name: str, problems: Sequence[Problem], done: Repair) -> bool:
     """Move a file under `set_aside/`, unless nothing is wrong with it, or another mends it now."""
     if not problems:
         return False
     try:
-        data = run.store.read(name)
+        data = store.read(name)
     except FileNotFoundError:
         return False
     path = PurePosixPath("set_aside", name)
     there = str(path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"))
-    run.store.put(there, data)
-    if run.store.read(name) != data:
-        run.store.delete(there)
+    store.put(there, data)
+    if store.read(name) != data:
+        store.delete(there)
         return False
-    run.store.delete(name)
+    store.delete(name)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     done.actions.append(f"moved {name} to {there}: {problems[0]}{more}")
     return True

@@ -7,7 +7,8 @@ folder; a creation that was killed half-way is finished by the next one with the
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.errors import UsageError
+from shards.errors import DamagedFile, UsageError
 from shards.inputs.listing import InputMismatch, InputShard, compare_lists, list_digest
-from shards.schema import read_bytes
+from shards.run.record import canonical_json, read_record, record_version, write_record
+from shards.schema import as_damage, read_bytes
 from shards.store import Store
 
 RUN_VERSION = 1
@@ -32,6 +34,9 @@ _INPUT = pa.schema(
 )
 
 
+_FIELDS = {"fingerprint": str, "identity": dict, "about": dict, "inputs_sha256": str}
+
+
 class NotARun(UsageError):  # noqa: N818 - reads as what happened
     """A folder that holds something, but no run that this code can read."""
 
@@ -42,13 +47,18 @@ class RunMismatch(UsageError):  # noqa: N818 - reads as what happened
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An open run; `identity` is what changes the output, `about` what was merely so."""
+    """An open run; `identity` is what changes the output, `about` what was merely so.
+
+    `recipe_yaml` is what `recipe.yaml` should hold; None in runs that older versions made.
+    """
 
     store: Store
     fingerprint: str
     identity: dict[str, Any]
     about: dict[str, Any]
     inputs: tuple[InputShard, ...]
+    created: str = ""
+    recipe_yaml: str | None = None
 
     @classmethod
     def create(
@@ -62,17 +72,18 @@ class Run:
         """Create the run in a store, or open it if it is this one.
 
         Raises RunMismatch for another identity, InputMismatch for another list of shards, NotARun
-        for a folder that holds something else.
+        for a folder that holds something else, DamagedFile. Files of this run that were set aside
+        or lost are written again: `run.json` if the commits that are there are this run's.
         """
-        record = _record(identity, about, inputs)
+        record = _record(identity, about, inputs, recipe_yaml)
         if not store.exists("run.json"):
             strange = store.list()
-            if strange and not store.exists("run.json"):
+            if strange and not store.exists("run.json") and not _is_of(store, strange, record):
                 raise NotARun(
                     f"{store.url()} is not empty and holds no run (no run.json; found "
                     f"{strange[0]}); give an empty or new folder as output"
                 )
-            store.create("run.json", _json(record))
+            store.create("run.json", write_record(record))
         recorded = _read_record(store)
         check_identity(store.url(), "a run", recorded, record)
         if not store.exists("input.parquet"):
@@ -82,34 +93,30 @@ class Run:
                     "or another output folder"
                 )
             store.create("input.parquet", _input_parquet(inputs))
-        store.create("recipe.yaml", recipe_yaml.encode())
         run = cls.read(store)
+        if not recipe_is_whole(run):
+            store.put("recipe.yaml", (run.recipe_yaml or recipe_yaml).encode())
         compare_lists(run.inputs, inputs)
         return run
 
     @classmethod
     def open(cls, url: str) -> "Run":
-        """Open a run that exists; raises NotARun."""
+        """Open a run that exists; raises NotARun, DamagedFile."""
         return cls.read(Store(url))
 
     @classmethod
     def read(cls, store: Store) -> "Run":
-        """Read the run that a store holds; raises NotARun."""
+        """Read the run that a store holds; raises NotARun, DamagedFile."""
         record = _read_record(store)
-        try:
-            table = read_bytes(store.read("input.parquet"))
-        except FileNotFoundError as error:
-            raise NotARun(
-                f"{store.url()} has no input.parquet: its creation was cut short; "
-                "run clean again with the same recipe"
-            ) from error
-        except pa.ArrowException as error:
-            raise NotARun(
-                f"{store.url('input.parquet')} cannot be read ({error}); if nothing else is wrong "
-                "here, delete it, and run clean again with the same recipe and input"
-            ) from error
-        inputs = tuple(InputShard(**row) for row in table.to_pylist())
-        return cls(store, record["fingerprint"], record["identity"], record["about"], inputs)
+        return cls(
+            store=store,
+            fingerprint=record["fingerprint"],
+            identity=record["identity"],
+            about=record["about"],
+            inputs=_read_inputs(store, record["inputs_sha256"]),
+            created=str(record.get("created", "")),
+            recipe_yaml=record.get("recipe_yaml"),
+        )
 
     @property
     def shards(self) -> list[str]:
@@ -122,21 +129,41 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 
-def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
-    """Write JSON in the one way that equal values share; NaN is refused."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
-
-
 def read_identity(store: Store) -> dict[str, Any]:
     """Read what changes the output of a run, be its creation finished or not; raises NotARun."""
     return dict(_read_record(store)["identity"])
 
 
+def recipe_is_whole(run: Run) -> bool:
+    """Check `recipe.yaml` against what `run.json` says of it, or, of old, that it says something.
+
+    No command reads it but to show it.
+    """
+    try:
+        written = run.store.read("recipe.yaml")
+    except FileNotFoundError:
+        return False
+    if run.recipe_yaml is None:
+        return bool(written.strip(b"\0 \n"))
+    return written == run.recipe_yaml.encode()
+
+
+def _is_of(store: Store, names: Iterable[str], record: Mapping[str, Any]) -> bool:
+    """Check whether a folder without `run.json` is the run of a record, by its commits."""
+    commits = [name for name in names if name.startswith("commits/")]
+    fingerprints = set[str]()
+    for name, data in store.read_many(commits).items():
+        with suppress(DamagedFile):
+            fingerprints.add(str(read_record(data, name).get("fingerprint")))
+    aside = any(name.startswith("set_aside/run-") for name in names)
+    return fingerprints == {record["fingerprint"]} or (aside and not fingerprints)
+
+
 def _record(
-    identity: Mapping[str, Any], about: Mapping[str, Any], inputs: Sequence[InputShard]
+    identity: Mapping[str, Any],
+    about: Mapping[str, Any],
+    inputs: Sequence[InputShard],
+    recipe_yaml: str,
 ) -> dict[str, Any]:
     return {
         "run_version": RUN_VERSION,
@@ -145,27 +172,51 @@ def _record(
         "about": dict(about),
         "inputs_sha256": list_digest(inputs),
         "created": datetime.now(UTC).isoformat(),
+        "recipe_yaml": recipe_yaml,
     }
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
 def _read_record(store: Store) -> dict[str, Any]:
+    where = store.url("run.json")
     try:
-        record = json.loads(store.read("run.json"))
-        version = int(record["run_version"])
+        data = store.read("run.json")
     except FileNotFoundError as error:
         raise NotARun(f"{store.url()} holds no run (no run.json)") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise NotARun(f"{store.url('run.json')} cannot be read: {error}") from error
+    record = read_record(data, where)
+    version = record_version(record, "run_version", where)
     if version > RUN_VERSION:
         raise NotARun(
-            f"{store.url('run.json')} has version {version}, newer than {RUN_VERSION}, the newest "
-            "this capfilt reads; update capfilt"
+            f"{where} has version {version}, newer than {RUN_VERSION}, the newest this capfilt "
+            "reads; update capfilt"
         )
-    return dict(record)
+    for key, kind in _FIELDS.items():
+        if not isinstance(record.get(key), kind):
+            raise DamagedFile(where, f"{key} of type {kind.__name__}", record.get(key))
+    if fingerprint(record["identity"]) != record["fingerprint"]:
+        expected = f"the fingerprint of its identity, {fingerprint(record['identity'])}"
+        raise DamagedFile(where, expected, record["fingerprint"])
+    return record
+
+
+def _read_inputs(store: Store, digest: str) -> tuple[InputShard, ...]:
+    where = store.url("input.parquet")
+    try:
+        data = store.read("input.parquet")
+    except FileNotFoundError as error:
+        raise NotARun(
+            f"{store.url()} has no input.parquet: its creation was cut short; "
+            "run clean again with the same recipe"
+        ) from error
+    with as_damage(where):
+        rows = read_bytes(data, where).to_pylist()
+    try:
+        inputs = tuple(InputShard(**row) for row in rows)
+        actual = list_digest(inputs)
+    except TypeError as error:
+        raise DamagedFile(where, "a list of input shards", error) from error
+    if actual != digest:
+        raise DamagedFile(where, f"the list of the digest {digest}, as run.json says", actual)
+    return inputs
 
 
 def check_identity(

@@ -6,7 +6,7 @@ that made the same data have snapshots of the same name.
 
 import hashlib
 import io
-import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +15,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.errors import UsageError
+from shards.errors import DamagedFile, UsageError
 from shards.inputs.reader import ShardState
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Commit, Counts, FileRecord, read_commits
-from shards.run.run import Run, canonical_json
-from shards.schema import VERSION_KEY, check_version, read_bytes, versioned_schema
+from shards.run.record import canonical_json, read_record, write_record
+from shards.run.run import Run
+from shards.schema import (
+    SCHEMAS,
+    VERSION_KEY,
+    as_damage,
+    check_version,
+    read_bytes,
+    versioned_schema,
+)
 
 _FILE = pa.struct(
     [
@@ -91,7 +99,7 @@ def write_snapshot(run: Run, allow_partial: bool = False) -> Snapshot:
         )
     shards = tuple(as_snapshot_shard(done) for done in commits.values())
     snapshot = Snapshot(snapshot_id(shards), shards)
-    run.store.create(_name(snapshot.id), to_parquet(shards))
+    _put_list(run, snapshot)
     newest = {
         "id": snapshot.id,
         "name": _name(snapshot.id),
@@ -99,9 +107,25 @@ def write_snapshot(run: Run, allow_partial: bool = False) -> Snapshot:
         "partial": len(commits) < len(run.shards),
         "written": datetime.now(UTC).isoformat(),
     }
-    run.store.put("snapshot.json", json.dumps(newest, indent=2).encode())
+    run.store.put("snapshot.json", write_record(newest))
     write_clean_list(run, "clean.txt", shards)
     return snapshot
+
+
+def _put_list(run: Run, snapshot: Snapshot) -> None:
+    """Write a snapshot's list, over one that is torn or names files of commits that are no more.
+
+    A shard whose commit was mended has other files with the same content: the id is as before.
+    """
+    name = _name(snapshot.id)
+    if run.store.create(name, to_parquet(snapshot.shards)):
+        return
+    try:
+        listed = open_snapshot(run, snapshot.id)
+    except (DamagedFile, SnapshotError):
+        listed = None
+    if listed != snapshot:
+        run.store.put(name, to_parquet(snapshot.shards))
 
 
 def write_clean_list(run: Run, name: str, shards: Iterable[SnapshotShard]) -> None:
@@ -111,28 +135,38 @@ def write_clean_list(run: Run, name: str, shards: Iterable[SnapshotShard]) -> No
 
 
 def newest_snapshot_id(run: Run) -> str | None:
-    """Return the id of the newest snapshot, or None if none was written."""
+    """Return the id of the newest snapshot, or None if none was written; raises DamagedFile."""
+    record = read_newest(run)
+    return None if record is None else str(record["id"])
+
+
+def read_newest(run: Run) -> dict[str, Any] | None:
+    """Read `snapshot.json`, which has an `id`; None if it is not there. Raises DamagedFile."""
+    where = run.store.url("snapshot.json")
     try:
-        return str(json.loads(run.store.read("snapshot.json"))["id"])
+        record = read_record(run.store.read("snapshot.json"), where)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(run, "snapshot.json", error) from error
+    if not is_snapshot_id(record.get("id")):
+        raise DamagedFile(where, "32 hex digits as id", repr(record.get("id")))
+    return record
 
 
 def open_snapshot(run: Run, id: str | None = None) -> Snapshot:
-    """Read a snapshot (default: the newest); raises SnapshotError if it is not there."""
+    """Read a snapshot (default: the newest).
+
+    Raises SnapshotError if it is not there, DamagedFile, SchemaError.
+    """
     wanted = id if id is not None else newest_snapshot_id(run)
     if wanted is None:
         raise SnapshotError(f"{run.store.url()} has no snapshot yet; finish the run first")
     try:
-        return Snapshot(
-            wanted, from_parquet(run.store.read(_name(wanted)), run.store.url(_name(wanted)))
-        )
+        if not is_snapshot_id(wanted):
+            raise FileNotFoundError(wanted)
+        data = run.store.read(_name(wanted))
     except FileNotFoundError as error:
-        raise SnapshotError(f"{run.store.url()} has no snapshot {wanted}") from error
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(run, _name(wanted), error) from error
+        raise SnapshotError(f"{run.store.url()} has no snapshot {wanted!r}") from error
+    return Snapshot(wanted, from_parquet(data, run.store.url(_name(wanted))))
 
 
 def to_parquet(shards: Sequence[SnapshotShard]) -> bytes:
@@ -144,10 +178,18 @@ def to_parquet(shards: Sequence[SnapshotShard]) -> bytes:
 
 
 def from_parquet(data: bytes, where: str) -> tuple[SnapshotShard, ...]:
-    """Read such a file; raises SchemaError for a newer version, and what Arrow raises."""
-    table = read_bytes(data)
-    check_version(int((table.schema.metadata or {}).get(VERSION_KEY, b"0")), where)
-    return tuple(_from_row(row) for row in table.to_pylist())
+    """Read such a file; raises SchemaError for a newer version, and DamagedFile."""
+    table = read_bytes(data, where)
+    version = (table.schema.metadata or {}).get(VERSION_KEY, b"0")
+    if not version.isdigit():
+        raise DamagedFile(where, "a number as schema version", version)
+    check_version(int(version), where)
+    with as_damage(where):
+        rows = table.to_pylist()
+    try:
+        return tuple(_from_row(row) for row in rows)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedFile(where, "a list of committed shards", error) from error
 
 
 def as_snapshot_shard(done: Commit) -> SnapshotShard:
@@ -167,15 +209,13 @@ def snapshot_id(shards: Iterable[SnapshotShard]) -> str:
     return digest.hexdigest()[:32]
 
 
+def is_snapshot_id(id: object) -> bool:
+    """Check for the form of a snapshot's id: 32 hex digits."""
+    return isinstance(id, str) and re.fullmatch("[0-9a-f]{32}", id) is not None
+
+
 def _name(snapshot: str) -> str:
     return f"snapshots/{snapshot}.parquet"
-
-
-def _unreadable(run: Run, name: str, error: Exception) -> SnapshotError:
-    return SnapshotError(
-        f"{run.store.url(name)} cannot be read ({error}); delete it, and write the snapshot again "
-        "from the commits"
-    )
 
 
 def _row(shard: SnapshotShard) -> dict[str, Any]:
@@ -193,6 +233,9 @@ def _row(shard: SnapshotShard) -> dict[str, Any]:
 
 
 def _from_row(row: dict[str, Any]) -> SnapshotShard:
+    missing = SCHEMAS.keys() - {file["table"] for file in row["files"]}
+    if missing:
+        raise ValueError(f"shard {row['shard']} without the tables {sorted(missing)}")
     return SnapshotShard(
         shard=row["shard"],
         attempt=row["attempt"],

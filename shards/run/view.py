@@ -7,7 +7,6 @@ if absent, it names one complete set of them. Facts are read where the snapshot 
 
 import dataclasses
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +15,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from shards.errors import UsageError
+from shards.errors import DamagedFile, UsageError
 from shards.run.commit import read_commits
+from shards.run.record import as_model, read_record, record_version, write_record
 from shards.run.run import Run
 from shards.run.snapshot import (
     SnapshotShard,
@@ -91,7 +90,7 @@ class View:
 
 
 def open_view(run: Run, name: str | None = None) -> View:
-    """Open a view (default, or `own`: the run's own decisions); raises ViewError.
+    """Open a view (default, or `own`: the run's own decisions); raises ViewError, DamagedFile.
 
     The run's own are those of the newest snapshot if that lists every shard, or else of the
     commits, so that an unfinished run can be looked at.
@@ -132,22 +131,23 @@ def check_view_name(name: str) -> None:
 
 
 def read_view_record(run: Run, name: str) -> ViewRecord | None:
-    """Return the record of a view, or None if there is none; raises ViewError, SchemaError."""
+    """Return the record of a view, or None if there is none.
+
+    Raises DamagedFile, and SchemaError for one that a newer version wrote.
+    """
     if not _NAME.fullmatch(name):
         return None
     where = run.store.url(_record_name(name))
     try:
-        stored = json.loads(run.store.read(_record_name(name)))
-        check_version(int(stored["schema_version"]), where)
-        record = ViewRecord.model_validate(stored)
+        stored = read_record(run.store.read(_record_name(name)), where)
     except FileNotFoundError:
         return None
-    except SchemaError:
-        raise
-    except (ValueError, TypeError, KeyError) as error:
-        raise ViewError(f"{where} cannot be read ({error}); {_mend(name)}") from error
+    check_version(record_version(stored, "schema_version", where), where)
+    record = as_model(ViewRecord, stored, where)
     if record.fingerprint != run.fingerprint:
-        raise ViewError(f"{where} is a view of another run; {_mend(name)}")
+        raise DamagedFile(where, f"a view of the run {run.fingerprint}", record.fingerprint)
+    if not (record.name == name and record.shards.startswith(f"views/{name}/shards-")):
+        raise DamagedFile(where, f"view {name!r} with its own list of shards", record.shards)
     return record
 
 
@@ -193,7 +193,7 @@ def commit_view(
         with_clean=with_clean,
         created=datetime.now(UTC).isoformat(),
     )
-    if run.store.create(_record_name(judging.name), record.model_dump_json(indent=1).encode()):
+    if run.store.create(_record_name(judging.name), write_record(record.model_dump(mode="json"))):
         return True
     winner = read_view_record(run, judging.name)
     if winner is not None and winner.shards == judging.shards_name:
@@ -204,7 +204,7 @@ def commit_view(
 
 def discard(run: Run, judging: Judging, shards: Iterable[str]) -> None:
     """Remove the files of a judging that came to nothing; those of a view stay."""
-    with suppress(ViewError, SchemaError):
+    with suppress(DamagedFile, SchemaError):
         record = read_view_record(run, judging.name)
         if record is not None and record.shards == judging.shards_name:
             return
@@ -232,13 +232,14 @@ def _overlaid(
     where = run.store.url(record.shards)
     try:
         data = run.store.read(record.shards)
-        if hashlib.sha256(data).hexdigest() != record.shards_sha256:
-            raise ViewError(f"{where} is not as it was written; {_mend(record.name)}")
-        judged = {shard.shard: shard for shard in from_parquet(data, where)}
-    except (FileNotFoundError, pa.ArrowException) as error:
-        raise ViewError(f"{where} cannot be read ({error}); {_mend(record.name)}") from error
+    except FileNotFoundError as error:
+        raise DamagedFile(where, "the list of the view's shards", "none: it is gone") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != record.shards_sha256:
+        raise DamagedFile(where, f"sha256 {record.shards_sha256}", digest)
+    judged = {shard.shard: shard for shard in from_parquet(data, where)}
     if judged.keys() != {shard.shard for shard in facts}:
-        raise ViewError(f"{where} lists other shards than its snapshot; {_mend(record.name)}")
+        raise DamagedFile(where, "the shards of its snapshot", f"{len(judged)} others")
     return tuple(_with_decisions(shard, judged[shard.shard]) for shard in facts)
 
 
@@ -258,7 +259,3 @@ def _unknown(run: Run, name: str) -> ViewError:
 
 def _record_name(name: str) -> str:
     return f"views/{name}/view.json"
-
-
-def _mend(name: str) -> str:
-    return f"delete views/{name}, and judge again"

@@ -7,8 +7,6 @@ from itertools import groupby, zip_longest
 from operator import itemgetter
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from shards.inputs.reader import RawSample, ShardReader, State, open_shard
 from shards.naming import encode_name
 from shards.run.attempt import read_quarantined
@@ -16,7 +14,7 @@ from shards.run.commit import FileRecord, total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, newest_snapshot_id, open_snapshot, snapshot_id
 from shards.run.view import OWN, open_view
-from shards.schema import SCHEMAS, check_schema
+from shards.schema import SCHEMAS, check_schema, open_parquet
 from shards.training.annotation import SourceText
 from shards.training.source import (
     CleanedTables,
@@ -178,7 +176,7 @@ def _decided(tables: CleanedTables) -> Iterator[Row]:
 
 def read_rows(url: str, table: str, columns: list[str]) -> Iterator[Row]:
     """Yield the rows of a table, a few in memory at a time."""
-    with open_shard(url) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
+    with open_shard(url) as opened, open_parquet(opened, url) as file:
         check_schema(file.schema_arrow, SCHEMAS[table], url)
         # in this thread alone, as in `read_bytes`
         for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from shards.errors import DamagedFile
 from shards.schema import (
     SCHEMAS,
     TEXTS,
@@ -104,7 +105,7 @@ def test_only_the_wanted_columns_are_read() -> None:
 
 
 def test_not_parquet() -> None:
-    with pytest.raises(SchemaError, match=r"here: not a Parquet file"):
+    with pytest.raises(DamagedFile, match=r"here is damaged: expected a whole Parquet file"):
         read_table(io.BytesIO(b"a,b\n1,2\n"), "texts", "here")
 
 
@@ -122,6 +123,6 @@ def test_error_crosses_processes() -> None:
 def test_a_table_in_memory_is_read_whole_or_refused() -> None:
     table, buffer = pa.table({"a": [1, 2, 3]}), io.BytesIO()
     pq.write_table(table, buffer)
-    assert read_bytes(buffer.getvalue()).equals(table)
-    with pytest.raises(pa.ArrowInvalid):
-        read_bytes(buffer.getvalue()[:-9])
+    assert read_bytes(buffer.getvalue(), "here").equals(table)
+    with pytest.raises(DamagedFile, match="here is damaged"):
+        read_bytes(buffer.getvalue()[:-9], "here")

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,13 @@ from shards.run.run import Run
 from shards.run.verify.run import verify_run
 
 Change = Callable[[pa.Table], pa.Table]
+
+
+def record_of(run: Run, name: str) -> dict[str, Any]:
+    """Read a JSON file of a run as it is without its seal, for a test to change."""
+    record: dict[str, Any] = json.loads(run.store.read(name))
+    record.pop("seal", None)
+    return record
 
 
 def problems(run: Run) -> str:

@@ -1,24 +1,21 @@
 """The lists of a run, checked against its commits: snapshots, `snapshot.json`, `clean.txt`."""
 
-import json
 import os.path
 from collections.abc import Iterator, Mapping, Sequence
 
-import pyarrow as pa
-
+from shards.errors import DamagedFile
 from shards.run.commit import Commit, FileRecord
 from shards.run.run import Run
 from shards.run.snapshot import (
     Snapshot,
     SnapshotError,
     as_snapshot_shard,
-    newest_snapshot_id,
     open_snapshot,
+    read_newest,
     snapshot_id,
     table_files,
 )
 from shards.run.verify.problem import Problem
-from shards.schema import SchemaError
 
 
 def snapshot_names(run: Run) -> list[str]:
@@ -31,12 +28,10 @@ def read_snapshot(run: Run, name: str) -> Snapshot | Problem:
     id = name.removeprefix("snapshots/").removesuffix(".parquet")
     try:
         return open_snapshot(run, id)
-    except SchemaError:
-        raise
     except SnapshotError as error:
         return Problem(name, str(error))
-    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        return Problem(name, f"its rows cannot be read ({type(error).__name__})")
+    except DamagedFile as error:
+        return Problem.of(name, error)
 
 
 def check_snapshot(run: Run, name: str, commits: Mapping[str, Commit]) -> Iterator[Problem]:
@@ -57,22 +52,21 @@ def check_snapshot(run: Run, name: str, commits: Mapping[str, Commit]) -> Iterat
 def check_newest(run: Run) -> Iterator[Problem]:
     """Check that `snapshot.json` names a snapshot, and that `clean.txt` lists its clean tars."""
     try:
-        newest = newest_snapshot_id(run)
-    except SnapshotError as error:
-        yield Problem("snapshot.json", str(error))
+        record = read_newest(run)
+    except DamagedFile as error:
+        yield Problem.of("snapshot.json", error)
         return
-    if newest is None:
+    if record is None:
         if run.store.exists("clean.txt"):
             yield Problem("snapshot.json", "the file is gone, and clean.txt is there")
         return
-    name = f"snapshots/{newest}.parquet"
+    name = f"snapshots/{record['id']}.parquet"
     if not run.store.exists(name):
-        yield Problem("snapshot.json", "there is no such snapshot", actual=newest)
+        yield Problem("snapshot.json", "there is no such snapshot", actual=record["id"])
         return
     snapshot = read_snapshot(run, name)
     if isinstance(snapshot, Problem):
         return  # `check_snapshot` says so
-    record = json.loads(run.store.read("snapshot.json"))
     expected = {"shards": len(snapshot.shards), "partial": len(snapshot.shards) < len(run.shards)}
     found = {key: record.get(key) for key in expected}
     if found != expected:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from shards.errors import DamagedFile
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -11,6 +13,11 @@ class Problem:
     what: str
     expected: str | None = None
     actual: str | None = None
+
+    @classmethod
+    def of(cls, where: str, error: DamagedFile) -> "Problem":
+        """Make the problem of a file that could not be read."""
+        return cls(where, "is damaged", error.expected, error.actual)
 
     def __str__(self) -> str:
         """Write it in one line."""

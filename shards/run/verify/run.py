@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from pydantic import ValidationError
-
-from shards.run.attempt import Quarantine
+from shards.errors import DamagedFile
+from shards.run.attempt import parse_quarantine
 from shards.run.commit import Commit, read_commits
-from shards.run.run import Run, fingerprint
+from shards.run.run import Run, recipe_is_whole
 from shards.run.verify.lists import check_newest, check_snapshot, snapshot_names
 from shards.run.verify.problem import Problem
 from shards.run.verify.shard import check_commit
@@ -69,9 +68,12 @@ def verify_run(run: Run, report: Report = no_report) -> Verification:
 
 
 def run_problems(run: Run, commits: Mapping[str, Commit]) -> Iterator[Problem]:
-    """Check `run.json`, and that each file in `commits/` is the commit of one of its shards."""
-    if fingerprint(run.identity) != run.fingerprint:
-        yield Problem("run.json", "fingerprint", fingerprint(run.identity), run.fingerprint)
+    """Check `recipe.yaml`, and that each file in `commits/` is the commit of one of its shards.
+
+    `run.json` and `input.parquet` were checked as the run was opened.
+    """
+    if not recipe_is_whole(run):
+        yield Problem("recipe.yaml", "is not the recipe that run.json records")
     shards = set(run.shards)
     for name in run.store.list("commits"):
         shard = name.removeprefix("commits/").removesuffix(".json")
@@ -87,11 +89,11 @@ def read_quarantine(run: Run) -> tuple[set[str], list[Problem]]:
     known = set(run.shards)
     for name, data in run.store.read_many(run.store.list("quarantine")).items():
         try:
-            shard = Quarantine.model_validate_json(data).shard
-        except ValidationError:
-            problems.append(Problem(name, "torn: no record can be read from it"))
+            shard = parse_quarantine(run, name, data).shard
+        except DamagedFile as error:
+            problems.append(Problem.of(name, error))
             continue
-        if name != f"quarantine/{shard}.json" or shard not in known:
+        if shard not in known:
             problems.append(Problem(name, "is of a shard that is not in input.parquet"))
         shards.add(shard)
     return shards, problems

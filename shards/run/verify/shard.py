@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from shards.errors import DamagedFile
 from shards.inputs.reader import RawSample, ShardReader, State
 from shards.naming import encode_name
 from shards.run.commit import Commit, FileRecord, data_name
+from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.verify.problem import Problem
 from shards.run.verify.rules import SAMPLE_COLUMNS, complaints, kept_texts, recount
-from shards.schema import SCHEMAS, SchemaError, TextRow, read_table
+from shards.schema import SCHEMAS, SchemaError, TextRow
 
 
 def check_commit(run: Run, done: Commit, input_bytes: int) -> Iterator[Problem]:
@@ -60,6 +62,9 @@ def _content_problems(run: Run, done: Commit, files: dict[str, FileRecord]) -> I
     except SchemaError as error:
         yield Problem(commit_name, str(error))
         return
+    except DamagedFile as error:
+        yield Problem.of(commit_name, error)
+        return
     for table, read in tables.items():
         if files[table].rows != len(read):
             yield Problem(files[table].name, "rows", str(files[table].rows), str(len(read)))
@@ -80,10 +85,12 @@ def _content_problems(run: Run, done: Commit, files: dict[str, FileRecord]) -> I
 
 
 def read_checked(run: Run, file: FileRecord) -> pa.Table:
-    """Read a table, of samples only what the rules are about; raises SchemaError."""
+    """Read a table, of samples only what the rules are about.
+
+    Raises SchemaError, DamagedFile.
+    """
     columns = SAMPLE_COLUMNS if file.table == "samples" else None
-    with run.store.open(file.name) as opened:
-        return read_table(opened, file.table, file.name, columns)
+    return read_data(run, file, columns)
 
 
 def expected_clean(shard: str, tables: dict[str, pa.Table]) -> dict[str, list[TextRow]]:
@@ -120,7 +127,7 @@ def _fits(row: RawSample, texts: list[TextRow], run: str) -> bool:
         record = json.loads(row.meta)
         listed = [{**text, **_scores(text)} for text in record["texts"]]
         same_texts = listed == texts and record["run"] == run
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return False
     return same_texts and row.text.decode("utf-8", "replace") in {text["text"] for text in texts}
 

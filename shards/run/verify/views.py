@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
+from shards.errors import DamagedFile
 from shards.reasons import DecisionReason
 from shards.run.commit import FileRecord
 from shards.run.run import Run
@@ -34,12 +35,10 @@ def read_view(run: Run, name: str) -> View | Problem:
         if read_view_record(run, name) is None:
             return Problem(record_name, "is no name of a view")
         return open_view(run, name)
-    except SchemaError:
-        raise
     except (ViewError, SnapshotError) as error:
         return Problem(record_name, str(error))
-    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        return Problem(record_name, f"its list of shards cannot be read ({type(error).__name__})")
+    except DamagedFile as error:
+        return Problem.of(record_name, error)
 
 
 def check_view_lists(run: Run, view: View) -> Iterator[Problem]:
@@ -74,12 +73,15 @@ def _content_problems(
     try:
         facts = {table: read_checked(run, files[table]) for table in ("samples", "texts")}
         before = read_checked(run, decided_by_run)
-    except (OSError, SchemaError):
+    except (OSError, SchemaError, DamagedFile):
         return  # the facts are broken: the check of their commit says so
     try:
         decisions = read_checked(run, files["decisions"])
     except SchemaError as error:
         yield Problem(decisions_name, str(error))
+        return
+    except DamagedFile as error:
+        yield Problem.of(decisions_name, error)
         return
     if files["decisions"].rows != len(decisions):
         yield Problem(decisions_name, "rows", str(files["decisions"].rows), str(len(decisions)))

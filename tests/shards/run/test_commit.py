@@ -23,6 +23,7 @@ from shards.run.commit import (
 from shards.run.run import Run
 from shards.schema import SchemaError
 from tests.shards.conftest import MakeRun
+from tests.support.changed_run import record_of
 
 Work = Callable[[Run, str], Commit]
 
@@ -51,7 +52,10 @@ def test_a_loser_never_removes_files_of_others(
     assert {file.name for file in first.files} <= set(run.store.list("data"))
 
 
-@pytest.mark.parametrize("torn", [b"", b"{", b"null", b"[]", b'{"schema_version": 1}', b"\xff"])
+TORN = [b"", b"{", b"null", b"[]", b'{"schema_version": 1}', b"\xff", b"\0" * 9, b"[" * 200_000]
+
+
+@pytest.mark.parametrize("torn", TORN)
 def test_a_torn_commit_counts_as_absent_and_is_mended(
     any_url: str, make_run: MakeRun, do_work: Work, torn: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -70,7 +74,7 @@ def test_a_torn_commit_counts_as_absent_and_is_mended(
 def test_a_newer_commit_is_refused_not_redone(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(str(tmp_path / "run"))
     name = f"commits/{run.shards[0]}.json"
-    record = json.loads(run.store.read(name)) | {"schema_version": 99}
+    record = record_of(run, name) | {"schema_version": 99}
     run.store.put(name, json.dumps(record).encode())
     with pytest.raises(SchemaError, match="newer"):
         read_commits(run)

@@ -8,11 +8,12 @@ import pytest
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.run.commit import commit, read_commit
-from shards.run.repair import RepairError, repair_run
+from shards.run.repair import RepairError, repair, repair_run
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
 from tests.shards.conftest import DoWork, MakeRun
+from tests.support.changed_run import record_of
 
 
 def everything(run: Run) -> dict[str, bytes]:
@@ -210,12 +211,29 @@ def test_a_disk_that_is_not_mounted_is_no_damage(full: Run) -> None:
     assert everything(full) == before
 
 
-def test_run_json_cannot_be_mended(full: Run) -> None:
-    record = json.loads(full.store.read("run.json"))
-    record["identity"]["seed"] = 1
-    full.store.put("run.json", json.dumps(record).encode())
+@pytest.mark.parametrize("name", ["run.json", "input.parquet"])
+def test_what_a_run_begins_with_is_set_aside_and_written_again(full: Run, name: str) -> None:
+    if name == "run.json":
+        record = record_of(full, "run.json")
+        record["identity"]["seed"] = 1
+        full.store.put("run.json", json.dumps(record).encode())
+    else:
+        full.store.put(name, full.store.read(name)[:-9])
     before = everything(full)
-    done = repair_run(Run.open(full.store.url()))
-    assert not done.whole
-    assert [problem.where for problem in done.unmended] == ["run.json"]
+    done = repair(full.store)
+    assert (done.whole, done.begin_again) == (False, True)
+    (aside,) = full.store.list("set_aside")
+    assert everything(full) == {n: b for n, b in before.items() if n != name} | {
+        aside: before[name]
+    }
+    Run.create(full.store, "seed: 0\n", full.identity, full.about, full.inputs)
+    assert repair(full.store).whole
+    assert verify_run(Run.open(full.store.url())).problems == ()
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 50, b"seed: 1"])
+def test_the_recipe_is_written_again(full: Run, data: bytes) -> None:
+    before = everything(full)
+    full.store.put("recipe.yaml", data)
+    assert repair(full.store).whole
     assert everything(full) == before

@@ -1,16 +1,23 @@
 """One folder, one recipe, one list of inputs; a creation cut short is finished by the next."""
 
+import dataclasses
+import json
 import multiprocessing
 import pickle
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from shards.errors import DamagedFile
 from shards.inputs.listing import InputMismatch, InputShard
-from shards.run.run import NotARun, Run, RunMismatch, canonical_json, fingerprint
+from shards.run.record import canonical_json
+from shards.run.run import NotARun, Run, RunMismatch, fingerprint
 from shards.store import Store
 from tests.shards.conftest import MakeRun
+from tests.support.changed_run import record_of
 
 INPUTS = [InputShard("/web/a.tar", "a", 10, mtime=1.5), InputShard("/web/b.tar", "b", 20, "e")]
 IDENTITY = {"seed": 0, "judge": {"threshold": {"web": 0.5}}, "sizes": (224, 384)}
@@ -79,10 +86,52 @@ def test_what_is_no_run(any_url: str) -> None:
     with pytest.raises(NotARun, match=r"not empty.*holiday\.jpg"):
         create(any_url)
     assert store.list() == ["holiday.jpg"]
-    for broken, message in ((b"{", "cannot be read"), (b'{"run_version": 9}', "newer")):
-        store.put("run.json", broken)
-        with pytest.raises(NotARun, match=message):
-            Run.open(any_url)
+    store.put("run.json", b'{"run_version": 9}')
+    with pytest.raises(NotARun, match="newer"):
+        Run.open(any_url)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (b"{", "expected a JSON object, found Expecting property name"),
+        (b"", "found Expecting value"),
+        (b"\0" * 900, "expected a JSON object"),
+        (b"[" * 200_000, "found brackets too deep to be read"),
+        (b"[]", "found list"),
+        (b'{"run_version": "1"}', "expected a number as run_version, found 1"),
+        (b'{"run_version": 1}', "expected fingerprint of type str, found None"),
+        (b'{"run_version": 1, "seal": "0"}', "expected content with the seal 0"),
+        (b'{"run_version": NaN}', "Out of range"),
+    ],
+)
+def test_a_damaged_record_is_said(any_url: str, broken: bytes, message: str) -> None:
+    create(any_url).store.put("run.json", broken)
+    with pytest.raises(DamagedFile, match=rf"run\.json is damaged: .*{message}.* --repair`"):
+        Run.open(any_url)
+
+
+def test_a_record_of_the_version_before_is_read(any_url: str) -> None:
+    run = create(any_url)
+    older = record_of(run, "run.json")
+    del older["recipe_yaml"]
+    run.store.put("run.json", json.dumps(older).encode())
+    assert create(any_url).identity == run.identity
+    run.store.put("recipe.yaml", b"\0" * 20)
+    create(any_url)
+    assert run.store.read("recipe.yaml") == b"seed: 0\n"
+
+
+def test_what_was_set_aside_is_written_again(any_url: str, make_run: MakeRun) -> None:
+    run = make_run(any_url)
+    arguments = (run.identity, run.about, run.inputs)
+    for name in ("run.json", "input.parquet", "recipe.yaml"):
+        run.store.delete(name)
+        with pytest.raises((NotARun, RunMismatch), match=r"not empty|another recipe"):
+            Run.create(run.store, "seed: 1\n", {"seed": 1}, {}, run.inputs)
+        again = Run.create(run.store, "seed: 0\n", *arguments)
+        assert (again.fingerprint, again.inputs) == (run.fingerprint, run.inputs)
+        assert again.store.read("recipe.yaml") == b"seed: 0\n"
 
 
 def test_leftovers_of_a_killed_creation_do_not_stand_in_the_way(tmp_path: Path) -> None:
@@ -128,5 +177,11 @@ def test_fingerprints() -> None:
 def test_a_torn_list_of_inputs_is_said(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url, committed=False)
     run.store.put("input.parquet", run.store.read("input.parquet")[:40])
-    with pytest.raises(NotARun, match=r"input\.parquet cannot be read"):
+    with pytest.raises(DamagedFile, match=r"input\.parquet is damaged: expected a whole Parquet"):
+        Run.open(any_url)
+    other = [*run.inputs[1:], dataclasses.replace(run.inputs[0], size_bytes=1)]
+    data = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([dataclasses.asdict(item) for item in other]), data)
+    run.store.put("input.parquet", data.getvalue().to_pybytes())
+    with pytest.raises(DamagedFile, match=r"expected the list of the digest \w+"):
         Run.open(any_url)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from shards.errors import DamagedFile
 from shards.run.commit import commit, read_commits
 from shards.run.snapshot import (
     SnapshotError,
@@ -17,6 +18,7 @@ from shards.run.snapshot import (
     table_files,
     write_snapshot,
 )
+from shards.run.verify.run import verify_run
 from shards.schema import SchemaError
 from tests.shards.conftest import DoWork, MakeRun
 
@@ -33,7 +35,7 @@ def test_written_and_read(any_url: str, make_run: MakeRun) -> None:
     assert [s.shard for s in snapshot.shards] == run.shards
     assert [s.counts for s in snapshot.shards] == [c.counts for c in commits.values()]
     assert [f.table for f in table_files(snapshot.shards, "texts")] == ["texts"] * 3
-    with pytest.raises(SnapshotError, match="no snapshot nosuch"):
+    with pytest.raises(SnapshotError, match="no snapshot 'nosuch'"):
         open_snapshot(run, "nosuch")
     assert write_snapshot(run).id == snapshot.id
     assert len(run.store.list("snapshots")) == 1
@@ -77,6 +79,23 @@ def test_the_list_of_clean_tars_feeds_webdataset(make_run: MakeRun, tmp_path: Pa
     assert len(samples) == sum(shard.counts.kept for shard in snapshot.shards) > 0
 
 
+@pytest.mark.parametrize("torn", [b"", b"\0" * 900, b"PAR1", None])
+def test_a_list_that_is_torn_or_of_another_attempt_is_written_again(
+    any_url: str, make_run: MakeRun, do_work: DoWork, torn: bytes | None
+) -> None:
+    run = make_run(any_url)
+    snapshot = write_snapshot(run)
+    if torn is None:  # the commit was torn, and mended by another attempt
+        run.store.put(f"commits/{run.shards[1]}.json", b"\0" * 900)
+        assert commit(run, do_work(run, run.shards[1]))
+    else:
+        run.store.put(f"snapshots/{snapshot.id}.parquet", torn)
+    again = write_snapshot(run)
+    assert again.id == snapshot.id
+    assert open_snapshot(run) == again
+    assert verify_run(run).problems == ()
+
+
 def test_unreadable_ones_are_errors(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     snapshot = write_snapshot(run)
@@ -89,9 +108,12 @@ def test_unreadable_ones_are_errors(any_url: str, make_run: MakeRun) -> None:
     with pytest.raises(SchemaError, match="newer"):
         open_snapshot(run)
     run.store.put(name, b"PAR1")
-    with pytest.raises(SnapshotError, match="cannot be read"):
+    with pytest.raises(DamagedFile, match=r"\.parquet is damaged: expected a whole Parquet file"):
         open_snapshot(run)
-    run.store.put("snapshot.json", b"{")
-    with pytest.raises(SnapshotError, match=r"snapshot\.json cannot be read"):
-        newest_snapshot_id(run)
+    for torn in (b"{", b"", b"\0" * 90, b"[" * 200_000, b'{"id": "../../../etc/passwd"}', b"{}"):
+        run.store.put("snapshot.json", torn)
+        with pytest.raises(DamagedFile, match=r"snapshot\.json is damaged: expected "):
+            newest_snapshot_id(run)
+        with pytest.raises(DamagedFile):
+            open_snapshot(run)
     assert str(pickle.loads(pickle.dumps(SnapshotError("what")))) == "what"

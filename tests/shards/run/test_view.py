@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from shards.errors import DamagedFile
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, open_snapshot, to_parquet, write_snapshot
 from shards.run.view import (
@@ -24,6 +25,7 @@ from shards.run.view import (
 from shards.schema import SchemaError, read_table
 from shards.writer import TableFile, publish_file
 from tests.shards.conftest import DoWork, MakeRun
+from tests.support.changed_run import record_of
 
 RULES = {"web": Rule(threshold=2), "synthetic": Rule(threshold=2, keep_fraction=0, share=0)}
 
@@ -168,25 +170,29 @@ def test_a_damaged_view_says_so(any_url: str, make_run: MakeRun) -> None:
     judging = make_view(run)
     record = read_view_record(run, "none")
     assert record is not None
+    whole = record_of(run, "views/none/view.json")
     good, listed = run.store.read("views/none/view.json"), run.store.read(judging.shards_name)
     run.store.put(judging.shards_name, listed[:-1] + b"?")
-    with pytest.raises(ViewError, match="is not as it was written; delete views/none"):
+    with pytest.raises(DamagedFile, match="is damaged: expected sha256"):
         open_view(run, "none")
     run.store.delete(judging.shards_name)
-    with pytest.raises(ViewError, match="cannot be read"):
+    with pytest.raises(DamagedFile, match="found none: it is gone"):
         open_view(run, "none")
     run.store.put(judging.shards_name, listed)
-    cases = [
-        ({"fingerprint": "0"}, ViewError, "another run"),
+    cases: list[tuple[dict[str, object], type[Exception], str]] = [
+        ({"fingerprint": "0"}, DamagedFile, "expected a view of the run"),
         ({"schema_version": 99}, SchemaError, "newer"),
-        ({"rules": {"web": {"threshold": float("nan")}}}, ViewError, "cannot be read"),
+        ({"rules": {"web": {"threshold": float("nan")}}}, DamagedFile, "Out of range"),
+        ({"rules": {"web": {"threshold": "high"}}}, DamagedFile, r"rules\.web\.threshold: Input"),
+        ({"shards": "../../etc/passwd"}, DamagedFile, "its own list of shards"),
+        ({"name": "other"}, DamagedFile, "its own list of shards"),
     ]
     for changed, error, message in cases:
-        run.store.put("views/none/view.json", json.dumps(json.loads(good) | changed).encode())
+        run.store.put("views/none/view.json", json.dumps(whole | changed).encode())
         with pytest.raises(error, match=message):
             open_view(run, "none")
     run.store.put("views/none/view.json", good[: len(good) // 2])
-    with pytest.raises(ViewError, match="cannot be read"):
+    with pytest.raises(DamagedFile, match="expected a JSON object"):
         open_view(run, "none")
     run.store.put("views/none/view.json", good)
     assert open_view(run, "none").name == "none"

@@ -12,6 +12,7 @@ from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.run.verify.run import verify_run
 from tests.shards.conftest import DoWork, MakeRun
+from tests.support.changed_run import record_of
 
 
 def problems(run: Run) -> str:
@@ -40,7 +41,7 @@ def test_all_snapshots_are_checked(any_url: str, make_run: MakeRun, do_work: DoW
 def test_snapshot_json(any_url: str, make_run: MakeRun) -> None:
     run = make_run(any_url)
     write_snapshot(run)
-    record = json.loads(run.store.read("snapshot.json"))
+    record = record_of(run, "snapshot.json")
     for change, message in (
         ({"id": "0" * 32}, "there is no such snapshot, found 000"),
         ({"shards": 2}, "counts: expected"),
@@ -51,7 +52,7 @@ def test_snapshot_json(any_url: str, make_run: MakeRun) -> None:
     for torn in (b"", b'{"id": ', b"[]", b"\xff"):
         run.store.put("snapshot.json", torn)
         assert "snapshot.json: " in problems(run)
-        assert "cannot be read" in problems(run)
+        assert "snapshot.json: is damaged" in problems(run)
     run.store.delete("snapshot.json")
     assert problems(run) == "snapshot.json: the file is gone, and clean.txt is there"
     run.store.delete("clean.txt")  # as if killed before either was written
@@ -107,7 +108,7 @@ def test_broken_quarantine_records(any_url: str, make_run: MakeRun, aside: bytes
     run = make_run(any_url, committed=False)
     run.store.put("quarantine/00001.json", aside[:20])
     checked = verify_run(run)
-    assert "quarantine/00001.json: torn" in str(checked.problems[0])
+    assert "quarantine/00001.json: is damaged" in str(checked.problems[0])
     assert "00001" in checked.pending
     run.store.put("quarantine/00001.json", b"")
     run.store.put("quarantine/stranger.json", aside.replace(b"00001", b"stranger"))

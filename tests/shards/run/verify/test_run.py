@@ -5,13 +5,15 @@ import json
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
+from shards.errors import DamagedFile
 from shards.run.commit import commit
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.run.verify.run import verify_run
 from tests.shards.conftest import DoWork, MakeRun
-from tests.support.changed_run import problems, with_value
+from tests.support.changed_run import problems, record_of, with_value
 
 
 def test_a_whole_run(any_url: str, make_run: MakeRun) -> None:
@@ -34,7 +36,7 @@ def test_changed_commits(make_run: MakeRun, tmp_path: Any) -> None:
     run = make_run(str(tmp_path / "run"))
     name = f"commits/{run.shards[0]}.json"
     original = run.store.read(name)
-    record = json.loads(original)
+    record = record_of(run, name)
     counts = record["counts"]
     shifted = {**counts, "kept": counts["kept"] - 1, "filtered": counts["filtered"] + 1}
     renamed = [{**file, "name": file["name"].replace("00000", "00001")} for file in record["files"]]
@@ -73,7 +75,15 @@ def test_changed_snapshots(make_run: MakeRun, tmp_path: Any) -> None:
 
 def test_another_fingerprint_in_the_run(make_run: MakeRun, tmp_path: Any) -> None:
     run = make_run(str(tmp_path / "run"))
-    record = json.loads(run.store.read("run.json"))
+    record = record_of(run, "run.json")
     record["identity"]["seed"] = 1
     run.store.put("run.json", json.dumps(record).encode())
-    assert "run.json: fingerprint: expected" in problems(Run.open(run.store.url()))
+    with pytest.raises(DamagedFile, match=r"run\.json is damaged: expected the fingerprint of its"):
+        Run.open(run.store.url())
+
+
+def test_a_recipe_that_is_not_the_run_s(make_run: MakeRun, tmp_path: Any) -> None:
+    run = make_run(str(tmp_path / "run"))
+    for data in (b"", b"\0" * 40, b"seed: 1\n"):
+        run.store.put("recipe.yaml", data)
+        assert problems(run) == "recipe.yaml: is not the recipe that run.json records"

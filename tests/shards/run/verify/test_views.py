@@ -17,6 +17,7 @@ from shards.run.run import Run
 from shards.run.snapshot import from_parquet, to_parquet, write_snapshot
 from shards.run.verify.run import verify_run
 from tests.shards.conftest import MakeRun
+from tests.support.changed_run import record_of
 
 Change = Callable[[pa.Table], pa.Table]
 
@@ -33,14 +34,12 @@ def problems(run: Run) -> str:
     return "\n".join(str(problem) for problem in verify_run(run).problems)
 
 
-def record_of(run: Run) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(run.store.read("views/strict/view.json"))
-    return record
+RECORD = "views/strict/view.json"
 
 
 def replace_decisions(run: Run, change: Change) -> None:
     """Change the view's decisions on shard 0, and make its own records agree with them."""
-    record = record_of(run)
+    record = record_of(run, RECORD)
     shards = list(from_parquet(run.store.read(record["shards"]), "here"))
     (file,) = (file for file in shards[0].files if file.table == "decisions")
     buffer = io.BytesIO()
@@ -108,7 +107,7 @@ def test_changed_decisions(judged: Run, change: Change, message: str) -> None:
 
 
 def test_counts_that_are_not_those_of_the_decisions(judged: Run) -> None:
-    record = record_of(judged)
+    record = record_of(judged, RECORD)
     shards = list(from_parquet(judged.store.read(record["shards"]), "here"))
     counts = shards[0].counts
     moved = {"kept": counts.kept - 1, "filtered": counts.filtered + 1}
@@ -132,17 +131,19 @@ def test_counts_that_are_not_those_of_the_decisions(judged: Run) -> None:
             {"rules": {"web": {"threshold": 0.75}, "synthetic": {"threshold": 0.3}}},
             "not decided by the view's thresholds",
         ),
-        ({"fingerprint": "x"}, "a view of another run"),
+        ({"fingerprint": "x"}, "expected a view of the run"),
         ({"snapshot": "0" * 32}, "has no snapshot"),
-        ({"shards_sha256": "0" * 64}, "not as it was written"),
-        ({"shards": "views/strict/shards-gone.parquet"}, "cannot be read"),
+        ({"shards_sha256": "0" * 64}, "expected sha256 0"),
+        ({"shards": "views/strict/shards-gone.parquet"}, "found none: it is gone"),
         ({"with_clean": True}, "views/strict/clean.txt: the file is gone"),
         ({"with_clean": True}, "names no clean tar"),
-        ({"name": 3}, "cannot be read"),
+        ({"name": 3}, "found name: Input should be a valid string"),
     ],
 )
 def test_changed_records(judged: Run, change: dict[str, Any], message: str) -> None:
-    judged.store.put("views/strict/view.json", json.dumps(record_of(judged) | change).encode())
+    judged.store.put(
+        "views/strict/view.json", json.dumps(record_of(judged, RECORD) | change).encode()
+    )
     assert message in problems(judged)
 
 
