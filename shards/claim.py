@@ -19,7 +19,7 @@ from shards.durable import sync, temporary_file
 
 _LINK_REFUSED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
-_HTTP_CONFLICT, _HTTP_PRECONDITION_FAILED = 409, 412
+_REFUSED = {409, 412}  # HTTP: a conflict, a condition that does not hold
 _CONFLICT_PAUSES_S = (0.1, 0.3, 1.0, 3.0)
 
 
@@ -60,25 +60,37 @@ def create_remote(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool
 def claim_remote(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool | None:
     """Write a file only if its name is free, by the store's own option; None if it has none.
 
-    A conflict means that another's write is under way: it may yet fail, so ours is tried again.
+    What stands under the name decides, not the answer: that of a write which came through may be
+    lost, and the client's own second try is then refused. A conflict means that another's write is
+    under way: it may yet fail, so ours is tried again.
     """
     for pause_s in (*_CONFLICT_PAUSES_S, None):
         try:
             fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
         except (NotImplementedError, TypeError):  # how stores say that they know no such mode
             return None
-        except OSError as error:
-            status = _http_status(error)
-            if status == _HTTP_PRECONDITION_FAILED:
+        except Exception as error:  # clients have kinds of their own; raised unless it is decided
+            standing = _standing(fs, path)
+            if standing == data:
+                return True
+            refused = isinstance(error, FileExistsError) or _http_status(error) in _REFUSED
+            if refused and standing is not None:
                 return False
-            if status != _HTTP_CONFLICT or pause_s is None:
+            if not refused or pause_s is None:
                 raise
             time.sleep(pause_s)
         else:
             return True
     raise AssertionError("unreachable")
+
+
+def _standing(fs: fsspec.AbstractFileSystem, path: str) -> bytes | None:
+    """Read what stands under a name now; None for nothing."""
+    fs.invalidate_cache()
+    try:
+        return bytes(fs.cat_file(path))
+    except FileNotFoundError:
+        return None
 
 
 def checks_then_writes(fs: fsspec.AbstractFileSystem) -> bool:

@@ -114,9 +114,9 @@ def test_a_conflict_is_tried_again_until_it_is_decided(monkeypatch: pytest.Monke
     with scripted(CONFLICT, CONFLICT) as server:
         assert Store(f"s3://{BUCKET}/run").create("a", b"ours")
         assert server.objects == {f"/{BUCKET}/run/a": b"ours"}
-    with scripted(CONFLICT, TAKEN) as server:
-        assert not Store(f"s3://{BUCKET}/run").create("a", b"ours")
-        assert server.objects == {}
+    with scripted(CONFLICT, TAKEN) as server:  # which lies: nothing stands there
+        assert Store(f"s3://{BUCKET}/run").create("a", b"ours")
+        assert server.objects == {f"/{BUCKET}/run/a": b"ours"}
     with scripted(*[CONFLICT] * 20), pytest.raises(OSError, match="no"):
         Store(f"s3://{BUCKET}/run").create("a", b"ours")
 
