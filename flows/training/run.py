@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import platform
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +31,7 @@ from models.training.workers import ALONE
 from pipeline.train import finetune, pretrain
 from pipeline.train.config import check_division, count_steps
 from pipeline.train.tasks import TASKS
-from shards.durable import whole_folder
+from shards.durable import is_marked, remove_marked, whole_folder
 from shards.run.run import as_json, check_identity, fingerprint
 from shards.store import Store
 from shards.training.source import Source, SourceConfig
@@ -112,11 +111,11 @@ def checkpoint_of(folder: Path, role: str) -> Path:
 
 def _remove_partial(folder: Path) -> None:
     """Remove checkpoints that kills have left half-written; the folder is held."""
-    for path in folder.glob(".*.[0-9]*.partial"):
+    for path in filter(is_marked, folder.glob(".*.[0-9]*.partial")):
         # a worker that outlives its driver for a moment finds its half gone, and cannot publish it
         path.rename(path.with_name(f"{path.name}.{secrets.token_hex(4)}"))
     for path in folder.glob(".*.[0-9]*.partial.*"):
-        shutil.rmtree(path, ignore_errors=True)
+        remove_marked(path)
 
 
 def _check_network(recipe: TrainingRecipe, described: Description, start: Path) -> None:

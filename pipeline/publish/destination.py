@@ -6,6 +6,7 @@ until then `export.unfinished` says that what lies there is ours to write over.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -107,13 +108,14 @@ class StoreDestination:
     def finish(self, record: Mapping[str, Any], card: str) -> None:
         """Make the added files an export; those that a broken export had, and this has not, go."""
         for name in self._store.list(DATA):
-            if name not in self._added:
+            if name not in self._added and _DATA_FILE.fullmatch(name):
                 self._store.delete(name)
         self._store.put(CARD, card.encode())
         self._store.put(RECORD, json.dumps(record, indent=2).encode())
         self._store.delete(UNFINISHED)
 
 
+_DATA_FILE = re.compile(rf"{DATA}/train-\d{{5,}}\.(?:parquet|tar)")
 _OTHER = "give a new folder"
 
 

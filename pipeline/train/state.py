@@ -22,6 +22,7 @@ from shards.durable import remove_folder, whole_folder, write_whole
 from shards.errors import CapfiltError
 
 _NAME = re.compile(r"step-(\d{8})")
+_PARTIAL = re.compile(rf"\.{_NAME.pattern}(\.old)?(\.[0-9a-f]{{8}})?\.partial")
 
 
 class StateError(CapfiltError, RuntimeError):
@@ -123,7 +124,8 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def remove_partial(folder: Path) -> None:
     """Remove what a kill left half-written."""
     for path in folder.glob(".step-*.partial"):
-        shutil.rmtree(path, ignore_errors=True)
+        if _PARTIAL.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:

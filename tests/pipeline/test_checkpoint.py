@@ -11,6 +11,7 @@ from models.checkpoints.conversion import import_folder
 from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.weights import CheckpointError
 from pipeline.checkpoint import write_checkpoint
+from shards.durable import MARK
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def test_what_this_process_left_half_written_is_cleared(
 ) -> None:
     half = tmp_path / f".out.{os.getpid()}.partial"
     half.mkdir()
+    (half / MARK).touch()
     (half / "stray").write_text("half")
     write_checkpoint(tmp_path / "out", content)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

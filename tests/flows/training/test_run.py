@@ -17,6 +17,7 @@ from flows.training import run as train
 from flows.training.recipe import FinetuneRecipe, PretrainRecipe
 from models.checkpoints import checkpoint
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from shards.durable import MARK
 from shards.run.run import RunMismatch
 
 KILLED = """
@@ -126,6 +127,7 @@ def test_a_kill_while_the_start_is_written_does_no_harm(recipe: Make, tmp_path: 
     half = tmp_path / "trained" / ".start.partial"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half")
+    (half / MARK).touch()
     first = checkpoint.info(train.prepare(recipe()).start).digest
     other = train.prepare(recipe(output=str(tmp_path / "other")))
     assert checkpoint.info(other.start).digest == first
@@ -171,10 +173,12 @@ def test_a_checkpoint_that_a_kill_left_half_written_is_cleared_when_it_goes_on(
     (half,) = job.folder.glob(".*")
     assert (half / "model.safetensors").is_file()
     half.rename(half.with_name(f"{half.name}.0a1b2c3d"))  # by a kill of what clears
-    for name in (".filter.4.partial", ".mine"):
+    for name in (".filter.4.partial", ".mine", ".mine.2024.partial", ".mine.2024.partial.1"):
         (job.folder / name).mkdir()
+    (job.folder / ".filter.4.partial" / MARK).touch()
     train.run(job)
-    assert [path.name for path in job.folder.glob(".*")] == [".mine"]
+    mine = [".mine", ".mine.2024.partial", ".mine.2024.partial.1"]
+    assert sorted(path.name for path in job.folder.glob(".*")) == mine
     assert checkpoint.info(job.folder / "model").role == "pretrain"
 
 

@@ -87,7 +87,10 @@ def test_what_broke_off_is_no_export_and_is_begun_again(
             export(run, URL, CONFIG)
     assert not store.exists("export.json")
     assert len(store.list("data")) > 1
+    store.put("data/precious.parquet", b"of a stranger")
     export(run, URL, CONFIG)
+    assert store.read("data/precious.parquet") == b"of a stranger"
+    store.delete("data/precious.parquet")
     export(run, tmp_path / "out", CONFIG)
     assert contents(store) == contents(Store(str(tmp_path / "out")))
 

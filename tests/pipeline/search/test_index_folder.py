@@ -128,6 +128,65 @@ def test_a_folder_of_something_else_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+HEX = "0123456789abcdef"
+STRANGERS = {
+    f"{HEX}/precious": "a cache keyed by hashes",
+    f"{HEX}/index.json": '{"version": 3}',
+    f"unfinished-{HEX}/precious": "a draft",
+    f".{HEX}.old.partial/precious": "a download",
+    f"current.{HEX}": "amperes",
+    "current": "amperes",
+    "lock": "and key",
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_what_only_has_the_name_of_an_index_is_refused_and_stays(
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever, name: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(STRANGERS[name])
+    with pytest.raises(IndexFolderError, match="which belongs to no index"):
+        build(tmp_path, items[:3], retriever, ABOUT, IndexConfig())
+    assert path.read_text() == STRANGERS[name]
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
+
+
+def test_a_strangers_things_in_an_index_outlive_every_build(
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever
+) -> None:
+    folder = tmp_path / "x"
+    build(folder, items[:3], retriever, ABOUT, IndexConfig())
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "precious").write_text("mine")
+    (folder / ("f" * 16)).symlink_to(elsewhere)
+    note = next(path for path in builds(folder) if not path.is_symlink()) / "note.txt"
+    note.write_text("why we built it")
+    strangers = {name: text for name, text in STRANGERS.items() if name not in ("current", "lock")}
+    for name, text in strangers.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    for count in (4, 5, 6):
+        build(folder, items[:count], retriever, ABOUT, IndexConfig())
+    assert {name: (folder / name).read_text() for name in strangers} == strangers
+    assert (note.read_text(), (elsewhere / "precious").read_text()) == ("why we built it", "mine")
+    assert SearchIndex(folder).record["images"]["count"] == 6
+
+
+@pytest.mark.parametrize("rotten", ["current", "index.json"])
+def test_a_damaged_index_is_built_again(
+    tmp_path: Path, items: list[IndexItem], retriever: Retriever, rotten: str
+) -> None:
+    build(tmp_path, items[:3], retriever, ABOUT, IndexConfig())
+    (path,) = tmp_path.rglob(rotten)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(IndexFolderError, match="build the index again"):
+        SearchIndex(tmp_path)
+    build(tmp_path, items[:4], retriever, ABOUT, IndexConfig())
+    assert SearchIndex(tmp_path).record["images"]["count"] == 4
+
+
 def test_what_is_broken_is_told(tmp_path: Path, toy_index: Path) -> None:
     with pytest.raises(IndexFolderError, match="holds no index; make one with `capfilt index`"):
         SearchIndex(tmp_path / "none")

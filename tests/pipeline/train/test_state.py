@@ -125,10 +125,11 @@ def test_what_a_kill_left_is_no_state(tmp_path: Path) -> None:
     save(tmp_path, at(5))
     shutil.copytree(tmp_path / "step-00000005", tmp_path / ".step-00000009.partial")
     shutil.copytree(tmp_path / "step-00000005", tmp_path / ".step-00000003.old.partial")
-    (tmp_path / "step-9.mine").mkdir()
+    for mine in ("step-9.mine", ".step-by-step.partial"):
+        (tmp_path / mine).mkdir()
     assert training_state.newest_state(tmp_path) == tmp_path / "step-00000005"
     training_state.remove_partial(tmp_path)
-    assert names(tmp_path) == ["step-00000005", "step-9.mine"]
+    assert names(tmp_path) == [".step-by-step.partial", "step-00000005", "step-9.mine"]
 
 
 @pytest.mark.parametrize(
