@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from flows.engines.engine import EngineError
+from flows.engines.ray_token import make_token
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
     told_to_end = threading.Event()
     options: dict[str, Any] = {"address": address or "local"}
     if address is None:
+        make_token()
         options |= {
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
