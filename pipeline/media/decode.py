@@ -1,8 +1,8 @@
 """Turn hostile image bytes into an RGB picture, or into the reason why that cannot be done.
 
 Bad bytes are a value here, never an exception: whatever a codec raises on a broken file becomes a
-`DecodeRefusal` with a stable reason code. Sizes are judged from the header, before any pixel is
-made.
+`DecodeRefusal` with a stable reason code. Sizes and the work that the file asks for are judged
+from its structure, before any pixel is made.
 """
 
 import io
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from pipeline.media.effort import excess_parts, excess_scans
 from shards.reasons import SampleReason
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
@@ -79,11 +80,15 @@ def decode(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
     """
     if not data:
         return DecodeRefusal(SampleReason.IMAGE_EMPTY, "0 bytes")
+    if excess := excess_parts(data):
+        return DecodeRefusal(SampleReason.IMAGE_TOO_LARGE, excess)
     try:
         with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as opened:
             refusal = _judge_size(*opened.size, limits)
             if refusal:
                 return refusal
+            if excess := excess_scans(data, opened.width * opened.height):
+                return DecodeRefusal(SampleReason.IMAGE_TOO_LARGE, excess)
             name = "jpeg" if opened.format == "MPO" else str(opened.format).lower()
             image, notes = _to_rgb(opened)
     except Image.DecompressionBombError as error:  # raised by `open`, above Pillow's own limit
