@@ -196,7 +196,7 @@ def _pin_dtype(recipe: Recipe, store: Store) -> Dtype:
     if dtype != "auto":
         return dtype
     if engine.kind == "ray" and (address := join_address(engine.address)):
-        from flows.engines.ray_probe import best_dtype  # seconds to import
+        from flows.engines.ray.probe import best_dtype  # seconds to import
 
         return best_dtype(engine, address)
     return resolve_dtype("auto", choose_device(engine.device))
@@ -260,7 +260,7 @@ def _engine(job: CleanJob) -> Iterator[Engine]:
     if job.recipe.engine.kind == "local":
         yield LocalEngine(job.spec)
         return
-    from flows.engines.ray_pool import Demands, ray_pool  # seconds to import
+    from flows.engines.ray.pool import Demands, ray_pool  # seconds to import
 
     demands = Demands(
         run_url=job.run.store.url(),

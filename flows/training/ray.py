@@ -16,7 +16,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from flows.engines.engine import EngineError
-from flows.engines.ray_session import ray_session
+from flows.engines.ray.session import ray_session
 from flows.engines.start_checks import check_packages
 from flows.recipe import RecipeError, as_recipe_errors
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from flows.engines.engine import EngineError
-from flows.engines.ray_session import ray_session
+from flows.engines.ray.session import ray_session
 
 SCRIPT = """
 import os, signal
 from pathlib import Path
-from flows.engines.ray_session import ray_session
+from flows.engines.ray.session import ray_session
 
 here, handler = Path.cwd(), signal.getsignal(signal.SIGTERM)
 with ray_session(None) as told_to_end:

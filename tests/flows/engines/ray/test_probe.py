@@ -9,7 +9,7 @@ from models.blip.config import resolve_dtype
 SCRIPT = """
 import sys
 from ray.cluster_utils import Cluster
-from flows.engines.ray_probe import best_dtype
+from flows.engines.ray.probe import best_dtype
 from flows.recipe import EngineConfig
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})

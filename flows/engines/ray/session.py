@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from flows.engines.engine import EngineError
-from flows.engines.ray_token import make_token
+from flows.engines.ray.token import make_token
 
 _log = logging.getLogger(__name__)
 

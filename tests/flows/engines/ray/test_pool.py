@@ -3,7 +3,7 @@
 from ray.exceptions import RayTaskError
 
 from flows.engines.placement import Wish
-from flows.engines.ray_pool import cause_of, wish_of
+from flows.engines.ray.pool import cause_of, wish_of
 from flows.recipe import EngineConfig
 from pipeline.clean.shard import AttemptLost
 

@@ -13,8 +13,8 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flows.engines.placement import Seat, Wish, free_seats
-from flows.engines.ray_nodes import RayNodes
-from flows.engines.ray_session import ray_session
+from flows.engines.ray.nodes import RayNodes
+from flows.engines.ray.session import ray_session
 from flows.engines.start_checks import check_packages
 from flows.recipe import EngineConfig
 

@@ -4,7 +4,7 @@ import pytest
 
 from flows.engines.engine import EngineError
 from flows.engines.placement import Machine, Seat, Wish
-from flows.engines.ray_nodes import MAX_BAD_STARTS, RayNodes
+from flows.engines.ray.nodes import MAX_BAD_STARTS, RayNodes
 from shards.errors import UsageError
 
 SEAT = Seat("n1", "gpu-box", 2.0, 0.0)

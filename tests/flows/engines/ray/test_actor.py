@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 
-from flows.engines.ray_actor import LINES_KEPT, PoolActor, Progress, _keep_warnings
+from flows.engines.ray.actor import LINES_KEPT, PoolActor, Progress, _keep_warnings
 
 
 def test_an_actor_answers_before_its_models_are_loaded() -> None:

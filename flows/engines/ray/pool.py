@@ -27,9 +27,9 @@ from flows.engines.address import join_address
 from flows.engines.job import Grant, Records, Result, Shard, ShardJob
 from flows.engines.placement import Seat, Wish, free_seats
 from flows.engines.pool import Event, Pool, TaskDone, WorkerLost, WorkerReady
-from flows.engines.ray_actor import PoolActor, Progress, Started
-from flows.engines.ray_nodes import RayNodes
-from flows.engines.ray_session import ray_session
+from flows.engines.ray.actor import PoolActor, Progress, Started
+from flows.engines.ray.nodes import RayNodes
+from flows.engines.ray.session import ray_session
 from flows.engines.start_checks import MachineUnfit, Requirements, requirements
 from flows.recipe import EngineConfig
 from pipeline.clean.shard import AttemptLost
@@ -152,7 +152,7 @@ class RayCluster(Generic[Shard, Result]):
 
     def end_all(self) -> None:
         """Kill all actors; without a head to do that, they end with this process."""
-        for worker in () if self._nodes.head_is_silent else self._actors:
+        for worker in () if self._nodes.head.is_silent else self._actors:
             with suppress(RayError, RuntimeError):  # Ray itself may be gone
                 self.end(worker)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.engines.ray_token import TOKEN, make_token
+from flows.engines.ray.token import TOKEN, make_token
 
 START = """
-from flows.engines.ray_session import ray_session
+from flows.engines.ray.session import ray_session
 with ray_session(None):
     pass
 """

@@ -2,30 +2,23 @@
 
 import logging
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import ray
-from ray import _private as ray_private  # none of what follows has a public way
-from ray.autoscaler.sdk import request_resources
-from ray.exceptions import RayError
+from ray import _private as ray_private  # what each node has free has no public way
 
 from flows.engines.engine import EngineError
 from flows.engines.placement import Machine, Seat, Wish, explain, seats
+from flows.engines.ray.head import Head
 from shards.errors import UsageError
 
 LOOK_EVERY_S = 2.0
-ASK_TIMEOUT_S = 2.0
 WAIT_SAID_AFTER_S = 10.0
 WAIT_SAID_EVERY_S = 60.0
 MAX_BAD_STARTS = 3  # of workers on one machine, in a row
-# After so long without its head Ray ends the driver's process, without a word that can be caught.
-_SETTING = "RAY_gcs_rpc_server_reconnect_timeout_s"
-RAY_ENDS_AFTER_S = float(os.environ.get(_SETTING, "60"))
 
 _log = logging.getLogger(__name__)
 
@@ -35,18 +28,18 @@ class RayNodes:
 
     def __init__(self, wish: Wish, timeout_s: float, grows: bool) -> None:
         """Begin to look; a cluster that does not grow is this machine alone."""
-        if grows and wish.gpus == "auto" and _gpus_may_come():
+        if grows and wish.gpus == "auto" and Head.may_bring_gpus():
             wish = replace(wish, gpus=1.0)
         self.wish, self._timeout_s, self._grows = wish, timeout_s, grows
+        self.head = Head()
         self._machines: tuple[Machine, ...] = ()
         self._left_out: dict[str, str] = {}  # machine -> why
         self._bad_starts: Counter[str] = Counter()
-        self._asked: list[dict[str, float]] = []
         now = time.monotonic()
-        self._looked_at, self._head_at, self._asked_at = now - LOOK_EVERY_S, now, now
+        self._looked_at = now - LOOK_EVERY_S
         self._waiting_since, self._said_at = now, 0.0
         if grows:
-            _request([])  # what a killed driver may have left
+            self.head.request([])  # nothing of what a killed driver has left
 
     def look(self, placed: Sequence[Seat]) -> tuple[Machine, ...] | None:
         """Return the living machines and what each has for us, with what we hold there already.
@@ -56,21 +49,16 @@ class RayNodes:
         now = time.monotonic()
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
-            if not self._head_answers():  # else what follows would wait for it, for a minute
+            if not self.head.answers():  # else what follows would wait for it, for a minute
                 return None
             before, self._machines = self._machines, _living(placed)
             self._check_home()
             self._say_changes(before)
             if self.wish.gpus == "auto" and self.wish.gpus_each(self._machines):
                 self.wish = replace(self.wish, gpus=1.0)  # though its machine may be left out
-        if self.head_is_silent:
+        if self.head.is_silent:
             return None
         return tuple(machine for machine in self._machines if machine.id not in self._left_out)
-
-    @property
-    def head_is_silent(self) -> bool:
-        """Whether the head did not answer the last question; what asks it waits for long."""
-        return self._asked_at > self._head_at
 
     def lives(self, machine: str) -> bool:
         """Whether Ray still counts a machine among the living."""
@@ -108,13 +96,16 @@ class RayNodes:
         if now - self._said_at >= WAIT_SAID_EVERY_S:
             self._said_at = now
             running_now = f"{running} workers run; " if running else "waiting for machines; "
-            _log.warning("%s%s", running_now, explain(machines, self.wish, self._launched()))
+            _log.warning(
+                "%s%s",
+                running_now,
+                explain(machines, self.wish, (self.head.launched() if self._grows else ())),
+            )
 
     def close(self) -> None:
         """Ask for no more machines."""
-        if self._asked and not self.head_is_silent:
-            with suppress(RayError, RuntimeError):  # the head may be gone
-                _request([])
+        if self._grows:
+            self.head.request([])
 
     def _check_home(self) -> None:
         """Raise EngineError where this machine's own raylet is dead: Ray ends all that we own."""
@@ -137,23 +128,6 @@ class RayNodes:
             if before and machine.id not in there:
                 _log.warning("%s has joined", machine.host)
 
-    def _head_answers(self) -> bool:
-        """Ask the head whether it lives; it may come back, if its state is kept (Redis)."""
-        client = ray_private.worker.global_worker.gcs_client
-        try:
-            client.internal_kv_get(b"capfilt", None, timeout=ASK_TIMEOUT_S)
-        except RayError:
-            self._asked_at = time.monotonic()
-            silent_s = self._asked_at - self._head_at
-            if silent_s > 0.7 * RAY_ENDS_AFTER_S - ASK_TIMEOUT_S:
-                raise EngineError(
-                    f"Ray's head has not answered for {silent_s:.0f} s: its GCS is lost. What is "
-                    "committed is safe; start the cluster again, then run the same command again"
-                ) from None
-            return False
-        self._asked_at = self._head_at = time.monotonic()
-        return True
-
     def _give_up(self, machines: Sequence[Machine], now: float) -> None:
         if seats(self._machines, self.wish, 1):
             raise EngineError(
@@ -163,24 +137,11 @@ class RayNodes:
             )
         if not self._grows:
             raise UsageError(explain(machines, self.wish))
-        if now - self._waiting_since > self._timeout_s and not self._launched():
+        if now - self._waiting_since > self._timeout_s and not self.head.launched():
             raise EngineError(
                 f"no machine came in {self._timeout_s:g} s (engine.start_timeout_s). "
                 + explain(machines, self.wish)
             )
-
-    def _launched(self) -> list[str]:
-        """Name the kinds of node that an autoscaler is starting; none where there is none."""
-        if not self._grows:
-            return []
-        from ray.autoscaler.v2.sdk import get_cluster_status
-
-        try:
-            status = get_cluster_status(ray.get_runtime_context().gcs_address, timeout=2)
-        except (RayError, OSError, RuntimeError, ValueError):
-            return []
-        launching = [launch.ray_node_type_name for launch in status.pending_launches]
-        return launching + [node.ray_node_type_name for node in status.pending_nodes]
 
     def _ask_for_more(self, machines: Sequence[Machine], wanted: int, fits: int) -> None:
         """Tell an autoscaler, if there is one, what all workers together need."""
@@ -188,10 +149,7 @@ class RayNodes:
             return
         gpus = self.wish.gpus_each(machines)
         bundle = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
-        bundles = [bundle] * (1 if self.wish.workers == "auto" else wanted)
-        if bundles != self._asked:
-            self._asked = bundles
-            _request(bundles)
+        self.head.request([bundle] * (1 if self.wish.workers == "auto" else wanted))
 
 
 def _living(placed: Sequence[Seat]) -> tuple[Machine, ...]:
@@ -214,14 +172,3 @@ def _living(placed: Sequence[Seat]) -> tuple[Machine, ...]:
 def _host(node: dict[str, str]) -> str:
     name, address = node["NodeManagerHostname"], node["NodeManagerAddress"]
     return name if name == address else f"{name} ({address}, node {node['NodeID'][:8]})"
-
-
-def _request(bundles: list[dict[str, float]]) -> None:
-    request_resources(bundles=bundles)
-
-
-def _gpus_may_come() -> bool:
-    """Whether an autoscaler may start machines with GPUs, though there are none now."""
-    config = ray_private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config else ()
-    return any(group.max_count and group.resources.get("GPU", 0) for group in groups)
