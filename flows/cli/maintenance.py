@@ -3,11 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli.options import AsJson, RunFolder
+from flows.cli.options import Address, AsJson, RunFolder
 from pipeline.printable import size, visible
 
 if TYPE_CHECKING:
@@ -25,13 +25,21 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="mend what is wrong; set aside what must be redone")
     ] = False,
+    on: Annotated[
+        Literal["local", "ray"], typer.Option(help="which machines read and hash the files")
+    ] = "local",
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute every count and hash of a run from its files; exit 1 if anything differs."""
     from shards.store import Store
 
+    if repair and on == "ray":
+        raise typer.BadParameter("--repair works on this machine alone: leave out --on ray")
     store = Store(run)
-    raise typer.Exit(_repair(store, as_json) if repair else _verify(store, as_json))
+    raise typer.Exit(
+        _repair(store, as_json) if repair else _verify(store, as_json, on == "ray", address)
+    )
 
 
 def gc(
@@ -56,14 +64,19 @@ def gc(
         _print_garbage(garbage, delete, older_than_hours)
 
 
-def _verify(store: "Store", as_json: bool) -> int:
+def _verify(store: "Store", as_json: bool, on_ray: bool, address: str | None) -> int:
     from flows.cli.progress import watch_shards
     from shards.run.run import Run
     from shards.run.verify.run import verify_run
 
     run = Run.read(store)
     with watch_shards("shards checked") as report:
-        checked = verify_run(run, report)
+        if on_ray:
+            from flows.stages.verify import verify_on_ray
+
+            checked = verify_on_ray(run, address, report)
+        else:
+            checked = verify_run(run, report)
     problems = [str(problem) for problem in checked.problems]
     if as_json:
         record = dataclasses.asdict(checked) | {"run": run.store.url(), "problems": problems}

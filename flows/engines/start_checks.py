@@ -30,46 +30,60 @@ class MachineUnfit(EngineError):  # noqa: N818 - reads as what happened
 
 
 @dataclass(frozen=True, slots=True)
+class Demands:
+    """What a job needs of the machines: to read and write, and of memory for each worker."""
+
+    run_url: str
+    inputs: tuple[str, ...]
+    scratch_bytes: int = 0
+    worker_bytes: int = 0
+    writes: bool = True  # into the run folder
+
+
+@dataclass(frozen=True, slots=True)
 class Requirements:
     """What every machine must have; `environment` holds credentials, which are shown nowhere."""
 
     version: str
     code: str
     run_url: str
-    probe: str  # a file in the run folder, and what it holds: its own name
+    probe: str  # a file in the run folder, as the driver sees it
+    probe_sha256: str
     inputs: tuple[str, ...]  # one of each store or folder
     scratch_bytes: int
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @contextmanager
-def requirements(
-    run_url: str, inputs: Iterable[str], scratch_bytes: int, forwarded: Iterable[str] = ()
-) -> Iterator[Requirements]:
-    """Write a file into the run folder that every machine must see, as long as the block lasts.
+def requirements(demands: Demands, forwarded: Iterable[str] = ()) -> Iterator[Requirements]:
+    """Collect what every machine must have, as long as the block lasts.
 
-    `forwarded`: names of environment variables that workers need. Raises EngineError where one of
-    them is not set here.
+    A job that writes gets a file of its own into the run folder, which all must see. `forwarded`:
+    names of environment variables that workers need. Raises EngineError where one is not set here.
     """
     environment = {name: os.environ.get(name) for name in forwarded}
     if unset := [name for name, value in environment.items() if value is None]:
         raise EngineError(
             f"engine.forward_env names {', '.join(unset)}, not set here. Set it, or take it out"
         )
-    store, probe = Store(run_url), f"{TEMPORARY}probe-{secrets.token_hex(8)}"
-    store.put(probe, probe.encode())
+    store, probe = Store(demands.run_url), "run.json"
+    if demands.writes:
+        probe = f"{TEMPORARY}probe-{secrets.token_hex(8)}"
+        store.put(probe, probe.encode())
     try:
         yield Requirements(
             importlib.metadata.version("capfilt"),
             code_digest(),
-            run_url,
+            demands.run_url,
             probe,
-            tuple(_one_each(inputs)),
-            scratch_bytes,
+            store.sha256(probe),
+            tuple(_one_each(demands.inputs)),
+            demands.scratch_bytes,
             {name: value for name, value in environment.items() if value is not None},
         )
     finally:
-        store.delete(probe)
+        if demands.writes:
+            store.delete(probe)
 
 
 def check_packages() -> None:
@@ -122,15 +136,18 @@ def _check_code(needed: Requirements) -> None:
 def _check_run_folder(needed: Requirements) -> None:
     store = Store(needed.run_url)
     try:
-        seen = store.read(needed.probe).decode()
+        seen = store.sha256(needed.probe)
     except Exception as error:  # whatever a store's client raises
         raise MachineUnfit(
             f"the run folder {needed.run_url} is not there as the driver sees it: no file "
             f"{needed.probe} in it ({_kind(error)}). Put the run on a disk that all machines "
             "share, or in an object store (s3://…), with credentials by engine.forward_env"
         ) from None
-    if seen != needed.probe:
-        raise MachineUnfit(f"{needed.run_url}/{needed.probe} reads otherwise than it was written")
+    if seen != needed.probe_sha256:
+        raise MachineUnfit(
+            f"{needed.run_url}/{needed.probe} is another file there than the driver's. Put the run "
+            "on a disk that all machines share, or in an object store (s3://…)"
+        )
 
 
 def _check_readable(url: str) -> None:

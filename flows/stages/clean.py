@@ -26,6 +26,7 @@ from flows.engines.engine import (
     WorkerReport,
 )
 from flows.engines.local import LocalEngine
+from flows.engines.start_checks import Demands
 from flows.recipe import LimitsConfig, Recipe, as_recipe_errors, dump_recipe
 from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
 from models.checkpoints import checkpoint, weights
@@ -260,7 +261,7 @@ def _engine(job: CleanJob) -> Iterator[Engine]:
     if job.recipe.engine.kind == "local":
         yield LocalEngine(job.spec)
         return
-    from flows.engines.ray.pool import Demands, ray_pool  # seconds to import
+    from flows.engines.ray.pool import ray_pool  # seconds to import
 
     demands = Demands(
         run_url=job.run.store.url(),

@@ -30,7 +30,7 @@ from flows.engines.pool import Event, Pool, TaskDone, WorkerLost, WorkerReady
 from flows.engines.ray.actor import PoolActor, Progress, Started
 from flows.engines.ray.nodes import RayNodes
 from flows.engines.ray.session import ray_session
-from flows.engines.start_checks import MachineUnfit, Requirements, requirements
+from flows.engines.start_checks import Demands, MachineUnfit, Requirements, requirements
 from flows.recipe import EngineConfig
 from pipeline.clean.shard import AttemptLost
 
@@ -38,16 +38,6 @@ PLACED_WITHIN_S = 30.0  # or others hold what Ray had free
 
 _log = logging.getLogger(__name__)
 _Lost = (RayActorError, ActorUnschedulableError)
-
-
-@dataclass(frozen=True, slots=True)
-class Demands:
-    """What a job needs of the machines: to read and write, and of memory for each worker."""
-
-    run_url: str
-    inputs: tuple[str, ...]
-    scratch_bytes: int = 0
-    worker_bytes: int = 0
 
 
 @contextmanager
@@ -62,9 +52,7 @@ def ray_pool(
     What they are at then is released, to be taken up by a later run.
     """
     with ExitStack() as leaving:
-        inputs, scratch = demands.inputs, demands.scratch_bytes
-        needed = requirements(demands.run_url, inputs, scratch, config.forward_env)
-        checks = leaving.enter_context(needed)
+        checks = leaving.enter_context(requirements(demands, config.forward_env))
         address = join_address(config.address)
         told_to_end = leaving.enter_context(ray_session(address))
         nodes = RayNodes(

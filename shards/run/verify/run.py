@@ -7,7 +7,7 @@ from functools import partial
 
 from shards.errors import DamagedFile
 from shards.run.attempt import parse_quarantine
-from shards.run.commit import Commit, read_commits
+from shards.run.commit import Commit, read_commit, read_commits
 from shards.run.run import Run, recipe_is_whole
 from shards.run.verify.lists import check_newest, check_snapshot, snapshot_names
 from shards.run.verify.problem import Problem
@@ -36,11 +36,48 @@ def no_report(_done: int, _of: int) -> None:
     """Report to nobody."""
 
 
-def verify_run(run: Run, report: Report = no_report) -> Verification:
+class ShardChecker:
+    """Checks committed shards of a run, one by one, with the views that decide them again."""
+
+    def __init__(self, run: Run, views: Iterable[View]) -> None:
+        self._run = run
+        self._sizes = {item.shard: item.size_bytes for item in run.inputs}
+        self._views = [(view, {shard.shard: shard for shard in view.shards}) for view in views]
+
+    def check(self, shard: str) -> list[Problem]:
+        """Read all of a shard's files, once and once more for each view; list what is wrong.
+
+        A shard that is not committed has no files, and is no view's fault.
+        """
+        done = read_commit(self._run, shard)
+        if done is None:
+            return []
+        problems = list(check_commit(self._run, done, self._sizes[shard]))
+        decisions = done.file("decisions")
+        for view, shards in self._views:
+            if decisions is not None and shard in shards:
+                problems += check_view_shard(self._run, view, shards[shard], decisions)
+        return problems
+
+
+CheckAll = Callable[[ShardChecker, Sequence[str], Report], Iterable[list[Problem]]]
+
+
+def check_in_threads(
+    checker: ShardChecker, shards: Sequence[str], report: Report
+) -> list[list[Problem]]:
+    """Check shards in this process, several at once."""
+    return in_threads([partial(checker.check, shard) for shard in shards], report)
+
+
+def verify_run(
+    run: Run, report: Report = no_report, check_all: CheckAll = check_in_threads
+) -> Verification:
     """Recompute files, hashes, rows, counts, clean tars, lists and views; read all data once.
 
     What the views stand on is read once more for each. Shards that are not committed yet are
-    pending, not problems; files that nothing names are left alone.
+    pending, not problems; files that nothing names are left alone. `check_all` reads the shards,
+    here or elsewhere.
     """
     commits = read_commits(run)
     problems = list(run_problems(run, commits))
@@ -57,10 +94,8 @@ def verify_run(run: Run, report: Report = no_report) -> Verification:
         else:
             views.append(view)
             problems += check_view_lists(run, view)
-    works = _commit_works(run, commits.values())
-    for view in views:
-        works += _view_works(run, view, commits)
-    problems += (fault for faults in in_threads(works, report) for fault in faults)
+    checked = check_all(ShardChecker(run, views), list(commits), report)
+    problems += (fault for faults in checked for fault in faults)
     quarantined = tuple(shard for shard in run.shards if shard in aside and shard not in commits)
     done = commits.keys() | set(quarantined)
     pending = tuple(shard for shard in run.shards if shard not in done)

@@ -11,6 +11,7 @@ import pytest
 
 from flows.engines.engine import EngineError
 from flows.engines.start_checks import (
+    Demands,
     MachineUnfit,
     Requirements,
     check_machine,
@@ -32,7 +33,7 @@ def needed(tmp_path: Path) -> Iterator[Requirements]:
         (tmp_path / name).write_bytes(b"x")
         urls.append(str(tmp_path / name))
     (tmp_path / "run").mkdir()
-    with requirements(str(tmp_path / "run"), urls, 1000) as demands:
+    with requirements(Demands(str(tmp_path / "run"), tuple(urls), 1000)) as demands:
         yield demands
 
 
@@ -43,14 +44,25 @@ def test_a_machine_that_has_everything_passes(needed: Requirements, tmp_path: Pa
 
 def test_stores_are_looked_at_once_each(tmp_path: Path) -> None:
     urls = ["s3://x/a/0.tar", "s3://x/b/1.tar", "s3://y/0.tar", "/a/0.tar", "/b/0.tar"]
-    with requirements(str(tmp_path), urls, 0) as demands:
+    with requirements(Demands(str(tmp_path), tuple(urls))) as demands:
         assert demands.inputs == ("s3://x/a/0.tar", "s3://y/0.tar", "/a/0.tar", "/b/0.tar")
 
 
 def test_the_drivers_file_is_gone_at_the_end(tmp_path: Path) -> None:
-    with requirements(str(tmp_path), [], 0) as demands:
+    with requirements(Demands(str(tmp_path), ())) as demands:
         assert [path.name for path in tmp_path.iterdir()] == [demands.probe]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_only_reads_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with requirements(Demands(str(tmp_path), (), writes=False)) as demands:
+        assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+        check_machine(demands)
+        (tmp_path / "run.json").write_text('{"another": 1}')
+        with pytest.raises(MachineUnfit, match=r"run\.json is another file there"):
+            check_machine(demands)
+    assert (tmp_path / "run.json").exists()
 
 
 def test_another_capfilt_is_refused(needed: Requirements) -> None:
@@ -84,7 +96,7 @@ def test_credentials_travel_and_are_never_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAPFILT_TEST_SECRET", "hush")
-    with requirements(str(tmp_path), [], 0, ["CAPFILT_TEST_SECRET"]) as demands:
+    with requirements(Demands(str(tmp_path), ()), ["CAPFILT_TEST_SECRET"]) as demands:
         assert "hush" not in repr(demands)
         monkeypatch.delenv("CAPFILT_TEST_SECRET")
         check_machine(demands)
@@ -95,7 +107,7 @@ def test_credentials_travel_and_are_never_shown(
 def test_a_credential_that_is_not_set_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(EngineError, match=r"engine\.forward_env names CAPFILT_NOT_SET, not set"),
-        requirements(str(tmp_path), [], 0, ["CAPFILT_NOT_SET", "PATH"]),
+        requirements(Demands(str(tmp_path), ()), ["CAPFILT_NOT_SET", "PATH"]),
     ):
         pass
 
