@@ -8,8 +8,8 @@ import hashlib
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from shards.errors import CapfiltError
 from shards.naming import encode_name
 from shards.reasons import DecisionReason
-from shards.run.commit import Counts, FileRecord, TextCounts, data_name
+from shards.run.commit import Counts, FileRecord, FilesGone, TextCounts, data_name
 from shards.run.record import canonical_json
 from shards.schema import SCHEMAS, DecisionRow, SampleRow, TextRow, arrow_rows
 from shards.store import Store
@@ -90,7 +90,8 @@ class ShardWriter:
         self._tables["decisions"].add([{**decision, **place} for decision in decisions])
         if clean is not None:
             if self._clean is None:
-                self._clean = CleanFile(self._folder / "clean", self._shard)
+                with _staged_file(self._folder / "clean") as path:
+                    self._clean = CleanFile(path, self._shard)
             self._clean.add(clean)
 
     def finish(self) -> list[FileRecord]:
@@ -273,10 +274,11 @@ class _Tally:
 def publish_file(store: Store, file: TableFile | CleanFile, table: str, name: str) -> FileRecord:
     """Close a staged file, publish it under `name`, read it back, and give its record.
 
-    Raises WriteCheckError if it does not read back as it was written.
+    Raises WriteCheckError if it does not read back as it was written, and FilesGone.
     """
     file.close()
-    store.publish(file.path, name)
+    with _staged_file(file.path) as path:
+        store.publish(path, name)
     record = FileRecord(
         table=table,
         name=name,
@@ -284,8 +286,18 @@ def publish_file(store: Store, file: TableFile | CleanFile, table: str, name: st
         sha256=file.sink.sha256,
         rows=file.rows,
     )
-    _check_written(store, record)
+    with _staged_file(Path(name)):
+        _check_written(store, record)
     return record
+
+
+@contextmanager
+def _staged_file(path: Path) -> Iterator[Path]:
+    """Say that a file or its folder has gone: whoever was frozen for long may wake to that."""
+    try:
+        yield path
+    except FileNotFoundError as error:
+        raise FilesGone(f"{path} went away before it was committed: {error}") from error
 
 
 def _check_written(store: Store, record: FileRecord) -> None:

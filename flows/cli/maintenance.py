@@ -48,6 +48,13 @@ def gc(
     older_than_hours: Annotated[
         float, typer.Option(min=1, help="younger files may be some running command's")
     ] = 24,
+    abandoned: Annotated[
+        bool,
+        typer.Option(
+            "--abandoned",
+            help="also files of shards and views not done yet; only if no command works on the run",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the files that no commit, snapshot or view names; remove them with --delete."""
@@ -55,7 +62,7 @@ def gc(
     from shards.run.run import Run
 
     opened = Run.open(run)
-    garbage = find_garbage(opened, older_than_hours * HOUR_S)
+    garbage = find_garbage(opened, older_than_hours * HOUR_S, abandoned)
     if delete:
         remove_garbage(opened, garbage.old)
     if as_json:
@@ -146,6 +153,7 @@ def _garbage_record(
         "kinds": {kind: _sums(some) for kind, some in _by_kind(garbage.old).items()},
         "names": [one.name for one in garbage.old],
         "young": _sums(garbage.young),
+        "unfinished": _sums(garbage.unfinished),
         "unknown": len(garbage.unknown),
     }
 
@@ -161,6 +169,12 @@ def _print_garbage(garbage: "Garbage", deleted: bool, older_than_hours: float) -
     print(f"{done}: {len(garbage.old)}, {size(_bytes(garbage.old))}")
     if garbage.young:
         print(f"{len(garbage.young)} are younger than {older_than_hours:g} h, and left alone")
+    if garbage.unfinished:
+        print(
+            f"{len(garbage.unfinished)} are of shards or views that are not done yet, and left "
+            "alone: finish them (`capfilt clean`, `capfilt judge`), or, if no command works on "
+            "this run, add --abandoned"
+        )
     if garbage.unknown:
         print(f"{len(garbage.unknown)} files are unknown, and left alone:")
         _print_lines(f"  {name}" for name in garbage.unknown[:NAMED_AT_MOST])

@@ -5,6 +5,7 @@ were. A shard whose attempts are lost again and again is done in safe mode: one 
 its picture decoded in a child process.
 """
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,10 +40,12 @@ from shards.run.attempt import (
     read_attempts,
     start_attempt,
 )
-from shards.run.commit import Commit, InputRecord, commit, read_commit
+from shards.run.commit import Commit, FilesGone, InputRecord, commit, read_commit
 from shards.run.run import Run
 from shards.schema import TEXTS, DecisionRow, arrow_rows
 from shards.writer import ShardWriter
+
+_log = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 
@@ -111,9 +114,16 @@ class ShardCleaner:
 
         `report(samples, bytes)` is called with how far it is; `worker` names who works, for the
         record of the attempt. Too many attempts that were lost lead to safe mode, and at last to
-        quarantine. Raises InputChanged if the shard is not the one that was listed, and AttemptLost
-        if another attempt may do better.
+        quarantine. Raises InputChanged if the shard is not the one that was listed, AttemptLost if
+        another attempt may do better, and FilesGone if what was written went away twice.
         """
+        try:
+            return self._clean(shard, report, worker)
+        except FilesGone as error:  # this process was frozen for long, and its files taken for dead
+            _log.warning("%s", error)
+            return self._clean(shard, report, worker)
+
+    def _clean(self, shard: InputShard, report: Report, worker: str | None) -> Commit | Quarantine:
         done = read_commit(self._run, shard.shard)
         if done is not None:
             return done

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from shards.errors import DamagedFile
+from shards.errors import CapfiltError, DamagedFile
 from shards.inputs.reader import ShardState
 from shards.run.record import as_model, read_record, record_version, write_record
 from shards.run.run import Run
@@ -20,6 +20,10 @@ from shards.store import is_plain_name
 
 _log = logging.getLogger(__name__)
 _FROZEN = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class FilesGone(CapfiltError, OSError):  # noqa: N818 - reads as what happened
+    """Files that were published are not there any more, so that nothing may name them."""
 
 
 class TextCounts(BaseModel):
@@ -132,23 +136,67 @@ def data_name(table: str, shard: str, attempt: str) -> str:
 def commit(run: Run, result: Commit) -> bool:
     """Make an attempt's work count, unless another's does already; say whether it does.
 
-    A loser's own files are removed, and no others. Data files must be published before.
+    A loser's own files are removed, and no others. Data files must be published before: whoever was
+    frozen for long may wake to find them gone. So they are looked for before the commit, and after
+    it once more, since no clock tells how long it took. Raises FilesGone, and leaves no commit.
     """
+    try:
+        check_published(run, result.files)
+        won = _claim(run, result)
+        if won:
+            check_published(run, result.files)
+    except FilesGone:
+        if _withdraw(run, result):
+            raise
+        won = False
+    if not won:
+        for file in result.files:
+            if result.attempt in file.name:
+                run.store.delete(file.name)
+    return won
+
+
+def check_published(run: Run, files: Iterable[FileRecord]) -> None:
+    """Check that files are there, of their size; raises FilesGone."""
+    for file in files:
+        try:
+            size_bytes = run.store.size_bytes(file.name)
+        except FileNotFoundError:
+            size_bytes = None
+        if size_bytes != file.size_bytes:
+            there = "it is gone" if size_bytes is None else f"found {size_bytes}"
+            raise FilesGone(
+                f"{run.store.url(file.name)} was published with {file.size_bytes} bytes, and "
+                f"{there}; did a `capfilt gc` run meanwhile? Nothing is lost: it is done again"
+            )
+
+
+def _claim(run: Run, result: Commit) -> bool:
     name, data = _name(result.shard), write_record(result.model_dump(mode="json"))
-    if run.store.create(name, data):
-        return True
+    try:
+        if run.store.create(name, data):
+            return True
+    except FileNotFoundError as error:  # what was written beside it went, as temporary files do
+        raise FilesGone(f"{run.store.url(name)} could not be created: {error}") from error
     winner = read_commit(run, result.shard)
     if winner is None:
         # What stands there is torn. Two drivers that both mend it leave the last one's commit,
         # which names one complete set of files; the other's become orphans.
         run.store.put(name, data)
         winner = read_commit(run, result.shard)
-    if winner is not None and winner.attempt == result.attempt:
+    return winner is not None and winner.attempt == result.attempt
+
+
+def _withdraw(run: Run, result: Commit) -> bool:
+    """Take back an attempt's own commit, if it is there; say whether the shard is pending now.
+
+    Whoever has read it meanwhile does not stand on it: `verify` names the files that are gone.
+    """
+    stands = read_commit(run, result.shard)
+    if stands is not None and stands.attempt == result.attempt:
+        run.store.delete(_name(result.shard))
         return True
-    for file in result.files:
-        if result.attempt in file.name:
-            run.store.delete(file.name)
-    return False
+    return stands is None
 
 
 def read_commit(run: Run, shard: str) -> Commit | None:

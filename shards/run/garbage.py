@@ -1,18 +1,20 @@
 """Garbage: files of a run that nothing names, left by what was killed, lost a race, or was redone.
 
 Only what has the form of this project's own files, and is old, can be garbage; whatever else lies
-in the folder is left alone.
+in the folder is left alone. Age alone makes no garbage of what a commit may yet name: an attempt
+that is frozen, or on a machine whose clock is wrong, looks like a dead one. Its files are garbage
+once another's commit stands for its shard (or another's view under its name), which it will find.
 """
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
 from shards.errors import CapfiltError
-from shards.run.commit import read_commits
+from shards.run.commit import Commit, read_commits
 from shards.run.run import Run
 from shards.run.verify.lists import read_snapshot, snapshot_names
 from shards.run.verify.problem import Problem
@@ -58,20 +60,25 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What may go, what is too young to tell, and what is none of ours."""
+    """What may go, what is too young to tell, what may yet be committed, and what is not ours."""
 
     old: tuple[Leftover, ...]
     young: tuple[Leftover, ...]
+    unfinished: tuple[Leftover, ...]
     unknown: tuple[str, ...]
 
 
-def find_garbage(run: Run, older_than_s: float) -> Garbage:
+def find_garbage(run: Run, older_than_s: float, abandoned: bool = False) -> Garbage:
     """Find what no commit, snapshot or view names; raises GarbageError if one cannot be read.
 
     Files are listed before the names are read: what is committed meanwhile is seen to be named.
+    With `abandoned`, files of shards without a commit and of views without a record count by their
+    age, too: whoever writes them, frozen or slow, has to do its work again.
     """
     there, now_s = run.store.survey(), time.time()
-    named, shards = _named(run), set(run.shards)
+    commits = read_commits(run)
+    named, shards = _named(run, commits), set(run.shards)
+    settled = commits.keys() | {f"views/{name}" for name in view_records(run)}
     leftovers, unknown = list(_temporary(there, now_s)), []
     for file in there:
         if file.is_folder or file.name in named or _is_leftover(file.temporary):
@@ -82,17 +89,21 @@ def find_garbage(run: Run, older_than_s: float) -> Garbage:
             leftovers.append(Leftover(file.name, kind, file.size_bytes, age_s, (file.name,)))
         elif not _KEPT.fullmatch(file.name):
             unknown.append(file.name)
-    leftovers.sort(key=lambda leftover: leftover.name)
-    old, young = list[Leftover](), list[Leftover]()
-    for leftover in leftovers:
-        is_old = leftover.age_s is not None and leftover.age_s >= older_than_s
-        (old if is_old else young).append(leftover)
-    return Garbage(tuple(old), tuple(young), tuple(unknown))
+    old, young, unfinished = list[Leftover](), list[Leftover](), list[Leftover]()
+    for leftover in sorted(leftovers, key=lambda leftover: leftover.name):
+        if leftover.age_s is None or leftover.age_s < older_than_s:
+            young.append(leftover)
+        elif abandoned or leftover.kind == Kind.TEMPORARY or _owner(leftover.name) in settled:
+            old.append(leftover)
+        else:
+            unfinished.append(leftover)
+    return Garbage(tuple(old), tuple(young), tuple(unfinished), tuple(unknown))
 
 
 def remove_garbage(run: Run, leftovers: Sequence[Leftover]) -> None:
-    """Remove files, and the temporary folders that held them."""
-    files = [name for leftover in leftovers for name in leftover.files]
+    """Remove files, and the temporary folders that held them; what was committed since stays."""
+    named = {file.name for done in read_commits(run).values() for file in done.files}
+    files = [name for leftover in leftovers for name in leftover.files if name not in named]
     with ThreadPoolExecutor(_REMOVERS) as pool:
         list(pool.map(run.store.delete, files))
     for leftover in leftovers:
@@ -100,9 +111,14 @@ def remove_garbage(run: Run, leftovers: Sequence[Leftover]) -> None:
             run.store.remove_empty_folder(folder)
 
 
-def _named(run: Run) -> set[str]:
+def _owner(name: str) -> str:
+    """Return the shard of a data file, or the folder of a view's."""
+    match = _DATA.fullmatch(name)
+    return match[1] if match else "/".join(name.split("/")[:2])
+
+
+def _named(run: Run, commits: Mapping[str, Commit]) -> set[str]:
     """Return the names of all files that commits, snapshots and views stand on."""
-    commits = read_commits(run)
     faults = list(run_problems(run, commits))
     named = {file.name for done in commits.values() for file in done.files}
     for snapshot_id in snapshot_names(run):

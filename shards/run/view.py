@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from shards.errors import DamagedFile, UsageError
-from shards.run.commit import read_commits
+from shards.run.commit import FilesGone, check_published, read_commits
 from shards.run.record import as_model, read_record, record_version, write_record
 from shards.run.run import Run
 from shards.run.snapshot import (
@@ -179,8 +179,11 @@ def commit_view(
 ) -> bool:
     """Make a judging the view of its name, unless another is; say whether it is.
 
-    A loser's own files are removed, and no others. Data files must be published before.
+    A loser's own files are removed, and no others. Data files must be published before; as with a
+    shard's commit they are looked for before and after, and FilesGone leaves no view.
     """
+    files = [file for shard in shards for file in shard.files if judging.id in file.name]
+    check_published(run, files)
     data = to_parquet(shards)
     run.store.put(judging.shards_name, data)
     record = ViewRecord(
@@ -193,10 +196,14 @@ def commit_view(
         with_clean=with_clean,
         created=datetime.now(UTC).isoformat(),
     )
-    if run.store.create(_record_name(judging.name), write_record(record.model_dump(mode="json"))):
-        return True
+    run.store.create(_record_name(judging.name), write_record(record.model_dump(mode="json")))
     winner = read_view_record(run, judging.name)
     if winner is not None and winner.shards == judging.shards_name:
+        try:
+            check_published(run, files)
+        except FilesGone:
+            run.store.delete(_record_name(judging.name))
+            raise
         return True
     discard(run, judging, (shard.shard for shard in shards))
     return False

@@ -14,6 +14,7 @@ from shards.run.attempt import start_attempt
 from shards.run.commit import (
     Commit,
     Counts,
+    FilesGone,
     TextCounts,
     commit,
     read_commit,
@@ -69,6 +70,47 @@ def test_a_torn_commit_counts_as_absent_and_is_mended(
     done = do_work(run, shard)
     assert commit(run, done)
     assert read_commits(run) == {shard: done}
+
+
+@pytest.mark.parametrize("kept", [0, 10, None])
+def test_no_commit_names_what_is_gone_or_cut(
+    any_url: str, make_run: MakeRun, do_work: Work, kept: int | None
+) -> None:
+    run = make_run(any_url, committed=False)
+    done, name = do_work(run, run.shards[0]), ""
+    for file in done.files:
+        name, data = file.name, run.store.read(file.name)
+        run.store.delete(name)
+        if kept is not None:
+            run.store.put(name, data[:kept])
+        with pytest.raises(FilesGone, match=f"{name} was published with .* it is done again"):
+            commit(run, done)
+        assert read_commits(run) == {}
+        run.store.put(name, data)
+    assert commit(run, done)
+
+
+def test_a_commit_whose_files_went_meanwhile_is_taken_back(
+    any_url: str, make_run: MakeRun, do_work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen between the look at its files and the commit, as long as it takes to lose them."""
+    run = make_run(any_url, committed=False)
+    done, other = do_work(run, run.shards[0]), do_work(run, run.shards[0])
+    create = type(run.store).create
+
+    def lose_then_create(store: Any, name: str, data: bytes) -> bool:
+        store.delete(done.files[1].name)
+        return create(store, name, data)
+
+    with monkeypatch.context() as frozen:
+        frozen.setattr(type(run.store), "create", lose_then_create)
+        with pytest.raises(FilesGone):
+            commit(run, done)
+    assert read_commits(run) == {}
+    assert commit(run, other)
+    assert not commit(run, done), "the other's commit stands, and is not taken back"
+    assert read_commits(run) == {done.shard: other}
+    assert run.store.list("data") == sorted(file.name for file in other.files)
 
 
 def test_a_newer_commit_is_refused_not_redone(make_run: MakeRun, tmp_path: Path) -> None:

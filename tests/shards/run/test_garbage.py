@@ -43,7 +43,7 @@ def full(any_url: str, make_run: MakeRun) -> Run:
 def test_a_whole_run_has_no_garbage(full: Run) -> None:
     before = full.store.list()
     found = find_garbage(full, 0)
-    assert found == Garbage((), (), ())
+    assert found == Garbage((), (), (), ())
     remove_garbage(full, found.old)
     assert full.store.list() == before
 
@@ -56,7 +56,6 @@ def test_what_nothing_names_goes_and_all_else_stays(full: Run, do_work: DoWork) 
         f"views/strict/decisions/00001-{ID}.parquet": Kind.VIEW,
         f"views/strict/clean/00001-{ID}.tar": Kind.VIEW,
         f"views/strict/shards-{ID}.parquet": Kind.VIEW,
-        f"views/never/decisions/00001-{ID}.parquet": Kind.VIEW,
         f"commits/.tmp-{ID}": Kind.TEMPORARY,
         f".tmp-probe-{ID}": Kind.TEMPORARY,
     }
@@ -96,8 +95,42 @@ def test_what_nothing_names_goes_and_all_else_stays(full: Run, do_work: DoWork) 
     assert find_garbage(full, 0).old == ()
 
 
+def test_what_may_yet_be_committed_stays_however_old(
+    full: Run, make_run: MakeRun, do_work: DoWork, tmp_path: Path
+) -> None:
+    run = make_run(str(tmp_path / "another"), committed=False)
+    killed, frozen = do_work(run, run.shards[0]), do_work(run, run.shards[0])
+    attempts = {file.name for file in (*killed.files, *frozen.files)}
+    found = find_garbage(run, 0)
+    assert (found.old, {one.name for one in found.unfinished}) == ((), attempts)
+    assert names(find_garbage(run, 0, abandoned=True)).keys() == attempts
+    assert find_garbage(run, 3600, abandoned=True).old == (), "it is as young as it was"
+    assert commit(run, frozen)
+    assert names(find_garbage(run, 0)).keys() == {file.name for file in killed.files}
+
+    judging = [f"views/never/decisions/00001-{ID}.parquet", f"views/never/shards-{ID}.parquet"]
+    for name in judging:
+        full.store.put(name, b"of a judging that may yet end")
+    found = find_garbage(full, 0)
+    assert (found.old, [one.name for one in found.unfinished]) == ((), judging)
+    assert list(names(find_garbage(full, 0, abandoned=True))) == judging
+
+
+def test_what_was_committed_since_it_was_found_stays(
+    make_run: MakeRun, do_work: DoWork, tmp_path: Path
+) -> None:
+    run = make_run(str(tmp_path / "run"), committed=False)
+    work = do_work(run, run.shards[0])
+    found = find_garbage(run, 0, abandoned=True)
+    assert len(found.old) == len(work.files)
+    assert commit(run, work)
+    remove_garbage(run, found.old)
+    assert verify_run(run).problems == ()
+
+
 def test_young_files_stay(make_run: MakeRun, do_work: DoWork, tmp_path: Path) -> None:
     run = make_run(str(tmp_path / "run"), committed=False)
+    assert commit(run, do_work(run, run.shards[0]))
     old = do_work(run, run.shards[0])
     age(tmp_path / "run", hours=25)
     young = do_work(run, run.shards[0])
@@ -105,7 +138,7 @@ def test_young_files_stay(make_run: MakeRun, do_work: DoWork, tmp_path: Path) ->
     assert names(found).keys() == {file.name for file in old.files}
     assert {one.name for one in found.young} == {file.name for file in young.files}
     assert all(25 * 3600 <= (one.age_s or 0) < 25 * 3600 + 60 for one in found.old)
-    assert commit(run, young)
+    assert not commit(run, young)
     remove_garbage(run, find_garbage(run, DAY_S).old)
     checked = verify_run(run)
     assert (checked.problems, checked.committed) == ((), 1)
@@ -142,7 +175,7 @@ def test_what_an_older_snapshot_names_stays(make_run: MakeRun, tmp_path: Path) -
     assert find_garbage(run, 0).old == ()
     run.store.delete(f"snapshots/{snapshot.id}.parquet")
     named = {file.name for file in snapshot.shards[0].files}
-    assert names(find_garbage(run, 0)).keys() == named
+    assert {one.name for one in find_garbage(run, 0).unfinished} == named
 
 
 @pytest.mark.parametrize(
