@@ -21,6 +21,7 @@ from shards.errors import CapfiltError
 from shards.naming import encode_name
 from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, FilesGone, TextCounts, data_name
+from shards.run.content import ContentHash
 from shards.run.record import canonical_json
 from shards.schema import SCHEMAS, DecisionRow, SampleRow, TextRow, arrow_rows
 from shards.store import Store
@@ -168,19 +169,28 @@ class TableFile:
         self.sink = _HashingFile(path)
         self._schema = SCHEMAS[table]
         self._waiting: list[Mapping[str, Any]] = []
+        self._content = ContentHash() if table == "texts" else None
         self._writer = pq.ParquetWriter(
             self.sink, self._schema, compression="zstd", write_page_checksum=True
         )
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take rows; they leave memory in row groups."""
+        if self._content is not None:
+            for row in rows:
+                self._content.add_text(row)
         self._waiting += rows
         self.rows += len(rows)
         if len(self._waiting) >= _ROWS_PER_GROUP:
             self._flush()
 
+    @property
+    def content_sha256(self) -> str | None:
+        """Hash of the rows without the models' numbers; None where the table has none of these."""
+        return None if self._content is None else self._content.hexdigest()
+
     def add_table(self, table: pa.Table) -> None:
-        """Write rows that stand in a table already, as one row group."""
+        """Write decisions that stand in a table already, as one row group."""
         self._flush()
         self.rows += len(table)
         self._writer.write_table(table)
@@ -203,7 +213,7 @@ class CleanFile:
     def __init__(self, path: Path, shard: str) -> None:
         self.path, self.rows = path, 0
         self.sink = _HashingFile(path)
-        self._shard = shard
+        self._shard, self._content = shard, ContentHash()
         self._tar = tarfile.open(  # noqa: SIM115 - closed by close
             fileobj=self.sink, mode="w|", format=tarfile.PAX_FORMAT
         )
@@ -214,7 +224,13 @@ class CleanFile:
         self._member(f"{key}.{sample.ext}", sample.image)
         self._member(f"{key}.json", canonical_json(sample.record))
         self._member(f"{key}.txt", sample.text.encode())
+        self._content.add_clean(key, sample.ext, sample.image, sample.record, sample.text)
         self.rows += 1
+
+    @property
+    def content_sha256(self) -> str:
+        """Hash of the samples without the models' numbers."""
+        return self._content.hexdigest()
 
     def close(self) -> None:
         """Write the end marker."""
@@ -285,6 +301,7 @@ def publish_file(store: Store, file: TableFile | CleanFile, table: str, name: st
         size_bytes=file.sink.size_bytes,
         sha256=file.sink.sha256,
         rows=file.rows,
+        content_sha256=file.content_sha256,
     )
     with _staged_file(Path(name)):
         _check_written(store, record)

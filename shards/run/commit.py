@@ -85,7 +85,11 @@ def _plain(name: str) -> str:
 
 
 class FileRecord(BaseModel):
-    """One data file, as it must be found again; `rows` of a clean tar are its samples."""
+    """One data file, as it must be found again; `rows` of a clean tar are its samples.
+
+    `content_sha256` leaves out the models' numbers (see `shards.run.content`). Where a file has
+    none, and in commits of older versions, there is none: its bytes are its content.
+    """
 
     model_config = _FROZEN
     table: str
@@ -93,6 +97,7 @@ class FileRecord(BaseModel):
     size_bytes: int
     sha256: str
     rows: int
+    content_sha256: str | None = None
 
 
 class InputRecord(BaseModel):

@@ -1,7 +1,8 @@
 """Snapshots: fixed, named lists of what was committed. All that reads a run's data reads one.
 
-A snapshot is named by the hash of its content, without attempt ids, file names and times: two runs
-that made the same data have snapshots of the same name.
+A snapshot is named by the hash of its content (rows, texts, decisions, clean samples), without the
+models' numbers, attempt ids, file names and times: two runs that made the same data have snapshots
+of the same name, whatever their batches were.
 """
 
 import hashlib
@@ -37,6 +38,7 @@ _FILE = pa.struct(
         pa.field("size_bytes", pa.int64()),
         pa.field("sha256", pa.string()),
         pa.field("rows", pa.int64()),
+        pa.field("content_sha256", pa.string()),
     ]
 )
 _SNAPSHOT = versioned_schema(
@@ -205,6 +207,10 @@ def snapshot_id(shards: Iterable[SnapshotShard]) -> str:
         del row["attempt"]
         for file in row["files"]:
             del file["name"]
+            content = file.pop("content_sha256")
+            if content is not None:
+                del file["size_bytes"]
+                file["sha256"] = content
         digest.update(canonical_json(row) + b"\n")
     return digest.hexdigest()[:32]
 

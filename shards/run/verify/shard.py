@@ -10,6 +10,7 @@ from shards.errors import DamagedFile
 from shards.inputs.reader import RawSample, ShardReader, State
 from shards.naming import encode_name
 from shards.run.commit import Commit, FileRecord, data_name
+from shards.run.content import ContentHash
 from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.verify.problem import Problem
@@ -68,6 +69,7 @@ def _content_problems(run: Run, done: Commit, files: dict[str, FileRecord]) -> I
     for table, read in tables.items():
         if files[table].rows != len(read):
             yield Problem(files[table].name, "rows", str(files[table].rows), str(len(read)))
+    yield from check_content(files["texts"], tables["texts"])
     faults = list(complaints(done.shard, **tables))
     yield from (Problem(commit_name, fault) for fault in faults)
     if faults:
@@ -82,6 +84,19 @@ def _content_problems(run: Run, done: Commit, files: dict[str, FileRecord]) -> I
         yield from check_clean(run, files["clean"], expected)
     elif expected and run.identity.get("write", {}).get("clean") != "none":
         yield Problem(commit_name, "samples were kept, but it names no clean tar")
+
+
+def check_content(file: FileRecord, texts: pa.Table) -> Iterator[Problem]:
+    """Compare the hash of a table of texts, without the models' numbers, with its record."""
+    content = ContentHash()
+    for row in texts.to_pylist():
+        content.add_text(row)
+    yield from _same_content(file, content)
+
+
+def _same_content(file: FileRecord, content: ContentHash) -> Iterator[Problem]:
+    if file.content_sha256 not in (None, content.hexdigest()):
+        yield Problem(file.name, "hash of content", file.content_sha256, content.hexdigest())
 
 
 def read_checked(run: Run, file: FileRecord) -> pa.Table:
@@ -104,12 +119,16 @@ def check_clean(
     run: Run, file: FileRecord, expected: dict[str, list[TextRow]]
 ) -> Iterator[Problem]:
     """Compare the clean tar, read strictly, with the kept samples and their texts."""
-    keys: list[str] = []
+    keys, content = list[str](), ContentHash()
     with run.store.open(file.name) as opened:
         reader = ShardReader(opened)
         for row in reader:
             keys.append(row.key)
-            if row.key in expected and not _fits(row, expected[row.key], run.fingerprint):
+            if row.key not in expected:
+                continue
+            if _fits(row, expected[row.key], run.fingerprint):
+                _add_clean(content, row)
+            else:
                 yield Problem(file.name, f"{row.key} is not the kept sample of the tables")
     if reader.state.state is not State.COMPLETE:
         yield Problem(file.name, "not a whole tar", State.COMPLETE, reader.state.state)
@@ -117,6 +136,12 @@ def check_clean(
         yield Problem(file.name, "samples", f"{len(expected)}, those kept", f"{len(keys)}")
     if file.rows != len(keys):
         yield Problem(file.name, "rows", str(file.rows), str(len(keys)))
+    yield from _same_content(file, content)
+
+
+def _add_clean(content: ContentHash, row: RawSample) -> None:
+    record, text = json.loads(row.meta or b""), (row.text or b"").decode("utf-8", "replace")
+    content.add_clean(row.key, row.image_ext or "", row.image or b"", record, text)
 
 
 def _fits(row: RawSample, texts: list[TextRow], run: str) -> bool:

@@ -21,6 +21,7 @@ from shards.run.attempt import (
 )
 from shards.run.commit import Commit
 from shards.run.run import Run
+from shards.run.snapshot import write_snapshot
 from shards.run.verify.run import verify_run
 from shards.statistics import run_statistics
 from tests.support.bench import Bench
@@ -74,6 +75,20 @@ def test_each_deadly_picture_costs_itself(bench: Bench, poisoned: Path) -> None:
     ):
         assert (ours["index"], ours["text"]) == (theirs["index"], theirs["text"])
         assert ours["itm"] == pytest.approx(theirs["itm"], abs=1e-5)
+
+
+def test_a_shard_done_in_safe_mode_names_the_same_snapshot(bench: Bench, shard: Path) -> None:
+    whole = bench.clean(shard)
+    run, config = bench.run(shard)
+    lose(run, SAFE_FROM)
+    done = bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
+    assert isinstance(done, Commit)
+    assert done.environment["safe_mode"] is True
+    ours, theirs = write_snapshot(run), write_snapshot(whole)
+    assert ours.id == theirs.id
+    one, two = ([row["itm"] for row in bench.rows(r, "texts")] for r in (run, whole))
+    assert one == pytest.approx(two, abs=1e-5, nan_ok=True)
+    assert verify_run(run).problems == ()
 
 
 def test_safe_mode_begins_with_the_third_loss(bench: Bench, shard: Path) -> None:

@@ -1,5 +1,6 @@
 """A snapshot is a fixed list, named by what it lists."""
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -9,8 +10,13 @@ import pytest
 import webdataset
 
 from shards.errors import DamagedFile
-from shards.run.commit import commit, read_commits
+from shards.inputs.reader import ShardState, State
+from shards.run.attempt import start_attempt
+from shards.run.commit import Commit, InputRecord, commit, read_commits
+from shards.run.record import canonical_json
+from shards.run.run import Run
 from shards.run.snapshot import (
+    Snapshot,
     SnapshotError,
     newest_snapshot_id,
     open_snapshot,
@@ -19,8 +25,12 @@ from shards.run.snapshot import (
     write_snapshot,
 )
 from shards.run.verify.run import verify_run
-from shards.schema import SchemaError
+from shards.schema import SchemaError, TextRow
+from shards.writer import CleanSample, ShardWriter
 from tests.shards.conftest import DoWork, MakeRun
+from tests.support.changed_run import record_of
+
+OUTCOMES = ("samples_in", "kept", "filtered", "rejected")
 
 
 def test_written_and_read(any_url: str, make_run: MakeRun) -> None:
@@ -51,6 +61,71 @@ def test_the_name_is_the_content_s(make_run: MakeRun, tmp_path: Path) -> None:
     other = type(first)(first.shard, first.attempt, first.state, first.counts, (damaged,))
     assert snapshot_id([other, *rest]) != one.id
     assert snapshot_id(one.shards[:2]) != one.id
+
+
+def write_scored(run: Run, itm: float, text: str = "a red dot", image: bytes = b"i") -> Snapshot:
+    """Commit the run's only shard: one kept sample with this score."""
+    attempt = start_attempt(run, run.shards[0])
+    row: TextRow = {"text_no": 0, "origin": "web", "text": text, "itm": itm, "itc": itm / 2}
+    listed = [{name: row.get(name) for name in ("text", "origin", "itm", "itc")}]
+    record = {"key": "k", "texts": listed, "run": run.fingerprint}
+    with ShardWriter(run.store, run.shards[0], attempt) as writer:
+        writer.add(
+            {"index": 0, "key": "k", "status": "ok"},
+            [row],
+            [{"text_no": 0, "keep": True, "reason": "kept"}],
+            CleanSample("k", "jpg", image, record, text),
+        )
+        files, counts = tuple(writer.finish()), writer.counts
+    done = Commit(
+        shard=run.shards[0],
+        fingerprint=run.fingerprint,
+        attempt=attempt,
+        input=InputRecord(url="x", size_bytes=run.inputs[0].size_bytes, sha256="0"),
+        state=ShardState(state=State.COMPLETE),
+        files=files,
+        counts=counts,
+        environment={},
+        started="",
+        ended="",
+    )
+    assert commit(run, done)
+    return write_snapshot(run)
+
+
+def test_the_name_is_not_the_scores(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(str(tmp_path / name), shards=1, committed=False) for name in "abcde"]
+    first, batched = write_scored(runs[0], 0.75), write_scored(runs[1], 0.75 + 2**-24)
+    hashes = [{f.table: f.sha256 for f in made.shards[0].files} for made in (first, batched)]
+    assert {t for t in hashes[0] if hashes[0][t] != hashes[1][t]} == {"texts", "clean"}
+    assert first.id == batched.id
+    assert write_scored(runs[2], 0.75, text="a red dog").id != first.id
+    assert write_scored(runs[3], 0.75, image=b"j").id != first.id
+    assert all(verify_run(run).problems == () for run in runs[:4])
+    assert open_snapshot(runs[0]) == first
+
+
+def test_snapshots_of_the_version_before_keep_their_names(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    """Their commits know the bytes of the files alone."""
+    run = make_run(str(tmp_path / "run"))
+    for shard in run.shards:
+        older = record_of(run, f"commits/{shard}.json") | {"schema_version": 1}
+        for file in older["files"]:
+            del file["content_sha256"]
+        run.store.put(f"commits/{shard}.json", json.dumps(older).encode())
+    snapshot = write_snapshot(run)
+    digest = hashlib.sha256()
+    for done in read_commits(run).values():
+        files = [file.model_dump(exclude={"name", "content_sha256"}) for file in done.files]
+        counts = done.counts
+        row = {"shard": done.shard, **done.state.model_dump(mode="json"), "files": files}
+        row |= {name: getattr(counts, name) for name in OUTCOMES}
+        row["counts"] = canonical_json(counts.model_dump()).decode()
+        digest.update(canonical_json(row) + b"\n")
+    assert snapshot.id == digest.hexdigest()[:32]
+    assert verify_run(run).problems == ()
 
 
 def test_pending_shards_must_be_allowed(any_url: str, make_run: MakeRun, do_work: DoWork) -> None:
