@@ -1,6 +1,7 @@
 """The recipe: one YAML file that says everything about a run, checked before anything starts."""
 
 import difflib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,10 @@ from pydantic import (
 )
 
 from pipeline.clean.shard import CleanConfig
+from pipeline.printable import cut
 from shards.errors import UsageError
+from shards.files.bounded_yaml import MOST_CHARACTERS, MOST_DEPTH, BoundedYamlError, parse_yaml
+from shards.files.regular import open_regular
 
 # What a recipe must hold, and the flag that gives it.
 FLAGS = {
@@ -27,6 +31,11 @@ FLAGS = {
     "score": ("score.model", "--filter"),
 }
 
+
+_PROBLEMS_SHOWN = 20
+_SHOWN, _MESSAGE_SHOWN = 100, 300  # characters of a key, and of what is said of its value
+_EXCERPT = reprlib.Repr()  # of a value that may be large, or stand for more than memory holds
+_EXCERPT.maxlevel, _EXCERPT.maxstring, _EXCERPT.maxother = 3, _SHOWN, _SHOWN
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -105,7 +114,10 @@ def read_recipe(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(kind, problem) for problem in error.errors()]
+        problems = error.errors(include_url=False, include_context=False)
+        lines = [_describe(kind, problem) for problem in problems[:_PROBLEMS_SHOWN]]
+        if more := len(problems) - len(lines):
+            lines.append(f"  and {more:,} more")
         raise RecipeError(f"the recipe of {where} cannot be run:\n" + "\n".join(lines)) from None
 
 
@@ -125,10 +137,10 @@ def dump_recipe(recipe: BaseModel) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(_read_text(path))
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, BoundedYamlError) as error:
         raise RecipeError(f"{path} cannot be read as a recipe: {error}") from None
     if values is None:
         return {}
@@ -140,24 +152,38 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _parse_setting(setting: str) -> tuple[str, Any]:
     dotted, equals, value = setting.partition("=")
     if not equals or not dotted:
-        raise RecipeError(f"--set {setting}: expected a.b=value, as in --set caption.top_p=0.95")
+        raise RecipeError(
+            f"--set {cut(setting, _SHOWN)}: expected a.b=value, as in --set caption.top_p=0.95"
+        )
     try:
-        return dotted, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {setting}: the value is not YAML: {error}") from None
+        return dotted, parse_yaml(value)
+    except BoundedYamlError as error:
+        raise RecipeError(f"--set {cut(setting, _SHOWN)}: the value is not YAML: {error}") from None
+
+
+def _read_text(path: Path) -> str:
+    with open_regular(path) as file:
+        data = file.read(MOST_CHARACTERS + 1)
+    if len(data) > MOST_CHARACTERS:
+        raise BoundedYamlError(f"it is longer than {MOST_CHARACTERS:,} bytes")
+    return data.decode("utf-8")
 
 
 def _put(values: dict[str, Any], dotted: str, value: object) -> None:
     *sections, key = dotted.split(".")
+    if len(sections) > MOST_DEPTH:
+        raise RecipeError(f"{cut(dotted, _SHOWN)}: deeper than {MOST_DEPTH} sections")
     for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
+        inner = values.get(section, {})
+        if not isinstance(inner, dict):
             raise RecipeError(f"{dotted}: {section} is a value here, not a section")
+        values[section] = dict(inner)  # an alias may have it elsewhere, too
+        values = values[section]
     values[key] = value
 
 
 def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
-    path = [str(part) for part in problem["loc"]]
+    path = [cut(str(part), _SHOWN) or "" for part in problem["loc"]]
     dotted = ".".join(path)
     if problem["type"] == "missing":
         known = FLAGS if kind is Recipe else {"output": FLAGS["output"]}
@@ -168,7 +194,8 @@ def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
         near = difflib.get_close_matches(names, _all_keys(kind), n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"  {dotted}: there is no such key.{hint}"
-    return f"  {dotted}: {problem['msg']}, found {problem['input']!r}"
+    message = cut(problem["msg"], _MESSAGE_SHOWN)
+    return f"  {dotted}: {message}, found {cut(_EXCERPT.repr(problem['input']), _MESSAGE_SHOWN)}"
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from models.checkpoints.folder import CheckpointContent, refuse_existing, write
-from shards.durable import whole_folder
+from shards.files.durable import whole_folder
 
 
 def write_checkpoint(folder: Path, content: CheckpointContent) -> None:

@@ -22,11 +22,23 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from shards.claim import checks_then_writes, claim_local, claim_remote, create_local, create_remote
-from shards.durable import TEMPORARY, make_folder, move_whole, put_whole
+from shards.errors import UsageError
+from shards.files.claim import (
+    checks_then_writes,
+    claim_local,
+    claim_remote,
+    create_local,
+    create_remote,
+)
+from shards.files.durable import TEMPORARY, make_folder, move_whole, put_whole
+from shards.files.regular import RegularFiles
 
 _READERS = 16
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")  # as stores name it
+
+
+class UnusableName(UsageError):  # noqa: N818 - reads as what happened
+    """A path or URL that can name no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +60,31 @@ class StoredFile:
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a URL or local path, and the (absolute) path in it."""
+    """Return the file system of a URL or local path, and the (absolute) path in it.
+
+    Raises UnusableName for what can name no file anywhere.
+    """
+    _check_name(url)
     if "://" not in url:  # not fsspec's own parsing: it takes "::" in a local name for a chain
-        return LocalFileSystem(), os.path.abspath(url)  # noqa: PTH100 - keeps links as written
-    fs, path = fsspec.core.url_to_fs(url)
+        return RegularFiles(), os.path.abspath(url)  # noqa: PTH100 - keeps links as written
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except ValueError as error:
+        raise UnusableName(f"{url!r}: {error}") from None
+    if isinstance(fs, LocalFileSystem):
+        return RegularFiles(), str(path)
+    if not str(path).strip("/"):
+        raise UnusableName(f"{url!r} names no bucket or folder")
     return fs, str(path)
+
+
+def _check_name(url: str) -> None:
+    try:
+        is_name = url != "" and b"\0" not in os.fsencode(url)
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise UnusableName(f"{url!r} is no path or URL: it is empty, or holds what no name can")
 
 
 def url_of(fs: fsspec.AbstractFileSystem, path: str) -> str:

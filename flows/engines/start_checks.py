@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.engines.engine import EngineError
-from shards.durable import TEMPORARY
+from shards.files.durable import TEMPORARY
 from shards.store import Store, filesystem
 
 HOME = Path(__file__).resolve().parents[2]

@@ -24,7 +24,7 @@ from flows.training.recipe import PretrainRecipe
 from models.blip.config import Dtype, resolve_dtype
 from pipeline.train import pretrain
 from pipeline.train.config import check_batch
-from shards.durable import whole_folder
+from shards.files.durable import whole_folder
 from shards.naming import encode_name
 from shards.run.run import check_identity, fingerprint
 from shards.store import Store

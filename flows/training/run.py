@@ -31,7 +31,7 @@ from models.training.workers import ALONE
 from pipeline.train import finetune, pretrain
 from pipeline.train.config import check_division, count_steps
 from pipeline.train.tasks import TASKS
-from shards.durable import is_marked, remove_marked, whole_folder
+from shards.files.durable import is_marked, remove_marked, whole_folder
 from shards.run.run import as_json, check_identity, fingerprint
 from shards.store import Store
 from shards.training.source import Source, SourceConfig

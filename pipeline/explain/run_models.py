@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-
+from shards.files.bounded_yaml import BoundedYamlError, parse_yaml
 from shards.run.run import Run
 
 _SECTIONS = {"captioner": "caption", "filter": "score"}
@@ -30,10 +29,11 @@ def run_model(run: Run, role: Literal["captioner", "filter"]) -> RunModel:
     """Read what a run records of its captioner or filter; what is missing is empty."""
     section = _SECTIONS[role]
     try:
-        recipe: Any = yaml.safe_load(run.store.read("recipe.yaml"))
-    except (FileNotFoundError, yaml.YAMLError):
+        recipe = parse_yaml(run.store.read("recipe.yaml").decode("utf-8", "replace"))
+    except (FileNotFoundError, BoundedYamlError):
         recipe = None
-    config = (recipe.get(section) if isinstance(recipe, dict) else None) or {}
+    config = recipe.get(section) if isinstance(recipe, dict) else None
+    config = config if isinstance(config, dict) else {}
     identity = run.identity.get(section) or {}
     return RunModel(
         str(config.get("model") or role),

@@ -15,7 +15,7 @@ import yaml
 from models.blip.config import Role
 from models.checkpoints import checkpoint
 from pipeline.printable import cut, visible
-from shards.durable import write_whole
+from shards.files.durable import write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment

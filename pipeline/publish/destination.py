@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.publish.cards import NAME as CARD
-from shards.durable import whole_folder
 from shards.errors import UsageError
+from shards.files.durable import whole_folder
+from shards.files.regular import check_regular
 from shards.store import Store
 
 RECORD, UNFINISHED, DATA = "export.json", "export.unfinished", "data"
@@ -53,6 +54,7 @@ class LocalDestination:
         if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
             return None
+        check_regular(self._folder / RECORD)
         try:
             return _parsed((self._folder / RECORD).read_bytes())
         except (OSError, ValueError):

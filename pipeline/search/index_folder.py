@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shards.durable import MARK, is_marked, remove_folder, remove_marked, sync, whole_folder
 from shards.errors import UsageError
+from shards.files.durable import MARK, is_marked, remove_folder, remove_marked, sync, whole_folder
+from shards.files.regular import check_regular
 
 VERSION = 1
 LOCK = "lock"  # who builds holds it
@@ -146,6 +147,7 @@ def _make_current(folder: Path, name: str) -> None:
 def current(folder: Path) -> str | None:
     """Name the build that counts; None if there is none."""
     try:
+        check_regular(folder / CURRENT)
         name = (folder / CURRENT).read_text(encoding="utf-8", errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -160,6 +162,7 @@ def open_current(folder: Path) -> tuple[Path, dict[str, Any]]:
     if name is None:
         raise IndexFolderError(f"{folder} holds no index; make one with `capfilt index`")
     path = folder / name / RECORD
+    check_regular(path)
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = int(record["version"])

@@ -28,7 +28,7 @@ from pipeline.train.mixture import Positions, TaskMixture, TaskSource
 from pipeline.train.objective import Objective
 from pipeline.train.state import TrainerProgress
 from pipeline.train.step import Stepper, make_optimiser
-from shards.durable import sync
+from shards.files.durable import sync
 from shards.training.order import lanes_of
 from shards.training.source import Source
 from shards.training.stream import TrainingStream

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from shards.durable import remove_folder, whole_folder, write_whole
 from shards.errors import CapfiltError
+from shards.files.durable import remove_folder, whole_folder, write_whole
 
 _NAME = re.compile(r"step-(\d{8})")
 _PARTIAL = re.compile(rf"\.{_NAME.pattern}(\.old)?(\.[0-9a-f]{{8}})?\.partial")

@@ -14,6 +14,7 @@ import fsspec
 from braceexpand import braceexpand
 
 from shards.errors import CapfiltError, UsageError
+from shards.files.regular import check_regular
 from shards.naming import encode_name
 from shards.store import filesystem, seconds_of, url_of
 
@@ -167,11 +168,20 @@ def _info(fs: fsspec.AbstractFileSystem, path: str, pattern: str) -> dict[str, A
         raise InputError(f"{pattern!r}: there is no {path}") from error
     if info["type"] == "directory":
         raise InputError(f"{pattern!r}: {path} is a folder; end the pattern with *.tar")
+    _check_file(info)
     return info
 
 
 def _tars(infos: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [i for i in infos if i["type"] != "directory" and str(i["name"]).endswith(_TARS)]
+    tars = [i for i in infos if i["type"] != "directory" and str(i["name"]).endswith(_TARS)]
+    for info in tars:
+        _check_file(info)
+    return tars
+
+
+def _check_file(info: Mapping[str, Any]) -> None:
+    if info["type"] == "other":  # of fsspec's local files: neither file nor folder
+        check_regular(str(info["name"]))
 
 
 def _wild_root(pattern: str) -> str:

@@ -180,7 +180,7 @@ def _read_record(store: Store) -> dict[str, Any]:
     where = store.url("run.json")
     try:
         data = store.read("run.json")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotARun(f"{store.url()} holds no run (no run.json)") from error
     record = read_record(data, where)
     version = record_version(record, "run_version", where)

@@ -1,5 +1,7 @@
 """The recipe: what it accepts, and how it says what is wrong."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from flows.study.recipe import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from pipeline.train.config import DataConfig, StepConfig
 from pipeline.train.pretrain import ModelConfig
+from shards.errors import UsageError
 
 RECIPES = sorted((Path(recipe.__file__).parent / "recipes").rglob("*.yaml"))
 LEAST = {
@@ -168,3 +171,72 @@ def test_the_nearest_key_is_found_in_lists_and_in_sections_that_may_be_absent(
     least = {"output": "o", "task": "joint", "model.start": "s", "data.sources": [{"run": "r"}]}
     with pytest.raises(RecipeError, match=said):
         read_recipe(FinetuneRecipe, None, least, [setting])
+
+
+def aliases(levels: int) -> str:
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
+    return "\n".join(lines)
+
+
+HOSTILE = {
+    "brackets": ("[" * 50_000, "nested deeper than"),
+    "digits": (f"seed: {'9' * 10_000}", "a value cannot be read"),
+    "hexadecimal digits": (f"seed: 0x{'f' * 10_000}", "a whole number of 40,000 bits"),
+    "aliases in a checked key": (f"{aliases(4)}\nseed: *a3", "seed: .*found "),
+    "more aliases": (f"{aliases(9)}\nseed: *a8", "aliases written out"),
+    "many unknown keys": ("\n".join(f"key{n}: 1" for n in range(9_000)), "and 8,9.. more"),
+    "a long key": (f"? {'k' * 200_000}\n: 1\n", "there is no such key"),
+    "a long value": (f"seed: {'k' * 200_000}", "seed: .*found 'kkk"),
+    "NUL": ('output: "x\\0"', "holds a NUL"),
+    "half a character": ('output: "\\ud800"', "half a character"),
+    "too long": ("#" * (2 << 20), "longer than"),
+    "keys that are no names": (
+        "1: 2\n[1, 2]: 3\nnull: 4\n1.5: 5",
+        "there is no such key|unhashable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_recipe_is_a_short_message(tmp_path: Path, name: str) -> None:
+    text, message = HOSTILE[name]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    start_s = time.process_time()
+    with pytest.raises(RecipeError, match=message) as refused:
+        read_recipe(Recipe, file, LEAST)
+    assert time.process_time() - start_s < 1
+    assert len(str(refused.value)) < 5_000
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (f"seed={'[' * 50_000}", "nested deeper than"),
+        (f"seed={'9' * 10_000}", "a value cannot be read"),
+        (f"seed=0x{'f' * 10_000}", "a whole number of"),
+        (f"{'a.' * 50_000}b=1", "deeper than 32 sections"),
+        ("k" * 100_000, "expected a.b=value"),
+    ],
+)
+def test_a_hostile_setting_is_a_short_message(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as refused:
+        read_recipe(Recipe, None, LEAST, [setting])
+    assert len(str(refused.value)) < 1_000
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_recipe_is_a_file(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    os.mkfifo(file) if kind == "pipe" else file.symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match=f"recipe.yaml is a (named )?{kind}, expected a file"):
+        read_recipe(Recipe, file, LEAST)
+
+
+def test_a_setting_changes_one_section_though_two_share_it(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("judge: {threshold: &t {web: 0.1, synthetic: 0.2}}\nwrite: {}\n")
+    loaded = read_recipe(Recipe, file, LEAST, ["judge.threshold.web=0.7"])
+    assert loaded.judge.threshold == {"web": 0.7, "synthetic": 0.2}

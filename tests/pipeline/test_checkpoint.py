@@ -11,7 +11,7 @@ from models.checkpoints.conversion import import_folder
 from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.weights import CheckpointError
 from pipeline.checkpoint import write_checkpoint
-from shards.durable import MARK
+from shards.files.durable import MARK
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.store import Store, creates_once
+from shards.store import Store, UnusableName, creates_once
 
 
 def test_write_read_list_delete(any_url: str) -> None:
@@ -145,3 +145,17 @@ def test_a_failed_write_surfaces_and_leaves_nothing(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "url", ["", "s3://", "s3:///", "nosuch://a", "a\0b", "s3://a\0b", "\ud800"]
+)
+def test_what_can_name_nothing_is_refused(url: str) -> None:
+    with pytest.raises(UnusableName, match=r"names? no|Protocol not known|is no path or URL"):
+        Store(url)
+
+
+def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
+    store = Store(f"{tmp_path}/\udcff")
+    store.put("\udcfe", b"1")
+    assert Store(f"{tmp_path}/\udcff").read("\udcfe") == b"1"

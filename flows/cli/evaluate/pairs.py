@@ -217,7 +217,7 @@ def _pairs(
 
 def keep(result: Path | None, written: Sequence[Mapping[str, Any]]) -> None:
     """Write what was answered, whole or not at all."""
-    from shards.durable import write_whole
+    from shards.files.durable import write_whole
 
     if result is not None:
         write_whole(result, json.dumps(list(written)))

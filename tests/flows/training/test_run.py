@@ -17,7 +17,7 @@ from flows.training import run as train
 from flows.training.recipe import FinetuneRecipe, PretrainRecipe
 from models.checkpoints import checkpoint
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
-from shards.durable import MARK
+from shards.files.durable import MARK
 from shards.run.run import RunMismatch
 
 KILLED = """

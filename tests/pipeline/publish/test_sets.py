@@ -19,7 +19,7 @@ from pipeline.publish.files import TarFiles
 from pipeline.publish.sets import ExportConfig, Form, export
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
-from shards import durable
+from shards.files import durable
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 from shards.statistics import run_statistics

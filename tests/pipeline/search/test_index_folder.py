@@ -17,7 +17,7 @@ from pipeline.search import faiss_index as nearest
 from pipeline.search.build import IndexConfig, IndexItem, build
 from pipeline.search.index_folder import IndexFolderError
 from pipeline.search.query import SearchIndex, search_text
-from shards import durable
+from shards.files import durable
 from tests.support.small_index import ABOUT, COUNT
 
 # which call of a build it does not survive, and whether that call is done before

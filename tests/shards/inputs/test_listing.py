@@ -9,6 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from shards.errors import UsageError
 from shards.inputs.listing import (
     InputChanged,
     InputError,
@@ -158,3 +159,13 @@ def test_etags_decide_over_times() -> None:
 @pytest.mark.parametrize("kind", [InputError, InputMismatch, InputChanged])
 def test_errors_cross_processes(kind: type[ValueError]) -> None:
     assert str(pickle.loads(pickle.dumps(kind("what")))) == "what"
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.tar", "/{00000,pipe}.tar", "/pipe.tar"])
+def test_a_pipe_among_shards_is_refused_by_name(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "00000.tar").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.tar")
+    os.mkfifo(tmp_path / "no-shard")
+    with pytest.raises(UsageError, match=r"pipe\.tar is a named pipe, expected a file"):
+        list_inputs([f"{tmp_path}{pattern}"])
+    assert names(list_inputs([f"{tmp_path}/0*.tar"])) == ["00000"]

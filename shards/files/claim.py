@@ -15,7 +15,7 @@ from typing import cast
 
 import fsspec
 
-from shards.durable import sync, temporary_file
+from shards.files.durable import sync, temporary_file
 
 _LINK_REFUSED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shards.durable import make_folder, remove_folder, whole_folder, write_whole
+from shards.files.durable import make_folder, remove_folder, whole_folder, write_whole
 
 FILES = {"a.txt": "a" * 5000, "deep/b.txt": "b"}
 

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from shards import claim
+from shards.files import claim
 from shards.store import Store, creates_once
 from tests.support.object_store import BUCKET, s3_at
 

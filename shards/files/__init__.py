@@ -1,0 +1,1 @@
+"""Local files: whole or not there, made once, and read within bounds."""
