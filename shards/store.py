@@ -32,6 +32,7 @@ from shards.files.claim import (
 )
 from shards.files.durable import TEMPORARY, make_folder, move_whole, put_whole
 from shards.files.regular import RegularFiles
+from shards.files.scratch import scratch_folder
 
 _READERS = 16
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")  # as stores name it
@@ -176,9 +177,12 @@ class Store:
         On a local store it lies inside the root, so that publishing is a rename, not a copy; else
         among the system's temporary files.
         """
-        if self.is_local:
-            make_folder(Path(self._root))
-        folder = tempfile.mkdtemp(prefix=TEMPORARY, dir=self._root if self.is_local else None)
+        if not self.is_local:
+            with scratch_folder("staging") as scratch:
+                yield scratch
+            return
+        make_folder(Path(self._root))
+        folder = tempfile.mkdtemp(prefix=TEMPORARY, dir=self._root)
         try:
             yield Path(folder)
         finally:

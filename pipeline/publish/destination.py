@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.publish.cards import NAME as CARD
 from shards.errors import UsageError
 from shards.files.durable import whole_folder
 from shards.files.regular import check_regular
+from shards.files.scratch import scratch_folder
 from shards.store import Store
 
 RECORD, UNFINISHED, DATA = "export.json", "export.unfinished", "data"
@@ -34,8 +34,8 @@ def open_destination(to: str) -> Iterator["LocalDestination | StoreDestination"]
         with ExitStack() as closing:
             yield LocalDestination(Path(store.url()), closing)
         return
-    with TemporaryDirectory(prefix="capfilt-export-") as scratch:
-        yield StoreDestination(store, Path(scratch))
+    with scratch_folder("export") as scratch:
+        yield StoreDestination(store, scratch)
 
 
 class LocalDestination:
