@@ -7,13 +7,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
 
 from flows.engines.engine import EngineError
 from flows.engines.ray.token import make_token
+from shards.files.scratch import scratch_folder
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
         # Workers put the driver's folder first on their path, where a user's own models/ would win,
         # so Ray starts in an empty one. It must outlive the workers, who stay there: a process in
         # a folder that is gone cannot load MKL.
-        empty = TemporaryDirectory(prefix="capfilt-", ignore_cleanup_errors=True)
+        empty = scratch_folder("ray")
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread:
             leaving.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
