@@ -1,0 +1,1 @@
+"""SIGKILLs under way: runs that are struck again and again, finished, and compared."""
