@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ["unshare", "-n", sys.executable, str(ROOT / "tests" / "support" / "loopback.py")]
 INSIDE = "CAPFILT_CHAOS_LOOPBACK"
-RAY = ("actor", "raylet", "gcs")
+RAY = ("actor", "raylet", "gcs", "node")
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),
@@ -54,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(record | {"kinds": [vars(tally) for tally in tallies]}))
     else:
-        print(as_table(tallies), *total.problems, sep="\n")
+        print(as_table(tallies), *total.notes, *total.problems, sep="\n")
     return 0 if total.held else 1
 
 
@@ -72,7 +72,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=500, help="in all, over all kinds (500)")
     parser.add_argument("--minutes", type=float, help="no new blow after so many minutes")
-    parser.add_argument("--kinds", help="of driver,commit,s3,actor,raylet,gcs (all)")
+    parser.add_argument("--kinds", help="of driver,commit,s3,actor,raylet,gcs,node (all)")
     parser.add_argument("--seed", type=int, default=os.environ.get("CAPFILT_CHAOS_SEED"))
     parser.add_argument("--json", action="store_true", help="print the tallies as JSON")
     arguments = parser.parse_args()

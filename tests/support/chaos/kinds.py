@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.chaos.experiment import World
+from tests.support.chaos.node_siege import node_siege
 from tests.support.chaos.ray_sieges import ActorSiege, gcs_siege, raylet_siege
 from tests.support.chaos.sieges import DriverSiege, Limits, Setup, Siege, s3_siege
 from tests.support.chaos.tally import Tally
@@ -35,6 +36,8 @@ KINDS = (
     Kind("actor", 110, 28, 40, 10, lambda setup: nullcontext(ActorSiege(setup)), 500),
     Kind("raylet", 44, 22, 30, 10, raylet_siege, 400),
     Kind("gcs", 26, 13, 30, 10, gcs_siege, 500),
+    # a node lost for good, once a run, in shards that take seconds
+    Kind("node", 20, 1, 12, 40, node_siege, 600),
 )
 NAMES = tuple(kind.name for kind in KINDS)
 

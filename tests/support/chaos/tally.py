@@ -27,6 +27,7 @@ class Tally:
     differing: int = 0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # for people
 
     @property
     def held(self) -> bool:
