@@ -54,6 +54,7 @@ class WorkerReport:
     shards: int
     samples: int
     samples_per_s: float
+    log: str = ""  # where all that it writes lies, on its host
 
 
 class ProgressListener(Protocol):

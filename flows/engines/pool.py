@@ -28,6 +28,7 @@ class WorkerReady:
     worker: str
     host: str
     device: str
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,19 @@ class Cluster(Protocol[ShardTaken, Result]):
 class _Tally:
     """What a worker has done, for the report on it."""
 
-    host: str
-    device: str
+    worker: WorkerReady
     ready_at: float
     last_done_at: float
     shards: int = 0
     samples: int = 0
+
+    def report(self) -> WorkerReport:
+        """Sum up."""
+        rate = self.samples / max(self.last_done_at - self.ready_at, 1e-9)
+        worker = self.worker
+        return WorkerReport(
+            worker.host, worker.device, self.shards, self.samples, round(rate, 2), worker.log
+        )
 
 
 class Pool(Generic[Shard, Result]):
@@ -133,16 +141,7 @@ class Pool(Generic[Shard, Result]):
     @property
     def reports(self) -> tuple[WorkerReport, ...]:
         """What each worker was and has done, in the order in which they became ready."""
-        return tuple(
-            WorkerReport(
-                tally.host,
-                tally.device,
-                tally.shards,
-                tally.samples,
-                round(tally.samples / max(tally.last_done_at - tally.ready_at, 1e-9), 2),
-            )
-            for tally in self._tallies.values()
-        )
+        return tuple(tally.report() for tally in self._tallies.values())
 
     def _settle(self, event: Event[Result]) -> Iterator[Result]:
         """Take note of an event; yields the result of a shard that is through.
@@ -155,7 +154,7 @@ class Pool(Generic[Shard, Result]):
         if isinstance(event, WorkerReady):
             self._schedule.mark_ready(event.worker)
             now = time.monotonic()
-            self._tallies[event.worker] = _Tally(event.host, event.device, now, now)
+            self._tallies[event.worker] = _Tally(event, now, now)
         elif isinstance(event, TaskDone):
             self._schedule.complete(event.worker)
             self._count(event.worker, event.result)

@@ -193,7 +193,7 @@ class RayCluster(Generic[Shard, Result]):
         self._nodes.note_start(actor.seat, None)
         actor.starting = None
         actor.placed = True
-        return WorkerReady(worker, actor.seat.host, started.device)
+        return WorkerReady(worker, actor.seat.host, started.device, started.log)
 
     def _unplaced(self) -> Iterable[Event[Result]]:
         """Give up actors that nothing comes of: on machines that are lost, or held by others."""
