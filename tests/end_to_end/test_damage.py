@@ -1,19 +1,20 @@
-"""One byte of one file of a run is changed, at random: it is told or harmless, and is mended.
+"""A file of a run is damaged, a random byte of it or all: it is told or harmless, and is mended.
 
 `CAPFILT_FLIP_SEED` repeats a series. The seed is told where a flip fails, and in the log with the
 figures: `pytest --log-cli-level=INFO`.
 """
 
+import json
 import logging
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
-from tests.support.damage import COMMANDS, JUDGE, FlippedRun, FlipTally
+from tests.support.damage import COMMANDS, JUDGE, Change, FlippedRun, FlipTally
 from tests.support.driving import InProcess, Models
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,11 @@ def flipped(
     return FlippedRun(capfilt, run, clean, "00000/00000000")
 
 
+def turn(number: int, commands: int) -> list[int]:
+    """Choose the commands that have their turn."""
+    return [(number + i) % COMMANDS for i in range(commands)]
+
+
 def try_flips(flipped: FlippedRun, count: int, commands: int) -> None:
     """Strike so often; of the other commands, try so many after each, in turn."""
     seed = int(os.environ.get("CAPFILT_FLIP_SEED", random.randrange(2**32)))
@@ -41,13 +47,79 @@ def try_flips(flipped: FlippedRun, count: int, commands: int) -> None:
     for number in range(count):
         flip = flipped.draw(dice)
         try:
-            flipped.try_flip(flip, tally, [(number + i) % COMMANDS for i in range(commands)])
+            told = flipped.try_damage(flip, turn(number, commands))
         except BaseException as error:
             error.add_note(f"flip {number} of CAPFILT_FLIP_SEED={seed}: {flip}")
             raise
+        (tally.told if told else tally.harmless)[flip.name.split("/")[0]] += 1
     _log.info("told by verify: %d, %s", tally.told.total(), dict(tally.told))
     _log.info("harmless: %d, %s", tally.harmless.total(), dict(tally.harmless))
     assert tally.told.total() + tally.harmless.total() == count
+
+
+DEEP = b"[" * 200_000
+ELSEWHERE = json.dumps({"id": "../../../etc/passwd"}).encode()
+CONTENTS: dict[str, Callable[[bytes], bytes | None]] = {
+    "zeros": lambda data: b"\0" * max(len(data), 900),
+    "empty": lambda _: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "garbage": lambda _: b"garbage \xff\x1b[2J" * 40,
+    "gone": lambda _: None,
+    "deep": lambda _: DEEP,
+    "deep value": lambda data: data.replace(b": ", b': {"a": ' + DEEP + b", ", 1),
+    "other id": lambda _: ELSEWHERE,
+    "rotten name": lambda data: data.replace(b"shard", b"\xf3hard"),
+}
+TABLES = ("data/samples/", "data/texts/", "data/decisions/", "views/most/decisions/")
+LISTS = ("snapshots/", "views/most/shards-", "input.parquet")
+RECORDS = ("commits/", "run.json", "snapshot.json", "views/most/view.json", "attempts/")
+DAMAGES = [
+    *((name, kind) for name in TABLES for kind in ("rotten name", "garbage", "empty", "gone")),
+    *((name, kind) for name in LISTS for kind in ("rotten name", "zeros", "empty", "cut")),
+    *((name, kind) for name in RECORDS for kind in ("zeros", "deep", "deep value")),
+    *((name, "deep") for name in ("quarantine/00000.json", "attempts/00000/x.json")),
+    *((name, "other id") for name in ("snapshot.json", "commits/", "views/most/view.json")),
+    *((name, "cut") for name in ("data/clean/", "views/most/clean/", "clean.txt", "recipe.yaml")),
+]
+MENDED_BY_CLEAN = [
+    *(("commits/", kind) for kind in ("zeros", "empty", "cut", "deep", "gone")),
+    *(("snapshots/", kind) for kind in ("zeros", "empty", "cut", "gone")),
+    *(("snapshot.json", kind) for kind in ("zeros", "empty", "cut", "deep", "other id")),
+    *(("clean.txt", kind) for kind in ("zeros", "empty", "cut", "gone")),
+    *(("recipe.yaml", kind) for kind in ("zeros", "empty", "cut", "gone")),
+]
+
+
+def try_kinds(flipped: FlippedRun, damages: Sequence[tuple[str, str]], commands: int) -> None:
+    """Try each damage, and of the other commands so many after each, in turn."""
+    for number, (start, kind) in enumerate(damages):
+        damage = Change(flipped.name(start), CONTENTS[kind])
+        try:
+            told = flipped.try_damage(damage, turn(number, commands))
+        except BaseException as error:
+            error.add_note(f"{kind}: {damage.name}")
+            raise
+        assert told or start.startswith("attempts/"), f"{kind}: {damage.name}"
+
+
+def test_some_kinds_of_damage_are_told_plainly_and_mended(flipped: FlippedRun) -> None:
+    try_kinds(flipped, DAMAGES[::5], commands=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_each_kind_of_damage_is_told_plainly_and_mended(flipped: FlippedRun) -> None:
+    try_kinds(flipped, DAMAGES, COMMANDS)
+
+
+def test_clean_alone_mends_what_a_power_cut_tears(flipped: FlippedRun) -> None:
+    for start, kind in MENDED_BY_CLEAN:
+        damage = Change(flipped.name(start), CONTENTS[kind])
+        try:
+            flipped.try_clean(damage)
+        except BaseException as error:
+            error.add_note(f"{kind}: {damage.name}")
+            raise
 
 
 def test_some_flips_are_told_or_harmless_and_mended(flipped: FlippedRun) -> None:

@@ -1,6 +1,6 @@
-"""Random damage to a run: one byte of one file changed, and what the commands make of it.
+"""Damage to one file of a run, a random byte of it or all, and what the commands make of it.
 
-A flip is either told by `verify`, or harmless: tables, clean tars and statistics are as before. No
+It is either told by `verify`, or harmless: tables, clean tars and statistics are as before. No
 command may end in an error that nobody expected; what `verify --repair` and the same `clean` bring
 back is the unbroken run.
 """
@@ -9,7 +9,7 @@ import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,18 @@ class Flip:
         changed = bytearray(data)
         changed[self.position] ^= self.mask
         return bytes(changed)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another content for one file, or none."""
+
+    name: str
+    change: Callable[[bytes], bytes | None]
+
+    def strike(self, data: bytes) -> bytes | None:
+        """Change the content."""
+        return self.change(data)
 
 
 @dataclass
@@ -63,22 +75,36 @@ class FlippedRun:
         mask = 1 << dice.randrange(8) if dice.random() < 0.75 else dice.randrange(1, 256)
         return Flip(name, dice.randrange(len(self._whole[name])), mask)
 
-    def try_flip(self, flip: Flip, tally: FlipTally, commands: Sequence[int]) -> None:
+    def name(self, start: str) -> str:
+        """Return the first file whose name starts so."""
+        return next((name for name in sorted(self._whole) if name.startswith(start)), start)
+
+    def try_damage(self, damage: Flip | Change, commands: Sequence[int]) -> bool:
         """Strike, look, mend, and compare; raises AssertionError, or what a command raises.
 
-        Of the other commands, those of these numbers are tried on the damaged run.
+        Of the other commands, those of these numbers are tried on the damaged run. Returns whether
+        `verify` told the damage.
         """
-        self._put_back(flip)
+        self._put_back(damage)
         told = self._do("verify", self._run)
         if told:
             assert told in (1, 2)
         else:
             assert self._content() == self._truth, "harm that verify does not tell"
-        (tally.told if told else tally.harmless)[flip.name.split("/")[0]] += 1
         self._use(commands)
-        self._put_back(flip)
+        self._put_back(damage)
         self._mend()
         assert self._content() == self._truth, "what was mended is another run"
+        return told != 0
+
+    def try_clean(self, damage: Change) -> None:
+        """Strike, and see that the same `clean` command alone leaves the whole run."""
+        self._put_back(damage)
+        assert self._do("verify", self._run) == 1
+        assert self._do(*self._clean) == 0
+        last = self._capfilt.run("verify", self._run)
+        assert last.returncode == 0, last.stdout
+        assert self._content() == self._truth
 
     def _use(self, numbers: Sequence[int]) -> None:
         commands: list[tuple[str | Path, ...]] = [
@@ -93,7 +119,9 @@ class FlippedRun:
             tuple(self._clean),  # without repair before; it may mend all by itself
         ]
         for number in numbers:
-            assert self._do(*commands[number]) in (0, 1, 2, 3), commands[number]
+            done = self._capfilt.run(*commands[number])
+            assert done.returncode in (0, 1, 2, 3), commands[number]
+            assert len(done.stderr) < 4_000, done.stderr
         shutil.rmtree(self._run.parent / "exported", ignore_errors=True)
 
     def _mend(self) -> None:
@@ -124,14 +152,18 @@ class FlippedRun:
     def _clean_list(self, folder: str) -> list[str]:
         return (self._run / f"{folder}clean.txt").read_text().splitlines()
 
-    def _put_back(self, flip: Flip) -> None:
-        """Make the run whole again, but for one byte."""
+    def _put_back(self, damage: Flip | Change) -> None:
+        """Make the run whole again, but for the damage."""
         there = {str(p.relative_to(self._run)) for p in self._run.rglob("*") if p.is_file()}
         for name in there - self._whole.keys():
             (self._run / name).unlink()
-        for name, data in self._whole.items():
-            wanted, path = flip.strike(data) if name == flip.name else data, self._run / name
-            if name not in there or path.read_bytes() != wanted:
+        struck = {damage.name: damage.strike(self._whole.get(damage.name, b""))}
+        for name, wanted in (self._whole | struck).items():
+            path = self._run / name
+            if wanted is None:
+                path.unlink(missing_ok=True)
+            elif not path.exists() or path.read_bytes() != wanted:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(wanted)
 
     def _do(self, *arguments: str | Path) -> int:
