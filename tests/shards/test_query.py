@@ -1,12 +1,15 @@
 """Questions in SQL reach the run's tables, and nothing else."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from shards.errors import DamagedFile
 from shards.query import QueryError, connect, run_query
 from shards.run.run import Run
-from shards.run.snapshot import write_snapshot
+from shards.run.snapshot import table_files, write_snapshot
+from shards.statistics import run_statistics
 from tests.shards.conftest import MakeRun
 
 
@@ -82,3 +85,30 @@ def test_an_error_in_mid_answer(run: Run) -> None:
     sql = "SELECT CASE WHEN range = 9000 THEN error('late') ELSE range END FROM range(10000)"
     with connect(run, []) as connection, pytest.raises(QueryError, match="late"):
         list(run_query(connection, sql).rows)
+
+
+@pytest.mark.parametrize("spoil", ["flipped", "rotten name", "garbage", "empty", "gone"])
+def test_a_damaged_file_is_named_and_no_number_of_it_is_shown(run: Run, spoil: str) -> None:
+    shards = write_snapshot(run).shards
+    (_, name, *_) = [file.name for file in table_files(shards, "texts")]
+    data = run.store.read(name)
+    page = data.index(b"\x28\xb5\x2f\xfd") + 12  # behind the first frame of zstd's header
+    changed = {
+        "flipped": data[:page] + bytes([data[page] ^ 1]) + data[page + 1 :],
+        "rotten name": data.replace(b"origin", b"\xefrigin"),
+        "garbage": b"garbage of some length",
+        "empty": b"",
+    }
+    run.store.delete(name)
+    if spoil in changed:
+        run.store.put(name, changed[spoil])
+    with pytest.raises(DamagedFile) as caught, connect(run, shards, ["texts"]) as connection:
+        list(run_query(connection, "SELECT * FROM texts ORDER BY text").rows)
+    assert str(caught.value).startswith(f"{run.store.url(name)} is damaged: expected a")
+    with nullcontext() if spoil == "flipped" else pytest.raises(DamagedFile):
+        run_statistics(run)  # which reads two columns only
+
+
+def test_a_question_asked_amiss_is_no_damage(run: Run) -> None:
+    with pytest.raises(QueryError, match="nosuch"), connect(run, [], ["texts"]) as connection:
+        run_query(connection, "SELECT nosuch FROM texts")
