@@ -1,13 +1,10 @@
 """SQL over a run: DuckDB with the tables samples, texts and decisions, read where they lie."""
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,6 +12,8 @@ import pyarrow.dataset
 import pyarrow.fs
 
 from shards.errors import DamagedFile, UsageError
+from shards.files.scratch import scratch_folder
+from shards.query_limits import QueryLimits, QueryWatch
 from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, table_files
@@ -42,7 +41,10 @@ class QueryResult:
 
 @contextmanager
 def connect(
-    run: Run, shards: Sequence[SnapshotShard], tables: Iterable[str] = tuple(SCHEMAS)
+    run: Run,
+    shards: Sequence[SnapshotShard],
+    tables: Iterable[str] = tuple(SCHEMAS),
+    limits: QueryLimits | None = None,
 ) -> "Iterator[duckdb.DuckDBPyConnection]":
     """Open a database with the tables (`samples`, `texts`, `decisions`) of the shards.
 
@@ -52,7 +54,7 @@ def connect(
     """
     wanted = list(tables)
     with (
-        database({table: data_set(run, shards, table) for table in wanted}) as connection,
+        database({table: data_set(run, shards, table) for table in wanted}, limits) as connection,
         naming_damage(run, shards, wanted),
     ):
         yield connection
@@ -80,33 +82,39 @@ def naming_damage(
         raise
 
 
-def database(tables: Mapping[str, pa.dataset.Dataset]) -> "duckdb.DuckDBPyConnection":
-    """Open a database with these tables, and no way to any other file or variable."""
+@contextmanager
+def database(
+    tables: Mapping[str, pa.dataset.Dataset], limits: QueryLimits | None = None
+) -> "Iterator[duckdb.DuckDBPyConnection]":
+    """Open a database with these tables, and no way to any other file or variable.
+
+    What does not fit into its memory goes to a scratch folder.
+    """
     import duckdb  # a tenth of a second, and not every user of this room asks questions
 
-    # what does not fit into the memory must not go where the command happens to be started
-    spill = Path(tempfile.gettempdir()) / f"capfilt-{os.getpid()}"
-    connection = duckdb.connect(config={"temp_directory": str(spill)})
-    for name, table in tables.items():
-        connection.register(name, table)
-    connection.execute(
-        "SET python_enable_replacements = false; SET enable_external_access = false; "
-        "SET lock_configuration = true"
-    )
-    return connection
+    with scratch_folder("sql") as spill:
+        config = limits.config if limits else {}
+        with duckdb.connect(config={**config, "temp_directory": str(spill)}) as connection:
+            for name, table in tables.items():
+                connection.register(name, table)
+            connection.execute(
+                "SET python_enable_replacements = false; SET enable_external_access = false; "
+                "SET lock_configuration = true"
+            )
+            yield connection
 
 
-def run_query(connection: "duckdb.DuckDBPyConnection", sql: str) -> QueryResult:
-    """Ask one question; raises QueryError, also while rows are taken."""
-    import duckdb
-
-    try:
+def run_query(
+    connection: "duckdb.DuckDBPyConnection", sql: str, limits: QueryLimits | None = None
+) -> QueryResult:
+    """Ask one question; raises QueryError and QueryLimitError, also while rows are taken."""
+    watch = QueryWatch(connection, limits or QueryLimits())
+    with _as_query_errors(), watch.work():
         result = connection.execute(sql)
-    except duckdb.Error as error:
-        raise QueryError(str(error)) from error
     if result is None or result.description is None:
         raise QueryError("no SQL statement; expected one, such as SELECT count(*) FROM texts")
-    return QueryResult(_distinct([column[0] for column in result.description]), _rows(result))
+    columns = _distinct([column[0] for column in result.description])
+    return QueryResult(columns, _rows(result, watch))
 
 
 def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.dataset.Dataset:
@@ -140,23 +148,33 @@ def _read_schema(store: Store, name: str) -> pa.Schema:
         raise DamagedFile(where, "a Parquet file", "none: it is gone") from error
 
 
-def _rows(result: "duckdb.DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
+def _rows(result: "duckdb.DuckDBPyConnection", watch: QueryWatch) -> Iterator[tuple[Any, ...]]:
+    while True:
+        with _as_query_errors(), watch.work():
+            rows = result.fetchmany(_ROWS)
+        if not rows:
+            return
+        yield from rows
+
+
+@contextmanager
+def _as_query_errors() -> Iterator[None]:
     import duckdb
 
     try:
-        while rows := result.fetchmany(_ROWS):
-            yield from rows
+        yield
     except duckdb.Error as error:
         raise QueryError(str(error)) from error
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Number the columns that share a name, as DuckDB does in a subquery: a, a_1."""
-    distinct: list[str] = []
+    distinct: dict[str, None] = {}
+    numbers: dict[str, int] = {}  # the last that each name was given
     for name in names:
-        number, free = 0, name
+        free = name
         while free in distinct:
-            number += 1
-            free = f"{name}_{number}"
-        distinct.append(free)
+            numbers[name] = numbers.get(name, 0) + 1
+            free = f"{name}_{numbers[name]}"
+        distinct[free] = None
     return tuple(distinct)

@@ -1,14 +1,19 @@
 """Commands that look at a run: `stats` and `explain`."""
 
 import json
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.cli.faults import exit_code_of
 from flows.cli.options import AsJson, RunFolder, device_of
 from pipeline.printable import visible
+from shards.files.scratch import remove_held
+from shards.query_limits import MEMORY_GB, TIMEOUT_S, QueryLimitError, QueryLimits
 
 if TYPE_CHECKING:
     from shards.comparison import ViewSide
@@ -39,6 +44,15 @@ def stats(
     sql: Annotated[
         str | None, typer.Option(help="ask DuckDB about samples, texts, decisions")
     ] = None,
+    sql_timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="that the question may take")
+    ] = TIMEOUT_S,
+    sql_memory: Annotated[
+        float,
+        typer.Option(
+            min=0.1, metavar="GB", help="that it may take; ten times this in temporary files"
+        ),
+    ] = MEMORY_GB,
     as_json: AsJson = False,
 ) -> None:
     """Count a run, finished or not: samples, texts by origin, shards; or ask it in SQL."""
@@ -50,7 +64,7 @@ def stats(
     opened = Run.open(run)
     here = open_view(opened, view)
     if sql is not None:
-        _answer(opened, here, sql, as_json)
+        _answer(opened, here, sql, QueryLimits(sql_timeout, sql_memory, _leave), as_json)
     elif against is not None:
         _compare(opened, here, against, as_json)
     else:
@@ -74,16 +88,28 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
         print(f"view: {view.name} ({visible(rules)}), on snapshot {view.snapshot}")
 
 
-def _answer(run: "Run", view: "View", sql: str, as_json: bool) -> None:
+def _answer(run: "Run", view: "View", sql: str, limits: QueryLimits, as_json: bool) -> None:
     from flows.cli.tables.sql import print_answer, print_answer_as_json
     from shards.query import connect, run_query
 
-    with connect(run, view.shards) as connection:
-        answer = run_query(connection, sql)
-        if as_json:
-            print_answer_as_json(answer)
-        else:
-            print_answer(answer)
+    with connect(run, view.shards, limits=limits) as connection:
+        try:
+            answer = run_query(connection, sql, limits)
+            if as_json:
+                print_answer_as_json(answer)
+            else:
+                print_answer(answer)
+        except QueryLimitError as error:
+            _leave(error)  # to close the connection may take as long again
+
+
+def _leave(error: QueryLimitError) -> NoReturn:
+    """End the process under a question that may not let itself be ended."""
+    code = exit_code_of(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    remove_held()
+    os._exit(code)
 
 
 def _compare(run: "Run", here: "View", against: str, as_json: bool) -> None:

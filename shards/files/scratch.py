@@ -16,6 +16,7 @@ from pathlib import Path
 
 PREFIX = "capfilt-"
 _LOCK, _CONTENT = "owner", "content"
+_held: dict[Path, int] = {}  # by which process: a fork has a copy of this
 
 
 @contextmanager
@@ -26,14 +27,24 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
     """
     remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{purpose}-"))
-    owner, lock = os.getpid(), _lock(folder)
+    _held[folder], lock = os.getpid(), _lock(folder)
     (folder / _CONTENT).mkdir()
     try:
         yield folder / _CONTENT
     finally:
-        if os.getpid() == owner:  # not a fork of it
-            shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         os.close(lock)
+
+
+def remove_held() -> None:
+    """Remove all scratch folders of this process, which is about to end without more ado."""
+    for folder in list(_held):
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    if _held.pop(folder, None) == os.getpid():  # not in a fork
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_abandoned() -> None:

@@ -1,6 +1,7 @@
 """`capfilt stats` and `capfilt explain`, on a run whose words are hostile."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shards.run.run import Run
-from tests.support.driving import InProcess
+from tests.support.driving import CAPFILT, InProcess
 from tests.support.hostile_run import HOSTILE, make_run, picture
 from tests.support.tars import read_members
 
@@ -127,3 +128,39 @@ def test_words_and_a_picture_of_what_the_filter_saw(
     refused = capfilt.run("explain", toy_run, f"{shard}/{key}", "--words", "--model", "tiny-filter")
     assert refused.returncode == 2
     assert "is not the filter of this run" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("sql", "limit", "message"),
+    [
+        (  # which does not end even where it is interrupted
+            "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT a FROM t",
+            "--sql-timeout=0.5",
+            "the question took longer than 0.5 s; give --sql-timeout SECONDS",
+        ),
+        (
+            "SELECT list(range) FROM range(300000000)",
+            "--sql-memory=0.1",
+            "the question needs more than 0.1 GB of memory, or than 1 GB of temporary files; ask "
+            "for less, or give --sql-memory GB",
+        ),
+    ],
+)
+def test_a_question_has_limits(
+    toy_run: Path, tmp_path: Path, sql: str, limit: str, message: str
+) -> None:
+    command = [CAPFILT, "stats", str(toy_run), "--json", f"--sql={sql}", limit]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with (tmp_path / "out").open("w") as out:
+        done = subprocess.run(
+            command,
+            env=os.environ | {"TMPDIR": str(scratch)},
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, f"capfilt: {message}\n")
+    assert list(scratch.iterdir()) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.files.scratch import remove_abandoned, scratch_folder
+from shards.files.scratch import remove_abandoned, remove_held, scratch_folder
 
 HOLDS = """
 import os, sys, time
@@ -96,6 +96,19 @@ def test_a_fork_that_ends_takes_nothing_along() -> None:
                 os._exit(0)
         os.waitpid(child, 0)
         assert folder.exists()
+
+
+def test_who_leaves_at_once_removes_what_it_holds_and_a_fork_does_not(temporary: Path) -> None:
+    with scratch_folder("one") as first, scratch_folder("two") as second:
+        child = os.fork()
+        if not child:
+            remove_held()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert first.exists()
+        assert second.exists()
+        remove_held()
+        assert list(temporary.iterdir()) == []
 
 
 def test_what_is_not_known_as_ours_stays(temporary: Path) -> None:
