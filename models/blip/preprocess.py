@@ -14,6 +14,7 @@ from torch import Tensor
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_LEAST_STD = 1e-6
 _BICUBIC = 3
 _FIXED = {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255}
 
@@ -37,8 +38,8 @@ class Preprocess:
         size = block.get("size", image_size)
         if size not in (image_size, {"height": image_size, "width": image_size}):
             raise ValueError(f"the image size is {size}; the network takes {image_size} squared")
-        mean = _three(block.get("image_mean", _CLIP_MEAN))
-        std = _three(block.get("image_std", _CLIP_STD))
+        mean = _three(block.get("image_mean", _CLIP_MEAN), "image_mean", 0)
+        std = _three(block.get("image_std", _CLIP_STD), "image_std", _LEAST_STD)
         resample = Image.Resampling(block.get("resample", _BICUBIC))
         return cls(image_size, image_size, mean, std, int(resample))
 
@@ -68,6 +69,8 @@ class Preprocess:
         return images.float().div_(255).sub_(mean).div_(std).to(dtype)
 
 
-def _three(values: Iterable[float]) -> tuple[float, float, float]:
+def _three(values: Iterable[float], name: str, least: float) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
+    if not all(least <= value <= 1 for value in (red, green, blue)):  # NaN is not
+        raise ValueError(f"{name} is {[red, green, blue]}; expected numbers from {least} to 1")
     return red, green, blue

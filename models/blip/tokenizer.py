@@ -18,6 +18,8 @@ from tokenizers import (
     trainers,
 )
 
+from models.blip.vocabulary_file import read_tokenizer, read_words
+
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _EXTRA = ("[DEC]", "[ENC]")
 _SIGNS = '.!"()*#:;~'
@@ -65,6 +67,11 @@ class WordPiece:
         return max(self._tokenizer.get_vocab_size(), self.enc_id + 1)
 
     @property
+    def highest_id(self) -> int:
+        """The highest id that a text or a frame can have."""
+        return max(*self._tokenizer.get_vocab().values(), self.dec_id, self.enc_id)
+
+    @property
     def config_fields(self) -> dict[str, int]:
         """What a network's config says of its vocabulary, as `blip_config` takes it."""
         return {"vocab_size": self.size, "sep_id": self.sep_id, "pad_id": self.pad_id}
@@ -87,12 +94,7 @@ class WordPiece:
 
 def load(folder: Path, dec_id: int | None = None) -> WordPiece:
     """Read tokenizer.json, or else vocab.txt (lower case), of a folder; ValueError if it cannot."""
-    try:
-        return WordPiece(_read_file(source(folder)), dec_id)
-    except ValueError:
-        raise
-    except Exception as error:  # the Rust library raises plain Exception on a broken file
-        raise ValueError(f"unreadable tokenizer: {error}") from error
+    return WordPiece(_read_file(source(folder)), dec_id)
 
 
 def extend(path: Path) -> WordPiece:
@@ -100,18 +102,13 @@ def extend(path: Path) -> WordPiece:
 
     This is what the original BLIP does to BERT's vocabulary. ValueError if it cannot be read.
     """
-    try:
-        return _finish(_read_file(source(path) if path.is_dir() else path))
-    except ValueError:
-        raise
-    except Exception as error:  # the Rust library raises plain Exception on a broken file
-        raise ValueError(f"{path} is no readable tokenizer: {error}") from error
+    return _finish(_read_file(source(path) if path.is_dir() else path))
 
 
 def source(folder: Path) -> Path:
     """Name the file that holds the vocabulary of a folder; ValueError if there is none."""
     for name in ("tokenizer.json", "vocab.txt"):
-        if (folder / name).is_file():
+        if (folder / name).exists():
             return folder / name
     raise ValueError("neither tokenizer.json nor vocab.txt is there")
 
@@ -136,12 +133,8 @@ def train(corpus: Iterable[str], vocab_size: int) -> WordPiece:
 
 def _read_file(path: Path) -> Tokenizer:
     if path.suffix == ".json":
-        return Tokenizer.from_file(str(path))
-    words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    if len(set(words)) != len(words):
-        raise ValueError(f"{path} names a word twice; expected one word a line")
-    vocabulary = {word: index for index, word in enumerate(words)}
-    return _empty(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        return read_tokenizer(path)
+    return _empty(models.WordPiece(read_words(path), unk_token="[UNK]"))
 
 
 def _empty(model: models.WordPiece) -> Tokenizer:

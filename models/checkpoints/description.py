@@ -7,6 +7,7 @@ and nothing else, so copies of a folder are equal.
 import copy
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,40 +15,45 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BlipConfig
+from transformers import BlipConfig, BlipTextConfig, BlipVisionConfig, PreTrainedConfig
 
 from models.blip import framing
 from models.blip import tokenizer as tokenizers
 from models.blip.config import ARCHITECTURES, Role, Settings
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
+from models.bounded_file import VOCABULARY_BYTES, read_bounded
 from models.checkpoints.folder import read_json, read_processor
 from models.checkpoints.weights import CheckpointError
 
-_VISION_KEYS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "layer_norm_eps",
-)
-_TEXT_KEYS = (
-    "vocab_size",
-    "hidden_size",
-    "encoder_hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-    "layer_norm_eps",
-    "bos_token_id",
-    "sep_token_id",
-    "pad_token_id",
-)
-_MOST_LAYERS = 256  # a config that asks for millions would keep the loader busy for ever
 _LARGEST_IMAGE = 4096  # pixels; attention among the patches of more would need terabytes
+_WIDEST, _MOST_WORDS = 1 << 16, 1 << 20  # BLIP: 1024, and 30,524
+# of each number: the range in which we compute with it; what is whole is an int
+_EPS = (1e-30, 1.0)
+_TOWER: Mapping[str, tuple[float, float]] = {
+    "hidden_size": (1, _WIDEST),
+    "intermediate_size": (1, 16 * _WIDEST),
+    "num_hidden_layers": (1, 256),
+    "num_attention_heads": (1, _WIDEST),
+}
+_VISION_RANGES: Mapping[str, tuple[float, float]] = {
+    **_TOWER,
+    "image_size": (1, _LARGEST_IMAGE),
+    "patch_size": (1, _LARGEST_IMAGE),
+    "layer_norm_eps": _EPS,
+}
+_TEXT_RANGES: Mapping[str, tuple[float, float]] = {
+    "vocab_size": (1, _MOST_WORDS),
+    "encoder_hidden_size": (1, _WIDEST),
+    **_TOWER,
+    "max_position_embeddings": (1, _MOST_WORDS),
+    "layer_norm_eps": _EPS,
+    "bos_token_id": (0, _MOST_WORDS),
+    "sep_token_id": (0, _MOST_WORDS),
+    "pad_token_id": (0, _MOST_WORDS),
+}
+_DROPOUTS = ("attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob")
+_FRACTIONS = {"layer_norm_eps", "initializer_range", *_DROPOUTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +134,8 @@ def digest(described: Description, tensors: Mapping[str, Tensor]) -> str:
     vision, text = described.config.vision_config, described.config.text_config
     facts: dict[str, Any] = {
         "role": described.role,
-        "vision": {key: getattr(vision, key) for key in _VISION_KEYS},
-        "text": {key: getattr(text, key) for key in _TEXT_KEYS},
+        "vision": {key: getattr(vision, key) for key in _VISION_RANGES},
+        "text": {key: getattr(text, key) for key in _TEXT_RANGES},
         "itm_first_token": described.settings.itm_first_token,
         "length_rule": described.settings.length_rule,
         "preprocess": described.preprocess.to_dict(),
@@ -137,7 +143,7 @@ def digest(described: Description, tensors: Mapping[str, Tensor]) -> str:
     if described.role == "vqa":
         facts["question_mask"] = described.settings.question_mask
     total = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    total.update(tokenizers.source(described.folder).read_bytes())
+    total.update(read_bounded(tokenizers.source(described.folder), VOCABULARY_BYTES))
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -158,25 +164,31 @@ def _role(folder: Path, block: Mapping[str, Any]) -> Role:
 
 def _config(block: dict[str, Any]) -> BlipConfig:
     try:
-        config = BlipConfig.from_dict(dict(block))
+        config = BlipConfig.from_dict(_known(block, BlipConfig))
     except Exception as error:  # transformers raises its own classes for a field of a wrong type
-        raise ValueError(f"config.json: {error}") from error
+        raise ValueError(f"config.json: {' '.join(str(error).split())}") from error
     check_config(config)
     return config
 
 
+def _known(block: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Keep what transformers' class declares of its own: a key of its parents can ask for GBs."""
+    known = {key: block[key] for key in vars(kind)["__annotations__"] if key in block}
+    for name, part in (("vision_config", BlipVisionConfig), ("text_config", BlipTextConfig)):
+        if isinstance(known.get(name), dict):
+            known[name] = _known(known[name], part)
+    return known
+
+
 def check_config(config: BlipConfig) -> None:
     """Raise ValueError for what our networks do not compute."""
-    for part, keys in ((config.vision_config, _VISION_KEYS), (config.text_config, _TEXT_KEYS)):
-        for key in keys:
-            value = getattr(part, key)
-            kind = int | float if key == "layer_norm_eps" else int
-            if not isinstance(value, kind) or value < (0 if key.endswith("id") else 1e-30):
-                raise ValueError(f"config.json: {key} is {value!r}; expected a positive number")
+    vision, text = config.vision_config, config.text_config
+    _check_numbers(config, {"image_text_hidden_size": (1, _WIDEST)})
+    for part, ranges in ((vision, _VISION_RANGES), (text, _TEXT_RANGES)):
+        _check_numbers(part, {**ranges, "initializer_range": (0, 10)})
+        _check_numbers(part, {key: (0, 1) for key in _DROPOUTS if hasattr(part, key)})
         if part.hidden_act != "gelu":
             raise ValueError(f"config.json: hidden_act is {part.hidden_act!r}; expected 'gelu'")
-        if part.num_hidden_layers > _MOST_LAYERS:
-            raise ValueError(f"config.json: num_hidden_layers is {part.num_hidden_layers}")
         if part.hidden_size % part.num_attention_heads:
             raise ValueError(
                 f"config.json: hidden_size {part.hidden_size} is not a multiple of "
@@ -184,10 +196,26 @@ def check_config(config: BlipConfig) -> None:
             )
 
 
+def _check_numbers(part: PreTrainedConfig, ranges: Mapping[str, tuple[float, float]]) -> None:
+    for key, (least, most) in ranges.items():
+        value = getattr(part, key)
+        kind = int | float if key in _FRACTIONS else int
+        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
+            raise ValueError(
+                f"config.json: {key} is {reprlib.repr(value)}; expected a "
+                f"{'number' if key in _FRACTIONS else 'whole number'} from {least:,} to {most:,}"
+            )
+
+
 def _check_words(words: WordPiece, config: BlipConfig) -> None:
     if words.size > config.text_config.vocab_size:
         raise ValueError(
             f"the tokenizer has {words.size} ids with [DEC] and [ENC], "
+            f"config.json's vocab_size is {config.text_config.vocab_size}"
+        )
+    if words.highest_id >= config.text_config.vocab_size:
+        raise ValueError(
+            f"the tokenizer's highest id is {words.highest_id}, "
             f"config.json's vocab_size is {config.text_config.vocab_size}"
         )
     for name, found in (("sep_token_id", words.sep_id), ("pad_token_id", words.pad_id)):

@@ -20,6 +20,7 @@ from transformers import BlipConfig
 from models.blip.config import ARCHITECTURES, Role, Settings
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
+from models.bounded_file import SETTINGS_BYTES, read_bounded
 from models.checkpoints.weights import CheckpointError
 
 TRAINING = "training.safetensors"
@@ -67,7 +68,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """Read an object from a folder's file; CheckpointError if it cannot be."""
     path = folder / name
     try:
-        block = json.loads(path.read_text(encoding="utf-8"))
+        block = json.loads(read_bounded(path, SETTINGS_BYTES))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} has no {name}. Give a Hugging Face BLIP folder or hub id."
@@ -81,9 +82,9 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def read_processor(folder: Path) -> tuple[dict[str, Any], str]:
     """Find the image processor's settings and the name of their file."""
-    if (folder / "preprocessor_config.json").is_file():
+    if (folder / "preprocessor_config.json").exists():
         return read_json(folder, "preprocessor_config.json"), "preprocessor_config.json"
-    if (folder / "processor_config.json").is_file():
+    if (folder / "processor_config.json").exists():
         block = read_json(folder, "processor_config.json").get("image_processor", {})
         return block, "processor_config.json"
     return {}, "default"

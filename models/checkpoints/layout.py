@@ -14,6 +14,7 @@ from transformers import BlipConfig
 
 from models.blip.config import Role, compose
 from models.blip.positions import GRIDS, side
+from models.bounded_file import SETTINGS_BYTES, read_bounded
 from models.checkpoints.weights import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -152,7 +153,7 @@ def read_stated(path: Path) -> Sizes:
     sizes nor LayerNorm are passed over.
     """
     try:
-        block = json.loads(path.read_text(encoding="utf-8"))
+        block = json.loads(read_bounded(path, SETTINGS_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if isinstance(block, dict) and isinstance(block.get("config"), dict):
