@@ -24,6 +24,10 @@ from models.checkpoints.role_networks import build, ties
 from models.checkpoints.weights import CheckpointError, arrange, read_file, read_tensors
 from models.training.contrast import ContrastNetwork
 
+# the most that a file may have: numbers of 8 bytes, a tied tensor under both names; and headers
+_BYTES_A_NUMBER, _BYTES_BESIDE = 16, 64 << 20
+_TRAINING_BYTES = 4 << 30  # BLIP's queues have 0.1 GB
+
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
@@ -122,13 +126,20 @@ def _read_weights(described: Description) -> dict[str, Tensor]:
     with torch.device("meta"):
         network = build(described.role, described.config)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    return arrange(read_tensors(described.folder), expected, described.folder, ties=ties(network))
+    numbers = sum(math.prod(shape) for shape in expected.values())
+    most_bytes = _BYTES_A_NUMBER * numbers + _BYTES_BESIDE
+    tensors = read_tensors(described.folder, most_bytes)
+    return arrange(tensors, expected, described.folder, ties=ties(network))
 
 
 def read_training(folder: Path) -> dict[str, Tensor]:
     """Read what a pre-training folder holds beside the network; empty where there is nothing."""
     path = folder / TRAINING
-    return read_file(path) if path.is_file() else {}
+    if not path.exists():
+        return {}
+    if path.stat().st_size > _TRAINING_BYTES:
+        raise CheckpointError(f"{path} has more than {_TRAINING_BYTES >> 30} GiB")
+    return read_file(path)
 
 
 def load(

@@ -7,7 +7,6 @@ restricted loader.
 import json
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from models.bounded_file import SETTINGS_BYTES, read_bounded
+from models.checkpoints.weight_bounds import MOST_TENSORS, check_pickle, check_safetensors
 
 _SETTINGS = [
     "config.json",
@@ -38,7 +40,7 @@ ALIASES = {
     f"{_HEAD}.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
     f"{_HEAD}.decoder.bias": f"{_HEAD}.bias",
 }
-_MOST_LISTED = 20
+_MOST_LISTED, _MOST_FILES = 20, 1000
 # checkpoints that come with capfilt: tiny ones, trained on the toy world
 SHIPPED = {
     f"tiny-{role}": Path(__file__).parents[1] / "tiny" / role for role in ("captioner", "filter")
@@ -105,16 +107,33 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
     raise CheckpointError(f"the hub's {name} holds no model.safetensors and no pytorch_model.bin")
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors of a folder, from one file or from those that an index names."""
+def read_tensors(folder: Path, most_bytes: int | None = None) -> dict[str, Tensor]:
+    """Read all tensors of a folder, from one file or from those that an index names.
+
+    `most_bytes`: what its network can fill, and what only needs that many is read.
+    """
+    tensors: dict[str, Tensor] = {}
+    paths = _files(folder)
+    size_bytes = sum(path.stat().st_size for path in paths if path.exists())
+    if most_bytes is not None and size_bytes > most_bytes:
+        raise CheckpointError(
+            f"{folder} holds {size_bytes:,} bytes of weights; a network of the sizes in its "
+            f"config.json fills at most {most_bytes:,}. Check that both come from the same "
+            "checkpoint."
+        )
+    for path in paths:
+        tensors |= read_file(path)
+        if len(tensors) > MOST_TENSORS:
+            raise CheckpointError(f"{folder} holds more than {MOST_TENSORS} tensors")
+    return tensors
+
+
+def _files(folder: Path) -> list[Path]:
     for single, index in _WEIGHTS:
-        if (folder / single).is_file():
-            return read_file(folder / single)
-        if (folder / index).is_file():
-            tensors: dict[str, Tensor] = {}
-            for name in _indexed(folder / index):
-                tensors |= read_file(folder / name)
-            return tensors
+        if (folder / single).exists():
+            return [folder / single]
+        if (folder / index).exists():
+            return [folder / name for name in _indexed(folder / index)]
     raise CheckpointError(
         f"{folder} holds no weights; expected one of {[names[0] for names in _WEIGHTS]}"
     )
@@ -123,7 +142,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 def read_pickle(path: Path) -> object:
     """Read a pickle of tensors and plain values by torch's restricted loader; nothing is run."""
     try:
-        mapped = zipfile.is_zipfile(path)  # files of before torch 1.6 cannot be mapped
+        mapped = check_pickle(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -132,6 +151,8 @@ def read_pickle(path: Path) -> object:
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # what its bounds refuse, above all
+        raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
     except Exception as error:  # a damaged pickle raises anything: KeyError, IndexError, ...
         raise CheckpointError(f"{path} cannot be read as weights: {error!r}") from error
 
@@ -208,18 +229,22 @@ def read_file(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         return check_table(read_pickle(path), path)
     try:
+        check_safetensors(path)
         return load_file(path)
-    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+    except (RecursionError, SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
 
 
 def _indexed(path: Path) -> list[str]:
     """List the files that an index names, all of them beside it."""
     try:
-        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        block = json.loads(read_bounded(path, SETTINGS_BYTES))
+        names = sorted(set(block["weight_map"].values()))
         outside = [name for name in names if Path(name).name != name]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as an index of weights: {error!r}") from error
+    if len(names) > _MOST_FILES:
+        raise CheckpointError(f"{path} names {len(names)} files; expected at most {_MOST_FILES}")
     if outside:
         raise CheckpointError(f"{path} names files outside its folder: {outside}")
     return names
