@@ -28,6 +28,8 @@ from models.checkpoints.role_networks import build, ties
 from models.checkpoints.weights import CheckpointError, arrange
 
 BERT = "google-bert/bert-base-uncased"  # whose vocabulary all of BLIP's models have
+# a name may come to mean other words, and a run's numbers with it
+BERT_REVISION = "86b5e0934494bd15c9632b12f734a8a67f723594"
 _QUEUES = ("image_queue", "text_queue", "queue_ptr")
 
 
@@ -115,7 +117,8 @@ def vocabulary(path: Path | None) -> WordPiece:
     """Read a tokenizer's folder or a vocab.txt, by default BERT's own from the hub."""
     if path is None:
         try:
-            path = Path(snapshot_download(BERT, allow_patterns=["vocab.txt"])) / "vocab.txt"
+            folder = snapshot_download(BERT, revision=BERT_REVISION, allow_patterns=["vocab.txt"])
+            path = Path(folder) / "vocab.txt"
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"an original checkpoint holds no vocabulary, and the hub did not give that of "

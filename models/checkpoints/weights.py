@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import huggingface_hub
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
@@ -213,9 +214,17 @@ def arrange(
 
 
 def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
+    """Fetch what is not in the cache; the hub's library locks each file, so once a node."""
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (OSError, ValueError) as error:  # the hub's own errors are among these
+        if huggingface_hub.constants.is_offline_mode():
+            raise CheckpointError(
+                f"{name!r} is no folder here, and not in the cache of the Hugging Face hub "
+                f"(revision {revision or 'main'}, {huggingface_hub.constants.HF_HUB_CACHE}); "
+                f"HF_HUB_OFFLINE forbids to fetch it. Run `hf download {name}` where there is a "
+                "network, with HF_HOME on a disk that all nodes share, or give its folder."
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
             f"{name!r} is no folder here, and the Hugging Face hub did not give it "
