@@ -49,7 +49,7 @@ class Child:
         environment["PYTHONPATH"] = os.pathsep.join(paths)
         command = [sys.executable, "-P", "-m", module]
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - a module of ours, no shell
                 [*command, str(theirs.fileno()), *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

@@ -100,7 +100,7 @@ def _environment() -> "Environment":
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=False,
+        autoescape=False,  # noqa: S701 - Markdown, where `code` makes values harmless
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
