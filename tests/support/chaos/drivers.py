@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
-from tests.support.driving import Command
+from tests.support.driving import survivors
 
 # All that a driver imports, libraries' own late imports too, so that a fork has it in no time. None
 # of them may start a thread that a fork would miss.
@@ -29,6 +28,7 @@ PRELOADED = [
     "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin",
     "PIL.PpmImagePlugin",
+    "ray",
     "rich._emoji_codes",
     "s3fs",
     "sympy",
@@ -37,23 +37,6 @@ PRELOADED = [
 ]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOADED)
-
-
-class Driver(Protocol):
-    """One run of the command."""
-
-    @property
-    def pid(self) -> int:
-        """Return its process's id."""
-
-    def running(self) -> bool:
-        """Return whether its process lives, frozen or not."""
-
-    def wait(self, timeout_s: float) -> int | None:
-        """Wait for its end; return the exit code, or None where it goes on."""
-
-    def complaints(self) -> str:
-        """Return what it wrote to its standard error."""
 
 
 def kill(pid: int) -> None:
@@ -65,7 +48,7 @@ def kill(pid: int) -> None:
             time.sleep(0.001)
 
 
-class ForkedDriver:
+class Driver:
     """`capfilt` in a fork of a process that has everything imported: it starts in half a second."""
 
     def __init__(
@@ -73,7 +56,8 @@ class ForkedDriver:
     ) -> None:
         home.mkdir(parents=True)
         self._home = home
-        work = (list(arguments), str(home), dict(environment or {}))
+        marked = {**(environment or {}), "PREFECT_HOME": str(home / "prefect")}
+        work = (list(arguments), str(home), marked)
         self._process: ForkServerProcess = _context.Process(target=_run, args=work)
         self._process.start()
 
@@ -92,40 +76,16 @@ class ForkedDriver:
         self._process.join(timeout_s)
         return self._process.exitcode
 
+    def clear_away(self) -> None:
+        """End what it leaves behind: daemons of Ray see its end, though not at once."""
+        for process in survivors(self._home):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def complaints(self) -> str:
         """Return what it wrote to its standard error."""
         path = self._home / "err.txt"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-
-class StartedDriver:
-    """`capfilt` as a user starts it, for what starts or joins Ray."""
-
-    def __init__(self, arguments: Sequence[str], home: Path) -> None:
-        home.mkdir(parents=True)
-        self._home, self._command = home, Command([], home)
-        self._process = self._command.start(*arguments)
-
-    @property
-    def pid(self) -> int:
-        """Return its process's id."""
-        return self._process.pid
-
-    def running(self) -> bool:
-        """Return whether its process lives."""
-        return self._process.poll() is None
-
-    def wait(self, timeout_s: float) -> int | None:
-        """Wait for its end, and end what it leaves; None where it goes on."""
-        with suppress(psutil.TimeoutExpired):
-            psutil.Process(self.pid).wait(timeout_s)
-        if self._process.poll() is None:
-            return None
-        return int(self._command.wait(self._process).returncode)
-
-    def complaints(self) -> str:
-        """Return what it wrote to its standard error."""
-        return (self._home / "err.txt").read_text(encoding="utf-8", errors="replace")
 
 
 def _run(arguments: list[str], home: str, environment: dict[str, str]) -> None:

@@ -5,14 +5,14 @@ import random
 import signal
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.run.attempt import read_quarantined
 from shards.run.run import Run
 from shards.run.verify.run import verify_run
-from tests.support.chaos.drivers import Driver, ForkedDriver, kill
+from tests.support.chaos.drivers import Driver, kill
 from tests.support.chaos.record import OpenAttempt, RunRecord
 from tests.support.chaos.tally import Tally
 from tests.support.chaos.verdict import Tables, compare, read_tables
@@ -39,7 +39,7 @@ class World:
         sizes = {"samples": shards * pictures, "samples_per_shard": pictures}
         write_toy_world(world, ToyWorldConfig.model_validate(sizes))
         command = clean_command(str(world))
-        driver = ForkedDriver([*command, f"--output={folder / 'unbroken'}", LOCAL], folder / "home")
+        driver = Driver([*command, f"--output={folder / 'unbroken'}", LOCAL], folder / "home")
         if driver.wait(FINISH_S) != 0:
             raise RuntimeError(f"the unbroken run failed: {driver.complaints()}")
         return cls(world, shards, command, read_tables(str(folder / "unbroken")))
@@ -63,15 +63,10 @@ class RunUnderFire:
     folder: Path  # for its drivers' homes
     rng: random.Random
     tally: Tally
-    start: Callable[[list[str], Path], Driver]
     command: tuple[str, ...]
-    record: RunRecord = field(init=False)
+    environment: dict[str, str]
+    record: RunRecord
     drivers: int = 0
-
-    def __post_init__(self) -> None:
-        self.record = RunRecord(self.url)
-        self.tally.runs += 1
-        self.tally.shards += self.world.shards
 
     @property
     def pending(self) -> int:
@@ -83,7 +78,7 @@ class RunUnderFire:
         self.drivers += 1
         self.tally.drivers += 1
         arguments = [*self.command, f"--output={self.url}", *flags]
-        return self.start(arguments, self.folder / f"driver{self.drivers:03}")
+        return Driver(arguments, self.folder / f"driver{self.drivers:03}", self.environment)
 
     def await_open(
         self, driver: Driver, owners: Collection[int] | None, published: bool = False
@@ -126,6 +121,7 @@ class RunUnderFire:
         if code is None:
             kill(driver.pid)
             driver.wait(60)
+        driver.clear_away()
         words = driver.complaints()
         if code not in expected or "Traceback" in words:
             told = "did not end" if code is None else f"exit code {code}"

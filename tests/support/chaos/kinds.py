@@ -59,11 +59,12 @@ def _strike(kind: Kind, rng: random.Random, blows: int, limit_s: float, scratch:
     folder = scratch / kind.name
     shards = kind.shards if blows >= kind.per_run else max(6, 3 * blows)
     world = World.make(folder, min(shards, kind.shards), kind.pictures)
-    with kind.siege(Setup(world, folder, rng, tally)) as siege:
+    setup = Setup(world, folder, rng, tally, world.command, str(folder / "runs"))
+    with kind.siege(setup) as siege:
         number = 0
         while tally.blows < blows and time.monotonic() < began + limit_s:
             number += 1
             target = min(blows, tally.blows + kind.per_run)
-            siege.besiege(siege.run(number), Limits(target, began + limit_s))
+            siege.besiege(siege.setup.run(number), Limits(target, began + limit_s))
     tally.seconds = time.monotonic() - began
     return tally

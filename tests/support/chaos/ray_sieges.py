@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.support.chaos.cluster import RayNodes, ray_nodes
-from tests.support.chaos.drivers import StartedDriver, kill
+from tests.support.chaos.drivers import kill
 from tests.support.chaos.experiment import RunUnderFire
 from tests.support.chaos.record import OpenAttempt
 from tests.support.chaos.sieges import Limits, Setup
@@ -22,10 +22,6 @@ class ActorSiege:
     """SIGKILLs to the actors of a driver that has a Ray of its own."""
 
     setup: Setup
-
-    def run(self, number: int) -> RunUnderFire:
-        """Begin a run."""
-        return self.setup.run(number, start=StartedDriver)
 
     def besiege(self, run: RunUnderFire, limits: Limits) -> None:
         """Strike actors of one driver again and again; it ends by itself."""
@@ -47,10 +43,6 @@ class ClusterSiege:
     setup: Setup
     nodes: RayNodes
     gcs: bool
-
-    def run(self, number: int) -> RunUnderFire:
-        """Begin a run."""
-        return self.setup.run(number, start=StartedDriver)
 
     def besiege(self, run: RunUnderFire, limits: Limits) -> None:
         """Strike while drivers work; one that loses its cluster goes on in a new one."""

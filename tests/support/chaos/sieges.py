@@ -6,13 +6,14 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from shards.store import Store
-from tests.support.chaos.drivers import Driver, ForkedDriver, kill
+from tests.support.chaos.drivers import Driver, kill
 from tests.support.chaos.experiment import LOCAL, RunUnderFire, World, clean_command
+from tests.support.chaos.record import RunRecord
 from tests.support.chaos.tally import Tally
 from tests.support.fault_proxy import Fault, Request, by_rates, fault_proxy
 from tests.support.object_store import s3_server
@@ -23,8 +24,8 @@ WOKEN_SOON = 0.4  # of the frozen; the others wake after the run's end
 PAUSE_S = 0.4  # at most, between an attempt's begin and the blow: several shards, or a part of one
 AIMED_PAUSE_S = 0.01  # the same behind the first data file
 FAULTS = dict.fromkeys(
-    (Fault.UNAVAILABLE, Fault.FAILED, Fault.RESET, Fault.DONE_RESET, Fault.DONE_FAILED), 0.01
-) | {Fault.CONFLICT: 0.03, Fault.CUT: 0.01}
+    (Fault.UNAVAILABLE, Fault.FAILED, Fault.RESET, Fault.DONE_RESET, Fault.DONE_FAILED), 0.005
+) | {Fault.CONFLICT: 0.02, Fault.CUT: 0.005}  # each costs half a second of the client's patience
 
 
 @dataclass(frozen=True)
@@ -42,29 +43,31 @@ class Limits:
 
 @dataclass(frozen=True)
 class Setup:
-    """What each siege is given."""
+    """Where runs of a kind take place, and by which command."""
 
     world: World
     folder: Path
     rng: random.Random
     tally: Tally
+    command: tuple[str, ...]
+    runs_url: str
+    environment: dict[str, str] = field(default_factory=dict)  # of the drivers
 
-    def run(self, number: int, **other: object) -> RunUnderFire:
+    def run(self, number: int) -> RunUnderFire:
         """Begin a run in a folder of its own."""
-        home = self.folder / f"run{number:03}"
-        fields = {
-            "url": str(home / "run"),
-            "start": ForkedDriver,
-            "command": self.world.command,
-        } | other
-        return RunUnderFire(self.world, folder=home, rng=self.rng, tally=self.tally, **fields)  # type: ignore[arg-type]
+        home, url = self.folder / f"run{number:03}", f"{self.runs_url}/{number:03}"
+        record = RunRecord(url)
+        self.tally.runs += 1
+        self.tally.shards += self.world.shards
+        return RunUnderFire(
+            self.world, url, home, self.rng, self.tally, self.command, self.environment, record
+        )
 
 
 class Siege(Protocol):
     """A way to strike runs."""
 
-    def run(self, number: int) -> RunUnderFire:
-        """Begin a run."""
+    setup: Setup
 
     def besiege(self, run: RunUnderFire, limits: Limits) -> None:
         """Strike a run until it has had enough, then finish it."""
@@ -76,20 +79,7 @@ class DriverSiege:
 
     setup: Setup
     aimed: bool = False
-    s3: str | None = None  # the bucket that holds the input in web/
-    environment: dict[str, str] = field(default_factory=dict)
     _frozen: list[Driver] = field(default_factory=list)
-
-    def run(self, number: int) -> RunUnderFire:
-        """Begin a run."""
-
-        def start(arguments: list[str], home: Path) -> Driver:
-            return ForkedDriver(arguments, home, self.environment)
-
-        if not self.s3:
-            return self.setup.run(number, start=start)
-        urls = {"url": f"{self.s3}/runs/{number}", "command": clean_command(f"{self.s3}/web")}
-        return self.setup.run(number, start=start, **urls)
 
     def besiege(self, run: RunUnderFire, limits: Limits) -> None:
         """Strike a run's drivers, one or two at once, until it has had enough."""
@@ -146,8 +136,11 @@ def s3_siege(setup: Setup) -> Iterator[DriverSiege]:
             return None if fault == Fault.CONFLICT and request.method != "PUT" else fault
 
         with fault_proxy(endpoint, choose) as proxy:
-            siege = DriverSiege(setup, s3=bucket)
-            siege.environment = {name: os.environ[name] for name in os.environ if "AWS" in name}
-            siege.environment["AWS_ENDPOINT_URL"] = proxy.endpoint
-            yield siege
+            environment = {name: os.environ[name] for name in os.environ if "AWS" in name}
+            environment["AWS_ENDPOINT_URL"] = proxy.endpoint
+            command = clean_command(f"{bucket}/web")
+            setup = replace(
+                setup, command=command, runs_url=f"{bucket}/runs", environment=environment
+            )
+            yield DriverSiege(setup)
             setup.tally.faults += proxy.injected.total()
