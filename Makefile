@@ -39,6 +39,9 @@ test-slow: $(INSTALLED) ## the tests that take longer
 test-gpu: $(INSTALLED) ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
 
+chaos: $(INSTALLED) ## strike cleanings with SIGKILLs for a minute, and compare what they make (docs/reliability.md)
+	$(BIN)/python scripts/chaos.py --minutes 1
+
 test-core: ## install the core alone, from a wheel, into an environment of its own, and clean with it
 	rm -rf build   # files that are gone from the tree would stay in the wheel
 	$(PYTHON) -m venv --clear .venv-core
@@ -63,4 +66,4 @@ toy-tasks: $(INSTALLED) ## every task in miniature: train, evaluate, compare wit
 bench: $(INSTALLED) ## images per second, beside transformers, in one run
 	$(BIN)/python scripts/benchmark_clean.py
 
-.PHONY: help install browser java check format test test-slow test-gpu test-core picture demo tiny-checkpoint table1 toy-tasks bench
+.PHONY: help install browser java check format test test-slow test-gpu chaos test-core picture demo tiny-checkpoint table1 toy-tasks bench

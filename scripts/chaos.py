@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ["unshare", "-n", sys.executable, str(ROOT / "tests" / "support" / "loopback.py")]
 INSIDE = "CAPFILT_CHAOS_LOOPBACK"
 RAY = ("actor", "raylet", "gcs", "node")
+A_MINUTE = 16  # kills
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),
@@ -39,6 +41,7 @@ def main(options: argparse.Namespace) -> int:
     names = tuple(options.kinds.split(",")) if options.kinds else NAMES
     if unknown := set(names) - set(NAMES):
         raise SystemExit(f"chaos: no kinds {sorted(unknown)}; there are {', '.join(NAMES)}")
+    kills = options.kills or (round(options.minutes * A_MINUTE) if options.minutes else 500)
     if INSIDE not in os.environ and set(names) & set(RAY):
         print("chaos: no network of its own here (`unshare -n`): nothing of Ray", file=sys.stderr)
         names = tuple(name for name in names if name not in RAY)
@@ -46,7 +49,7 @@ def main(options: argparse.Namespace) -> int:
     print(f"seed {seed}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as scratch:
         os.environ["RAY_TMPDIR"] = scratch
-        for tally in series(names, seed, options.kills, options.minutes, Path(scratch)):
+        for tally in series(names, seed, kills, options.minutes, Path(scratch)):
             tallies.append(tally)
             print(as_table([tally]).splitlines()[-2], file=sys.stderr, flush=True)
     total = in_all(tallies)
@@ -70,12 +73,15 @@ def enter_loopback() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=500, help="in all, over all kinds (500)")
-    parser.add_argument("--minutes", type=float, help="no new blow after so many minutes")
+    parser.add_argument("--kills", type=int, help="in all, over all kinds (500)")
+    parser.add_argument(
+        "--minutes", type=float, help="about so many minutes; each kind strikes once"
+    )
     parser.add_argument("--kinds", help="of driver,commit,s3,actor,raylet,gcs,node (all)")
     parser.add_argument("--seed", type=int, default=os.environ.get("CAPFILT_CHAOS_SEED"))
     parser.add_argument("--json", action="store_true", help="print the tallies as JSON")
     arguments = parser.parse_args()
     enter_loopback()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clusters end, too
     sys.path.insert(0, str(ROOT))
     sys.exit(main(arguments))

@@ -58,7 +58,7 @@ class Driver:
         self._home = home
         marked = {**(environment or {}), "PREFECT_HOME": str(home / "prefect")}
         work = (list(arguments), str(home), marked)
-        self._process: ForkServerProcess = _context.Process(target=_run, args=work)
+        self._process: ForkServerProcess = _context.Process(target=_run, args=work, daemon=True)
         self._process.start()
 
     @property

@@ -62,7 +62,7 @@ def _strike(kind: Kind, rng: random.Random, blows: int, limit_s: float, scratch:
     setup = Setup(world, folder, rng, tally, world.command, str(folder / "runs"))
     with kind.siege(setup) as siege:
         number = 0
-        while tally.blows < blows and time.monotonic() < began + limit_s:
+        while tally.blows < blows and (not tally.blows or time.monotonic() < began + limit_s):
             number += 1
             target = min(blows, tally.blows + kind.per_run)
             siege.besiege(siege.setup.run(number), Limits(target, began + limit_s))

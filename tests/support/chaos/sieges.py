@@ -30,15 +30,15 @@ FAULTS = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run is struck no more: at so many blows in its tally, or at a monotonic time."""
+    """When a run is struck no more: at so many blows in its tally, or (struck once) at a time."""
 
     blows: int
-    deadline: float
+    deadline: float  # by time.monotonic
 
     def reached(self, run: RunUnderFire) -> bool:
         """Return whether it is enough; a run that is nearly done is no target either."""
-        enough = run.tally.blows >= self.blows or time.monotonic() >= self.deadline
-        return enough or run.pending <= 2
+        late = run.tally.blows > 0 and time.monotonic() >= self.deadline
+        return late or run.tally.blows >= self.blows or run.pending <= 2
 
 
 @dataclass(frozen=True)
