@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tests.support.chaos.cluster import RayNodes, ray_nodes
-from tests.support.chaos.drivers import StartedDriver, kill
+from tests.support.chaos.drivers import kill
 from tests.support.chaos.experiment import RunUnderFire
 from tests.support.chaos.sieges import Limits, Setup
 
@@ -21,10 +21,6 @@ class NodeSiege:
     setup: Setup
     nodes: RayNodes
     ends: list[str] = field(default_factory=list)  # for people: how each run ended
-
-    def run(self, number: int) -> RunUnderFire:
-        """Begin a run."""
-        return self.setup.run(number, start=StartedDriver)
 
     def besiege(self, run: RunUnderFire, _limits: Limits) -> None:
         """Kill one raylet; a lost worker costs nothing, a lost head one more command."""
