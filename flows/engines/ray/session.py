@@ -49,13 +49,24 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
         if in_main_thread:
             leaving.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         with chdir(leaving.enter_context(empty)):
-            ray.init(log_to_driver=False, logging_level="ERROR", **options)
+            _start(options)
         leaving.callback(ray.shutdown)
         if in_main_thread:
             # Not Ray's handler, which aborts, nor one that raises: inside Ray's native code an
             # exception ends as a SystemError.
             signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
         yield told_to_end
+
+
+def _start(options: dict[str, Any]) -> None:
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
+    except Exception as error:  # Ray raises Exception itself, where a machine is too slow for it
+        reason = str(error).strip().splitlines() or [repr(error)]
+        raise EngineError(
+            f"Ray did not start, or was not joined, at {options['address']}: {reason[0]} What is "
+            "committed is safe; run the same command again, or with --engine local"
+        ) from error
 
 
 def _check_reachable(address: str) -> None:
