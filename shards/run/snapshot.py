@@ -167,7 +167,7 @@ def open_snapshot(run: Run, id: str | None = None) -> Snapshot:
             raise FileNotFoundError(wanted)
         data = run.store.read(_name(wanted))
     except FileNotFoundError as error:
-        raise SnapshotError(f"{run.store.url()} has no snapshot {wanted!r}") from error
+        raise SnapshotError(f"{run.store.url()} has no snapshot {wanted}") from error
     return Snapshot(wanted, from_parquet(data, run.store.url(_name(wanted))))
 
 

@@ -45,7 +45,7 @@ def test_written_and_read(any_url: str, make_run: MakeRun) -> None:
     assert [s.shard for s in snapshot.shards] == run.shards
     assert [s.counts for s in snapshot.shards] == [c.counts for c in commits.values()]
     assert [f.table for f in table_files(snapshot.shards, "texts")] == ["texts"] * 3
-    with pytest.raises(SnapshotError, match="no snapshot 'nosuch'"):
+    with pytest.raises(SnapshotError, match="no snapshot nosuch"):
         open_snapshot(run, "nosuch")
     assert write_snapshot(run).id == snapshot.id
     assert len(run.store.list("snapshots")) == 1
