@@ -58,6 +58,7 @@ class CleanWorker:
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.counts = (0, 0)  # samples and bytes done of the shard under way
+        self.samples = 0  # done since it was opened, in every attempt
         self._name = grant.worker
         self._on_progress = on_progress
         config = spec.config
@@ -99,6 +100,7 @@ class CleanWorker:
         return ShardDone(shard, done.counts, done.state.damaged)
 
     def _note(self, samples: int, size_bytes: int) -> None:
+        self.samples += samples - self.counts[0]
         self.counts = (samples, size_bytes)
         if self._on_progress:
             self._on_progress(samples, size_bytes)

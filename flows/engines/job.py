@@ -33,11 +33,15 @@ class Grant:
 
 
 class ShardWorker(Protocol[ShardTaken, ResultMade]):
-    """Does one shard after the other; `counts` may be read from another thread meanwhile."""
+    """Does one shard after the other; its counts may be read from another thread."""
 
     @property
     def counts(self) -> tuple[int, int]:
         """Samples and bytes done of the shard under way."""
+
+    @property
+    def samples(self) -> int:
+        """Samples done since it was opened."""
 
     @property
     def device(self) -> str:

@@ -43,6 +43,7 @@ class CheckWorker:
 
     device = "cpu"
     counts = (0, 0)
+    samples = 0
 
     def __init__(self, run: Run) -> None:
         views = (read_view(run, name) for name in view_records(run))

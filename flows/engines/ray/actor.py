@@ -60,7 +60,7 @@ class PoolActor:
         if self._worker is None:
             return Progress((0, 0))
         counts = self._worker.counts
-        self._meters.note(counts[0])
+        self._meters.note(self._worker.samples, counts[0])
         lines = tuple(self._lines.popleft() for _ in range(len(self._lines)))
         return Progress(counts, lines)
 
@@ -80,12 +80,11 @@ class _Meters:
         self._at_work.set_default_tags(tags)
         self._before = 0
 
-    def note(self, samples: int) -> None:
-        """Count what has been done of the shard at work since the last time."""
-        more = samples - self._before if samples >= self._before else samples
-        if more:
-            self._samples.inc(more)
-        self._at_work.set(samples)
+    def note(self, samples: int, at_work: int) -> None:
+        """Note all samples so far, and those of the shard at work."""
+        if samples > self._before:
+            self._samples.inc(samples - self._before)
+        self._at_work.set(at_work)
         self._before = samples
 
 

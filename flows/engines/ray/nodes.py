@@ -18,6 +18,7 @@ from shards.errors import UsageError
 LOOK_EVERY_S = 2.0
 WAIT_SAID_AFTER_S = 10.0
 WAIT_SAID_EVERY_S = 60.0
+MANY = 1_000_000  # workers: as many as there is room for
 MAX_BAD_STARTS = 3  # of workers on one machine, in a row
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class RayNodes:
         self._machines: tuple[Machine, ...] = ()
         self._left_out: dict[str, str] = {}  # machine -> why
         self._bad_starts: Counter[str] = Counter()
+        self._room_counted = False
         now = time.monotonic()
         self._looked_at = now - LOOK_EVERY_S
         self._waiting_since, self._said_at = now, 0.0
@@ -75,6 +77,16 @@ class RayNodes:
         self._bad_starts[seat.machine] = self._bad_starts[seat.machine] + 1 if why else 0
         if self._bad_starts[seat.machine] >= MAX_BAD_STARTS:
             self.leave_out(seat, f"{MAX_BAD_STARTS} workers in a row could not start: {why}")
+
+    def count_room(self, machines: Sequence[Machine], shards: int) -> None:
+        """Say once, when workers first fit, that there are too few shards for all of them."""
+        room = 0 if self._room_counted else len(seats(machines, self.wish, MANY))
+        self._room_counted = self._room_counted or room > 0
+        if room > shards:
+            _log.warning(
+                "%d shard%s for %d workers: %d stay idle; smaller shards use them all",
+                *(shards, "" if shards == 1 else "s", room, room - shards),
+            )
 
     def wait(self, machines: Sequence[Machine], running: int, most: int) -> None:
         """Ask for more machines where there is room for too few workers, and say what is wanted.

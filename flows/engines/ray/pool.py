@@ -98,6 +98,7 @@ class RayCluster(Generic[Shard, Result]):
         machines = self._nodes.look([a.seat for a in self._actors.values() if a.placed])
         if machines is None:
             return
+        self._nodes.count_room(machines, unfinished)
         for seat in free_seats(machines, self._nodes.wish, unfinished, taken):
             worker = name()
             self._start(worker, seat)

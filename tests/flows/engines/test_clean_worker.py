@@ -26,6 +26,7 @@ def test_a_worker_commits_what_it_cleans(job: CleanJob) -> None:
         assert result == ShardDone(shard, commit.counts, damaged=False)
         assert [attempt.worker for attempt in read_attempts(job.run, shard.shard)] == ["w7"]
     assert [samples for samples, _ in seen] == [2, 4, 2, 4]
+    assert worker.samples == 8  # for Ray's metrics, which are asked for now and then
 
 
 def test_counts_are_those_of_the_shard_at_work_alone(job: CleanJob) -> None:

@@ -56,3 +56,17 @@ def test_fewer_workers_than_asked_for_are_told(caplog: pytest.LogCaptureFixture)
     (line,) = caplog.messages
     assert line.startswith("1 workers run; wanted: 3 workers with 1 GPU and a processor each")
     assert "gpu-box with 4 processors and 1 GPU free" in line
+
+
+def test_fewer_shards_than_workers_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    machines = (Machine("n1", "gpu-box", 8.0, 4.0), Machine("n2", "cpu-box", 8.0, 0.0))
+    looked = nodes(Wish(gpus=0.5))
+    looked.count_room((), shards=3)  # nothing is known of machines that are still to come
+    looked.count_room(machines, shards=3)
+    looked.count_room(machines, shards=1)  # the last ones of any run have idle workers
+    assert caplog.messages == [
+        "3 shards for 8 workers: 5 stay idle; smaller shards use them all",
+    ]
+    nodes(Wish(gpus=0.5)).count_room(machines, shards=8)
+    nodes(Wish(workers=3)).count_room(machines, shards=3)
+    assert len(caplog.messages) == 1
