@@ -68,6 +68,10 @@ class Command:
         """Run the command to its end."""
         return self.wait(self.start(*arguments))
 
+    def told(self) -> str:
+        """Read what a command has written to standard error by now."""
+        return self._err.read_text(encoding="utf-8")
+
     @property
     def _out(self) -> Path:
         return self.home / "out.txt"

@@ -32,6 +32,7 @@ class Fault(StrEnum):
     RESET = "reset"
     DONE_RESET = "done_reset"
     DONE_FAILED = "done_500"
+    DENIED = "403"
     CONFLICT = "409"  # only conditional requests
     SLOW = "slow"  # the answer's body comes in pieces, over `slow_s`
     CUT = "cut"  # the answer's body ends in the middle, with a reset
@@ -125,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.proxy.strike(self.command, self.path, conditional)
         if fault == Fault.RESET:
             self._reset()
-        elif fault in (Fault.UNAVAILABLE, Fault.FAILED, Fault.CONFLICT):
+        elif fault in (Fault.UNAVAILABLE, Fault.FAILED, Fault.DENIED, Fault.CONFLICT):
             self._refuse(fault)
         else:
             self._forward(body, fault)
@@ -177,6 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         code = {
             Fault.UNAVAILABLE: "SlowDown",
             Fault.FAILED: "InternalError",
+            Fault.DENIED: "AccessDenied",
             Fault.CONFLICT: "ConditionalRequestConflict",
         }[fault]
         body = f"<Error><Code>{code}</Code><Message>by the proxy</Message></Error>".encode()
