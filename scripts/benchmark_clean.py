@@ -21,6 +21,7 @@ import webdataset as wds
 from models.blip import tokenizer
 from models.blip.config import ARCHITECTURES, TORCH_DTYPES, blip_config, resolve_dtype
 from models.checkpoints import checkpoint
+from models.devices import choose_device
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
 from pipeline.clean.shard import CleanConfig, ExecutionConfig, ShardCleaner, identity
@@ -31,7 +32,7 @@ from shards.store import Store
 
 ROLES = ("captioner", "filter")
 WORDS, TOKENS = 30_522, 20  # BLIP's vocabulary without [DEC] and [ENC]; tokens of a caption
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = str(choose_device())
 TEXTS = """select key, list(text order by text_no) from '{0}/samples/*.parquet'
 join '{0}/texts/*.parquet' using (shard, index) group by key"""
 

@@ -20,13 +20,20 @@ Method = Annotated[Literal["beam", "greedy", "nucleus"], typer.Option(help="of d
 
 
 def device_of(name: str) -> str:
-    """Return the device that --device names; auto is a GPU, if there is one."""
+    """Return the device that --device names; auto is a GPU, if torch sees one.
+
+    Raises DeviceError where a GPU is named and torch sees none.
+    """
     import torch
 
+    from models.devices import choose_device
+
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return str(choose_device())
     try:
-        torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise typer.BadParameter(f"--device {name}: {error}") from None
+    if device.type == "cuda":
+        choose_device("cuda")
     return name

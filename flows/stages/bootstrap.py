@@ -191,8 +191,9 @@ def measure(
     folder: Path, recipe: Experiment, how: RetrievalSection, max_tokens: int, dtype: Dtype
 ) -> Entry:
     """Measure a filter's or pre-trained network's retrieval on the held-out pairs."""
+    device = str(train.device_here(recipe.launch))
     config = EvaluateConfig(
-        batch_size=how.batch_size, max_tokens=max_tokens, dtype=dtype, device=train.device()
+        batch_size=how.batch_size, max_tokens=max_tokens, dtype=dtype, device=device
     )
     pairs = read_pairs(recipe.held_out.urls, how.limit)
     retrieval = measure_retrieval(open_retriever(folder, config), pairs, how.batch_size, k=how.k)
@@ -204,8 +205,7 @@ def measure(
 def free_memory() -> None:
     """Free what a stage's models held, so that the next stage finds room."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()  # does nothing where no GPU was used
 
 
 def _go_round(job: RoundsJob, callbacks: RoundCallbacks) -> Ending:
@@ -305,7 +305,7 @@ def _evaluate(job: RoundsJob, number: int) -> None:
         decoding=decoding(recipe),
         seed=recipe.seed,
         dtype=dtype,
-        device=train.device(),
+        device=str(train.device_here(recipe.launch)),
     )
     pairs = read_pairs(recipe.held_out.urls, how.limit)
     evaluation["captions"] = measure_captioner(captioner, pairs, how.batch_size)
@@ -321,4 +321,4 @@ def _dtype(folder: Path, recipe: BootstrapRecipe) -> Dtype:
     """Keep the dtype that the rounds were begun with."""
     recorded = read_ledger(folder) if recipe.dtype == "auto" else None
     dtype = recorded["identity"]["dtype"] if recorded else recipe.dtype
-    return resolve_dtype(dtype, train.device())
+    return resolve_dtype(dtype, train.device_here(recipe.launch))

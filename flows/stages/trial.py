@@ -76,7 +76,7 @@ def prepare(recipe: TrialRecipe, views: Sequence[str]) -> TrialJob:
     folder = Path(recipe.output).expanduser().absolute()
     human, held_out = open_human(recipe)
     contenders = tuple(_contender(parse_view(view)) for view in views)
-    dtype = resolve_dtype(_recorded_dtype(folder, recipe), train.device())
+    dtype = resolve_dtype(_recorded_dtype(folder, recipe), train.device_here(recipe.launch))
     recipe = recipe.model_copy(update={"output": str(folder), "dtype": dtype})
     _claim(folder, recipe, identity_of(recipe, human, held_out))
     start = _write_start(recipe, folder, contenders, human)

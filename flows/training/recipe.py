@@ -17,7 +17,12 @@ class LaunchConfig(RecipeSection):
     address: str | None = Field(None, description="of a running Ray cluster")
     workers: PositiveInt | Literal["auto"] = "auto"
     cpus_per_worker: PositiveInt | Literal["auto"] = "auto"
-    restarts: int = Field(3, ge=0, description="after a worker was lost")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto refuses a GPU that torch cannot use"
+    )
+    forward_env: tuple[str, ...] = Field((), description="variables that workers need, by name")
+    start_timeout_s: float = Field(600, gt=0, description="for the machines to come")
+    restarts: int = Field(3, ge=0, description="after a worker or a machine was lost")
 
     @model_validator(mode="after")
     def _alone(self) -> "LaunchConfig":

@@ -16,22 +16,24 @@ from typing import Any
 
 import torch
 
+from flows.engines.address import check_output, join_address
 from flows.engines.engine import EngineError
 from flows.lock import lock_folder
-from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
+from flows.recipe import EngineConfig, RecipeError, as_recipe_errors, dump_recipe
 from flows.training.log import Display, tail_metrics
-from flows.training.recipe import PretrainRecipe, TrainingRecipe
+from flows.training.recipe import LaunchConfig, PretrainRecipe, TrainingRecipe
 from flows.training.worker import TrainingJob, work
 from models.blip.config import Dtype, resolve_dtype
 from models.blip.framing import check_max_tokens
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.conversion import vocabulary
 from models.checkpoints.description import Description, describe
+from models.devices import choose_device
 from models.training.workers import ALONE
 from pipeline.train import finetune, pretrain
 from pipeline.train.config import check_division, count_steps
 from pipeline.train.tasks import TASKS
-from shards.files.durable import is_marked, remove_marked, whole_folder
+from shards.files.durable import TEMPORARY, is_marked, remove_marked, whole_folder
 from shards.run.run import as_json, check_identity, fingerprint
 from shards.store import Store
 from shards.training.source import Source, SourceConfig
@@ -47,10 +49,11 @@ def prepare(recipe: TrainingRecipe) -> TrainingJob:
     Raises RecipeError, RunMismatch where the folder holds another training, FolderInUse where
     another process trains there, and what opening a source or a checkpoint raises.
     """
+    check_output(recipe.output)
     folder, recipe = Path(recipe.output).expanduser().absolute(), _pinned(recipe)
     sources = tuple(open_source(source) for source in recipe.data.sources)
     questions = tuple(open_source(source) for source in _questions(recipe))
-    dtype = resolve_dtype(_dtype(folder, recipe), device())
+    dtype = _dtype(folder, recipe)
     start = folder / "start" if recipe.model.start is None else weights.resolve(recipe.model.start)
     workers = recipe.launch.workers
     with as_recipe_errors():
@@ -81,7 +84,7 @@ def run(job: TrainingJob, display: Display = lambda _: None) -> dict[str, Any]:
         _remove_partial(job.folder)
         with tail_metrics(job, display):
             if job.recipe.launch.kind == "local":
-                work(job, ALONE, torch.device(device()))
+                work(job, ALONE, choose_device(job.recipe.launch.device))
             else:
                 from flows.training import ray as ray_train  # seconds to import
 
@@ -116,6 +119,8 @@ def _remove_partial(folder: Path) -> None:
         path.rename(path.with_name(f"{path.name}.{secrets.token_hex(4)}"))
     for path in folder.glob(".*.[0-9]*.partial.*"):
         remove_marked(path)
+    for path in folder.glob(f"{TEMPORARY}probe-*"):
+        path.unlink(missing_ok=True)
 
 
 def _check_network(recipe: TrainingRecipe, described: Description, start: Path) -> None:
@@ -166,17 +171,24 @@ def _written(start: Path, recipe: TrainingRecipe, sources: tuple[Source, ...]) -
         yield aside
 
 
-def device() -> str:
-    """Return where models run here: on a GPU, if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def device_here(launch: LaunchConfig) -> torch.device:
+    """Choose where this process runs a model: its machine need not have what the workers have."""
+    return choose_device("cpu" if launch.device == "cpu" else "auto")
 
 
-def _dtype(folder: Path, recipe: TrainingRecipe) -> Any:  # noqa: ANN401 - checked by its reader
-    """Keep the dtype that a training was begun with."""
-    path = folder / "training.json"
-    if recipe.dtype == "auto" and path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))["identity"]["dtype"]
-    return recipe.dtype
+def _dtype(folder: Path, recipe: TrainingRecipe) -> Dtype:
+    """Keep the dtype that a training was begun with; else `auto` is what its workers compute."""
+    path, dtype, launch = folder / "training.json", recipe.dtype, recipe.launch
+    if dtype == "auto" and path.is_file():
+        dtype = json.loads(path.read_text(encoding="utf-8"))["identity"]["dtype"]
+    if dtype != "auto":
+        return resolve_dtype(dtype, device_here(launch))
+    if launch.kind == "ray" and (address := join_address(launch.address)):
+        from flows.engines.ray.probe import best_dtype  # seconds to import
+
+        asked = EngineConfig(device=launch.device, start_timeout_s=launch.start_timeout_s)
+        return best_dtype(asked, address)
+    return resolve_dtype("auto", choose_device(launch.device))
 
 
 def _identity(

@@ -5,14 +5,20 @@ import torch
 import typer
 
 from flows.cli.options import device_of
+from models.devices import DeviceError
 
 
 def test_auto_is_a_gpu_only_where_there_is_one() -> None:
     assert device_of("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     assert device_of("cpu") == "cpu"
-    assert device_of("cuda:1") == "cuda:1"
 
 
 def test_a_device_that_torch_does_not_know_is_bad_usage() -> None:
     with pytest.raises(typer.BadParameter, match="--device tpuu: "):
         device_of("tpuu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
+def test_a_gpu_that_torch_does_not_see_is_refused_by_name() -> None:
+    with pytest.raises(DeviceError, match="a GPU is wanted, and torch sees none"):
+        device_of("cuda:1")
