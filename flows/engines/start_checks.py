@@ -64,7 +64,7 @@ def requirements(demands: Demands, forwarded: Iterable[str] = ()) -> Iterator[Re
     environment = {name: os.environ.get(name) for name in forwarded}
     if unset := [name for name, value in environment.items() if value is None]:
         raise EngineError(
-            f"engine.forward_env names {', '.join(unset)}, not set here. Set it, or take it out"
+            f"forward_env names {', '.join(unset)}, not set here. Set it, or take it out"
         )
     store, probe = Store(demands.run_url), "run.json"
     if demands.writes:
@@ -141,7 +141,7 @@ def _check_run_folder(needed: Requirements) -> None:
         raise MachineUnfit(
             f"the run folder {needed.run_url} is not there as the driver sees it: no file "
             f"{needed.probe} in it ({_kind(error)}). Put the run on a disk that all machines "
-            "share, or in an object store (s3://…), with credentials by engine.forward_env"
+            "share, or in an object store (s3://…), with credentials by forward_env"
         ) from None
     if seen != needed.probe_sha256:
         raise MachineUnfit(
@@ -158,7 +158,7 @@ def _check_readable(url: str) -> None:
     except Exception as error:  # whatever a store's client raises
         raise MachineUnfit(
             f"the input {url} cannot be read there ({_kind(error)}). Put inputs where all machines "
-            "reach them under the same name, with credentials by engine.forward_env"
+            "reach them under the same name, with credentials by forward_env"
         ) from None
 
 

@@ -1,73 +1,147 @@
-"""The Ray launcher: workers of one training, placed and joined by Ray Train.
+"""The Ray launcher: workers of one training, placed by us and joined by Ray Train.
 
-Ray Train gives each worker its place, its device and a process group (gloo on CPUs, nccl on GPUs).
-Data, checkpoints and numbers are our own: a worker that is lost ends the group, which begins again
-from the newest state. The training folder must be reachable from all machines.
+Each worker has a seat on a machine that has been looked at and checked; Ray Train gives it its
+device and a process group (gloo on CPUs, nccl on GPUs). Data, checkpoints and numbers are our own:
+a worker that is lost ends the group, which begins again from the newest state, on the machines that
+live then. The training folder must be reachable from all machines.
 """
 
 import logging
+import os
 import signal
+import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+import time
+from concurrent.futures import Future, wait
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import ray
+from ray import _private as ray_private  # where this machine's raylet listens has no public way
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from flows.engines.address import join_address
 from flows.engines.engine import EngineError
+from flows.engines.placement import Seat, Wish
+from flows.engines.ray.nodes import RayNodes
 from flows.engines.ray.session import ray_session
-from flows.engines.start_checks import check_packages
-from flows.recipe import RecipeError, as_recipe_errors
+from flows.engines.start_checks import Demands, Requirements, check_machine, requirements
+from flows.training.seating import POLL_S, Seating
 
 if TYPE_CHECKING:
     from flows.training.worker import TrainingJob
 
-POLL_S = 0.2
+GIVEN_UP_AFTER_S = 20.0  # a group that does not notice by itself that its machine is lost
+PLACED_WITHIN_S = "30"  # a group that had room a moment ago; Ray's own patience has no end
+NODE_ID = "ray.io/node-id"
 _ROOMS = ("shards", "models", "pipeline", "flows")
 _log = logging.getLogger(__name__)
 
 
 def launch(job: "TrainingJob") -> None:
     """Train on Ray; raises what a worker found wrong, and EngineError where workers are lost."""
-    restarts = job.recipe.launch.restarts
-    with ray_session(job.recipe.launch.address) as told_to_end:
-        workers, cpus, gpu = _share(job)
-        for restart in range(restarts + 1):
-            error = _fit(_trainer(job, workers, cpus, gpu), told_to_end)
-            if error is None:
-                return
-            if (wrong := _own_fault(error)) is not None:
-                raise wrong from error  # it would come again
-            if restart < restarts:
-                _log.warning("workers were lost; restart %d of %d", restart + 1, restarts)
+    launched = job.recipe.launch
+    address = join_address(launched.address)
+    wish = Wish(gpus=1.0 if launched.device == "cuda" else "auto")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACED_WITHIN_S)
+    before = 0
+    with requirements(_demands(job), launched.forward_env) as checks:
+        for restart in range(launched.restarts + 1):
+            # each attempt has a connection of its own: with it ends all that a lost group has left
+            with (
+                ray_session(address) as told_to_end,
+                closing(RayNodes(wish, launched.start_timeout_s, bool(address))) as nodes,
+            ):
+                seating = Seating(job.recipe, nodes, checks, before)
+                seats = seating.find(bool(address), told_to_end)
+                error = _fit(_trainer(job, checks, seats), seats, nodes, told_to_end)
+                if error is None:
+                    return
+                if (wrong := _own_fault(error)) is not None:
+                    raise wrong from error  # it would come again
+                _check_home()
+                # a training that began on GPUs does not go on without them
+                before, wish = len(seats), nodes.wish
+            if restart < launched.restarts:
+                _log.warning("workers were lost; restart %d of %d", restart + 1, launched.restarts)
         raise EngineError(f"the training on Ray failed: {error}") from error
 
 
-def _trainer(job: "TrainingJob", workers: int, cpus: int, gpu: bool) -> TorchTrainer:
+def _demands(job: "TrainingJob") -> Demands:
+    """Gather what each machine must be able to read, and where it writes."""
+    read = [part.url for source in (*job.sources, *job.questions) for part in source.parts]
+    return Demands(str(job.folder), (*read, str(job.start / "config.json")))
+
+
+def _trainer(job: "TrainingJob", checks: Requirements, seats: tuple[Seat, ...]) -> TorchTrainer:
+    cpus, gpus = int(seats[0].cpus), seats[0].gpus
+    on_gpus = gpus > 0 and job.recipe.launch.device != "cpu"
     return TorchTrainer(
         _loop,
-        train_loop_config={"job": job, "threads": cpus},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        train_loop_config={"job": job, "checks": checks, "threads": cpus, "granted": gpus > 0},
+        torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus}
+            num_workers=len(seats),
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
+            label_selector=[{NODE_ID: seat.machine} for seat in seats],
         ),
-        # Ray would also begin again after what is no loss
+        # Ray would also begin again after what is no loss, and wait for ever for what has no room
         run_config=RunConfig(
-            name="ray", storage_path=str(job.folder), failure_config=FailureConfig(max_failures=0)
+            name="ray",
+            storage_path=str(job.folder),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
 
 
-def _fit(trainer: TorchTrainer, told_to_end: threading.Event) -> BaseException | None:
-    """Train in a thread, since Ray's own waiting does not hear that the process is told to end."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="fit")
-    ended = pool.submit(trainer.fit)
-    pool.shutdown(wait=False)
+def _fit(
+    trainer: TorchTrainer,
+    seats: tuple[Seat, ...],
+    nodes: RayNodes,
+    told_to_end: threading.Event,
+) -> BaseException | None:
+    """Train in a thread, since Ray's own waiting hears nothing; return the error it ended in.
+
+    Raises EngineError where the head, or this machine's raylet, is lost.
+    """
+    ended: Future[None] = Future()
+    threading.Thread(target=_run, args=(trainer, ended), name="fit", daemon=True).start()
+    lost_at = None
     while not wait([ended], POLL_S).done:
         if told_to_end.is_set():
             raise SystemExit(128 + signal.SIGTERM)
+        nodes.look(seats)
+        lost = {seat.host for seat in seats if not nodes.lives(seat.machine)}
+        lost_at = (lost_at or time.monotonic()) if lost else None
+        if lost_at is not None and time.monotonic() - lost_at > GIVEN_UP_AFTER_S:
+            return EngineError(f"{', '.join(sorted(lost))} is lost")
     return ended.exception()
+
+
+def _run(trainer: TorchTrainer, ended: Future[None]) -> None:
+    try:
+        trainer.fit()
+    except BaseException as error:
+        ended.set_exception(error)
+    else:
+        ended.set_result(None)
+
+
+def _check_home() -> None:
+    """Raise EngineError where this machine's raylet is dead: Ray would end a driver that rejoins.
+
+    The head says so only after some seconds.
+    """
+    path = ray_private.worker._global_node.raylet_socket_name
+    with socket.socket(socket.AF_UNIX) as raylet:
+        try:
+            raylet.connect(path.removeprefix("unix:"))
+        except OSError:
+            raise EngineError(
+                "the raylet on this machine is dead, by a kill or for want of memory. What was "
+                "saved is safe; start Ray here again, then run the same command again"
+            ) from None
 
 
 def _own_fault(error: BaseException) -> Exception | None:
@@ -80,36 +154,19 @@ def _own_fault(error: BaseException) -> Exception | None:
     return None
 
 
-def _share(job: "TrainingJob") -> tuple[int, int, bool]:
-    """Divide the cluster: number of workers, processors of each, and whether each has a GPU."""
-    from pipeline.train.config import check_division
-
-    resources = ray.cluster_resources()
-    all_cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-    launch = job.recipe.launch
-    workers = max(gpus, 1) if launch.workers == "auto" else launch.workers
-    asked = launch.cpus_per_worker
-    cpus = max(1, all_cpus // workers) if asked == "auto" else asked
-    with as_recipe_errors():
-        check_division(job.recipe, workers)
-    # a cluster may grow, this machine does not: Ray would wait for ever
-    if launch.address is None and (workers * cpus > all_cpus or 0 < gpus < workers):
-        raise RecipeError(
-            f"launch asks for {workers} workers with {cpus} processors each"
-            f"{' and a GPU' if gpus else ''}; this machine has {all_cpus} processors and {gpus} "
-            "GPUs. Take fewer workers, or name a cluster (launch.address)"
-        )
-    return workers, cpus, gpus > 0
-
-
 def _loop(config: dict[str, Any]) -> None:
     """Do one worker's part."""
-    check_packages()
+    check_machine(config["checks"])
     import torch
 
     from flows.training.worker import work
+    from models.devices import choose_device
     from models.training.workers import Workers
 
+    job = config["job"]
+    device = choose_device(job.recipe.launch.device, granted=config["granted"])
+    if device.type == "cuda":
+        device = get_device()  # the one of this machine's that is this worker's
     context = get_context()
     torch.set_num_threads(config["threads"])
-    work(config["job"], Workers(context.get_world_rank(), context.get_world_size()), get_device())
+    work(job, Workers(context.get_world_rank(), context.get_world_size()), device)

@@ -66,6 +66,11 @@ class RayNodes:
         """Whether Ray still counts a machine among the living."""
         return any(other.id == machine for other in self._machines)
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Which machines are left out, by name, and why."""
+        return tuple(self._left_out.values())
+
     def leave_out(self, seat: Seat, why: str) -> None:
         """Start no more workers on a machine, and say so."""
         if seat.machine not in self._left_out:

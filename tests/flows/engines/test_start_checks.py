@@ -106,7 +106,7 @@ def test_credentials_travel_and_are_never_shown(
 
 def test_a_credential_that_is_not_set_is_named(tmp_path: Path) -> None:
     with (
-        pytest.raises(EngineError, match=r"engine\.forward_env names CAPFILT_NOT_SET, not set"),
+        pytest.raises(EngineError, match=r"forward_env names CAPFILT_NOT_SET, not set"),
         requirements(Demands(str(tmp_path), ()), ["CAPFILT_NOT_SET", "PATH"]),
     ):
         pass
