@@ -131,7 +131,7 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     _warn_of_overwriting(store)
     commits = read_commits(run)
     check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
-    mine = run.inputs[part[0] :: part[1]]
+    mine = tuple(inputs[part[0] :: part[1]])  # as they are now: one may have been touched
     done = commits.keys() | read_quarantined(run).keys()
     pending = tuple(shard for shard in mine if shard.shard not in done)
     engine = recipe.engine

@@ -28,7 +28,7 @@ from pipeline.clean.prepare import (
 from pipeline.clean.score import ScoreConfig, Scorer
 from pipeline.clean.screen import ScreenConfig
 from pipeline.config import Config
-from shards.inputs.listing import InputChanged, InputShard
+from shards.inputs.listing import InputShard, changed_since_listed, check_current
 from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.run.attempt import (
     DEATHS_TO_QUARANTINE,
@@ -151,7 +151,7 @@ class ShardCleaner:
         ):
             reader = ShardReader(file)
             self._write_rows(shard.shard, reader, writer, safe, report)
-            _check_size(shard, reader.bytes_read)
+            _check_unchanged(shard, reader.bytes_read)
             files = tuple(writer.finish())
             counts = writer.counts
         result = Commit(
@@ -257,10 +257,7 @@ def _ending(error: BaseException) -> Ending:
     return Ending.FAILED if isinstance(error, Exception) else Ending.RELEASED
 
 
-def _check_size(shard: InputShard, bytes_read: int) -> None:
+def _check_unchanged(shard: InputShard, bytes_read: int) -> None:
     if bytes_read != shard.size_bytes:
-        raise InputChanged(
-            f"input shard {shard.shard!r} ({shard.url}) changed since it was listed: expected "
-            f"{shard.size_bytes} bytes, found {bytes_read}; restore it, or clean into another "
-            "output folder"
-        )
+        raise changed_since_listed(shard, f"{shard.size_bytes} bytes", f"{bytes_read} bytes")
+    check_current(shard)

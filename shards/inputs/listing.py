@@ -118,6 +118,29 @@ def check_unchanged(
             _check_hash(old, new, (sha256_of or {})[old.shard])
 
 
+def check_current(shard: InputShard) -> None:
+    """Refuse a shard that changed since it was listed, by its etag, or else mtime (InputChanged).
+
+    To be asked when it has been read: its size may be the same, and its content another.
+    """
+    fs, path = filesystem(shard.url)
+    fs.invalidate_cache()
+    etag, mtime = _version(fs.info(path))
+    if shard.etag is not None and etag is not None:
+        if etag != shard.etag:
+            raise changed_since_listed(shard, f"etag {shard.etag}", f"etag {etag}")
+    elif mtime != shard.mtime:
+        raise changed_since_listed(shard, f"mtime {shard.mtime}", f"mtime {mtime}")
+
+
+def changed_since_listed(shard: InputShard, expected: str, found: str) -> InputChanged:
+    """Make the error of a shard that is read while it changes."""
+    return InputChanged(
+        f"input shard {shard.shard!r} ({shard.url}) changed since it was listed: expected "
+        f"{expected}, found {found}; restore it, or clean into another output folder"
+    )
+
+
 def _shards_at(pattern: str, root: str | None) -> list[InputShard]:
     if pattern.startswith("pipe:"):
         raise InputError(f"{pattern!r}: pipe: inputs run commands and are refused; name files")
@@ -195,14 +218,21 @@ def _shard(
     path, folder = str(info["name"]), start.rstrip("/") + "/"
     if not path.startswith(folder):
         raise InputError(f"{pattern!r}: {path} is not below input.root {start}")
-    etag = info.get("ETag") or info.get("etag")
+    etag, mtime = _version(info)
     return InputShard(
         url=url_of(fs, path),
         shard=encode_name(path[len(folder) :].removesuffix(".tar")),
         size_bytes=int(info["size"] or 0),
-        etag=str(etag).strip('"') if etag else None,
-        mtime=seconds_of(info.get("mtime") or info.get("LastModified") or info.get("created")),
+        etag=etag,
+        mtime=mtime,
     )
+
+
+def _version(info: Mapping[str, Any]) -> tuple[str | None, float | None]:
+    """Return the etag and the mtime that a store gives, as far as it does."""
+    etag = info.get("ETag") or info.get("etag")
+    modified = info.get("mtime") or info.get("LastModified") or info.get("created")
+    return str(etag).strip('"') if etag else None, seconds_of(modified)
 
 
 def _check_hash(old: InputShard, new: InputShard, sha256: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shards.inputs.listing import list_inputs
+from shards.inputs.listing import InputChanged, check_current, list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
 from shards.run.commit import Commit, commit, read_commit, read_commits
 from shards.run.garbage import find_garbage, remove_garbage
@@ -204,3 +204,14 @@ def test_inputs_lie_on_s3(bucket: str, tar_bytes: Any, pairs: Any) -> None:
             keys = [sample.key for sample in reader]
         assert keys == [f"k{number:03}" for number in range(len(keys))]
         assert (reader.state.state, reader.bytes_read) == (state, shard.size_bytes)
+
+
+def test_a_shard_on_s3_that_changes_under_the_same_size(bucket: str) -> None:
+    store = Store(f"{bucket}/{uuid.uuid4().hex}")
+    store.put("00000.tar", b"one")
+    (listed,) = list_inputs([store.url("00000.tar")])
+    store.put("00000.tar", b"one")  # written again, not changed
+    check_current(listed)
+    store.put("00000.tar", b"two")
+    with pytest.raises(InputChanged, match=f"expected etag {listed.etag}, found etag"):
+        check_current(listed)

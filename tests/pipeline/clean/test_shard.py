@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pipeline.clean.batch
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.clean.shard import AttemptLost, CleanConfig, ShardCleaner, identity
-from shards.inputs.listing import InputChanged
+from shards.inputs.listing import InputChanged, list_inputs
 from shards.inputs.reader import State
 from shards.run.attempt import Quarantine
 from shards.run.commit import Commit, read_commit
@@ -200,10 +201,25 @@ def test_a_shard_replaced_after_listing(
     if change == b"":
         data = data[:-512]
     shard.write_bytes(data)
-    expected = f"expected {run.inputs[0].size_bytes} bytes, found {len(data)}"
+    expected = f"expected {run.inputs[0].size_bytes} bytes, found {len(data)} bytes"
     with pytest.raises(InputChanged, match=expected):
         bench.cleaner(run, config).clean(run.inputs[0], bench.ignore)
     assert left_behind(run) == []
+
+
+def test_a_shard_whose_bytes_change_under_the_same_size(bench: Bench, shard: Path) -> None:
+    run, config = bench.run(shard)
+    content, facts = shard.read_bytes(), shard.stat()
+
+    def change(*_: int) -> None:
+        shard.write_bytes(content.replace(b"red", b"RED"))
+        os.utime(shard, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1_000_000))
+
+    with pytest.raises(InputChanged, match=r"changed since it was listed: expected mtime"):
+        bench.cleaner(run, config, pace=ExecutionConfig(batch_size=4)).clean(run.inputs[0], change)
+    assert left_behind(run) == []
+    (listed,) = list_inputs([str(shard)])
+    assert isinstance(bench.cleaner(run, config).clean(listed, bench.ignore), Commit)
 
 
 def test_an_error_in_mid_shard_leaves_nothing_behind(bench: Bench, shard: Path) -> None:

@@ -15,6 +15,7 @@ from shards.inputs.listing import (
     InputError,
     InputMismatch,
     InputShard,
+    check_current,
     check_unchanged,
     compare_lists,
     list_inputs,
@@ -169,3 +170,18 @@ def test_a_pipe_among_shards_is_refused_by_name(tmp_path: Path, pattern: str) ->
     with pytest.raises(UsageError, match=r"pipe\.tar is a named pipe, expected a file"):
         list_inputs([f"{tmp_path}{pattern}"])
     assert names(list_inputs([f"{tmp_path}/0*.tar"])) == ["00000"]
+
+
+def test_a_shard_that_changes_under_the_same_size_is_not_what_was_listed(web: str) -> None:
+    (listed,) = list_inputs([f"{web}/00000.tar"])
+    check_current(listed)
+    fs, path = fsspec.core.url_to_fs(listed.url)
+    content = fs.cat_file(path)
+    fs.pipe_file(path, bytes(len(content)))
+    if web.startswith("/"):
+        os.utime(path, (1, 1))
+    with pytest.raises(InputChanged, match=r"'00000'.*changed since it was listed: expected mtime"):
+        check_current(listed)
+    fs.rm_file(path)
+    with pytest.raises(FileNotFoundError):
+        check_current(listed)
