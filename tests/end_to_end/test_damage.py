@@ -19,6 +19,8 @@ from tests.support.driving import InProcess, Models
 
 _log = logging.getLogger(__name__)
 
+pytestmark = pytest.mark.timeout(600)  # half a minute each on a machine that does nothing else
+
 
 @pytest.fixture
 def flipped(
