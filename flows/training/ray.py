@@ -16,6 +16,7 @@ from concurrent.futures import Future, wait
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import _private as ray_private  # where this machine's raylet listens has no public way
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
@@ -52,6 +53,8 @@ def launch(job: "TrainingJob") -> None:
                 ray_session(address) as told_to_end,
                 closing(RayNodes(wish, launched.start_timeout_s, bool(address))) as nodes,
             ):
+                if address is not None:
+                    address = ray.get_runtime_context().gcs_address  # of this cluster, not "auto"
                 seating = Seating(job.recipe, nodes, checks, before)
                 seats = seating.find(bool(address), told_to_end)
                 error = _fit(_trainer(job, checks, seats), seats, nodes, told_to_end)

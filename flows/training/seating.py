@@ -58,7 +58,7 @@ class Seating:
         """Place as many workers as are asked for; after a loss as many as have room."""
         gpus, cpus = self._nodes.wish.gpus_each(machines), self._launch.cpus_per_worker
         room, asked = count_room(machines, gpus, cpus), self._launch.workers
-        has_waited = time.monotonic() - self._began > SETTLED_AFTER_S
+        may_change = self._may_change(time.monotonic() - self._began)
         if asked == "auto":
             count = largest_division(room if gpus else min(room, 1), self._recipe.data.lanes)
             fewer = count < self._before
@@ -66,13 +66,17 @@ class Seating:
             with as_recipe_errors():
                 check_division(self._recipe, asked)
             count, fewer = asked, bool(self._before) and room < asked
-        if fewer and (not has_waited or not room):
+        if fewer and (may_change or not room):
             return ()
         if fewer and asked != "auto":
             count = self._check_fewer(room, asked)
         if fewer:
             _log.warning("going on with %d workers; there were %d", count, self._before)
         return equal_seats(machines, count, gpus, cpus)
+
+    def _may_change(self, waited_s: float) -> bool:
+        """Whether what a lost group has held may soon be free, or its machine be back."""
+        return bool(self._before) and waited_s <= SETTLED_AFTER_S
 
     def _check_fewer(self, room: int, asked: int) -> int:
         """Return the number that the machines left can hold, if it divides what is to be done."""
@@ -91,8 +95,8 @@ class Seating:
         """Ask for machines, and say what is wanted; raises where that leads to nothing."""
         gpus = self._nodes.wish.gpus_each(machines)
         workers, cpus = self._launch.workers, self._launch.cpus_per_worker
-        wanted = (workers, cpus, gpus)
-        if self._nodes.left_out:
+        wanted, waited_s = (workers, cpus, gpus), time.monotonic() - self._began
+        if self._nodes.left_out and not self._may_change(waited_s):
             raise EngineError(
                 f"the machines that are fit have no room for all workers. Left out: "
                 f"{'; '.join(self._nodes.left_out)}. {explain(machines, wanted)}"
@@ -102,7 +106,6 @@ class Seating:
         bundle = {"CPU": 1.0 if cpus == "auto" else float(cpus)} | ({"GPU": gpus} if gpus else {})
         self._nodes.head.request([bundle] * (1 if workers == "auto" else workers))
         launched = self._nodes.head.launched()
-        waited_s = time.monotonic() - self._began
         patience_s = LOST_WAIT_S if self._before else self._launch.start_timeout_s
         if waited_s > patience_s and not launched:
             raise EngineError(

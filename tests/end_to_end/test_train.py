@@ -89,7 +89,7 @@ def test_more_workers_than_processors_are_refused(
     asked = ["--workers=2", "--set", "launch.cpus_per_worker=1000"]
     done = capfilt_ray.run("pretrain", write_recipe(), "--engine=ray", *asked)
     assert done.returncode == 2
-    assert "launch asks for 2 workers with 1000 processors each" in done.stderr
+    assert "wanted: 2 workers with 1000 processors each" in done.stderr
 
 
 @pytest.mark.slow

@@ -16,13 +16,13 @@ from tests.support.training_cluster import Kill, Outcome, Spec, train_on
 Write = Callable[..., Path]
 USUAL = ((2, 0), (2, 1))  # a head without a GPU, and a machine with a pretended one
 TWO, UNEQUAL = ((2, 0), (2, 0)), ((2, 0), (1, 0))
-STEPS = 60  # so that a kill after the first state hits a training that is under way
+STEPS = 40  # so that a kill after the first state hits a training that is under way
 WORKERS_2 = ("--set=launch.workers=2", "--set=launch.cpus_per_worker=2")
 PLAINLY_WITHIN_S = 60
 
 
 def command(recipe: Path, output: Path, *settings: str) -> tuple[str, ...]:
-    lasting = (f"--output={output}", f"--set=step.steps={STEPS}")
+    lasting = (f"--output={output}", f"--set=step.steps={STEPS}", "--set=step.batch_size=6")
     return ("pretrain", str(recipe), *lasting, *settings)
 
 
@@ -56,6 +56,7 @@ def unbroken(recipe: Path, capfilt: InProcess, tmp_path: Path) -> Path:
     return tmp_path / "unbroken"
 
 
+@pytest.mark.timeout(500)
 def test_the_usual_cluster_trains_on_its_gpu_node(
     loopback_only: list[str], recipe: Path, tmp_path: Path
 ) -> None:
@@ -81,7 +82,7 @@ def test_a_training_that_loses_a_node_ends_with_fewer_workers(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_workers_that_are_left_and_do_not_divide_end_with_what_to_do(
     loopback_only: list[str], recipe: Path, tmp_path: Path
 ) -> None:
@@ -99,7 +100,7 @@ def test_workers_that_are_left_and_do_not_divide_end_with_what_to_do(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_gpu_that_torch_does_not_see_is_refused_by_name(
     loopback_only: list[str], recipe: Path, tmp_path: Path
 ) -> None:

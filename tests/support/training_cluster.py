@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 CAPFILT = str(Path(sys.executable).with_name("capfilt"))
-LIMIT_S = 200.0
+LIMIT_S = 300.0
 # so that a node which is killed is known as lost within two seconds
 HEARTBEATS = {
     "health_check_initial_delay_ms": 0,
