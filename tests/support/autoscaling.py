@@ -17,7 +17,7 @@ from typing import Any
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 from tests.support.cluster import enter_network
-from tests.support.driving import wait_until
+from tests.support.driving import end_survivors, wait_until
 
 ADDRESS = "127.0.0.1:6379"
 _PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
@@ -33,6 +33,8 @@ _ENVIRONMENT = {
 @contextmanager
 def autoscaling_cluster(loopback: Sequence[str], home: Path, **worker: int) -> Iterator[None]:
     """Run a head of two processors, and machines of one kind from none on; be in its network."""
+    home = home / "cluster"  # whose processes outlive the commands of the test
+    home.mkdir()
     config = home / "autoscaling.json"
     config.write_text(json.dumps(_config(worker)))
     ray = str(Path(sys.executable).with_name("ray"))
@@ -47,6 +49,7 @@ def autoscaling_cluster(loopback: Sequence[str], home: Path, **worker: int) -> I
             yield
     finally:
         head.send_signal(signal.SIGTERM)
+        end_survivors(home)
         head.wait(60)
 
 

@@ -96,6 +96,10 @@ def ray_machines(
 
     `head`: what else Ray is told of the head.
     """
+    from tests.support.driving import end_survivors  # which the keeper cannot import everywhere
+
+    home = home / "cluster"  # whose processes outlive the commands of the test
+    home.mkdir()
     environment = os.environ | {"PREFECT_HOME": str(home / "prefect")}
     environment = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
     with (home / "keeper.txt").open("w") as err:
@@ -114,7 +118,11 @@ def ray_machines(
             machines.add(cpus, gpus, **(head if number == 0 else {}))
         yield machines
     finally:
-        keeper.communicate(timeout=60)  # it ends with its input
+        try:
+            keeper.communicate(timeout=60)  # it ends with its input
+        finally:
+            keeper.kill()
+            end_survivors(home)
 
 
 @contextmanager
@@ -154,7 +162,7 @@ class _Keeper:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self._cluster = Cluster()
+        self._cluster = Cluster(shutdown_at_exit=False)  # its handlers want the main thread
         self._nodes: list[Any] = []
         self._held: list[Any] = []
 
@@ -174,10 +182,9 @@ class _Keeper:
     def _add_hiding(self, options: dict[str, Any], folder: str) -> None:
         """Add a node from a thread whose disks are its own: its processes see what it sees."""
         libc = ctypes.CDLL(None, use_errno=True)
-        empty = (b"none", folder.encode(), b"tmpfs", 0, None)
         _check(libc.unshare(CLONE_NEWNS))
         _check(libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None))
-        _check(libc.mount(*empty))
+        _check(libc.mount(b"none", folder.encode(), b"tmpfs", 0, None))
         self._nodes.append(self._cluster.add_node(**options))
 
     def remove(self, number: int, gracefully: bool) -> None:

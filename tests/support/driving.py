@@ -60,7 +60,7 @@ class Command:
             process.wait(timeout_s)
         finally:
             process.kill()
-            self._end_survivors()
+            end_survivors(self.home)
         out, err = (path.read_text(encoding="utf-8") for path in (self._out, self._err))
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -79,14 +79,6 @@ class Command:
     @property
     def _err(self) -> Path:
         return self.home / "err.txt"
-
-    def _end_survivors(self) -> None:
-        """Give Ray's daemons the time to see that their driver is gone; end the rest."""
-        with suppress(TimeoutError):
-            wait_until(lambda: not survivors(self.home), timeout_s=5)
-        for process in survivors(self.home):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
 
 
 @dataclass(frozen=True)
@@ -163,3 +155,12 @@ def survivors(home: Path) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def end_survivors(home: Path) -> None:
+    """Give Ray's daemons the time to see that their driver is gone; end the rest."""
+    with suppress(TimeoutError):
+        wait_until(lambda: not survivors(home), timeout_s=5)
+    for process in survivors(home):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

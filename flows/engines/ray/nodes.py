@@ -39,7 +39,7 @@ class RayNodes:
         self._room_counted = False
         now = time.monotonic()
         self._looked_at = now - LOOK_EVERY_S
-        self._waiting_since, self._said_at = now, 0.0
+        self._waiting_since, self._said_at = now, -math.inf  # the clock may begin at boot
         if grows:
             self.head.request([])  # nothing of what a killed driver has left
 

@@ -1,5 +1,7 @@
 """Which machines are used; how Ray itself answers is tried on clusters, in end_to_end."""
 
+import time
+
 import pytest
 
 from flows.engines.engine import EngineError
@@ -69,4 +71,12 @@ def test_fewer_shards_than_workers_are_told_once(caplog: pytest.LogCaptureFixtur
     ]
     nodes(Wish(gpus=0.5)).count_room(machines, shards=8)
     nodes(Wish(workers=3)).count_room(machines, shards=3)
+    assert len(caplog.messages) == 1
+
+
+def test_the_first_word_comes_on_a_machine_that_has_just_booted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)
+    nodes(Wish(workers=3)).wait((Machine("n1", "gpu-box", 4.0, 1.0),), running=1, most=5)
     assert len(caplog.messages) == 1
