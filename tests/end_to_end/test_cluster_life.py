@@ -1,16 +1,25 @@
-"""What a cluster's operator meets: machines that are unfit, credentials."""
+"""What a cluster's operator meets: a machine that is unfit, credentials, jobs, metrics."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from shards.run.attempt import Ending, read_attempts
+from shards.run.run import Run
 from shards.store import Store
+from tests.support.autoscaling import ADDRESS, autoscaling_cluster
 from tests.support.cluster import ray_machines
-from tests.support.driving import Command, Models
-from tests.support.object_store import s3_server
+from tests.support.driving import CAPFILT, Command, Models, committed, wait_until
+from tests.support.fault_proxy import Fault, Request, fault_proxy
+from tests.support.object_store import s3_at, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
@@ -96,3 +105,143 @@ def test_credentials_reach_workers_by_forward_env_alone(
         assert SECRET not in told
         assert len(kept) > 10
         assert not any(SECRET.encode() in data for data in kept)
+
+
+@pytest.mark.parametrize("denied_methods", [("PUT", "POST"), ("PUT", "POST", "GET", "HEAD")])
+def test_access_denied_in_mid_run_leaves_shards_pending(
+    denied_methods: tuple[str, ...],
+    loopback_only: list[str],
+    flags: Flags,
+    toy_models: Models,
+    few_shards: Path,
+    tmp_path: Path,
+) -> None:
+    denied = threading.Event()
+
+    def choose(request: Request) -> Fault | None:
+        return Fault.DENIED if denied.is_set() and request.method in denied_methods else None
+
+    with (
+        ray_machines(loopback_only, tmp_path, "2/0") as machines,
+        machines.inside(),
+        s3_server() as bucket,
+        fault_proxy(os.environ["AWS_ENDPOINT_URL"], choose) as proxy,
+        s3_at(proxy.endpoint),
+    ):
+        run = [*flags(toy_models, few_shards, Path("OUT")), *ON_CPU, FORWARD]
+        run = [flag for flag in run if not flag.startswith("--output")]
+        run += [f"--output={bucket}/run", f"--address={machines.address}"]
+        command, commits = Command([], tmp_path), Store(f"{bucket}/run/commits")
+        process = command.start(*run)
+        wait_until(lambda: process.poll() is not None or len(commits.list()) > 0)
+        denied.set()
+        ended = command.wait(process)
+        assert ended.returncode == 1, ended.stderr
+        assert "Traceback" not in ended.stderr
+        denied.clear()
+        done = command.run(*run)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["shards"]["committed"] == SHARDS
+
+
+def test_a_submitted_job_joins_stops_and_goes_on(
+    loopback_only: list[str], flags: Flags, toy_models: Models, few_shards: Path, tmp_path: Path
+) -> None:
+    ray = [str(Path(sys.executable).with_name("ray")), "job"]
+    web = ["--address", "http://127.0.0.1:8265"]
+    head = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": 8265}
+
+    def job(what: str, *arguments: str) -> str:
+        ended = subprocess.run(
+            [*ray, what, *web, *arguments], capture_output=True, text=True, timeout=200
+        )
+        return joined(ended.stdout + ended.stderr)
+
+    with ray_machines(loopback_only, tmp_path, "2/0", **head) as machines, machines.inside():
+        clean = [CAPFILT, *flags(toy_models, few_shards, tmp_path / "run"), *ON_CPU]
+        relative = [CAPFILT, *flags(toy_models, few_shards, Path("run")), *ON_CPU]
+        refused = job("submit", "--submission-id", "relative", "--", *relative)
+        assert "output run is relative, and a submitted Ray job works in a copy" in refused
+        assert "exit code 2" in refused
+
+        job("submit", "--no-wait", "--submission-id", "stopped", "--", *clean)
+        wait_until(lambda: bool(committed(tmp_path / "run")))
+        job("stop", "stopped")
+        assert "STOPPED" in job("status", "stopped")
+        run = Run.open(str(tmp_path / "run"))
+        left = {shard.shard for shard in run.inputs} - committed(tmp_path / "run")
+        endings = {attempt.ending for name in left for attempt in read_attempts(run, name)}
+        assert endings == {Ending.RELEASED}
+
+        went_on = job("submit", "--submission-id", "again", "--", *clean)
+        assert f"joining the Ray cluster at {machines.address} (RAY_ADDRESS)" in went_on
+        assert "succeeded" in went_on
+        assert len(committed(tmp_path / "run")) == SHARDS
+
+
+def test_metrics_are_served_and_the_commit_says_what_did_it(
+    loopback_only: list[str], flags: Flags, toy_models: Models, few_shards: Path, tmp_path: Path
+) -> None:
+    head = {"metrics_export_port": 8123}
+    with ray_machines(loopback_only, tmp_path, "2/0", **head) as machines, machines.inside():
+        command = Command([], tmp_path)
+        process = command.start(
+            *flags(toy_models, few_shards, tmp_path / "run"),
+            *(*ON_CPU, f"--address={machines.address}"),
+        )
+        seen: dict[str, float] = {}
+
+        def scrape() -> bool:
+            seen.update(read_metrics("http://127.0.0.1:8123/metrics", "ray_capfilt_samples_total"))
+            return process.poll() is not None
+
+        wait_until(scrape)
+        done = command.wait(process)
+        assert done.returncode == 0, done.stderr
+    (row,) = seen
+    assert 'device="cpu"' in row
+    assert 0 < seen[row] <= 2 * SHARDS
+    (worker,) = json.loads(done.stdout)["workers"]
+    assert (worker["device"], worker["samples"]) == ("cpu", 2 * SHARDS)
+    assert worker["samples_per_s"] > 0
+    commit = json.loads((tmp_path / "run" / "commits" / "00000.json").read_text())
+    assert commit["environment"].keys() >= {"host", "device", "images_per_s"}
+    assert commit["environment"]["images_per_s"] > 0
+
+
+def test_an_autoscaler_is_asked_for_a_gpu_and_then_for_none(
+    loopback_only: list[str], flags: Flags, toy_models: Models, few_shards: Path, tmp_path: Path
+) -> None:
+    with autoscaling_cluster(loopback_only, tmp_path, CPU=2, GPU=1):
+        command = Command([], tmp_path)
+        done = command.run(
+            *flags(toy_models, few_shards, tmp_path / "run"),
+            *(*ON_CPU, "--set=engine.gpus_per_actor=1", f"--address={ADDRESS}"),
+        )
+        assert done.returncode == 0, done.stderr
+        assert "wanted: a worker with 1 GPU and a processor each" in joined(done.stderr)
+        assert "On their way: gpu" in joined(done.stderr)
+        workers = json.loads(done.stdout)["workers"]
+        assert 1 <= len(workers) <= 2
+        wait_until(lambda: gpu_machines() == 0)
+
+
+def gpu_machines() -> int:
+    """Count the living machines with a GPU, asked in a process that has no other cluster."""
+    asks = (
+        f"import ray; ray.init({ADDRESS!r}, log_to_driver=False); "
+        "print(sum(n['Alive'] and 'GPU' in n['Resources'] for n in ray.nodes()))"
+    )
+    ended = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
+    return int(ended.stdout.split()[-1])
+
+
+def read_metrics(url: str, name: str) -> dict[str, float]:
+    """Read the rows of a metric from an endpoint; none where it does not answer yet."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return {}
+    rows = (line.rpartition(" ") for line in text.splitlines() if line.startswith(name + "{"))
+    return {row: float(number) for row, _, number in rows}
