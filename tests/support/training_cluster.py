@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 CAPFILT = str(Path(sys.executable).with_name("capfilt"))
+NICENESS = "RAY_worker_niceness"
 LIMIT_S = 300.0
 # so that a node which is killed is known as lost within two seconds
 HEARTBEATS = {
@@ -92,10 +93,16 @@ def _main(path: Path) -> None:
 def _start(spec: list[list[int]]) -> tuple[list[Any], str]:
     from ray.cluster_utils import Cluster
 
+    os.environ[NICENESS] = "0"  # a busy machine would starve Ray's own 15 for minutes
     (cpus, gpus), *others = spec
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": cpus, "num_gpus": gpus, "_system_config": HEARTBEATS},
+        head_node_args={
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "include_dashboard": False,
+            "_system_config": HEARTBEATS,
+        },
     )
     others = [cluster.add_node(num_cpus=cpus, num_gpus=gpus) for cpus, gpus in others]
     return [cluster.head_node, *others], cluster.address
