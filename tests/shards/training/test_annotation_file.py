@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shards.files.regular import NotRegular
 from shards.inputs.listing import InputChanged
 from shards.training.annotation import SourceText, WeightedAnswer
 from shards.training.annotation_file import (
@@ -154,7 +155,7 @@ def test_a_pipe_is_no_file() -> None:
     read, write = os.pipe()
     os.write(write, b'["yes"]')
     os.close(write)
-    with pytest.raises(AnnotationError, match="is no file"):
+    with pytest.raises(NotRegular, match="is a named pipe, expected a file"):
         read_answers(f"/dev/fd/{read}")
     os.close(read)
 
