@@ -22,7 +22,8 @@ def upstream() -> Iterator[str]:
         yield os.environ["AWS_ENDPOINT_URL"]
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+# an access that is denied stays so, and is no fault to wait out
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.DENIED])
 def test_files_come_through_a_fault_in_five_requests(upstream: str, fault: Fault) -> None:
     contents = {f"data/{number}": b"%d" % number * 5000 for number in range(7)}
     with fault_proxy(upstream, by_rates({fault: 0.2}, seed=3), slow_s=0.1) as proxy:
