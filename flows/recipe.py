@@ -15,6 +15,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
 )
 
 from pipeline.clean.shard import CleanConfig
@@ -83,6 +84,16 @@ class EngineConfig(RecipeSection):
     batch_size: int = Field(16, ge=1, description="pictures in one pass of a model")
     decode_threads: int = Field(2, ge=1, description="in each actor")
     stall_timeout_s: float = Field(600, gt=0, description="without a finished sample")
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _check_gpus(cls, gpus: float | Literal["auto"]) -> float | Literal["auto"]:
+        """Refuse what no machine can give: Ray shares one GPU in parts, or gives whole ones."""
+        if gpus == "auto" or gpus == 0 or (gpus >= 1 and float(gpus).is_integer()):
+            return gpus
+        if gpus < 1 and abs(round(gpus, 4) - gpus) < 1e-12 and round(gpus, 4) > 0:
+            return gpus
+        raise ValueError("expected a part of one GPU (0.0001 or more), or a whole number of GPUs")
 
 
 class Recipe(CleanConfig):

@@ -103,6 +103,10 @@ def test_a_dumped_recipe_loads_to_the_same(tmp_path: Path) -> None:
         ("seed.low=1", r"seed\.low"),
         ("engine.kind=spark", r"engine\.kind: .*'ray'.*'local'.*found 'spark'"),
         ("screen.min_side=[1", r"not YAML"),
+        ("engine.gpus_per_actor=1.5", r"engine\.gpus_per_actor: .*a whole number.*found 1\.5"),
+        ("engine.gpus_per_actor=1e-320", r"engine\.gpus_per_actor: .*0\.0001 or more"),
+        ("engine.gpus_per_actor=0.33333", r"engine\.gpus_per_actor: .*0\.0001 or more"),
+        ("engine.gpus_per_actor=.inf", r"engine\.gpus_per_actor: "),
     ],
 )
 def test_a_broken_setting_is_named(setting: str, message: str) -> None:
