@@ -8,12 +8,13 @@ once another's commit stands for its shard (or another's view under its name), w
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
 from shards.errors import CapfiltError
+from shards.run.attempt import read_quarantined
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run
 from shards.run.verify.lists import read_snapshot, snapshot_names
@@ -26,6 +27,7 @@ _DATA = re.compile(r"data/(?:samples|texts|decisions|clean)/(.+)-[0-9a-f]{16}\.(
 _VIEW_DATA = re.compile(r"views/[^/]+/(?:decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
 _VIEW_LIST = re.compile(r"views/[^/]+/shards-[0-9a-f]{16}\.parquet")
 _TEMPORARY = re.compile(r"(?:.*/)?\.tmp-(?:[a-z0-9_]{8}|[0-9a-f]{16}|probe-[0-9a-f]{16})")
+_PROBE = re.compile(r"\.tmp-probe-[0-9a-f]{16}")  # a driver's, by which workers know the run
 _KEPT = re.compile(
     r"run\.json|recipe\.yaml|input\.parquet|snapshot\.json|clean\.txt|README\.md"
     r"|views/[^/]+/(?:view\.json|clean\.txt)"
@@ -79,6 +81,7 @@ def find_garbage(run: Run, older_than_s: float, abandoned: bool = False) -> Garb
     commits = read_commits(run)
     named, shards = _named(run, commits), set(run.shards)
     settled = commits.keys() | {f"views/{name}" for name in view_records(run)}
+    at_work = bool(shards - commits.keys() - read_quarantined(run).keys())
     leftovers, unknown = list(_temporary(there, now_s)), []
     for file in there:
         if file.is_folder or file.name in named or _is_leftover(file.temporary):
@@ -93,7 +96,7 @@ def find_garbage(run: Run, older_than_s: float, abandoned: bool = False) -> Garb
     for leftover in sorted(leftovers, key=lambda leftover: leftover.name):
         if leftover.age_s is None or leftover.age_s < older_than_s:
             young.append(leftover)
-        elif abandoned or leftover.kind == Kind.TEMPORARY or _owner(leftover.name) in settled:
+        elif abandoned or _is_settled(leftover, settled, at_work):
             old.append(leftover)
         else:
             unfinished.append(leftover)
@@ -109,6 +112,16 @@ def remove_garbage(run: Run, leftovers: Sequence[Leftover]) -> None:
     for leftover in leftovers:
         for folder in sorted(leftover.folders, reverse=True):  # those within come first
             run.store.remove_empty_folder(folder)
+
+
+def _is_settled(leftover: Leftover, settled: Collection[str], at_work: bool) -> bool:
+    """Check that no process, however old or slow, can need a leftover yet.
+
+    A driver writes its probe once, and shows it to workers that start days later.
+    """
+    if leftover.kind == Kind.TEMPORARY:
+        return not (at_work and _PROBE.fullmatch(leftover.name))
+    return _owner(leftover.name) in settled
 
 
 def _owner(name: str) -> str:

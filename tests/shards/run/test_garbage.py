@@ -95,6 +95,20 @@ def test_what_nothing_names_goes_and_all_else_stays(full: Run, do_work: DoWork) 
     assert find_garbage(full, 0).old == ()
 
 
+def test_a_drivers_probe_stays_while_shards_are_pending(
+    full: Run, make_run: MakeRun, tmp_path: Path
+) -> None:
+    pending = make_run(str(tmp_path / "another"), committed=False)
+    for run in (pending, full):
+        run.store.put(f".tmp-probe-{ID}", b"a driver's, that may work for days")
+        run.store.put(f".tmp-{ID}", b"torn")
+    assert names(find_garbage(pending, 0)).keys() == {f".tmp-{ID}"}
+    assert [one.name for one in find_garbage(pending, 0).unfinished] == [f".tmp-probe-{ID}"]
+    everything = {f".tmp-{ID}", f".tmp-probe-{ID}"}
+    assert names(find_garbage(pending, 0, abandoned=True)).keys() == everything
+    assert names(find_garbage(full, 0)).keys() == everything
+
+
 def test_what_may_yet_be_committed_stays_however_old(
     full: Run, make_run: MakeRun, do_work: DoWork, tmp_path: Path
 ) -> None:
