@@ -193,10 +193,18 @@ def _set_aside(store: Store, name: str, problems: Sequence[Problem], done: Repai
     path = PurePosixPath("set_aside", name)
     there = str(path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"))
     store.put(there, data)
-    if store.read(name) != data:
+    if not _is_still(store, name, data):
         store.delete(there)
         return False
     store.delete(name)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     done.actions.append(f"moved {name} to {there}: {problems[0]}{more}")
     return True
+
+
+def _is_still(store: Store, name: str, data: bytes) -> bool:
+    """Check that no other command has changed a file meanwhile, or set it aside."""
+    try:
+        return store.read(name) == data
+    except FileNotFoundError:
+        return False

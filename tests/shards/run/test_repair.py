@@ -1,7 +1,9 @@
 """What can be mended is mended, the rest is set aside, and what is right is not touched."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -12,6 +14,7 @@ from shards.run.repair import RepairError, repair, repair_run
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
+from shards.store import Store
 from tests.shards.conftest import DoWork, MakeRun
 from tests.support.changed_run import record_of
 
@@ -237,3 +240,21 @@ def test_the_recipe_is_written_again(full: Run, data: bytes) -> None:
     full.store.put("recipe.yaml", data)
     assert repair(full.store).whole
     assert everything(full) == before
+
+
+def test_repairs_at_once_set_each_file_aside_without_an_error(full: Run) -> None:
+    for shard in full.shards:
+        full.store.put(f"commits/{shard}.json", b"torn")
+    url, together = full.store.url(), Barrier(4)
+
+    def mend() -> int:
+        together.wait()
+        return len(repair(Store(url)).actions)
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [each.result() for each in [pool.submit(mend) for _ in range(4)]]
+    assert sum(done) >= len(full.shards)
+    assert full.store.list("commits") == []
+    aside = [full.store.read(name) for name in full.store.list("set_aside/commits")]
+    assert len(aside) >= len(full.shards)
+    assert set(aside) == {b"torn"}
