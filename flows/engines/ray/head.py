@@ -1,5 +1,6 @@
 """The head of a Ray cluster (its GCS): whether it lives, and what its autoscaler is asked for."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from ray.exceptions import RayError
 from flows.engines.engine import EngineError
 
 ASK_TIMEOUT_S = 2.0
+ASK_AGAIN_S = 30.0  # an autoscaler keeps one request, of whoever asked last: another driver, too
 # After so long without its head Ray ends the driver's process, without a word that can be caught.
 _SETTING = "RAY_gcs_rpc_server_reconnect_timeout_s"
 RAY_ENDS_AFTER_S = float(os.environ.get(_SETTING, "60"))
@@ -25,6 +27,7 @@ class Head:
     def __init__(self) -> None:
         self._answered_at = self._asked_at = time.monotonic()
         self._requested: list[dict[str, float]] | None = None
+        self._requested_at = -math.inf
 
     @property
     def is_silent(self) -> bool:
@@ -52,10 +55,15 @@ class Head:
         return True
 
     def request(self, bundles: Sequence[dict[str, float]]) -> None:
-        """Ask the autoscaler, if there is one, for room for all these; what was asked is over."""
-        if bundles == self._requested or self.is_silent:
+        """Ask the autoscaler, if there is one, for room for all these; what was asked is over.
+
+        What is wanted still is asked for again after a time, lest another driver has ended it.
+        """
+        now = time.monotonic()
+        is_fresh = not bundles or now - self._requested_at < ASK_AGAIN_S
+        if self.is_silent or (bundles == self._requested and is_fresh):
             return
-        self._requested = list(bundles)
+        self._requested, self._requested_at = list(bundles), now
         with suppress(RayError, RuntimeError):  # the head may be gone
             request_resources(bundles=list(bundles))
 

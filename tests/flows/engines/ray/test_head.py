@@ -47,3 +47,37 @@ def test_a_silent_head_is_told_before_ray_would_end_the_process(
     after, at_most, words = (tmp_path / "said.txt").read_text().split(" ", 2)
     assert float(at_most) <= float(after) < 11
     assert "its GCS is lost" in words
+
+
+TWO_DRIVERS = """
+from pathlib import Path
+from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL as KEY
+from ray.cluster_utils import Cluster
+from ray.experimental.internal_kv import _internal_kv_get
+from flows.engines.ray import head as module
+from flows.engines.ray.session import ray_session
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+with ray_session(cluster.address):
+    waiting, other = module.Head(), module.Head()
+    waiting.request([{"CPU": 7.0}])
+    other.request([])  # another driver has begun, or ended
+    waiting.request([{"CPU": 7.0}])
+    at_once = _internal_kv_get(KEY)
+    module.ASK_AGAIN_S = 0.0
+    waiting.request([{"CPU": 7.0}])
+    Path("said.txt").write_text(f"{at_once} {_internal_kv_get(KEY)}")
+cluster.shutdown()
+"""
+
+
+def test_what_another_driver_has_ended_is_asked_for_again(
+    loopback_only: list[str], tmp_path: Path
+) -> None:
+    command = [*loopback_only, sys.executable, "-c", TWO_DRIVERS]
+    with (tmp_path / "out.txt").open("wb") as file:
+        subprocess.run(
+            command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, timeout=120, check=False
+        )
+    said = (tmp_path / "said.txt").read_text()
+    assert said == """b'[]' b'[{"CPU": 7.0}]'"""
