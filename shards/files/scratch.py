@@ -80,7 +80,9 @@ def _remove_if_abandoned(folder: Path) -> None:
         return
     try:
         facts = os.fstat(descriptor)
-        if stat.S_ISREG(facts.st_mode) and facts.st_uid == os.getuid():
+        is_lock = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_size
+        # a user's own folder may begin with the same letters, and hold a file of that name
+        if is_lock and {path.name for path in folder.iterdir()} <= {_LOCK, _CONTENT}:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
     except OSError:  # somebody holds it

@@ -117,6 +117,10 @@ def test_what_is_not_known_as_ours_stays(temporary: Path) -> None:
         folder.mkdir()
         (folder / "precious").write_text("mine")
     (elsewhere / "owner").touch()
+    for name, owner in (("capfilt-results", ""), ("capfilt-book", "a name")):
+        (temporary / name / "content").mkdir(parents=True)
+        (temporary / name / "owner").write_text(owner)
+    (temporary / "capfilt-results" / "precious").write_text("mine")
     (temporary / "capfilt-link").symlink_to(elsewhere)
     (temporary / "capfilt-linked-owner" / "owner").symlink_to(elsewhere / "owner")
     (temporary / "capfilt-file").write_text("mine")
