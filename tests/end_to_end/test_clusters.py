@@ -60,7 +60,7 @@ CASES = (
         says=("has joined",),
         happens=(("wanted: a worker with 2 GPUs", "add 2/2"),),
     ),
-    Case("three on two", "2/0", ("1/0",), ("actors=3",), (2, 1)),
+    Case("three on two", "2/0", ("1/0",), ("actors=3",), (2, 1), shards=MORE),
     Case(
         "grows",
         "2/0",

@@ -12,7 +12,8 @@ from typing import Any
 import ray
 
 from flows.engines.engine import EngineError
-from flows.engines.ray.token import make_token
+from flows.engines.ray.token import make_token, show_token
+from shards.errors import UsageError
 from shards.files.scratch import scratch_folder
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
     """
     if address is not None:
         _check_reachable(address)
+        show_token()
     told_to_end = threading.Event()
     options: dict[str, Any] = {"address": address or "local"}
     if address is None:
@@ -62,18 +64,20 @@ def _start(options: dict[str, Any]) -> None:
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
     except Exception as error:  # Ray raises Exception itself, where a machine is too slow for it
-        reason = str(error).strip().splitlines() or [repr(error)]
+        first = (str(error).strip().splitlines() or [repr(error)])[0].rstrip(".")
         raise EngineError(
-            f"Ray did not start, or was not joined, at {options['address']}: {reason[0]} What is "
+            f"Ray did not start, or was not joined, at {options['address']}: {first}. What is "
             "committed is safe; run the same command again, or with --engine local"
         ) from error
 
 
 def _check_reachable(address: str) -> None:
     """Refuse an address where nothing listens: Ray itself would try for minutes."""
+    if address in ("auto", "local"):
+        return  # Ray itself looks for it
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        return  # "auto", "local", a name that Ray itself looks up
+        raise UsageError(f"{address!r} is no address of a Ray cluster; expected HOST:PORT, or auto")
     try:
         socket.create_connection((host.removeprefix("ray://").strip("[]"), int(port)), 10).close()
     except OSError as error:

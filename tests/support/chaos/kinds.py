@@ -13,15 +13,13 @@ from tests.support.chaos.ray_sieges import ActorSiege, gcs_siege, raylet_siege
 from tests.support.chaos.sieges import DriverSiege, Limits, Setup, Siege, s3_siege
 from tests.support.chaos.tally import Tally
 
-FULL = 500  # blows: what `blows` of the kinds come to, at least
-
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of blow, and its share of a series."""
 
     name: str
-    blows: int  # of FULL
+    blows: int  # its share of all that are asked for: 500 for the usual kinds
     per_run: int
     shards: int  # of a run
     pictures: int  # of a shard: how long it takes
@@ -48,9 +46,9 @@ def series(
 ) -> Iterator[Tally]:
     """Strike by each kind in turn; give its tally once all its runs are judged."""
     kinds = [kind for kind in KINDS if kind.name in names]
-    whole = sum(kind.seconds for kind in kinds)
+    whole, full = sum(kind.seconds for kind in kinds), sum(kind.blows for kind in kinds)
     for kind in kinds:
-        blows = max(1, round(kind.blows * kills / FULL))
+        blows = max(1, round(kind.blows * kills / full))
         limit_s = minutes * 60 * kind.seconds / whole if minutes else float("inf")
         yield _strike(kind, random.Random(f"{seed} {kind.name}"), blows, limit_s, scratch)
 

@@ -1,13 +1,17 @@
 """A Ray of our own: where it starts, and how it hears that it should end."""
 
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.engines.engine import EngineError
 from flows.engines.ray.session import ray_session
+from shards.errors import UsageError
 
 SCRIPT = """
 import os, signal
@@ -49,3 +53,46 @@ def test_an_address_where_nothing_listens_is_told_at_once() -> None:
         ray_session("127.0.0.1:9"),
     ):
         pass
+
+
+def test_what_is_no_address_is_bad_usage() -> None:
+    with (
+        pytest.raises(UsageError, match=r"'foo' is no address .*expected HOST:PORT"),
+        ray_session("foo"),
+    ):
+        pass
+
+
+JOINING = """
+import os, subprocess, sys
+from flows.engines.ray.session import ray_session
+
+ray = os.path.join(os.path.dirname(sys.executable), "ray")
+head = [ray, "start", "--head", "--num-cpus=1", "--port=6380", "--include-dashboard=false",
+        "--node-ip-address=127.0.0.1"]
+subprocess.run(head, check=True, env={**os.environ, "RAY_AUTH_MODE": "token"})
+with ray_session("127.0.0.1:6380"):
+    import ray as joined
+    cpus = joined.cluster_resources()["CPU"]
+print("joined", cpus, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_cluster_that_asks_for_this_users_token_is_joined(
+    loopback_only: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {"HOME": str(tmp_path)}
+    out = tmp_path / "out.txt"
+    with out.open("wb") as file:  # daemons would hold a pipe open
+        command = [*loopback_only, sys.executable, "-c", JOINING]
+        started = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        started.wait(120)
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("HOME") == str(tmp_path):
+                process.kill()
+    assert "joined 1.0" in out.read_text()
