@@ -41,6 +41,8 @@ def test_clean_verify_and_gc(
     told, expected = json.loads(done.stdout), json.loads(same.stdout)
     assert told.pop("run") == run
     assert expected.pop("run") == str(local)
+    (worker,), (other,) = told.pop("workers"), expected.pop("workers")
+    assert worker["samples"] == other["samples"]  # at rates of their own
     assert told == expected
 
     checked = capfilt.run("verify", run, "--json")

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from flows.engines.engine import EngineError
-from flows.engines.ray.token import make_token, show_token
+from flows.engines.ray.token import make_token, token_advice
 from shards.errors import UsageError
 from shards.files.scratch import scratch_folder
 
@@ -29,7 +29,6 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
     """
     if address is not None:
         _check_reachable(address)
-        show_token()
     told_to_end = threading.Event()
     options: dict[str, Any] = {"address": address or "local"}
     if address is None:
@@ -67,7 +66,8 @@ def _start(options: dict[str, Any]) -> None:
         first = (str(error).strip().splitlines() or [repr(error)])[0].rstrip(".")
         raise EngineError(
             f"Ray did not start, or was not joined, at {options['address']}: {first}. What is "
-            "committed is safe; run the same command again, or with --engine local"
+            "committed is safe; run the same command again, or with --engine local."
+            + token_advice()
         ) from error
 
 

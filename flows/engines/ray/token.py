@@ -4,26 +4,23 @@ import os
 import secrets
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
-
-from ray import _raylet
 
 TOKEN = Path(".ray") / "auth_token"  # below the home folder, where Ray looks
 _SET_ELSEWHERE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
-def show_token() -> None:
-    """Show this user's token, where there is one, to a cluster that is joined.
+def token_advice() -> str:
+    """Say what to set where a cluster may have asked for a token that was not shown.
 
-    `ray start` asks for it wherever it finds one; a cluster that asks for none takes no notice. The
-    user's own RAY_AUTH_MODE decides.
+    It is not shown unasked: a driver that asks for tokens itself cannot be called by a cluster that
+    has none, and Ray then cancels its actors.
     """
     if "RAY_AUTH_MODE" in os.environ:
-        return
-    raylet: Any = _raylet  # compiled: it has no types
-    if raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
-        os.environ["RAY_AUTH_MODE"] = "token"
-        raylet.Config.initialize("")  # so that this process sees it, too
+        return ""
+    return (
+        " If it asks for a token, as `ray start` does wherever ~/.ray/auth_token stands, set "
+        "RAY_AUTH_MODE=token"
+    )
 
 
 def make_token() -> None:

@@ -70,7 +70,7 @@ from flows.engines.ray.session import ray_session
 ray = os.path.join(os.path.dirname(sys.executable), "ray")
 head = [ray, "start", "--head", "--num-cpus=1", "--port=6380", "--include-dashboard=false",
         "--node-ip-address=127.0.0.1"]
-subprocess.run(head, check=True, env={**os.environ, "RAY_AUTH_MODE": "token"})
+subprocess.run(head, check=True)
 with ray_session("127.0.0.1:6380"):
     import ray as joined
     cpus = joined.cluster_resources()["CPU"]
@@ -85,7 +85,7 @@ def test_a_cluster_that_asks_for_this_users_token_is_joined(
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    environment |= {"HOME": str(tmp_path)}
+    environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
     out = tmp_path / "out.txt"
     with out.open("wb") as file:  # daemons would hold a pipe open
         command = [*loopback_only, sys.executable, "-c", JOINING]
