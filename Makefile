@@ -40,7 +40,7 @@ test-gpu: $(INSTALLED) ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
 
 chaos: $(INSTALLED) ## strike cleanings with SIGKILLs for a minute, and compare what they make (docs/reliability.md)
-	$(BIN)/python scripts/chaos.py --minutes 1
+	$(BIN)/python scripts/chaos.py --minutes 1 --kinds driver,commit,s3,actor,raylet
 
 test-core: ## install the core alone, from a wheel, into an environment of its own, and clean with it
 	rm -rf build   # files that are gone from the tree would stay in the wheel
