@@ -113,7 +113,7 @@ class Pool(Generic[Shard, Result]):
         self._stall_timeout_s = stall_timeout_s
         self._schedule = Schedule[Shard]((), stall_timeout_s)
         self._tallies: dict[str, _Tally] = {}
-        self._looked_up_at = time.monotonic()
+        self._look_at, self._looked_up_at = 0.0, time.monotonic()
 
     def run(self, shards: Sequence[Shard], watch: ProgressListener) -> Iterator[Result]:
         """Do all shards; see `Engine.run`."""
@@ -128,8 +128,10 @@ class Pool(Generic[Shard, Result]):
                 self._cluster.submit(worker, shard)
             for event in self._cluster.wait(POLL_S):
                 yield from self._settle(event)
-            self._look_after_workers(watch)
-            yield from self._look_up()
+            if time.monotonic() >= self._look_at:  # not at each of a thousand workers' events
+                self._look_at = time.monotonic() + POLL_S
+                self._look_after_workers(watch)
+                yield from self._look_up()
             if self._stop.is_set():
                 raise SystemExit(128 + signal.SIGTERM)
 

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -19,6 +19,9 @@ from flows.recipe import RecipeError, as_recipe_errors
 from flows.training.placement import count_room, equal_seats, explain, largest_division
 from flows.training.recipe import TrainingRecipe
 from pipeline.train.config import check_division
+
+if TYPE_CHECKING:
+    from models.devices import DeviceChoice
 
 POLL_S = 0.2
 ANSWER_S = 60.0  # that a machine has to start a process and import torch
@@ -152,7 +155,7 @@ class Seating:
         return True
 
 
-def _ask(seat: Seat, checks: Requirements, device: str) -> Any:  # noqa: ANN401 - of Ray
+def _ask(seat: Seat, checks: Requirements, device: "DeviceChoice") -> Any:  # noqa: ANN401 - of Ray
     remote = ray.remote(
         num_cpus=1,
         num_gpus=seat.gpus,
@@ -162,8 +165,8 @@ def _ask(seat: Seat, checks: Requirements, device: str) -> Any:  # noqa: ANN401 
     return remote.remote(checks, device, seat.gpus > 0)
 
 
-def _check_here(checks: Requirements, device: str, granted: bool) -> None:
+def _check_here(checks: Requirements, device: "DeviceChoice", granted: bool) -> None:
     check_machine(checks)
     from models.devices import choose_device
 
-    choose_device(device, granted=granted)  # type: ignore[arg-type]
+    choose_device(device, granted=granted)

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import Any
+
+from tests.support.http_server import in_thread
 
 COMMIT = "c" * 40
 
@@ -34,15 +35,8 @@ class ModelHub(ThreadingHTTPServer):
 @contextmanager
 def giving() -> Iterator[ModelHub]:
     """Serve until the block ends."""
-    hub = ModelHub()
-    thread = threading.Thread(target=hub.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with in_thread(ModelHub()) as hub:
         yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

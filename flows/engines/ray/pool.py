@@ -28,7 +28,7 @@ from flows.engines.job import Grant, Records, Result, Shard, ShardJob
 from flows.engines.placement import Seat, Wish, free_seats
 from flows.engines.pool import Event, Pool, TaskDone, WorkerLost, WorkerReady
 from flows.engines.ray.actor import PoolActor, Progress, Started
-from flows.engines.ray.nodes import RayNodes
+from flows.engines.ray.nodes import LOOK_EVERY_S, RayNodes
 from flows.engines.ray.session import ray_session
 from flows.engines.start_checks import Demands, MachineUnfit, Requirements, requirements
 from flows.recipe import EngineConfig
@@ -81,6 +81,23 @@ class _Actor:
     placed: bool = False
     tasks: deque[Any] = field(default_factory=deque)  # the one at work first
 
+    def answer(self) -> Progress | None:
+        """Read how far it is, if it has said so; a loss is noticed by its tasks, if it has any."""
+        with suppress(GetTimeoutError, *_Lost, RayTaskError):
+            answer: Progress = ray.get(self.report, timeout=0)
+            return answer
+        return None
+
+    def is_lost(self) -> bool:
+        """Whether the question how far it is found nobody."""
+        try:
+            ray.get(self.report, timeout=0)
+        except GetTimeoutError:
+            return False
+        except _Lost:
+            return True
+        return False
+
 
 class RayCluster(Generic[Shard, Result]):
     """Runs each worker of a pool as one Ray actor; see `Cluster`."""
@@ -88,12 +105,20 @@ class RayCluster(Generic[Shard, Result]):
     def __init__(self, job: ShardJob[Shard, Result], checks: Requirements, nodes: RayNodes) -> None:
         self._job, self._checks, self._nodes = job, checks, nodes
         self._actors: dict[str, _Actor] = {}
+        self._grow_at, self._grown_to = 0.0, 0
         self._remote_class = ray.remote(
             max_restarts=0, max_task_retries=0, concurrency_groups={"report": 1}
         )(PoolActor)
 
     def grow(self, unfinished: int, name: Callable[[], str]) -> Iterator[str]:
-        """Start actors on the seats that are free, as machines come and go."""
+        """Start actors on the seats that are free, as machines come and go.
+
+        Seats are sought again when an actor is lost, or after a while: not at each shard's end.
+        """
+        now = time.monotonic()
+        if len(self._actors) >= self._grown_to and now < self._grow_at:
+            return
+        self._grow_at = now + LOOK_EVERY_S
         taken = [actor.seat for actor in self._actors.values()]
         machines = self._nodes.look([a.seat for a in self._actors.values() if a.placed])
         if machines is None:
@@ -103,6 +128,7 @@ class RayCluster(Generic[Shard, Result]):
             worker = name()
             self._start(worker, seat)
             yield worker
+        self._grown_to = len(self._actors)
         self._nodes.wait(machines, len(self._actors), unfinished)
 
     def submit(self, worker: str, shard: Shard) -> None:
@@ -126,7 +152,7 @@ class RayCluster(Generic[Shard, Result]):
     def progress(self, worker: str) -> tuple[int, int] | None:
         """Return an actor's answer, if it is there, and ask again."""
         actor = self._actors.get(worker)
-        answer = self._answer(actor) if actor else None
+        answer = actor.answer() if actor else None
         if actor is None or answer is None:
             return None
         actor.placed, actor.report = True, actor.handle.report.remote()
@@ -200,29 +226,13 @@ class RayCluster(Generic[Shard, Result]):
         """Give up actors that nothing comes of: on machines that are lost, or held by others."""
         now = time.monotonic()
         for worker, actor in list(self._actors.items()):
-            if not actor.tasks and actor.starting is None and self._is_dead(actor):
+            if not actor.tasks and actor.starting is None and actor.is_lost():
                 yield self._forget(worker, "its machine is lost, or it was killed while idle")
             elif not actor.placed and now - actor.begun_at > PLACED_WITHIN_S:
                 ray.kill(actor.handle)
                 why = f"Ray did not place it in {PLACED_WITHIN_S:g} s: others hold what was free"
                 _log.warning("a worker on %s: %s", actor.seat.host, why)
                 yield self._forget(worker, why)
-
-    def _answer(self, actor: _Actor) -> Progress | None:
-        try:
-            answer: Progress = ray.get(actor.report, timeout=0)
-        except (GetTimeoutError, *_Lost, RayTaskError):
-            return None  # a loss is noticed by its tasks, or where it has none
-        return answer
-
-    def _is_dead(self, actor: _Actor) -> bool:
-        try:
-            ray.get(actor.report, timeout=0)
-        except GetTimeoutError:
-            return False
-        except _Lost:
-            return True
-        return False
 
     def _forget(self, worker: str, why: str) -> WorkerLost:
         del self._actors[worker]

@@ -20,6 +20,7 @@ from flows.recipe import EngineConfig
 
 if TYPE_CHECKING:
     from models.blip.config import Dtype
+    from models.devices import DeviceChoice
 
 ANSWER_S = 60.0  # that a machine has to start a process and import torch
 
@@ -71,9 +72,9 @@ def _ask(seat: Seat, config: EngineConfig, nodes: RayNodes) -> "Dtype | None":
     return dtype
 
 
-def _best_here(device: str, granted: bool) -> "Dtype":
+def _best_here(device: "DeviceChoice", granted: bool) -> "Dtype":
     check_packages()
     from models.blip.config import resolve_dtype
     from models.devices import choose_device
 
-    return resolve_dtype("auto", choose_device(device, granted=granted))  # type: ignore[arg-type]
+    return resolve_dtype("auto", choose_device(device, granted=granted))
