@@ -104,7 +104,7 @@ def explain(machines: Sequence[Machine], wish: Wish, launched: Sequence[str] = (
     have = "; ".join(describe(machine) for machine in machines) or "no machine"
     if launched:
         return f"wanted: {wanted}. There are: {have}. On their way: {', '.join(launched)}"
-    mend = "Add such a machine (it is used as soon as it joins)"
+    mend = "Add such a machine, or free what others hold: it is used at once"
     if gpus:
         mend += ", or set engine.gpus_per_actor to what a machine has (0: work on CPUs)"
     return f"wanted: {wanted}. There are: {have}. {mend}"

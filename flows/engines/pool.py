@@ -17,6 +17,7 @@ from shards.run.attempt import Ending
 
 POLL_S = 1.0
 LOOK_UP_EVERY_S = 10.0
+MOST_OF_WHY = 200  # characters; the attempt's record has it whole
 
 _log = logging.getLogger(__name__)
 
@@ -163,6 +164,9 @@ class Pool(Generic[Shard, Result]):
             yield event.result
         else:
             loss = self._schedule.lose(event.worker)
+            for shard in loss.at_work:
+                why = " ".join(event.why.split())[:MOST_OF_WHY]
+                _log.warning("a worker is lost at shard %s: %s", shard.shard, why)
             self._record(event.worker, loss.at_work, Ending.DIED, event.why)
             self._record(event.worker, loss.waiting, Ending.RELEASED)
             if loss.deaths:

@@ -43,6 +43,7 @@ from shards.errors import CapfiltError
 from shards.inputs.listing import InputShard, check_unchanged, list_inputs
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, read_commits, total_counts
+from shards.run.repair import set_snapshots_aside
 from shards.run.run import Run, read_identity
 from shards.run.snapshot import write_snapshot
 from shards.statistics import run_statistics
@@ -181,6 +182,8 @@ def finish(job: CleanJob, work: Work | None = None) -> RunResult:
     whole = bool(committed) and len(done) == len(job.run.inputs)
     if whole:
         write_snapshot(job.run)
+        for action in set_snapshots_aside(job.run):
+            _log.warning("%s", action)
     pending_here = sum(shard.shard not in done for shard in job.mine)
     statistics = run_statistics(job.run)
     if whole:

@@ -26,6 +26,10 @@ class FilesGone(CapfiltError, OSError):  # noqa: N818 - reads as what happened
     """Files that were published are not there any more, so that nothing may name them."""
 
 
+class RunGone(CapfiltError, RuntimeError):  # noqa: N818 - reads as what happened
+    """A run folder that was moved or deleted under those who work on it."""
+
+
 class TextCounts(BaseModel):
     """How many texts of one origin came in, and how many were kept."""
 
@@ -143,8 +147,15 @@ def commit(run: Run, result: Commit) -> bool:
 
     A loser's own files are removed, and no others. Data files must be published before: whoever was
     frozen for long may wake to find them gone. So they are looked for before the commit, and after
-    it once more, since no clock tells how long it took. Raises FilesGone, and leaves no commit.
+    it once more, since no clock tells how long it took. Raises FilesGone, and leaves no commit; and
+    RunGone, since a run folder that is deleted comes back with the next file that is written.
     """
+    if not run.store.exists("run.json"):
+        raise RunGone(
+            f"{run.store.url()} has no run.json any more: the run folder was moved or deleted "
+            f"while {result.shard} was worked on, which is not committed. Move it back, and run "
+            "the same command again; or delete what is left there"
+        )
     try:
         check_published(run, result.files)
         won = _claim(run, result)

@@ -82,8 +82,7 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     _mend_recipe(run, done)
     _mend_commits(run, commits, done, report)
     aside = _mend_quarantine(run, commits, done)
-    for name in snapshot_names(run):
-        _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
+    _mend_snapshots(run, commits, done)
     if commits and commits.keys() | aside >= set(run.shards):
         _mend_newest(run, done)
     else:
@@ -91,6 +90,21 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     for name in view_records(run):
         _mend_view(run, name, commits, done)
     return done
+
+
+def set_snapshots_aside(run: Run) -> list[str]:
+    """Move the snapshots of commits that are no more out of the way; give a line for each.
+
+    A shard that was done again has other data where another version made it first, or in bf16.
+    """
+    done = Repair()
+    _mend_snapshots(run, read_commits(run), done)
+    return done.actions
+
+
+def _mend_snapshots(run: Run, commits: dict[str, Commit], done: Repair) -> None:
+    for name in snapshot_names(run):
+        _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
 
 
 def _check_reach(run: Run, commits: dict[str, Commit]) -> None:

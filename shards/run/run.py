@@ -204,8 +204,8 @@ def _read_inputs(store: Store, digest: str) -> tuple[InputShard, ...]:
         data = store.read("input.parquet")
     except FileNotFoundError as error:
         raise NotARun(
-            f"{store.url()} has no input.parquet: its creation was cut short; "
-            "run clean again with the same recipe"
+            f"{store.url()} has no input.parquet: its creation was cut short, or the file was "
+            "lost; run clean again with the same recipe, which writes it"
         ) from error
     with as_damage(where):
         rows = read_bytes(data, where).to_pylist()

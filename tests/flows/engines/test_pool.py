@@ -136,7 +136,9 @@ def test_no_more_workers_start_than_there_are_shards(run: Run) -> None:
     assert len(cluster.names) == 3
 
 
-def test_a_dead_worker_is_replaced_and_its_attempt_recorded(run: Run) -> None:
+def test_a_dead_worker_is_replaced_named_and_its_attempt_recorded(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     cluster = Cluster(run, 2, dying({"0": 2, "4": 1}))
     results = list(pool_of(cluster).run(SHARDS, Watch()))
     assert all(isinstance(result, ShardDone) for result in results)
@@ -144,6 +146,7 @@ def test_a_dead_worker_is_replaced_and_its_attempt_recorded(run: Run) -> None:
     assert len(cluster.names) == 2 + 3
     assert endings(run, "0") == [Ending.DIED, Ending.DIED, None]
     assert read_attempts(run, "4")[0].detail == "killed at 4"
+    assert caplog.messages.count("a worker is lost at shard 0: killed at 0") == 2
     assert endings(run, "1") == [None]
 
 

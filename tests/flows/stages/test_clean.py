@@ -21,7 +21,8 @@ from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import InputChanged, InputMismatch
 from shards.run.commit import Counts, TextCounts, read_commits
 from shards.run.run import Run, RunMismatch
-from shards.run.snapshot import open_snapshot
+from shards.run.snapshot import newest_snapshot_id, open_snapshot, write_snapshot
+from tests.support.changed_run import problems, record_of
 
 MODELS = {"caption": "tiny-captioner", "score": "tiny-filter"}
 Make = Callable[..., Recipe]
@@ -100,6 +101,26 @@ def test_a_run_is_cleaned_and_listed(recipe: Make) -> None:
     again = clean.prepare(recipe())
     assert names(again) == []
     assert again.done.samples_in == 20
+
+
+def test_a_shard_done_again_otherwise_leaves_no_list_of_what_was(
+    recipe: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = clean.prepare(recipe())
+    clean.finish(job, clean.clean_shards(job, Watch()))
+    commit = f"commits/{job.run.shards[0]}.json"
+    older = record_of(job.run, commit)  # by a version that knew no content apart from numbers
+    files = [file | {"content_sha256": None} for file in older["files"]]
+    job.run.store.put(commit, json.dumps(older | {"files": files}).encode())
+    before = write_snapshot(job.run).id
+    job.run.store.put(commit, b"torn")
+    again = clean.prepare(recipe())
+    assert names(again) == job.run.shards[:1]
+    ended = clean.finish(again, clean.clean_shards(again, Watch()))
+    assert ended.exit_code == 0
+    assert newest_snapshot_id(job.run) != before
+    assert f"moved snapshots/{before}.parquet to set_aside/snapshots/{before}" in caplog.text
+    assert problems(job.run) == ""
 
 
 def test_parts_share_the_shards(recipe: Make) -> None:

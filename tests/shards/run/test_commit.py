@@ -15,6 +15,7 @@ from shards.run.commit import (
     Commit,
     Counts,
     FilesGone,
+    RunGone,
     TextCounts,
     commit,
     read_commit,
@@ -111,6 +112,17 @@ def test_a_commit_whose_files_went_meanwhile_is_taken_back(
     assert not commit(run, done), "the other's commit stands, and is not taken back"
     assert read_commits(run) == {done.shard: other}
     assert run.store.list("data") == sorted(file.name for file in other.files)
+
+
+def test_nothing_is_committed_into_a_folder_that_is_no_run_any_more(
+    any_url: str, make_run: MakeRun, do_work: Work
+) -> None:
+    run = make_run(any_url, committed=False)
+    done = do_work(run, run.shards[0])
+    run.store.delete("run.json")
+    with pytest.raises(RunGone, match="moved or deleted"):
+        commit(run, done)
+    assert run.store.list("commits") == []
 
 
 def test_a_newer_commit_is_refused_not_redone(make_run: MakeRun, tmp_path: Path) -> None:
