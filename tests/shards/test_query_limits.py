@@ -6,10 +6,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shards.query import QueryError, database, run_query
-from shards.query_limits import QueryLimitError, QueryLimits
+from shards.query_limits import QueryLimitError, QueryLimits, _resident_bytes
 
 ENDLESS = [
     "SELECT count(*) FROM range(1e7::INT) a, range(1e7::INT) b WHERE hash(a.range, b.range) = 7",
@@ -29,6 +30,10 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
+
+
+def test_the_memory_that_is_watched_is_this_process_s_own() -> None:
+    assert _resident_bytes() == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
 
 
 @pytest.mark.parametrize("sql", ENDLESS)

@@ -185,4 +185,4 @@ def test_files_for_far_stores_are_staged_among_temporary_files(
         fill(writer, 3)
         assert len(list(tmp_path.iterdir())) == 1
         writer.finish()
-    assert list(tmp_path.iterdir()) == []
+        assert list(tmp_path.iterdir()) == []

@@ -83,10 +83,13 @@ class _Actor:
 
     def answer(self) -> Progress | None:
         """Read how far it is, if it has said so; a loss is noticed by its tasks, if it has any."""
-        with suppress(GetTimeoutError, *_Lost, RayTaskError):
+        try:
             answer: Progress = ray.get(self.report, timeout=0)
-            return answer
-        return None
+        except RayTaskError as error:
+            raise cause_of(error) from error
+        except (GetTimeoutError, *_Lost):
+            return None
+        return answer
 
     def is_lost(self) -> bool:
         """Whether the question how far it is found nobody."""

@@ -4,6 +4,7 @@ import os
 import pickle
 import uuid
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
@@ -15,6 +16,7 @@ from shards.inputs.listing import (
     InputError,
     InputMismatch,
     InputShard,
+    _version,
     check_current,
     check_unchanged,
     compare_lists,
@@ -23,6 +25,7 @@ from shards.inputs.listing import (
 
 FILES = ["00000.tar", "00001.tar", "00002.tar.gz", "sub/day 1/00000.tar", "sub/x.tar"]
 OTHERS = ["00000.parquet", "00000_stats.json", "readme"]
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -148,6 +151,24 @@ def test_changed_inputs(tmp_path: Path) -> None:
     path.write_bytes(b"three")
     with pytest.raises(InputChanged, match="expected 3 bytes, found 5 bytes"):
         check_unchanged(recorded, list_inputs([str(path)]))
+
+
+@pytest.mark.parametrize(
+    ("info", "version"),
+    [
+        (
+            {"ETag": '"5d41"', "LastModified": datetime(2026, 1, 1, tzinfo=UTC)},
+            ("5d41", 1767225600.0),
+        ),
+        ({"etag": "CJ=", "mtime": NEW_YEAR}, ("CJ=", 1767225600.0)),
+        ({"mtime": 3.5}, (None, 3.5)),
+        ({}, (None, None)),
+    ],
+)
+def test_what_stores_say_of_a_version(
+    info: dict[str, object], version: tuple[str | None, float | None]
+) -> None:
+    assert _version(info) == version
 
 
 def test_etags_decide_over_times() -> None:

@@ -192,12 +192,15 @@ def test_samples_are_conserved() -> None:
         filtered=1,
         rejected=1,
         rejected_by_reason={"image_empty": 1},
+        text_reasons={"itm_below_threshold": 2},
         texts={"web": TextCounts(given=2, kept=1)},
     )
     two = Counts(samples_in=1, rejected=1, rejected_by_reason={"image_blank": 1}, not_finite=2)
     total = one + two
     assert (total.samples_in, total.rejected, total.not_finite) == (4, 2, 2)
     assert total.rejected_by_reason == {"image_blank": 1, "image_empty": 1}
+    assert total.text_reasons == {"itm_below_threshold": 2}
+    assert (total + one).text_reasons == {"itm_below_threshold": 4}
     assert (total + one).texts == {"web": TextCounts(given=4, kept=2)}
     with pytest.raises(ValidationError, match="samples are lost: 3 in"):
         Counts(samples_in=3, kept=1)

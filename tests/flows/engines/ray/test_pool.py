@@ -48,15 +48,20 @@ class Made:
         self,
         process: Callable[[Piece], str] = lambda piece: piece.shard.upper(),
         on_open: Callable[[], None] = lambda: None,
+        count: Callable[[], tuple[int, int]] = lambda: (3, 30),
     ) -> None:
-        self._process, self._on_open = process, on_open
+        self._process, self._on_open, self._count = process, on_open, count
 
     def open(self, grant: Grant) -> Any:
         self._on_open()
-        process = self._process
+        process, count = self._process, self._count
 
         class Worker:
-            counts, samples, device = (3, 30), 3, f"cpu for {grant.gpus:g} GPUs"
+            samples, device = 3, f"cpu for {grant.gpus:g} GPUs"
+
+            @property
+            def counts(self) -> tuple[int, int]:
+                return count()
 
             def process(self, piece: Piece) -> str:
                 return process(piece)
@@ -243,6 +248,20 @@ def test_warnings_and_progress_of_an_actor_reach_the_driver(
     run(cluster_of(Made(process)), watch)
     assert watch.seen == (3, 30)
     assert "pipeline.made: strange thing in 0" in caplog.text
+
+
+def test_a_bug_in_what_an_actor_tells_of_itself_is_raised_as_it_is(
+    cluster_of: MakeCluster,
+) -> None:
+    def fail() -> tuple[int, int]:
+        raise ZeroDivisionError("counting")
+
+    def process(piece: Piece) -> str:
+        time.sleep(2.5)
+        return piece.shard
+
+    with pytest.raises(ZeroDivisionError, match="counting"):
+        run(cluster_of(Made(process, count=fail)))
 
 
 def test_an_actor_that_dies_while_idle_is_noticed(cluster_of: MakeCluster) -> None:
