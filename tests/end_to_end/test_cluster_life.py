@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import flows
+import pipeline
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.run.attempt import Ending, read_attempts
 from shards.run.run import Run
@@ -44,27 +47,65 @@ def joined(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_a_machine_that_does_not_see_the_run_is_left_out_by_name(
-    loopback_only: list[str], flags: Flags, toy_models: Models, few_shards: Path, tmp_path: Path
+def hidden_runs(tmp_path: Path) -> Path:
+    """Make the folder of runs that a machine may not see."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+def another_capfilt(tmp_path: Path) -> dict[Path, Path | None]:
+    """Cover the code with that of another day."""
+    theirs, ours = tmp_path / "pipeline", Path(pipeline.__path__[0])
+    shutil.copytree(ours, theirs)
+    (theirs / "__init__.py").write_text("# another day\n")
+    return {ours: theirs}
+
+
+@pytest.mark.parametrize(
+    ("covers", "why", "mend"),
+    [
+        (
+            lambda tmp_path: {tmp_path / "runs": None},
+            "the run folder",
+            "Put the run on a disk that all machines share",
+        ),
+        (another_capfilt, "capfilt 0", "Install the same capfilt on every machine"),
+        (
+            lambda _: {Path(flows.__path__[0]): None},
+            "3 workers in a row could not start",
+            "No module named 'flows'",
+        ),
+    ],
+    ids=["without the run folder", "with another capfilt", "without capfilt"],
+)
+def test_a_machine_that_is_unfit_is_left_out_by_name(
+    covers: Callable[[Path], dict[Path, Path | None]],
+    why: str,
+    mend: str,
+    loopback_only: list[str],
+    flags: Flags,
+    toy_models: Models,
+    few_shards: Path,
+    tmp_path: Path,
 ) -> None:
-    hidden = tmp_path / "runs"
-    hidden.mkdir()
+    hidden = hidden_runs(tmp_path)
     with ray_machines(loopback_only, tmp_path, "0/0") as machines:
         command = Command(machines.prefix, tmp_path)
         run = [*flags(toy_models, few_shards, hidden / "run"), *ON_CPU]
         run += [f"--address={machines.address}"]
-        machines.add(2, hides=hidden)
+        machines.add(2, covers=covers(tmp_path))
         lost = command.run(*run)
         assert lost.returncode == 1, lost.stderr
         assert "no machine is left that a worker can start on: " in joined(lost.stderr)
-        assert f"node {machines.nodes[1][:8]}): the run folder" in joined(lost.stderr)
-        assert "Put the run on a disk that all machines share" in joined(lost.stderr)
+        assert f"node {machines.nodes[1][:8]}): {why}" in joined(lost.stderr)
+        assert mend in joined(lost.stderr)
         assert "Traceback" not in lost.stderr
 
         machines.add(2)
         done = command.run(*run)
         assert done.returncode == 0, done.stderr
-        assert f"node {machines.nodes[1][:8]}) is left out: the run folder" in joined(done.stderr)
+        assert f"node {machines.nodes[1][:8]}) is left out: {why}" in joined(done.stderr)
         assert machines.users(json.loads(done.stdout)["workers"]) == [0, 0, 1]
 
 

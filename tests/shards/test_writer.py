@@ -186,3 +186,6 @@ def test_files_for_far_stores_are_staged_among_temporary_files(
         assert len(list(tmp_path.iterdir())) == 1
         writer.finish()
         assert list(tmp_path.iterdir()) == []
+        handles = list(Path("/proc/self/fd").iterdir())
+        opened = [str(handle.readlink()) for handle in handles if handle.is_symlink()]
+        assert [path for path in opened if path.startswith(str(tmp_path))] == []

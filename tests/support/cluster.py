@@ -22,7 +22,8 @@ QUICK = {
     "health_check_timeout_ms": 500,
     "health_check_failure_threshold": 6,
 }
-CLONE_NEWNET, CLONE_NEWNS, MS_REC_PRIVATE = 0x40000000, 0x00020000, 0x4000 | 0x40000
+CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
+MS_BIND, MS_REC_PRIVATE = 0x1000, 0x4000 | 0x40000
 
 
 class Machines:
@@ -44,10 +45,13 @@ class Machines:
         with enter_network(self._keeper.pid):
             yield
 
-    def add(self, cpus: int, gpus: int = 0, hides: Path | None = None, **more: Any) -> int:
-        """Add a machine; one that `hides` a folder has an empty disk there."""
+    def add(
+        self, cpus: int, gpus: int = 0, covers: dict[Path, Path | None] | None = None, **more: Any
+    ) -> int:
+        """Add a machine; `covers`: folders where it sees another one, or an empty disk (None)."""
         options = {"num_cpus": cpus, "num_gpus": gpus} | more
-        answer = self._ask("add", options, str(hides) if hides else None)
+        covered = {str(at): str(by) if by else None for at, by in (covers or {}).items()}
+        answer = self._ask("add", options, covered)
         self.nodes.append(answer["node"])
         self.address, self.session = answer["address"], answer["session"]
         return len(self.nodes) - 1
@@ -166,11 +170,11 @@ class _Keeper:
         self._nodes: list[Any] = []
         self._held: list[Any] = []
 
-    def add(self, options: dict[str, Any], hides: str | None) -> dict[str, str]:
+    def add(self, options: dict[str, Any], covers: dict[str, str | None]) -> dict[str, str]:
         if not self._nodes:
             options["_system_config"] = QUICK
-        if hides:
-            thread = threading.Thread(target=self._add_hiding, args=(options, hides))
+        if covers:
+            thread = threading.Thread(target=self._add_covering, args=(options, covers))
             thread.start()
             thread.join()
         else:
@@ -179,12 +183,14 @@ class _Keeper:
         session = node.get_session_dir_path()
         return {"node": node.node_id, "address": self._cluster.address, "session": session}
 
-    def _add_hiding(self, options: dict[str, Any], folder: str) -> None:
+    def _add_covering(self, options: dict[str, Any], covers: dict[str, str | None]) -> None:
         """Add a node from a thread whose disks are its own: its processes see what it sees."""
         libc = ctypes.CDLL(None, use_errno=True)
         _check(libc.unshare(CLONE_NEWNS))
         _check(libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None))
-        _check(libc.mount(b"none", folder.encode(), b"tmpfs", 0, None))
+        for at, by in covers.items():
+            kind, how = (None, MS_BIND) if by else (b"tmpfs", 0)
+            _check(libc.mount((by or "none").encode(), at.encode(), kind, how, None))
         self._nodes.append(self._cluster.add_node(**options))
 
     def remove(self, number: int, gracefully: bool) -> None:
