@@ -9,7 +9,6 @@ live then. The training folder must be reachable from all machines.
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from concurrent.futures import Future, wait
@@ -17,7 +16,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import _private as ray_private  # where this machine's raylet listens has no public way
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
@@ -62,7 +60,7 @@ def launch(job: "TrainingJob") -> None:
                     return
                 if (wrong := _own_fault(error)) is not None:
                     raise wrong from error  # it would come again
-                _check_home()
+                nodes.check_home()
                 # a training that began on GPUs does not go on without them
                 before, wish = len(seats), nodes.wish
             if restart < launched.restarts:
@@ -129,22 +127,6 @@ def _run(trainer: TorchTrainer, ended: Future[None]) -> None:
         ended.set_exception(error)
     else:
         ended.set_result(None)
-
-
-def _check_home() -> None:
-    """Raise EngineError where this machine's raylet is dead: Ray would end a driver that rejoins.
-
-    The head says so only after some seconds.
-    """
-    path = ray_private.worker._global_node.raylet_socket_name
-    with socket.socket(socket.AF_UNIX) as raylet:
-        try:
-            raylet.connect(path.removeprefix("unix:"))
-        except OSError:
-            raise EngineError(
-                "the raylet on this machine is dead, by a kill or for want of memory. What was "
-                "saved is safe; start Ray here again, then run the same command again"
-            ) from None
 
 
 def _own_fault(error: BaseException) -> Exception | None:

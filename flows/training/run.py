@@ -7,6 +7,7 @@ last `result.json`, which says that it is done.
 
 import importlib.metadata
 import json
+import logging
 import platform
 import secrets
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,7 @@ from shards.store import Store
 from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source
 
+_log = logging.getLogger(__name__)
 _OUTSIDE = {"output", "launch", "trackers", "save", "recipe_version"}  # none changes the result
 _LIBRARIES = ("capfilt", "torch", "transformers", "tokenizers", "pillow", "ray")
 
@@ -86,9 +88,7 @@ def run(job: TrainingJob, display: Display = lambda _: None) -> dict[str, Any]:
             if job.recipe.launch.kind == "local":
                 work(job, ALONE, choose_device(job.recipe.launch.device))
             else:
-                from flows.training import ray as ray_train  # seconds to import
-
-                ray_train.launch(job)
+                _train_on_ray(job)
         result = read_result(job.folder)
     if result is None:
         raise EngineError(
@@ -96,6 +96,18 @@ def run(job: TrainingJob, display: Display = lambda _: None) -> dict[str, Any]:
             "that all workers reach under the same path. Choose such an output folder"
         )
     return result
+
+
+def _train_on_ray(job: TrainingJob) -> None:
+    """Train on Ray, which may be lost when all is done: that it is done decides."""
+    from flows.training import ray as ray_train  # seconds to import
+
+    try:
+        ray_train.launch(job)
+    except EngineError as error:
+        if read_result(job.folder) is None:
+            raise
+        _log.warning("the training is done, though Ray has ended badly: %s", error)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

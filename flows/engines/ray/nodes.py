@@ -13,6 +13,7 @@ from ray import _private as ray_private  # what each node has free has no public
 from flows.engines.engine import EngineError
 from flows.engines.placement import Machine, Seat, Wish, explain, seats
 from flows.engines.ray.head import Head
+from flows.engines.ray.home import Home
 from shards.errors import UsageError
 
 LOOK_EVERY_S = 2.0
@@ -33,6 +34,7 @@ class RayNodes:
             wish = replace(wish, gpus=1.0)
         self.wish, self._timeout_s, self._grows = wish, timeout_s, grows
         self.head = Head()
+        self._home: Home | None = None  # watched from the first look on
         self._machines: tuple[Machine, ...] = ()
         self._left_out: dict[str, str] = {}  # machine -> why
         self._bad_starts: Counter[str] = Counter()
@@ -46,21 +48,28 @@ class RayNodes:
     def look(self, placed: Sequence[Seat]) -> tuple[Machine, ...] | None:
         """Return the living machines and what each has for us, with what we hold there already.
 
-        None while the head is silent. Raises EngineError where it has been so for too long.
+        None while the head is silent. Raises EngineError where it has been so for too long, and
+        where this machine's own raylet is dead.
         """
+        self.check_home()
         now = time.monotonic()
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
             if not self.head.answers():  # else what follows would wait for it, for a minute
                 return None
             before, self._machines = self._machines, self._living(placed)
-            self._check_home()
             self._say_changes(before)
             if self.wish.gpus == "auto" and self.wish.gpus_each(self._machines):
                 self.wish = replace(self.wish, gpus=1.0)  # though its machine may be left out
         if self.head.is_silent:
             return None
         return tuple(machine for machine in self._machines if machine.id not in self._left_out)
+
+    def check_home(self) -> None:
+        """Raise EngineError where this machine's own raylet is dead."""
+        if self._home is None:
+            self._home = Home()
+        self._home.check()
 
     def lives(self, machine: str) -> bool:
         """Whether Ray still counts a machine among the living."""
@@ -120,19 +129,11 @@ class RayNodes:
             )
 
     def close(self) -> None:
-        """Ask for no more machines."""
+        """Ask for no more machines, and watch none."""
+        if self._home is not None:
+            self._home.close()
         if self._grows:
             self.head.request([])
-
-    def _check_home(self) -> None:
-        """Raise EngineError where this machine's own raylet is dead: Ray ends all that we own."""
-        if self.lives(ray.get_runtime_context().get_node_id()):
-            return
-        raise EngineError(
-            "the raylet on this machine is dead, by a kill or for want of memory, and Ray ends "
-            "the workers of a driver without one. What is committed is safe; run the same command "
-            "again"
-        )
 
     def _say_changes(self, before: Sequence[Machine]) -> None:
         """Say which machines have gone, and which have come after the first look."""

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from flows.engines.engine import EngineError
 from flows.lock import LOCK, FolderInUse, lock_folder
 from flows.recipe import RecipeError
 from flows.training import run as train
 from flows.training.recipe import FinetuneRecipe, PretrainRecipe
+from flows.training.worker import TrainingJob, work
 from models.checkpoints import checkpoint
+from models.training.workers import ALONE
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.files.durable import MARK
 from shards.run.run import RunMismatch
@@ -54,6 +58,25 @@ def test_a_training_ends_in_its_result(recipe: Make, tmp_path: Path) -> None:
     assert model == tmp_path / "trained" / "model"
     assert checkpoint.info(model).digest == result["checkpoints"]["pretrain"]["digest"]
     assert [source["rows"] for source in result["sources"]] == [24]
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_training_that_is_done_is_so_however_ray_ends(
+    done: bool, recipe: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def launch(job: TrainingJob) -> None:
+        if done:
+            work(job, ALONE, torch.device("cpu"))
+        raise EngineError("the raylet is dead")
+
+    monkeypatch.setattr("flows.training.ray.launch", launch)
+    job = train.prepare(recipe(launch={"kind": "ray"}, dtype="fp32"))
+    if done:
+        assert train.run(job)["steps"] == job.steps
+        assert "is done, though Ray has ended badly: the raylet is dead" in caplog.text
+    else:
+        with pytest.raises(EngineError, match="the raylet is dead"):
+            train.run(job)
 
 
 def test_what_is_done_is_answered_at_once(recipe: Make) -> None:
