@@ -20,6 +20,7 @@ from tests.support.cluster import enter_network
 from tests.support.driving import end_survivors, wait_until
 
 ADDRESS = "127.0.0.1:6379"
+HEAD = "ray.head.default"  # as the provider calls it
 _PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 _ENVIRONMENT = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
@@ -68,8 +69,8 @@ def _config(worker: dict[str, int]) -> dict[str, Any]:
         "idle_timeout_minutes": 0.2,
         "upscaling_speed": 1.0,
         "provider": provider,
-        "available_node_types": {"head": head, "gpu": machine},
-        "head_node_type": "head",
+        "available_node_types": {HEAD: head, "gpu": machine},
+        "head_node_type": HEAD,
         **{key: {} for key in ("auth", "docker", "file_mounts")},
         **{key: [] for key in ("cluster_synced_files", "initialization_commands")},
         **{f"{who}setup_commands": [] for who in ("", "head_", "worker_")},
