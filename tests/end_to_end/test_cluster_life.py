@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -241,6 +242,7 @@ def test_metrics_are_served_and_the_commit_says_what_did_it(
         assert done.returncode == 0, done.stderr
     (row,) = seen
     assert 'device="cpu"' in row
+    assert re.search('worker="[0-9a-f]{16}"', row)
     assert 0 < seen[row] <= 2 * SHARDS
     (worker,) = json.loads(done.stdout)["workers"]
     assert (worker["device"], worker["samples"]) == ("cpu", 2 * SHARDS)

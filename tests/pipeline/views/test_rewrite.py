@@ -13,6 +13,7 @@ from pipeline.clean.export import WriteConfig
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.inputs.listing import InputChanged
+from shards.run.repair import repair_run
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
@@ -122,6 +123,19 @@ def test_no_tar_where_nothing_is_kept(bench: Bench, members: Any, tar_of: Any) -
     assert clean_bytes(run, view.shards) == {}
     assert run.store.read("views/v/clean.txt") == b""
     assert sum(heard) == sum(shard.counts.samples_in for shard in view.shards)
+
+
+def test_a_list_that_is_changed_is_written_again_by_a_repair(
+    bench: Bench, members: Any, tar_of: Any
+) -> None:
+    run = cleaned(bench, members, tar_of)
+    view_of(run)
+    listed = run.store.read("views/v/clean.txt")
+    run.store.put("views/v/clean.txt", b"elsewhere\n")
+    done = repair_run(run)
+    assert done.whole
+    assert done.actions[0].startswith("wrote views/v/clean.txt: views/v/clean.txt: does not list")
+    assert run.store.read("views/v/clean.txt") == listed
 
 
 def test_progress_counts_every_sample(bench: Bench, members: Any, tar_of: Any) -> None:

@@ -39,6 +39,7 @@ def test_recipes_are_read_as_ever(path: Path) -> None:
         "x: " + "[" * (MOST_DEPTH - 1) + "]" * (MOST_DEPTH - 1),
         '"\\udcff"',  # a byte of a file's name that is not UTF-8
         laughs(4),
+        f"[{'1,' * (MOST_VALUES - 1)}]",  # with the list itself
     ],
 )
 def test_lawful_yaml_is_read_as_ever(text: str) -> None:
