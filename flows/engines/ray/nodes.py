@@ -38,6 +38,7 @@ class RayNodes:
         self._machines: tuple[Machine, ...] = ()
         self._left_out: dict[str, str] = {}  # machine -> why
         self._bad_starts: Counter[str] = Counter()
+        self._doubted = set[str]()  # machines that may be gone, until the next look
         self._room_counted = False
         now = time.monotonic()
         self._looked_at = now - LOOK_EVERY_S
@@ -58,12 +59,14 @@ class RayNodes:
             if not self.head.answers():  # else what follows would wait for it, for a minute
                 return None
             before, self._machines = self._machines, self._living(placed)
+            self._doubted.clear()
             self._say_changes(before)
             if self.wish.gpus == "auto" and self.wish.gpus_each(self._machines):
                 self.wish = replace(self.wish, gpus=1.0)  # though its machine may be left out
         if self.head.is_silent:
             return None
-        return tuple(machine for machine in self._machines if machine.id not in self._left_out)
+        useless = self._left_out.keys() | self._doubted
+        return tuple(machine for machine in self._machines if machine.id not in useless)
 
     def check_home(self) -> None:
         """Raise EngineError where this machine's own raylet is dead."""
@@ -74,6 +77,10 @@ class RayNodes:
     def lives(self, machine: str) -> bool:
         """Whether Ray still counts a machine among the living."""
         return any(other.id == machine for other in self._machines)
+
+    def doubt(self, machine: str) -> None:
+        """Start nothing on a machine that Ray may know to be gone, until it is looked at again."""
+        self._doubted.add(machine)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -115,7 +122,7 @@ class RayNodes:
             self._waiting_since = now
         if fits and (self.wish.workers == "auto" or fits >= wanted):
             return
-        if not fits and not running:
+        if not fits and not running and not self._doubted:
             self._give_up(machines, now)
         if now - self._waiting_since < WAIT_SAID_AFTER_S and not fits:
             return

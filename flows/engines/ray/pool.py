@@ -216,7 +216,10 @@ class RayCluster(Generic[Shard, Result]):
             else:
                 raise cause from error
             return self._forget(worker, str(cause))
-        except _Lost as error:
+        except ActorUnschedulableError as error:
+            self._nodes.doubt(actor.seat.machine)
+            return self._forget(worker, str(error))
+        except RayActorError as error:
             if self._nodes.lives(actor.seat.machine):
                 self._nodes.note_start(actor.seat, str(error))
             return self._forget(worker, str(error))

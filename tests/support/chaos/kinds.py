@@ -35,7 +35,7 @@ KINDS = (
     Kind("raylet", 44, 22, 30, 10, raylet_siege, 400),
     Kind("gcs", 26, 13, 30, 10, gcs_siege, 500),
     # a node lost for good, once a run, in shards that take seconds; only where it is asked for
-    Kind("node", 20, 1, 12, 40, node_siege, 600),
+    Kind("node", 20, 1, 12, 160, node_siege, 900),
 )
 NAMES = tuple(kind.name for kind in KINDS)
 USUAL = tuple(name for name in NAMES if name != "node")

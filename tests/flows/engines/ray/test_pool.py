@@ -18,7 +18,7 @@ from ray.exceptions import RayTaskError
 
 from flows.engines.engine import EngineError
 from flows.engines.job import Grant
-from flows.engines.placement import Wish
+from flows.engines.placement import Machine, Wish
 from flows.engines.pool import Event, Pool, TaskDone, WorkerLost, WorkerReady
 from flows.engines.ray.nodes import MAX_BAD_STARTS, RayNodes
 from flows.engines.ray.pool import RayCluster, cause_of, wish_of
@@ -297,6 +297,23 @@ def test_a_shard_withdrawn_is_not_done(cluster_of: MakeCluster, tmp_path: Path) 
     assert next_event(cluster) == TaskDone("w1", "0")
     assert cluster.wait(2.0) == []
     assert not (tmp_path / "1").exists()
+
+
+def test_a_machine_that_is_gone_before_its_worker_is_placed_is_not_called_unfit(
+    cluster_of: MakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = cluster_of(Made())
+    nodes = cluster._nodes
+    nodes._machines = (Machine("ab" * 28, "gone", 2.0),)  # as of the last look
+    nodes._looked_at = time.monotonic()
+    (first,) = cluster.grow(2, lambda: "w1")
+    lost = next_event(cluster)
+    assert isinstance(lost, WorkerLost)
+    assert lost.worker == first
+    assert list(cluster.grow(2, lambda: "w2")) == []  # not at once again
+    assert run(cluster)[0] == ["0", "1"]
+    assert "left out" not in caplog.text
+    assert "gone is lost" in caplog.text
 
 
 def test_an_actor_that_ray_does_not_place_is_given_up(
