@@ -179,7 +179,7 @@ class RunProgress:
     def __init__(self) -> None:
         columns = _by_share("{task.fields[rate]:.1f} images/s")
         self._display = Display(*columns, transient=False)
-        self._display.update(description="loading models", rate=0.0)
+        self._display.update(description="starting workers", rate=0.0)
         self._total_bytes = self._done_bytes = self._done_samples = 0
         self._shards, self._ended = 0, 0
 
@@ -201,7 +201,7 @@ class RunProgress:
 
         def line() -> str:
             share = read_bytes / max(self._total_bytes, 1)
-            left = f"{self._display.left_s(share):.0f} s left" if share else "loading models"
+            left = f"{self._display.left_s(share):.0f} s left" if share else "starting workers"
             return f"{done}, {all_samples} samples, {rate:.1f} images/s, {left}"
 
         self._display.update(line, completed=read_bytes, rate=rate, description=done)

@@ -131,7 +131,7 @@ def test_a_cleaning_is_measured_in_bytes_of_its_input(
         shown.begin(job)
         assert lines() == [f"{job.run.store.url()}: 2 shards to clean, 1 done"]
         shown.under_way(0, 0)
-        assert lines() == ["0/2 shards, 0 samples, 0.0 images/s, loading models"]
+        assert lines() == ["0/2 shards, 0 samples, 0.0 images/s, starting workers"]
         clock[0] = 10.0
         shown.under_way(25, 50)
         assert lines() == ["0/2 shards, 25 samples, 2.5 images/s, 70 s left"]
