@@ -8,6 +8,7 @@ live then. The training folder must be reachable from all machines.
 
 import logging
 import os
+import pickle
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray import cloudpickle
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
@@ -79,7 +81,12 @@ def _trainer(job: "TrainingJob", checks: Requirements, seats: tuple[Seat, ...]) 
     on_gpus = gpus > 0 and job.recipe.launch.device != "cpu"
     return TorchTrainer(
         _loop,
-        train_loop_config={"job": job, "checks": checks, "threads": cpus, "granted": gpus > 0},
+        train_loop_config={
+            "job": cloudpickle.dumps(job),  # opened behind the checks, as in `PoolActor.start`
+            "checks": checks,
+            "threads": cpus,
+            "granted": gpus > 0,
+        },
         torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=len(seats),
@@ -148,7 +155,7 @@ def _loop(config: dict[str, Any]) -> None:
     from models.devices import choose_device
     from models.training.workers import Workers
 
-    job = config["job"]
+    job: TrainingJob = pickle.loads(config["job"])  # noqa: S301 - from our own driver
     device = choose_device(job.recipe.launch.device, granted=config["granted"])
     if device.type == "cuda":
         device = get_device()  # the one of this machine's that is this worker's

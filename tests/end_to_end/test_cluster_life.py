@@ -23,6 +23,7 @@ from tests.support.autoscaling import ADDRESS, autoscaling_cluster
 from tests.support.cluster import ray_machines
 from tests.support.driving import CAPFILT, Command, Models, committed, wait_until
 from tests.support.fault_proxy import Fault, Request, fault_proxy
+from tests.support.model_hub import giving
 from tests.support.object_store import s3_at, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
@@ -147,6 +148,38 @@ def test_credentials_reach_workers_by_forward_env_alone(
         assert SECRET not in told
         assert len(kept) > 10
         assert not any(SECRET.encode() in data for data in kept)
+
+
+def test_models_of_the_hub_are_fetched_once_a_machine(
+    loopback_only: list[str],
+    flags: Flags,
+    toy_models: Models,
+    few_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    names = Models(Path("me/captioner"), Path("me/filter"))
+    with (
+        ray_machines(loopback_only, tmp_path, "0/0") as machines,
+        machines.inside(),
+        giving() as hub,
+    ):
+        for name, folder in (("captioner", toy_models.captioner), ("filter", toy_models.filter)):
+            hub.repos[f"me/{name}"] = {p.name: p.read_bytes() for p in folder.iterdir()}
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(cache))
+        machines.add(4, covers={cache: None})  # a machine with a cache of its own
+        done = Command([], tmp_path).run(
+            *flags(names, few_shards, tmp_path / "run"),
+            *(*ON_CPU, "--set=engine.actors=2", f"--address={machines.address}"),
+            "--set=engine.forward_env=[HF_ENDPOINT,HF_HOME]",
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["workers"]) == 2
+        assert hub.fetched["model.safetensors"] == 2 * 2  # two models, the driver and the machine
+        assert set(hub.fetched.values()) == {4}
 
 
 @pytest.mark.parametrize("denied_methods", [("PUT", "POST"), ("PUT", "POST", "GET", "HEAD")])

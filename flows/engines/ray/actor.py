@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import platform
 from collections import deque
 from dataclasses import dataclass
@@ -40,16 +41,19 @@ class PoolActor:
         self._worker: Any = None
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
 
-    def start(
-        self, needed: Requirements, job: ShardJob[Any, Any], grant: Grant, threads: int
-    ) -> Started:
-        """Check this machine, and open the worker; raises MachineUnfit."""
+    def start(self, needed: Requirements, job: bytes, grant: Grant, threads: int) -> Started:
+        """Check this machine, and open the worker; raises MachineUnfit.
+
+        The job comes pickled: what it imports must be ours, and finds the environment as it is to
+        be, since some libraries read theirs when they are imported.
+        """
         check_machine(needed)
         _keep_warnings(self._lines)
+        opened: ShardJob[Any, Any] = pickle.loads(job)  # noqa: S301 - from our own driver
         import torch
 
         torch.set_num_threads(threads)
-        self._worker = job.open(grant)
+        self._worker = opened.open(grant)
         self._meters = _Meters(grant.worker or "", self._worker.device)
         logs = ray._private.worker.global_worker.node.get_logs_dir_path()
         return Started(platform.node(), self._worker.device, f"{logs} (pid {os.getpid()})")

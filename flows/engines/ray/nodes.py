@@ -157,7 +157,7 @@ class RayNodes:
         if seats(self._machines, self.wish, 1):
             raise EngineError(
                 "no machine is left that a worker can start on: "
-                + "; ".join(self._left_out.values())
+                + "; ".join(self._left_out.values()).rstrip(".")
                 + ". What is committed is safe; run the same command again"
             )
         if not self._grows:

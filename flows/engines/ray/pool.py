@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import (
     ActorUnschedulableError,
     GetTimeoutError,
@@ -106,7 +107,7 @@ class RayCluster(Generic[Shard, Result]):
     """Runs each worker of a pool as one Ray actor; see `Cluster`."""
 
     def __init__(self, job: ShardJob[Shard, Result], checks: Requirements, nodes: RayNodes) -> None:
-        self._job, self._checks, self._nodes = job, checks, nodes
+        self._job, self._checks, self._nodes = cloudpickle.dumps(job), checks, nodes
         self._actors: dict[str, _Actor] = {}
         self._grow_at, self._grown_to = 0.0, 0
         self._remote_class = ray.remote(
