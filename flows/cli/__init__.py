@@ -76,12 +76,14 @@ def main() -> None:
         code = app(standalone_mode=False)  # of typer.Exit; None where a command just returns
     except SystemExit as told:  # by SIGTERM; all that was under way is released by now
         if told.code == _TERMINATED:
-            _leave()
+            _leave(_TERMINATED)
         raise
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Exception as error:
         code = exit_code_of(error)
+        if getattr(type(error), "leaves_at_once", False):
+            _leave(code)
     sys.exit(code)
 
 
@@ -89,8 +91,8 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(_TERMINATED)
 
 
-def _leave() -> NoReturn:
+def _leave(code: int) -> NoReturn:
     """End at once: a thread that is in native code while the interpreter ends aborts it."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(_TERMINATED)
+    os._exit(code)

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ray import _private as ray_private  # where its socket is has no public way
 
-from flows.engines.engine import EngineError
+from flows.engines.engine import ClusterLost
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ class Home:
         threading.Thread(target=self._watch, name="raylet", daemon=True).start()
 
     def check(self) -> None:
-        """Raise EngineError where the raylet is dead."""
+        """Raise ClusterLost where the raylet is dead."""
         if self._lost.is_set():
-            raise EngineError(
+            raise ClusterLost(
                 "the raylet on this machine is dead, by a kill or for want of memory, and Ray ends "
                 "a driver without one. What is committed or saved is safe; start Ray here again if "
                 "need be, then run the same command again"

@@ -30,6 +30,28 @@ cli.main()
 """
 
 
+# One that fails, with something that waits for the interpreter's own end.
+FAILING = """
+import atexit, sys
+from flows import cli
+from flows.engines.engine import ClusterLost, EngineError
+atexit.register(print, "the interpreter has ended")
+@cli.app.command()
+def last(lost: bool = False):
+    raise (ClusterLost if lost else EngineError)("Ray is gone")
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("flag", "out"), [("--lost", ""), ("--no-lost", "the interpreter has ended\n")]
+)
+def test_native_threads_of_a_lost_cluster_are_not_waited_for(flag: str, out: str) -> None:
+    command = [sys.executable, "-c", FAILING, "last", flag]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, out, "capfilt: Ray is gone\n")
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_after_what_it_holds_is_released(sent: signal.Signals, code: int) -> None:
     process = subprocess.Popen(
