@@ -2,9 +2,7 @@
 
 import os
 import signal
-import sys
 from types import FrameType
-from typing import NoReturn
 
 import typer
 
@@ -14,6 +12,7 @@ from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of
 from flows.cli.predict import image, video
+from flows.ending import leave
 
 # What libraries read when a command imports them, unless the user says otherwise: nothing calls
 # home, and Prefect's own log stays out of ours.
@@ -76,23 +75,14 @@ def main() -> None:
         code = app(standalone_mode=False)  # of typer.Exit; None where a command just returns
     except SystemExit as told:  # by SIGTERM; all that was under way is released by now
         if told.code == _TERMINATED:
-            _leave(_TERMINATED)
+            leave(_TERMINATED, at_once=True)
         raise
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Exception as error:
         code = exit_code_of(error)
-        if getattr(type(error), "leaves_at_once", False):
-            _leave(code)
-    sys.exit(code)
+    leave(code or 0)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(_TERMINATED)
-
-
-def _leave(code: int) -> NoReturn:
-    """End at once: a thread that is in native code while the interpreter ends aborts it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -17,12 +17,6 @@ class EngineError(CapfiltError, RuntimeError):
     """An engine that cannot go on, and why."""
 
 
-class ClusterLost(EngineError):  # noqa: N818 - reads as what happened
-    """The part of Ray that a driver cannot do without is gone; its threads may never return."""
-
-    leaves_at_once = True
-
-
 @dataclass(frozen=True, slots=True)
 class ShardDone:
     """A shard that is committed."""

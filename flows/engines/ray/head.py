@@ -11,7 +11,8 @@ from ray import _private as ray_private  # a question with a time-out has no pub
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 
-from flows.engines.engine import ClusterLost
+from flows.ending import end_at_once
+from flows.engines.engine import EngineError
 
 ASK_TIMEOUT_S = 2.0
 ASK_AGAIN_S = 30.0  # an autoscaler keeps one request, of whoever asked last: another driver, too
@@ -37,7 +38,7 @@ class Head:
     def answers(self) -> bool:
         """Ask the head whether it lives; it may come back, if its state is kept (Redis).
 
-        Raises ClusterLost where it has been silent for so long that Ray will soon end the process.
+        Raises EngineError where it has been silent for so long that Ray will soon end the process.
         """
         client = ray_private.worker.global_worker.gcs_client
         try:
@@ -46,7 +47,8 @@ class Head:
             self._asked_at = time.monotonic()
             silent_s = self._asked_at - self._answered_at
             if silent_s > SILENT_AT_MOST_S:
-                raise ClusterLost(
+                end_at_once()
+                raise EngineError(
                     f"Ray's head has not answered for {silent_s:.0f} s: its GCS is lost. What is "
                     "committed is safe; start the cluster again, then run the same command again"
                 ) from None

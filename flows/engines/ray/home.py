@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from ray import _private as ray_private  # where its socket is has no public way
 
-from flows.engines.engine import ClusterLost
+from flows.ending import end_at_once
+from flows.engines.engine import EngineError
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +29,9 @@ class Home:
         threading.Thread(target=self._watch, name="raylet", daemon=True).start()
 
     def check(self) -> None:
-        """Raise ClusterLost where the raylet is dead."""
+        """Raise EngineError where the raylet is dead."""
         if self._lost.is_set():
-            raise ClusterLost(
+            raise EngineError(
                 "the raylet on this machine is dead, by a kill or for want of memory, and Ray ends "
                 "a driver without one. What is committed or saved is safe; start Ray here again if "
                 "need be, then run the same command again"
@@ -49,4 +50,5 @@ class Home:
         if not self._closed.is_set():
             # at once: whatever of Ray is asked next may end the process without another word
             _log.warning("the raylet on this machine is dead: this command ends")
+            end_at_once()
             self._lost.set()

@@ -49,7 +49,7 @@ class RayNodes:
     def look(self, placed: Sequence[Seat]) -> tuple[Machine, ...] | None:
         """Return the living machines and what each has for us, with what we hold there already.
 
-        None while the head is silent. Raises ClusterLost where it has been so for too long, and
+        None while the head is silent. Raises EngineError where it has been so for too long, and
         where this machine's own raylet is dead.
         """
         self.check_home()
@@ -69,7 +69,7 @@ class RayNodes:
         return tuple(machine for machine in self._machines if machine.id not in useless)
 
     def check_home(self) -> None:
-        """Raise ClusterLost where this machine's own raylet is dead."""
+        """Raise EngineError where this machine's own raylet is dead."""
         if self._home is None:
             self._home = Home()
         self._home.check()

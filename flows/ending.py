@@ -1,0 +1,26 @@
+"""How a command's process ends: at once, where the interpreter's own end would abort it."""
+
+import os
+import sys
+import threading
+from typing import NoReturn
+
+_at_once = threading.Event()
+
+
+def end_at_once() -> None:
+    """Note that threads of this process are caught in native code, and will not come back."""
+    _at_once.set()
+
+
+def leave(code: int, at_once: bool = False) -> NoReturn:
+    """End the process with an exit code; at once, it waits for nothing and nobody.
+
+    What the command holds must be released before: a thread that is in native code while the
+    interpreter ends aborts it.
+    """
+    if not (at_once or _at_once.is_set()):
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
