@@ -18,6 +18,7 @@ from ray import cloudpickle
 from ray.exceptions import (
     ActorUnschedulableError,
     GetTimeoutError,
+    OutOfMemoryError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -38,7 +39,8 @@ from pipeline.clean.shard import AttemptLost
 PLACED_WITHIN_S = 30.0  # or others hold what Ray had free
 
 _log = logging.getLogger(__name__)
-_Lost = (RayActorError, ActorUnschedulableError)
+# Ray's memory monitor kills an actor by an error that is no RayActorError
+_Lost = (RayActorError, ActorUnschedulableError, OutOfMemoryError)
 
 
 @contextmanager
@@ -220,7 +222,7 @@ class RayCluster(Generic[Shard, Result]):
         except ActorUnschedulableError as error:
             self._nodes.doubt(actor.seat.machine)
             return self._forget(worker, str(error))
-        except RayActorError as error:
+        except (RayActorError, OutOfMemoryError) as error:
             if self._nodes.lives(actor.seat.machine):
                 self._nodes.note_start(actor.seat, str(error))
             return self._forget(worker, str(error))

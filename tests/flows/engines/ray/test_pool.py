@@ -4,6 +4,7 @@ from __future__ import annotations  # what travels by value takes no types along
 
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -39,6 +40,21 @@ class Piece(NamedTuple):
 
 
 PIECES = [Piece("0"), Piece("1")]
+SHORT_OF_MEMORY = """
+import sys
+from flows.engines.placement import Wish
+from flows.engines.ray.nodes import RayNodes
+from flows.engines.ray.pool import RayCluster
+from flows.engines.ray.session import ray_session
+from flows.engines.start_checks import Demands, requirements
+
+with requirements(Demands(sys.argv[1], (), 0, 0), ()) as checks, ray_session(None):
+    cluster = RayCluster(object(), checks, RayNodes(Wish(1, 0.0, 0), 60.0, grows=False))
+    list(cluster.grow(1, lambda: "w0"))
+    while not (events := cluster.wait(1.0)):
+        pass
+    print("ended in", type(events[0]).__name__, file=sys.stderr, flush=True)
+"""
 
 
 class Made:
@@ -198,6 +214,21 @@ def test_a_start_that_goes_on_failing_leaves_the_machine_out(cluster_of: MakeClu
 def test_a_start_that_kills_its_process_counts_as_failed(cluster_of: MakeCluster) -> None:
     with pytest.raises(EngineError, match=r"in a row could not start: .*died"):
         run(cluster_of(Made(on_open=lambda: os._exit(1))))
+
+
+def test_a_worker_that_rays_memory_monitor_kills_is_lost(
+    loopback_only: list[str], tmp_path: Path
+) -> None:
+    """Ray raises for it what is no RayActorError."""
+    out = tmp_path / "out.txt"
+    environment = os.environ | {
+        "RAY_memory_usage_threshold": "0.0001",
+        "RAY_memory_monitor_refresh_ms": "100",
+    }
+    with out.open("wb") as file:  # daemons would hold a pipe open
+        command = [*loopback_only, sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path)]
+        subprocess.run(command, stdout=file, stderr=file, env=environment, timeout=100)
+    assert "ended in WorkerLost" in out.read_text()
 
 
 def test_a_bug_at_a_start_is_raised_as_it_is(cluster_of: MakeCluster) -> None:
