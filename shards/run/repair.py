@@ -82,7 +82,7 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     _mend_recipe(run, done)
     _mend_commits(run, commits, done, report)
     aside = _mend_quarantine(run, commits, done)
-    _mend_snapshots(run, commits, done)
+    _mend_snapshots(run, snapshot_names(run), commits, done)
     if commits and commits.keys() | aside >= set(run.shards):
         _mend_newest(run, done)
     else:
@@ -97,13 +97,16 @@ def set_snapshots_aside(run: Run) -> list[str]:
 
     A shard that was done again has other data where another version made it first, or in bf16.
     """
+    names = snapshot_names(run)  # first: one written after the commits are read is newer than they
     done = Repair()
-    _mend_snapshots(run, read_commits(run), done)
+    _mend_snapshots(run, names, read_commits(run), done)
     return done.actions
 
 
-def _mend_snapshots(run: Run, commits: dict[str, Commit], done: Repair) -> None:
-    for name in snapshot_names(run):
+def _mend_snapshots(
+    run: Run, names: Sequence[str], commits: dict[str, Commit], done: Repair
+) -> None:
+    for name in names:
         _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
 
 

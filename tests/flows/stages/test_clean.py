@@ -19,9 +19,15 @@ from models.checkpoints import weights
 from models.checkpoints.weights import CheckpointError
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import InputChanged, InputMismatch
-from shards.run.commit import Counts, TextCounts, read_commits
+from shards.run import repair
+from shards.run.commit import Commit, Counts, TextCounts, read_commits
 from shards.run.run import Run, RunMismatch
-from shards.run.snapshot import newest_snapshot_id, open_snapshot, write_snapshot
+from shards.run.snapshot import (
+    as_snapshot_shard,
+    newest_snapshot_id,
+    open_snapshot,
+    write_snapshot,
+)
 from tests.support.changed_run import problems, record_of
 
 MODELS = {"caption": "tiny-captioner", "score": "tiny-filter"}
@@ -121,6 +127,27 @@ def test_a_shard_done_again_otherwise_leaves_no_list_of_what_was(
     assert newest_snapshot_id(job.run) != before
     assert f"moved snapshots/{before}.parquet to set_aside/snapshots/{before}" in caplog.text
     assert problems(job.run) == ""
+
+
+def test_a_snapshot_written_while_commits_are_read_stays(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another driver has done a shard again meanwhile, otherwise, and has finished."""
+    job = clean.prepare(recipe())
+    clean.finish(job, clean.clean_shards(job, Watch()))
+    commit = f"commits/{job.run.shards[0]}.json"
+    old = read_commits(job.run)
+
+    def read_as_another_finishes(run: Run) -> dict[str, Commit]:
+        older = record_of(run, commit)
+        files = [file | {"content_sha256": None} for file in older["files"]]
+        run.store.put(commit, json.dumps(older | {"files": files}).encode())
+        write_snapshot(run)
+        return old
+
+    monkeypatch.setattr(repair, "read_commits", read_as_another_finishes)
+    assert repair.set_snapshots_aside(job.run) == []
+    assert open_snapshot(job.run).shards != tuple(map(as_snapshot_shard, old.values()))
 
 
 def test_parts_share_the_shards(recipe: Make) -> None:
