@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +13,7 @@ from flows.cli.faults import exit_code_of
 from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set
 
 if TYPE_CHECKING:
+    from flows.cli.progress import RunProgress
     from flows.stages.clean import RunResult
     from shards.run.view import View
 
@@ -62,7 +63,7 @@ def clean(
     from flows.stages import clean as stages
 
     job = stages.prepare(loaded, _parse_part(part))
-    with closing(RunProgress()) as progress:
+    with closing(RunProgress()) as progress, _said_if_stopped(progress):
 
         def conclude(result: "RunResult | Exception") -> int:
             progress.close()
@@ -76,6 +77,15 @@ def clean(
 
             code = run_with_prefect(job, progress, conclude)
     raise typer.Exit(code)
+
+
+@contextmanager
+def _said_if_stopped(progress: "RunProgress") -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
+        progress.stopped()
+        raise
 
 
 def _parse_part(part: str) -> tuple[int, int]:

@@ -92,8 +92,9 @@ def _verify(store: "Store", as_json: bool, on_ray: bool, address: str | None) ->
     _print_lines(problems)
     aside = f", {len(checked.quarantined)} quarantined" if checked.quarantined else ""
     views = f", {len(checked.views)} view{'s'[: len(checked.views) > 1]}" if checked.views else ""
+    wrong = f"{len(problems)} problem{'s'[: len(problems) != 1]}"
     print(
-        f"{len(problems)} problems in {checked.committed} committed shards{views}, "
+        f"{wrong} in {checked.committed} committed shards{views}, "
         f"{len(checked.pending)} shards pending{aside}"
     )
     if problems:

@@ -182,19 +182,22 @@ class RunProgress:
         self._display.update(description="starting workers", rate=0.0)
         self._total_bytes = self._done_bytes = self._done_samples = 0
         self._shards, self._ended = 0, 0
+        self._under_way = 0, 0  # samples and bytes, as last heard
 
     def begin(self, job: "CleanJob") -> None:
         """Print what is to be done, and show the bar."""
         self._shards = len(job.pending)
         self._total_bytes = sum(shard.size_bytes for shard in job.pending)
         done = len(job.mine) - len(job.pending)
-        line = f"{job.run.store.url()}: {self._shards} shards to clean, {done} done"
+        plural = "" if self._shards == 1 else "s"
+        line = f"{job.run.store.url()}: {self._shards} shard{plural} to clean, {done} done"
         self._display.console.print(line)
         self._display.start()
         self._display.restart(total=self._total_bytes)
 
     def under_way(self, samples: int, size_bytes: int) -> None:
         """Add what is read of shards that are begun, but not yet done."""
+        self._under_way = samples, size_bytes
         read_bytes, all_samples = self._done_bytes + size_bytes, self._done_samples + samples
         rate = all_samples / self._display.elapsed_s()
         done = f"{self._ended}/{self._shards} shards"
@@ -218,7 +221,16 @@ class RunProgress:
         self._ended += 1
         self._done_bytes += result.shard.size_bytes
         self._done_samples += result.counts.samples_in
-        self.under_way(0, 0)
+        samples, size_bytes = self._under_way  # of others, too
+        left = samples - result.counts.samples_in, size_bytes - result.shard.size_bytes
+        self.under_way(max(left[0], 0), max(left[1], 0))
+
+    def stopped(self) -> None:
+        """Say where a run stands that is stopped by a signal."""
+        self.close()
+        self._display.console.print(
+            f"stopped: {self._ended} of {self._shards} shards done; the same command goes on"
+        )
 
     def close(self) -> None:
         """Leave the screen to the result."""

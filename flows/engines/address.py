@@ -6,6 +6,7 @@ import os
 from shards.errors import UsageError
 
 _log = logging.getLogger(__name__)
+_said = set[str]()
 
 
 def join_address(address: str | None) -> str | None:
@@ -15,7 +16,9 @@ def join_address(address: str | None) -> str | None:
     """
     if address is not None or not (named := os.environ.get("RAY_ADDRESS")):
         return address
-    _log.warning("joining the Ray cluster at %s (RAY_ADDRESS)", named)
+    if named not in _said:
+        _said.add(named)
+        _log.warning("joining the Ray cluster at %s (RAY_ADDRESS)", named)
     return named
 
 

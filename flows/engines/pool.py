@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Generic, Protocol
 
 from flows.engines.engine import ProgressListener, WorkerReport
@@ -17,7 +18,7 @@ from shards.run.attempt import Ending
 
 POLL_S = 1.0
 LOOK_UP_EVERY_S = 10.0
-MOST_OF_WHY = 200  # characters; the attempt's record has it whole
+MOST_OF_WHY = 100  # characters; the attempt's record has it whole
 
 _log = logging.getLogger(__name__)
 
@@ -165,8 +166,9 @@ class Pool(Generic[Shard, Result]):
         else:
             loss = self._schedule.lose(event.worker)
             for shard in loss.at_work:
-                why = " ".join(event.why.split())[:MOST_OF_WHY]
-                _log.warning("a worker is lost at shard %s: %s", shard.shard, why)
+                where = self._tallies[event.worker].worker.host
+                why = shorten(next(iter(event.why.splitlines()), ""), MOST_OF_WHY, placeholder=" …")
+                _log.warning("a worker on %s is lost at shard %s: %s", where, shard.shard, why)
             self._record(event.worker, loss.at_work, Ending.DIED, event.why)
             self._record(event.worker, loss.waiting, Ending.RELEASED)
             if loss.deaths:

@@ -149,8 +149,8 @@ def _named(run: Run, commits: Mapping[str, Commit]) -> set[str]:
         named |= {view.record.shards} if view.record else set()
     if faults:
         raise GarbageError(
-            f"{run.store.url()}: {len(faults)} things are wrong that may name files still needed "
-            f"(the first: {faults[0]}); nothing is removed. Run `capfilt verify RUN --repair` "
+            f"{run.store.url()}: what is wrong may name files still needed ({len(faults)} times; "
+            f"the first: {faults[0]}); nothing is removed. Run `capfilt verify RUN --repair` "
             "first, and do what it says"
         )
     return named

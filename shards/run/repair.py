@@ -6,6 +6,7 @@ shard without a commit is pending, and `capfilt clean` does it again.
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -30,6 +31,7 @@ from shards.run.verify.run import (
 )
 from shards.run.verify.views import check_view_lists, read_view, view_records
 from shards.run.view import read_view_record
+from shards.schema import SchemaError
 from shards.store import Store
 
 
@@ -82,7 +84,8 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     _mend_recipe(run, done)
     _mend_commits(run, commits, done, report)
     aside = _mend_quarantine(run, commits, done)
-    _mend_snapshots(run, snapshot_names(run), commits, done)
+    for name in snapshot_names(run):
+        _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
     if commits and commits.keys() | aside >= set(run.shards):
         _mend_newest(run, done)
     else:
@@ -97,17 +100,16 @@ def set_snapshots_aside(run: Run) -> list[str]:
 
     A shard that was done again has other data where another version made it first, or in bf16.
     """
-    names = snapshot_names(run)  # first: one written after the commits are read is newer than they
     done = Repair()
-    _mend_snapshots(run, names, read_commits(run), done)
+    # read first: one written when the commits have been read is newer than they
+    listed = run.store.read_many(snapshot_names(run))
+    commits = read_commits(run)
+    for name, data in listed.items():
+        with suppress(SchemaError):  # of a newer capfilt, which cannot be judged here
+            problems = list(check_snapshot(run, name, commits))
+            if _is_still(run.store, name, data):
+                _set_aside(run.store, name, problems, done)
     return done.actions
-
-
-def _mend_snapshots(
-    run: Run, names: Sequence[str], commits: dict[str, Commit], done: Repair
-) -> None:
-    for name in names:
-        _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
 
 
 def _check_reach(run: Run, commits: dict[str, Commit]) -> None:
@@ -170,7 +172,7 @@ def _mend_partial(run: Run, done: Repair) -> None:
             _set_aside(run.store, name, broken, done)
     elif problems:
         write_clean_list(run, "clean.txt", open_snapshot(run).shards)
-        done.actions.append(f"wrote clean.txt: {problems[0]}")
+        done.actions.append(f"wrote clean.txt: {problems[0].found}")
 
 
 def _mend_view(run: Run, name: str, commits: dict[str, Commit], done: Repair) -> None:
@@ -184,7 +186,7 @@ def _mend_view(run: Run, name: str, commits: dict[str, Commit], done: Repair) ->
     lists = list(check_view_lists(run, view))
     if lists:
         write_clean_list(run, f"views/{name}/clean.txt", view.shards)
-        done.actions.append(f"wrote {lists[0].where}: {lists[0]}")
+        done.actions.append(f"wrote {lists[0].where}: {lists[0].found}")
     problems = check_view(run, view, commits)
     if _set_aside(run.store, f"views/{name}/view.json", problems, done):
         done.judge_again.append(name)
@@ -215,7 +217,7 @@ def _set_aside(store: Store, name: str, problems: Sequence[Problem], done: Repai
         return False
     store.delete(name)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    done.actions.append(f"moved {name} to {there}: {problems[0]}{more}")
+    done.actions.append(f"moved {name} to {there}: {problems[0].found}{more}")
     return True
 
 

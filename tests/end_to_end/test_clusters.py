@@ -96,7 +96,7 @@ CASES = (
         "4/2",
         (),
         ("gpus_per_actor=0.5",),
-        says=("3 shards for 4 workers: 1 stay idle",),
+        says=("3 shards for 4 workers: 1 idle",),
         shards=3,
     ),
     Case("empty head", "0/0", ("4/2", "4/2"), used=(0, 2, 2), shards=MORE),

@@ -32,9 +32,8 @@ class Home:
         """Raise EngineError where the raylet is dead."""
         if self._lost.is_set():
             raise EngineError(
-                "the raylet on this machine is dead, by a kill or for want of memory, and Ray ends "
-                "a driver without one. What is committed or saved is safe; start Ray here again if "
-                "need be, then run the same command again"
+                "Ray ends a driver whose raylet is dead. What is committed or saved is safe; start "
+                "Ray here again if need be, then run the same command again"
             )
 
     def close(self) -> None:
@@ -49,6 +48,9 @@ class Home:
             self._raylet.recv(1)
         if not self._closed.is_set():
             # at once: whatever of Ray is asked next may end the process without another word
-            _log.warning("the raylet on this machine is dead: this command ends")
+            _log.warning(
+                "the raylet on this machine is dead, by a kill or for want of memory: this command "
+                "ends"
+            )
             end_at_once()
             self._lost.set()

@@ -105,7 +105,7 @@ class RayNodes:
         self._room_counted = self._room_counted or room > 0
         if room > shards:
             _log.warning(
-                "%d shard%s for %d workers: %d stay idle; smaller shards use them all",
+                "%d shard%s for %d workers: %d idle; smaller shards use them all",
                 *(shards, "" if shards == 1 else "s", room, room - shards),
             )
 

@@ -100,6 +100,8 @@ class _Actor:
             ray.get(self.report, timeout=0)
         except GetTimeoutError:
             return False
+        except RayTaskError as error:
+            raise cause_of(error) from error
         except _Lost:
             return True
         return False
@@ -224,7 +226,7 @@ class RayCluster(Generic[Shard, Result]):
             return self._forget(worker, str(error))
         except (RayActorError, OutOfMemoryError) as error:
             if self._nodes.lives(actor.seat.machine):
-                self._nodes.note_start(actor.seat, str(error))
+                self._nodes.note_start(actor.seat, first_line(error))
             return self._forget(worker, str(error))
         self._nodes.note_start(actor.seat, None)
         actor.starting = None
@@ -252,3 +254,8 @@ def cause_of(error: RayTaskError) -> BaseException:
     """Return the worker's own exception, which says more than Ray's wrapping of it."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, BaseException) else error
+
+
+def first_line(error: BaseException) -> str:
+    """Return what matters of an error of Ray's: ids and advice follow, at length."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -17,6 +17,7 @@ from shards.errors import UsageError
 from shards.files.scratch import scratch_folder
 
 _log = logging.getLogger(__name__)
+_joined: dict[str, str] = {}  # `auto` may be another cluster when a command joins once more
 
 OBJECT_STORE_BYTES = 80_000_000  # close to Ray's least: no data passes through it
 
@@ -28,6 +29,7 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
     The event is set once the process is told to end (SIGTERM), if this is its main thread.
     """
     if address is not None:
+        address = _joined.get(address, address)
         _check_reachable(address)
     told_to_end = threading.Event()
     options: dict[str, Any] = {"address": address or "local"}
@@ -51,6 +53,8 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
             leaving.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         with chdir(leaving.enter_context(empty)):
             _start(options)
+        if address is not None:
+            _joined[address] = ray.get_runtime_context().gcs_address
         leaving.callback(ray.shutdown)
         if in_main_thread:
             # Not Ray's handler, which aborts, nor one that raises: inside Ray's native code an
@@ -75,11 +79,16 @@ def _check_reachable(address: str) -> None:
     """Refuse an address where nothing listens: Ray itself would try for minutes."""
     if address in ("auto", "local"):
         return  # Ray itself looks for it
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"{address} is for Ray's client, which shows a driver no machines; give the head's own "
+            "address: HOST:6379, as `ray start --head` says"
+        )
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise UsageError(f"{address!r} is no address of a Ray cluster; expected HOST:PORT, or auto")
     try:
-        socket.create_connection((host.removeprefix("ray://").strip("[]"), int(port)), 10).close()
+        socket.create_connection((host.strip("[]"), int(port)), 10).close()
     except OSError as error:
         raise EngineError(
             f"no Ray cluster answers at {address} ({error.strerror or error}). Start one there "

@@ -19,9 +19,12 @@ class Problem:
         """Make the problem of a file that could not be read."""
         return cls(where, "is damaged", error.expected, error.actual)
 
+    @property
+    def found(self) -> str:
+        """What is wrong, without where."""
+        difference = "" if self.expected is None else f": expected {self.expected}"
+        return self.what + difference + ("" if self.actual is None else f", found {self.actual}")
+
     def __str__(self) -> str:
         """Write it in one line."""
-        difference = "" if self.expected is None else f": expected {self.expected}"
-        return f"{self.where}: {self.what}{difference}" + (
-            "" if self.actual is None else f", found {self.actual}"
-        )
+        return f"{self.where}: {self.found}"

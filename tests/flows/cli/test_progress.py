@@ -146,6 +146,26 @@ def test_a_cleaning_is_measured_in_bytes_of_its_input(
     ]
 
 
+def test_a_shard_that_ends_takes_nothing_from_those_still_at_work(
+    clock: list[float], lines: Lines, job: Any
+) -> None:
+    with closing(RunProgress()) as shown:
+        shown.begin(job)
+        clock[0] = 10.0
+        shown.under_way(60, 250)
+        clock[0] = 20.0
+        shown.ended(ShardDone(job.pending[0], Counts(samples_in=40, kept=40), damaged=False))
+        assert lines()[-1] == "1/2 shards, 60 samples, 3.0 images/s, 12 s left"
+
+
+def test_a_stop_says_where_the_run_stands(lines: Lines, job: Any) -> None:
+    shown = RunProgress()
+    shown.begin(job)
+    shown.ended(ShardDone(job.pending[0], Counts(samples_in=40, kept=40), damaged=False))
+    shown.stopped()
+    assert lines()[-1] == "stopped: 1 of 2 shards done; the same command goes on"
+
+
 LINE = {"step": 4, "samples": 40, "loss": 1.25, "rate": 0.1, "lm": 0.5, "samples_per_s": 20.0}
 
 

@@ -15,7 +15,8 @@ def test_the_recipe_decides_then_the_environment_then_this_machine(
     assert join_address("head:6379") == "head:6379"
     assert caplog.text == ""
     assert join_address(None) == "10.0.0.1:6379"
-    assert "joining the Ray cluster at 10.0.0.1:6379 (RAY_ADDRESS)" in caplog.text
+    assert join_address(None) == "10.0.0.1:6379"
+    assert caplog.messages == ["joining the Ray cluster at 10.0.0.1:6379 (RAY_ADDRESS)"]
 
 
 def test_a_submitted_job_writes_nothing_into_its_copy_of_a_folder(

@@ -146,7 +146,7 @@ def test_a_dead_worker_is_replaced_named_and_its_attempt_recorded(
     assert len(cluster.names) == 2 + 3
     assert endings(run, "0") == [Ending.DIED, Ending.DIED, None]
     assert read_attempts(run, "4")[0].detail == "killed at 4"
-    assert caplog.messages.count("a worker is lost at shard 0: killed at 0") == 2
+    assert caplog.messages.count("a worker on here is lost at shard 0: killed at 0") == 2
     assert endings(run, "1") == [None]
 
 

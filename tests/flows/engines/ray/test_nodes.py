@@ -67,7 +67,7 @@ def test_fewer_shards_than_workers_are_told_once(caplog: pytest.LogCaptureFixtur
     looked.count_room(machines, shards=3)
     looked.count_room(machines, shards=1)  # the last ones of any run have idle workers
     assert caplog.messages == [
-        "3 shards for 8 workers: 5 stay idle; smaller shards use them all",
+        "3 shards for 8 workers: 5 idle; smaller shards use them all",
     ]
     nodes(Wish(gpus=0.5)).count_room(machines, shards=8)
     nodes(Wish(workers=3)).count_room(machines, shards=3)

@@ -55,11 +55,15 @@ def test_an_address_where_nothing_listens_is_told_at_once() -> None:
         pass
 
 
-def test_what_is_no_address_is_bad_usage() -> None:
-    with (
-        pytest.raises(UsageError, match=r"'foo' is no address .*expected HOST:PORT"),
-        ray_session("foo"),
-    ):
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("foo", r"'foo' is no address .*expected HOST:PORT"),
+        ("ray://127.0.0.1:10001", "is for Ray's client"),
+    ],
+)
+def test_what_is_no_address_of_a_head_is_bad_usage(address: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message), ray_session(address):
         pass
 
 
