@@ -148,6 +148,7 @@ def cluster_of(checks: Requirements) -> Iterator[MakeCluster]:
     yield make
     for cluster in made:
         cluster.end_all()
+        cluster._nodes.close()  # before Ray ends, which is no loss
 
 
 def run(cluster: RayCluster[Piece, str], watch: Watch | None = None) -> tuple[list[str], Written]:
