@@ -152,7 +152,8 @@ class Store:
         """List the sorted names of all finished files below a folder."""
         top = self.path(folder) if folder else self._root
         self.fs.invalidate_cache()
-        names = [path[len(self._root) + 1 :] for path in self.fs.find(top)]
+        # s3fs names the folder itself, where the first file comes while it looks
+        names = [path[len(self._root) + 1 :] for path in self.fs.find(top) if path != top]
         return sorted(name for name in names if _temporary(name) is None)
 
     def survey(self) -> tuple[StoredFile, ...]:

@@ -33,6 +33,7 @@ def strike(*options: str) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.slow  # `make chaos` does as much
 @pytest.mark.timeout(600)  # 40 s on a quiet machine
 def test_kills_of_drivers_lose_and_double_nothing() -> None:
     record = strike("--kinds=driver,commit,s3", "--kills=24")

@@ -56,6 +56,7 @@ def unbroken(recipe: Path, capfilt: InProcess, tmp_path: Path) -> Path:
     return tmp_path / "unbroken"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_the_usual_cluster_trains_on_its_gpu_node(
     loopback_only: list[str], recipe: Path, tmp_path: Path

@@ -54,6 +54,14 @@ def test_publish(any_url: str) -> None:
     assert not folder.exists()
 
 
+def test_a_folder_is_none_of_its_files(any_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(any_url)
+    store.put("attempts/0/a.json", b"{}")
+    found = store.fs.find
+    monkeypatch.setattr(store.fs, "find", lambda top, **more: [top, *found(top, **more)])
+    assert store.list("attempts") == ["attempts/0/a.json"]
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a//b", "", ".", "a/./b"])
 def test_names_that_leave_the_root_are_refused(any_url: str, name: str) -> None:
     store = Store(any_url)

@@ -58,7 +58,7 @@ class RayNodes:
             self._looked_at = now
             if not self.head.answers():  # else what follows would wait for it, for a minute
                 return None
-            before, self._machines = self._machines, self._living(placed)
+            before, self._machines = self._machines, _living(placed, not self._grows)
             self._doubted.clear()
             self._say_changes(before)
             if self.wish.gpus == "auto" and self.wish.gpus_each(self._machines):
@@ -176,25 +176,26 @@ class RayNodes:
         bundle = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
         self.head.request([bundle] * (1 if self.wish.workers == "auto" else wanted))
 
-    def _living(self, placed: Sequence[Seat]) -> tuple[Machine, ...]:
-        """Read what the living nodes have free, and add what we hold there ourselves.
 
-        A Ray of our own holds nobody else's workers: there we have all, though what a dead worker
-        held may not be free yet.
-        """
-        free = ray_private.state.available_resources_per_node() if self._grows else {}
-        machines = []
-        for node in ray.nodes():
-            if not node["Alive"]:
-                continue
-            id_, has = node["NodeID"], node["Resources"]
-            left = free.get(id_, has)
-            ours = [seat for seat in placed if seat.machine == id_]
-            # what Ray says is some moments old, and may not count yet what we hold
-            cpus = min(left.get("CPU", 0.0) + sum(seat.cpus for seat in ours), has.get("CPU", 0.0))
-            gpus = min(left.get("GPU", 0.0) + sum(seat.gpus for seat in ours), has.get("GPU", 0.0))
-            machines.append(Machine(id_, _host(node), cpus, gpus, has.get("memory", math.inf)))
-        return tuple(machines)
+def _living(placed: Sequence[Seat], alone: bool) -> tuple[Machine, ...]:
+    """Read what the living nodes have free, and add what we hold there ourselves.
+
+    A Ray of our own holds nobody else's workers: alone we have all, though what a dead worker held
+    may not be free yet.
+    """
+    free = {} if alone else ray_private.state.available_resources_per_node()
+    machines = []
+    for node in ray.nodes():
+        if not node["Alive"]:
+            continue
+        id_, has = node["NodeID"], node["Resources"]
+        left = free.get(id_, has)
+        ours = [seat for seat in placed if seat.machine == id_]
+        # what Ray says is some moments old, and may not count yet what we hold
+        cpus = min(left.get("CPU", 0.0) + sum(seat.cpus for seat in ours), has.get("CPU", 0.0))
+        gpus = min(left.get("GPU", 0.0) + sum(seat.gpus for seat in ours), has.get("GPU", 0.0))
+        machines.append(Machine(id_, _host(node), cpus, gpus, has.get("memory", math.inf)))
+    return tuple(machines)
 
 
 def _host(node: dict[str, str]) -> str:
