@@ -153,7 +153,8 @@ class Store:
         top = self.path(folder) if folder else self._root
         self.fs.invalidate_cache()
         # s3fs names the folder itself, where the first file comes while it looks
-        names = [path[len(self._root) + 1 :] for path in self.fs.find(top) if path != top]
+        found = [path for path in self.fs.find(top) if self.is_local or path != top]
+        names = [path[len(self._root) + 1 :] for path in found]
         return sorted(name for name in names if _temporary(name) is None)
 
     def survey(self) -> tuple[StoredFile, ...]:

@@ -248,6 +248,10 @@ def check_cut(data: bytes, cut: int) -> None:
     elif cut == ends[1]:  # nothing shows that the first sample should have a sidecar
         assert state.state is State.TRUNCATED
         assert [(r.image, r.text) for r in rows] == [(original[0].image, original[0].text)]
+    elif ends[1] < cut <= data.index(b"\0", ends[1]):  # nor does a header whose name is cut
+        assert (state.state, state.offset) == (State.TRUNCATED, cut)
+        expected = [(original[0].key, None), ("", "shard_truncated")]
+        assert [(row.key, row.reason) for row in rows] == expected
     else:
         assert (state.state, state.offset) == (State.TRUNCATED, cut)
         assert [row.reason for row in rows] == [None] * (whole // 3) + ["shard_truncated"]
@@ -281,6 +285,12 @@ def test_cut_anywhere(data: st.DataObject) -> None:
                 tar.addfile(info, io.BytesIO(payload))
     whole = buffer.getvalue()
     check_cut(whole, data.draw(st.integers(0, len(whole))))
+
+
+@pytest.mark.parametrize("extra", [1, 7, 8, 100, 300])
+def test_a_cut_within_the_third_header_of_the_first_sample(extra: int, tar_bytes: Any) -> None:
+    names = [f"{key}.{ext}" for key in ("k0", "k1") for ext in ("jpg", "txt", "json")]
+    check_cut(tar_bytes([(name, b"") for name in names]), 1024 + extra)
 
 
 def test_a_cut_between_members_of_one_sample_is_noticed(tar_bytes: Any, pairs: Any) -> None:
