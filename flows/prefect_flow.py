@@ -7,9 +7,7 @@ exit): the process leaves by the commits soon after its last stage, whatever Pre
 """
 
 import logging
-import os
 import queue
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from flows.ending import leave
 from flows.stages.clean import CleanJob, RunListener, RunResult, clean_shards, finish
 
 GRACE_S = 4.0  # that Prefect has to record an end, and again to let the process go
@@ -139,7 +138,9 @@ class PrefectReporter:
 
     def leave(self, code: int) -> int:
         """Let the process end by this code soon, though Prefect would wait for its server."""
-        timer = threading.Timer(GRACE_S if not self._thread.is_alive() else 0.5, _leave, [code])
+        timer = threading.Timer(
+            GRACE_S if not self._thread.is_alive() else 0.5, leave, [code, True]
+        )
         timer.daemon = True
         timer.start()
         return code
@@ -212,9 +213,3 @@ def _as_markdown(outcome: RunResult) -> str:
     names = ("samples_in", "kept", "filtered", "rejected")
     rows = "".join(f"| {name} | {outcome.statistics[name]} |\n" for name in names)
     return f"| | samples |\n|---|---|\n{rows}"
-
-
-def _leave(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -1,8 +1,6 @@
 """Commands that look at a run: `stats` and `explain`."""
 
 import json
-import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -11,6 +9,7 @@ import typer
 
 from flows.cli.faults import exit_code_of
 from flows.cli.options import AsJson, RunFolder, device_of
+from flows.ending import leave
 from pipeline.printable import visible
 from shards.files.scratch import remove_held
 from shards.query_limits import MEMORY_GB, TIMEOUT_S, QueryLimitError, QueryLimits
@@ -106,10 +105,8 @@ def _answer(run: "Run", view: "View", sql: str, limits: QueryLimits, as_json: bo
 def _leave(error: QueryLimitError) -> NoReturn:
     """End the process under a question that may not let itself be ended."""
     code = exit_code_of(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
     remove_held()
-    os._exit(code)
+    leave(code, at_once=True)
 
 
 def _compare(run: "Run", here: "View", against: str, as_json: bool) -> None:

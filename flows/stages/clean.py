@@ -181,8 +181,8 @@ def finish(job: CleanJob, work: Work | None = None) -> RunResult:
     done = committed.keys() | read_quarantined(job.run).keys()
     whole = bool(committed) and len(done) == len(job.run.inputs)
     if whole:
-        write_snapshot(job.run)
-        for action in set_snapshots_aside(job.run):
+        newest = write_snapshot(job.run).id
+        for action in set_snapshots_aside(job.run, newest):
             _log.warning("%s", action)
     pending_here = sum(shard.shard not in done for shard in job.mine)
     statistics = run_statistics(job.run)

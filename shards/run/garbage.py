@@ -149,9 +149,9 @@ def _named(run: Run, commits: Mapping[str, Commit]) -> set[str]:
         named |= {view.record.shards} if view.record else set()
     if faults:
         raise GarbageError(
-            f"{run.store.url()}: what is wrong may name files still needed ({len(faults)} times; "
-            f"the first: {faults[0]}); nothing is removed. Run `capfilt verify RUN --repair` "
-            "first, and do what it says"
+            f"{run.store.url()}: files still needed may be named by what is damaged ("
+            f"{len(faults)} in all; the first: {faults[0]}); nothing is removed. Run "
+            "`capfilt verify RUN --repair` first, and do what it says"
         )
     return named
 

@@ -95,14 +95,18 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     return done
 
 
-def set_snapshots_aside(run: Run) -> list[str]:
+def set_snapshots_aside(run: Run, newest: str) -> list[str]:
     """Move the snapshots of commits that are no more out of the way; give a line for each.
 
     A shard that was done again has other data where another version made it first, or in bf16.
+    `newest` is the id of the one just written, which stays.
     """
     done = Repair()
     # read first: one written when the commits have been read is newer than they
-    listed = run.store.read_many(snapshot_names(run))
+    others = [name for name in snapshot_names(run) if newest not in name]
+    if not others:  # as mostly: the commits need not be read again
+        return []
+    listed = run.store.read_many(others)
     commits = read_commits(run)
     for name, data in listed.items():
         with suppress(SchemaError):  # of a newer capfilt, which cannot be judged here

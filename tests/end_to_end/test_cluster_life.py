@@ -49,13 +49,6 @@ def joined(text: str) -> str:
     return " ".join(text.split())
 
 
-def hidden_runs(tmp_path: Path) -> Path:
-    """Make the folder of runs that a machine may not see."""
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    return folder
-
-
 def another_capfilt(tmp_path: Path) -> dict[Path, Path | None]:
     """Cover the code with that of another day."""
     theirs, ours = tmp_path / "pipeline", Path(pipeline.__path__[0])
@@ -91,7 +84,8 @@ def test_a_machine_that_is_unfit_is_left_out_by_name(
     few_shards: Path,
     tmp_path: Path,
 ) -> None:
-    hidden = hidden_runs(tmp_path)
+    hidden = tmp_path / "runs"
+    hidden.mkdir()
     with ray_machines(loopback_only, tmp_path, "0/0") as machines:
         command = Command(machines.prefix, tmp_path)
         run = [*flags(toy_models, few_shards, hidden / "run"), *ON_CPU]

@@ -109,17 +109,22 @@ def test_a_run_is_cleaned_and_listed(recipe: Make) -> None:
     assert again.done.samples_in == 20
 
 
+def change_commit(run: Run, shard: int = 0) -> None:
+    """Make a commit that of an older version, which knew no content apart from numbers."""
+    name = f"commits/{run.shards[shard]}.json"
+    record = record_of(run, name)
+    files = [file | {"content_sha256": None} for file in record["files"]]
+    run.store.put(name, json.dumps(record | {"files": files}).encode())
+
+
 def test_a_shard_done_again_otherwise_leaves_no_list_of_what_was(
     recipe: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = clean.prepare(recipe())
     clean.finish(job, clean.clean_shards(job, Watch()))
-    commit = f"commits/{job.run.shards[0]}.json"
-    older = record_of(job.run, commit)  # by a version that knew no content apart from numbers
-    files = [file | {"content_sha256": None} for file in older["files"]]
-    job.run.store.put(commit, json.dumps(older | {"files": files}).encode())
+    change_commit(job.run)
     before = write_snapshot(job.run).id
-    job.run.store.put(commit, b"torn")
+    job.run.store.put(f"commits/{job.run.shards[0]}.json", b"torn")
     again = clean.prepare(recipe())
     assert names(again) == job.run.shards[:1]
     ended = clean.finish(again, clean.clean_shards(again, Watch()))
@@ -135,18 +140,18 @@ def test_a_snapshot_written_while_commits_are_read_stays(
     """Another driver has done a shard again meanwhile, otherwise, and has finished."""
     job = clean.prepare(recipe())
     clean.finish(job, clean.clean_shards(job, Watch()))
-    commit = f"commits/{job.run.shards[0]}.json"
-    old = read_commits(job.run)
+    stale = newest_snapshot_id(job.run)
+    change_commit(job.run)
+    ours, old = write_snapshot(job.run).id, read_commits(job.run)
 
     def read_as_another_finishes(run: Run) -> dict[str, Commit]:
-        older = record_of(run, commit)
-        files = [file | {"content_sha256": None} for file in older["files"]]
-        run.store.put(commit, json.dumps(older | {"files": files}).encode())
+        change_commit(run, 1)
         write_snapshot(run)
         return old
 
     monkeypatch.setattr(repair, "read_commits", read_as_another_finishes)
-    assert repair.set_snapshots_aside(job.run) == []
+    (moved,) = repair.set_snapshots_aside(job.run, ours)
+    assert f"snapshots/{stale}.parquet" in moved
     assert open_snapshot(job.run).shards != tuple(map(as_snapshot_shard, old.values()))
 
 
