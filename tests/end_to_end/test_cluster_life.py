@@ -69,7 +69,7 @@ def another_capfilt(tmp_path: Path) -> dict[Path, Path | None]:
         (
             lambda _: {Path(flows.__path__[0]): None},
             "3 workers in a row could not start",
-            "No module named 'flows'",
+            "No module named 'flows'; install the same capfilt on every machine",
         ),
     ],
     ids=["without the run folder", "with another capfilt", "without capfilt"],

@@ -226,7 +226,7 @@ class RayCluster(Generic[Shard, Result]):
             return self._forget(worker, str(error))
         except (RayActorError, OutOfMemoryError) as error:
             if self._nodes.lives(actor.seat.machine):
-                self._nodes.note_start(actor.seat, first_line(error))
+                self._nodes.note_start(actor.seat, gist(error))
             return self._forget(worker, str(error))
         self._nodes.note_start(actor.seat, None)
         actor.starting = None
@@ -256,6 +256,15 @@ def cause_of(error: RayTaskError) -> BaseException:
     return cause if isinstance(cause, BaseException) else error
 
 
-def first_line(error: BaseException) -> str:
-    """Return what matters of an error of Ray's: ids and advice follow, at length."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def gist(error: BaseException) -> str:
+    """Return the line of an error of Ray's that says why: ids and advice surround it, at length.
+
+    Where an actor was never made, that is the last one: mostly, its machine lacks our packages.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if "creation task" not in lines[0]:
+        return lines[0]
+    missing = lines[-1].startswith("ModuleNotFoundError")
+    return lines[-1] + ("; install the same capfilt on every machine" if missing else "")

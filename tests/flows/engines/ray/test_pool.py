@@ -22,7 +22,7 @@ from flows.engines.job import Grant
 from flows.engines.placement import Machine, Wish
 from flows.engines.pool import Event, Pool, TaskDone, WorkerLost, WorkerReady
 from flows.engines.ray.nodes import MAX_BAD_STARTS, RayNodes
-from flows.engines.ray.pool import RayCluster, cause_of, wish_of
+from flows.engines.ray.pool import RayCluster, cause_of, gist, wish_of
 from flows.engines.ray.session import ray_session
 from flows.engines.start_checks import Demands, MachineUnfit, Requirements, requirements
 from flows.recipe import EngineConfig
@@ -362,6 +362,22 @@ def test_an_actor_that_ray_does_not_place_is_given_up(
     monkeypatch.undo()
     ray.kill(other)
     assert run(cluster)[0] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("The actor died.\n\tclass_name: PoolActor\n\tpid: 7\n", "The actor died."),
+        (
+            "The actor died because of an error raised in its creation task, ray::PoolActor.\n"
+            "RuntimeError: it failed to import\n\nModuleNotFoundError: No module named 'av'\n",
+            "ModuleNotFoundError: No module named 'av'; install the same capfilt on every machine",
+        ),
+        ("", "RuntimeError"),
+    ],
+)
+def test_one_line_of_what_ray_says_tells_why(text: str, line: str) -> None:
+    assert gist(RuntimeError(text)) == line
 
 
 def test_an_actors_own_exception_is_what_is_raised() -> None:
