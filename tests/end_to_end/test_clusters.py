@@ -232,7 +232,7 @@ def wait_for(command: Command, run: Path, when: str) -> None:
 
 def at_work(run: Path) -> set[str | None]:
     """Name the workers that have begun a shard."""
-    if not (run / "run.json").exists():
+    if not (run / "attempts").exists():  # the run is whole before
         return set()
     opened = Run.open(str(run))
     return {a.worker for shard in opened.inputs for a in read_attempts(opened, shard.shard)}
