@@ -29,6 +29,7 @@ from flows.recipe import EngineConfig
 from pipeline.clean.shard import AttemptLost
 from shards.errors import UsageError
 from shards.run.attempt import Ending
+from tests.support.driving import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -325,6 +326,7 @@ def test_a_shard_withdrawn_is_not_done(cluster_of: MakeCluster, tmp_path: Path) 
     next_event(cluster)
     for piece in PIECES:
         cluster.submit("w1", piece)
+    wait_until((tmp_path / "0").exists)  # or the order to cancel might overtake its task
     cluster.withdraw("w1")
     assert next_event(cluster) == TaskDone("w1", "0")
     assert cluster.wait(2.0) == []
