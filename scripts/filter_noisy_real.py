@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import duckdb
 import typer
 
-from flows.cli.progress import watch_training
+from flows.cli.display.progress import watch_training
 from flows.training import run as train
 from flows.training.recipe import FinetuneRecipe, PretrainRecipe, TrainingRecipe
 from pipeline import evaluate

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from flows.cli.progress import watch_training
+from flows.cli.display.progress import watch_training
 from flows.study.recipe import StudyRecipe
 from flows.study.stages import Tools
 from flows.study.table1 import Study

@@ -69,7 +69,7 @@ def one_seed(recipe: Path, folder: Path, seed: int, arms: tuple[str, ...]) -> di
 
     import yaml
 
-    from flows.cli.progress import watch_training
+    from flows.cli.display.progress import watch_training
     from flows.study.recipe import StudyRecipe
     from flows.study.table1 import MAIN_ARMS, Study
 

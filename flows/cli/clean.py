@@ -13,7 +13,7 @@ from flows.cli.faults import exit_code_of
 from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set
 
 if TYPE_CHECKING:
-    from flows.cli.progress import RunProgress
+    from flows.cli.display.progress import RunProgress
     from flows.stages.clean import RunResult
     from shards.run.view import View
 
@@ -59,7 +59,7 @@ def clean(
     }
     loaded = read_recipe(Recipe, recipe, flags, set_ or ())
 
-    from flows.cli.progress import RunProgress
+    from flows.cli.display.progress import RunProgress
     from flows.stages import clean as stages
 
     job = stages.prepare(loaded, _parse_part(part))
@@ -103,7 +103,7 @@ def _conclude(result: "RunResult | Exception", as_json: bool) -> int:
         workers = [dataclasses.asdict(worker) for worker in result.workers]
         print(json.dumps(result.statistics | {"run": result.run_url, "workers": workers}))
     else:
-        from flows.cli.tables.statistics import print_statistics
+        from flows.cli.display.statistics import print_statistics
 
         print_statistics(result.run_url, result.statistics)
     if result.pending_here:
@@ -135,7 +135,7 @@ def judge(
     asked = _by_origin(threshold or (), "--threshold")
     fractions = _by_origin(keep_fraction or (), "--keep-fraction")
 
-    from flows.cli.progress import watch_samples
+    from flows.cli.display.progress import watch_samples
     from pipeline.views.rejudge import rejudge
     from pipeline.views.request import ViewRequest
     from shards.run.run import Run
@@ -154,7 +154,7 @@ def judge(
     if as_json:
         print(json.dumps(judged))
         return
-    from flows.cli.tables.comparison import print_judged
+    from flows.cli.display.comparison import print_judged
 
     print_judged(judged)
 

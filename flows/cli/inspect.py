@@ -79,7 +79,7 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
     if as_json:
         print(json.dumps(statistics))
         return
-    from flows.cli.tables.statistics import print_statistics
+    from flows.cli.display.statistics import print_statistics
 
     print_statistics(run.store.url(), statistics)
     if view.name is not None:
@@ -88,7 +88,7 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
 
 
 def _answer(run: "Run", view: "View", sql: str, limits: QueryLimits, as_json: bool) -> None:
-    from flows.cli.tables.sql import print_answer, print_answer_as_json
+    from flows.cli.display.sql import print_answer, print_answer_as_json
     from shards.query import connect, run_query
 
     with connect(run, view.shards, limits=limits) as connection:
@@ -116,7 +116,7 @@ def _compare(run: "Run", here: "View", against: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(compared))
         return
-    from flows.cli.tables.comparison import print_comparison
+    from flows.cli.display.comparison import print_comparison
 
     print_comparison(compared)
 
@@ -156,7 +156,7 @@ def explain(
 
     --words and --picture load the run's filter, and read the picture again from the input.
     """
-    from flows.cli.tables.sql import plain
+    from flows.cli.display.sql import plain
     from pipeline.explain.sample import explain as explained
     from shards.run.run import Run
 
@@ -167,7 +167,7 @@ def explain(
     if as_json:
         print(json.dumps(plain(explanation)))
         return
-    from flows.cli.tables.explanation import print_explanation
+    from flows.cli.display.explanation import print_explanation
 
     print_explanation(explanation)
 

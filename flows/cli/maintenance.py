@@ -72,7 +72,7 @@ def gc(
 
 
 def _verify(store: "Store", as_json: bool, on_ray: bool, address: str | None) -> int:
-    from flows.cli.progress import watch_shards
+    from flows.cli.display.progress import watch_shards
     from shards.run.run import Run
     from shards.run.verify.run import verify_run
 
@@ -103,7 +103,7 @@ def _verify(store: "Store", as_json: bool, on_ray: bool, address: str | None) ->
 
 
 def _repair(store: "Store", as_json: bool) -> int:
-    from flows.cli.progress import watch_shards
+    from flows.cli.display.progress import watch_shards
     from shards.run.repair import repair
 
     with watch_shards("shards checked") as report:

@@ -100,31 +100,31 @@ class _Callbacks:
             return
         with self._follower.stage(f"round {number}: {stage}") as shown:
             yield
-            from flows.cli.tables.rounds import stage_line
+            from flows.cli.display.rounds import stage_line
             from flows.rounds.ledger import read_stage
 
             entry = read_stage(self._job.folder, number, stage)
             shown.markdown = f"round {number}, {stage}: {stage_line(stage, entry or {})}"
 
     def training(self, steps: int) -> "AbstractContextManager[Display]":
-        from flows.cli.progress import watch_training
+        from flows.cli.display.progress import watch_training
 
         return watch_training(steps)
 
     def cleaning(self) -> "AbstractContextManager[RunListener]":
-        from flows.cli.progress import RunProgress
+        from flows.cli.display.progress import RunProgress
 
         return closing(RunProgress())
 
     def ended(self, number: int, stage: "Stage", entry: dict[str, Any], before: bool) -> None:
-        from flows.cli.tables.rounds import stage_line
+        from flows.cli.display.rounds import stage_line
 
         done = "done before" if before else "done"
         _say(f"round {number}: {stage} {done}: {stage_line(stage, entry)}")
 
     def approve(self, ledger: "Ledger", number: int) -> bool:
         """Ask on a terminal, or wait for Prefect and `--approve`; without either, stop here."""
-        from flows.cli.tables.rounds import print_rounds
+        from flows.cli.display.rounds import print_rounds
         from flows.stages.bootstrap import approve
 
         print_rounds(ledger)
@@ -163,7 +163,7 @@ def _conclude(job: "RoundsJob", ledger: "Ledger", as_json: bool) -> int:
     if as_json:
         print(json.dumps(ledger.as_dict() | {"output": str(job.folder)}))
     else:
-        from flows.cli.tables.rounds import print_rounds
+        from flows.cli.display.rounds import print_rounds
 
         print_rounds(ledger)
         print(f"output: {job.folder}")
@@ -194,7 +194,7 @@ def trial(
 
     loaded = read_recipe(TrialRecipe, recipe, {"output": output}, set_ or ())
 
-    from flows.cli.progress import watch_training
+    from flows.cli.display.progress import watch_training
     from flows.stages import trial as stages
 
     job = stages.prepare(loaded, views)
@@ -202,7 +202,7 @@ def trial(
     if as_json:
         print(json.dumps({"output": str(job.folder), "views": entries}))
         return
-    from flows.cli.tables.rounds import print_trial
+    from flows.cli.display.rounds import print_trial
 
     print_trial(entries)
     print(f"output: {job.folder}")

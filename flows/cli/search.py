@@ -58,7 +58,7 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Index the pictures and texts of a run, or of tars, for `capfilt search`."""
-    from flows.cli.progress import counted, counted_by_bytes, watch_samples
+    from flows.cli.display.progress import counted, counted_by_bytes, watch_samples
     from flows.lock import lock_folder
     from models.checkpoints.weights import resolve
     from models.roles.retrieval import Retriever

@@ -77,7 +77,7 @@ def finetune(
 
 
 def _train(recipe: "TrainingRecipe", as_json: bool) -> None:
-    from flows.cli.progress import watch_training
+    from flows.cli.display.progress import watch_training
     from flows.training import run as train
 
     job = train.prepare(recipe)

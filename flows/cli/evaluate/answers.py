@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.display.progress import counted, watch_samples
 from flows.cli.evaluate.options import (
     BatchSize,
     Dtype,
@@ -19,7 +20,6 @@ from flows.cli.evaluate.options import (
 )
 from flows.cli.evaluate.pairs import keep
 from flows.cli.options import AsJson, Checkpoint
-from flows.cli.progress import counted, watch_samples
 
 if TYPE_CHECKING:
     from shards.training.annotation import Fields
@@ -67,7 +67,7 @@ def vqa(
     as_json: AsJson = False,
 ) -> None:
     """Measure answers to questions by VQA's official accuracy."""
-    from flows.cli.tables.numbers import print_numbers
+    from flows.cli.display.numbers import print_numbers
     from models.roles.vqa import VqaModel
     from pipeline.evaluate.vqa import measure_vqa
     from shards.training.annotation_file import read_answers
@@ -100,7 +100,7 @@ def nlvr(
     as_json: AsJson = False,
 ) -> None:
     """Measure how many statements about two pictures are judged right (NLVR2)."""
-    from flows.cli.tables.numbers import print_numbers
+    from flows.cli.display.numbers import print_numbers
     from models.roles.nlvr import NlvrModel
     from pipeline.evaluate.nlvr import measure_nlvr
 
@@ -127,7 +127,7 @@ def dialogue(
 
     The pictures are found by their number, anywhere in the folder.
     """
-    from flows.cli.tables.numbers import print_numbers
+    from flows.cli.display.numbers import print_numbers
     from models.roles.dialogue import load_ranker
     from pipeline.evaluate.dialogue import measure_dialogue
     from shards.training.annotation_file import read_dialogues, read_json

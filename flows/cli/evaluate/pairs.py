@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows.cli.display.progress import SampleProgress, counted, counted_by_bytes, watch_samples
 from flows.cli.evaluate.options import (
     BatchSize,
     Dtype,
@@ -22,7 +23,6 @@ from flows.cli.evaluate.options import (
     folder_of,
 )
 from flows.cli.options import AsJson, Checkpoint, Method
-from flows.cli.progress import SampleProgress, counted, counted_by_bytes, watch_samples
 
 if TYPE_CHECKING:
     from pipeline.evaluate import LabelledPair
@@ -76,7 +76,7 @@ def retrieval(
     as_json: AsJson = False,
 ) -> None:
     """Measure recall both ways of a filter or pre-training checkpoint, by ITC and by ITM."""
-    from flows.cli.tables.numbers import print_numbers
+    from flows.cli.display.numbers import print_numbers
     from pipeline.evaluate import measure_retrieval, open_retriever
 
     config = config_of(batch_size, max_tokens, dtype)
@@ -115,7 +115,7 @@ def caption(
     Published numbers split texts by the PTB tokenizer, a Java program, as METEOR is. SPICE is left
     out: it would download models of its own.
     """
-    from flows.cli.tables.numbers import print_numbers
+    from flows.cli.display.numbers import print_numbers
     from models.decoding.generate import Decoding
     from pipeline.evaluate import java_metrics, measure_captioner, open_captioner
 
@@ -170,7 +170,7 @@ def filter_(
     as_json: AsJson = False,
 ) -> None:
     """Compare a filter's scores with labels: ROC, precision and recall, calibration."""
-    from flows.cli.tables.numbers import print_numbers
+    from flows.cli.display.numbers import print_numbers
     from pipeline.evaluate import measure_filter, open_filter
     from pipeline.evaluate.curves import draw
 

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.display.progress import counted, watch_samples
 from flows.cli.evaluate.options import Dtype, Limit, Result, beside, folder_of, model_options
 from flows.cli.evaluate.pairs import keep
 from flows.cli.options import AsJson, Checkpoint
 from flows.cli.predict.video import FrameCount
-from flows.cli.progress import counted, watch_samples
 
 if TYPE_CHECKING:
     from shards.training.video_file import Clips
@@ -51,7 +51,7 @@ def evaluate_video(
 
     The checkpoint is a filter or retrieval model for captions, a VQA model for questions.
     """
-    from flows.cli.tables.numbers import print_numbers
+    from flows.cli.display.numbers import print_numbers
     from models.roles.video import VideoRetriever
     from models.roles.vqa import VqaModel
     from pipeline.evaluate.video import measure_video_questions, measure_video_retrieval

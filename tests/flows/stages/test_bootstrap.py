@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli.progress import RunProgress
+from flows.cli.display.progress import RunProgress
 from flows.lock import LOCK, FolderInUse, lock_folder
 from flows.recipe import RecipeError, read_recipe
 from flows.rounds.ledger import STAGES, Ledger, read_ledger

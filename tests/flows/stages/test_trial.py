@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli.progress import RunProgress
+from flows.cli.display.progress import RunProgress
 from flows.recipe import RecipeError
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe, cleaning
 from flows.stages import clean, trial

@@ -19,8 +19,8 @@ from tests.support.driving import survivors
 PRELOADED = [
     "duckdb",
     "flows.cli",
-    "flows.cli.progress",
-    "flows.cli.tables.statistics",
+    "flows.cli.display.progress",
+    "flows.cli.display.statistics",
     "flows.engines.local",
     "flows.stages.clean",
     "PIL.BmpImagePlugin",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from flows.cli.tables.rounds import print_rounds, print_trial, stage_line
+from flows.cli.display.rounds import print_rounds, print_trial, stage_line
 
 ITM = {"tr@1": 0.5, "ir@1": 0.25}
 CLEAN = {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from flows.cli.tables.statistics import print_statistics
+from flows.cli.display.statistics import print_statistics
 
 REASONS = {f"reason_{n}": n for n in range(1, 8)}
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows.cli import progress
-from flows.cli.progress import (
+from flows.cli.display import progress
+from flows.cli.display.progress import (
     RunProgress,
     SampleProgress,
     counted,

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from flows.cli.tables.numbers import print_numbers
+from flows.cli.display.numbers import print_numbers
 
 NUMBERS = {
     "images": 12345,
