@@ -111,17 +111,18 @@ def read_recipe(
     path: Path | None,
     overrides: Mapping[str, Any],
     settings: Sequence[str] = (),
+    where: str = "the command line",
 ) -> Kind:
     """Read a recipe file, lay overrides (dotted keys) and `a.b=c` settings over it, and check it.
 
-    An override that is None was not given. Raises RecipeError that names the file, the key, what
-    was found, and the nearest key.
+    An override that is None was not given; `where` is said of a recipe that is no file. Raises
+    RecipeError that names the file, the key, what was found, and the nearest key.
     """
-    values: dict[str, Any] = _read_yaml(path) if path else {}
+    values: dict[str, Any] = read_yaml(path) if path else {}
     typed = [(dotted, value) for dotted, value in overrides.items() if value is not None]
-    for dotted, value in [*typed, *map(_parse_setting, settings)]:
+    for dotted, value in [*typed, *parse_settings(settings)]:
         _put(values, dotted, value)
-    where = str(path) if path else "the command line"
+    where = str(path) if path else where
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -130,6 +131,11 @@ def read_recipe(
         if more := len(problems) - len(lines):
             lines.append(f"  and {more:,} more")
         raise RecipeError(f"the recipe of {where} cannot be run:\n" + "\n".join(lines)) from None
+
+
+def parse_settings(settings: Sequence[str]) -> list[tuple[str, Any]]:
+    """Read `a.b=c` settings, whose values are YAML, as dotted keys and values."""
+    return [_parse_setting(setting) for setting in settings]
 
 
 @contextmanager
@@ -146,7 +152,8 @@ def dump_recipe(recipe: BaseModel) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the keys of a recipe file as they stand there."""
     try:
         values = parse_yaml(_read_text(path))
     except FileNotFoundError:

@@ -6,7 +6,17 @@ from types import FrameType
 
 import typer
 
-from flows.cli import checkpoint, clean, inspect, maintenance, publish, rounds, search, train
+from flows.cli import (
+    checkpoint,
+    clean,
+    deploy,
+    inspect,
+    maintenance,
+    publish,
+    rounds,
+    search,
+    train,
+)
 from flows.cli.evaluate import answers as evaluate_answers
 from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
@@ -15,12 +25,10 @@ from flows.cli.predict import image, video
 from flows.ending import leave
 
 # What libraries read when a command imports them, unless the user says otherwise: nothing calls
-# home, and Prefect's own log stays out of ours.
+# home.
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "40",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # Threads that spin while they wait take the processor from those they wait for, wherever
@@ -46,7 +54,9 @@ app.command("report")(publish.report)
 app.command("pretrain", epilog=train.PRETRAIN_EXAMPLES)(train.pretrain)
 app.command("finetune", epilog=train.FINETUNE_EXAMPLES)(train.finetune)
 app.command("bootstrap", epilog=rounds.BOOTSTRAP_EXAMPLES)(rounds.bootstrap)
+app.command("approve", epilog=rounds.APPROVE_EXAMPLES)(rounds.approve)
 app.command("trial", epilog=rounds.TRIAL_EXAMPLES)(rounds.trial)
+app.command("deploy", epilog=deploy.EXAMPLES)(deploy.deploy)
 app.command("caption", epilog=image.CAPTION_EXAMPLES)(image.caption)
 app.command("match", epilog=image.MATCH_EXAMPLES)(image.match)
 app.command("ask", epilog=image.ASK_EXAMPLES)(image.ask)

@@ -3,19 +3,20 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.faults import exit_code_of
 from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set
 
 if TYPE_CHECKING:
     from flows.cli.display.progress import RunProgress
+    from flows.following.reporter import Reporter
+    from flows.recipe import Recipe
     from flows.stages.clean import RunResult
-    from shards.run.view import View
 
 JUDGE_EXAMPLES = """
 Examples:
@@ -46,7 +47,7 @@ def clean(
     as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
 ) -> None:
     """Caption, score and filter WebDataset shards; the same command takes a run up again."""
-    from flows.recipe import Recipe, read_recipe
+    from flows.following.reporter import reporting
 
     flags = {
         "input.urls": input_,
@@ -57,26 +58,47 @@ def clean(
         "engine.actors": actors,
         "engine.address": address,
     }
-    loaded = read_recipe(Recipe, recipe, flags, set_ or ())
+    with reporting("clean", direct) as report:
+        from flows.recipe import Recipe, read_recipe
 
+        loaded = read_recipe(Recipe, recipe, flags, set_ or ())
+        report.begin(_parameters(loaded, recipe, set_ or ()))
+        code = _run(loaded, _parse_part(part), report, as_json)
+    raise typer.Exit(code)
+
+
+def _run(recipe: "Recipe", part: tuple[int, int], report: "Reporter", as_json: bool) -> int:
+    """Clean, as `flows/deployable/clean.py` has the stages; return the exit code."""
     from flows.cli.display.progress import RunProgress
     from flows.stages import clean as stages
+    from flows.stages.summary import of_cleaning
 
-    job = stages.prepare(loaded, _parse_part(part))
-    with closing(RunProgress()) as progress, _said_if_stopped(progress):
-
-        def conclude(result: "RunResult | Exception") -> int:
-            progress.close()
-            return _conclude(result, as_json)
-
-        if direct or not job.pending:
+    with report.stage("prepare"):
+        job = stages.prepare(recipe, part)
+    with closing(RunProgress(report.progress)) as progress, _said_if_stopped(progress):
+        with report.stage("clean the shards"):
             work = stages.clean_shards(job, progress)
-            code = conclude(stages.finish(job, work))
-        else:
-            from flows.prefect_flow import run_with_prefect
+        with report.stage("finish") as last:
+            result = stages.finish(job, work)
+            last.result = of_cleaning(result)
+    _print(result, as_json)
+    return result.exit_code
 
-            code = run_with_prefect(job, progress, conclude)
-    raise typer.Exit(code)
+
+def _parameters(recipe: "Recipe", path: Path | None, settings: Sequence[str]) -> dict[str, Any]:
+    """Say what is cleaned as the form of the flow does."""
+    from flows.following.parameters import place, shortened
+    from flows.recipe import parse_settings
+
+    return {
+        "input": shortened(recipe.input.urls),
+        "output": place(recipe.output),
+        "recipe": place(str(path)) if path else "",
+        "captioner": recipe.caption.model,
+        "filter": recipe.score.model,
+        "engine": recipe.engine.kind,
+        "settings": dict(parse_settings(settings)),
+    }
 
 
 @contextmanager
@@ -95,10 +117,8 @@ def _parse_part(part: str) -> tuple[int, int]:
     return int(first) - 1, int(count)
 
 
-def _conclude(result: "RunResult | Exception", as_json: bool) -> int:
-    """Print what a run came to; return its exit code."""
-    if isinstance(result, Exception):
-        return exit_code_of(result)
+def _print(result: "RunResult", as_json: bool) -> None:
+    """Print what a run came to."""
     if as_json:
         workers = [dataclasses.asdict(worker) for worker in result.workers]
         print(json.dumps(result.statistics | {"run": result.run_url, "workers": workers}))
@@ -108,7 +128,6 @@ def _conclude(result: "RunResult | Exception", as_json: bool) -> int:
         print_statistics(result.run_url, result.statistics)
     if result.pending_here:
         print(f"capfilt: {result.left}", file=sys.stderr)
-    return result.exit_code
 
 
 def judge(
@@ -135,28 +154,53 @@ def judge(
     asked = _by_origin(threshold or (), "--threshold")
     fractions = _by_origin(keep_fraction or (), "--keep-fraction")
 
+    from flows.following.reporter import is_server_set, reporting
+
+    with reporting("judge", direct=not is_server_set()) as report:
+        from flows.following.parameters import place
+
+        report.begin(
+            {
+                "output": place(run),
+                "name": name,
+                "threshold": asked,
+                "keep_fraction": fractions,
+                "write_shards": write_shards,
+            }
+        )
+        with report.stage("judge") as stage:
+            judged = _judge(run, snapshot, name, asked, fractions, write_shards)
+            from flows.stages.summary import of_view
+
+            stage.result = of_view(judged, place(run))
+        if as_json:
+            print(json.dumps(judged))
+            return
+        from flows.cli.display.comparison import print_judged
+
+        print_judged(judged)
+
+
+def _judge(
+    run: str,
+    snapshot: str | None,
+    name: str,
+    threshold: dict[str, float],
+    keep_fraction: dict[str, float],
+    write_shards: bool,
+) -> dict[str, Any]:
     from flows.cli.display.progress import watch_samples
-    from pipeline.views.rejudge import rejudge
+    from flows.stages import judge as stages
     from pipeline.views.request import ViewRequest
     from shards.run.run import Run
     from shards.run.snapshot import open_snapshot
-    from shards.run.view import View
 
     opened = Run.open(run)
     listed = open_snapshot(opened, snapshot)
-    wish = ViewRequest(name, asked, fractions, write_shards)
+    request = ViewRequest(name, threshold, keep_fraction, write_shards)
     total = sum(shard.counts.samples_in for shard in listed.shards)
     with watch_samples("writing clean shards" if write_shards else "judging", total) as progress:
-        view, new = rejudge(opened, wish, listed, progress.add)
-    thresholds = opened.identity.get("judge", {}).get("threshold", {})
-    before = View(None, listed.id, thresholds, listed.shards)
-    judged = {"run": opened.store.url(), "view": view.name, "new": new} | _compared(view, before)
-    if as_json:
-        print(json.dumps(judged))
-        return
-    from flows.cli.display.comparison import print_judged
-
-    print_judged(judged)
+        return stages.judge(opened, listed, request, progress.add)
 
 
 def _by_origin(items: Iterable[str], option: str) -> dict[str, float]:
@@ -172,21 +216,3 @@ def _by_origin(items: Iterable[str], option: str) -> dict[str, float]:
         except ValueError:
             raise typer.BadParameter(f"{option} {item!r}: {number!r} is no number") from None
     return numbers
-
-
-def _compared(view: "View", before: "View") -> dict[str, Any]:
-    """Set a view's rules and outcomes beside what the run decided before."""
-    from shards.comparison import side_by_side
-
-    return {
-        "snapshot": view.snapshot,
-        "rules": {
-            origin: {
-                "threshold": threshold,
-                "own_threshold": before.thresholds.get(origin),
-                "keep_fraction": view.keep_fractions.get(origin),
-            }
-            for origin, threshold in view.thresholds.items()
-        },
-        **side_by_side(view, before),
-    }

@@ -3,8 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +13,12 @@ import typer
 from flows.cli.options import AsJson, Direct, RecipePath, Set
 
 if TYPE_CHECKING:
-    from flows.prefect_flow import PrefectReporter
-    from flows.rounds.ledger import Ledger, Stage
-    from flows.stages.bootstrap import RoundsJob
+    from flows.following.reporter import Reporter
+    from flows.rounds.approval import Answer
+    from flows.rounds.ledger import Ledger
+    from flows.rounds.names import Stage
+    from flows.rounds.recipe import BootstrapRecipe
+    from flows.stages.bootstrap import Outcome, RoundsJob
     from flows.stages.clean import RunListener
     from flows.training.log import Display
 
@@ -26,7 +29,14 @@ Examples:
 
   capfilt bootstrap recipe.yaml --set rounds=3 --set gate=record --json
 
-  capfilt bootstrap recipe.yaml --approve 1
+  capfilt bootstrap recipe.yaml --set approve=true
+"""
+APPROVE_EXAMPLES = """
+Examples:
+
+  capfilt approve runs/rounds --reason "captions read well"
+
+  capfilt approve runs/rounds 1 --no --reason "too many texts of one word"
 """
 TRIAL_EXAMPLES = """
 Examples:
@@ -44,116 +54,126 @@ def bootstrap(
     recipe: RecipePath = None,
     output: Output = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="how many")] = None,
-    approve: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="let the round after this one begin")
-    ] = None,
     direct: Direct = False,
     set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the ledger as JSON")] = False,
 ) -> None:
     """Pre-train, finetune, clean and evaluate in rounds; the same command takes them up again."""
-    from flows.recipe import read_recipe
-    from flows.rounds.recipe import BootstrapRecipe
+    from flows.following.reporter import reporting
 
     flags = {"output": output, "rounds": rounds}
-    loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
+    with reporting("bootstrap", direct) as report:
+        from flows.recipe import read_recipe
+        from flows.rounds.recipe import BootstrapRecipe
+        from flows.stages import bootstrap as stages
+        from flows.stages.summary import of_rounds
 
-    from flows.stages import bootstrap as stages
-
-    if approve is not None:
-        stages.approve(Path(loaded.output).expanduser().absolute(), approve, "command line")
-        print(f"round {approve} is approved", file=sys.stderr)
-        return
-    job = stages.prepare(loaded)
-    if direct:
-        ledger = stages.run(job, _Callbacks(job, None))
-        raise typer.Exit(_conclude(job, ledger, as_json))
-    raise typer.Exit(_run_with_prefect(job, as_json))
+        loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
+        report.begin(_parameters(loaded, recipe, set_ or ()))
+        with report.stage("prepare"):
+            job = stages.prepare(loaded)
+        ledger = stages.run(job, _Callbacks(job, report))
+        with report.stage("finish") as last:
+            last.result = of_rounds(ledger)
+        code = _conclude(job, ledger, as_json)
+    raise typer.Exit(code)
 
 
-def _run_with_prefect(job: "RoundsJob", as_json: bool) -> int:
-    from flows.cli.faults import exit_code_of
-    from flows.prefect_flow import report_to_prefect
-    from flows.stages import bootstrap as stages
+def _parameters(
+    recipe: "BootstrapRecipe", path: Path | None, settings: Sequence[str]
+) -> dict[str, Any]:
+    """Say what is done as the form of the flow does."""
+    from flows.following.parameters import place, shortened
+    from flows.recipe import parse_settings
 
-    with report_to_prefect("bootstrap", job.recipe.model_dump(mode="json")) as follower:
-        try:
-            ledger = stages.run(job, _Callbacks(job, follower))
-        except Exception as error:
-            follower.end(str(error), failed=True)
-            return follower.leave(exit_code_of(error))
-        follower.end(f"{job.folder}: round {ledger.best} is the best", failed=False)
-        return follower.leave(_conclude(job, ledger, as_json))
+    return {
+        "output": place(recipe.output),
+        "recipe": place(str(path)) if path else "",
+        "web": shortened(recipe.web.urls),
+        "human": shortened(recipe.human.urls),
+        "held_out": shortened(recipe.held_out.urls),
+        "rounds": recipe.rounds,
+        "approve": recipe.approve,
+        "engine": recipe.engine.kind,
+        "settings": dict(parse_settings(settings)),
+    }
 
 
 class _Callbacks:
-    """Says a line of each stage, and lets Prefect follow, if it does."""
+    """Says a line of each step, and lets Prefect follow, if it does."""
 
-    def __init__(self, job: "RoundsJob", follower: "PrefectReporter | None") -> None:
-        self._job, self._follower = job, follower
+    def __init__(self, job: "RoundsJob", report: "Reporter") -> None:
+        self._job, self._report = job, report
 
-    @contextmanager
-    def stage(self, number: int, stage: "Stage") -> Iterator[None]:
-        _say(f"round {number}: {stage} …")
-        if self._follower is None:
-            yield
-            return
-        with self._follower.stage(f"round {number}: {stage}") as shown:
-            yield
-            from flows.cli.display.rounds import stage_line
-            from flows.rounds.ledger import read_stage
-
-            entry = read_stage(self._job.folder, number, stage)
-            shown.markdown = f"round {number}, {stage}: {stage_line(stage, entry or {})}"
+    def step(self, name: str) -> "AbstractContextManager[Outcome]":
+        _say(f"{name} …")
+        return self._report.stage(name)
 
     def training(self, steps: int) -> "AbstractContextManager[Display]":
         from flows.cli.display.progress import watch_training
 
-        return watch_training(steps)
+        return watch_training(steps, self._report.progress)
 
     def cleaning(self) -> "AbstractContextManager[RunListener]":
         from flows.cli.display.progress import RunProgress
 
-        return closing(RunProgress())
+        return closing(RunProgress(self._report.progress))
 
     def ended(self, number: int, stage: "Stage", entry: dict[str, Any], before: bool) -> None:
-        from flows.cli.display.rounds import stage_line
+        from flows.stages.progress import stage_line
 
         done = "done before" if before else "done"
         _say(f"round {number}: {stage} {done}: {stage_line(stage, entry)}")
 
-    def approve(self, ledger: "Ledger", number: int) -> bool:
-        """Ask on a terminal, or wait for Prefect and `--approve`; without either, stop here."""
+    def ask(self, ledger: "Ledger", number: int) -> "Answer | None":
+        """Ask on a terminal, or wait for Prefect and `capfilt approve`; without either, None."""
         from flows.cli.display.rounds import print_rounds
-        from flows.stages.bootstrap import approve
 
         print_rounds(ledger)
-        by = self._ask(number) if self._follower is None else self._wait(self._follower, number)
-        if by is None:
-            return False
-        approve(self._job.folder, number, by)
-        return True
+        if self._report.is_alive():
+            return self._wait(number)
+        return _ask(number)
 
-    def _ask(self, number: int) -> str | None:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return None
-        yes = typer.confirm(f"round {number} is done; begin round {number + 1}?", err=True)
-        return "terminal" if yes else None
+    def _wait(self, number: int) -> "Answer | None":
+        from flows.rounds.approval import Answer, read_answer
 
-    def _wait(self, follower: "PrefectReporter", number: int) -> str | None:
-        from flows.stages.bootstrap import is_approved
+        how = _how_to_approve(self._job.folder)
+        _say(f"round {number} waits: answer on Prefect's page, or {how}")
+        before = read_answer(self._job.folder, number)
+        while (answer := read_answer(self._job.folder, number)) == before:
+            if (answered := self._report.answer()) is not None:
+                return Answer(**answered)
+            if not self._report.is_alive():
+                return None
+            time.sleep(POLL_S)
+        return answer
 
-        if not follower.is_alive():
-            return None
-        _say(f"round {number} waits: resume the flow run in Prefect, or {_how_to_approve(number)}")
-        with follower.pause(f"round-{number}") as resumed:
-            while not is_approved(self._job.folder, number):
-                if resumed.is_set():
-                    return "Prefect"
-                if not follower.is_alive():
-                    return None
-                time.sleep(POLL_S)
-        return "command line"
+
+def _ask(number: int) -> "Answer | None":
+    from flows.rounds.approval import Answer
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    yes = typer.confirm(f"round {number} is done; begin round {number + 1}?", err=True)
+    return Answer.now(yes, "terminal", "")
+
+
+def approve(
+    folder: Annotated[Path, typer.Argument(help="of the rounds")],
+    number: Annotated[
+        int | None, typer.Argument(metavar="[ROUND]", min=1, help="default: the last one done")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="why; it stands beside the answer")] = "",
+    no: Annotated[bool, typer.Option("--no", help="let it end here")] = False,
+) -> None:
+    """Let the round after this one begin, or not: a bootstrap that waits goes on by it."""
+    import getpass
+
+    from flows.rounds.approval import Answer
+    from flows.stages import bootstrap as stages
+
+    number = stages.approve(folder, number, Answer.now(not no, getpass.getuser(), reason))
+    print(f"round {number} is {'not approved' if no else 'approved'}", file=sys.stderr)
 
 
 def _conclude(job: "RoundsJob", ledger: "Ledger", as_json: bool) -> int:
@@ -171,12 +191,12 @@ def _conclude(job: "RoundsJob", ledger: "Ledger", as_json: bool) -> int:
     if ledger.ended == "gate":
         _say(f"round {last} did not improve retrieval: the gate stops; the best: {ledger.best}")
     if ledger.ended == "approval":
-        _say(f"round {last} waits for a person. To go on: {_how_to_approve(last)}, then run this")
+        _say(f"round {last} waits for a person: {_how_to_approve(job.folder)}, then run this again")
     return exit_code(ledger)
 
 
-def _how_to_approve(number: int) -> str:
-    return f"run this command with --approve {number}"
+def _how_to_approve(folder: Path) -> str:
+    return f"capfilt approve {folder}"
 
 
 def trial(

@@ -1,14 +1,17 @@
 """`capfilt pretrain` and `capfilt finetune`: train, or take a training up again."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Address, Engine, RecipePath, Set
+from flows.cli.options import Address, Direct, Engine, RecipePath, Set
 from pipeline.train.tasks import Task
 
 if TYPE_CHECKING:
+    from flows.following.reporter import Reporter
     from flows.training.recipe import TrainingRecipe
 
 PRETRAIN_EXAMPLES = """
@@ -45,15 +48,21 @@ def pretrain(
     engine: Engine = None,
     workers: Workers = None,
     address: Address = None,
+    direct: Direct = False,
     set_: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """Pre-train on clean and human-annotated pairs; the same command takes a training up again."""
-    from flows.recipe import read_recipe
-    from flows.training.recipe import PretrainRecipe
+    from flows.following.reporter import reporting
 
     flags = dict(zip(_KEYS, (output, start, engine, workers, address), strict=True))
-    _train(read_recipe(PretrainRecipe, recipe, flags, set_ or ()), as_json)
+    with reporting("pretrain", direct) as report:
+        from flows.recipe import read_recipe
+        from flows.training.recipe import PretrainRecipe
+
+        loaded = read_recipe(PretrainRecipe, recipe, flags, set_ or ())
+        report.begin(_parameters(loaded, recipe, set_ or ()))
+        _train(loaded, report, as_json)
 
 
 def finetune(
@@ -64,25 +73,52 @@ def finetune(
     engine: Engine = None,
     workers: Workers = None,
     address: Address = None,
+    direct: Direct = False,
     set_: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """Finetune a pre-trained checkpoint on what people annotated."""
-    from flows.recipe import read_recipe
-    from flows.training.recipe import FinetuneRecipe
+    from flows.following.reporter import reporting
 
     flags = dict(zip(_KEYS, (output, start, engine, workers, address), strict=True))
     flags["task"] = task
-    _train(read_recipe(FinetuneRecipe, recipe, flags, set_ or ()), as_json)
+    with reporting("finetune", direct) as report:
+        from flows.recipe import read_recipe
+        from flows.training.recipe import FinetuneRecipe
+
+        loaded = read_recipe(FinetuneRecipe, recipe, flags, set_ or ())
+        report.begin(_parameters(loaded, recipe, set_ or ()) | {"task": task})
+        _train(loaded, report, as_json)
 
 
-def _train(recipe: "TrainingRecipe", as_json: bool) -> None:
+def _parameters(
+    recipe: "TrainingRecipe", path: Path | None, settings: Sequence[str]
+) -> dict[str, Any]:
+    """Say what is trained as the form of the flow does."""
+    from flows.following.parameters import place
+    from flows.recipe import parse_settings
+
+    workers = recipe.launch.workers
+    return {
+        "output": place(recipe.output),
+        "recipe": place(str(path)) if path else "",
+        "start": str(recipe.model.start or ""),
+        "engine": recipe.launch.kind,
+        "workers": None if workers == "auto" else workers,
+        "settings": dict(parse_settings(settings)),
+    }
+
+
+def _train(recipe: "TrainingRecipe", report: "Reporter", as_json: bool) -> None:
     from flows.cli.display.progress import watch_training
+    from flows.stages.summary import of_training
     from flows.training import run as train
 
-    job = train.prepare(recipe)
-    with watch_training(job.steps) as display:
+    with report.stage("prepare"):
+        job = train.prepare(recipe)
+    with report.stage("train") as stage, watch_training(job.steps, report.progress) as display:
         result = train.run(job, display)
+        stage.result = of_training(result, job.folder)
     if as_json:
         print(json.dumps(result | {"output": str(job.folder)}))
         return

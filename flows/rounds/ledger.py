@@ -10,8 +10,9 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from flows.rounds.names import STAGES, Ending, Stage
 from flows.training.run import read_result
 from flows.training.worker import last_numbers
 from models.blip.config import Dtype
@@ -27,11 +28,7 @@ LEDGER = "rounds.json"
 LEDGER_VERSION = 1
 EVALUATION = "evaluation.json"
 
-Stage = Literal["pretrain", "captioner", "filter", "clean", "evaluate"]
-STAGES: tuple[Stage, ...] = ("pretrain", "captioner", "filter", "clean", "evaluate")
 Entry = dict[str, Any]
-Ending = Literal["rounds", "gate", "approval"]
-"""Why no more is done: all rounds are, the gate stopped them, or a person is waited for."""
 
 
 class LedgerError(UsageError):

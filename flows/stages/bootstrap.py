@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,17 +18,16 @@ import torch
 from flows.engines.engine import EngineError
 from flows.lock import lock_folder
 from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
+from flows.rounds.approval import Answer, read_answer, write_answer
 from flows.rounds.ledger import (
     EVALUATION,
-    STAGES,
-    Ending,
     Entry,
     Ledger,
-    Stage,
     read_ledger,
     read_stage,
     stage_folder,
 )
+from flows.rounds.names import STAGES, Next, Stage
 from flows.rounds.recipe import (
     BootstrapRecipe,
     Experiment,
@@ -65,14 +63,16 @@ from shards.training.source_reader import open_source
 # What changes no stage's result, or stands in the identity by its content.
 _OUTSIDE = {"recipe_version", "output", "human", "held_out", "save", "launch", "trackers"}
 _OUTSIDE_ROUNDS = {"rounds", "gate", "approve", "web", "engine"}
-APPROVAL = "approved.json"
 
 
-class RoundCallbacks(Protocol):
-    """What goes along with the rounds: hears what happens, and is asked before a next one."""
+class Outcome(Protocol):
+    """What a step came to, for who follows it."""
 
-    def stage(self, number: int, stage: Stage) -> AbstractContextManager[None]:
-        """Accompany the work on a stage."""
+    result: Any
+
+
+class StageCallbacks(Protocol):
+    """What goes along with the work on a stage, and hears what it came to."""
 
     def training(self, steps: int) -> AbstractContextManager[Display]:
         """Follow a training of so many steps."""
@@ -83,8 +83,15 @@ class RoundCallbacks(Protocol):
     def ended(self, number: int, stage: Stage, entry: Entry, before: bool) -> None:
         """Report what a stage came to; `before`: it was done already."""
 
-    def approve(self, ledger: Ledger, number: int) -> bool:
-        """Decide whether the round after this one may begin; False: not yet."""
+
+class RoundCallbacks(StageCallbacks, Protocol):
+    """What goes along with the rounds: hears what happens, and is asked before a next one."""
+
+    def step(self, name: str) -> AbstractContextManager[Outcome]:
+        """Accompany a stage, the gate behind the stages, or what comes of an answer."""
+
+    def ask(self, ledger: Ledger, number: int) -> Answer | None:
+        """Ask whether the round after this one may begin; None: not answered yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +129,70 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
 
 
 def run(job: RoundsJob, callbacks: RoundCallbacks) -> Ledger:
-    """Go through the rounds, from where they are; returns their ledger."""
+    """Go through the rounds, from where they are; returns their ledger.
+
+    `flows/deployable/bootstrap.py` has the same steps, as Prefect's tasks.
+    """
     with lock_folder(job.folder):
         job.ledger.refresh()
-        job.ledger.ended = _go_round(job, callbacks)
-        job.ledger.write()
+        number, then = 0, "next"
+        while then == "next":
+            number += 1
+            for stage in STAGES:
+                with callbacks.step(f"round {number}: {stage}"):
+                    do_stage(job, number, stage, callbacks)
+            with callbacks.step(f"round {number}: gate") as step:
+                step.result = then = judge_round(job, number)
+            if then == "ask":
+                answer = callbacks.ask(job.ledger, number)
+                with callbacks.step(f"round {number}: approval") as step:
+                    step.result = then = take_answer(job, number, answer)
     return job.ledger
+
+
+def do_stage(job: RoundsJob, number: int, stage: Stage, callbacks: StageCallbacks) -> None:
+    """Do a stage of a round, unless it is done; whoever calls holds the folder."""
+    entry = read_stage(job.folder, number, stage)
+    before = entry is not None
+    if entry is None:
+        job.ledger.begin(number, stage)
+        _do(job, number, stage, callbacks)
+        free_memory()
+        entry = read_stage(job.folder, number, stage)
+        if entry is None:
+            raise EngineError(
+                f"{stage_folder(job.folder, number, stage)} holds no result of {stage}, though "
+                f"round {number} has just done it; expected that nobody else changes the "
+                "folder. Run the same command again"
+            )
+    job.ledger.end(number, stage, entry)
+    callbacks.ended(number, stage, entry, before)
+
+
+def judge_round(job: RoundsJob, number: int) -> Next:
+    """Decide what comes after a round whose stages are done."""
+    improved = job.ledger.rounds[-1]["gate"]["improved"]
+    if job.recipe.gate == "stop" and not improved:
+        job.ledger.ended = "gate"
+    elif number == job.recipe.rounds:
+        job.ledger.ended = "rounds"
+    else:
+        job.ledger.ended = None
+        asks = job.recipe.approve and not is_approved(job.folder, number)
+        return "ask" if asks else "next"
+    job.ledger.write()
+    return "over"
+
+
+def take_answer(job: RoundsJob, number: int, answer: Answer | None) -> Next:
+    """Write down what a person has answered, and decide by it; None: nobody has."""
+    if answer is not None and answer != read_answer(job.folder, number):
+        write_answer(job.folder, number, answer)
+    if answer is not None and answer.approve:
+        return "next"
+    job.ledger.ended = "approval"
+    job.ledger.write()
+    return "over"
 
 
 def exit_code(ledger: Ledger) -> int:
@@ -136,20 +201,29 @@ def exit_code(ledger: Ledger) -> int:
     return 3 if any(counts["damaged"] or counts["quarantined"] for counts in shards) else 0
 
 
-def approve(folder: Path, number: int, by: str) -> None:
-    """Approve the round after this one; RecipeError if this one is not done."""
+def approve(folder: Path, number: int | None, answer: Answer) -> int:
+    """Answer whether the round after this one may begin; None: after the last one that is done.
+
+    Returns the round. Raises RecipeError if this one is not done.
+    """
+    if number is None:
+        ledger = read_ledger(folder)
+        done = [entry["round"] for entry in ledger["rounds"] if "gate" in entry] if ledger else []
+        number = max(done, default=1)
     if read_stage(folder, number, STAGES[-1]) is None:
         raise RecipeError(
             f"{folder}: round {number} is not done; the round that is done and waits is approved"
         )
-    approval = {"round": number, "by": by, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    Store(str(folder)).create(f"round-{number}/{APPROVAL}", json.dumps(approval, indent=2).encode())
+    write_answer(folder, number, answer)
+    return number
 
 
 def is_approved(folder: Path, number: int) -> bool:
     """Check whether the round after this one may begin: approved, or begun already."""
-    approval = folder / f"round-{number}" / APPROVAL
-    return approval.is_file() or stage_folder(folder, number + 1, "pretrain").is_dir()
+    answer = read_answer(folder, number)
+    return (answer is not None and answer.approve) or stage_folder(
+        folder, number + 1, "pretrain"
+    ).is_dir()
 
 
 def open_human(recipe: Experiment) -> tuple[Source, Source]:
@@ -208,44 +282,7 @@ def free_memory() -> None:
     torch.cuda.empty_cache()  # does nothing where no GPU was used
 
 
-def _go_round(job: RoundsJob, callbacks: RoundCallbacks) -> Ending:
-    for number in range(1, job.recipe.rounds + 1):
-        if number > 1 and not _may_begin(job, number, callbacks):
-            return "approval"
-        _do_round(job, number, callbacks)
-        improved = job.ledger.rounds[-1]["gate"]["improved"]
-        if job.recipe.gate == "stop" and not improved:
-            return "gate"
-    return "rounds"
-
-
-def _may_begin(job: RoundsJob, number: int, callbacks: RoundCallbacks) -> bool:
-    if not job.recipe.approve or is_approved(job.folder, number - 1):
-        return True
-    return callbacks.approve(job.ledger, number - 1)
-
-
-def _do_round(job: RoundsJob, number: int, callbacks: RoundCallbacks) -> None:
-    for stage in STAGES:
-        entry = read_stage(job.folder, number, stage)
-        before = entry is not None
-        if entry is None:
-            job.ledger.begin(number, stage)
-            with callbacks.stage(number, stage):
-                _do(job, number, stage, callbacks)
-            free_memory()
-            entry = read_stage(job.folder, number, stage)
-            if entry is None:
-                raise EngineError(
-                    f"{stage_folder(job.folder, number, stage)} holds no result of {stage}, though "
-                    f"round {number} has just done it; expected that nobody else changes the "
-                    "folder. Run the same command again"
-                )
-        job.ledger.end(number, stage, entry)
-        callbacks.ended(number, stage, entry, before)
-
-
-def _do(job: RoundsJob, number: int, stage: Stage, callbacks: RoundCallbacks) -> None:
+def _do(job: RoundsJob, number: int, stage: Stage, callbacks: StageCallbacks) -> None:
     folder = stage_folder(job.folder, number, stage)
     if stage == "pretrain":
         source, model = _begin_with(job, number)
@@ -260,7 +297,7 @@ def _do(job: RoundsJob, number: int, stage: Stage, callbacks: RoundCallbacks) ->
         _train(finetuning(job.recipe, folder, stage, start, captioner), callbacks)
 
 
-def _train(recipe: TrainingRecipe, callbacks: RoundCallbacks) -> None:
+def _train(recipe: TrainingRecipe, callbacks: StageCallbacks) -> None:
     job = train.prepare(recipe)
     with callbacks.training(job.steps) as display:
         train.run(job, display)
@@ -283,7 +320,7 @@ def _begin_with(job: RoundsJob, number: int) -> tuple[SourceConfig, dict[str, An
     return source, {"words": str(stage_folder(job.folder, 1, "pretrain") / "start")}
 
 
-def _clean(job: RoundsJob, number: int, callbacks: RoundCallbacks) -> None:
+def _clean(job: RoundsJob, number: int, callbacks: StageCallbacks) -> None:
     models = (_checkpoint(job, number, "captioner"), _checkpoint(job, number, "filter"))
     folder = stage_folder(job.folder, number, "clean")
     prepared = clean.prepare(cleaning(job.recipe, folder, *models))

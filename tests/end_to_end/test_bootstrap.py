@@ -181,9 +181,9 @@ def test_without_a_terminal_a_round_waits_for_approval(recipe: Path, capfilt: In
     waiting = capfilt.run(*command)
     assert waiting.returncode == 0
     assert json.loads(waiting.stdout)["ended"] == "approval"
-    assert "--approve 1" in waiting.stderr
-    assert capfilt.run("bootstrap", recipe, "--approve=2").returncode == 2
-    assert capfilt.run("bootstrap", recipe, "--approve=1").returncode == 0
+    assert "capfilt approve " in waiting.stderr
+    assert capfilt.run("approve", "out", 2).returncode == 2
+    assert capfilt.run("approve", "out", 1).returncode == 0
     done = capfilt.run(*command)
     assert done.returncode == 0
     assert json.loads(done.stdout)["ended"] == "rounds"
@@ -216,7 +216,7 @@ def test_prefect_waits_for_a_person(capfilt_ray: Command, recipe: Path) -> None:
     assert not (out / "round-2").exists()
     other = Command(capfilt_ray.prefix, capfilt_ray.home / "other")
     other.home.mkdir()
-    approved = other.run("bootstrap", recipe, "--approve=1", f"--output={out}")
+    approved = other.run("approve", out, "--reason=it may")
     assert approved.returncode == 0, approved.stderr
     done = capfilt_ray.wait(process, WAIT_S)
     assert done.returncode == 0, done.stderr

@@ -18,12 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from flows.engines.engine import ShardDone, ShardFailed
+from flows.stages.progress import CleanProgress, training_line, training_numbers
+
 if TYPE_CHECKING:
     from flows.engines.engine import ShardResult
     from flows.stages.clean import CleanJob
 
 LINE_EVERY_S = 10.0
-TRAINING_NUMBERS = ("loss", "itc", "itm", "lm", "answers", "accuracy", "temperature")
 
 Item = TypeVar("Item")
 
@@ -174,67 +176,58 @@ def counted_by_bytes(
 
 
 class RunProgress:
-    """Listens to a cleaning; bytes of the input tell how much is left."""
+    """Shows a cleaning on the terminal, and tells `also` the share that is done and a line."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[float, str], None] = lambda *_: None) -> None:
         columns = _by_share("{task.fields[rate]:.1f} images/s")
         self._display = Display(*columns, transient=False)
         self._display.update(description="starting workers", rate=0.0)
-        self._total_bytes = self._done_bytes = self._done_samples = 0
-        self._shards, self._ended = 0, 0
-        self._under_way = 0, 0  # samples and bytes, as last heard
+        self._progress = CleanProgress(also)
 
     def begin(self, job: "CleanJob") -> None:
         """Print what is to be done, and show the bar."""
-        self._shards = len(job.pending)
-        self._total_bytes = sum(shard.size_bytes for shard in job.pending)
-        done = len(job.mine) - len(job.pending)
-        plural = "" if self._shards == 1 else "s"
-        line = f"{job.run.store.url()}: {self._shards} shard{plural} to clean, {done} done"
+        self._progress.begin(job)
+        shards, done = len(job.pending), len(job.mine) - len(job.pending)
+        plural = "" if shards == 1 else "s"
+        line = f"{job.run.store.url()}: {shards} shard{plural} to clean, {done} done"
         self._display.console.print(line)
         self._display.start()
-        self._display.restart(total=self._total_bytes)
+        self._display.restart(total=self._progress.total_bytes)
 
     def under_way(self, samples: int, size_bytes: int) -> None:
         """Add what is read of shards that are begun, but not yet done."""
-        self._under_way = samples, size_bytes
-        read_bytes, all_samples = self._done_bytes + size_bytes, self._done_samples + samples
-        rate = all_samples / self._display.elapsed_s()
-        done = f"{self._ended}/{self._shards} shards"
-
-        def line() -> str:
-            share = read_bytes / max(self._total_bytes, 1)
-            left = f"{self._display.left_s(share):.0f} s left" if share else "starting workers"
-            return f"{done}, {all_samples} samples, {rate:.1f} images/s, {left}"
-
-        self._display.update(line, completed=read_bytes, rate=rate, description=done)
+        self._progress.under_way(samples, size_bytes)
+        self._update()
 
     def ended(self, result: "ShardResult") -> None:
         """Count a shard that is committed; say why another one is put aside, or failed."""
-        from flows.engines.engine import ShardDone, ShardFailed
-
         if not isinstance(result, ShardDone):
             how = "failed" if isinstance(result, ShardFailed) else "is put aside"
             line = f"shard {result.shard.shard} {how}: {result.why}"
             self._display.console.print(line, markup=False)
-            return
-        self._ended += 1
-        self._done_bytes += result.shard.size_bytes
-        self._done_samples += result.counts.samples_in
-        samples, size_bytes = self._under_way  # of others, too
-        left = samples - result.counts.samples_in, size_bytes - result.shard.size_bytes
-        self.under_way(max(left[0], 0), max(left[1], 0))
+        self._progress.ended(result)
+        self._update()
 
     def stopped(self) -> None:
         """Say where a run stands that is stopped by a signal."""
         self.close()
+        ended, shards = self._progress.ended_shards, self._progress.shards
         self._display.console.print(
-            f"stopped: {self._ended} of {self._shards} shards done; the same command goes on"
+            f"stopped: {ended} of {shards} shards done; the same command goes on"
         )
 
     def close(self) -> None:
         """Leave the screen to the result."""
         self._display.stop()
+
+    def _update(self) -> None:
+        progress = self._progress
+        self._display.update(
+            progress.line,
+            completed=progress.read_bytes,
+            rate=progress.rate,
+            description=progress.shards_done,
+        )
 
 
 @contextmanager
@@ -245,10 +238,13 @@ def watch_shards(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def watch_training(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def watch_training(
+    steps: int, also: Callable[[float, str], None] = lambda *_: None
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Show a training of so many steps: a line for each line of its numbers, or the bar.
 
-    What is yielded is first called with the `step` that the training goes on from.
+    What is yielded is first called with the `step` that the training goes on from; `also` is told
+    the share that is done and a line.
     """
     columns = ("{task.description}", BarColumn(None), "{task.completed:.0f}/{task.total:.0f}  left")
     display = Display(*columns, transient=False, line_every_s=0)
@@ -261,15 +257,12 @@ def watch_training(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
             display.restart(description="training", total=steps, completed=line["step"])
             display.start()
             return
-        shown = "  ".join(f"{name} {line[name]:.3f}" for name in TRAINING_NUMBERS if name in line)
-
-        def text() -> str:
-            speed = line["samples_per_s"]
-            left = (steps - line["step"]) * line["samples"] / line["step"]
-            step = f"step {line['step']} of {steps}"
-            return f"{step}: {shown}, {speed:,.0f} samples/s, {left / max(speed, 1e-9):.0f} s left"
-
-        display.update(text, completed=line["step"], description=shown)
+        display.update(
+            lambda: training_line(line, steps),
+            completed=line["step"],
+            description=training_numbers(line),
+        )
+        also(line["step"] / steps, training_line(line, steps))
 
     try:
         yield show

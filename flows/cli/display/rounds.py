@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from flows.stages.progress import number
 from pipeline.printable import percent, visible
 
 if TYPE_CHECKING:
-    from flows.rounds.ledger import Ledger, Stage
+    from flows.rounds.ledger import Ledger
 
 
 def print_rounds(ledger: "Ledger") -> None:
@@ -25,28 +26,13 @@ def print_rounds(ledger: "Ledger") -> None:
         best = " (best)" if entry["round"] == ledger.best else ""
         table.add_row(
             f"{entry['round']}{best}",
-            _number(entry["gate"]["measure"]),
-            _number(itm["tr@1"]),
-            _number(itm["ir@1"]),
-            _number(entry["evaluate"]["captions"]["cider"]),
+            number(entry["gate"]["measure"]),
+            number(itm["tr@1"]),
+            number(itm["ir@1"]),
+            number(entry["evaluate"]["captions"]["cider"]),
             *(percent(counts["kept"], counts["in"]) for counts in kept),
         )
     Console(stderr=not ledger.ended).print(table)
-
-
-def stage_line(stage: "Stage", entry: Mapping[str, Any]) -> str:
-    """Write in one line what a stage came to."""
-    if stage == "clean":
-        texts = ", ".join(
-            f"{origin} {percent(counts['kept'], counts['in'])}"
-            for origin, counts in entry["texts"].items()
-        )
-        return f"{entry['kept']:,} of {entry['samples_in']:,} samples kept; texts kept: {texts}"
-    if stage == "evaluate":
-        itm, cider = entry["retrieval"]["itm"], entry["captions"]["cider"]
-        return f"TR@1 {itm['tr@1']:.3f}, IR@1 {itm['ir@1']:.3f}, CIDEr {_number(cider)}"
-    loss = entry["last_numbers"].get("loss")
-    return f"{entry['steps']:,} steps, {entry['samples']:,} samples, loss {_number(loss)}"
 
 
 def print_trial(views: Sequence[Mapping[str, Any]]) -> None:
@@ -60,7 +46,3 @@ def print_trial(views: Sequence[Mapping[str, Any]]) -> None:
         view = f"{entry['run']}:{entry['view'] or 'own'}"
         table.add_row(Text(visible(view), overflow="fold"), *shown, f"{entry['samples']:,}")
     Console().print(table)
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"

@@ -29,7 +29,6 @@ def recipe(small_rounds: Callable[..., BootstrapRecipe], tmp_path: Path) -> Path
         (("--set=filter.step.batch_size=13",), "multiple of data.lanes"),
         (("--set=held_out.urls=[]",), "held_out.urls"),
         (("--rounds=0",), "greater than or equal to 1"),
-        (("--approve=1",), "round 1 is not done"),
     ],
 )
 def test_what_cannot_be_run_is_one_message(
@@ -40,6 +39,12 @@ def test_what_cannot_be_run_is_one_message(
     assert message in done.stderr
     assert done.stdout == ""
     assert not (capfilt.home / "out").exists()
+
+
+def test_a_round_that_is_not_done_cannot_be_approved(capfilt: InProcess) -> None:
+    done = capfilt.run("approve", "out", "--reason=because")
+    assert done.returncode == 2
+    assert "round 1 is not done" in done.stderr
 
 
 def test_a_second_command_in_the_folder_hears_who_is_there(

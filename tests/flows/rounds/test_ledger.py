@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from flows.rounds.ledger import (
-    STAGES,
     Ledger,
     LedgerError,
     gate_measure,
@@ -16,6 +15,7 @@ from flows.rounds.ledger import (
     read_evaluation,
     read_training,
 )
+from flows.rounds.names import STAGES
 from shards.run.run import RunMismatch
 
 IDENTITY = {"dtype": "fp32", "seed": 0}

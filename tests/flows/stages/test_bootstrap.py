@@ -13,7 +13,9 @@ import pytest
 from flows.cli.display.progress import RunProgress
 from flows.lock import LOCK, FolderInUse, lock_folder
 from flows.recipe import RecipeError, read_recipe
-from flows.rounds.ledger import STAGES, Ledger, read_ledger
+from flows.rounds.approval import Answer
+from flows.rounds.ledger import Ledger, read_ledger
+from flows.rounds.names import STAGES
 from flows.rounds.recipe import BootstrapRecipe
 from flows.stages import bootstrap
 from flows.stages.clean import RunListener
@@ -30,20 +32,28 @@ FITS = {"step": {"epochs": None, "steps": 2, "batch_size": 12}}
 Rounds = Callable[..., BootstrapRecipe]
 
 
+class Step:
+    """What a step comes to."""
+
+    result: Any = None
+
+
 class Listener:
     """Hears what is done, and answers what it is told to."""
 
-    def __init__(self, yes: bool = True) -> None:
+    def __init__(self, answer: Answer | None) -> None:
+        self.steps_done: list[tuple[str, Any]] = []
         self.done: list[tuple[int, str]] = []
         self.before: list[tuple[int, str]] = []
         self.asked: list[int] = []
         self.steps: list[tuple[int, int]] = []
-        self._yes = yes
+        self._answer = answer
 
     @contextmanager
-    def stage(self, number: int, stage: str) -> Iterator[None]:
-        yield
-        self.done.append((number, stage))
+    def step(self, name: str) -> Iterator[Step]:
+        step = Step()
+        yield step
+        self.steps_done.append((name, step.result))
 
     @contextmanager
     def training(self, steps: int) -> Iterator[Display]:
@@ -56,17 +66,19 @@ class Listener:
 
     def ended(self, number: int, stage: str, entry: dict[str, Any], before: bool) -> None:
         assert entry
-        if before:
-            self.before.append((number, stage))
+        (self.before if before else self.done).append((number, stage))
 
-    def approve(self, ledger: Ledger, number: int) -> bool:
+    def ask(self, ledger: Ledger, number: int) -> Answer | None:
         assert "gate" in ledger.rounds[number - 1]
         self.asked.append(number)
-        return self._yes
+        return self._answer
 
 
-def go(recipe: BootstrapRecipe, yes: bool = True) -> tuple[Ledger, Listener]:
-    listener = Listener(yes)
+YES = Answer.now(True, "a test", "it may")
+
+
+def go(recipe: BootstrapRecipe, answer: Answer | None = YES) -> tuple[Ledger, Listener]:
+    listener = Listener(answer)
     return bootstrap.run(bootstrap.prepare(recipe), listener), listener
 
 
@@ -186,7 +198,7 @@ def test_another_process_in_the_folder_is_left_alone(
         with pytest.raises(FolderInUse):
             bootstrap.prepare(small_rounds(tmp_path / "out", rounds=7))
         with pytest.raises(FolderInUse):
-            bootstrap.run(job, Listener())
+            bootstrap.run(job, Listener(YES))
         bootstrap.prepare(small_rounds(two_rounds))  # another folder
     assert (tmp_path / "out" / "recipe.yaml").read_bytes() == before
     assert not (tmp_path / "out" / "round-1").exists()
@@ -200,7 +212,7 @@ def test_what_another_process_spent_since_is_not_forgotten(
     assert before
     spent = Ledger(one_round, before["identity"])
     spent.begin(2, "pretrain")
-    bootstrap.run(job, Listener())
+    bootstrap.run(job, Listener(YES))
     after = read_ledger(one_round)
     assert after
     cost = after["cost"]["round-2"]["pretrain"]
@@ -276,18 +288,20 @@ def test_a_filter_learns_from_the_captions_of_its_own_rounds_captioner(
 
 def test_the_next_round_waits_for_a_person(one_round: Path, small_rounds: Rounds) -> None:
     recipe = small_rounds(one_round, approve=True)
-    ledger, listener = go(recipe, yes=False)
-    assert (ledger.ended, listener.asked, listener.done) == ("approval", [1], [])
-    assert not (one_round / "round-2").exists()
-    bootstrap.approve(one_round, 1, "a test")
-    ledger, listener = go(recipe, yes=False)
+    for answer in (None, Answer.now(False, "a test", "not yet")):
+        ledger, listener = go(recipe, answer)
+        assert (ledger.ended, listener.asked, listener.done) == ("approval", [1], [])
+        assert listener.steps_done[-2:] == [("round 1: gate", "ask"), ("round 1: approval", "over")]
+        assert not (one_round / "round-2").exists()
+    assert bootstrap.approve(one_round, None, YES) == 1
+    ledger, listener = go(recipe, None)
     assert (ledger.ended, listener.asked) == ("rounds", [])
     assert listener.done == [(2, stage) for stage in STAGES]
 
 
 def test_only_a_round_that_is_done_can_be_approved(one_round: Path) -> None:
     with pytest.raises(RecipeError, match="round 2 is not done"):
-        bootstrap.approve(one_round, 2, "a test")
+        bootstrap.approve(one_round, 2, YES)
 
 
 @pytest.mark.parametrize("name", ["human", "web"])

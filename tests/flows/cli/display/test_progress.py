@@ -20,6 +20,7 @@ from flows.cli.display.progress import (
     watch_training,
 )
 from flows.engines.engine import ShardDone, ShardFailed, ShardQuarantined
+from flows.stages import progress as stages_progress
 from pipeline.evaluate import LabelledPair, read_pairs
 from pipeline.search.build import items_of_tars
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
@@ -34,7 +35,9 @@ Lines = Callable[[], list[str]]
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still, and lines without a pause between them."""
     now = [0.0]
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    stopped = SimpleNamespace(monotonic=lambda: now[0])
+    for module in (progress, stages_progress):
+        monkeypatch.setattr(module, "time", stopped)
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0)
     return now
 

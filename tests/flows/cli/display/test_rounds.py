@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from flows.cli.display.rounds import print_rounds, print_trial, stage_line
+from flows.cli.display.rounds import print_rounds, print_trial
 
 ITM = {"tr@1": 0.5, "ir@1": 0.25}
 CLEAN = {
@@ -15,23 +15,6 @@ CLEAN = {
     "texts": {"web": {"in": 1200, "kept": 300}, "synthetic": {"in": 1000, "kept": 990}},
 }
 EVALUATE = {"retrieval": {"itm": ITM}, "captions": {"cider": None}}
-
-
-@pytest.mark.parametrize(
-    ("stage", "entry", "line"),
-    [
-        ("clean", CLEAN, "1,000 of 1,200 samples kept; texts kept: web 25.0 %, synthetic 99.0 %"),
-        ("evaluate", EVALUATE, "TR@1 0.500, IR@1 0.250, CIDEr none"),
-        (
-            "pretrain",
-            {"steps": 4000, "samples": 128000, "last_numbers": {"loss": 2.0}},
-            "4,000 steps, 128,000 samples, loss 2.000",
-        ),
-        ("filter", {"steps": 1, "samples": 2, "last_numbers": {}}, "1 steps, 2 samples, loss none"),
-    ],
-)
-def test_a_stage_is_one_line(stage: Any, entry: dict[str, Any], line: str) -> None:
-    assert stage_line(stage, entry) == line
 
 
 def rows(out: str) -> list[list[str]]:

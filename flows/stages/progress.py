@@ -1,0 +1,108 @@
+"""How far a cleaning or a training is: its share, its rate and the time left, as one line."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flows.engines.engine import ShardDone, ShardResult
+from flows.rounds.names import Stage
+from pipeline.printable import percent
+
+if TYPE_CHECKING:
+    from flows.stages.clean import CleanJob
+
+TRAINING_NUMBERS = ("loss", "itc", "itm", "lm", "answers", "accuracy", "temperature")
+
+
+class CleanProgress:
+    """Counts what a cleaning reports; bytes of the input tell how much is left.
+
+    `show` is given the share that is done and a line, as often as there is news.
+    """
+
+    def __init__(self, show: Callable[[float, str], None]) -> None:
+        self._show = show
+        self.shards = self.ended_shards = self.total_bytes = self.samples = self.read_bytes = 0
+        self._done_bytes = self._done_samples = 0
+        self._under_way = 0, 0  # samples and bytes, as last heard
+        self._began = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Images per second, since it began."""
+        return self.samples / max(time.monotonic() - self._began, 1e-9)
+
+    @property
+    def shards_done(self) -> str:
+        """How many shards are done, of how many."""
+        return f"{self.ended_shards}/{self.shards} shards"
+
+    def line(self) -> str:
+        """Write how far it is."""
+        share = self.read_bytes / max(self.total_bytes, 1)
+        left = "starting workers"
+        if share:
+            left = f"{(time.monotonic() - self._began) * (1 / share - 1):.0f} s left"
+        return f"{self.shards_done}, {self.samples} samples, {self.rate:.1f} images/s, {left}"
+
+    def begin(self, job: "CleanJob") -> None:
+        """Hear what is to be done."""
+        self.shards = len(job.pending)
+        self.total_bytes = sum(shard.size_bytes for shard in job.pending)
+        self._began = time.monotonic()
+        self._tell()
+
+    def under_way(self, samples: int, size_bytes: int) -> None:
+        """Add what is read of shards that are begun, but not yet done."""
+        self._under_way = samples, size_bytes
+        self.samples = self._done_samples + samples
+        self.read_bytes = self._done_bytes + size_bytes
+        self._tell()
+
+    def ended(self, result: ShardResult) -> None:
+        """Count a shard that is committed."""
+        if not isinstance(result, ShardDone):
+            return
+        self.ended_shards += 1
+        self._done_bytes += result.shard.size_bytes
+        self._done_samples += result.counts.samples_in
+        samples, size_bytes = self._under_way  # of others, too
+        left = samples - result.counts.samples_in, size_bytes - result.shard.size_bytes
+        self.under_way(max(left[0], 0), max(left[1], 0))
+
+    def _tell(self) -> None:
+        self._show(self.read_bytes / max(self.total_bytes, 1), self.line())
+
+
+def training_numbers(line: Mapping[str, Any]) -> str:
+    """Write the numbers of a training that people watch."""
+    return "  ".join(f"{name} {line[name]:.3f}" for name in TRAINING_NUMBERS if name in line)
+
+
+def training_line(line: Mapping[str, Any], steps: int) -> str:
+    """Write how far a training of so many steps is."""
+    speed = line["samples_per_s"]
+    left = (steps - line["step"]) * line["samples"] / line["step"]
+    step = f"step {line['step']} of {steps}"
+    numbers = training_numbers(line)
+    return f"{step}: {numbers}, {speed:,.0f} samples/s, {left / max(speed, 1e-9):.0f} s left"
+
+
+def stage_line(stage: Stage, entry: Mapping[str, Any]) -> str:
+    """Write in one line what a stage came to."""
+    if stage == "clean":
+        texts = ", ".join(
+            f"{origin} {percent(counts['kept'], counts['in'])}"
+            for origin, counts in entry["texts"].items()
+        )
+        return f"{entry['kept']:,} of {entry['samples_in']:,} samples kept; texts kept: {texts}"
+    if stage == "evaluate":
+        itm, cider = entry["retrieval"]["itm"], entry["captions"]["cider"]
+        return f"TR@1 {itm['tr@1']:.3f}, IR@1 {itm['ir@1']:.3f}, CIDEr {number(cider)}"
+    loss = entry["last_numbers"].get("loss")
+    return f"{entry['steps']:,} steps, {entry['samples']:,} samples, loss {number(loss)}"
+
+
+def number(value: float | None) -> str:
+    """Write a measure, or that there is none."""
+    return "none" if value is None else f"{value:.3f}"
