@@ -182,8 +182,8 @@ def test_without_a_terminal_a_round_waits_for_approval(recipe: Path, capfilt: In
     assert waiting.returncode == 0
     assert json.loads(waiting.stdout)["ended"] == "approval"
     assert "capfilt approve " in waiting.stderr
-    assert capfilt.run("approve", "out", 2).returncode == 2
-    assert capfilt.run("approve", "out", 1).returncode == 0
+    assert capfilt.run("approve", "out", "2").returncode == 2
+    assert capfilt.run("approve", "out", "1").returncode == 0
     done = capfilt.run(*command)
     assert done.returncode == 0
     assert json.loads(done.stdout)["ended"] == "rounds"

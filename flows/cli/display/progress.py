@@ -205,6 +205,7 @@ class RunProgress:
             how = "failed" if isinstance(result, ShardFailed) else "is put aside"
             line = f"shard {result.shard.shard} {how}: {result.why}"
             self._display.console.print(line, markup=False)
+            return
         self._progress.ended(result)
         self._update()
 

@@ -45,10 +45,10 @@ def test_a_cleaning_is_as_far_as_the_bytes_of_its_input() -> None:
     assert heard[-1][1].endswith("starting workers")
     progress.under_way(5, 200)
     assert heard[-1][0] == 0.5
-    progress.ended(ShardDone(shards[0], Counts(samples_in=4, rejected=4), damaged=False))
+    progress.ended(ShardDone(shards[0], Counts(samples_in=4, filtered=4), damaged=False))
     assert heard[-1][0] == 0.5  # what is left of the other counts on
     assert heard[-1][1].startswith("1/2 shards, 5 samples")
-    progress.ended(ShardDone(shards[1], Counts(samples_in=9, rejected=9), damaged=False))
+    progress.ended(ShardDone(shards[1], Counts(samples_in=9, filtered=9), damaged=False))
     assert heard[-1][0] == 1
     assert heard[-1][1].startswith("2/2 shards, 13 samples")
 
