@@ -1,5 +1,6 @@
 """Deployments of the flows: what Prefect's page launches, schedules, and starts one by another."""
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,10 +92,19 @@ CHAINS: Mapping[tuple[str, str], Mapping[str, Any]] = {
 
 
 def make_deployment(
-    flow: str, name: str, parameters: Mapping[str, Any], placement: Placement
+    flow: str,
+    name: str,
+    parameters: Mapping[str, Any],
+    placement: Placement,
+    after: str | None = None,
 ) -> RunnerDeployment:
-    """Describe a deployment; RecipeError where its parameters are more than Prefect takes."""
+    """Describe a deployment, which may be run after another flow.
+
+    Raises RecipeError for parameters that the flow does not have, that are more than Prefect
+    takes, or that nobody will be there to give.
+    """
     check_size(parameters)
+    _check_parameters(flow, parameters, placement, after)
     return RunnerDeployment.from_flow(
         FLOWS[flow],
         name,
@@ -172,14 +182,28 @@ def end_runs_without_heartbeat() -> None:
     )
 
 
-def start_after(flow: str, deployment: UUID, name: str, other: str) -> None:
-    """Let a deployment be run when a run of another flow has finished, on what that one made.
-
-    Raises RecipeError where the two are no chain.
-    """
-    if (flow, other) not in CHAINS:
+def _check_parameters(
+    flow: str, parameters: Mapping[str, Any], placement: Placement, after: str | None
+) -> None:
+    schema = FLOWS[flow].parameters
+    if unknown := sorted(parameters.keys() - schema.properties.keys()):
+        near = difflib.get_close_matches(unknown[0], schema.properties, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f", but {', '.join(schema.properties)}"
+        raise RecipeError(f"{flow} has no parameter {unknown[0]}{hint}")
+    if after is not None and (flow, after) not in CHAINS:
         chains = ", ".join(f"{this} after {that}" for this, that in CHAINS)
-        raise RecipeError(f"{flow} after {other} is no chain that is known; there are: {chains}")
+        raise RecipeError(f"{flow} after {after} is no chain that is known; there are: {chains}")
+    alone = after is not None or placement.schedule() is not None
+    given = parameters.keys() | CHAINS.get((flow, after or ""), {}).keys()
+    if alone and (missing := [name for name in schema.required or () if name not in given]):
+        raise RecipeError(
+            f"nobody fills in a form when {flow} starts by itself, and it needs "
+            f"{', '.join(missing)}: give --param {missing[0]}=…, or a recipe that says it"
+        )
+
+
+def start_after(flow: str, deployment: UUID, name: str, other: str) -> None:
+    """Let a deployment be run when a run of another flow has finished, on what that one made."""
     _put_automation(
         AutomationCore(
             name=f"capfilt: {flow}/{name} after {other}",

@@ -133,9 +133,9 @@ def read_recipe(
         raise RecipeError(f"the recipe of {where} cannot be run:\n" + "\n".join(lines)) from None
 
 
-def parse_settings(settings: Sequence[str]) -> list[tuple[str, Any]]:
+def parse_settings(settings: Sequence[str], option: str = "--set") -> list[tuple[str, Any]]:
     """Read `a.b=c` settings, whose values are YAML, as dotted keys and values."""
-    return [_parse_setting(setting) for setting in settings]
+    return [_parse_setting(setting, option) for setting in settings]
 
 
 @contextmanager
@@ -167,16 +167,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _parse_setting(setting: str) -> tuple[str, Any]:
+def _parse_setting(setting: str, option: str) -> tuple[str, Any]:
     dotted, equals, value = setting.partition("=")
     if not equals or not dotted:
         raise RecipeError(
-            f"--set {cut(setting, _SHOWN)}: expected a.b=value, as in --set caption.top_p=0.95"
+            f"{option} {cut(setting, _SHOWN)}: expected NAME=VALUE, as in --set caption.top_p=0.95"
         )
     try:
         return dotted, parse_yaml(value)
     except BoundedYamlError as error:
-        raise RecipeError(f"--set {cut(setting, _SHOWN)}: the value is not YAML: {error}") from None
+        shown = f"{option} {cut(setting, _SHOWN)}"
+        raise RecipeError(f"{shown}: the value is not YAML: {error}") from None
 
 
 def _read_text(path: Path) -> str:

@@ -1,7 +1,7 @@
 """`capfilt deploy`: give the flows to Prefect, to be launched, scheduled and chained there."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,6 +36,10 @@ def deploy(
         float | None, typer.Option(min=1, metavar="SECONDS", help="run it as often as that")
     ] = None,
     timezone: Annotated[str | None, typer.Option(help="of --cron, as in Europe/Paris")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="what the form begins with; may be repeated"),
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="may be repeated")] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="runs of it at a time; others wait")
@@ -50,21 +54,25 @@ def deploy(
     input are those of the run, so that a schedule makes a folder each time.
     """
     from flows.deployments import FLOWS, Placement
-    from flows.recipe import RecipeError
+    from flows.recipe import RecipeError, parse_settings
 
-    alone = recipe or cron or every or after
+    alone = recipe or cron or every or after or param
     if alone and flow is None:
-        raise RecipeError("a recipe, a schedule or --after is of one flow: name it, as in clean")
+        raise RecipeError(
+            "a recipe, --param, a schedule or --after is of one flow: name it, as in clean"
+        )
     if cron and every:
         raise RecipeError("--cron and --every are two ways to say when; give one of them")
     placement = Placement(pool, cron, every, timezone, tuple(tag or ()), limit)
-    _deploy([flow] if flow else list(FLOWS), name, recipe, placement, after)
+    given = dict(parse_settings(param or (), "--param"))
+    _deploy([flow] if flow else list(FLOWS), name, recipe, given, placement, after)
 
 
 def _deploy(
     flows: list[str],
     name: str,
     recipe: Path | None,
+    given: dict[str, Any],
     placement: "Placement",
     after: str | None,
 ) -> None:
@@ -73,7 +81,11 @@ def _deploy(
     prefect.check_server()
     made = [
         prefect.make_deployment(
-            flow, name, prefect.recipe_defaults(flow, recipe) if recipe else {}, placement
+            flow,
+            name,
+            (prefect.recipe_defaults(flow, recipe) if recipe else {}) | given,
+            placement,
+            after,
         )
         for flow in flows
     ]

@@ -135,14 +135,16 @@ class FlowRun:
 
     def stage(self, name: str, function: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401
         """Do a stage as a task of this name; one that lost its machines is tried again."""
+        expected: list[Exception] = []
 
         def work() -> Any:  # noqa: ANN401 - as the function has it
             try:
                 return self.doer.do(self, name, lambda: function(*arguments))
             except Exception as error:
-                if _is_expected(error) and not _may_pass(error):
-                    return Failed(message=str(error), data=error)  # without a traceback
-                raise
+                if not _is_expected(error) or _may_pass(error):
+                    raise
+                expected.append(error)
+                return Failed(message=str(error))  # without a traceback in the log
 
         as_task = task(
             name=name,
@@ -152,7 +154,10 @@ class FlowRun:
             cache_policy=NO_CACHE,
             persist_result=False,
         )(work)
-        return cast("Result", as_task())
+        result = as_task()
+        for error in expected:
+            raise error
+        return cast("Result", result)
 
     def progress(self, share: float, line: str) -> None:
         """Show how far the stage is; the page has it within seconds."""

@@ -14,19 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
-from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from tests.support.driving import Command, InProcess, children, wait_until
+from tests.support.rounds_recipe import write_rounds_recipe
 
 pytestmark = pytest.mark.timeout(900)
 
-OFF = {"crop": None, "flip": 0, "operations": 0}
-TOWER = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "initializer_range": 0.1,
-}  # fmt: skip
-RATE = {"highest": 1e-3, "warmup_steps": 1, "decay": "cosine"}
 WAIT_S = 300  # for a moment that comes after seconds, on a machine that does other things too
 RESUME = """
 import time
@@ -42,55 +35,10 @@ resume_flow_run(run.id)
 STAGES = ["pretrain", "captioner", "filter", "clean", "evaluate"]
 
 
-def steps(number: int) -> dict[str, Any]:
-    return {"epochs": None, "steps": number, "batch_size": 12}
-
-
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two rounds on a world of 108 pictures."""
-    folder = tmp_path_factory.mktemp("rounds")
-    urls = {}
-    for seed, (name, samples, noise) in enumerate(
-        [("web", 48, 0.5), ("human", 36, 0.0), ("held_out", 24, 0.0)]
-    ):
-        config = ToyWorldConfig(
-            samples=samples, samples_per_shard=12, noise=noise, seed=seed, image_px=32
-        )
-        write_toy_world(folder / name, config)
-        urls[name] = {"urls": [str(folder / name)]}
-    tuned = {"model": {"dropout": 0}, "augment": OFF, "rate": RATE, "step": steps(4)}
-    model = {"size": "tiny", "image_size": 32, "words": 200, "dropout": 0}
-    values = {
-        **urls,
-        "output": "out",
-        "dtype": "fp32",
-        "rounds": 2,
-        "gate": "record",
-        "pretrain": {
-            "model": model | {"vision": TOWER, "text": TOWER},
-            "augment": OFF,
-            "loss": {"queue": 48},
-            "rate": RATE,
-            "step": steps(6),
-        },
-        "captioner": tuned,
-        "filter": tuned | {"loss": {"queue": 48}},
-        "clean": {
-            "screen": {"min_side": 16},
-            # the filter has learned nothing yet, and a round needs something to begin with
-            "judge": {"threshold": {"web": 0.0, "synthetic": 0.0}},
-        },
-        "evaluate": {"k": 8, "method": "greedy"},
-        "data": {"max_tokens": 24},
-        "save": {"every_steps": 2, "log_every": 2},
-        "trackers": [],
-        "launch": {"kind": "local"},
-        "engine": {"kind": "local"},
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+    return write_rounds_recipe(tmp_path_factory.mktemp("rounds"))
 
 
 @pytest.fixture(scope="module")
