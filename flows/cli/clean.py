@@ -11,6 +11,7 @@ import typer
 
 from flows.cli.faults import exit_code_of
 from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set
+from flows.extras import is_installed
 
 if TYPE_CHECKING:
     from flows.cli.display.progress import RunProgress
@@ -69,7 +70,7 @@ def clean(
             progress.close()
             return _conclude(result, as_json)
 
-        if direct or not job.pending:
+        if direct or not job.pending or not _has_prefect():
             work = stages.clean_shards(job, progress)
             code = conclude(stages.finish(job, work))
         else:
@@ -77,6 +78,14 @@ def clean(
 
             code = run_with_prefect(job, progress, conclude)
     raise typer.Exit(code)
+
+
+def _has_prefect() -> bool:
+    if is_installed("prefect"):
+        return True
+    advice = "nothing is shown there, as with --direct. To see it: pip install 'capfilt[prefect]'"
+    print(f"capfilt: Prefect is not installed: {advice}", file=sys.stderr)
+    return False
 
 
 @contextmanager
