@@ -83,8 +83,8 @@ def clean(
 def _has_prefect() -> bool:
     if is_installed("prefect"):
         return True
-    advice = "nothing is shown there, as with --direct. To see it: pip install 'capfilt[prefect]'"
-    print(f"capfilt: Prefect is not installed: {advice}", file=sys.stderr)
+    advice = "as with --direct (pip install 'capfilt[prefect]')"
+    print(f"Prefect is not installed: {advice}", file=sys.stderr)
     return False
 
 

@@ -25,10 +25,7 @@ def resolve_kind(
         return "ray"
     if "local" not in _said:
         _said.add("local")
-        _log.warning(
-            "Ray is not installed: working in this process, as with --engine local. For more "
-            "workers: pip install 'capfilt[ray]'"
-        )
+        _log.warning("Ray is not installed: working in this process (pip install 'capfilt[ray]')")
     return "local"
 
 

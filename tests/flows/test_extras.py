@@ -69,7 +69,7 @@ def test_cleaning_here_needs_neither_ray_nor_prefect(
     done = without("ray,prefect", *command)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Ray is not installed: working in this process") == 1
-    assert done.stderr.count("Prefect is not installed: nothing is shown there") == 1
+    assert done.stderr.count("Prefect is not installed: as with --direct") == 1
 
 
 def test_a_package_is_installed_where_it_can_be_imported(
