@@ -31,9 +31,8 @@ class RunLog(logging.Handler):
         super().__init__(logging.INFO)
         self._store, self._redact = store, Redactor(secrets_of(forwarded))
         self._file = LogFile(store, new_name(), self._say_failure)
-        self._held: deque[logging.LogRecord] | None = deque(
-            maxlen=MOST_HELD
-        )  # until the first recording
+        # until the first recording
+        self._held: deque[logging.LogRecord] | None = deque(maxlen=MOST_HELD)
         self._failed = threading.Event()
         self._unreadable = 0  # records that no line could be made of
         self._counted: dict[str, int] = {}
