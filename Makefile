@@ -46,7 +46,7 @@ test-core: ## install the core alone, from a wheel, into an environment of its o
 	rm -rf build   # files that are gone from the tree would stay in the wheel
 	$(PYTHON) -m venv --clear .venv-core
 	.venv-core/bin/pip install --quiet --disable-pip-version-check -c constraints.txt .
-	.venv-core/bin/python scripts/demo.py demo-core -- --engine local --direct
+	.venv-core/bin/python scripts/demo.py demo-core
 
 picture: $(INSTALLED) ## draw docs/architecture.svg anew, from the imports
 	$(BIN)/python scripts/draw_architecture.py

@@ -1,5 +1,8 @@
 """Which extra of capfilt brings a package that may be missing."""
 
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import NamedTuple
 
 
@@ -21,6 +24,24 @@ EXTRAS = {
     "sklearn": Extra("scikit-learn", "evaluate"),
     "tensorboardX": Extra("tensorboardX", "train"),
 }
+
+
+def is_installed(package: str) -> bool:
+    """Check whether a package can be imported, without importing it."""
+    try:
+        spec = find_spec(package)
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and spec.origin is not None  # a mere folder of that name has none
+
+
+def versions_of(*names: str) -> dict[str, str]:
+    """Return the version of each distribution that is installed; some are optional."""
+    versions = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def missing_extra(error: Exception) -> Extra | None:

@@ -68,7 +68,9 @@ class LimitsConfig(RecipeSection):
 class EngineConfig(RecipeSection):
     """Where the work runs; none of it changes the result."""
 
-    kind: Literal["ray", "local"] = "ray"
+    kind: Literal["auto", "ray", "local"] = Field(
+        "auto", description="ray where it is installed, else local"
+    )
     address: str | None = Field(None, description="of a running Ray cluster")
     actors: PositiveInt | Literal["auto"] = Field(
         "auto", description="as many as the machines hold, as they come and go"

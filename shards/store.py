@@ -157,13 +157,14 @@ class Store:
         names = [path[len(self._root) + 1 :] for path in found]
         return sorted(name for name in names if _temporary(name) is None)
 
-    def survey(self) -> tuple[StoredFile, ...]:
-        """List all that lies below the root, sorted by name: half-written files and folders too.
+    def survey(self, folder: str = "") -> tuple[StoredFile, ...]:
+        """List all that lies below a folder, sorted by name: half-written files and folders too.
 
         Folders are given only where they are things of their own: on local disk.
         """
         self.fs.invalidate_cache()
-        listed = self.fs.find(self._root, withdirs=self.is_local, detail=True)
+        top = self.path(folder) if folder else self._root
+        listed = self.fs.find(top, withdirs=self.is_local, detail=True)
         infos = {str(path)[len(self._root) + 1 :]: info for path, info in listed.items()}
         return tuple(_stored(name, infos[name]) for name in sorted(infos) if name)
 

@@ -9,7 +9,7 @@ RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="run folder or URL
 Checkpoint = Annotated[str, typer.Argument(help="BLIP folder or hub id")]
 RecipePath = Annotated[Path | None, typer.Argument(help="recipe (YAML); flags go over it")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, any key of the recipe")]
-Engine = Annotated[str | None, typer.Option(help="ray or local")]
+Engine = Annotated[str | None, typer.Option(help="ray, local, or auto")]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster")]
 Direct = Annotated[bool, typer.Option("--direct", help="without Prefect")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]

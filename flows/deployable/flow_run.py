@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from pathlib import PurePath
 from types import TracebackType
@@ -27,6 +27,9 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
+from flows.run_log.events import heard_by
+from flows.run_log.lines import Lines
+from flows.run_log.redaction import Redactor, secrets_of
 from flows.stages.summary import Summary
 from shards.errors import CapfiltError
 
@@ -108,11 +111,11 @@ class FlowRun:
         self.state: State[Any] | None = None
         self.doer = doer.get(Here())
         self._watch = _Watch(self)
-        self._log = _ToPrefect(self.logger)
+        self._listening = ExitStack()
 
     def __enter__(self) -> Self:
         """Watch for a cancel; what our loggers say goes to the flow run's log."""
-        logging.getLogger().addHandler(self._log)
+        self._listening.enter_context(heard_by(Lines(self.logger.log)))
         self._watch.start()
         return self
 
@@ -124,13 +127,14 @@ class FlowRun:
     ) -> bool:
         """Make a state of how the block ended."""
         self._watch.end()
-        logging.getLogger().removeHandler(self._log)
+        self._listening.close()
         if error is None:
             return True
         self.state = self._state_of(error)
         if self.state is None:
             return False
-        self._emit("failed", {"exit_code": getattr(type(error), "exit_code", 1)}, str(error))
+        code = getattr(type(error), "exit_code", 1)
+        self._emit("failed", {"exit_code": code}, _told(error))
         return True
 
     def stage(self, name: str, function: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401
@@ -144,7 +148,7 @@ class FlowRun:
                 if not _is_expected(error) or _may_pass(error):
                     raise
                 expected.append(error)
-                return Failed(message=str(error))  # without a traceback in the log
+                return Failed(message=_told(error))  # without a traceback in the log
 
         as_task = task(
             name=name,
@@ -206,7 +210,7 @@ class FlowRun:
         if isinstance(error, CommandLost):
             return Crashed(message=str(error))
         if isinstance(error, Exception):
-            return Failed(message=str(error)) if _is_expected(error) else None
+            return Failed(message=_told(error)) if _is_expected(error) else None
         if self._watch.is_cancelled():
             return Cancelled(
                 message="cancelled; what is committed is kept, and a run goes on by it"
@@ -296,17 +300,9 @@ class _Watch:
             update_progress_artifact(self._artifact, percent, description=line)
 
 
-class _ToPrefect(logging.Handler):
-    """Takes what our loggers say into the flow run's log."""
-
-    def __init__(self, logger: Any) -> None:  # noqa: ANN401 - Prefect's adapter
-        super().__init__()
-        self._logger = logger
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Log a line, unless it is Prefect's own."""
-        if not record.name.startswith(("prefect", "httpx", "httpcore")):
-            self._logger.log(record.levelno, record.getMessage())
+def _told(error: BaseException) -> str:
+    """Say what an error says, but for secrets: the page has other readers than the terminal."""
+    return Redactor(secrets_of(()))(str(error) or type(error).__name__)
 
 
 def _is_expected(error: BaseException) -> bool:

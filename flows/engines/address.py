@@ -1,12 +1,32 @@
-"""Which Ray a command works on: one of its own on this machine, or a cluster."""
+"""Whether a command works on Ray, and on which: one of its own on this machine, or a cluster."""
 
 import logging
 import os
+from typing import Literal
 
+from flows.extras import is_installed
 from shards.errors import UsageError
 
 _log = logging.getLogger(__name__)
 _said = set[str]()
+
+
+def resolve_kind(
+    kind: Literal["auto", "ray", "local"], address: str | None, several: bool = False
+) -> Literal["ray", "local"]:
+    """Choose where `auto` works: on Ray, or, where it is not installed, in this process; said once.
+
+    What needs Ray, a cluster's address or several workers, is never done without: it is asked for,
+    and the import says what to install.
+    """
+    if kind != "auto":
+        return kind
+    if several or address or os.environ.get("RAY_ADDRESS") or is_installed("ray"):
+        return "ray"
+    if "local" not in _said:
+        _said.add("local")
+        _log.warning("Ray is not installed: working in this process (pip install 'capfilt[ray]')")
+    return "local"
 
 
 def join_address(address: str | None) -> str | None:

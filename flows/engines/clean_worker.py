@@ -1,5 +1,6 @@
 """Cleaning as a job of an engine: models loaded once, then shard after shard."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -87,6 +88,7 @@ class CleanWorker:
 
         Raises AttemptLost, and what is no single shard's fault.
         """
+        begun = time.monotonic()
         try:
             done = self._cleaner.clean(shard, self._note, self._name)
         except Exception as error:
@@ -97,7 +99,8 @@ class CleanWorker:
             self.counts = (0, 0)
         if isinstance(done, Quarantine):
             return ShardQuarantined(shard, done.why)
-        return ShardDone(shard, done.counts, done.state.damaged)
+        seconds = round(time.monotonic() - begun, 3)
+        return ShardDone(shard, done.counts, done.state.damaged, self._name or "", seconds)
 
     def _note(self, samples: int, size_bytes: int) -> None:
         self.samples += samples - self.counts[0]

@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from shards.errors import CapfiltError
@@ -19,11 +19,13 @@ class EngineError(CapfiltError, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ShardDone:
-    """A shard that is committed."""
+    """A shard that is committed, and how long its worker took; unknown where another did it."""
 
     shard: InputShard
     counts: Counts
     damaged: bool
+    worker: str = field(default="", compare=False)
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from flows.engines.clean_worker import CleanSpec, CleanWorker
 from flows.engines.engine import ProgressListener, ShardDone, ShardResult, WorkerReport
 from flows.engines.job import Grant
+from flows.run_log.events import tell_ready
 from pipeline.clean.shard import AttemptLost
 from shards.inputs.listing import InputShard
 
@@ -24,6 +25,7 @@ class LocalEngine:
     def run(self, shards: Sequence[InputShard], watch: ProgressListener) -> Iterator[ShardResult]:
         """Clean each shard in turn; see `Engine.run`."""
         worker = CleanWorker(self._spec, Grant(), on_progress=watch.under_way)
+        tell_ready("", platform.node(), worker.device)
         ready_at, done, samples = time.monotonic(), 0, 0
         for shard in shards:
             result = _process(worker, shard)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 
 from flows.engines.engine import ProgressListener, WorkerReport
 from flows.engines.job import Records, Result, Shard, ShardTaken
 from flows.engines.schedule import Schedule
+from flows.run_log.events import fields_of, tell, tell_ready
 from shards.run.attempt import Ending
 
 POLL_S = 1.0
@@ -159,21 +160,33 @@ class Pool(Generic[Shard, Result]):
             self._schedule.mark_ready(event.worker)
             now = time.monotonic()
             self._tallies[event.worker] = _Tally(event, now, now)
+            tell_ready(event.worker, event.host, event.device, event.log)
         elif isinstance(event, TaskDone):
             self._schedule.complete(event.worker)
             self._count(event.worker, event.result)
             yield event.result
         else:
             loss = self._schedule.lose(event.worker)
-            for shard in loss.at_work:
-                where = self._tallies[event.worker].worker.host
-                why = shorten(next(iter(event.why.splitlines()), ""), MOST_OF_WHY, placeholder=" …")
-                _log.warning("a worker on %s is lost at shard %s: %s", where, shard.shard, why)
+            self._tell_loss(event, loss.at_work)
             self._record(event.worker, loss.at_work, Ending.DIED, event.why)
             self._record(event.worker, loss.waiting, Ending.RELEASED)
             if loss.deaths:
                 why = f"its worker died {loss.deaths} times; the last: {event.why}"
                 yield self._records.failed(loss.at_work[0], why)
+
+    def _tell_loss(self, lost: WorkerLost, at_work: Sequence[Shard]) -> None:
+        """Warn of a worker that is lost at a shard; of others, machines' warnings say enough."""
+        tally = self._tallies.get(lost.worker)
+        host = tally.worker.host if tally else ""
+        fields: dict[str, Any] = {"worker": lost.worker, "host": host, "why": lost.why}
+        for shard in at_work:
+            why = shorten(next(iter(lost.why.splitlines()), ""), MOST_OF_WHY, placeholder=" …")
+            extra = fields_of("worker_lost", shard=shard.shard, **fields)
+            _log.warning(
+                "a worker on %s is lost at shard %s: %s", host, shard.shard, why, extra=extra
+            )
+        if not at_work:
+            tell("worker_lost", f"a worker on {host or 'a machine'} is lost: {lost.why}", **fields)
 
     def _count(self, worker: str, result: Result) -> None:
         tally = self._tallies[worker]

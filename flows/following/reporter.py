@@ -4,7 +4,6 @@ That process has Prefect, its server and the flow run; this one has the work. A 
 dead, hangs, is slow or absent, and the death of that process, cost the work nothing.
 """
 
-import importlib.util
 import logging
 import os
 import signal
@@ -14,12 +13,16 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from flows.extras import is_installed
 from flows.following.channel import Channel, Message
+from flows.run_log.events import heard_by
+from flows.run_log.lines import Lines
+from flows.run_log.redaction import Redactor, secrets_of
 from flows.stages.summary import Summary
 
 GRACE_S = 8.0  # that an end may take to be recorded
@@ -96,14 +99,15 @@ class PrefectReporter:
         self._answer: Mapping[str, Any] | None = None
         self._latest: list[Any] = []
         self._recorded, self._told_at = threading.Event(), 0.0
-        self._lines = _Lines(self._channel)
+        self._listening = ExitStack()
         threading.Thread(target=self._listen, name="reporter", daemon=True).start()
 
     def begin(self, parameters: Mapping[str, Any]) -> None:
         """Begin the flow run; what our loggers say stands in its log."""
         self._begun = True
         self._channel.tell(flow=self._flow, parameters=parameters)
-        logging.getLogger().addHandler(self._lines)
+        lines = Lines(lambda level, line: self._channel.tell(log=[level, line]))
+        self._listening.enter_context(heard_by(lines))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
@@ -132,7 +136,7 @@ class PrefectReporter:
 
     def close(self, error: BaseException | None = None) -> None:
         """Report the end, leave a moment for it to be recorded, and let the other process go."""
-        logging.getLogger().removeHandler(self._lines)
+        self._listening.close()
         if error is not None:
             self._channel.tell(**_as_message(error))
         if self._begun and not self._troubled and not self._recorded.wait(GRACE_S):
@@ -174,8 +178,9 @@ def reporting(flow: str, direct: bool) -> Iterator[PrefectReporter | Unreported]
     if direct:
         yield Unreported()
         return
-    if importlib.util.find_spec("prefect") is None:
-        _log.warning("Prefect is not installed: the run is not shown there (as by --direct)")
+    if not is_installed("prefect"):
+        advice = "as with --direct (pip install 'capfilt[prefect]')"
+        print(f"Prefect is not installed: {advice}", file=sys.stderr)  # noqa: T201 - once a command
         yield Unreported()
         return
     reporter = PrefectReporter(flow)
@@ -200,22 +205,10 @@ def is_server_set() -> bool:
         return False
 
 
-class _Lines(logging.Handler):
-    """Passes what our loggers say to the log of the flow run."""
-
-    def __init__(self, channel: Channel) -> None:
-        super().__init__()
-        self._channel = channel
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Pass on a line."""
-        self._channel.tell(log=[record.levelno, record.getMessage()])
-
-
 def _as_message(error: BaseException) -> dict[str, str]:
     """Tell a stop from a failure."""
     if isinstance(error, KeyboardInterrupt):
         return {"stopped": "stopped by Ctrl-C; the same command goes on"}
     if isinstance(error, SystemExit):
         return {"stopped": "stopped by SIGTERM; the same command goes on"}
-    return {"failed": str(error) or type(error).__name__}
+    return {"failed": Redactor(secrets_of(()))(str(error) or type(error).__name__)}

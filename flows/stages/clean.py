@@ -5,30 +5,32 @@ A stage may be done again: what is committed is the only record of what is done.
 """
 
 import dataclasses
-import importlib.metadata
 import logging
 import platform
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from flows.engines.address import check_output, join_address
+from flows.engines.address import check_output, join_address, resolve_kind
 from flows.engines.clean_worker import CleanRecords, CleanSpec
-from flows.engines.engine import (
-    Engine,
-    ProgressListener,
-    ShardDone,
-    ShardFailed,
-    ShardResult,
-    WorkerReport,
-)
+from flows.engines.engine import Engine, ShardDone, ShardFailed, WorkerReport
 from flows.engines.local import LocalEngine
 from flows.engines.start_checks import Demands
-from flows.recipe import LimitsConfig, Recipe, as_recipe_errors, dump_recipe
-from models.blip.config import TORCH_DTYPES, Dtype, resolve_dtype
+from flows.extras import versions_of
+from flows.recipe import EngineConfig, LimitsConfig, Recipe, as_recipe_errors, dump_recipe
+from flows.run_log.log import RunLog
+from flows.stages.logged import (
+    LIBRARIES,
+    LoggedProgress,
+    ResultListener,
+    tell_begun,
+    tell_ended,
+    told_to,
+)
+from models.blip.config import TORCH_DTYPES, Dtype, DtypeChoice, resolve_dtype
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.checkpoint import CheckpointInfo
 from models.checkpoints.description import describe
@@ -54,7 +56,6 @@ ModelSection = TypeVar("ModelSection", CaptionConfig, ScoreConfig)
 
 WORKER_BYTES = 1_500_000_000  # of a worker beside its weights: torch, pictures, a batch at work
 LIMITS_FROM = 1_000  # samples; a share of fewer says little
-LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "pyarrow", "ray", "prefect")
 
 
 class LimitExceeded(CapfiltError, RuntimeError):  # noqa: N818 - reads as what happened
@@ -71,6 +72,7 @@ class CleanJob:
     mine: tuple[InputShard, ...]  # this driver's part of the inputs
     pending: tuple[InputShard, ...]
     done: Counts
+    log: RunLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +104,11 @@ class RunResult:
         )
 
 
-class RunListener(ProgressListener, Protocol):
+class RunListener(ResultListener, Protocol):
     """Follows the progress of the whole run."""
 
     def begin(self, job: CleanJob) -> None:
         """Begin to follow; the job says what is to be done."""
-
-    def ended(self, result: ShardResult) -> None:
-        """Note that a shard is committed, quarantined, or failed."""
 
 
 def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
@@ -118,13 +117,23 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     `part` (i, n) takes every n-th shard from the i-th on, for one driver among n.
     """
     check_output(recipe.output)
-    inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
     store = Store(recipe.output)
-    dtype = _pin_dtype(recipe, store)
+    log = RunLog(store, recipe.engine.forward_env)
+    with log.hearing():
+        return _prepare(recipe, store, part, log)
+
+
+def _prepare(recipe: Recipe, store: Store, part: tuple[int, int], log: RunLog) -> CleanJob:
+    inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
+    kind = resolve_kind(recipe.engine.kind, recipe.engine.address)
+    engine = recipe.engine.model_copy(update={"kind": kind})
+    dtype = _pin_dtype(recipe.dtype, engine, store)
     captioner = weights.pin(recipe.caption.model, recipe.caption.revision)
     scorer = weights.pin(recipe.score.model, recipe.score.revision)
     caption, score = _pin_model(recipe.caption, captioner), _pin_model(recipe.score, scorer)
-    recipe = recipe.model_copy(update={"dtype": dtype, "caption": caption, "score": score})
+    recipe = recipe.model_copy(
+        update={"dtype": dtype, "caption": caption, "score": score, "engine": engine}
+    )
     models = _read_models(recipe, captioner.folder, scorer.folder)
     joined = store.exists("run.json")
     named = identity(recipe, *(info.digest for info in models))
@@ -135,7 +144,6 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     mine = tuple(inputs[part[0] :: part[1]])  # as they are now: one may have been touched
     done = commits.keys() | read_quarantined(run).keys()
     pending = tuple(shard for shard in mine if shard.shard not in done)
-    engine = recipe.engine
     pace = ExecutionConfig(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
     return CleanJob(
         recipe=recipe,
@@ -144,6 +152,7 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
         mine=mine,
         pending=_from_a_random_shard(pending) if joined else pending,
         done=total_counts(c.counts for c in commits.values()),
+        log=log,
     )
 
 
@@ -161,12 +170,16 @@ def clean_shards(job: CleanJob, watch: RunListener) -> Work:
     Raises LimitExceeded, and what the engine raises.
     """
     watch.begin(job)
-    if not job.pending:
-        return Work()
+    with told_to(job.log):
+        tell_begun(job.run, job.recipe, len(job.mine), len(job.pending))
+        return _clean(job, LoggedProgress(job.pending, watch)) if job.pending else Work()
+
+
+def _clean(job: CleanJob, progress: ResultListener) -> Work:
     failures, counts = [], job.done
     with _engine(job) as engine:
-        for result in engine.run(job.pending, watch):
-            watch.ended(result)
+        for result in engine.run(job.pending, progress):
+            progress.ended(result)
             if isinstance(result, ShardFailed):
                 failures.append(result)
             if isinstance(result, ShardDone):
@@ -177,7 +190,14 @@ def clean_shards(job: CleanJob, watch: RunListener) -> Work:
 
 def finish(job: CleanJob, work: Work | None = None) -> RunResult:
     """Write the snapshot, if every shard is done, and count the run from its commits."""
-    work, committed = work or Work(), read_commits(job.run)
+    with told_to(job.log):
+        result = _finish(job, work or Work())
+        tell_ended(result.exit_code, result.statistics, result.pending_here)
+    return result
+
+
+def _finish(job: CleanJob, work: Work) -> RunResult:
+    committed = read_commits(job.run)
     done = committed.keys() | read_quarantined(job.run).keys()
     whole = bool(committed) and len(done) == len(job.run.inputs)
     if whole:
@@ -192,9 +212,8 @@ def finish(job: CleanJob, work: Work | None = None) -> RunResult:
     return RunResult(url, statistics, work.failures, work.workers, pending_here)
 
 
-def _pin_dtype(recipe: Recipe, store: Store) -> Dtype:
+def _pin_dtype(dtype: DtypeChoice, engine: EngineConfig, store: Store) -> Dtype:
     """Fix the dtype: a run keeps that of its beginning, on whatever machine it goes on."""
-    dtype, engine = recipe.dtype, recipe.engine
     if dtype == "auto" and store.exists("run.json"):
         dtype = read_identity(store)["dtype"]
     if dtype != "auto":
@@ -230,18 +249,11 @@ def _weights_bytes(dtype: Dtype, *models: CheckpointInfo) -> int:
 def _about(captioner: CheckpointInfo, scorer: CheckpointInfo) -> dict[str, Any]:
     return {
         "kind": "clean",
-        "versions": dict(_installed("capfilt", *LIBRARIES)),
+        "versions": versions_of("capfilt", *LIBRARIES),
         "host": platform.node(),
         "captioner": dataclasses.asdict(captioner),
         "filter": dataclasses.asdict(scorer),
     }
-
-
-def _installed(*names: str) -> Iterator[tuple[str, str]]:
-    """Yield the name and version of each distribution that is installed; some are optional."""
-    for name in names:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            yield name, importlib.metadata.version(name)
 
 
 def _warn_of_overwriting(store: Store) -> None:

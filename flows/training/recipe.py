@@ -13,7 +13,9 @@ from pipeline.train.pretrain import PretrainConfig
 class LaunchConfig(RecipeSection):
     """Where a training runs; `workers: auto` is one for each GPU, or one."""
 
-    kind: Literal["ray", "local"] = "ray"
+    kind: Literal["auto", "ray", "local"] = Field(
+        "auto", description="ray where it is installed, else local"
+    )
     address: str | None = Field(None, description="of a running Ray cluster")
     workers: PositiveInt | Literal["auto"] = "auto"
     cpus_per_worker: PositiveInt | Literal["auto"] = "auto"

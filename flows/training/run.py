@@ -5,7 +5,6 @@ refused), `states/` (taken up again after a kill), `metrics.jsonl`, the trained 
 last `result.json`, which says that it is done.
 """
 
-import importlib.metadata
 import json
 import logging
 import platform
@@ -17,8 +16,9 @@ from typing import Any
 
 import torch
 
-from flows.engines.address import check_output, join_address
+from flows.engines.address import check_output, join_address, resolve_kind
 from flows.engines.engine import EngineError
+from flows.extras import versions_of
 from flows.lock import lock_folder
 from flows.recipe import EngineConfig, RecipeError, as_recipe_errors, dump_recipe
 from flows.training.log import Display, tail_metrics
@@ -162,7 +162,10 @@ def _questions(recipe: TrainingRecipe) -> tuple[SourceConfig, ...]:
 
 
 def _pinned(recipe: TrainingRecipe) -> TrainingRecipe:
-    """Make the folder of a captioner absolute: workers stand elsewhere."""
+    """Resolve where it runs, and make a captioner's folder absolute: workers stand elsewhere."""
+    launch = recipe.launch
+    kind = resolve_kind(launch.kind, launch.address, launch.workers not in ("auto", 1))
+    recipe = recipe.model_copy(update={"launch": launch.model_copy(update={"kind": kind})})
     if isinstance(recipe, PretrainRecipe) or recipe.captions is None:
         return recipe
     captioner = str(weights.resolve(recipe.captions.captioner))
@@ -228,11 +231,10 @@ def _identity(
 
 def _claim(folder: Path, recipe: TrainingRecipe, identity: Mapping[str, Any]) -> None:
     store = Store(str(folder))
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     record = {
         "fingerprint": fingerprint(identity),
         "identity": identity,
-        "versions": versions,
+        "versions": versions_of(*_LIBRARIES),
         "host": platform.node(),
     }
     store.create("training.json", json.dumps(record, indent=2, sort_keys=True).encode())

@@ -31,7 +31,7 @@ _PROBE = re.compile(r"\.tmp-probe-[0-9a-f]{16}")  # a driver's, by which workers
 _KEPT = re.compile(
     r"run\.json|recipe\.yaml|input\.parquet|snapshot\.json|clean\.txt|README\.md"
     r"|views/[^/]+/(?:view\.json|clean\.txt)"
-    r"|(?:commits|attempts|snapshots|quarantine|scores|report|set_aside)/.*"
+    r"|(?:commits|attempts|snapshots|quarantine|scores|report|logs|set_aside)/.*"
 )
 _REMOVERS = 16
 

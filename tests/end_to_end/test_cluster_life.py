@@ -261,10 +261,12 @@ def test_metrics_are_served_and_the_commit_says_what_did_it(
         seen: dict[str, float] = {}
 
         def scrape() -> bool:
-            seen.update(read_metrics("http://127.0.0.1:8123/metrics", "ray_capfilt_samples_total"))
+            for target in targets(Path(machines.session)):
+                seen.update(read_metrics(f"http://{target}/metrics", "ray_capfilt_samples_total"))
             return process.poll() is not None
 
         wait_until(scrape)
+        assert "127.0.0.1:8123" in targets(Path(machines.session))
         done = command.wait(process)
         assert done.returncode == 0, done.stderr
     (row,) = seen
@@ -277,6 +279,13 @@ def test_metrics_are_served_and_the_commit_says_what_did_it(
     commit = json.loads((tmp_path / "run" / "commits" / "00000.json").read_text())
     assert commit["environment"].keys() >= {"host", "device", "images_per_s"}
     assert commit["environment"]["images_per_s"] > 0
+    (log,) = (tmp_path / "run" / "logs").iterdir()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (ready,) = [line for line in lines if line["event"] == "worker_ready"]
+    assert f'worker="{ready["worker"]}"' in row
+    ended = [line for line in lines if line["event"] == "shard_done"]
+    assert {line["worker"] for line in ended} == {ready["worker"]}
+    assert len(ended) == SHARDS
 
 
 def test_an_autoscaler_is_asked_for_a_gpu_and_then_for_none(
@@ -309,6 +318,14 @@ def gpu_machines() -> int:
     )
     ended = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
     return int(ended.stdout.split()[-1])
+
+
+def targets(session: Path) -> list[str]:
+    """Read where Prometheus is told to look, by the file that the head writes for it."""
+    listed = session / "prom_metrics_service_discovery.json"
+    if not listed.exists():
+        return []
+    return [target for group in json.loads(listed.read_text()) for target in group["targets"]]
 
 
 def read_metrics(url: str, name: str) -> dict[str, float]:

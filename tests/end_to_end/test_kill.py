@@ -58,6 +58,11 @@ def test_a_killed_driver_is_taken_up_where_it_was(
     wait_until(lambda: len(committed(run)) >= 3)
     process.send_signal(signal.SIGKILL)
     capfilt_ray.wait(process)
+    (log,) = (run / "logs").iterdir()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    done_by_log = {line["shard"] for line in lines if line["event"] == "shard_done"}
+    assert len(committed(run) - done_by_log) <= 1  # which was committed as the kill came
+    assert lines[-1]["event"] != "ended"
     kept = {path: path.read_bytes() for path in (run / "commits").iterdir()}
     tries = attempts(run)
     assert 3 <= len(kept) < 12, "the run was over before it was killed"
@@ -199,4 +204,7 @@ def test_sigterm_releases_what_the_local_engine_was_at(
     assert command.wait(process).returncode == 143
     left = [ending for shard, ending in endings(run) if shard not in committed(run)]
     assert left == ["released"]
+    (log,) = (run / "logs").iterdir()
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert (last["event"], last["exit_code"], last["signal"]) == ("ended", 143, "SIGTERM")
     assert not list((run / "data").glob("*/.tmp*"))

@@ -41,6 +41,9 @@ def test_clean_verify_and_gc(
     told, expected = json.loads(done.stdout), json.loads(same.stdout)
     assert told.pop("run") == run
     assert expected.pop("run") == str(local)
+    (log,) = Store(f"{run}/logs").list()
+    events = [json.loads(line)["event"] for line in Store(f"{run}/logs").read(log).splitlines()]
+    assert events == ["begun", "worker_ready", "shard_done", "shard_done", "ended"]
     (worker,), (other,) = told.pop("workers"), expected.pop("workers")
     assert worker["samples"] == other["samples"]  # at rates of their own
     assert told == expected

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
 
-from flows.extras import EXTRAS, missing_extra
+from flows.extras import EXTRAS, is_installed, missing_extra, versions_of
 from tests.conftest import REPOSITORY
 from tests.support.driving import Models
 
@@ -66,11 +66,26 @@ def test_cleaning_here_needs_neither_ray_nor_prefect(
     asked = without("ray,prefect", *command, "--engine=ray", "--direct")
     assert asked.returncode == 2
     assert asked.stderr.endswith("capfilt: this needs Ray: pip install 'capfilt[ray]'\n")
-    followed = without("ray,prefect", *command, "--engine=local")
-    assert followed.returncode == 2
-    assert followed.stderr.endswith("capfilt: this needs Prefect: pip install 'capfilt[prefect]'\n")
-    done = without("ray,prefect", *command, "--engine=local", "--direct")
+    done = without("ray,prefect", *command)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Ray is not installed: working in this process") == 1
+    assert done.stderr.count("Prefect is not installed: as with --direct") == 1
+
+
+def test_a_package_is_installed_where_it_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_installed("torch")
+    assert not is_installed("no_such_package")
+    monkeypatch.setitem(sys.modules, "prefect", None)
+    assert not is_installed("prefect")
+    (tmp_path / "a_users_folder").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not is_installed("a_users_folder")
+
+
+def test_versions_are_those_of_what_is_installed() -> None:
+    assert versions_of("torch", "no-such-library") == {"torch": version("torch")}
 
 
 def test_a_missing_module_of_an_installed_package_is_a_bug() -> None:

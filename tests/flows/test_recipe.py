@@ -33,6 +33,7 @@ def test_defaults_are_those_of_the_paper() -> None:
     assert loaded.caption.top_k == 0
     assert loaded.judge.threshold == {"web": 0.5, "synthetic": 0.5}
     assert loaded.caption.candidates == 1
+    assert loaded.engine.kind == LaunchConfig().kind == "auto"
 
 
 KINDS: dict[str, type[BaseModel]] = {
@@ -144,7 +145,9 @@ def test_workers_that_there_would_not_be_are_refused(kind: type[BaseModel]) -> N
         read_recipe(kind, None, {}, ["launch.kind=local", "launch.workers=3"])
 
 
-@pytest.mark.parametrize(("kind", "workers"), [("local", 1), ("local", "auto"), ("ray", 3)])
+@pytest.mark.parametrize(
+    ("kind", "workers"), [("local", 1), ("local", "auto"), ("ray", 3), ("auto", 3)]
+)
 def test_workers_that_there_are_can_be_given(kind: str, workers: int | str) -> None:
     launch = LaunchConfig.model_validate({"kind": kind, "workers": workers})
     assert launch.workers == workers

@@ -101,6 +101,18 @@ def test_a_survey_shows_all_there_is(any_url: str) -> None:
         assert before_s < (file.modified_s or 0) < time.time() + 2
 
 
+def test_a_survey_of_a_folder_shows_what_lies_below_it(any_url: str) -> None:
+    store = Store(any_url)
+    assert store.survey("logs") == ()
+    for name in ("logs/a.jsonl", "logs/deep/b.jsonl", "logs2/c.jsonl", "d.jsonl"):
+        store.put(name, name.encode())
+    files = [file for file in store.survey("logs") if not file.is_folder]
+    assert [(file.name, file.size_bytes) for file in files] == [
+        ("logs/a.jsonl", 12),
+        ("logs/deep/b.jsonl", 17),
+    ]
+
+
 KILLED = """
 import sys
 from shards.store import Store

@@ -1,8 +1,11 @@
 """Which Ray is joined, and where a submitted job may write."""
 
+import sys
+
 import pytest
 
-from flows.engines.address import check_output, join_address
+from flows.engines import address
+from flows.engines.address import check_output, join_address, resolve_kind
 from shards.errors import UsageError
 
 
@@ -28,3 +31,39 @@ def test_a_submitted_job_writes_nothing_into_its_copy_of_a_folder(
     check_output("s3://bucket/runs/first")
     with pytest.raises(UsageError, match=r"runs/first is relative.*Give an absolute path"):
         check_output("runs/first")
+
+
+def test_auto_is_ray_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert resolve_kind("auto", None) == "ray"
+    assert resolve_kind("local", None) == "local"
+    assert resolve_kind("local", "head:6379") == "local"  # as it was asked for
+    assert caplog.messages == []
+
+
+def test_auto_is_this_process_without_ray_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    monkeypatch.setattr(address, "_said", set())
+    assert [resolve_kind("auto", None) for _ in range(3)] == ["local"] * 3
+    (message,) = caplog.messages
+    assert message.startswith("Ray is not installed: working in this process")
+    assert message.endswith("(pip install 'capfilt[ray]')")
+    assert len(message) < 80
+    assert resolve_kind("ray", None) == "ray"
+
+
+@pytest.mark.parametrize(
+    ("named", "joined", "several"),
+    [("head:6379", "", False), (None, "head:6379", False), (None, "", True)],
+)
+def test_what_needs_ray_is_not_done_without(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, joined: str, several: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_ADDRESS", joined)
+    assert resolve_kind("auto", named, several) == "ray"

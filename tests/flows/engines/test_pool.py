@@ -147,6 +147,15 @@ def test_a_dead_worker_is_replaced_named_and_its_attempt_recorded(
     assert endings(run, "0") == [Ending.DIED, Ending.DIED, None]
     assert read_attempts(run, "4")[0].detail == "killed at 4"
     assert caplog.messages.count("a worker on here is lost at shard 0: killed at 0") == 2
+    fields = [vars(r)["fields"] for r in caplog.records if r.name == "flows.engines.pool"]
+    assert {"event": "worker_lost", "worker": cluster.names[0], "host": "here"}.items() <= (
+        fields[0].items()
+    )
+    assert sorted((lost["shard"], lost["why"]) for lost in fields) == [
+        ("0", "killed at 0"),
+        ("0", "killed at 0"),
+        ("4", "killed at 4"),
+    ]
     assert endings(run, "1") == [None]
 
 

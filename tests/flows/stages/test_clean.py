@@ -15,6 +15,7 @@ from flows.engines.engine import ShardDone, ShardFailed, ShardResult
 from flows.recipe import Recipe, RecipeError
 from flows.stages import clean
 from flows.stages.clean import CleanJob, LimitExceeded, RunResult
+from flows.stages.logged import LIBRARIES
 from models.checkpoints import weights
 from models.checkpoints.weights import CheckpointError
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
@@ -295,23 +296,24 @@ def test_the_run_records_what_made_it(recipe: Make, tmp_path: Path) -> None:
     clean.prepare(recipe())
     about = json.loads((tmp_path / "run" / "run.json").read_bytes())["about"]
     assert about["versions"]["torch"] == importlib.metadata.version("torch")
-    for name in ("capfilt", *clean.LIBRARIES):
+    for name in ("capfilt", *LIBRARIES):
         assert name in about["versions"]
     assert about["captioner"]["role"] == "captioner"
     assert about["filter"]["digest"] == Run.open(str(tmp_path / "run")).identity["score"]["digest"]
 
 
-def test_libraries_that_are_not_installed_are_not_recorded(
-    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clean, "LIBRARIES", ("torch", "no-such-library"))
-    clean.prepare(recipe())
-    assert Run.open(str(tmp_path / "run")).about["versions"].keys() == {"capfilt", "torch"}
+def test_where_it_runs_is_resolved_once(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert clean.prepare(recipe(engine={})).recipe.engine.kind == "ray"
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    job = clean.prepare(recipe(engine={}))
+    assert job.recipe.engine.kind == "local"
+    assert clean.finish(job, clean.clean_shards(job, Watch())).exit_code == 0
 
 
 def test_one_process_needs_neither_ray_nor_prefect(web: Path, tmp_path: Path) -> None:
-    flags = [f"--input={web / '00000.tar'}", f"--output={tmp_path / 'run'}", "--engine=local"]
-    flags += ["--direct", "--captioner=tiny-captioner", "--filter=tiny-filter"]
+    flags = [f"--input={web / '00000.tar'}", f"--output={tmp_path / 'run'}", "--direct"]
+    flags += ["--captioner=tiny-captioner", "--filter=tiny-filter"]
     script = (
         "import sys; sys.modules.update(ray=None, prefect=None)\n"  # as if not installed
         "import flows.recipe, flows.stages.clean\n"

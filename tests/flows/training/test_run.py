@@ -79,6 +79,16 @@ def test_a_training_that_is_done_is_so_however_ray_ends(
             train.run(job)
 
 
+def test_where_it_runs_is_resolved_once(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert train.prepare(recipe(launch={})).recipe.launch.kind == "ray"
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    assert train.prepare(recipe(launch={"workers": 3})).recipe.launch.kind == "ray"  # and fails
+    job = train.prepare(recipe(launch={}))
+    assert job.recipe.launch.kind == "local"
+    assert train.run(job)["steps"] == job.steps
+
+
 def test_what_is_done_is_answered_at_once(recipe: Make) -> None:
     first = train.run(train.prepare(recipe()))
     folder = train.prepare(recipe()).folder
