@@ -70,7 +70,11 @@ def test_nothing_is_made_before_the_run_is_there_and_nothing_is_forgotten(
     assert told == ["while preparing", "begun", "ended"]
 
 
-def test_no_text_breaks_a_line_or_reaches_a_terminal(log: RunLog, tmp_path: Path) -> None:
+def test_no_text_breaks_a_line_or_reaches_a_terminal(
+    log: RunLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = logging.getLogger("pipeline")
+    monkeypatch.setattr(pipeline, "propagate", False)  # pytest cannot take half a character
     with log.recording():
         _log.warning("%s", HOSTILE)
         tell("shard_failed", HOSTILE, shard=HOSTILE, why={"a": [HOSTILE, float("nan"), {1}]})
