@@ -77,7 +77,7 @@ def test_no_text_breaks_a_line_or_reaches_a_terminal(
     monkeypatch.setattr(pipeline, "propagate", False)  # pytest cannot take half a character
     with log.recording():
         _log.warning("%s", HOSTILE)
-        tell("shard_failed", HOSTILE, shard=HOSTILE, why={"a": [HOSTILE, float("nan"), {1}]})
+        tell("shard_failed", "it fails", shard=HOSTILE, why={"a": [HOSTILE, float("nan"), {1}]})
         tell("odd", "", deep=[[[[[[[[1]]]]]]]], more=list(range(1000)), path=Path("/a"))
     for line in raw(tmp_path):
         assert set(line[:-1]) <= set(range(0x20, 0x7F))
