@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from tests.support.driving import wait_until
 from tests.support.prefect_server import POOL, Prefect, prefect_server
 from tests.support.rounds_recipe import write_rounds_recipe
+from tests.test_lengths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -205,3 +208,15 @@ def test_a_run_whose_worker_was_stopped_is_called_crashed(prefect: Prefect, tmp_
     assert "no heartbeat" in crashed["state"]["message"]
     prefect.wait(prefect.launch("clean/capfilt", **asked), "Completed", timeout_s=240)
     assert len(list(out.glob("commits/*.json"))) == 120
+
+
+def test_a_cancel_ends_rays_actors_too(tmp_path: Path, loopback_only: list[str]) -> None:
+    many, home = tmp_path / "many", tmp_path / "home"
+    write_toy_world(many, ToyWorldConfig(samples=3000, samples_per_shard=50))
+    command = [*loopback_only, sys.executable, "-m", "tests.support.cancelled_on_ray", home, many]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["gone_s"] < 30
+    assert found["released"] >= 1
+    assert found["committed"] < found["committed_in_the_end"] == 60
