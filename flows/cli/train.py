@@ -98,11 +98,11 @@ def _parameters(
     from flows.following.parameters import place
     from flows.recipe import parse_settings
 
-    workers = recipe.launch.workers
+    workers, start = recipe.launch.workers, recipe.model.start or ""
     return {
         "output": place(recipe.output),
         "recipe": place(str(path)) if path else "",
-        "start": str(recipe.model.start or ""),
+        "start": place(start) if Path(start).exists() else start,
         "engine": recipe.launch.kind,
         "workers": None if workers == "auto" else workers,
         "settings": dict(parse_settings(settings)),

@@ -221,7 +221,9 @@ class FlowRun:
 def name_run() -> str:
     """Name a flow run by its folder and its recipe."""
     output, recipe = (str(this_run.parameters.get(name) or "") for name in ("output", "recipe"))
-    return f"{this_run.flow_name} {output}" + (f" by {PurePath(recipe).name}" if recipe else "")
+    return f"{this_run.flow_name} {dated(output)}" + (
+        f" by {PurePath(recipe).name}" if recipe else ""
+    )
 
 
 def dated(text: str) -> str:
