@@ -225,7 +225,7 @@ def test_a_server_for_a_team_hears_how_a_command_ended(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect.url)
     process = command.start(*cleaning(many, command))
-    run = prefect_run(prefect, command)
+    run = prefect.newest(f"clean {command.home / 'run'}")
     wait_until(lambda: len(commit_times(command)) >= 3)
     process.send_signal(how)
     process.wait(60)
@@ -244,7 +244,7 @@ def test_a_command_that_is_cancelled_on_the_page_is_taken_up_by_the_same_command
     long = command.home / "long"  # than the five seconds between two looks
     write_toy_world(long, ToyWorldConfig(samples=2400, samples_per_shard=40))
     process = command.start(*cleaning(long, command))
-    run = prefect_run(prefect, command)
+    run = prefect.newest(f"clean {command.home / 'run'}")
     wait_until(lambda: len(commit_times(command)) >= 3)
     prefect.cancel(run)
     process.wait(30)
@@ -257,18 +257,4 @@ def test_a_command_that_is_cancelled_on_the_page_is_taken_up_by_the_same_command
     done = command.run(*cleaning(long, command))
     assert done.returncode == 0, done.stderr
     assert len(commit_times(command)) == 60
-    prefect.wait(prefect_run(prefect, command), "Completed", timeout_s=GONE_S)
-
-
-def prefect_run(prefect: Prefect, command: Command) -> str:
-    """Wait until the newest flow run of a command is under way, or past that; returns its id."""
-    name, found = f"clean {command.home / 'run'}", list[Any]()
-
-    def has_begun() -> bool:
-        wanted = {"name": {"any_": [name]}}
-        answer = prefect.post("flow_runs/filter", flow_runs=wanted, sort="START_TIME_DESC")
-        found[:] = answer.json()
-        return bool(found)
-
-    wait_until(has_begun, 60)
-    return str(found[0]["id"])
+    prefect.wait(prefect.newest(f"clean {command.home / 'run'}"), "Completed", timeout_s=GONE_S)
