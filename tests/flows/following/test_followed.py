@@ -53,7 +53,8 @@ def do(command: Command, run: Any = None) -> Any:
     def work() -> None:
         raise AssertionError("the command does it")
 
-    return command.followed.do(run or Heard(), "clean", work)
+    heard: Any = run or Heard()
+    return command.followed.do(heard, "clean", work)
 
 
 def test_a_stage_is_heard_of_until_it_is_done(
