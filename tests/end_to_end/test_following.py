@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -172,16 +172,32 @@ def test_a_server_that_is_of_no_use_decides_nothing(
     assert done.stderr.count("Prefect") == done.stderr.count("done without it") == 1
 
 
-def test_an_own_server_that_is_killed_decides_nothing(command: Command, many: Path) -> None:
+@pytest.mark.parametrize(
+    ("who", "how"),
+    [
+        ("server", signal.SIGKILL),
+        pytest.param("server", signal.SIGSTOP, marks=pytest.mark.slow),
+        pytest.param("follower", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("follower", signal.SIGSTOP, marks=pytest.mark.slow),
+    ],
+)
+def test_who_only_looks_on_may_die_or_freeze(
+    who: str, how: signal.Signals, command: Command, many: Path
+) -> None:
     process = command.start(*cleaning(many, command))
     wait_until(lambda: is_running(command))
-    (server,) = children(process.pid, "flows.following.server")
-    os.kill(server, signal.SIGKILL)
-    assert len(commit_times(command)) < 60, "the run was over before the server was killed"
-    done, left_s = ended_by(command, process)
+    (victim,) = children(process.pid, f"flows.following.{who}")
+    os.kill(victim, how)
+    assert len(commit_times(command)) < 60, "the run was over before it was disturbed"
+    process.wait(150)
+    ended = time.time()
+    if how == signal.SIGSTOP:
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGCONT)  # as one that was slow
+    done, _ = ended_by(command, process)
     assert done.returncode == 0, done.stderr
     assert len(commit_times(command)) == 60
-    assert left_s < LEAVES_S
+    assert ended - max(commit_times(command)) < LEAVES_S
     assert done.stderr.count("Prefect") == done.stderr.count("done without it") == 1
 
 
