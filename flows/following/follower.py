@@ -34,7 +34,7 @@ def main() -> None:
             order = channel.take() if answers else None
             if order:
                 _follow(channel, **order)
-        channel.tell(ended=True)
+            channel.tell(ended=True)
     except Exception as error:
         channel.tell(trouble=f"Prefect failed: {error}")
     channel.flush(1.0)

@@ -156,7 +156,7 @@ class PrefectReporter:
         self._recorded.set()
 
     def _hear(self, message: Message) -> None:
-        if "recorded" in message:
+        if "recorded" in message or "ended" in message:  # it ends if we were there too briefly
             self._recorded.set()
         elif "answer" in message:
             self._answer = message["answer"]

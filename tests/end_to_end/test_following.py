@@ -211,6 +211,13 @@ def test_a_command_that_is_killed_leaves_no_process(command: Command, many: Path
     assert [state for _, state in own_runs(command)] == ["Crashed"]
 
 
+def test_what_is_wrong_is_said_as_directly(command: Command) -> None:
+    wrong = cleaning(command.home / "nothing", command)
+    direct, followed = command.run(*wrong, "--direct"), command.run(*wrong)
+    assert direct.returncode == followed.returncode == 2
+    assert direct.stderr == followed.stderr
+
+
 STOPS = {signal.SIGINT: ("Cancelled", 130), signal.SIGTERM: ("Cancelled", 143)}
 
 
