@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import Flow, get_client, serve
 from prefect.automations import (
     AutomationCore,
@@ -40,6 +41,7 @@ FLOWS: Mapping[str, Flow[..., Any]] = {
 }
 TAG = "capfilt"
 HEARTBEAT_S, MISSED_S = 30, 120
+ANSWER_S = 5.0  # within which a server that lives answers
 ENVIRONMENT = {
     "PYTHONSAFEPATH": "1",  # or a models/ in the folder of a worker would be imported as ours
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
@@ -125,12 +127,13 @@ def check_server() -> None:
             "no Prefect server is set, and deployments live in one. Start one (prefect server "
             "start), and name it: prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
-    with get_client(sync_client=True) as client:
-        if (error := client.api_healthcheck()) is not None:
-            raise EngineError(
-                f"Prefect's server at {address} does not answer ({error}). Start it (prefect "
-                "server start), or name another by PREFECT_API_URL"
-            )
+    try:  # once; Prefect's client would try for minutes
+        httpx.get(f"{address}/health", timeout=ANSWER_S).raise_for_status()
+    except httpx.HTTPError as error:
+        raise EngineError(
+            f"Prefect's server at {address} does not answer ({error}). Start it (prefect "
+            "server start), or name another by PREFECT_API_URL"
+        ) from error
 
 
 def put(deployments: Sequence[RunnerDeployment], pool: str | None) -> list[UUID]:
