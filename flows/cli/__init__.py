@@ -22,7 +22,7 @@ from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of
 from flows.cli.predict import image, video
-from flows.ending import leave
+from flows.engines.ending import leave
 
 # What libraries read when a command imports them, unless the user says otherwise: nothing calls
 # home.

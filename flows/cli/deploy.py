@@ -64,15 +64,15 @@ def deploy(
     if cron and every:
         raise RecipeError("--cron and --every are two ways to say when; give one of them")
     placement = Placement(pool, cron, every, timezone, tuple(tag or ()), limit)
-    given = dict(parse_settings(param or (), "--param"))
-    _deploy([flow] if flow else list(FLOWS), name, recipe, given, placement, after)
+    params = dict(parse_settings(param or (), "--param"))
+    _deploy([flow] if flow else list(FLOWS), name, recipe, params, placement, after)
 
 
 def _deploy(
     flows: list[str],
     name: str,
     recipe: Path | None,
-    given: dict[str, Any],
+    params: dict[str, Any],
     placement: "Placement",
     after: str | None,
 ) -> None:
@@ -83,7 +83,7 @@ def _deploy(
         prefect.make_deployment(
             flow,
             name,
-            (prefect.recipe_defaults(flow, recipe) if recipe else {}) | given,
+            (prefect.recipe_defaults(flow, recipe) if recipe else {}) | params,
             placement,
             after,
         )

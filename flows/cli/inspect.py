@@ -9,7 +9,7 @@ import typer
 
 from flows.cli.faults import exit_code_of
 from flows.cli.options import AsJson, RunFolder, device_of
-from flows.ending import leave
+from flows.engines.ending import leave
 from pipeline.printable import visible
 from shards.files.scratch import remove_held
 from shards.query_limits import MEMORY_GB, TIMEOUT_S, QueryLimitError, QueryLimits

@@ -44,7 +44,7 @@ def ask_a_person(run: FlowRun, output: str, number: int) -> Answer | None:
     answered_elsewhere, over = asked.resumed_by_folder()
     try:
         form = Approval.with_initial_data(description=asked.question())
-        found = pause_flow_run(
+        filled_in = pause_flow_run(
             wait_for_input=form, timeout=PAUSE_S, poll_interval=POLL_S, key=f"round-{number}"
         )
     except Exception as error:
@@ -55,7 +55,7 @@ def ask_a_person(run: FlowRun, output: str, number: int) -> Answer | None:
         answered_elsewhere.join()
     if (answer := asked.news()) is not None or run.doer.is_over():
         return answer
-    answer = Answer.now(found.approve, "Prefect", found.reason)
+    answer = Answer.now(filled_in.approve, "Prefect", filled_in.reason)
     run.doer.note_answer(answer._asdict())
     return answer
 

@@ -48,7 +48,7 @@ def bootstrap(
         settings: Every other key of the recipe, as {"pretrain.step.epochs": 2}.
     """
     output, kind = dated(output), None if engine == "auto" else engine
-    given = {
+    form = {
         "output": output,
         "web.urls": web or None,
         "human.urls": human or None,
@@ -59,7 +59,7 @@ def bootstrap(
         "launch.kind": kind,
     }
     with FlowRun("bootstrap") as run:
-        job = run.stage("prepare", _prepare, recipe, given, settings or {})
+        job = run.stage("prepare", _prepare, recipe, form, settings or {})
         number, then = 0, "next"
         while then == "next":
             number += 1
@@ -80,13 +80,13 @@ class _Rounds(NamedTuple):
     hold: ExitStack
 
 
-def _prepare(recipe: str, given: dict[str, Any], settings: dict[str, Any]) -> _Rounds:
+def _prepare(recipe: str, form: dict[str, Any], settings: dict[str, Any]) -> _Rounds:
     from flows.deployable.parameters import recipe_of
     from flows.lock import lock_folder
     from flows.rounds.recipe import BootstrapRecipe
     from flows.stages import bootstrap as stages
 
-    job = stages.prepare(recipe_of(BootstrapRecipe, recipe, given, settings))
+    job = stages.prepare(recipe_of(BootstrapRecipe, recipe, form, settings))
     hold = ExitStack()
     hold.enter_context(lock_folder(job.folder))
     job.ledger.refresh()

@@ -45,7 +45,7 @@ def clean(
         report: Write the report, too.
     """
     output = dated(output)
-    given = {
+    form = {
         "input.urls": [dated(pattern) for pattern in input],
         "output": output,
         "caption.model": captioner or None,
@@ -55,7 +55,7 @@ def clean(
         "engine.kind": None if engine == "auto" else engine,
     }
     with FlowRun("clean") as run:
-        job = run.stage("prepare", _prepare, recipe, given, settings or {})
+        job = run.stage("prepare", _prepare, recipe, form, settings or {})
         work = run.stage("clean the shards", _clean_shards, job, run)
         summary = run.stage("finish", _finish, job, work)
         if report:
@@ -64,12 +64,12 @@ def clean(
     return run.state
 
 
-def _prepare(recipe: str, given: dict[str, Any], settings: dict[str, Any]) -> "CleanJob":
+def _prepare(recipe: str, form: dict[str, Any], settings: dict[str, Any]) -> "CleanJob":
     from flows.deployable.parameters import recipe_of
     from flows.recipe import Recipe
     from flows.stages import clean as stages
 
-    return stages.prepare(recipe_of(Recipe, recipe, given, settings))
+    return stages.prepare(recipe_of(Recipe, recipe, form, settings))
 
 
 def _clean_shards(job: "CleanJob", run: FlowRun) -> "Work":

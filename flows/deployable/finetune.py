@@ -36,7 +36,7 @@ def finetune(
         settings: Every other key of the recipe, as {"step.epochs": 2}.
     """
     output = dated(output)
-    given = {
+    form = {
         "task": task,
         "output": output,
         "model.start": start or None,
@@ -44,14 +44,14 @@ def finetune(
         "launch.workers": workers,
     }
     with FlowRun("finetune") as run:
-        job = run.stage("prepare", _prepare, recipe, given, settings or {})
+        job = run.stage("prepare", _prepare, recipe, form, settings or {})
         run.end(run.stage("train", train, job, run))
     return run.state
 
 
-def _prepare(recipe: str, given: dict[str, Any], settings: dict[str, Any]) -> "TrainingJob":
+def _prepare(recipe: str, form: dict[str, Any], settings: dict[str, Any]) -> "TrainingJob":
     from flows.deployable.parameters import recipe_of
     from flows.training import run
     from flows.training.recipe import FinetuneRecipe
 
-    return run.prepare(recipe_of(FinetuneRecipe, recipe, given, settings))
+    return run.prepare(recipe_of(FinetuneRecipe, recipe, form, settings))

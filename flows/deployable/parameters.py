@@ -23,13 +23,13 @@ def check_size(parameters: Mapping[str, Any]) -> None:
 
 
 def recipe_of(
-    kind: type[Kind], recipe: str, given: Mapping[str, Any], settings: Mapping[str, Any]
+    kind: type[Kind], recipe: str, form: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Kind:
-    """Read a recipe's path and lay over it what is given, then the settings; dotted keys.
+    """Read a recipe's path and lay over it what the form gives, then the settings; dotted keys.
 
     Raises RecipeError, also for a path that depends on where a worker happens to stand.
     """
-    named = ("recipe", recipe), *given.items(), *settings.items()
+    named = ("recipe", recipe), *form.items(), *settings.items()
     for name, place in (pair for key, value in named for pair in _places(key, value)):
         if "://" not in place and not Path(place).expanduser().is_absolute():
             raise RecipeError(
@@ -37,7 +37,7 @@ def recipe_of(
                 f"as in {Path('/') / 'data' / place}, or a URL"
             )
     path = Path(recipe).expanduser() if recipe else None
-    return read_recipe(kind, path, {**given, **settings}, where="the flow run")
+    return read_recipe(kind, path, {**form, **settings}, where="the flow run")
 
 
 def _places(key: str, value: object) -> Iterable[tuple[str, str]]:

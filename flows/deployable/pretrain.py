@@ -35,7 +35,7 @@ def pretrain(
         settings: Every other key of the recipe, as {"step.epochs": 2}.
     """
     output = dated(output)
-    given = {
+    form = {
         "output": output,
         "data.sources": sources_of(runs),
         "model.start": start or None,
@@ -43,14 +43,14 @@ def pretrain(
         "launch.workers": workers,
     }
     with FlowRun("pretrain") as run:
-        job = run.stage("prepare", _prepare, recipe, given, settings or {})
+        job = run.stage("prepare", _prepare, recipe, form, settings or {})
         run.end(run.stage("train", train, job, run))
     return run.state
 
 
-def _prepare(recipe: str, given: dict[str, Any], settings: dict[str, Any]) -> "TrainingJob":
+def _prepare(recipe: str, form: dict[str, Any], settings: dict[str, Any]) -> "TrainingJob":
     from flows.deployable.parameters import recipe_of
     from flows.training import run
     from flows.training.recipe import PretrainRecipe
 
-    return run.prepare(recipe_of(PretrainRecipe, recipe, given, settings))
+    return run.prepare(recipe_of(PretrainRecipe, recipe, form, settings))

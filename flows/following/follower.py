@@ -34,7 +34,7 @@ def main() -> None:
             order = channel.take() if answers else None
             if order:
                 _follow(channel, **order)
-        channel.tell(ended=True)
+            channel.tell(ended=True)
     except Exception as error:
         channel.tell(trouble=f"Prefect failed: {error}")
     channel.flush(1.0)
@@ -100,15 +100,15 @@ def _answers(channel: Channel, address: str) -> bool:
     """Wait until a server answers; False once it is too late, or the command is gone."""
     import httpx
 
-    began, told = time.monotonic(), False
+    began, warned = time.monotonic(), False
     while not channel.hung_up.is_set():
         try:
             answer = httpx.get(f"{address}/health", timeout=ANSWER_S)
             answer.raise_for_status()
         except httpx.HTTPError as error:
             waited = time.monotonic() - began
-            if waited > PATIENCE_S and not told:
-                told = True
+            if waited > PATIENCE_S and not warned:
+                warned = True
                 channel.tell(trouble=f"Prefect's server at {address} does not answer: {error}")
             if waited > START_S:
                 return False

@@ -140,7 +140,7 @@ class PrefectReporter:
         if error is not None:
             self._channel.tell(**_as_message(error))
         if self._begun and not self._troubled and not self._recorded.wait(GRACE_S):
-            _log.warning("Prefect did not record the end in time; what is done is done without it")
+            self._note_trouble("Prefect did not record the end in time")
         self._channel.flush(0.2)
         with suppress(OSError):
             assert self._process.stdin is not None
@@ -156,7 +156,7 @@ class PrefectReporter:
         self._recorded.set()
 
     def _hear(self, message: Message) -> None:
-        if "recorded" in message:
+        if "recorded" in message or "ended" in message:  # it ends if we were there too briefly
             self._recorded.set()
         elif "answer" in message:
             self._answer = message["answer"]
@@ -168,7 +168,7 @@ class PrefectReporter:
 
     def _note_trouble(self, trouble: str) -> None:
         if self._begun and not self._troubled:
-            _log.warning("%s. The work goes on without it", trouble)
+            _log.warning("%s; the work is done without it", trouble)
         self._troubled = True
 
 

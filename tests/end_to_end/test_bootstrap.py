@@ -6,32 +6,20 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.support.driving import Command, InProcess, children, wait_until
+from tests.support.prefect_server import prefect_server
 from tests.support.rounds_recipe import write_rounds_recipe
 
 pytestmark = pytest.mark.timeout(900)
 
 WAIT_S = 300  # for a moment that comes after seconds, on a machine that does other things too
-RESUME = """
-import time
-from prefect.client.orchestration import get_client
-from prefect.flow_runs import resume_flow_run
-
-with get_client(sync_client=True) as client:
-    while not any(run.state.is_paused() for run in client.read_flow_runs()):
-        time.sleep(0.5)
-    (run,) = client.read_flow_runs()
-resume_flow_run(run.id)
-"""
 STAGES = ["pretrain", "captioner", "filter", "clean", "evaluate"]
 
 
@@ -144,7 +132,7 @@ def test_a_dead_prefect_server_delays_no_round(
     out = capfilt_ray.home / "out"
     process = capfilt_ray.start("bootstrap", recipe, "--json")
     wait_until((out / "round-1/pretrain/states").is_dir, WAIT_S)
-    (server,) = children(process.pid, "uvicorn")
+    (server,) = children(process.pid, "flows.following.server")
     os.kill(server, signal.SIGKILL)
     process.wait(WAIT_S)
     ended = time.time()
@@ -172,30 +160,24 @@ def test_prefect_waits_for_a_person(capfilt_ray: Command, recipe: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_person_lets_the_next_round_begin_in_prefect(capfilt_ray: Command, recipe: Path) -> None:
-    out = capfilt_ray.home / "out"
-    process = capfilt_ray.start("bootstrap", recipe, "--set=approve=true")
-    wait_until((out / "round-1/evaluation.json").is_file, WAIT_S)
-    resume_in_prefect(process.pid, capfilt_ray.home / "person")
-    done = capfilt_ray.wait(process, WAIT_S)
+def test_a_person_lets_the_next_round_begin_in_prefect(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, out = Command([], tmp_path), tmp_path / "out"
+    with prefect_server(tmp_path / "server") as prefect:
+        monkeypatch.setenv("PREFECT_API_URL", prefect.url)
+        process = command.start("bootstrap", recipe, "--set=approve=true")
+        run = prefect.newest(f"bootstrap {out} by {recipe.name}")
+        prefect.wait(run, "Paused", timeout_s=WAIT_S)
+        answer = {"approve": True, "reason": "it may"}
+        assert prefect.post(f"flow_runs/{run}/resume", run_input=answer).status_code == 201
+        done = command.wait(process, WAIT_S)
+        ended = prefect.run(run)["state"]
     assert done.returncode == 0, done.stderr
     assert ledger(out)["ended"] == "rounds"
+    assert (ended["name"], ended["message"].partition(",")[0]) == ("Completed", "2 rounds")
     approved = json.loads((out / "round-1/approved.json").read_text())
-    assert (approved["round"], approved["by"]) == (1, "Prefect")
-
-
-def resume_in_prefect(pid: int, home: Path) -> None:
-    """Resume the flow run of a command as a person would, from another process."""
-    (server,) = children(pid, "uvicorn")
-    command = psutil.Process(server).cmdline()
-    port = command[command.index("--port") + 1]
-    subprocess.run(
-        ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", RESUME],
-        env=os.environ
-        | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(home)},
-        timeout=WAIT_S,
-        check=True,
-    )
+    assert (approved["round"], approved["by"], approved["reason"]) == (1, "Prefect", "it may")
 
 
 @pytest.mark.slow

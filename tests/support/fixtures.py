@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.following.server import EMPTY, keep_empty, own_server
 from models.blip import tokenizer
 from models.blip.config import blip_config
 from models.checkpoints import checkpoint
 from pipeline.toy import world as toy_world
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
-from tests.support.driving import LOOPBACK, Command, InProcess, Models
+from tests.support.driving import LOOPBACK, Command, InProcess, Models, wait_until
+from tests.support.prefect_server import answers
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +90,18 @@ def capfilt(
 def capfilt_ray(tmp_path: Path, loopback_only: list[str]) -> Command:
     """The command on loopback alone, for what starts Ray or Prefect."""
     return Command(loopback_only, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Prefect's own server would need ten seconds to make: its tables, without a run."""
+    home = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(home))
+        with own_server("of tests") as server:
+            wait_until(lambda: answers(server.settings["PREFECT_API_URL"]))
+            keep_empty(home)
+    return home / EMPTY
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,15 @@ class Prefect:
         """Read a flow run."""
         return self.get(f"flow_runs/{run}")
 
+    def newest(self, name: str, timeout_s: float = 60) -> str:
+        """Wait for a flow run of that name, which it has once it runs; returns its id."""
+        until = time.monotonic() + timeout_s
+        wanted = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC"}
+        while not (found := self.post("flow_runs/filter", **wanted).json()):
+            assert time.monotonic() < until, f"no flow run is named {name}"
+            time.sleep(0.3)
+        return str(found[0]["id"])
+
     def wait(self, run: str, *states: str, timeout_s: float = 120) -> Any:
         """Wait until a flow run is in one of the states; returns it."""
         until = time.monotonic() + timeout_s

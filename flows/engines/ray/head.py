@@ -11,7 +11,7 @@ from ray import _private as ray_private  # a question with a time-out has no pub
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 
-from flows.ending import end_at_once
+from flows.engines.ending import end_at_once
 from flows.engines.engine import EngineError
 
 ASK_TIMEOUT_S = 2.0

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ray import _private as ray_private  # where its socket is has no public way
 
-from flows.ending import end_at_once
+from flows.engines.ending import end_at_once
 from flows.engines.engine import EngineError
 
 _log = logging.getLogger(__name__)

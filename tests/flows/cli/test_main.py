@@ -34,7 +34,7 @@ cli.main()
 FAILING = """
 import atexit, sys
 from flows import cli
-from flows.ending import end_at_once
+from flows.engines.ending import end_at_once
 from flows.engines.engine import EngineError
 atexit.register(print, "the interpreter has ended")
 @cli.app.command()

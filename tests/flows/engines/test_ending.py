@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from flows.ending import leave
+from flows.engines.ending import leave
 
 ENDS = """
 import atexit
-from flows.ending import end_at_once, leave
+from flows.engines.ending import end_at_once, leave
 atexit.register(print, "the interpreter has ended")
 print("said")
 {before}
