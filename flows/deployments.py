@@ -34,6 +34,7 @@ from flows.deployable.parameters import check_size
 from flows.deployable.pretrain import pretrain
 from flows.engines.engine import EngineError
 from flows.following.parameters import place
+from flows.following.server import call
 from flows.recipe import RecipeError, read_yaml
 
 FLOWS: Mapping[str, Flow[..., Any]] = {
@@ -128,7 +129,7 @@ def check_server() -> None:
             "start), and name it: prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
     try:  # once; Prefect's client would try for minutes
-        httpx.get(f"{address}/health", timeout=ANSWER_S).raise_for_status()
+        call(address, ANSWER_S)
     except httpx.HTTPError as error:
         raise EngineError(
             f"Prefect's server at {address} does not answer ({error}). Start it (prefect "

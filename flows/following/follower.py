@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flows.following.channel import Channel
-from flows.following.server import keep_empty, own_server
+from flows.following.server import call, keep_empty, own_server
 
 START_S, ANSWER_S = 90.0, 10.0
 DRAIN_S = 5.0  # while the command has ended already
@@ -103,8 +103,7 @@ def _answers(channel: Channel, address: str) -> bool:
     began, warned = time.monotonic(), False
     while not channel.hung_up.is_set():
         try:
-            answer = httpx.get(f"{address}/health", timeout=ANSWER_S)
-            answer.raise_for_status()
+            call(address, ANSWER_S)
         except httpx.HTTPError as error:
             waited = time.monotonic() - began
             if waited > PATIENCE_S and not warned:

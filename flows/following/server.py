@@ -24,6 +24,7 @@ from flows.lock import FolderInUse, lock_folder
 from shards.files.scratch import scratch_folder
 
 DATABASE, EMPTY = "prefect.db", "empty.db"
+WANTS_LOGIN = (401, 403)
 ENDS_S = 5.0  # what a server has to write down what it has heard
 
 
@@ -33,6 +34,15 @@ class OwnServer:
 
     settings: Mapping[str, str]
     home: Path
+
+
+def call(address: str, timeout_s: float) -> None:
+    """Raise httpx.HTTPError where no Prefect server answers; one that wants a login is one."""
+    import httpx
+
+    answer = httpx.get(f"{address}/health", timeout=timeout_s)
+    if answer.status_code not in WANTS_LOGIN:
+        answer.raise_for_status()
 
 
 @contextmanager

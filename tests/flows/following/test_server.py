@@ -5,13 +5,16 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import psutil
 import pytest
 
-from flows.following.server import DATABASE, EMPTY, default_home, keep_empty, own_server
+from flows.following.server import DATABASE, EMPTY, call, default_home, keep_empty, own_server
 from flows.lock import lock_folder
 from tests.support.driving import survivors, wait_until
 from tests.support.prefect_server import answers
@@ -100,3 +103,18 @@ def test_histories_of_two_versions_lie_apart(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
     assert default_home("4.0") == Path("/home/somebody/.local/state/capfilt/prefect-4.0")
+
+
+@pytest.mark.parametrize(
+    ("status", "lives"), [(200, True), (401, True), (404, False), (503, False)]
+)
+def test_a_server_that_wants_a_login_lives(status: int, lives: bool) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/api/health" else 418)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        with nullcontext() if lives else pytest.raises(httpx.HTTPStatusError):
+            call(f"http://127.0.0.1:{server.server_port}/api", 5)
