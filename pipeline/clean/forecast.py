@@ -1,0 +1,188 @@
+"""What a whole cleaning will take, from blocks of it that were cleaned: values with 90% intervals.
+
+The arithmetic alone. A block is a small shard of samples drawn at random. A number of the whole is
+a function of all blocks; leaving out each block in turn says how far chance moves it (the
+jackknife), and Student's t how wide that makes the interval. Machines are faster at one time than
+at another, which blocks of one minute cannot tell: times are given some more room for that.
+"""
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist, fmean
+
+CONFIDENCE = 0.90
+DRIFT = 0.06  # standard deviation of a machine's speed between a sample and a run, as a share
+START_DRIFT = 0.15  # of a start's and an end's seconds, seen once
+LEAST_BLOCKS = 4  # with a time; fewer say nothing of their own scatter
+_EXACT_SCHEDULE = 10_000  # shards; with more, the last ones hardly matter
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What came of one small shard: a worker's first one has no `seconds`, being slower.
+
+    `input_bytes` is what its samples take in their tar, `output_bytes` what it wrote, by table.
+    """
+
+    samples: int
+    input_bytes: int
+    kept: int = 0
+    rejected: int = 0
+    seconds: float | None = None
+    output_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What is to be done: the bytes of the samples in each shard, and how many workers do it."""
+
+    shard_bytes: Sequence[float]
+    workers: int
+    start_s: float = 0.0  # until the first worker works, and from the last shard to the end
+
+    @property
+    def size_bytes(self) -> float:
+        """The bytes of all shards."""
+        return math.fsum(self.shard_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value, and the bounds that hold the truth in nine of ten cases."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval, as a share of the value."""
+        return (self.high - self.low) / 2 / self.value if self.value else 0.0
+
+    def times(self, factor: float) -> "Interval":
+        """Return the interval of a multiple."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
+
+Blocks = Sequence[Block]
+Estimate = Callable[[Blocks], float]
+
+
+def samples_of(blocks: Blocks, whole: Whole) -> Interval:
+    """Forecast how many samples the whole has."""
+    counts = _interval(blocks, lambda some: whole.size_bytes * _density(some))
+    seen = sum(block.samples for block in blocks)
+    part = min(sum(block.input_bytes for block in blocks) / max(whole.size_bytes, 1), 1.0)
+    # what has been seen is known: only the rest is uncertain
+    spread = math.sqrt(1 - part)
+    low = counts.value - (counts.value - counts.low) * spread
+    high = counts.value + (counts.high - counts.value) * spread
+    return Interval(max(counts.value, seen), max(low, seen), max(high, seen))
+
+
+def share_of(blocks: Blocks, count: Callable[[Block], int]) -> Interval:
+    """Forecast a share of all samples."""
+    share = _interval(blocks, lambda some: _ratio(map(count, some), (b.samples for b in some)))
+    return Interval(share.value, max(share.low, 0.0), min(share.high, 1.0))
+
+
+def work_seconds(blocks: Blocks, whole: Whole) -> Interval:
+    """Forecast the time that all workers together take, from the first shard to the last."""
+    uneven = unevenness(whole)
+
+    def estimate(some: Blocks) -> float:
+        timed = [(b.samples, b.seconds) for b in some if b.seconds is not None]
+        each, more = line(timed)
+        seconds = each * len(whole.shard_bytes) + more * whole.size_bytes * _density(some)
+        return uneven * seconds / whole.workers
+
+    return _interval(blocks, estimate, [b for b in blocks if b.seconds is not None], DRIFT)
+
+
+def run_seconds(work: Interval, whole: Whole) -> Interval:
+    """Forecast the time of the whole command: its work, its start and its end."""
+    room = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * START_DRIFT * whole.start_s
+    half = math.hypot((work.high - work.low) / 2, room)
+    seconds = work.value + whole.start_s
+    return Interval(seconds, max(seconds - half, 0.0), seconds + half)
+
+
+def table_bytes(blocks: Blocks, whole: Whole, table: str) -> Interval:
+    """Forecast the size of all files of one table."""
+
+    def estimate(some: Blocks) -> float:
+        each, more = line([(b.samples, b.output_bytes.get(table, 0)) for b in some])
+        return each * len(whole.shard_bytes) + more * whole.size_bytes * _density(some)
+
+    return _interval(blocks, estimate)
+
+
+def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Fit y = each + more * x, `each` not below 0; y scatters as the root of x does."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    mean = _ratio(ys, xs)
+    inverse = fmean(1 / x for x in xs)  # weights of 1/x make the sums of x and y plain ones
+    determinant = inverse * fmean(xs) - 1
+    if determinant < 1e-9:  # all of one size
+        return 0.0, mean
+    slope = (inverse * fmean(ys) - fmean(y / x for x, y in points)) / determinant
+    each = fmean(ys) - slope * fmean(xs)
+    return (each, slope) if each > 0 and slope > 0 else (0.0, mean)
+
+
+def unevenness(whole: Whole) -> float:
+    """How many times longer the work takes than if it could be divided at will among workers.
+
+    Shards are handed out in order, each to the worker that is free first.
+    """
+    shards, workers = whole.shard_bytes, whole.workers
+    if workers == 1 or len(shards) > _EXACT_SCHEDULE or not whole.size_bytes:
+        return 1.0
+    ends = [0.0] * workers
+    for size_bytes in shards:
+        heapq.heapreplace(ends, ends[0] + size_bytes)
+    return max(ends) * workers / whole.size_bytes
+
+
+def students_t(share: float, freedom: int) -> float:
+    """Return the quantile of Student's t distribution, by its expansion (Abramowitz 26.7.5)."""
+    z = NormalDist().inv_cdf(share)
+    if freedom == 1:
+        return math.tan(math.pi * (share - 0.5))
+    if freedom == 2:
+        return (2 * share - 1) * math.sqrt(2 / (4 * share * (1 - share)))
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))
+
+
+def _interval(
+    blocks: Blocks, estimate: Estimate, counted: Blocks | None = None, drift: float = 0.0
+) -> Interval:
+    """Estimate from all blocks, and from all but each; `counted` blocks are degrees of freedom."""
+    value = estimate(blocks)
+    number = len(blocks if counted is None else counted)
+    if number < 2:
+        return Interval(value, 0.0, math.inf)
+    others = [estimate([*blocks[:left], *blocks[left + 1 :]]) for left in range(len(blocks))]
+    mean = fmean(others)
+    variance = (len(blocks) - 1) * fmean((other - mean) ** 2 for other in others)
+    share = (1 + CONFIDENCE) / 2
+    by_chance = students_t(share, number - 1) * math.sqrt(variance)
+    half = math.hypot(by_chance, NormalDist().inv_cdf(share) * drift * value)
+    return Interval(value, max(value - half, 0.0), value + half)
+
+
+def _density(blocks: Blocks) -> float:
+    return _ratio((b.samples for b in blocks), (b.input_bytes for b in blocks))
+
+
+def _ratio(above: Iterable[float], below: Iterable[float]) -> float:
+    return math.fsum(above) / max(math.fsum(below), 1e-9)

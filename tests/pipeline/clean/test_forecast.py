@@ -1,0 +1,136 @@
+"""Forecasts against simulated runs, whose truth is known, and against other people's arithmetic."""
+
+import random
+from statistics import fmean
+
+import numpy as np
+import pytest
+from scipy import stats  # type: ignore[import-untyped]
+
+from pipeline.clean.forecast import (
+    DRIFT,
+    Block,
+    Interval,
+    Whole,
+    line,
+    run_seconds,
+    samples_of,
+    share_of,
+    students_t,
+    table_bytes,
+    unevenness,
+    work_seconds,
+)
+
+
+class World:
+    """Shards of samples of uneven sizes, and a machine that is not always as fast."""
+
+    def __init__(self, seed: int, workers: int = 1) -> None:
+        self.rng = rng = random.Random(seed)
+        self.workers = workers
+        typical = rng.uniform(5_000, 200_000)
+        self.each_s, self.sample_s = rng.uniform(0, 0.3), rng.uniform(0.002, 1.0)
+        self.shards = [
+            [rng.lognormvariate(0, 0.6) * typical for _ in range(rng.randint(200, 800))]
+            for _ in range(rng.randint(20, 60))
+        ]
+        self.kept = rng.uniform(0.1, 0.9)
+
+    def block(self, samples: int) -> Block:
+        """Clean a few samples, in about the time that they should take."""
+        shard = self.rng.choice(self.shards)
+        first = self.rng.randrange(len(shard) - samples)
+        kept = sum(self.rng.random() < self.kept for _ in range(samples))
+        seconds = (self.each_s + samples * self.sample_s) * self.rng.lognormvariate(0, 0.1)
+        size_bytes = int(sum(shard[first : first + samples]))
+        tables = {"texts": 4_000 + 90 * samples}
+        return Block(samples, size_bytes, kept, 0, seconds, tables)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return [self.block(samples) for samples in [16, 16, 64] * 6]
+
+    @property
+    def whole(self) -> Whole:
+        return Whole([sum(shard) for shard in self.shards], self.workers)
+
+    @property
+    def samples(self) -> int:
+        return sum(map(len, self.shards))
+
+    @property
+    def seconds(self) -> float:
+        """Of the run, at another time, each shard by who is free first."""
+        ends = [0.0] * self.workers
+        for shard in self.shards:
+            took = (self.each_s + len(shard) * self.sample_s) * self.rng.lognormvariate(0, 0.03)
+            free = ends.index(min(ends))
+            ends[free] += took
+        return max(ends) * self.rng.gauss(1, DRIFT)
+
+
+def covered(truths: list[float], intervals: list[Interval]) -> float:
+    return fmean(i.low <= t <= i.high for t, i in zip(truths, intervals, strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_nine_in_ten_simulated_runs_take_as_long_as_stated(workers: int) -> None:
+    worlds = [World(seed, workers) for seed in range(200)]
+    intervals = [work_seconds(world.blocks, world.whole) for world in worlds]
+    assert 0.85 <= covered([world.seconds for world in worlds], intervals) <= 0.97
+    assert np.median([i.half_width for i in intervals]) < 0.2
+
+
+def test_nine_in_ten_simulated_inputs_hold_as_many_samples_as_stated() -> None:
+    worlds = [World(seed) for seed in range(200)]
+    intervals = [samples_of(world.blocks, world.whole) for world in worlds]
+    assert 0.85 <= covered([world.samples for world in worlds], intervals) <= 0.96
+    shares = [share_of(world.blocks, lambda block: block.kept) for world in worlds]
+    assert 0.85 <= covered([world.kept for world in worlds], shares) <= 0.96
+
+
+def test_tables_have_a_size_each_and_one_a_row() -> None:
+    world = World(3)
+    whole = world.whole
+    forecast = table_bytes(world.blocks, whole, "texts")
+    truth = 4_000 * len(whole.shard_bytes) + 90 * world.samples
+    assert forecast.low <= truth <= forecast.high
+    assert table_bytes(world.blocks, whole, "clean").value == 0
+
+
+def test_all_that_is_there_is_known_exactly() -> None:
+    blocks = [Block(10, 1_000), Block(10, 3_000), Block(20, 2_000)]
+    assert samples_of(blocks, Whole([2_000, 4_000], 1)) == Interval(40, 40, 40)
+
+
+def test_one_block_says_nothing_of_its_error() -> None:
+    interval = work_seconds([Block(16, 1_000, seconds=2.0)], Whole([10_000], 1))
+    assert (interval.value, interval.low, interval.high) == (20.0, 0.0, float("inf"))
+
+
+def test_the_line_is_that_of_weighted_least_squares() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.integers(5, 70, 40).astype(float)
+    y = 3 + 0.5 * x + rng.normal(0, 0.1, 40) * np.sqrt(x)
+    slope, each = np.polyfit(x, y, 1, w=1 / np.sqrt(x))
+    assert line(list(zip(x, y, strict=True))) == pytest.approx((each, slope))
+    assert line([(10, 20.0), (10, 22.0)]) == (0.0, 2.1)  # of one size: no telling apart
+    assert line([(10, 5.0), (20, 20.0)]) == (0.0, pytest.approx(25 / 30))  # none is below 0
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 5, 10, 30, 200])
+def test_students_t(freedom: int) -> None:
+    assert students_t(0.95, freedom) == pytest.approx(stats.t.ppf(0.95, freedom), rel=0.01)
+
+
+def test_workers_wait_for_the_last_shard() -> None:
+    assert unevenness(Whole([5.0] * 4, 4)) == 1
+    assert unevenness(Whole([5.0] * 5, 4)) == 1.6
+    assert unevenness(Whole([5.0] * 5, 1)) == 1
+
+
+def test_a_start_is_added_with_its_own_doubt() -> None:
+    seconds = run_seconds(Interval(100, 90, 110), Whole([1.0], 1, start_s=40))
+    assert seconds.value == 140
+    assert seconds.high - seconds.value == pytest.approx(14.05, abs=0.01)  # of 10 and 9.87
