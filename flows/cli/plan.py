@@ -1,19 +1,17 @@
-"""`capfilt plan` and `capfilt try`: what a cleaning will take, and what it will make of pictures."""
+"""`capfilt plan` and `capfilt try`: what a cleaning takes, and what it makes of pictures."""
 
 import json
 import shlex
-import sys
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.clean import parse_part
 from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, Set
+from pipeline.printable import visible
 
 if TYPE_CHECKING:
-    from flows.recipe import Recipe
+    from flows.stages.first_look import FirstLook
 
 PLAN_EXAMPLES = """
 Examples:
@@ -96,3 +94,58 @@ def plan(
     else:
         print_plan(made, price_per_gpu_hour)
     raise typer.Exit(0 if made.ready else BLOCKED)
+
+
+def try_(
+    input_: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="tars, folders of tars, patterns")
+    ],
+    n: Annotated[int, typer.Option(min=32, help="pictures")] = 200,
+    output: Annotated[str, typer.Option(help="new folder: sample, report, recipe")] = "try",
+    captioner: Captioner = None,
+    filter_: Filter = None,
+    engine: Engine = None,
+    actors: Actors = None,
+    address: Address = None,
+    set_: Set = None,
+    seed: Annotated[int, typer.Option(help="of the choice of pictures")] = 0,
+    price_per_gpu_hour: Price = None,
+    as_json: AsJson = False,
+) -> None:
+    """Clean a random sample of your pictures: its report, a price for all, and their recipe."""
+    from flows.cli.display.plan import SamplingProgress, plan_as_json
+    from flows.recipe import Recipe, read_recipe
+    from flows.stages.first_look import look_at
+    from flows.stages.sample import SampleConfig
+
+    flags = {
+        "input.urls": input_,
+        "output": f"{output.rstrip('/')}-all",
+        "caption.model": captioner or CAPTIONER,
+        "score.model": filter_ or FILTER,
+        "engine.kind": engine,
+        "engine.actors": actors,
+        "engine.address": address,
+    }
+    loaded = read_recipe(Recipe, None, flags, set_ or ())
+    watch = SamplingProgress(n, None)
+    with watch.display.shown():
+        look = look_at(loaded, output, SampleConfig(n, seed=seed), watch)
+    if as_json:
+        files = {"run": look.run, "report": look.report, "recipe": look.recipe}
+        print(json.dumps(plan_as_json(look.plan, price_per_gpu_hour) | files))
+    else:
+        _print_look(look, price_per_gpu_hour)
+    raise typer.Exit(0 if look.plan.ready else BLOCKED)
+
+
+def _print_look(look: "FirstLook", price: float | None) -> None:
+    from flows.cli.display.plan import print_plan
+    from flows.cli.display.statistics import print_statistics
+
+    if look.plan.sample is not None:
+        print_statistics(look.run, look.plan.sample.result.statistics)
+        print(f"report: {visible(look.report)}\n\nAll of it:")
+    print_plan(look.plan, price)
+    if look.plan.ready:
+        print(f"\nTo clean all of it:\n\n  capfilt clean {shlex.quote(look.recipe)}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -125,14 +126,10 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
             problems.append(Problem(subject, f"{error}{_nearest(name)}"))
             return None
 
-    inputs = [
-        shard
-        for url in recipe.input.urls
-        for shard in attempt("input", url, lambda url=url: list_inputs([url], recipe.input.root))
-        or ()
-    ]
-    if inputs and not problems:  # one name twice
-        attempt("input", "", lambda: list_inputs(recipe.input.urls, recipe.input.root))
+    urls, root = recipe.input.urls, recipe.input.root
+    for url in urls if len(urls) > 1 else ():  # each for itself, then all of them
+        attempt("input", url, partial(list_inputs, [url], root))
+    inputs = None if problems else attempt("input", urls[0], partial(list_inputs, urls, root))
     caption, score = recipe.caption, recipe.score
     attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
     attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
@@ -141,12 +138,13 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
     if unset:
         mend = "is not set here. Set it, or take it out"
         problems.append(Problem("engine.forward_env", f"{', '.join(unset)} {mend}"))
-    if problems:
+    if problems or inputs is None:
         return None, problems
     store = Store(recipe.output)
-    resolved = attempt("recipe", "", lambda: resolve(recipe, store))
-    task = resolved and attempt("output", "", lambda: _task(resolved, inputs, store, part))
-    return task, problems
+    resolved = attempt("recipe", "", partial(resolve, recipe, store))
+    if resolved is None:
+        return None, problems
+    return attempt("output", "", partial(_task, resolved, inputs, store, part)), problems
 
 
 def forecast_of(task: Task, sample: Sample) -> Forecast:
@@ -259,7 +257,9 @@ def _nearest(name: str) -> str:
         path = path.parent
     if not name or "://" in name or path.exists() or not path.parent.is_dir():
         return ""
-    near = get_close_matches(path.name, sorted(os.listdir(path.parent)), n=3)
+    near = get_close_matches(
+        path.name, sorted(beside.name for beside in path.parent.iterdir()), n=3
+    )
     return f". Did you mean {' or '.join(str(path.with_name(n)) for n in near)}?" if near else ""
 
 

@@ -81,8 +81,8 @@ def take_sample(
     taken for the start of a run. Raises EmptySample where not one sample is found.
     """
     age_s, excerpts = process_age_s(), Excerpts(shards, config.seed)
-    sizes = list(block_sizes(config.samples, resolved.recipe.engine.batch_size))
-    source = _write(excerpts.draw(sizes), Store(f"{folder}/input"))
+    drawn = _draw(excerpts, config.samples, resolved.recipe.engine.batch_size)
+    source = _write(drawn, Store(f"{folder}/input"))
     if not source:
         raise EmptySample(_nothing_in(shards))
     begun_s = time.monotonic()
@@ -117,6 +117,18 @@ def process_age_s() -> float:
     fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     started_s = int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
+
+
+def _draw(excerpts: Excerpts, samples: int, batch_size: int) -> Iterator[Excerpt]:
+    """Draw until there are so many samples; some excerpts are cut short by the end of a tar."""
+    while samples > 0:
+        drawn = 0
+        for excerpt in excerpts.draw(list(block_sizes(samples, batch_size))):
+            drawn += excerpt.samples
+            yield excerpt
+        if not drawn:
+            return
+        samples -= drawn
 
 
 def _write(excerpts: Iterable[Excerpt], store: Store) -> dict[str, Excerpt]:

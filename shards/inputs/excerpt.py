@@ -26,6 +26,7 @@ class Excerpt:
     """Consecutive samples of a shard: the bytes from `start` to `end`, as a tar."""
 
     shard: InputShard
+    samples: int
     start: int
     end: int
     tar: bytes
@@ -109,7 +110,7 @@ class Excerpts:
         behind = start + len(data)
         rest = [_Gap(gap.shard, gap.start, start), _Gap(gap.shard, behind, end)]
         self._gaps[number:number] = [part for part in rest if part.size_bytes > 0]
-        return Excerpt(gap.shard, start, behind, data + END_MARKER)
+        return Excerpt(gap.shard, count, start, behind, data + END_MARKER)
 
     def _padding(self, file: BinaryIO, shard: InputShard) -> int:
         if shard.url not in self._paddings:

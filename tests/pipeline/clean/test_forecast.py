@@ -116,7 +116,7 @@ def test_the_line_is_that_of_weighted_least_squares() -> None:
     slope, each = np.polyfit(x, y, 1, w=1 / np.sqrt(x))
     assert line(list(zip(x, y, strict=True))) == pytest.approx((each, slope))
     assert line([(10, 20.0), (10, 22.0)]) == (0.0, 2.1)  # of one size: no telling apart
-    assert line([(10, 5.0), (20, 20.0)]) == (0.0, pytest.approx(25 / 30))  # none is below 0
+    assert line([(10, 5.0), (20, 20.0)]) == pytest.approx((0.0, 25 / 30))  # none is below 0
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 10, 30, 200])
