@@ -29,6 +29,7 @@ BATCHES = (1, 1, 4)  # of the small shards, by turns: what a shard costs, and wh
 _LONGEST_NAME = 60
 _UNSAFE = re.compile("[^A-Za-z0-9_-]")
 _STARTED = 19  # the field of /proc/PID/stat behind the command's name
+LEAVE_S = 0.8  # that an interpreter with torch in it takes to end
 
 
 class EmptySample(UsageError):  # noqa: N818 - reads as what happened
@@ -96,7 +97,7 @@ def take_sample(
         for shard in commits
         if commits[shard].counts.samples_in
     )
-    start_s = age_s + _around(list(arrivals.values()), blocks, begun_s, ended_s)
+    start_s = age_s + LEAVE_S + _around(list(arrivals.values()), blocks, begun_s, ended_s)
     peak = max((c.environment["peak_memory_bytes"] for c in commits.values()), default=0)
     return Sample(blocks, excerpts.padding_bytes, start_s, work.workers, peak, result)
 
