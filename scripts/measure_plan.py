@@ -2,7 +2,7 @@
 
     python scripts/measure_plan.py [--runs 10] [--n 320] [--engines local ray]
 
-Worlds of 150 to 1,500 pictures, of several sizes, in shards of several sizes; one to six captions
+Worlds of 150 to 1,500 pictures, of several sizes, in shards of several sizes; 4 to 16 captions
 for each picture. Time is that of the whole command `capfilt clean`, from its start to its end.
 """
 
@@ -41,7 +41,7 @@ def main(o: argparse.Namespace, folder: Path) -> None:
             image_format=rng.choice(["png", "jpeg"]),
             seed=number,
         )
-        candidates = rng.choice([1, 3, 6])
+        candidates = rng.choice([4, 8, 16])
         outcome = one_run(o, folder / str(number), number, world, candidates)
         print(f"| {' | '.join(outcome['row'])} |", flush=True)
         outcomes.append(outcome)

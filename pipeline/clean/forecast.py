@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist, fmean
 
 CONFIDENCE = 0.90
-DRIFT = 0.06  # standard deviation of a machine's speed between a sample and a run, as a share
+DRIFT = 0.10  # standard deviation of a machine's speed between a sample and a run, as a share
 START_DRIFT = 0.15  # of a start's and an end's seconds, seen once
 LEAST_BLOCKS = 4  # with a time; fewer say nothing of their own scatter
 _EXACT_SCHEDULE = 10_000  # shards; with more, the last ones hardly matter
