@@ -31,7 +31,7 @@ Examples:
 
   capfilt try web/ --captioner tiny-captioner --filter tiny-filter
 """
-SAMPLES, BUDGET_S = 2_000, 30.0
+BUDGET_S = 30.0
 CAPTIONER, FILTER = "Salesforce/blip-image-captioning-base", "Salesforce/blip-itm-base-coco"
 BLOCKED = 1  # the exit code of a plan with a problem
 
@@ -56,7 +56,9 @@ def plan(
     part: Annotated[str, typer.Option(help="i/n: every n-th shard, for job arrays")] = "1/1",
     direct: Direct = False,  # noqa: ARG001 - of `clean`, whose flags are all taken
     set_: Set = None,
-    n: Annotated[int, typer.Option(min=32, help="pictures to try, at most")] = SAMPLES,
+    n: Annotated[
+        int | None, typer.Option(min=32, help="pictures to try, at most; default: 2,000 or more")
+    ] = None,
     budget: Annotated[
         float, typer.Option(min=1, help="seconds to try them; a few more where they are slow")
     ] = BUDGET_S,
@@ -84,11 +86,12 @@ def plan(
 
     from flows.cli.display.plan import SamplingProgress, plan_as_json, print_plan
     from flows.stages.plan import make_plan
-    from flows.stages.sample import SampleConfig
+    from flows.stages.sample import SampleConfig, enough_samples
 
-    watch = SamplingProgress(n, budget)
+    config = SampleConfig(n or enough_samples(loaded.engine), budget, seed)
+    watch = SamplingProgress(config.samples, budget)
     with watch.display.shown():
-        made = make_plan(loaded, numbers, SampleConfig(n, budget, seed), watch)
+        made = make_plan(loaded, numbers, config, watch)
     if as_json:
         print(json.dumps(plan_as_json(made, price_per_gpu_hour)))
     else:

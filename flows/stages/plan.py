@@ -162,8 +162,8 @@ def forecast_of(task: Task, sample: Sample) -> Forecast:
         start_seconds=sample.start_s,
         gpu_hours=seconds.times(_gpus(task, sample) / 3600),
         workers=whole.workers,
-        kept=share_of(blocks, lambda block: block.kept),
-        rejected=share_of(blocks, lambda block: block.rejected),
+        kept=share_of(blocks, whole, lambda block: block.kept),
+        rejected=share_of(blocks, whole, lambda block: block.rejected),
         output_bytes=sizes | {"total": _sum(sizes.values())},
         peak_memory_bytes=sample.peak_memory_bytes,
     )
@@ -204,10 +204,12 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
             warning=True,
         )
     if forecast.seconds.half_width > WIDE:
+        width = forecast.seconds.half_width
         yield Problem(
             "sample",
-            f"the interval of the time is wide (±{forecast.seconds.half_width:.0%}), from "
-            f"{sample.timed} small shards. A larger sample makes it narrower: --n, --budget",
+            f"the interval of the time is {'not known' if math.isinf(width) else 'wide'}, from "
+            f"{sample.timed} small shards by {len(sample.workers)} workers, the first of each left "
+            "out. A larger sample makes it narrower: --n, --budget",
             warning=True,
         )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.engines.engine import ShardDone, ShardFailed, WorkerReport
-from flows.recipe import InputConfig
+from flows.recipe import EngineConfig, InputConfig
 from flows.run_log.log import RunLog
 from flows.stages.clean import CleanJob, Resolved, RunResult, Work, finish, open_engine, open_job
 from flows.stages.logged import ResultListener, told_to
@@ -26,6 +26,7 @@ from shards.run.commit import Commit, read_commits
 from shards.store import Store
 
 BATCHES = (1, 1, 4)  # of the small shards, by turns: what a shard costs, and what a picture does
+LEAST_SAMPLES, SHARDS_OF_A_WORKER, LEAST_SHARDS = 2_000, 8, 30  # of a plan, if all is taken
 _LONGEST_NAME = 60
 _UNSAFE = re.compile("[^A-Za-z0-9_-]")
 _STARTED = 19  # the field of /proc/PID/stat behind the command's name
@@ -113,6 +114,13 @@ def block_sizes(samples: int, batch_size: int) -> Iterator[int]:
         left -= size
 
 
+def enough_samples(engine: EngineConfig) -> int:
+    """Return how many samples give each worker some small shards."""
+    workers = 1 if engine.actors == "auto" else engine.actors
+    shards = max(LEAST_SHARDS, SHARDS_OF_A_WORKER * workers)
+    return max(LEAST_SAMPLES, shards * engine.batch_size * sum(BATCHES) // len(BATCHES))
+
+
 def process_age_s() -> float:
     """Return the seconds since this process was started."""
     fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -185,7 +193,14 @@ def _clean(
             last_of[result.worker] = now
             if budget_s is not None and _is_enough(list(arrivals.values()), budget_s, now):
                 break
-        return arrivals, Work(tuple(failures), tuple(engine.reports))
+        return _timed(arrivals), Work(tuple(failures), tuple(engine.reports))
+
+
+def _timed(arrivals: dict[str, _Arrival]) -> dict[str, _Arrival]:
+    """Take the workers' own times of their first shards where there are no others."""
+    if any(arrival.seconds is not None for arrival in arrivals.values()):
+        return arrivals
+    return {name: replace(first, seconds=first.done.seconds) for name, first in arrivals.items()}
 
 
 def _is_enough(arrivals: Sequence[_Arrival], budget_s: float, now: float) -> bool:

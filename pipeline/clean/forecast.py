@@ -73,18 +73,15 @@ Estimate = Callable[[Blocks], float]
 def samples_of(blocks: Blocks, whole: Whole) -> Interval:
     """Forecast how many samples the whole has."""
     counts = _interval(blocks, lambda some: whole.size_bytes * _density(some))
+    counts = _unseen(blocks, whole, counts)
     seen = sum(block.samples for block in blocks)
-    part = min(sum(block.input_bytes for block in blocks) / max(whole.size_bytes, 1), 1.0)
-    # what has been seen is known: only the rest is uncertain
-    spread = math.sqrt(1 - part)
-    low = counts.value - (counts.value - counts.low) * spread
-    high = counts.value + (counts.high - counts.value) * spread
-    return Interval(max(counts.value, seen), max(low, seen), max(high, seen))
+    return Interval(max(counts.value, seen), max(counts.low, seen), max(counts.high, seen))
 
 
-def share_of(blocks: Blocks, count: Callable[[Block], int]) -> Interval:
+def share_of(blocks: Blocks, whole: Whole, count: Callable[[Block], int]) -> Interval:
     """Forecast a share of all samples."""
     share = _interval(blocks, lambda some: _ratio(map(count, some), (b.samples for b in some)))
+    share = _unseen(blocks, whole, share)
     return Interval(share.value, max(share.low, 0.0), min(share.high, 1.0))
 
 
@@ -178,6 +175,18 @@ def _interval(
     by_chance = students_t(share, number - 1) * math.sqrt(variance)
     half = math.hypot(by_chance, NormalDist().inv_cdf(share) * drift * value)
     return Interval(value, max(value - half, 0.0), value + half)
+
+
+def _unseen(blocks: Blocks, whole: Whole, interval: Interval) -> Interval:
+    """Narrow an interval of what the input holds: what the blocks have seen of it is known."""
+    seen = sum(block.input_bytes for block in blocks) / max(whole.size_bytes, 1.0)
+    spread = math.sqrt(max(1 - seen, 0.0))
+    below, above = interval.value - interval.low, interval.high - interval.value
+    if not spread:
+        return Interval(interval.value, interval.value, interval.value)
+    return Interval(
+        interval.value, interval.value - below * spread, interval.value + above * spread
+    )
 
 
 def _density(blocks: Blocks) -> float:

@@ -1,5 +1,6 @@
 """A plan on the terminal: what is wrong, what is left to do, and what it will take."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from rich.table import Column, Table
 from flows.cli.display.progress import SampleProgress
 from flows.engines.engine import ShardDone, ShardResult
 from pipeline.clean.forecast import Interval
-from pipeline.printable import count, size, visible
+from pipeline.printable import count, percent, size, visible
 
 if TYPE_CHECKING:
     from flows.stages.plan import Forecast, Plan
@@ -75,14 +76,20 @@ def plan_as_json(plan: "Plan", price: float | None) -> dict[str, Any]:
         known["shards"] = {"total": shards, "done": shards - pending, "pending": pending}
         known["samples_done"] = plan.task.samples_done
     if plan.sample is not None and plan.forecast is not None:
-        known |= asdict(plan.forecast)
-        known["cost"] = asdict(plan.forecast.gpu_hours.times(price)) if price else None
+        known |= asdict(plan.forecast, dict_factory=_finite)
+        cost = plan.forecast.gpu_hours.times(price) if price else None
+        known["cost"] = cost and asdict(cost, dict_factory=_finite)
         known["sample"] = {
             "images": sum(block.samples for block in plan.sample.blocks),
             "shards_timed": plan.sample.timed,
             "workers": [asdict(worker) for worker in plan.sample.workers],
         }
     return known
+
+
+def _finite(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of fields; JSON has no number for a bound that is not known."""
+    return {name: None if value == math.inf else value for name, value in fields}
 
 
 def _table(rows: Iterator[Row]) -> Table:
@@ -106,13 +113,13 @@ def _rows(forecast: "Forecast", price: float | None) -> Iterator[Row]:
     elif price:
         yield "cost", "no GPU is used", ""
     for what, share in (("kept", forecast.kept), ("rejected", forecast.rejected)):
-        yield _row(what, share, lambda value: f"{value:.1%}")
+        yield _row(what, share, lambda value: percent(value, 1))
     for table, output in forecast.output_bytes.items():
         yield _row(f"output, {table}", output, lambda value: size(int(value)))
 
 
 def _row(name: str, interval: Interval, shown: Any) -> Row:  # noqa: ANN401 - a number's form
-    if interval.high == float("inf"):
+    if interval.high == math.inf:
         return name, shown(interval.value), "not known"
     return name, shown(interval.value), f"{shown(interval.low)} to {shown(interval.high)}"
 

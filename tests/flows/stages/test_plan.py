@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from flows.engines.engine import WorkerReport
@@ -154,3 +155,14 @@ def test_few_shards_and_little_memory_for_many_workers(recipe: Make) -> None:
     assert forecast.gpu_hours.value == pytest.approx(4 * forecast.seconds.value / 3600)
     doubts = {d.subject: d.warning for d in plan.doubts(made.task, sample, forecast)}
     assert doubts.items() >= {"shards": True, "memory": False}.items()
+
+
+def test_a_store_that_is_no_disk(recipe: Make, web: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{web}/", "/plan-web/", recursive=True)
+    urls = {"urls": ["memory://plan-web"]}
+    made = planned(recipe(input=urls, output="memory://plan-runs/run"))
+    assert made.ready
+    assert made.forecast is not None
+    assert made.forecast.images.low <= 120 <= made.forecast.images.high
+    assert memory.find("/plan-runs") == []

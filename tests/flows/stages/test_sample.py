@@ -10,9 +10,16 @@ import psutil
 import pytest
 
 from flows.engines.engine import ShardResult
-from flows.recipe import Recipe
+from flows.recipe import EngineConfig, Recipe
 from flows.stages.clean import resolve
-from flows.stages.sample import EmptySample, Sample, SampleConfig, block_sizes, take_sample
+from flows.stages.sample import (
+    EmptySample,
+    Sample,
+    SampleConfig,
+    block_sizes,
+    enough_samples,
+    take_sample,
+)
 from flows.stages.sample import process_age_s as age_s
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import list_inputs
@@ -124,3 +131,15 @@ def test_small_shards_are_one_batch_or_four() -> None:
 
 def test_the_age_of_this_process() -> None:
     assert age_s() == pytest.approx(time.time() - psutil.Process().create_time(), abs=2)
+
+
+def test_each_worker_gets_some_small_shards() -> None:
+    assert enough_samples(EngineConfig()) == 2_000
+    assert enough_samples(EngineConfig(batch_size=256)) == 30 * 2 * 256
+    assert enough_samples(EngineConfig(actors=64)) == 64 * 8 * 2 * 16
+
+
+def test_one_small_shard_is_better_than_no_time(web: Path, tmp_path: Path) -> None:
+    taken = sample(web, tmp_path, SampleConfig(4))
+    assert [block.samples for block in taken.blocks] == [4]
+    assert taken.timed == 1

@@ -86,7 +86,7 @@ def test_nine_in_ten_simulated_inputs_hold_as_many_samples_as_stated() -> None:
     worlds = [World(seed) for seed in range(200)]
     intervals = [samples_of(world.blocks, world.whole) for world in worlds]
     assert 0.85 <= covered([world.samples for world in worlds], intervals) <= 0.96
-    shares = [share_of(world.blocks, lambda block: block.kept) for world in worlds]
+    shares = [share_of(world.blocks, world.whole, lambda block: block.kept) for world in worlds]
     assert 0.85 <= covered([world.kept for world in worlds], shares) <= 0.96
 
 
@@ -100,8 +100,10 @@ def test_tables_have_a_size_each_and_one_a_row() -> None:
 
 
 def test_all_that_is_there_is_known_exactly() -> None:
-    blocks = [Block(10, 1_000), Block(10, 3_000), Block(20, 2_000)]
-    assert samples_of(blocks, Whole([2_000, 4_000], 1)) == Interval(40, 40, 40)
+    blocks = [Block(10, 1_000, 9), Block(10, 3_000, 1), Block(20, 2_000, 0)]
+    whole = Whole([2_000, 4_000], 1)
+    assert samples_of(blocks, whole) == Interval(40, 40, 40)
+    assert share_of(blocks, whole, lambda block: block.kept) == Interval(0.25, 0.25, 0.25)
 
 
 def test_one_block_says_nothing_of_its_error() -> None:
