@@ -123,7 +123,7 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
         except Exception as error:
             if not (hasattr(type(error), "exit_code") or isinstance(error, OSError)):
                 raise
-            problems.append(Problem(subject, f"{error}{_nearest(name)}"))
+            problems.append(Problem(subject, str(error) + _nearest(name, str(error))))
             return None
 
     urls, root = recipe.input.urls, recipe.input.root
@@ -252,17 +252,19 @@ def _folder(section: CaptionConfig | ScoreConfig) -> Path:
     return weights.pin(section.model, section.revision).folder
 
 
-def _nearest(name: str) -> str:
-    """Say which names beside a local path are like it, where the path leads nowhere."""
+def _nearest(name: str, message: str) -> str:
+    """Say which names are like one that leads nowhere: beside a local path, and of our models."""
     path = Path(name.rstrip("/") or "/")
-    while "://" not in name and name and not path.parent.exists():
+    while name and "://" not in name and not path.parent.exists():
         path = path.parent
     if not name or "://" in name or path.exists() or not path.parent.is_dir():
         return ""
-    near = get_close_matches(
-        path.name, sorted(beside.name for beside in path.parent.iterdir()), n=3
+    beside = {other.name: str(path.with_name(other.name)) for other in path.parent.iterdir()}
+    known = beside | {shipped: shipped for shipped in weights.SHIPPED}
+    near = [known[other] for other in get_close_matches(path.name, known, n=3)]
+    return (
+        f"{'' if message.endswith('.') else '.'} Did you mean {' or '.join(near)}?" if near else ""
     )
-    return f". Did you mean {' or '.join(str(path.with_name(n)) for n in near)}?" if near else ""
 
 
 def _free_bytes(output: str) -> int | None:

@@ -26,19 +26,29 @@ class SamplingProgress:
         self._samples, self._budget_s = samples, budget_s
         self._progress = SampleProgress("sampling", None)
         self._done = self._under_way = 0
+        self._begun = False
         self.display = self._progress.display
+        self.display.update(description="starting workers")
 
     def under_way(self, samples: int, size_bytes: int) -> None:  # noqa: ARG002 - a listener
         """Add what is done of small shards that are begun."""
+        self._begin()
         self._under_way = samples
         self._progress.add(0, self._share)
 
     def ended(self, result: ShardResult) -> None:
         """Count a small shard."""
+        self._begin()
         if isinstance(result, ShardDone):
             self._done += result.counts.samples_in
             self._progress.add(result.counts.samples_in, self._share)
             self._under_way = 0
+
+    def _begin(self) -> None:
+        """Leave the start of the workers out of rate and time."""
+        if not self._begun:
+            self._begun = True
+            self.display.restart(description="sampling", total=1.0, rate=0.0)
 
     @property
     def _share(self) -> float:

@@ -103,7 +103,7 @@ def test_every_problem_is_named_with_its_mend(
     made = planned(
         recipe(
             input={"urls": [str(tmp_path / "picturse")]},
-            caption={"model": str(tmp_path / "no-captioner")},
+            caption={"model": "tiny-captoner/"},
             score={"model": "tiny-captioner"},
             engine={"kind": "local", "forward_env": ["NEVER_SET"]},
         )
@@ -113,6 +113,7 @@ def test_every_problem_is_named_with_its_mend(
     assert set(problems) == {"input", "captioner", "filter", "engine.forward_env"}
     assert problems["input"].endswith(f"Did you mean {tmp_path / 'pictures'}?")
     assert "no checkpoint folder" in problems["captioner"]
+    assert "Did you mean tiny-captioner" in problems["captioner"]
     assert "NEVER_SET" in problems["engine.forward_env"]
 
 
