@@ -219,7 +219,8 @@ def _around(
     """
     if not arrivals:
         return ended_s - begun_s
-    each, more = line([(b.samples, b.seconds) for b in blocks if b.seconds is not None] or [(1, 0)])
+    timed = [(b.samples, b.seconds, 1.0) for b in blocks if b.seconds is not None]
+    each, more = line(timed or [(1, 0.0, 1.0)])
     first = arrivals[0]
     first_s = each + more * first.done.counts.samples_in
     return max(first.at_s - begun_s - first_s, 0.0) + ended_s - arrivals[-1].at_s
@@ -234,4 +235,5 @@ def _block(commit: Commit, arrival: _Arrival | None, excerpt: Excerpt) -> Block:
         rejected=counts.rejected,
         seconds=arrival.seconds if arrival else None,
         output_bytes={file.table: file.size_bytes for file in commit.files},
+        scatter=excerpt.scatter,
     )

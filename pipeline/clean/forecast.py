@@ -1,20 +1,24 @@
 """What a whole cleaning will take, from blocks of it that were cleaned: values with 90% intervals.
 
-The arithmetic alone. A block is a small shard of samples drawn at random. A number of the whole is
-a function of all blocks; leaving out each block in turn says how far chance moves it (the
-jackknife), and Student's t how wide that makes the interval. Machines are faster at one time than
-at another, which blocks of one minute cannot tell: times are given some more room for that.
+The arithmetic alone. A block is a small shard of the samples that follow a byte drawn at random. So
+places of large pictures are drawn more often than their pictures are many, and each block stands
+for so many samples as lie in its share of the bytes (Hansen and Hurwitz). A number of the whole is
+a function of all blocks; leaving out each in turn says how far chance moves it (the jackknife), and
+Student's t how wide that makes the interval. Machines are faster at one time than at another, which
+blocks of one minute cannot tell: times are given some more room for that.
 """
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist, fmean
 
 CONFIDENCE = 0.90
 DRIFT = 0.10  # standard deviation of a machine's speed between a sample and a run, as a share
 START_DRIFT = 0.15  # of a start's and an end's seconds, seen once
+ENOUGH_OF_A_PLACE = 16  # samples: of more, half or less of the doubt is about the place itself
+MOST_BIAS = 0.5  # that is taken off the density of a block
 LEAST_BLOCKS = 4  # with a time; fewer say nothing of their own scatter
 _EXACT_SCHEDULE = 10_000  # shards; with more, the last ones hardly matter
 
@@ -23,7 +27,8 @@ _EXACT_SCHEDULE = 10_000  # shards; with more, the last ones hardly matter
 class Block:
     """What came of one small shard: a worker's first one has no `seconds`, being slower.
 
-    `input_bytes` is what its samples take in their tar, `output_bytes` what it wrote, by table.
+    `input_bytes` is what its samples take in their tar, `scatter` the squared coefficient of
+    variation of one's bytes; `output_bytes` what it wrote, by table.
     """
 
     samples: int
@@ -32,6 +37,13 @@ class Block:
     rejected: int = 0
     seconds: float | None = None
     output_bytes: Mapping[str, int] = field(default_factory=dict)
+    scatter: float = 0.0
+
+    @property
+    def density(self) -> float:
+        """Samples per byte where it was drawn; few samples of uneven sizes look denser."""
+        bias = min(self.scatter / self.samples, MOST_BIAS)
+        return self.samples / self.input_bytes * (1 - bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,7 @@ Estimate = Callable[[Blocks], float]
 
 def samples_of(blocks: Blocks, whole: Whole) -> Interval:
     """Forecast how many samples the whole has."""
-    counts = _interval(blocks, lambda some: whole.size_bytes * _density(some))
+    counts = _interval(blocks, lambda some: _samples(weigh(some, whole)))
     counts = _unseen(blocks, whole, counts)
     seen = sum(block.samples for block in blocks)
     return Interval(max(counts.value, seen), max(counts.low, seen), max(counts.high, seen))
@@ -80,8 +92,12 @@ def samples_of(blocks: Blocks, whole: Whole) -> Interval:
 
 def share_of(blocks: Blocks, whole: Whole, count: Callable[[Block], int]) -> Interval:
     """Forecast a share of all samples."""
-    share = _interval(blocks, lambda some: _ratio(map(count, some), (b.samples for b in some)))
-    share = _unseen(blocks, whole, share)
+
+    def estimate(some: Blocks) -> float:
+        weighed = weigh(some, whole)
+        return math.fsum(weight * count(b) for b, weight in weighed) / _samples(weighed)
+
+    share = _unseen(blocks, whole, _interval(blocks, estimate))
     return Interval(share.value, max(share.low, 0.0), min(share.high, 1.0))
 
 
@@ -90,12 +106,30 @@ def work_seconds(blocks: Blocks, whole: Whole) -> Interval:
     uneven = unevenness(whole)
 
     def estimate(some: Blocks) -> float:
-        timed = [(b.samples, b.seconds) for b in some if b.seconds is not None]
-        each, more = line(timed)
-        seconds = each * len(whole.shard_bytes) + more * whole.size_bytes * _density(some)
-        return uneven * seconds / whole.workers
+        return uneven / whole.workers * _in_all(some, whole, lambda block: block.seconds)
 
     return _interval(blocks, estimate, [b for b in blocks if b.seconds is not None], DRIFT)
+
+
+def table_bytes(blocks: Blocks, whole: Whole, table: str) -> Interval:
+    """Forecast the size of all files of one table."""
+
+    def estimate(some: Blocks) -> float:
+        return _in_all(some, whole, lambda block: block.output_bytes.get(table, 0))
+
+    return _interval(blocks, estimate)
+
+
+def weigh(blocks: Blocks, whole: Whole) -> list[tuple[Block, float]]:
+    """Say for how many samples each one of a block stands: for itself, and for unseen ones."""
+    unseen = max(whole.size_bytes - sum(block.input_bytes for block in blocks), 0.0)
+    # a larger block knows its place better, but no other places: of the bytes each has its part
+    parts = [block.samples / (block.samples + ENOUGH_OF_A_PLACE) for block in blocks]
+    each = unseen / math.fsum(parts)
+    return [
+        (block, 1 + each * part * block.density / block.samples)
+        for block, part in zip(blocks, parts, strict=True)
+    ]
 
 
 def run_seconds(work: Interval, whole: Whole) -> Interval:
@@ -106,27 +140,22 @@ def run_seconds(work: Interval, whole: Whole) -> Interval:
     return Interval(seconds, max(seconds - half, 0.0), seconds + half)
 
 
-def table_bytes(blocks: Blocks, whole: Whole, table: str) -> Interval:
-    """Forecast the size of all files of one table."""
+def line(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Fit y = each + more * x to (x, y, weight), `each` not below 0; y scatters as the root of x.
 
-    def estimate(some: Blocks) -> float:
-        each, more = line([(b.samples, b.output_bytes.get(table, 0)) for b in some])
-        return each * len(whole.shard_bytes) + more * whole.size_bytes * _density(some)
-
-    return _interval(blocks, estimate)
-
-
-def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Fit y = each + more * x, `each` not below 0; y scatters as the root of x does."""
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    mean = _ratio(ys, xs)
-    inverse = fmean(1 / x for x in xs)  # weights of 1/x make the sums of x and y plain ones
-    determinant = inverse * fmean(xs) - 1
+    A weight says for how much a point stands.
+    """
+    total = math.fsum(weight for *_, weight in points)
+    x, y, over, inverse = (
+        math.fsum(weight * part(x, y) for x, y, weight in points) / total
+        for part in (lambda x, _: x, lambda _, y: y, lambda x, y: y / x, lambda x, _: 1 / x)
+    )
+    determinant = inverse * x - 1  # weights of 1/x make the sums of x and y plain ones
     if determinant < 1e-9:  # all of one size
-        return 0.0, mean
-    slope = (inverse * fmean(ys) - fmean(y / x for x, y in points)) / determinant
-    each = fmean(ys) - slope * fmean(xs)
-    return (each, slope) if each > 0 and slope > 0 else (0.0, mean)
+        return 0.0, y / x
+    slope = (inverse * y - over) / determinant
+    each = y - slope * x
+    return (each, slope) if each > 0 and slope > 0 else (0.0, y / x)
 
 
 def unevenness(whole: Whole) -> float:
@@ -189,9 +218,13 @@ def _unseen(blocks: Blocks, whole: Whole, interval: Interval) -> Interval:
     )
 
 
-def _density(blocks: Blocks) -> float:
-    return _ratio((b.samples for b in blocks), (b.input_bytes for b in blocks))
+def _samples(weighed: Sequence[tuple[Block, float]]) -> float:
+    return math.fsum(block.samples * weight for block, weight in weighed)
 
 
-def _ratio(above: Iterable[float], below: Iterable[float]) -> float:
-    return math.fsum(above) / max(math.fsum(below), 1e-9)
+def _in_all(blocks: Blocks, whole: Whole, of: Callable[[Block], float | None]) -> float:
+    """Sum up what shards and samples cost, each as the blocks that know it say."""
+    weighed = weigh(blocks, whole)
+    points = [(b.samples, cost, weight) for b, weight in weighed if (cost := of(b)) is not None]
+    each, more = line(points)
+    return each * len(whole.shard_bytes) + more * _samples(weighed)

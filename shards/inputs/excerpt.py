@@ -8,6 +8,7 @@ it costs no more than its own bytes.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 from typing import BinaryIO, cast
 
 from shards.inputs.listing import InputShard
@@ -23,13 +24,28 @@ _CHUNK_BLOCKS = 128
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Consecutive samples of a shard: the bytes from `start` to `end`, as a tar."""
+    """Consecutive samples of a shard: the bytes from `start` to `end`, as a tar.
+
+    `starts` says where each sample begins, counted from `start`.
+    """
 
     shard: InputShard
-    samples: int
     start: int
     end: int
+    starts: tuple[int, ...]
     tar: bytes
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return len(self.starts)
+
+    @property
+    def scatter(self) -> float:
+        """The squared coefficient of variation of a sample's bytes; 0 for one alone."""
+        ends = (*self.starts[1:], self.size_bytes)
+        sizes = [end - start for start, end in zip(self.starts, ends, strict=True)]
+        return variance(sizes) / fmean(sizes) ** 2 if len(sizes) > 1 else 0.0
 
     @property
     def size_bytes(self) -> int:
@@ -105,12 +121,12 @@ class Excerpts:
             span = span or cut_samples(file, gap.start, end, samples, begins=True)
         if not span:
             return None
-        start, data, count = span
-        self._sample_bytes = max(len(data) // count, BLOCK_BYTES)
+        start, starts, data = span
+        self._sample_bytes = max(len(data) // len(starts), BLOCK_BYTES)
         behind = start + len(data)
         rest = [_Gap(gap.shard, gap.start, start), _Gap(gap.shard, behind, end)]
         self._gaps[number:number] = [part for part in rest if part.size_bytes > 0]
-        return Excerpt(gap.shard, count, start, behind, data + END_MARKER)
+        return Excerpt(gap.shard, start, behind, starts, data + END_MARKER)
 
     def _padding(self, file: BinaryIO, shard: InputShard) -> int:
         if shard.url not in self._paddings:
@@ -134,12 +150,12 @@ def padding_of(file: BinaryIO, size_bytes: int) -> int:
 
 def cut_samples(
     file: BinaryIO, start: int, end: int, samples: int, *, begins: bool
-) -> tuple[int, bytes, int] | None:
+) -> tuple[int, tuple[int, ...], bytes] | None:
     """Cut so many samples out of a tar, from the first that begins at `start` or later.
 
-    `begins` says that one begins right there. Returns the place, the bytes and the number of
-    samples; those that begin at `end` or later are left. None where there is none, and from damage
-    on.
+    `begins` says that one begins right there. Returns the place, where each begins from there on,
+    and the bytes; samples that begin at `end` or later are left. None where there is none, and
+    from damage on.
     """
     found = start if begins else find_header(file, start, end)
     if found is None:
@@ -147,26 +163,26 @@ def cut_samples(
     file.seek(found)
     tape = _Tape(file)
     reader = TarReader(cast(BinaryIO, tape))
-    first = 0 if begins else None  # where the first whole sample begins
-    last_key, read, cut, count = None, 0, 0, 0
+    edges = [0] if begins else []  # where whole samples begin, and the last one ends
+    last_key, read = None, 0
     try:
         for name, offset, behind in _members(reader, end - found):
             key = split_name(name)[0]
             if last_key is not None and key != last_key:
-                count += first is not None
-                first, cut = offset if first is None else first, offset
-                if count == samples:
+                edges.append(offset)
+                if len(edges) > samples:
                     break
             # a header found in the middle may lack the long name that stands before it
             last_key, read = key if begins or offset else None, behind
         else:
-            count += first is not None and last_key is not None
-            cut = read
+            edges += [read] if edges and read > edges[-1] else []
     except TarDamage:  # what lies before it is whole
         pass
-    if first is None or count == 0:
+    if len(edges) < 2:
         return None
-    return found + first, bytes(tape.data[first:cut]), count
+    first, last = edges[0], edges[-1]
+    starts = tuple(edge - first for edge in edges[:-1])
+    return found + first, starts, bytes(tape.data[first:last])
 
 
 def _members(reader: TarReader, end: int) -> Iterator[tuple[bytes, int, int]]:

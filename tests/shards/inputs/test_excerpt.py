@@ -6,6 +6,7 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shards.inputs.excerpt import Excerpts, cut_samples, find_header, padding_of
@@ -43,7 +44,8 @@ def test_an_excerpt_is_a_whole_tar_of_whole_samples(shards: list[InputShard]) ->
     assert len(drawn) == 8
     for excerpt in drawn:
         members = read_members(excerpt.tar)
-        samples = len(keys(excerpt.tar))
+        samples = excerpt.samples
+        assert samples == len(keys(excerpt.tar))
         assert 1 <= samples <= 4  # fewer at the end of a tar
         assert len(members) == 2 * samples
         assert all(whole[excerpt.shard.url][name] == data for name, data in members)
@@ -97,10 +99,20 @@ def test_damage_ends_an_excerpt_and_no_tar_gives_none(tmp_path: Path) -> None:
     data[third.offset : third.offset + 10] = b"\xff" * 10
     span = cut_samples(io.BytesIO(data), 0, len(data), 6, begins=True)
     assert span is not None
-    assert span[2] == 2  # of three, the third's end is not known
+    assert len(span[1]) == 2  # of three, the third's end is not known
     garbage = io.BytesIO(random.Random(0).randbytes(100_000))
     assert find_header(garbage, 0, 100_000) is None
     assert cut_samples(garbage, 0, 100_000, 3, begins=True) is None
     (tmp_path / "001.tar").write_bytes(garbage.getvalue())
     drawn = list(Excerpts(list_inputs([str(tmp_path / "001.tar")]), 0).draw([2, 2]))
     assert drawn == []
+
+
+def test_scatter_is_that_of_the_sizes(tmp_path: Path) -> None:
+    write_tars(tmp_path, 1, 12)
+    (excerpt,) = Excerpts(list_inputs([str(tmp_path)]), 3).draw([12])
+    with tarfile.open(tmp_path / "000.tar") as tar:
+        members = [member for member in tar.getmembers() if member.name.endswith(".jpg")]
+    starts = [member.offset for member in members if member.offset >= excerpt.start]
+    sizes = np.diff([*starts, excerpt.end])
+    assert excerpt.scatter == pytest.approx(np.var(sizes, ddof=1) / np.mean(sizes) ** 2)
