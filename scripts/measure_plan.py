@@ -1,6 +1,6 @@
 """Does the truth lie where `capfilt plan` says? Plan runs of differing size, do them, compare.
 
-    python scripts/measure_plan.py [--runs 10] [--n 320] [--engines local ray]
+    python scripts/measure_plan.py [--runs 10] [--n 480] [--engines local ray]
 
 Worlds of 150 to 1,500 pictures, of several sizes, in shards of several sizes; 4 to 16 captions
 for each picture. Time is that of the whole command `capfilt clean`, from its start to its end.
@@ -98,7 +98,7 @@ def run(*arguments: str) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--n", type=int, default=320)
+    parser.add_argument("--n", type=int, default=480)
     parser.add_argument("--budget", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engines", nargs="+", default=["local", "ray"])

@@ -151,7 +151,11 @@ def forecast_of(task: Task, sample: Sample) -> Forecast:
     """Forecast what is left from what a sample took."""
     blocks, workers = sample.blocks, max(len(sample.workers), 1)
     padding = sample.padding_bytes
-    content = [max(shard.size_bytes - padding, 0.0) for shard in task.pending]
+    # a shard without samples costs no more than its commit
+    content = [
+        0.0 if shard in sample.barren else max(shard.size_bytes - padding, 0.0)
+        for shard in task.pending
+    ]
     whole = Whole(content, min(workers, len(content)), sample.start_s)
     seconds = run_seconds(work_seconds(blocks, whole), whole)
     tables = sorted({table for block in blocks for table in block.output_bytes})
@@ -194,6 +198,14 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
             "memory",
             f"{forecast.workers} workers of {size(forecast.peak_memory_bytes)} each are more than "
             f"the {size(memory)} of this machine. Set engine.actors to fewer",
+        )
+    if sample.barren:
+        yield Problem(
+            "input",
+            f"no sample was found in {len(sample.barren)} shards, the first is "
+            f"{sample.barren[0].url}. Such a shard is damaged, compressed, or no tar, and gives "
+            "no pictures. Write it again, or leave it out",
+            warning=True,
         )
     if forecast.workers > 1 and len(task.pending) < SHARDS_PER_WORKER * len(sample.workers):
         yield Problem(

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from flows.engines.engine import ShardDone, ShardFailed, WorkerReport
 from flows.recipe import EngineConfig, InputConfig
 from flows.run_log.log import RunLog
 from flows.stages.clean import CleanJob, Resolved, RunResult, Work, finish, open_engine, open_job
 from flows.stages.logged import ResultListener, told_to
-from pipeline.clean.forecast import LEAST_BLOCKS, Block, line
+from pipeline.clean.forecast import LEAST_BLOCKS, Block, cost_of_a_shard
 from shards.errors import UsageError
 from shards.inputs.excerpt import Excerpt, Excerpts
 from shards.inputs.listing import InputShard, list_inputs
@@ -52,6 +53,7 @@ class Sample:
 
     blocks: tuple[Block, ...]
     padding_bytes: float  # at the end of a tar
+    barren: tuple[InputShard, ...]  # in which no sample was found
     start_s: float
     workers: tuple[WorkerReport, ...]
     peak_memory_bytes: int  # of the largest worker
@@ -100,7 +102,8 @@ def take_sample(
     )
     start_s = age_s + LEAVE_S + _around(list(arrivals.values()), blocks, begun_s, ended_s)
     peak = max((c.environment["peak_memory_bytes"] for c in commits.values()), default=0)
-    return Sample(blocks, excerpts.padding_bytes, start_s, work.workers, peak, result)
+    barren = tuple(excerpts.barren)
+    return Sample(blocks, excerpts.padding_bytes, barren, start_s, work.workers, peak, result)
 
 
 def block_sizes(samples: int, batch_size: int) -> Iterator[int]:
@@ -219,10 +222,11 @@ def _around(
     """
     if not arrivals:
         return ended_s - begun_s
-    timed = [(b.samples, b.seconds, 1.0) for b in blocks if b.seconds is not None]
-    each, more = line(timed or [(1, 0.0, 1.0)])
+    timed = [(b.samples, b.seconds) for b in blocks if b.seconds is not None]
+    each = cost_of_a_shard(timed)
+    rate = median((seconds - each) / samples for samples, seconds in timed)
     first = arrivals[0]
-    first_s = each + more * first.done.counts.samples_in
+    first_s = each + rate * first.done.counts.samples_in
     return max(first.at_s - begun_s - first_s, 0.0) + ended_s - arrivals[-1].at_s
 
 

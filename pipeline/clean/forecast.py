@@ -9,10 +9,11 @@ blocks of one minute cannot tell: times are given some more room for that.
 """
 
 import heapq
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist, fmean
+from statistics import NormalDist, fmean, median
 
 CONFIDENCE = 0.90
 DRIFT = 0.10  # standard deviation of a machine's speed between a sample and a run, as a share
@@ -104,20 +105,13 @@ def share_of(blocks: Blocks, whole: Whole, count: Callable[[Block], int]) -> Int
 def work_seconds(blocks: Blocks, whole: Whole) -> Interval:
     """Forecast the time that all workers together take, from the first shard to the last."""
     uneven = unevenness(whole)
-
-    def estimate(some: Blocks) -> float:
-        return uneven / whole.workers * _in_all(some, whole, lambda block: block.seconds)
-
-    return _interval(blocks, estimate, [b for b in blocks if b.seconds is not None], DRIFT)
+    seconds = _in_all(blocks, whole, lambda block: block.seconds, DRIFT)
+    return seconds.times(uneven / whole.workers)
 
 
 def table_bytes(blocks: Blocks, whole: Whole, table: str) -> Interval:
     """Forecast the size of all files of one table."""
-
-    def estimate(some: Blocks) -> float:
-        return _in_all(some, whole, lambda block: block.output_bytes.get(table, 0))
-
-    return _interval(blocks, estimate)
+    return _in_all(blocks, whole, lambda block: block.output_bytes.get(table, 0))
 
 
 def weigh(blocks: Blocks, whole: Whole) -> list[tuple[Block, float]]:
@@ -140,22 +134,19 @@ def run_seconds(work: Interval, whole: Whole) -> Interval:
     return Interval(seconds, max(seconds - half, 0.0), seconds + half)
 
 
-def line(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
-    """Fit y = each + more * x to (x, y, weight), `each` not below 0; y scatters as the root of x.
+def cost_of_a_shard(points: Sequence[tuple[float, float]]) -> float:
+    """Return what y is where x is 0, not below 0, by the line of Theil and Sen.
 
-    A weight says for how much a point stands.
+    Medians, since a neighbour on the machine makes some shards take several times as long.
     """
-    total = math.fsum(weight for *_, weight in points)
-    x, y, over, inverse = (
-        math.fsum(weight * part(x, y) for x, y, weight in points) / total
-        for part in (lambda x, _: x, lambda _, y: y, lambda x, y: y / x, lambda x, _: 1 / x)
-    )
-    determinant = inverse * x - 1  # weights of 1/x make the sums of x and y plain ones
-    if determinant < 1e-9:  # all of one size
-        return 0.0, y / x
-    slope = (inverse * y - over) / determinant
-    each = y - slope * x
-    return (each, slope) if each > 0 and slope > 0 else (0.0, y / x)
+    slopes = [
+        (y - other_y) / (x - other_x)
+        for (x, y), (other_x, other_y) in itertools.combinations(points, 2)
+        if x != other_x
+    ]
+    if not slopes or (slope := median(slopes)) <= 0:
+        return 0.0
+    return max(median(y - slope * x for x, y in points), 0.0)
 
 
 def unevenness(whole: Whole) -> float:
@@ -222,9 +213,19 @@ def _samples(weighed: Sequence[tuple[Block, float]]) -> float:
     return math.fsum(block.samples * weight for block, weight in weighed)
 
 
-def _in_all(blocks: Blocks, whole: Whole, of: Callable[[Block], float | None]) -> float:
-    """Sum up what shards and samples cost, each as the blocks that know it say."""
-    weighed = weigh(blocks, whole)
-    points = [(b.samples, cost, weight) for b, weight in weighed if (cost := of(b)) is not None]
-    each, more = line(points)
-    return each * len(whole.shard_bytes) + more * _samples(weighed)
+def _in_all(
+    blocks: Blocks, whole: Whole, of: Callable[[Block], float | None], drift: float = 0.0
+) -> Interval:
+    """Forecast what all shards cost, each and by their samples, as the blocks that know it say."""
+    known = [block for block in blocks if of(block) is not None]
+    each = cost_of_a_shard([(block.samples, of(block) or 0) for block in known])
+
+    def estimate(some: Blocks) -> float:
+        weighed = weigh(some, whole)
+        costs = [(b, weight, cost) for b, weight in weighed if (cost := of(b)) is not None]
+        beyond = math.fsum(weight * (cost - each) for _, weight, cost in costs)
+        samples = math.fsum(weight * b.samples for b, weight, _ in costs)
+        rate = max(beyond, 0.0) / max(samples, 1e-9)
+        return each * len(whole.shard_bytes) + rate * _samples(weighed)
+
+    return _interval(blocks, estimate, known, drift)

@@ -78,6 +78,7 @@ class Excerpts:
         self._random = random.Random(seed)
         self._sample_bytes = 0  # of those seen last
         self._paddings: dict[str, int] = {}
+        self.barren: list[InputShard] = []  # shards in which no sample was found
 
     @property
     def padding_bytes(self) -> float:
@@ -120,6 +121,8 @@ class Excerpts:
             span = offset and cut_samples(file, gap.start + offset, end, samples, begins=False)
             span = span or cut_samples(file, gap.start, end, samples, begins=True)
         if not span:
+            if (gap.start, gap.end) == (0, gap.shard.size_bytes):
+                self.barren.append(gap.shard)
             return None
         start, starts, data = span
         self._sample_bytes = max(len(data) // len(starts), BLOCK_BYTES)

@@ -167,3 +167,14 @@ def test_a_store_that_is_no_disk(recipe: Make, web: Path) -> None:
     assert made.forecast is not None
     assert made.forecast.images.low <= 120 <= made.forecast.images.high
     assert memory.find("/plan-runs") == []
+
+
+def test_a_shard_that_gives_nothing_is_told(recipe: Make, web: Path, tmp_path: Path) -> None:
+    shutil.copytree(web, tmp_path / "mixed")
+    size_bytes = sum(tar.stat().st_size for tar in web.iterdir())
+    (tmp_path / "mixed" / "page.tar").write_bytes(b"<html>404" * (size_bytes // 9))
+    made = planned(recipe(input={"urls": [str(tmp_path / "mixed")]}), config=SampleConfig(60))
+    assert made.ready
+    assert "page.tar" in named(made.problems)["input"]
+    assert made.forecast is not None
+    assert made.forecast.images.low <= 120 <= made.forecast.images.high

@@ -12,7 +12,7 @@ from pipeline.clean.forecast import (
     Block,
     Interval,
     Whole,
-    line,
+    cost_of_a_shard,
     run_seconds,
     samples_of,
     share_of,
@@ -138,15 +138,18 @@ def test_one_block_says_nothing_of_its_error() -> None:
     assert (interval.value, interval.low, interval.high) == (20.0, 0.0, float("inf"))
 
 
-def test_the_line_is_that_of_weighted_least_squares() -> None:
+def test_a_shard_costs_what_the_line_of_theil_and_sen_says() -> None:
     rng = np.random.default_rng(1)
     x = rng.integers(5, 70, 40).astype(float)
     y = 3 + 0.5 * x + rng.normal(0, 0.1, 40) * np.sqrt(x)
-    weights = rng.uniform(1, 5, 40)
-    slope, each = np.polyfit(x, y, 1, w=np.sqrt(weights / x))
-    assert line(list(zip(x, y, weights, strict=True))) == pytest.approx((each, slope))
-    assert line([(10, 20, 1), (10, 22, 3)]) == (0.0, 2.15)  # of one size: no telling apart
-    assert line([(10, 5, 1), (20, 20, 1)]) == pytest.approx((0.0, 25 / 30))  # none is below 0
+    y[:3] *= 5  # somebody else was at work
+    points = list(zip(x, y, strict=True))
+    slope = stats.theilslopes(y, x)[0]
+    assert cost_of_a_shard(points) == pytest.approx(np.median(y - slope * x))
+    assert cost_of_a_shard(points) == pytest.approx(3, abs=0.5)
+    assert cost_of_a_shard([(10, 20), (10, 22)]) == 0  # of one size: no telling apart
+    assert cost_of_a_shard([(10, 5), (20, 20)]) == 0  # none is below 0
+    assert cost_of_a_shard([(10, 20), (20, 5)]) == 0
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 10, 30, 200])

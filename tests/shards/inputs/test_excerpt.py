@@ -104,8 +104,9 @@ def test_damage_ends_an_excerpt_and_no_tar_gives_none(tmp_path: Path) -> None:
     assert find_header(garbage, 0, 100_000) is None
     assert cut_samples(garbage, 0, 100_000, 3, begins=True) is None
     (tmp_path / "001.tar").write_bytes(garbage.getvalue())
-    drawn = list(Excerpts(list_inputs([str(tmp_path / "001.tar")]), 0).draw([2, 2]))
-    assert drawn == []
+    excerpts = Excerpts(list_inputs([str(tmp_path)]), 0)
+    assert {excerpt.shard.shard for excerpt in excerpts.draw([2] * 6)} == {"000"}
+    assert [shard.shard for shard in excerpts.barren] == ["001"]
 
 
 def test_scatter_is_that_of_the_sizes(tmp_path: Path) -> None:
