@@ -34,7 +34,7 @@ from shards.files.durable import TEMPORARY
 from shards.inputs.listing import InputShard, check_unchanged, list_inputs
 from shards.run.attempt import read_quarantined
 from shards.run.commit import read_commits, total_counts
-from shards.run.run import Run, RunMismatch, as_json, differences
+from shards.run.run import NotARun, Run, RunMismatch, as_json, differences
 from shards.store import Store, filesystem
 
 WIDE = 0.30  # of a value, on either side
@@ -151,10 +151,9 @@ def forecast_of(task: Task, sample: Sample) -> Forecast:
     """Forecast what is left from what a sample took."""
     blocks, workers = sample.blocks, max(len(sample.workers), 1)
     padding = sample.padding_bytes
-    # a shard without samples costs no more than its commit
+    barren = frozenset(sample.barren)  # such a shard costs no more than its commit
     content = [
-        0.0 if shard in sample.barren else max(shard.size_bytes - padding, 0.0)
-        for shard in task.pending
+        0.0 if shard in barren else max(shard.size_bytes - padding, 0.0) for shard in task.pending
     ]
     whole = Whole(content, min(workers, len(content)), sample.start_s)
     seconds = run_seconds(work_seconds(blocks, whole), whole)
@@ -232,6 +231,12 @@ def _task(
     """See what is done already, if the output holds this run."""
     mine = tuple(sorted(inputs, key=lambda shard: shard.shard)[part[0] :: part[1]])
     if not store.exists("run.json"):
+        strange = [name for name in store.list() if not name.startswith("commits/")]
+        if strange:
+            raise NotARun(
+                f"{store.url()} is not empty and holds no run (no run.json; found {strange[0]}); "
+                "give an empty or new folder as output"
+            )
         return Task(resolved, mine, mine, 0)
     run = Run.read(store)
     if differing := "; ".join(differences(run.identity, as_json(resolved.identity))):

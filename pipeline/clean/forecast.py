@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist, fmean, median
 
 CONFIDENCE = 0.90
-DRIFT = 0.10  # standard deviation of a machine's speed between a sample and a run, as a share
+DRIFT = 0.12  # standard deviation of a machine's speed between a sample and a run, as a share
 START_DRIFT = 0.15  # of a start's and an end's seconds, seen once
 ENOUGH_OF_A_PLACE = 16  # samples: of more, half or less of the doubt is about the place itself
 MOST_BIAS = 0.5  # that is taken off the density of a block

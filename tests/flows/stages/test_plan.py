@@ -127,6 +127,14 @@ def test_a_run_of_another_recipe_stands_in_the_way(recipe: Make) -> None:
     assert problems == []
 
 
+def test_a_folder_of_something_else_stands_in_the_way(recipe: Make, tmp_path: Path) -> None:
+    (tmp_path / "out" / "run").mkdir(parents=True)
+    (tmp_path / "out" / "run" / "letter.txt").write_text("Dear all")
+    task, problems = check(recipe())
+    assert task is None
+    assert "letter.txt" in named(problems)["output"]
+
+
 def test_each_input_that_is_not_there_is_named(recipe: Make, tmp_path: Path) -> None:
     _, problems = check(recipe(input={"urls": [str(tmp_path / "a"), str(tmp_path / "b")]}))
     assert [problem.subject for problem in problems] == ["input", "input"]
