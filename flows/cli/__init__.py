@@ -12,6 +12,7 @@ from flows.cli import (
     deploy,
     inspect,
     maintenance,
+    plan,
     publish,
     rounds,
     search,
@@ -44,6 +45,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("try", epilog=plan.TRY_EXAMPLES)(plan.try_)
+app.command("plan", epilog=plan.PLAN_EXAMPLES)(plan.plan)
 app.command("clean")(clean.clean)
 app.command("judge", epilog=clean.JUDGE_EXAMPLES)(clean.judge)
 app.command("stats", epilog=inspect.STATS_EXAMPLES)(inspect.stats)

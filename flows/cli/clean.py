@@ -63,7 +63,7 @@ def clean(
 
         loaded = read_recipe(Recipe, recipe, flags, set_ or ())
         report.begin(_parameters(loaded, recipe, set_ or ()))
-        code = _run(loaded, _parse_part(part), report, as_json)
+        code = _run(loaded, parse_part(part), report, as_json)
     raise typer.Exit(code)
 
 
@@ -110,7 +110,8 @@ def _said_if_stopped(progress: "RunProgress") -> Iterator[None]:
         raise
 
 
-def _parse_part(part: str) -> tuple[int, int]:
+def parse_part(part: str) -> tuple[int, int]:
+    """Read i/n as the first shard and the step."""
     first, slash, count = part.partition("/")
     if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise typer.BadParameter(f"{part!r}: expected i/n with 1 <= i <= n, as in 2/8")

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import platform
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from flows.stages.logged import (
 from models.blip.config import TORCH_DTYPES, Dtype, DtypeChoice, resolve_dtype
 from models.checkpoints import checkpoint, weights
 from models.checkpoints.checkpoint import CheckpointInfo
-from models.checkpoints.description import describe
+from models.checkpoints.description import Description, describe
 from models.devices import choose_device
 from models.roles.captioner import prompt_start
 from pipeline.clean.caption import CaptionConfig
@@ -111,6 +111,16 @@ class RunListener(ResultListener, Protocol):
         """Begin to follow; the job says what is to be done."""
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A recipe with nothing left open, its models read; `identity` is what decides the output."""
+
+    recipe: Recipe
+    identity: Mapping[str, Any]
+    about: Mapping[str, Any]
+    weights_bytes: int
+
+
 def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     """Check everything that can be checked before work starts, and open or create the run.
 
@@ -120,11 +130,12 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     store = Store(recipe.output)
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
-        return _prepare(recipe, store, part, log)
+        inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
+        return open_job(resolve(recipe, store), inputs, store, log, part)
 
 
-def _prepare(recipe: Recipe, store: Store, part: tuple[int, int], log: RunLog) -> CleanJob:
-    inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
+def resolve(recipe: Recipe, store: Store) -> Resolved:
+    """Fix what a recipe leaves open, as a run in this store will have it, and read the models."""
     kind = resolve_kind(recipe.engine.kind, recipe.engine.address)
     engine = recipe.engine.model_copy(update={"kind": kind})
     dtype = _pin_dtype(recipe.dtype, engine, store)
@@ -134,10 +145,26 @@ def _prepare(recipe: Recipe, store: Store, part: tuple[int, int], log: RunLog) -
     recipe = recipe.model_copy(
         update={"dtype": dtype, "caption": caption, "score": score, "engine": engine}
     )
-    models = _read_models(recipe, captioner.folder, scorer.folder)
-    joined = store.exists("run.json")
+    # whole, so that a broken one is found before any worker starts
+    models = (
+        checkpoint.info(read_captioner(captioner.folder, recipe.caption)),
+        checkpoint.info(read_scorer(scorer.folder, recipe.score)),
+    )
     named = identity(recipe, *(info.digest for info in models))
-    run = Run.create(store, dump_recipe(recipe), named, _about(*models), inputs)
+    return Resolved(recipe, named, _about(*models), _weights_bytes(dtype, *models))
+
+
+def open_job(
+    resolved: Resolved,
+    inputs: Sequence[InputShard],
+    store: Store,
+    log: RunLog,
+    part: tuple[int, int] = (0, 1),
+) -> CleanJob:
+    """Open or create the run, and see what is left to do."""
+    recipe, engine = resolved.recipe, resolved.recipe.engine
+    joined = store.exists("run.json")
+    run = Run.create(store, dump_recipe(recipe), resolved.identity, resolved.about, inputs)
     _warn_of_overwriting(store)
     commits = read_commits(run)
     check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
@@ -148,7 +175,7 @@ def _prepare(recipe: Recipe, store: Store, part: tuple[int, int], log: RunLog) -
     return CleanJob(
         recipe=recipe,
         run=run,
-        spec=CleanSpec(store.url(), recipe, pace, engine.device, _weights_bytes(dtype, *models)),
+        spec=CleanSpec(store.url(), recipe, pace, engine.device, resolved.weights_bytes),
         mine=mine,
         pending=_from_a_random_shard(pending) if joined else pending,
         done=total_counts(c.counts for c in commits.values()),
@@ -177,7 +204,7 @@ def clean_shards(job: CleanJob, watch: RunListener) -> Work:
 
 def _clean(job: CleanJob, progress: ResultListener) -> Work:
     failures, counts = [], job.done
-    with _engine(job) as engine:
+    with open_engine(job) as engine:
         for result in engine.run(job.pending, progress):
             progress.ended(result)
             if isinstance(result, ShardFailed):
@@ -230,16 +257,20 @@ def _pin_model(section: ModelSection, pinned: weights.ResolvedCheckpoint) -> Mod
     return section.model_copy(update={"model": pinned.name, "revision": pinned.revision})
 
 
-def _read_models(
-    recipe: Recipe, captioner: Path, scorer: Path
-) -> tuple[CheckpointInfo, CheckpointInfo]:
-    """Read both checkpoints whole, so that a broken one is found before any worker starts."""
+def read_captioner(folder: Path, config: CaptionConfig) -> Description:
+    """Read a captioner's settings; raises RecipeError where the recipe does not fit them."""
     with as_recipe_errors():
-        captioner_settings = describe(captioner, "captioner")
-        prompt_start(captioner_settings, recipe.caption)
-        scorer_settings = describe(scorer, "filter")
-        scorer_settings.check_max_tokens(recipe.score.max_tokens)
-    return checkpoint.info(captioner_settings), checkpoint.info(scorer_settings)
+        settings = describe(folder, "captioner")
+        prompt_start(settings, config)
+        return settings
+
+
+def read_scorer(folder: Path, config: ScoreConfig) -> Description:
+    """Read a filter's settings; raises RecipeError where the recipe does not fit them."""
+    with as_recipe_errors():
+        settings = describe(folder, "filter")
+        settings.check_max_tokens(config.max_tokens)
+        return settings
 
 
 def _weights_bytes(dtype: Dtype, *models: CheckpointInfo) -> int:
@@ -272,7 +303,8 @@ def _from_a_random_shard(pending: tuple[InputShard, ...]) -> tuple[InputShard, .
 
 
 @contextmanager
-def _engine(job: CleanJob) -> Iterator[Engine]:
+def open_engine(job: CleanJob) -> Iterator[Engine]:
+    """Start the engine that the job's recipe names, or join it."""
     if job.recipe.engine.kind == "local":
         yield LocalEngine(job.spec)
         return

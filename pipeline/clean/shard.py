@@ -7,6 +7,7 @@ its picture decoded in a child process.
 
 import logging
 import platform
+import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -232,6 +233,7 @@ class ShardCleaner:
             "splits": self._models.splits,
             "safe_mode": safe,
             "threads": torch.get_num_threads(),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "torch": torch.__version__,
         }
 

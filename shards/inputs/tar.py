@@ -199,6 +199,12 @@ def _check_block(block: bytes, offset: int, name: bytes | None) -> None:
     raise TarDamage("corrupt", offset, "header checksum does not fit", name or _block_name(block))
 
 
+def is_header(block: bytes) -> bool:
+    """Check whether a block is a member's header, wherever it stands in a file."""
+    is_ustar = len(block) == BLOCK_BYTES and block[257:262] == b"ustar"
+    return is_ustar and _checksum_fits(block)
+
+
 def _checksum_fits(block: bytes) -> bool:
     try:
         stored = _number(block[148:156])

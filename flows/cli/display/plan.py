@@ -1,0 +1,156 @@
+"""A plan on the terminal: what is wrong, what is left to do, and what it will take."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from flows.cli.display.progress import SampleProgress
+from flows.engines.engine import ShardDone, ShardResult
+from pipeline.clean.forecast import Interval
+from pipeline.printable import count, percent, size, visible
+
+if TYPE_CHECKING:
+    from flows.stages.plan import Forecast, Plan
+
+Row = tuple[str, str, str]
+
+
+class SamplingProgress:
+    """Shows how far a sample is: by its pictures, or by its time, whichever is over first."""
+
+    def __init__(self, samples: int, budget_s: float | None) -> None:
+        self._samples, self._budget_s = samples, budget_s
+        self._progress = SampleProgress("sampling", None)
+        self._done = self._under_way = 0
+        self._begun = False
+        self.display = self._progress.display
+        self.display.update(description="starting workers")
+
+    def under_way(self, samples: int, size_bytes: int) -> None:  # noqa: ARG002 - a listener
+        """Add what is done of small shards that are begun."""
+        self._begin()
+        self._under_way = samples
+        self._progress.add(0, self._share)
+
+    def ended(self, result: ShardResult) -> None:
+        """Count a small shard."""
+        self._begin()
+        if isinstance(result, ShardDone):
+            self._done += result.counts.samples_in
+            self._progress.add(result.counts.samples_in, self._share)
+            self._under_way = 0
+
+    def _begin(self) -> None:
+        """Leave the start of the workers out of rate and time."""
+        if not self._begun:
+            self._begun = True
+            self.display.restart(description="sampling", total=1.0, rate=0.0)
+
+    @property
+    def _share(self) -> float:
+        by_count = (self._done + self._under_way) / self._samples
+        by_time = self.display.elapsed_s() / self._budget_s if self._budget_s else 0.0
+        return min(max(by_count, by_time), 1.0)
+
+
+def print_plan(plan: "Plan", price: float | None) -> None:
+    """Print a plan: tables first, then what to mind."""
+    console = Console()
+    task, forecast = plan.task, plan.forecast
+    if task is not None:
+        done = len(task.shards) - len(task.pending)
+        line = f"{len(task.pending):,} of {len(task.shards):,} shards to clean"
+        if done:
+            line += f"; {done:,} done, {count(task.samples_done)} samples"
+        console.print(line)
+    if plan.sample is not None and forecast is not None:
+        console.print(_table(_rows(forecast, price)))
+        console.print(_basis(plan), soft_wrap=True)
+    for problem in plan.problems:
+        kind = "warning" if problem.warning else "problem"
+        console.print(f"{kind}: {problem.subject}: {visible(problem.message)}", markup=False)
+
+
+def plan_as_json(plan: "Plan", price: float | None) -> dict[str, Any]:
+    """Return all that `print_plan` prints, for machines; times are in seconds."""
+    known: dict[str, Any] = {
+        "ready": plan.ready,
+        "problems": [asdict(problem) for problem in plan.problems],
+    }
+    if plan.task is not None:
+        shards, pending = len(plan.task.shards), len(plan.task.pending)
+        known["shards"] = {"total": shards, "done": shards - pending, "pending": pending}
+        known["samples_done"] = plan.task.samples_done
+    if plan.sample is not None and plan.forecast is not None:
+        known |= asdict(plan.forecast, dict_factory=_finite)
+        cost = plan.forecast.gpu_hours.times(price) if price else None
+        known["cost"] = cost and asdict(cost, dict_factory=_finite)
+        known["sample"] = {
+            "images": sum(block.samples for block in plan.sample.blocks),
+            "shards_timed": plan.sample.timed,
+            "workers": [asdict(worker) for worker in plan.sample.workers],
+        }
+    return known
+
+
+def _finite(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of fields; JSON has no number for a bound that is not known."""
+    return {name: None if value == math.inf else value for name, value in fields}
+
+
+def _table(rows: Iterator[Row]) -> Table:
+    right = (Column(name, justify="right") for name in ("about", "90 % interval"))
+    table = Table("", *right)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _rows(forecast: "Forecast", price: float | None) -> Iterator[Row]:
+    yield _row("images", forecast.images, lambda value: f"{value:,.0f}")
+    yield _row("time", forecast.seconds, duration)
+    yield "  of it start and end", duration(forecast.start_seconds), ""
+    rate = forecast.images.value / max(forecast.seconds.value - forecast.start_seconds, 1e-9)
+    yield "  images/s", f"{rate:,.1f}", ""
+    if forecast.gpu_hours.value:
+        yield _row("GPU-hours", forecast.gpu_hours, lambda value: f"{value:,.2f}")
+        if price:
+            yield _row("cost", forecast.gpu_hours.times(price), lambda value: f"{value:,.2f}")
+    elif price:
+        yield "cost", "no GPU is used", ""
+    for what, share in (("kept", forecast.kept), ("rejected", forecast.rejected)):
+        yield _row(what, share, lambda value: percent(value, 1))
+    for table, output in forecast.output_bytes.items():
+        yield _row(f"output, {table}", output, lambda value: size(int(value)))
+
+
+def _row(name: str, interval: Interval, shown: Any) -> Row:  # noqa: ANN401 - a number's form
+    if interval.high == math.inf:
+        return name, shown(interval.value), "not known"
+    return name, shown(interval.value), f"{shown(interval.low)} to {shown(interval.high)}"
+
+
+def _basis(plan: "Plan") -> str:
+    sample, forecast = plan.sample, plan.forecast
+    assert sample is not None
+    assert forecast is not None
+    images = sum(block.samples for block in sample.blocks)
+    devices = sorted({f"{worker.device} of {worker.host}" for worker in sample.workers})
+    workers = f"{forecast.workers} worker{'' if forecast.workers == 1 else 's'}"
+    return (
+        f"from a sample of {images:,} images in {len(sample.blocks)} places, "
+        f"by {workers} ({', '.join(map(visible, devices))}), "
+        f"each with {size(forecast.peak_memory_bytes)} of memory at most"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people do: 3.2 h."""
+    for unit, scale in (("days", 86_400 * 2), ("h", 7_200), ("min", 180)):
+        if seconds >= scale:
+            return f"{seconds / {'days': 86_400, 'h': 3_600, 'min': 60}[unit]:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,154 @@
+"""`capfilt plan` and `capfilt try`: what a cleaning takes, and what it makes of pictures."""
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.clean import parse_part
+from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, Set
+from pipeline.printable import visible
+
+if TYPE_CHECKING:
+    from flows.stages.first_look import FirstLook
+
+PLAN_EXAMPLES = """
+Examples:
+
+  capfilt plan recipe.yaml
+
+  capfilt plan recipe.yaml --set engine.actors=4 --price-per-gpu-hour 2.5
+
+  capfilt plan --input 'web/*.tar' --output runs/first --captioner C --filter F --json
+"""
+TRY_EXAMPLES = """
+Examples:
+
+  capfilt try web/
+
+  capfilt try 's3://bucket/{00000..00099}.tar' --n 500 --output look
+
+  capfilt try web/ --captioner tiny-captioner --filter tiny-filter
+"""
+BUDGET_S = 30.0
+CAPTIONER, FILTER = "Salesforce/blip-image-captioning-base", "Salesforce/blip-itm-base-coco"
+BLOCKED = 1  # the exit code of a plan with a problem
+
+Price = Annotated[float | None, typer.Option(min=0, help="in your currency")]
+Captioner = Annotated[str | None, typer.Option(help="BLIP folder or hub id")]
+Filter = Annotated[str | None, typer.Option("--filter", help="BLIP folder or hub id")]
+Actors = Annotated[int | None, typer.Option(min=1, help="Ray actors")]
+
+
+def plan(
+    recipe: RecipePath = None,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="tar, folder, glob or brace pattern; may be repeated"),
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="run folder, new or to be resumed")] = None,
+    captioner: Captioner = None,
+    filter_: Filter = None,
+    engine: Engine = None,
+    actors: Actors = None,
+    address: Address = None,
+    part: Annotated[str, typer.Option(help="i/n: every n-th shard, for job arrays")] = "1/1",
+    direct: Direct = False,  # noqa: ARG001 - of `clean`, whose flags are all taken
+    set_: Set = None,
+    n: Annotated[
+        int | None, typer.Option(min=32, help="pictures to try, at most; default: 2,000 or more")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(min=1, help="seconds to try them; a few more where they are slow")
+    ] = BUDGET_S,
+    seed: Annotated[int, typer.Option(help="of the choice of pictures")] = 0,
+    price_per_gpu_hour: Price = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a cleaning, try it on a sample, and say what it will take.
+
+    Takes the flags of `clean`. Nothing is left of the sample.
+    """
+    from flows.recipe import Recipe, read_recipe
+
+    flags = {
+        "input.urls": input_,
+        "output": output,
+        "caption.model": captioner,
+        "score.model": filter_,
+        "engine.kind": engine,
+        "engine.actors": actors,
+        "engine.address": address,
+    }
+    loaded = read_recipe(Recipe, recipe, flags, set_ or ())
+    numbers = parse_part(part)
+
+    from flows.cli.display.plan import SamplingProgress, plan_as_json, print_plan
+    from flows.stages.plan import make_plan
+    from flows.stages.sample import SampleConfig, enough_samples
+
+    config = SampleConfig(n or enough_samples(loaded.engine), budget, seed)
+    watch = SamplingProgress(config.samples, budget)
+    with watch.display.shown():
+        made = make_plan(loaded, numbers, config, watch)
+    if as_json:
+        print(json.dumps(plan_as_json(made, price_per_gpu_hour)))
+    else:
+        print_plan(made, price_per_gpu_hour)
+    raise typer.Exit(0 if made.ready else BLOCKED)
+
+
+def try_(
+    input_: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="tars, folders of tars, patterns")
+    ],
+    n: Annotated[int, typer.Option(min=32, help="pictures")] = 200,
+    output: Annotated[str, typer.Option(help="new folder: sample, report, recipe")] = "try",
+    captioner: Captioner = None,
+    filter_: Filter = None,
+    engine: Engine = None,
+    actors: Actors = None,
+    address: Address = None,
+    set_: Set = None,
+    seed: Annotated[int, typer.Option(help="of the choice of pictures")] = 0,
+    price_per_gpu_hour: Price = None,
+    as_json: AsJson = False,
+) -> None:
+    """Clean a random sample of your pictures: its report, a price for all, and their recipe."""
+    from flows.cli.display.plan import SamplingProgress, plan_as_json
+    from flows.recipe import Recipe, read_recipe
+    from flows.stages.first_look import look_at
+    from flows.stages.sample import SampleConfig
+
+    flags = {
+        "input.urls": input_,
+        "output": f"{output.rstrip('/')}-all",
+        "caption.model": captioner or CAPTIONER,
+        "score.model": filter_ or FILTER,
+        "engine.kind": engine,
+        "engine.actors": actors,
+        "engine.address": address,
+    }
+    loaded = read_recipe(Recipe, None, flags, set_ or ())
+    watch = SamplingProgress(n, None)
+    with watch.display.shown():
+        look = look_at(loaded, output, SampleConfig(n, seed=seed), watch)
+    if as_json:
+        files = {"run": look.run, "report": look.report, "recipe": look.recipe}
+        print(json.dumps(plan_as_json(look.plan, price_per_gpu_hour) | files))
+    else:
+        _print_look(look, price_per_gpu_hour)
+    raise typer.Exit(0 if look.plan.ready else BLOCKED)
+
+
+def _print_look(look: "FirstLook", price: float | None) -> None:
+    from flows.cli.display.plan import print_plan
+    from flows.cli.display.statistics import print_statistics
+
+    if look.plan.sample is not None:
+        print_statistics(look.run, look.plan.sample.result.statistics)
+        print(f"report: {visible(look.report)}\n\nAll of it:")
+    print_plan(look.plan, price)
+    if look.plan.ready:
+        print(f"\nTo clean all of it:\n\n  capfilt clean {shlex.quote(look.recipe)}")

@@ -1,0 +1,305 @@
+"""A plan of a cleaning: what stands in its way, what is left to do, and what that will take."""
+
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from flows.engines.address import check_output
+from flows.recipe import Recipe
+from flows.stages.clean import Resolved, read_captioner, read_scorer, resolve
+from flows.stages.logged import ResultListener
+from flows.stages.sample import Sample, SampleConfig, take_sample
+from models.checkpoints import weights
+from pipeline.clean.caption import CaptionConfig
+from pipeline.clean.forecast import (
+    Interval,
+    Whole,
+    run_seconds,
+    samples_of,
+    share_of,
+    table_bytes,
+    work_seconds,
+)
+from pipeline.clean.score import ScoreConfig
+from pipeline.printable import size
+from shards.files.durable import TEMPORARY
+from shards.inputs.listing import InputShard, check_unchanged, list_inputs
+from shards.run.attempt import read_quarantined
+from shards.run.commit import read_commits, total_counts
+from shards.run.run import NotARun, Run, RunMismatch, as_json, differences
+from shards.store import Store, filesystem
+
+WIDE = 0.30  # of a value, on either side
+SHARDS_PER_WORKER = 4  # with fewer, the last shards leave workers idle
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What stands in the way of a run, or (`warning`) only makes it worse; and what to do."""
+
+    subject: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be done: of all shards that are this driver's those that are not done yet."""
+
+    resolved: Resolved
+    shards: tuple[InputShard, ...]
+    pending: tuple[InputShard, ...]
+    samples_done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the shards that are left will take, and what will come of them."""
+
+    images: Interval
+    seconds: Interval
+    start_seconds: float
+    gpu_hours: Interval
+    workers: int
+    kept: Interval  # share of the samples
+    rejected: Interval
+    output_bytes: dict[str, Interval]  # by table, and `total`
+    peak_memory_bytes: int  # of a worker
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is known before a run; without a task or a sample there is no forecast."""
+
+    problems: tuple[Problem, ...]
+    task: Task | None = None
+    sample: Sample | None = None
+    forecast: Forecast | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing stands in the way."""
+        return all(problem.warning for problem in self.problems)
+
+
+def make_plan(
+    recipe: Recipe, part: tuple[int, int], config: SampleConfig, watch: ResultListener
+) -> Plan:
+    """Check a recipe, clean a sample beside its output, which is removed, and forecast the rest."""
+    task, problems = check(recipe, part)
+    if task is None or problems or not task.pending:
+        return Plan(tuple(problems), task)
+    with _room_beside(recipe.output) as folder:
+        return plan_from(task, folder, config, watch)
+
+
+def plan_from(task: Task, folder: str, config: SampleConfig, watch: ResultListener) -> Plan:
+    """Clean a sample into a folder, which stays, and forecast the whole."""
+    sample = take_sample(task.resolved, task.pending, folder, config, watch)
+    if not sample.blocks:
+        failures = sample.result.failures
+        why = failures[0].why if failures else "no shard of it was finished"
+        return Plan((Problem("sample", f"nothing of the sample was cleaned: {why}"),), task, sample)
+    forecast = forecast_of(task, sample)
+    return Plan(tuple(doubts(task, sample, forecast)), task, sample, forecast)
+
+
+def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, list[Problem]]:
+    """Check all that can be checked without work, and name every problem, not the first alone."""
+    problems: list[Problem] = []
+
+    def attempt(subject: str, name: str, do: Callable[[], Value]) -> Value | None:
+        try:
+            return do()
+        except Exception as error:
+            if not (hasattr(type(error), "exit_code") or isinstance(error, OSError)):
+                raise
+            problems.append(Problem(subject, str(error) + _nearest(name, str(error))))
+            return None
+
+    urls, root = recipe.input.urls, recipe.input.root
+    for url in urls if len(urls) > 1 else ():  # each for itself, then all of them
+        attempt("input", url, partial(list_inputs, [url], root))
+    inputs = None if problems else attempt("input", urls[0], partial(list_inputs, urls, root))
+    caption, score = recipe.caption, recipe.score
+    attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
+    attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
+    attempt("output", "", lambda: check_output(recipe.output))
+    unset = [name for name in recipe.engine.forward_env if name not in os.environ]
+    if unset:
+        mend = "is not set here. Set it, or take it out"
+        problems.append(Problem("engine.forward_env", f"{', '.join(unset)} {mend}"))
+    if problems or inputs is None:
+        return None, problems
+    store = Store(recipe.output)
+    resolved = attempt("recipe", "", partial(resolve, recipe, store))
+    if resolved is None:
+        return None, problems
+    return attempt("output", "", partial(_task, resolved, inputs, store, part)), problems
+
+
+def forecast_of(task: Task, sample: Sample) -> Forecast:
+    """Forecast what is left from what a sample took."""
+    blocks, workers = sample.blocks, max(len(sample.workers), 1)
+    padding = sample.padding_bytes
+    barren = frozenset(sample.barren)  # such a shard costs no more than its commit
+    content = [
+        0.0 if shard in barren else max(shard.size_bytes - padding, 0.0) for shard in task.pending
+    ]
+    whole = Whole(content, min(workers, len(content)), sample.start_s)
+    seconds = run_seconds(work_seconds(blocks, whole), whole)
+    tables = sorted({table for block in blocks for table in block.output_bytes})
+    sizes = {table: table_bytes(blocks, whole, table) for table in tables}
+    return Forecast(
+        images=samples_of(blocks, whole),
+        seconds=seconds,
+        start_seconds=sample.start_s,
+        gpu_hours=seconds.times(_gpus(task, sample) / 3600),
+        workers=whole.workers,
+        kept=share_of(blocks, whole, lambda block: block.kept),
+        rejected=share_of(blocks, whole, lambda block: block.rejected),
+        output_bytes=sizes | {"total": _sum(sizes.values())},
+        peak_memory_bytes=sample.peak_memory_bytes,
+    )
+
+
+def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
+    """Name what the sample says against the run."""
+    recipe = task.resolved.recipe
+    free, wanted = _free_bytes(recipe.output), forecast.output_bytes["total"].high
+    if free is not None and wanted > free:
+        yield Problem(
+            "disk",
+            f"{recipe.output} may need {size(int(wanted))}, and {size(free)} are free there. Free "
+            "some space, choose another output, or write tables only (--set write.clean=none)",
+        )
+    limit, share = recipe.limits.rejected, forecast.rejected
+    if share.value > limit:
+        reasons = sample.result.statistics["rejected_by_reason"]
+        yield Problem(
+            "limits.rejected",
+            f"{share.value:.0%} of the sample are rejected, the limit is {limit:.0%}; by reason: "
+            f"{reasons}. Look at the input, or go on all the same: --set limits.rejected=1",
+        )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    by_host = {worker.host for worker in sample.workers}
+    if len(by_host) == 1 and forecast.peak_memory_bytes * forecast.workers > memory:
+        yield Problem(
+            "memory",
+            f"{forecast.workers} workers of {size(forecast.peak_memory_bytes)} each are more than "
+            f"the {size(memory)} of this machine. Set engine.actors to fewer",
+        )
+    if sample.barren:
+        yield Problem(
+            "input",
+            f"no sample was found in {len(sample.barren)} shards, the first is "
+            f"{sample.barren[0].url}. Such a shard is damaged, compressed, or no tar, and gives "
+            "no pictures. Write it again, or leave it out",
+            warning=True,
+        )
+    if forecast.workers > 1 and len(task.pending) < SHARDS_PER_WORKER * len(sample.workers):
+        yield Problem(
+            "shards",
+            f"{len(task.pending)} shards for {len(sample.workers)} workers: some will be idle "
+            f"towards the end. {SHARDS_PER_WORKER} for each, or more, keep all at work: write "
+            "smaller shards",
+            warning=True,
+        )
+    if forecast.seconds.half_width > WIDE:
+        width = forecast.seconds.half_width
+        yield Problem(
+            "sample",
+            f"the interval of the time is {'not known' if math.isinf(width) else 'wide'}, from "
+            f"{sample.timed} small shards by {len(sample.workers)} workers, the first of each left "
+            "out. A larger sample makes it narrower: --n, --budget",
+            warning=True,
+        )
+
+
+def _task(
+    resolved: Resolved, inputs: Sequence[InputShard], store: Store, part: tuple[int, int]
+) -> Task:
+    """See what is done already, if the output holds this run."""
+    mine = tuple(sorted(inputs, key=lambda shard: shard.shard)[part[0] :: part[1]])
+    if not store.exists("run.json"):
+        strange = [name for name in store.list() if not name.startswith("commits/")]
+        if strange:
+            raise NotARun(
+                f"{store.url()} is not empty and holds no run (no run.json; found {strange[0]}); "
+                "give an empty or new folder as output"
+            )
+        return Task(resolved, mine, mine, 0)
+    run = Run.read(store)
+    if differing := "; ".join(differences(run.identity, as_json(resolved.identity))):
+        raise RunMismatch(
+            f"{store.url()} holds a run of another recipe; differing (recorded -> given): "
+            f"{differing}; give the recorded values, or another output folder"
+        )
+    commits = read_commits(run)
+    check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
+    done = commits.keys() | read_quarantined(run).keys()
+    pending = tuple(shard for shard in mine if shard.shard not in done)
+    counted = total_counts(commit.counts for commit in commits.values())
+    return Task(resolved, mine, pending, counted.samples_in)
+
+
+def _gpus(task: Task, sample: Sample) -> float:
+    """Count the GPUs that all workers hold."""
+    each = task.resolved.recipe.engine.gpus_per_actor
+    used = sum(worker.device != "cpu" for worker in sample.workers)
+    return used * (1.0 if each == "auto" else each)
+
+
+def _sum(parts: Iterable[Interval]) -> Interval:
+    """Add up parts that are large and small together."""
+    ends = [(part.value, part.low, part.high) for part in parts]
+    return Interval(*map(math.fsum, zip(*ends, strict=True)))
+
+
+def _folder(section: CaptionConfig | ScoreConfig) -> Path:
+    return weights.pin(section.model, section.revision).folder
+
+
+def _nearest(name: str, message: str) -> str:
+    """Say which names are like one that leads nowhere: beside a local path, and of our models."""
+    path = Path(name.rstrip("/") or "/")
+    while name and "://" not in name and not path.parent.exists():
+        path = path.parent
+    if not name or "://" in name or path.exists() or not path.parent.is_dir():
+        return ""
+    beside = {other.name: str(path.with_name(other.name)) for other in path.parent.iterdir()}
+    known = beside | {shipped: shipped for shipped in weights.SHIPPED}
+    near = [known[other] for other in get_close_matches(path.name, known, n=3)]
+    return (
+        f"{'' if message.endswith('.') else '.'} Did you mean {' or '.join(near)}?" if near else ""
+    )
+
+
+def _free_bytes(output: str) -> int | None:
+    store = Store(output)
+    if not store.is_local:
+        return None
+    folder = Path(store.path("data")).parent
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+
+
+@contextmanager
+def _room_beside(output: str) -> Iterator[str]:
+    """Lend a folder on the output's own disk or store, where all machines see it."""
+    parent = Store(output).url().rpartition("/")[0]
+    store = Store(f"{parent}/{TEMPORARY}plan-{secrets.token_hex(8)}")
+    try:
+        yield store.url()
+    finally:
+        path = filesystem(store.url())[1]
+        if store.fs.exists(path):
+            store.fs.rm(path, recursive=True)

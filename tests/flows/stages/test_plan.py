@@ -1,0 +1,188 @@
+"""Plans of a cleaning: what stands in its way, what is done, what the rest will take."""
+
+import shutil
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from flows.engines.engine import WorkerReport
+from flows.recipe import Recipe
+from flows.stages import clean, plan
+from flows.stages.plan import Plan, Problem, check, make_plan
+from flows.stages.sample import SampleConfig
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from tests.flows.stages.test_sample import Watch
+from tests.support.toy_run import clean_world
+
+Make = Callable[..., Recipe]
+SMALL = SampleConfig(32)
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six shards of 20 toy pictures."""
+    folder = tmp_path_factory.mktemp("web")
+    write_toy_world(folder, ToyWorldConfig(samples=120, samples_per_shard=20, image_px=32))
+    return folder
+
+
+@pytest.fixture
+def recipe(web: Path, tmp_path: Path) -> Make:
+    """Make a recipe of a run in the test's folder; what is given goes over it."""
+
+    def make(**changes: Any) -> Recipe:
+        values: dict[str, Any] = {
+            "input": {"urls": [str(web)]},
+            "output": str(tmp_path / "out" / "run"),
+            "dtype": "fp32",
+            "caption": {"model": "tiny-captioner"},
+            "score": {"model": "tiny-filter"},
+            "engine": {"kind": "local", "batch_size": 4},
+        }
+        return Recipe.model_validate(values | changes)
+
+    return make
+
+
+def planned(recipe: Recipe, part: tuple[int, int] = (0, 1), config: SampleConfig = SMALL) -> Plan:
+    return make_plan(recipe, part, config, Watch())
+
+
+def named(problems: "list[Problem] | tuple[Problem, ...]") -> dict[str, str]:
+    return {problem.subject: problem.message for problem in problems}
+
+
+def test_the_whole_lies_in_its_intervals(recipe: Make, tmp_path: Path) -> None:
+    made = planned(recipe())
+    assert made.ready
+    assert made.forecast is not None
+    assert made.forecast.images.low <= 120 <= made.forecast.images.high
+    assert made.forecast.images.half_width < 0.1
+    assert 0 < made.forecast.start_seconds < made.forecast.seconds.value
+    assert made.forecast.gpu_hours.value == 0
+    assert list((tmp_path / "out").iterdir()) == []  # of the sample nothing is left
+
+
+def test_tables_have_about_the_size_that_was_told(recipe: Make, web: Path, tmp_path: Path) -> None:
+    made = planned(recipe(), config=SampleConfig(60))
+    clean_world(web, tmp_path / "whole")
+    assert made.forecast is not None
+    for table in ("samples", "texts", "decisions", "clean"):
+        files = (tmp_path / "whole" / "data" / table).iterdir()
+        size_bytes = sum(path.stat().st_size for path in files)
+        assert made.forecast.output_bytes[table].value == pytest.approx(size_bytes, rel=0.35)
+
+
+def test_what_is_done_is_not_planned_again(recipe: Make) -> None:
+    run = recipe()
+    job = clean.prepare(run, (0, 3))
+    clean.clean_shards(job, type("Begun", (Watch,), {"begin": lambda *_: None})())
+    made = planned(run)
+    assert made.task is not None
+    assert made.forecast is not None
+    assert (len(made.task.shards), len(made.task.pending), made.task.samples_done) == (6, 4, 40)
+    assert made.forecast.images.low <= 80 <= made.forecast.images.high
+    done = planned(run, (0, 3))
+    assert done.ready
+    assert done.task is not None
+    assert done.task.pending == ()
+    assert done.sample is None
+
+
+def test_every_problem_is_named_with_its_mend(
+    recipe: Make, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NEVER_SET", raising=False)
+    shutil.copytree(web, tmp_path / "pictures")
+    made = planned(
+        recipe(
+            input={"urls": [str(tmp_path / "picturse")]},
+            caption={"model": "tiny-captoner/"},
+            score={"model": "tiny-captioner"},
+            engine={"kind": "local", "forward_env": ["NEVER_SET"]},
+        )
+    )
+    assert not made.ready
+    problems = named(made.problems)
+    assert set(problems) == {"input", "captioner", "filter", "engine.forward_env"}
+    assert problems["input"].endswith(f"Did you mean {tmp_path / 'pictures'}?")
+    assert "no checkpoint folder" in problems["captioner"]
+    assert "Did you mean tiny-captioner" in problems["captioner"]
+    assert "NEVER_SET" in problems["engine.forward_env"]
+
+
+def test_a_run_of_another_recipe_stands_in_the_way(recipe: Make) -> None:
+    clean.prepare(recipe())
+    task, problems = check(recipe(seed=1))
+    assert task is None
+    assert "seed: 0 -> 1" in named(problems)["output"]
+    task, problems = check(recipe())
+    assert task is not None
+    assert problems == []
+
+
+def test_a_folder_of_something_else_stands_in_the_way(recipe: Make, tmp_path: Path) -> None:
+    (tmp_path / "out" / "run").mkdir(parents=True)
+    (tmp_path / "out" / "run" / "letter.txt").write_text("Dear all")
+    task, problems = check(recipe())
+    assert task is None
+    assert "letter.txt" in named(problems)["output"]
+
+
+def test_each_input_that_is_not_there_is_named(recipe: Make, tmp_path: Path) -> None:
+    _, problems = check(recipe(input={"urls": [str(tmp_path / "a"), str(tmp_path / "b")]}))
+    assert [problem.subject for problem in problems] == ["input", "input"]
+
+
+def test_a_full_disk_and_bad_pictures_are_told(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(100, 99, 1))
+    made = planned(recipe(screen={"min_side": 4_000}))
+    assert not made.ready
+    problems = named(made.problems)
+    assert set(problems) >= {"disk", "limits.rejected"}
+    assert "image_too_small" in problems["limits.rejected"]
+    assert made.forecast is not None
+    assert (made.forecast.rejected.value, made.forecast.kept.value) == (1, 0)
+
+
+def test_few_shards_and_little_memory_for_many_workers(recipe: Make) -> None:
+    made = planned(recipe())
+    assert made.task is not None
+    assert made.sample is not None
+    worker = WorkerReport("here", "NVIDIA H100", 1, 20, 5.0)
+    sample = replace(made.sample, workers=(worker,) * 4, peak_memory_bytes=1 << 50)
+    forecast = plan.forecast_of(made.task, sample)
+    assert forecast.workers == 4
+    assert forecast.gpu_hours.value == pytest.approx(4 * forecast.seconds.value / 3600)
+    doubts = {d.subject: d.warning for d in plan.doubts(made.task, sample, forecast)}
+    assert doubts.items() >= {"shards": True, "memory": False}.items()
+
+
+def test_a_store_that_is_no_disk(recipe: Make, web: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{web}/", "/plan-web/", recursive=True)
+    urls = {"urls": ["memory://plan-web"]}
+    made = planned(recipe(input=urls, output="memory://plan-runs/run"))
+    assert made.ready
+    assert made.forecast is not None
+    assert made.forecast.images.low <= 120 <= made.forecast.images.high
+    assert memory.find("/plan-runs") == []
+
+
+def test_a_shard_that_gives_nothing_is_told(recipe: Make, web: Path, tmp_path: Path) -> None:
+    shutil.copytree(web, tmp_path / "mixed")
+    size_bytes = sum(tar.stat().st_size for tar in web.iterdir())
+    (tmp_path / "mixed" / "page.tar").write_bytes(b"<html>404" * (size_bytes // 9))
+    made = planned(recipe(input={"urls": [str(tmp_path / "mixed")]}), config=SampleConfig(60))
+    assert made.ready
+    assert "page.tar" in named(made.problems)["input"]
+    assert made.forecast is not None
+    assert made.forecast.images.low <= 120 <= made.forecast.images.high

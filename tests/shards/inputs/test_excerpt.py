@@ -1,0 +1,119 @@
+"""Excerpts of tars, against what the standard library reads of the whole."""
+
+import io
+import random
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards.inputs.excerpt import Excerpts, cut_samples, find_header, padding_of
+from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.reader import ShardReader, State
+from tests.support.tars import read_members
+
+
+def write_tars(folder: Path, tars: int, samples: int, form: int = tarfile.GNU_FORMAT) -> None:
+    rng = random.Random(7)
+    for number in range(tars):
+        with tarfile.open(folder / f"{number:03}.tar", "w", format=form) as tar:
+            for sample in range(samples):
+                key = f"{number}-{sample:05}" + "-long" * 25 * (sample % 2)
+                for ending, size in (("jpg", rng.randint(0, 4000)), ("txt", 20)):
+                    member = tarfile.TarInfo(f"{key}.{ending}")
+                    member.size = size
+                    tar.addfile(member, io.BytesIO(rng.randbytes(size)))
+
+
+def keys(tar: bytes) -> list[str]:
+    return list(dict.fromkeys(name.rpartition(".")[0] for name, _ in read_members(tar)))
+
+
+@pytest.fixture(params=[tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["gnu", "pax"])
+def shards(tmp_path: Path, request: pytest.FixtureRequest) -> list[InputShard]:
+    """Three tars of 40 samples, half of them under long names."""
+    write_tars(tmp_path, 3, 40, request.param)
+    return list_inputs([str(tmp_path)])
+
+
+def test_an_excerpt_is_a_whole_tar_of_whole_samples(shards: list[InputShard]) -> None:
+    whole = {s.url: dict(read_members(s.url)) for s in shards}
+    drawn = list(Excerpts(shards, seed=1).draw([4] * 8))
+    assert len(drawn) == 8
+    for excerpt in drawn:
+        members = read_members(excerpt.tar)
+        samples = excerpt.samples
+        assert samples == len(keys(excerpt.tar))
+        assert 1 <= samples <= 4  # fewer at the end of a tar
+        assert len(members) == 2 * samples
+        assert all(whole[excerpt.shard.url][name] == data for name, data in members)
+        data = Path(excerpt.shard.url).read_bytes()
+        assert excerpt.tar.startswith(data[excerpt.start : excerpt.end])
+        reader = ShardReader(io.BytesIO(excerpt.tar))
+        assert [raw.reason for raw in reader] == [None] * samples
+        assert reader.state.state == State.COMPLETE
+
+
+def test_none_is_drawn_twice_and_all_can_be_drawn(shards: list[InputShard]) -> None:
+    drawn = [key for e in Excerpts(shards, seed=2).draw([7] * 60) for key in keys(e.tar)]
+    everything = {key for s in shards for key in keys(Path(s.url).read_bytes())}
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) == everything
+
+
+def test_every_place_is_drawn_about_as_often(tmp_path: Path) -> None:
+    write_tars(tmp_path, 2, 30)
+    shards = list_inputs([str(tmp_path)])
+    times = Counter[str]()
+    for seed in range(300):
+        for excerpt in Excerpts(shards, seed).draw([3, 3]):
+            times.update(keys(excerpt.tar))
+    thirds = [0, 0, 0]
+    for key, count in times.items():
+        thirds[int(key[2:7]) // 10] += count
+    assert 0.85 * 300 * 6 < sum(thirds) <= 300 * 6
+    assert max(thirds) < 1.3 * min(thirds)
+
+
+def test_the_same_seed_draws_the_same(shards: list[InputShard]) -> None:
+    drawn = [[(e.shard.url, e.start) for e in Excerpts(shards, 5).draw([2] * 6)] for _ in "ab"]
+    assert drawn[0] == drawn[1]
+
+
+def test_padding_is_what_lies_behind_the_last_sample(tmp_path: Path) -> None:
+    write_tars(tmp_path, 1, 5)
+    data = (tmp_path / "000.tar").read_bytes()
+    with tarfile.open(tmp_path / "000.tar") as tar:
+        last = tar.getmembers()[-1]
+    content = last.offset_data + 512  # a text of 20 bytes
+    assert len(data) - padding_of(io.BytesIO(data), len(data)) == content
+
+
+def test_damage_ends_an_excerpt_and_no_tar_gives_none(tmp_path: Path) -> None:
+    write_tars(tmp_path, 1, 6)
+    data = bytearray((tmp_path / "000.tar").read_bytes())
+    with tarfile.open(tmp_path / "000.tar") as tar:
+        third = tar.getmembers()[6]
+    data[third.offset : third.offset + 10] = b"\xff" * 10
+    span = cut_samples(io.BytesIO(data), 0, len(data), 6, begins=True)
+    assert span is not None
+    assert len(span[1]) == 2  # of three, the third's end is not known
+    garbage = io.BytesIO(random.Random(0).randbytes(100_000))
+    assert find_header(garbage, 0, 100_000) is None
+    assert cut_samples(garbage, 0, 100_000, 3, begins=True) is None
+    (tmp_path / "001.tar").write_bytes(garbage.getvalue())
+    excerpts = Excerpts(list_inputs([str(tmp_path)]), 0)
+    assert {excerpt.shard.shard for excerpt in excerpts.draw([2] * 6)} == {"000"}
+    assert [shard.shard for shard in excerpts.barren] == ["001"]
+
+
+def test_scatter_is_that_of_the_sizes(tmp_path: Path) -> None:
+    write_tars(tmp_path, 1, 12)
+    (excerpt,) = Excerpts(list_inputs([str(tmp_path)]), 3).draw([12])
+    with tarfile.open(tmp_path / "000.tar") as tar:
+        members = [member for member in tar.getmembers() if member.name.endswith(".jpg")]
+    starts = [member.offset for member in members if member.offset >= excerpt.start]
+    sizes = np.diff([*starts, excerpt.end])
+    assert excerpt.scatter == pytest.approx(np.var(sizes, ddof=1) / np.mean(sizes) ** 2)
