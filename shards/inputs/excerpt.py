@@ -170,16 +170,16 @@ def cut_samples(
     and the bytes; samples that begin at `end` or later are left. None where there is none, and
     from damage on.
     """
-    found = start if begins else find_header(file, start, end)
-    if found is None:
+    header = start if begins else find_header(file, start, end)
+    if header is None:
         return None
-    file.seek(found)
+    file.seek(header)
     tape = _Tape(file)
     reader = TarReader(cast(BinaryIO, tape))
     edges = [0] if begins else []  # where whole samples begin, and the last one ends
     last_key, read = None, 0
     try:
-        for name, offset, behind in _members(reader, end - found):
+        for name, offset, behind in _members(reader, end - header):
             key = split_name(name)[0]
             if last_key is not None and key != last_key:
                 edges.append(offset)
@@ -195,7 +195,7 @@ def cut_samples(
         return None
     first, last = edges[0], edges[-1]
     starts = tuple(edge - first for edge in edges[:-1])
-    return found + first, starts, bytes(tape.data[first:last])
+    return header + first, starts, bytes(tape.data[first:last])
 
 
 def _members(reader: TarReader, end: int) -> Iterator[tuple[bytes, int, int]]:
