@@ -150,10 +150,10 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
 def forecast_of(task: Task, sample: Sample) -> Forecast:
     """Forecast what is left from what a sample took."""
     blocks, workers = sample.blocks, max(len(sample.workers), 1)
-    padding = sample.padding_bytes
     barren = frozenset(sample.barren)  # such a shard costs no more than its commit
     content = [
-        0.0 if shard in barren else max(shard.size_bytes - padding, 0.0) for shard in task.pending
+        0.0 if shard in barren else size_bytes
+        for shard, size_bytes in zip(task.pending, sample.content_bytes, strict=True)
     ]
     whole = Whole(content, min(workers, len(content)), sample.start_s)
     seconds = run_seconds(work_seconds(blocks, whole), whole)

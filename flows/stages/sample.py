@@ -52,7 +52,7 @@ class Sample:
     """What became of a sample; `start_s` is all of a command's time but that of its shards."""
 
     blocks: tuple[Block, ...]
-    padding_bytes: float  # at the end of a tar
+    content_bytes: tuple[float, ...]  # of each shard that it was drawn from
     barren: tuple[InputShard, ...]  # in which no sample was found
     start_s: float
     workers: tuple[WorkerReport, ...]
@@ -89,6 +89,7 @@ def take_sample(
     source = _write(drawn, Store(f"{folder}/input"))
     if not source:
         raise EmptySample(_nothing_in(shards))
+    content = tuple(excerpts.content_bytes(shards))
     begun_s = time.monotonic()
     job = _open(resolved, folder)
     arrivals, work = _clean(job, config.budget_s, watch)
@@ -103,7 +104,7 @@ def take_sample(
     start_s = age_s + LEAVE_S + _around(list(arrivals.values()), blocks, begun_s, ended_s)
     peak = max((c.environment["peak_memory_bytes"] for c in commits.values()), default=0)
     barren = tuple(excerpts.barren)
-    return Sample(blocks, excerpts.padding_bytes, barren, start_s, work.workers, peak, result)
+    return Sample(blocks, content, barren, start_s, work.workers, peak, result)
 
 
 def block_sizes(samples: int, batch_size: int) -> Iterator[int]:

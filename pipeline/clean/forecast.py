@@ -17,6 +17,7 @@ from statistics import NormalDist, fmean, median
 
 CONFIDENCE = 0.90
 DRIFT = 0.12  # standard deviation of a machine's speed between a sample and a run, as a share
+EDGES = 0.02  # the same of counts: excerpts begin and end at samples, not at any byte
 START_DRIFT = 0.15  # of a start's and an end's seconds, seen once
 ENOUGH_OF_A_PLACE = 16  # samples: of more, half or less of the doubt is about the place itself
 MOST_BIAS = 0.5  # that is taken off the density of a block
@@ -85,7 +86,7 @@ Estimate = Callable[[Blocks], float]
 
 def samples_of(blocks: Blocks, whole: Whole) -> Interval:
     """Forecast how many samples the whole has."""
-    counts = _interval(blocks, lambda some: _samples(weigh(some, whole)))
+    counts = _interval(blocks, lambda some: _samples(weigh(some, whole)), drift=EDGES)
     counts = _unseen(blocks, whole, counts)
     seen = sum(block.samples for block in blocks)
     return Interval(max(counts.value, seen), max(counts.low, seen), max(counts.high, seen))

@@ -20,6 +20,7 @@ END_MARKER = bytes(2 * BLOCK_BYTES)
 _TAIL_BYTES = 20 * BLOCK_BYTES + len(END_MARKER)  # tar fills up to 20 blocks
 _SEARCHED_BYTES = 64 << 20  # for a header; a member that is larger is passed by
 _CHUNK_BLOCKS = 128
+_SMALL_BYTES, _MOST_LOOKED_UP = 1 << 20, 1_000  # tars of which up to a hundredth or more is padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Excerpts:
     """Draws excerpts at random from a list of shards, none of which overlap.
 
     The list is taken as one line of bytes, and as many parts of it as excerpts are wanted get one
-    each, in random order. `padding_bytes` is what tars hold behind their last sample, on average.
+    each, in random order.
     """
 
     def __init__(self, shards: Sequence[InputShard], seed: int) -> None:
@@ -80,10 +81,19 @@ class Excerpts:
         self._paddings: dict[str, int] = {}
         self.barren: list[InputShard] = []  # shards in which no sample was found
 
-    @property
-    def padding_bytes(self) -> float:
-        """What a tar holds behind its last sample, on average of those that were opened."""
-        return sum(self._paddings.values()) / max(len(self._paddings), 1)
+    def content_bytes(self, shards: Sequence[InputShard]) -> list[float]:
+        """Return what each shard holds before its padding, which is looked up where it matters.
+
+        Of other shards that were not opened it is taken for the mean.
+        """
+        small = [shard for shard in shards if shard.size_bytes < _SMALL_BYTES]
+        for shard in small[:_MOST_LOOKED_UP]:
+            with open_at(shard) as file:
+                self._padding(file, shard)
+        mean = sum(self._paddings.values()) / max(len(self._paddings), 1)
+        paddings = (self._paddings.get(shard.url, mean) for shard in shards)
+        sizes = zip(shards, paddings, strict=True)
+        return [max(shard.size_bytes - padding, 0.0) for shard, padding in sizes]
 
     def draw(self, sizes: Sequence[int]) -> Iterator[Excerpt]:
         """Draw an excerpt of each number of samples; fewer where nothing is left."""
@@ -160,16 +170,16 @@ def cut_samples(
     and the bytes; samples that begin at `end` or later are left. None where there is none, and
     from damage on.
     """
-    found = start if begins else find_header(file, start, end)
-    if found is None:
+    header = start if begins else find_header(file, start, end)
+    if header is None:
         return None
-    file.seek(found)
+    file.seek(header)
     tape = _Tape(file)
     reader = TarReader(cast(BinaryIO, tape))
     edges = [0] if begins else []  # where whole samples begin, and the last one ends
     last_key, read = None, 0
     try:
-        for name, offset, behind in _members(reader, end - found):
+        for name, offset, behind in _members(reader, end - header):
             key = split_name(name)[0]
             if last_key is not None and key != last_key:
                 edges.append(offset)
@@ -185,7 +195,7 @@ def cut_samples(
         return None
     first, last = edges[0], edges[-1]
     starts = tuple(edge - first for edge in edges[:-1])
-    return found + first, starts, bytes(tape.data[first:last])
+    return header + first, starts, bytes(tape.data[first:last])
 
 
 def _members(reader: TarReader, end: int) -> Iterator[tuple[bytes, int, int]]:

@@ -89,6 +89,8 @@ def test_padding_is_what_lies_behind_the_last_sample(tmp_path: Path) -> None:
         last = tar.getmembers()[-1]
     content = last.offset_data + 512  # a text of 20 bytes
     assert len(data) - padding_of(io.BytesIO(data), len(data)) == content
+    inputs = list_inputs([str(tmp_path)])
+    assert Excerpts(inputs, 0).content_bytes(inputs) == [content]
 
 
 def test_damage_ends_an_excerpt_and_no_tar_gives_none(tmp_path: Path) -> None:
