@@ -175,7 +175,8 @@ def forecast_of(task: Task, sample: Sample) -> Forecast:
 def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
     """Name what the sample says against the run."""
     recipe = task.resolved.recipe
-    free, wanted = _free_bytes(recipe.output), forecast.output_bytes["total"].high
+    free, total = _free_bytes(recipe.output), forecast.output_bytes["total"]
+    wanted = total.value if math.isinf(total.high) else total.high
     if free is not None and wanted > free:
         yield Problem(
             "disk",

@@ -153,6 +153,14 @@ def test_a_full_disk_and_bad_pictures_are_told(
     assert (made.forecast.rejected.value, made.forecast.kept.value) == (1, 0)
 
 
+def test_a_single_picture_has_a_plan_too(recipe: Make, tmp_path: Path) -> None:
+    write_toy_world(tmp_path / "one", ToyWorldConfig(samples=1, image_px=32))
+    made = planned(recipe(input={"urls": [str(tmp_path / "one")]}))
+    assert made.ready
+    assert made.forecast is not None
+    assert made.forecast.images.value == 1
+
+
 def test_few_shards_and_little_memory_for_many_workers(recipe: Make) -> None:
     made = planned(recipe())
     assert made.task is not None
