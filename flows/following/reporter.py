@@ -95,7 +95,8 @@ class PrefectReporter:
         assert self._process.stdout is not None
         assert self._process.stdin is not None
         self._channel = Channel(self._process.stdout, self._process.stdin)
-        self._begun = self._troubled = False
+        self._begun = self._warned = False
+        self._trouble, self._noting = "", threading.Lock()
         self._answer: Mapping[str, Any] | None = None
         self._latest: list[Any] = []
         self._recorded, self._told_at = threading.Event(), 0.0
@@ -105,6 +106,7 @@ class PrefectReporter:
     def begin(self, parameters: Mapping[str, Any]) -> None:
         """Begin the flow run; what our loggers say stands in its log."""
         self._begun = True
+        self._note_trouble("")  # what has come before was not told yet
         self._channel.tell(flow=self._flow, parameters=parameters)
         lines = Lines(lambda level, line: self._channel.tell(log=[level, line]))
         self._listening.enter_context(heard_by(lines))
@@ -132,14 +134,14 @@ class PrefectReporter:
 
     def is_alive(self) -> bool:
         """Whether a person could answer there."""
-        return not self._troubled and self._process.poll() is None
+        return not self._trouble and self._process.poll() is None
 
     def close(self, error: BaseException | None = None) -> None:
         """Report the end, leave a moment for it to be recorded, and let the other process go."""
         self._listening.close()
         if error is not None:
             self._channel.tell(**_as_message(error))
-        if self._begun and not self._troubled and not self._recorded.wait(GRACE_S):
+        if self._begun and not self._trouble and not self._recorded.wait(GRACE_S):
             self._note_trouble("Prefect did not record the end in time")
         self._channel.flush(0.2)
         with suppress(OSError):
@@ -167,9 +169,12 @@ class PrefectReporter:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _note_trouble(self, trouble: str) -> None:
-        if self._begun and not self._troubled:
-            _log.warning("%s; the work is done without it", trouble)
-        self._troubled = True
+        """Warn of the first trouble, once, as soon as there is a flow run to miss."""
+        with self._noting:
+            self._trouble = self._trouble or trouble
+            if self._begun and self._trouble and not self._warned:
+                self._warned = True
+                _log.warning("%s; the work is done without it", self._trouble)
 
 
 @contextmanager

@@ -17,7 +17,14 @@ CLOSED = "http://127.0.0.1:9/api"  # nobody listens there
 
 def followers() -> list[psutil.Process]:
     mine = psutil.Process().children(recursive=True)
-    return [process for process in mine if "flows.following.follower" in process.cmdline()]
+    return [process for process in mine if "flows.following.follower" in command(process)]
+
+
+def command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie, too
+        return []
 
 
 def test_directly_nothing_is_started() -> None:
@@ -61,8 +68,21 @@ def test_what_fails_before_the_flow_run_begins_leaves_at_once_and_says_nothing(
     with pytest.raises(ValueError, match="no recipe"), reporting("clean", direct=False):
         raise ValueError("no recipe")
     assert time.monotonic() - began < 5
-    wait_until(lambda: not [one for one in followers() if one.status() != "zombie"], 10)
+    wait_until(lambda: not followers(), 10)
     assert caplog.records == []
+
+
+def test_trouble_from_before_the_flow_run_is_told_when_it_begins(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://ho\nst/api")
+    with reporting("clean", direct=False) as report:
+        wait_until(lambda: not report.is_alive(), 60)
+        assert caplog.records == []
+        report.begin({"output": "/run"})
+        (record,) = caplog.records
+    assert "non-printable" in record.getMessage()
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(
