@@ -141,7 +141,8 @@ class PrefectReporter:
         self._listening.close()
         if error is not None:
             self._channel.tell(**_as_message(error))
-        if self._begun and not self._trouble and not self._recorded.wait(GRACE_S):
+        # whatever trouble there was: the server may answer again
+        if self._begun and not self._recorded.wait(GRACE_S):
             self._note_trouble("Prefect did not record the end in time")
         self._channel.flush(0.2)
         with suppress(OSError):

@@ -201,6 +201,25 @@ def test_who_only_looks_on_may_die_or_freeze(
     assert done.stderr.count("Prefect") == done.stderr.count("done without it") == 1
 
 
+def test_a_server_that_answers_again_hears_the_end(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+    long = command.home / "long"  # than the server is frozen
+    write_toy_world(long, ToyWorldConfig(samples=3000, samples_per_shard=50))
+    process = command.start(*cleaning(long, command))
+    wait_until(lambda: is_running(command))
+    (server,) = children(process.pid, "flows.following.server")
+    os.kill(server, signal.SIGSTOP)
+    wait_until(lambda: "the work is done without it" in command.told())
+    os.kill(server, signal.SIGCONT)
+    assert len(commit_times(command)) < 60, "the run was over before the server was back"
+    done, _ = ended_by(command, process)
+    assert done.returncode == 0, done.stderr
+    assert [state for _, state in own_runs(command)] == ["Completed"]
+
+
 def test_a_command_that_is_killed_leaves_no_process(command: Command, many: Path) -> None:
     process = command.start(*cleaning(many, command))
     wait_until(lambda: is_running(command))
