@@ -19,7 +19,8 @@ from flows.following.server import call, keep_empty, own_server
 START_S, ANSWER_S = 90.0, 10.0
 DRAIN_S = 5.0  # while the command has ended already
 LEAVE_S = 20.0  # after the command: to record how it ended, and no longer
-PATIENCE_S = 20.0  # before the command is told that a server does not answer
+PATIENCE_S = 5.0  # before the command is told that a server does not answer
+OWN_PATIENCE_S = 20.0  # the same of our own, which has only been started
 FLOWS = ("clean", "judge", "pretrain", "finetune", "bootstrap")
 
 
@@ -79,7 +80,7 @@ def _server(channel: Channel) -> Iterator[bool]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if address := PREFECT_API_URL.value():
-        yield _answers(channel, address)
+        yield _answers(channel, address, PATIENCE_S)
         return
     with own_server(prefect.__version__) as server:
         from prefect.settings import PREFECT_API_AUTH_STRING
@@ -90,13 +91,13 @@ def _server(channel: Channel) -> Iterator[bool]:
             PREFECT_API_AUTH_STRING: server.settings["PREFECT_API_AUTH_STRING"],
         }
         with temporary_settings(updates):
-            answers = _answers(channel, address)
+            answers = _answers(channel, address, OWN_PATIENCE_S)
             if answers:
                 keep_empty(server.home)
             yield answers
 
 
-def _answers(channel: Channel, address: str) -> bool:
+def _answers(channel: Channel, address: str, patience_s: float) -> bool:
     """Wait until a server answers; False once it is too late, or the command is gone."""
     import httpx
 
@@ -106,7 +107,7 @@ def _answers(channel: Channel, address: str) -> bool:
             call(address, ANSWER_S)
         except httpx.HTTPError as error:
             waited = time.monotonic() - began
-            if waited > PATIENCE_S and not warned:
+            if waited > patience_s and not warned:
                 warned = True
                 channel.tell(trouble=f"Prefect's server at {address} does not answer: {error}")
             if waited > START_S:

@@ -40,9 +40,14 @@ def call(address: str, timeout_s: float) -> None:
     """Raise httpx.HTTPError where no Prefect server answers; one that wants a login is one."""
     import httpx
 
-    answer = httpx.get(f"{address}/health", timeout=timeout_s)
+    try:
+        answer = httpx.get(f"{address}/health", timeout=timeout_s)
+    except httpx.InvalidURL as error:  # is no HTTPError
+        raise httpx.HTTPError(str(error)) from error
     if answer.status_code not in WANTS_LOGIN:
         answer.raise_for_status()
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            raise httpx.HTTPError("a web page is there; the address of a server ends in /api")
 
 
 @contextmanager

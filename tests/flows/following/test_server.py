@@ -118,3 +118,21 @@ def test_a_server_that_wants_a_login_lives(status: int, lives: bool) -> None:
         Thread(target=server.handle_request, daemon=True).start()
         with nullcontext() if lives else pytest.raises(httpx.HTTPStatusError):
             call(f"http://127.0.0.1:{server.server_port}/api", 5)
+
+
+def test_a_web_page_is_no_server() -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(httpx.HTTPError, match="ends in /api"):
+            call(f"http://127.0.0.1:{server.server_port}", 5)
+
+
+def test_an_address_that_is_none_is_no_server() -> None:
+    with pytest.raises(httpx.HTTPError, match="non-printable"):
+        call("http://ho\nst/api", 5)
