@@ -4,6 +4,9 @@ from typing import ClassVar
 
 _MOST_CHARACTERS = 200  # of what another library says; it may quote the file
 
+# Of a store over a network, after all of its client's own tries; none derives from ours.
+_CLIENT_ERRORS = ("botocore.", "aiobotocore.", "aiohttp.")
+
 
 class CapfiltError(Exception):
     """Something failed that may: the message says what, where, and what to do."""
@@ -34,3 +37,9 @@ class DamagedFile(CapfiltError, ValueError):  # noqa: N818 - reads as what happe
             f"{self.where} is damaged: expected {self.expected}, found {self.actual}; "
             "run `capfilt verify RUN --repair`, and do what it says"
         )
+
+
+def is_store_error(error: Exception) -> bool:
+    """Whether a disk or a store over a network failed."""
+    kinds = type(error).__mro__
+    return isinstance(error, OSError) or any(k.__module__.startswith(_CLIENT_ERRORS) for k in kinds)

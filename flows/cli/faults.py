@@ -7,12 +7,10 @@ from typer.exceptions import TyperException
 
 from flows.extras import missing_extra
 from pipeline.printable import visible
+from shards.errors import is_store_error
 
 FAILED = 1
 BAD_USAGE = 2
-
-# Of a store over a network, after all of its client's own tries; none derives from ours.
-_CLIENT_ERRORS = ("botocore.", "aiobotocore.", "aiohttp.")
 
 
 def exit_code_of(error: Exception) -> int:
@@ -25,10 +23,10 @@ def exit_code_of(error: Exception) -> int:
     if (extra := missing_extra(error)) is not None:
         advice = f"this needs {extra.package}: pip install 'capfilt[{extra.name}]'"
         return _say(advice, BAD_USAGE)
-    if any(kind.__module__.startswith(_CLIENT_ERRORS) for kind in type(error).__mro__):
-        return _say(str(error), FAILED)
     if isinstance(error, OSError):
         return _say(_describe(error), FAILED)
+    if is_store_error(error):
+        return _say(str(error), FAILED)
     raise error
 
 

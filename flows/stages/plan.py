@@ -30,6 +30,7 @@ from pipeline.clean.forecast import (
 )
 from pipeline.clean.score import ScoreConfig
 from pipeline.printable import size
+from shards.errors import is_store_error
 from shards.files.durable import TEMPORARY
 from shards.inputs.listing import InputShard, check_unchanged, list_inputs
 from shards.run.attempt import read_quarantined
@@ -121,9 +122,10 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
         try:
             return do()
         except Exception as error:
-            if not (hasattr(type(error), "exit_code") or isinstance(error, OSError)):
+            if not (hasattr(type(error), "exit_code") or is_store_error(error)):
                 raise
-            problems.append(Problem(subject, str(error) + _nearest(name, str(error))))
+            message = str(error) if name in str(error) else f"{name}: {error}"
+            problems.append(Problem(subject, message + _nearest(name, message)))
             return None
 
     urls, root = recipe.input.urls, recipe.input.root
@@ -134,6 +136,7 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
     attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
     attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
     attempt("output", "", lambda: check_output(recipe.output))
+    attempt("output", recipe.output, lambda: _check_writable(recipe.output))
     unset = [name for name in recipe.engine.forward_env if name not in os.environ]
     if unset:
         mend = "is not set here. Set it, or take it out"
@@ -286,11 +289,26 @@ def _nearest(name: str, message: str) -> str:
 
 
 def _free_bytes(output: str) -> int | None:
+    there = _where(output)
+    return None if there is None else shutil.disk_usage(there).free
+
+
+def _check_writable(output: str) -> None:
+    """Raise OSError where no folder can be made; a store over a network is asked by the sample."""
+    there = _where(output)
+    if there is not None and not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, expected a folder; give another output")
+    if there is not None and not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{there} cannot be written to; give another output")
+
+
+def _where(output: str) -> Path | None:
+    """Return the output, or the folder nearest above it that is there; None if not on a disk."""
     store = Store(output)
     if not store.is_local:
         return None
     folder = Path(store.path("data")).parent
-    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 @contextmanager

@@ -135,6 +135,25 @@ def test_a_folder_of_something_else_stands_in_the_way(recipe: Make, tmp_path: Pa
     assert "letter.txt" in named(problems)["output"]
 
 
+@pytest.mark.parametrize("below", ["", "a/b"])
+def test_a_file_stands_where_the_output_is_to_be(recipe: Make, tmp_path: Path, below: str) -> None:
+    (tmp_path / "letter").write_text("Dear all")
+    task, problems = check(recipe(output=str(tmp_path / "letter" / below)))
+    assert task is None
+    assert f"{tmp_path / 'letter'} is a file" in named(problems)["output"]
+
+
+def test_a_bucket_without_credentials_is_named(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _, problems = check(recipe(input={"urls": ["s3://bucket-of-nobody/web.tar"]}))
+    assert named(problems)["input"].startswith("s3://bucket-of-nobody/web.tar: Unable to locate")
+
+
 def test_each_input_that_is_not_there_is_named(recipe: Make, tmp_path: Path) -> None:
     _, problems = check(recipe(input={"urls": [str(tmp_path / "a"), str(tmp_path / "b")]}))
     assert [problem.subject for problem in problems] == ["input", "input"]
