@@ -19,10 +19,11 @@ from prefect.automations import (
     RunDeployment,
 )
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.deployments.runner import RunnerDeployment
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+from prefect.types import BANNED_CHARACTERS
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
@@ -104,21 +105,26 @@ def make_deployment(
     """Describe a deployment, which may be run after another flow.
 
     Raises RecipeError for parameters that the flow does not have, that are more than Prefect
-    takes, or that nobody will be there to give.
+    takes, or that nobody will be there to give; and for a name or a time that is none.
     """
     check_size(parameters)
+    if not name or any(character in name for character in BANNED_CHARACTERS):
+        raise RecipeError(f"{name!r} names no deployment: it is empty, or has one of /%&<>")
     _check_parameters(flow, parameters, placement, after)
-    return RunnerDeployment.from_flow(
-        FLOWS[flow],
-        name,
-        schedule=placement.schedule(),
-        concurrency_limit=placement.limit,
-        parameters=dict(parameters),
-        tags=[TAG, *placement.tags],
-        job_variables={"env": ENVIRONMENT} if placement.pool else None,
-        work_pool_name=placement.pool,
-        entrypoint_type=EntrypointType.MODULE_PATH,
-    )
+    try:
+        return RunnerDeployment.from_flow(
+            FLOWS[flow],
+            name,
+            schedule=placement.schedule(),
+            concurrency_limit=placement.limit,
+            parameters=dict(parameters),
+            tags=[TAG, *placement.tags],
+            job_variables={"env": ENVIRONMENT} if placement.pool else None,
+            work_pool_name=placement.pool,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+    except (ValueError, OverflowError) as error:
+        raise RecipeError(f"Prefect makes no deployment of it: {error}") from error
 
 
 def check_server() -> None:
@@ -139,9 +145,12 @@ def check_server() -> None:
 
 def put(deployments: Sequence[RunnerDeployment], pool: str | None) -> list[UUID]:
     """Make deployments, or change those of the same name; in a pool, which is made if missing."""
-    if pool is not None:
-        _make_pool(pool)
-    ids = [deployment.apply() for deployment in deployments]
+    try:
+        if pool is not None:
+            _make_pool(pool)
+        ids = [deployment.apply() for deployment in deployments]
+    except (DeploymentApplyError, httpx.HTTPError, ValueError) as error:
+        raise EngineError(f"Prefect's server did not take it: {error}") from error
     return [made for made in ids if isinstance(made, UUID)]  # and no coroutine: nothing is async
 
 
@@ -197,7 +206,7 @@ def _check_parameters(
     if after is not None and (flow, after) not in CHAINS:
         chains = ", ".join(f"{this} after {that}" for this, that in CHAINS)
         raise RecipeError(f"{flow} after {after} is no chain that is known; there are: {chains}")
-    alone = after is not None or placement.schedule() is not None
+    alone = after is not None or placement.cron is not None or placement.every_s is not None
     given = parameters.keys() | CHAINS.get((flow, after or ""), {}).keys()
     if alone and (missing := [name for name in schema.required or () if name not in given]):
         raise RecipeError(

@@ -1,15 +1,20 @@
 """What is given to Prefect: forms, schedules, chains; the end-to-end tests have a real server."""
 
 import json
+import math
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.deployments import CHAINS, FLOWS, Placement, make_deployment, recipe_defaults
+from flows.deployments import CHAINS, FLOWS, Placement, make_deployment, put, recipe_defaults
+from flows.engines.engine import EngineError
 from flows.recipe import RecipeError
+from tests.support.http_server import in_thread
 
 HERE = Placement()
 
@@ -68,6 +73,45 @@ def test_what_nobody_could_run_is_refused(
     with pytest.raises(RecipeError) as refused:
         make_deployment(flow, "x", given, placement, after)
     assert why in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "placement", "why"),
+    [
+        ("x", Placement(cron="nonsense"), 'Invalid cron string: "nonsense"'),
+        ("x", Placement(cron="0 3 * * *", timezone="Mars/Base"), "Mars/Base"),
+        ("x", Placement(every_s=math.inf), "no deployment of it"),
+        ("x", Placement(every_s=1e300), "no deployment of it"),
+        ("", HERE, "'' names no deployment"),
+        ("a/b", HERE, "'a/b' names no deployment"),
+    ],
+)
+def test_a_time_or_a_name_that_is_none_is_refused(
+    name: str, placement: Placement, why: str
+) -> None:
+    with pytest.raises(RecipeError) as refused:
+        make_deployment("clean", name, {"input": ["/web"], "output": "/run"}, placement)
+    assert why in str(refused.value)
+
+
+def test_a_server_that_is_none_is_told() -> None:
+    class Rubbish(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"rubbish")
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    made = make_deployment("clean", "x", {}, HERE)
+    with in_thread(ThreadingHTTPServer(("127.0.0.1", 0), Rubbish)) as server:
+        url = f"http://127.0.0.1:{server.server_address[1]}/api"
+        with (
+            temporary_settings({PREFECT_API_URL: url}),
+            pytest.raises(EngineError, match="did not take it"),
+        ):
+            put([made], None)
 
 
 @pytest.mark.parametrize(("flow", "after"), CHAINS)
