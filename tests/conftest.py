@@ -1,6 +1,7 @@
 """Fixtures that every room shares."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ from hypothesis import settings
 
 # Models of a few thousand parameters gain nothing from threads, and lose much to other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Started in the background they would ignore Ctrl-C, and so would the commands that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no fault of the code: pytest-timeout bounds each test.
 settings.register_profile("capfilt", deadline=None)
