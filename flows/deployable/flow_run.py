@@ -68,8 +68,8 @@ class Doer(Protocol):
     def note_answer(self, answer: Mapping[str, Any]) -> None:
         """Hear what a person has answered on the page."""
 
-    def note_silence(self, error: Exception) -> None:
-        """Hear that the server does not answer."""
+    def note_server(self, error: Exception | None) -> None:
+        """Hear how the server took a look at the run: it answered, or it did not."""
 
 
 class Here:
@@ -92,9 +92,10 @@ class Here:
     def note_answer(self, answer: Mapping[str, Any]) -> None:
         """Do nothing: the next stage is given the answer."""
 
-    def note_silence(self, error: Exception) -> None:
-        """Log it; the work does not wait for the server."""
-        logging.getLogger(__name__).info("Prefect's server does not answer: %s", error)
+    def note_server(self, error: Exception | None) -> None:
+        """Log that it does not answer; the work does not wait for it."""
+        if error is not None:
+            logging.getLogger(__name__).info("Prefect's server does not answer: %s", error)
 
 
 doer: ContextVar[Doer] = ContextVar("doer")
@@ -279,8 +280,9 @@ class _Watch:
                     state = client.read_flow_run(self._id).state
                 self._show()
             except Exception as error:
-                self._run.doer.note_silence(error)
+                self._run.doer.note_server(error)
                 continue
+            self._run.doer.note_server(None)
             wanted = state is not None and (state.is_cancelling() or state.is_cancelled())
             seen = seen + 1 if wanted else 0
             if seen == self._run.doer.patience:

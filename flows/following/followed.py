@@ -15,6 +15,7 @@ class Followed:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._silent = False
 
     def do(self, run: FlowRun, name: str, work: Callable[[], Any]) -> Any:  # noqa: ANN401, ARG002
         """Wait until the command has done the stage.
@@ -47,9 +48,13 @@ class Followed:
         """Pass on what a person has answered."""
         self._channel.tell(answer=dict(answer))
 
-    def note_silence(self, error: Exception) -> None:
-        """Pass on that the server does not answer."""
-        self._channel.tell(trouble=f"Prefect's server does not answer: {error}")
+    def note_server(self, error: Exception | None) -> None:
+        """Pass on that the server does not answer, or does so again."""
+        if error is not None:
+            self._channel.tell(trouble=f"Prefect's server does not answer: {error}")
+        elif self._silent:
+            self._channel.tell(trouble="")
+        self._silent = error is not None
 
 
 def _hear(run: FlowRun, message: Message) -> None:

@@ -106,7 +106,7 @@ class PrefectReporter:
     def begin(self, parameters: Mapping[str, Any]) -> None:
         """Begin the flow run; what our loggers say stands in its log."""
         self._begun = True
-        self._note_trouble("")  # what has come before was not told yet
+        self._note_trouble(self._trouble)  # what has come before was not told yet
         self._channel.tell(flow=self._flow, parameters=parameters)
         lines = Lines(lambda level, line: self._channel.tell(log=[level, line]))
         self._listening.enter_context(heard_by(lines))
@@ -170,9 +170,9 @@ class PrefectReporter:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _note_trouble(self, trouble: str) -> None:
-        """Warn of the first trouble, once, as soon as there is a flow run to miss."""
+        """Warn of the first trouble, once, once there is a flow run to miss; empty is none now."""
         with self._noting:
-            self._trouble = self._trouble or trouble
+            self._trouble = trouble and (self._trouble or trouble)
             if self._begun and self._trouble and not self._warned:
                 self._warned = True
                 _log.warning("%s; the work is done without it", self._trouble)

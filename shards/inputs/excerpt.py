@@ -17,6 +17,7 @@ from shards.inputs.tar import BLOCK_BYTES, TarDamage, TarReader, is_header
 from shards.store import filesystem
 
 END_MARKER = bytes(2 * BLOCK_BYTES)
+MOST_BYTES = 256 << 20  # that an excerpt holds in memory; with one sample it may be more
 _TAIL_BYTES = 20 * BLOCK_BYTES + len(END_MARKER)  # tar fills up to 20 blocks
 _SEARCHED_BYTES = 64 << 20  # for a header; a member that is larger is passed by
 _CHUNK_BLOCKS = 128
@@ -183,7 +184,7 @@ def cut_samples(
             key = split_name(name)[0]
             if last_key is not None and key != last_key:
                 edges.append(offset)
-                if len(edges) > samples:
+                if len(edges) > samples or offset > MOST_BYTES:
                     break
             # a header found in the middle may lack the long name that stands before it
             last_key, read = key if begins or offset else None, behind
@@ -195,7 +196,7 @@ def cut_samples(
         return None
     first, last = edges[0], edges[-1]
     starts = tuple(edge - first for edge in edges[:-1])
-    return header + first, starts, bytes(tape.data[first:last])
+    return header + first, starts, bytes(memoryview(tape.data)[first:last])
 
 
 def _members(reader: TarReader, end: int) -> Iterator[tuple[bytes, int, int]]:

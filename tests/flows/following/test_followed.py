@@ -104,10 +104,14 @@ def test_another_stage_than_the_flow_has_is_a_bug(command: Command) -> None:
 def test_what_is_done_on_the_page_is_passed_on(command: Command) -> None:
     command.followed.stop("cancelled on the page")
     command.followed.note_answer({"approve": True})
-    command.followed.note_silence(ConnectionError("refused"))
-    told = [command.channel.take(SOON_S) for _ in range(3)]
+    for error in (None, ConnectionError("refused"), None, None):
+        command.followed.note_server(error)
+    command.followed.stop("again")
+    told = [command.channel.take(SOON_S) for _ in range(5)]
     assert told == [
         {"stop": "cancelled on the page"},
         {"answer": {"approve": True}},
         {"trouble": "Prefect's server does not answer: refused"},
+        {"trouble": ""},
+        {"stop": "again"},
     ]

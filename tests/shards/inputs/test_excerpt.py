@@ -119,3 +119,16 @@ def test_scatter_is_that_of_the_sizes(tmp_path: Path) -> None:
     starts = [member.offset for member in members if member.offset >= excerpt.start]
     sizes = np.diff([*starts, excerpt.end])
     assert excerpt.scatter == pytest.approx(np.var(sizes, ddof=1) / np.mean(sizes) ** 2)
+
+
+def test_large_samples_make_an_excerpt_of_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.inputs.excerpt.MOST_BYTES", 10_000)
+    write_tars(tmp_path, 1, 400)
+    drawn = list(Excerpts(list_inputs([str(tmp_path)]), seed=1).draw([40] * 4))
+    assert len(drawn) == 4
+    for excerpt in drawn:
+        assert 1 <= excerpt.samples < 20
+        assert len(excerpt.tar) < 10_000 + 12_000  # the one that went beyond it, and an end
+        assert len(read_members(excerpt.tar)) == 2 * excerpt.samples
