@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,13 +26,14 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.types import BANNED_CHARACTERS
 from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 from prefect.workers.process import ProcessWorker
 
 from flows.deployable.bootstrap import bootstrap
 from flows.deployable.clean import clean
 from flows.deployable.finetune import finetune
 from flows.deployable.judge import judge
-from flows.deployable.parameters import check_size
+from flows.deployable.parameters import check_places, check_size
 from flows.deployable.pretrain import pretrain
 from flows.engines.engine import EngineError
 from flows.following.parameters import place
@@ -42,6 +44,8 @@ FLOWS: Mapping[str, Flow[..., Any]] = {
     flow.name: flow for flow in (clean, judge, pretrain, finetune, bootstrap)
 }
 TAG = "capfilt"
+LISTS = {"clean": ("input",), "bootstrap": ("web", "human", "held_out")}  # of shards, in a recipe
+_FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 HEARTBEAT_S, MISSED_S = 30, 120
 ANSWER_S = 5.0  # within which a server that lives answers
 ENVIRONMENT = {
@@ -203,6 +207,16 @@ def _check_parameters(
         near = difflib.get_close_matches(unknown[0], schema.properties, n=1)
         hint = f"; did you mean {near[0]}?" if near else f", but {', '.join(schema.properties)}"
         raise RecipeError(f"{flow} has no parameter {unknown[0]}{hint}")
+    try:
+        validate(dict(parameters), schema.model_dump_for_openapi(), True, True, True)
+    except ValidationError as error:
+        raise RecipeError(f"{flow}: {error}") from error
+    check_places(parameters)
+    for unknown_field in {*_FIELD.findall(str(parameters.get("output", "")))} - {"date", "time"}:
+        raise RecipeError(
+            f"output has {{{unknown_field}}}, which nothing is put into; there are {{date}} and "
+            "{time}"
+        )
     if after is not None and (flow, after) not in CHAINS:
         chains = ", ".join(f"{this} after {that}" for this, that in CHAINS)
         raise RecipeError(f"{flow} after {after} is no chain that is known; there are: {chains}")
@@ -244,9 +258,10 @@ def recipe_defaults(flow: str, recipe: Path) -> dict[str, Any]:
     defaults: dict[str, Any] = {"recipe": place(str(recipe))}
     if output := values.get("output"):
         defaults["output"] = place(str(output))
-    section = values.get("input") if flow == "clean" else None
-    if isinstance(section, dict) and isinstance(urls := section.get("urls"), list):
-        defaults["input"] = [place(str(url)) for url in urls]
+    for name in LISTS.get(flow, ()):
+        section = values.get(name)
+        if isinstance(section, dict) and isinstance(urls := section.get("urls"), list):
+            defaults[name] = [place(str(url)) for url in urls]
     if flow == "finetune" and values.get("task"):
         defaults["task"] = str(values["task"])
     return defaults

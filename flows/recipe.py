@@ -173,7 +173,8 @@ def _parse_setting(setting: str, option: str) -> tuple[str, Any]:
     dotted, equals, value = setting.partition("=")
     if not equals or not dotted:
         raise RecipeError(
-            f"{option} {cut(setting, _SHOWN)}: expected NAME=VALUE, as in --set caption.top_p=0.95"
+            f"{option} {cut(setting, _SHOWN)}: expected NAME=VALUE, as in "
+            + ("--set caption.top_p=0.95" if option == "--set" else f"{option} report=true")
         )
     try:
         return dotted, parse_yaml(value)

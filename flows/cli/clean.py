@@ -80,7 +80,7 @@ def _run(recipe: "Recipe", part: tuple[int, int], report: "Reporter", as_json: b
             work = stages.clean_shards(job, progress)
         with report.stage("finish") as last:
             result = stages.finish(job, work)
-            last.result = of_cleaning(result)
+            last.result = of_cleaning(result, new=bool(job.pending))
     _print(result, as_json)
     return result.exit_code
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.options import AsJson, Direct, RecipePath, Set
+from pipeline.printable import visible
 
 if TYPE_CHECKING:
     from flows.following.reporter import Reporter
@@ -172,8 +173,11 @@ def approve(
     from flows.rounds.approval import Answer
     from flows.stages import bootstrap as stages
 
-    number = stages.approve(folder, number, Answer.now(not no, getpass.getuser(), reason))
-    print(f"round {number} is {'not approved' if no else 'approved'}", file=sys.stderr)
+    given = Answer.now(not no, getpass.getuser(), reason)
+    number, answer = stages.approve(folder, number, given)
+    said = f"round {number} is {'not approved' if no else 'approved'}"
+    before = "" if answer is given else f" already, by {answer.by} at {answer.at}: {answer.reason}"
+    print(visible(said + before), file=sys.stderr)
 
 
 def _conclude(job: "RoundsJob", ledger: "Ledger", as_json: bool) -> int:

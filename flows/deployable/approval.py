@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
+from prefect.artifacts import create_markdown_artifact
 from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from prefect.runtime import flow_run as this_run
@@ -36,14 +37,17 @@ def ask_a_person(run: FlowRun, output: str, number: int) -> Answer | None:
     It may be answered in the folder of the rounds while its server is gone.
     """
     asked = _Asked(run, Path(output).expanduser(), number)
+    question = asked.question()
     run.logger.info(
-        "round %d is done and waits for a person: resume this flow run, or capfilt approve %s",
+        "round %d is done and waits for a person: resume this flow run, or capfilt approve %s\n%s",
         number,
         output,
+        question,
     )
     answered_elsewhere, over = asked.resumed_by_folder()
     try:
-        form = Approval.with_initial_data(description=asked.question())
+        create_markdown_artifact(question, key="bootstrap-question")
+        form = Approval.with_initial_data(description=question)
         filled_in = pause_flow_run(
             wait_for_input=form, timeout=PAUSE_S, poll_interval=POLL_S, key=f"round-{number}"
         )
@@ -90,7 +94,9 @@ class _Asked:
             if "gate" in entry
         ]
         head = "| round | gate | TR@1 | IR@1 | samples kept |\n|---|---|---|---|---|\n"
-        asked = f"Round {self._number} is done. May the next one begin?"
+        improved = rounds[self._number - 1]["gate"]["improved"]
+        verdict = "better than all before" if improved else "no better than one before"
+        asked = f"Round {self._number} is done, and {verdict}. May the next one begin?"
         return f"{asked}\n\n{head}" + "\n".join(rows)
 
     def resumed_by_folder(self) -> tuple[threading.Thread, threading.Event]:

@@ -83,7 +83,7 @@ def _finish(job: "CleanJob", work: "Work") -> "Summary":
     from flows.stages import clean as stages
     from flows.stages.summary import of_cleaning
 
-    return of_cleaning(stages.finish(job, work))
+    return of_cleaning(stages.finish(job, work), new=bool(job.pending))
 
 
 def _report(output: str) -> None:

@@ -173,18 +173,20 @@ class FlowRun:
         rows = [{"number": name, "value": value} for name, value in summary["numbers"].items()]
         with suppress(Exception):  # a server that fails now takes nothing from what is done
             create_table_artifact(rows, key=f"{self.flow}-numbers", description=summary["message"])
-            self._show_report(summary["output"])
+            self._show_report(summary["run"])
         failed = summary["exit_code"] not in (0, 3)
         self._emit("failed" if failed else "finished", dict(summary), summary["message"])
         make = Failed if failed else Completed
         self.state = make(message=summary["message"])
 
-    def _show_report(self, output: str) -> None:
-        report = f"{output.rstrip('/')}/report/index.html"
+    def _show_report(self, run: str) -> None:
+        if not run:
+            return
+        report = f"{run.rstrip('/')}/report/index.html"
         served = report.startswith(("http://", "https://"))
         text = f"[report]({report})" if served else f"`{report}`"
         create_markdown_artifact(
-            f"The report, once it is written (`capfilt report {output}`): {text}",
+            f"The report, as `capfilt report {run}` writes it: {text}",
             key=f"{self.flow}-report",
         )
 
@@ -233,7 +235,7 @@ def dated(text: str) -> str:
     A scheduled run has that in common with each new try of it.
     """
     start = this_run.scheduled_start_time
-    return text.replace("{date}", f"{start:%Y-%m-%d}").replace("{time}", f"{start:%Y-%m-%dT%H%M}")
+    return text.replace("{date}", f"{start:%Y-%m-%d}").replace("{time}", f"{start:%Y-%m-%dT%H%M%S}")
 
 
 def resource_name(output: str) -> str:

@@ -1,7 +1,7 @@
 """What a form or a trigger gives, as a recipe: checked again, since Prefect checks only part."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from flows.recipe import RecipeError, read_recipe
 
 Kind = TypeVar("Kind", bound=BaseModel)
+PLACES = {"recipe", "output", "input", "urls", "root", "web", "human", "held_out"}
+PLACES |= {"runs", "run", "shards", "annotations"}  # of a training's sources
 MOST_BYTES = 512 << 10  # that Prefect takes
 
 
@@ -29,19 +31,30 @@ def recipe_of(
 
     Raises RecipeError, also for a path that depends on where a worker happens to stand.
     """
-    named = ("recipe", recipe), *form.items(), *settings.items()
-    for name, place in (pair for key, value in named for pair in _places(key, value)):
-        if "://" not in place and not Path(place).expanduser().is_absolute():
+    check_places({"recipe": recipe, **form, **settings})
+    path = Path(recipe).expanduser() if recipe else None
+    read = read_recipe(kind, path, {**form, **settings}, where="the flow run")
+    check_places(read.model_dump(mode="json"))
+    return read
+
+
+def check_places(values: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a path that depends on where a worker happens to stand."""
+    for name, place in _places("", values):
+        if place and "://" not in place and not Path(place).expanduser().is_absolute():
             raise RecipeError(
                 f"{name} is {place!r}; a worker stands in a folder of its own. Give a whole path, "
                 f"as in {Path('/') / 'data' / place}, or a URL"
             )
-    path = Path(recipe).expanduser() if recipe else None
-    return read_recipe(kind, path, {**form, **settings}, where="the flow run")
 
 
-def _places(key: str, value: object) -> Iterable[tuple[str, str]]:
-    """Find the paths in a parameter, by its name: a model may be a hub id as well."""
-    if key.rpartition(".")[2] not in ("recipe", "output", "urls", "root") or not value:
-        return ()
-    return [(key, str(place)) for place in (value if isinstance(value, list) else [value])]
+def _places(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """Find the paths in parameters, by their names: a model may be a hub id as well."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _places(f"{name}.{key}" if name else key, inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _places(name, inner)
+    elif isinstance(value, str) and name.rpartition(".")[2] in PLACES:
+        yield name, value

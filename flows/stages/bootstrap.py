@@ -201,21 +201,26 @@ def exit_code(ledger: Ledger) -> int:
     return 3 if any(counts["damaged"] or counts["quarantined"] for counts in shards) else 0
 
 
-def approve(folder: Path, number: int | None, answer: Answer) -> int:
+def approve(folder: Path, number: int | None, answer: Answer) -> tuple[int, Answer]:
     """Answer whether the round after this one may begin; None: after the last one that is done.
 
-    Returns the round. Raises RecipeError if this one is not done.
+    Returns the round, and the answer that holds: an earlier one, if it says the same. Raises
+    RecipeError if the round is not done.
     """
+    if (ledger := read_ledger(folder)) is None:
+        raise RecipeError(f"{folder} holds no rounds: there is no rounds.json in it")
     if number is None:
-        ledger = read_ledger(folder)
-        done = [entry["round"] for entry in ledger["rounds"] if "gate" in entry] if ledger else []
+        done = [entry["round"] for entry in ledger["rounds"] if "gate" in entry]
         number = max(done, default=1)
     if read_stage(folder, number, STAGES[-1]) is None:
         raise RecipeError(
             f"{folder}: round {number} is not done; the round that is done and waits is approved"
         )
+    earlier = read_answer(folder, number)
+    if earlier is not None and earlier.approve == answer.approve:
+        return number, earlier
     write_answer(folder, number, answer)
-    return number
+    return number, answer
 
 
 def is_approved(folder: Path, number: int) -> bool:

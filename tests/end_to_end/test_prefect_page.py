@@ -186,7 +186,7 @@ def test_a_schedule_fires(prefect: Prefect, web: Path, tmp_path: Path) -> None:
     assert {"capfilt", "nightly"} <= set(made["tags"])
     wait_until(lambda: any((tmp_path / "runs").glob("*/snapshots/*")), 120)
     (out, *_) = (tmp_path / "runs").iterdir()
-    time.strptime(out.name, "%Y-%m-%dT%H%M")
+    time.strptime(out.name, "%Y-%m-%dT%H%M%S")
     for schedule in made["schedules"]:
         prefect.post(f"deployments/{made['id']}/pause_deployment", schedule=schedule["id"])
 

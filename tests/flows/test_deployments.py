@@ -63,6 +63,10 @@ def test_schedules() -> None:
         ("clean", {"ouput": "/x"}, HERE, None, "clean has no parameter ouput; did you mean output"),
         ("clean", {}, Placement(every_s=20), None, "it needs input, output: give --param input="),
         ("judge", {}, HERE, "clean", "it needs name"),
+        ("clean", {"threshold_web": "high"}, HERE, None, "'threshold_web'"),
+        ("judge", {"threshold": 0.8}, HERE, None, "'threshold'"),
+        ("clean", {"output": "runs/{time}"}, HERE, None, "output is 'runs/{time}'; a worker"),
+        ("clean", {"output": "/runs/{tme}"}, HERE, None, "output has {tme}"),
         ("clean", {}, HERE, "pretrain", "clean after pretrain is no chain that is known"),
         ("clean", {"input": ["x" * 600_000]}, HERE, None, "Give a pattern"),
     ],
@@ -132,6 +136,8 @@ def test_a_recipe_fills_in_what_a_form_must_ask(
         "input": [str(tmp_path / "web/{0..7}.tar"), "s3://b/x"],
         "output": str(tmp_path / "runs/first"),
     }
+    recipe.write_text(json.dumps({name: {"urls": [name]} for name in ("web", "human")}))
+    assert recipe_defaults("bootstrap", recipe)["human"] == [str(tmp_path / "human")]
     recipe.write_text("task: filter")
     assert recipe_defaults("finetune", recipe)["task"] == "filter"
     recipe.write_text("{}")

@@ -41,10 +41,10 @@ def test_what_cannot_be_run_is_one_message(
     assert not (capfilt.home / "out").exists()
 
 
-def test_a_round_that_is_not_done_cannot_be_approved(capfilt: InProcess) -> None:
+def test_a_folder_without_rounds_cannot_be_approved(capfilt: InProcess) -> None:
     done = capfilt.run("approve", "out", "--reason=because")
     assert done.returncode == 2
-    assert "round 1 is not done" in done.stderr
+    assert "out holds no rounds" in done.stderr
 
 
 def test_a_second_command_in_the_folder_hears_who_is_there(

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(90)  # a person who fails never answers
 
 ROUND = {
     "round": 1,
-    "gate": {"measure": 0.25},
+    "gate": {"measure": 0.25, "improved": True},
     "evaluate": {"retrieval": {"itm": {"tr@1": 0.5, "ir@1": 0.125}}},
     "clean": {"kept": 1000, "samples_in": 1200},
 }
@@ -124,5 +124,7 @@ def test_the_question_shows_what_the_rounds_came_to(
     monkeypatch.setattr(approval, "pause_flow_run", page)
     asked(rounds, lambda: None)
     (question,) = shown
-    assert question.splitlines()[0] == "Round 1 is done. May the next one begin?"
+    assert question.splitlines()[0] == (
+        "Round 1 is done, and better than all before. May the next one begin?"
+    )
     assert question.splitlines()[-1] == "| 1 | 0.250 | 0.500 | 0.125 | 1,000 of 1,200 |"

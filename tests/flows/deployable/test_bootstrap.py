@@ -26,7 +26,7 @@ def test_a_form_goes_through_a_round(recipe: Path, tmp_path: Path) -> None:
     done = bootstrap(
         output=str(out), recipe=str(recipe), rounds=1, engine="local", return_state=True
     )
-    assert (done.name, done.message) == ("Completed", "1 rounds, the best is 1; all done")
+    assert (done.name, done.message) == ("Completed", "1 round, the best is 1; all done")
     ledger = read_ledger(out)
     assert ledger is not None
     assert ledger["ended"] == "rounds"

@@ -36,7 +36,7 @@ def test_a_form_cleans_reports_and_is_taken_up(
     assert committed(out) == {"00000"}
     assert list(out.rglob("index.html")) != []
     again = run(toy_models, one_shard, out, threshold_web=0.0, threshold_synthetic=0.0)
-    assert again.message == done.message
+    assert again.message == f"nothing was left to do: {done.message}"
     assert len(list((out / "attempts/00000").iterdir())) == 1
     other = run(toy_models, one_shard, out, threshold_web=1.0)
     assert other.name == "Failed"

@@ -30,7 +30,7 @@ from flows.run_log.events import EVENTS, tell
 from flows.stages.summary import Summary
 from tests.support.driving import wait_until
 
-DONE = Summary(exit_code=0, message="3 of 4 kept", output="/run", numbers={"kept": 3})
+DONE = Summary(exit_code=0, message="3 of 4 kept", output="/run", run="/run", numbers={"kept": 3})
 
 
 def run_of(work: Callable[[FlowRun], object], **parameters: Any) -> State[Any]:
@@ -100,10 +100,12 @@ def test_what_is_expected_to_fail_fails_by_its_message(error: Exception, message
 
 @pytest.mark.usefixtures("prefect")
 def test_work_that_is_not_done_is_no_success() -> None:
-    left = Summary(exit_code=1, message="1 shards are pending", output="/run", numbers={})
+    left = Summary(
+        exit_code=1, message="1 shards are pending", output="/run", run="/run", numbers={}
+    )
     state = run_of(lambda run: run.end(left))
     assert (state.name, state.message) == ("Failed", "1 shards are pending")
-    damaged = Summary(exit_code=3, message="all but one", output="/run", numbers={})
+    damaged = Summary(exit_code=3, message="all but one", output="/run", run="/run", numbers={})
     assert run_of(lambda run: run.end(damaged)).name == "Completed"
 
 
@@ -208,7 +210,7 @@ def test_the_day_of_a_scheduled_run_is_part_of_its_folder(
     start = datetime(2026, 11, 28, 3, 5, tzinfo=UTC)
     monkeypatch.setattr(flow_run, "this_run", SimpleNamespace(scheduled_start_time=start))
     assert dated("/runs/{date}") == "/runs/2026-11-28"
-    assert dated("/runs/{time}/{other}") == "/runs/2026-11-28T0305/{other}"
+    assert dated("/runs/{time}/{other}") == "/runs/2026-11-28T030500/{other}"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,15 @@ def test_what_a_worker_cannot_use_is_refused(
     assert why in str(refused.value)
 
 
+def test_a_relative_path_in_a_recipe_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("input: {urls: [web/*.tar]}\nwrite: {images: jpeg}")
+    given = {"output": "/run", "caption.model": "a", "score.model": "b"}
+    with pytest.raises(RecipeError, match=r"input.urls is 'web/\*.tar'; a worker stands"):
+        recipe_of(Recipe, str(path), given, {})
+    recipe_of(Recipe, str(path), given | {"input.urls": ["/web"]}, {})
+
+
 def test_a_model_may_be_a_hub_id() -> None:
     settings = {"score.model": "Salesforce/blip-itm-base-coco", "caption.model": "a/b"}
     assert recipe_of(Recipe, "", GIVEN, settings).caption.model == "a/b"

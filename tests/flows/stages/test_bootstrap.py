@@ -293,7 +293,8 @@ def test_the_next_round_waits_for_a_person(one_round: Path, small_rounds: Rounds
         assert (ledger.ended, listener.asked, listener.done) == ("approval", [1], [])
         assert listener.steps_done[-2:] == [("round 1: gate", "ask"), ("round 1: approval", "over")]
         assert not (one_round / "round-2").exists()
-    assert bootstrap.approve(one_round, None, YES) == 1
+    assert bootstrap.approve(one_round, None, YES) == (1, YES)
+    assert bootstrap.approve(one_round, 1, Answer.now(True, "another", "again")) == (1, YES)
     ledger, listener = go(recipe, None)
     assert (ledger.ended, listener.asked) == ("rounds", [])
     assert listener.done == [(2, stage) for stage in STAGES]
@@ -302,6 +303,8 @@ def test_the_next_round_waits_for_a_person(one_round: Path, small_rounds: Rounds
 def test_only_a_round_that_is_done_can_be_approved(one_round: Path) -> None:
     with pytest.raises(RecipeError, match="round 2 is not done"):
         bootstrap.approve(one_round, 2, YES)
+    with pytest.raises(RecipeError, match="holds no rounds"):
+        bootstrap.approve(one_round / "round-1", None, YES)
 
 
 @pytest.mark.parametrize("name", ["human", "web"])

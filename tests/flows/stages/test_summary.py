@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows.engines.engine import ShardFailed
+from flows.rounds.approval import Answer, write_answer
 from flows.stages.clean import RunResult
 from flows.stages.summary import of_cleaning, of_rounds, of_training, of_view
 from shards.inputs.listing import InputShard
@@ -61,14 +62,22 @@ def test_a_training() -> None:
     ],
 )
 @pytest.mark.parametrize(("damaged", "code"), [(0, 0), (1, 3)])
-def test_rounds(ended: str, why: str, damaged: int, code: int) -> None:
+def test_rounds(ended: str, why: str, damaged: int, code: int, tmp_path: Path) -> None:
     shards = {"damaged": damaged, "quarantined": 0}
     rounds = [{"round": 1, "clean": {"shards": shards}, "gate": {"measure": 0.123456}}]
-    ledger: Any = SimpleNamespace(rounds=rounds, best=1, ended=ended, folder=Path("/rounds"))
+    ledger: Any = SimpleNamespace(rounds=rounds, best=1, ended=ended, folder=tmp_path)
     done = of_rounds(ledger)
     assert done["exit_code"] == code
-    assert done["message"] == f"1 rounds, the best is 1; {why}"
+    assert done["message"] == f"1 round, the best is 1; {why}"
     assert done["numbers"] == {"rounds": 1, "best": 1, "round 1: gate": 0.1235}
+    assert done["run"] == str(tmp_path / "round-1" / "run")
+
+
+def test_rounds_that_a_person_ended_say_who_and_why(tmp_path: Path) -> None:
+    rounds = [{"round": number, "gate": {"measure": 0.5}} for number in (1, 2)]
+    write_answer(tmp_path, 2, Answer.now(False, "somebody", "worse"))
+    ledger: Any = SimpleNamespace(rounds=rounds, best=1, ended="approval", folder=tmp_path)
+    assert of_rounds(ledger)["message"] == "2 rounds, the best is 1; ended by somebody: worse"
 
 
 @pytest.mark.parametrize(
