@@ -23,6 +23,11 @@ pytest_plugins = ["tests.support.fixtures"]  # of the command, for whoever runs 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Call flows after all else: behind them Prefect has threads, and forks fail (3.8.8)."""
+    items.sort(key=lambda item: "deployable" in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Real pairs, bad inputs and numeric references; tests skip where they are absent."""
