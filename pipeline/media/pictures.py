@@ -13,7 +13,8 @@ from PIL import Image
 
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.inputs.listing import InputError
-from shards.inputs.reader import IMAGE_EXTENSIONS, RawSample, ShardReader, State, open_shard
+from shards.inputs.names import IMAGE_EXTENSIONS
+from shards.inputs.reader import RawSample, ShardReader, State, open_shard
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
 

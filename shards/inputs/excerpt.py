@@ -12,7 +12,7 @@ from statistics import fmean, variance
 from typing import BinaryIO, cast
 
 from shards.inputs.listing import InputShard
-from shards.inputs.reader import split_name
+from shards.inputs.names import split_name
 from shards.inputs.tar import BLOCK_BYTES, TarDamage, TarReader, is_header
 from shards.store import filesystem
 

@@ -13,12 +13,12 @@ from typing import BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from shards.inputs.names import IMAGE_EXTENSIONS, split_name
 from shards.inputs.tar import Member, TarDamage, TarReader
 from shards.naming import key_text
 from shards.reasons import SampleReason
 from shards.store import filesystem
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif")
 _ROLES = {**dict.fromkeys(IMAGE_EXTENSIONS, "image"), "txt": "text", "json": "meta"}
 _PAIR = frozenset({"image", "text"})
 # a larger member is `unsafe_member`, and not read
@@ -270,18 +270,6 @@ def _fault(member: Member) -> str | None:
     if member.size_bytes > _LARGEST_MEMBER_BYTES:
         return f"member of {member.size_bytes} bytes, limit {_LARGEST_MEMBER_BYTES}"
     return None
-
-
-def split_name(name: bytes) -> tuple[bytes, str]:
-    """Split a member's name at its last dot into key and lower-case extension.
-
-    Hidden files (`._a.jpg` of macOS) and names without a dot have no extension.
-    """
-    key, dot, extension = name.rpartition(b".")
-    base = name.rpartition(b"/")[2]
-    if not dot or base.startswith(b".") or b"/" in extension:
-        return name, ""
-    return key, extension.decode("ascii", "replace").lower()
 
 
 def open_shard(url: str) -> AbstractContextManager[BinaryIO]:

@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
-from shards.inputs.reader import IMAGE_EXTENSIONS
+from shards.inputs.names import IMAGE_EXTENSIONS
 from shards.reasons import TextReason
 from shards.store import filesystem
 from shards.training.annotation import (

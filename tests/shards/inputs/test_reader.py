@@ -20,7 +20,6 @@ from shards.inputs.reader import (
     ShardState,
     State,
     open_shard,
-    split_name,
 )
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
@@ -128,13 +127,6 @@ def test_names_that_are_not_utf8(tar_bytes: Any) -> None:
     # another key that looks the same in the tables would meet it in the output
     data = tar_bytes([("caf\udce9.jpg", b"i"), ("caf%E9.jpg", b"i")])
     assert outcomes(data) == [("caf%E9", None), ("caf%E9", "duplicate_key")]
-
-
-def test_split_name() -> None:
-    assert split_name(b"a.b.JPG") == (b"a.b", "jpg")
-    assert split_name(b"d.d/a.Txt") == (b"d.d/a", "txt")
-    for name in (b"d.jpg/a", b"noext", b".jpg", b"d/._a.jpg"):
-        assert split_name(name) == (name, "")
 
 
 # What makes a row
