@@ -31,7 +31,7 @@ format: $(INSTALLED) ## rewrite the code in the house's format
 	$(BIN)/ruff check --fix .
 
 test: $(INSTALLED) ## the tests that run in minutes, two files at a time
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED) ## the tests that take longer
 	$(BIN)/pytest -m slow

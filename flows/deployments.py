@@ -39,6 +39,7 @@ from flows.engines.engine import EngineError
 from flows.following.parameters import place
 from flows.following.server import call
 from flows.recipe import RecipeError, read_yaml
+from flows.run_log.redaction import Redactor
 
 FLOWS: Mapping[str, Flow[..., Any]] = {
     flow.name: flow for flow in (clean, judge, pretrain, finetune, bootstrap)
@@ -141,9 +142,10 @@ def check_server() -> None:
     try:  # once; Prefect's client would try for minutes
         call(address, ANSWER_S)
     except httpx.HTTPError as error:
+        told = Redactor()(f"at {address} does not answer ({error})")  # an address has passwords
         raise EngineError(
-            f"Prefect's server at {address} does not answer ({error}). Start it (prefect "
-            "server start), or name another by PREFECT_API_URL"
+            f"Prefect's server {told}. Start it (prefect server start), or name another by "
+            "PREFECT_API_URL"
         ) from error
 
 

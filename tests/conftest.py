@@ -24,7 +24,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Call flows after all else: behind them Prefect has threads, and forks fail (3.8.8)."""
+    """Call flows after all else: behind them Prefect has threads, and forks fail (3.8.8).
+
+    With several processes the order holds by --no-loadscope-reorder, as `make test` says.
+    """
     items.sort(key=lambda item: "deployable" in item.path.parts)
 
 

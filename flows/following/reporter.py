@@ -164,7 +164,7 @@ class PrefectReporter:
         elif "answer" in message:
             self._answer = message["answer"]
         elif "trouble" in message:
-            self._note_trouble(message["trouble"])
+            self._note_trouble(Redactor()(message["trouble"]))  # an address may have a password
         elif "stop" in message:
             _log.warning("%s: stopping", message["stop"])
             os.kill(os.getpid(), signal.SIGTERM)

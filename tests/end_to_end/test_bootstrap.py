@@ -63,6 +63,7 @@ def killed(command: Command, recipe: Path, moment: Callable[[], bool]) -> None:
     command.wait(process)
 
 
+@pytest.mark.slow
 def test_rounds_that_are_killed_end_like_those_that_are_not(
     tmp_path: Path, recipe: Path, unbroken: tuple[dict[str, Any], float]
 ) -> None:

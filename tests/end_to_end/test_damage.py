@@ -124,6 +124,7 @@ def test_clean_alone_mends_what_a_power_cut_tears(flipped: FlippedRun) -> None:
             raise
 
 
+@pytest.mark.slow
 def test_some_flips_are_told_or_harmless_and_mended(flipped: FlippedRun) -> None:
     try_flips(flipped, 60, commands=1)
 

@@ -201,6 +201,7 @@ def test_who_only_looks_on_may_die_or_freeze(
     assert done.stderr.count("Prefect") == done.stderr.count("done without it") == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_again_hears_the_end(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +221,7 @@ def test_a_server_that_answers_again_hears_the_end(
     assert [state for _, state in own_runs(command)] == ["Completed"]
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_leaves_no_process(command: Command, many: Path) -> None:
     process = command.start(*cleaning(many, command))
     wait_until(lambda: is_running(command))

@@ -78,6 +78,7 @@ def test_a_killed_driver_is_taken_up_where_it_was(
     close(table(run, "texts"), whole["texts"])
 
 
+@pytest.mark.slow
 def test_a_killed_actor_is_replaced(
     capfilt_ray: Command,
     flags: Flags,
@@ -97,8 +98,11 @@ def test_a_killed_actor_is_replaced(
     done = capfilt_ray.wait(process)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["shards"]["pending"] == 0
-    assert sum(attempts(run).values()) == 13
-    assert [ending for _, ending in endings(run) if ending] == ["died"]
+    ended = [ending for _, ending in endings(run) if ending]
+    assert ended.count("died") == 1
+    # a shard that two were at in the end is released by one
+    assert set(ended) <= {"died", "released"}
+    assert 13 <= sum(attempts(run).values()) <= 12 + len(ended)
     assert table(run, "decisions") == whole["decisions"]
     close(table(run, "texts"), whole["texts"])
 

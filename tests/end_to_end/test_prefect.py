@@ -110,6 +110,7 @@ def test_what_only_the_flow_can_check_fails_by_its_message(
     assert [line for line in ours if "Traceback" in line] == []
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_is_taken_up_by_the_same_form(
     prefect: Prefect, many: Path, tmp_path: Path
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_cancelled_run_is_taken_up_by_the_same_form(
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
+@pytest.mark.slow
 def test_what_another_flow_made_starts_the_next(
     prefect: Prefect, web: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ def compare(found: Path, expected: Path) -> None:
             assert one[name] == pytest.approx(other[name], abs=1e-5), (one["step"], name)
 
 
+@pytest.mark.slow
 def test_two_workers_on_ray_learn_what_one_learns_here(
     capfilt: InProcess, capfilt_ray: Command, write_recipe: Write, tmp_path: Path
 ) -> None:

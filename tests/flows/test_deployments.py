@@ -11,7 +11,15 @@ import pytest
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.deployments import CHAINS, FLOWS, Placement, make_deployment, put, recipe_defaults
+from flows.deployments import (
+    CHAINS,
+    FLOWS,
+    Placement,
+    check_server,
+    make_deployment,
+    put,
+    recipe_defaults,
+)
 from flows.engines.engine import EngineError
 from flows.recipe import RecipeError
 from tests.support.http_server import in_thread
@@ -116,6 +124,14 @@ def test_a_server_that_is_none_is_told() -> None:
             pytest.raises(EngineError, match="did not take it"),
         ):
             put([made], None)
+
+
+def test_a_password_in_an_address_is_not_told() -> None:
+    url = "http://me:hush-hush@127.0.0.1:1/api"
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(EngineError) as told:
+        check_server()
+    assert "127.0.0.1:1/api" in str(told.value)
+    assert "hush" not in str(told.value)
 
 
 @pytest.mark.parametrize(("flow", "after"), CHAINS)

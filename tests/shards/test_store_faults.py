@@ -78,6 +78,7 @@ def test_a_write_whose_answer_was_lost_is_won(upstream: str, fault: Fault, times
         assert store.read("commits/a.json") == b"ours"
 
 
+@pytest.mark.slow
 def test_a_write_that_never_came_through_is_an_error(upstream: str) -> None:
     from botocore.exceptions import ConnectionError
 

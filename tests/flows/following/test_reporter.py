@@ -72,6 +72,7 @@ def test_what_fails_before_the_flow_run_begins_leaves_at_once_and_says_nothing(
     assert caplog.records == []
 
 
+@pytest.mark.slow
 def test_trouble_from_before_the_flow_run_is_told_when_it_begins(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import os, signal, time
 from pathlib import Path
@@ -31,6 +33,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_a_silent_head_is_told_before_ray_would_end_the_process(
     loopback_only: list[str], tmp_path: Path
 ) -> None:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from models.blip.config import resolve_dtype
 
 SCRIPT = """
@@ -24,6 +26,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_the_first_machine_with_room_decides_and_one_that_cannot_is_named(
     loopback_only: list[str], tmp_path: Path
 ) -> None:
