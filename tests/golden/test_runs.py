@@ -114,5 +114,5 @@ def test_clean_does_not_mix_two_outputs(capfilt: InProcess, expected: Any, name:
 
 def test_the_look_bites() -> None:
     assert holds({"a": [{"b": 1, "c": 2}]}, {"a": [{"b": 1}]})
-    for found in ({"a": [{"b": 2}]}, {"a": [{}]}, {"a": []}, {}):
-        assert not holds(found, {"a": [{"b": 1}]})
+    others: list[Any] = [{"a": [{"b": 2}]}, {"a": [{}]}, {"a": []}, {}]
+    assert not any(holds(other, {"a": [{"b": 1}]}) for other in others)
