@@ -47,6 +47,10 @@ class Filter(LoadedModel[MatchNetwork]):
         """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
         return cls(checkpoint.load(folder, "filter", **options), max_tokens)
 
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of a text, without special ones, before it is cut."""
+        return len(self.tokenizer.encode([normalise(text)])[0])
+
     @torch.inference_mode()
     def score(self, images: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Score]]:
         """Score the texts of each image; their numbers may differ, and may be 0.

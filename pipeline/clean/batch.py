@@ -30,7 +30,7 @@ class BatchModels:
 
     def prepare(self, raw: RawSample, decode: Decode) -> PreparedSample:
         """Decode a sample once, for both models and for the clean shard; several threads may."""
-        screened = screen(raw, self._screening, decode)
+        screened = screen(raw, self._screening, decode, self._scorer.count_tokens)
         if screened.image is None:
             return PreparedSample(screened)
         picture, write = screened.image, self._writing

@@ -31,6 +31,10 @@ class Scorer(Protocol):
     digest: str
     preprocess: Preprocess
 
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens that it makes of a text, without special ones; threads may ask."""
+        ...
+
     def score(self, images: Tensor, texts: Sequence[Sequence[str]]) -> Sequence[Sequence[Score]]:
         """Score all texts of each of uint8 images (B, 3, H, W)."""
         ...

@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 Report = Callable[[int, int], None]
 
 # Raised whenever the same recipe, weights and input would give another output.
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 
 # Bounds on a batch: neither a shard of huge files nor one of rejected samples may fill the memory.
 MAX_BATCH_BYTES = 128 << 20

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.blip.preprocess import Preprocess
-from pipeline.clean.screen import read_meta
+from pipeline.clean.sidecar import read_sidecar
 from pipeline.config import Config
 from pipeline.media.ahead import load_batches
 from pipeline.media.pictures import resized
@@ -91,10 +91,10 @@ def _labelled(key: str, raw: RawSample) -> LabelledPair:
         return LabelledPair(key, b"", (), reason=raw.reason)
     if raw.image is None:
         return LabelledPair(key, b"", (), reason=SampleReason.IMAGE_MISSING)
-    text, _, notes = read_meta(raw.meta)
-    if notes:  # labels stand in it: what it does not say is not known
-        return LabelledPair(key, b"", (), reason=notes[0])
-    meta: dict[str, Any] = json.loads(text) if text else {}
+    sidecar = read_sidecar(raw.meta)
+    if sidecar.meta is None and sidecar.notes:  # labels stand in it: what they are is not known
+        return LabelledPair(key, b"", (), reason=sidecar.notes[0])
+    meta: dict[str, Any] = json.loads(sidecar.meta) if sidecar.meta else {}
     texts, reason = _references(meta), None
     if not texts:
         annotated, reason = annotated_texts(raw)

@@ -22,7 +22,7 @@ MEANING = {
     "skipped": "on the skip-list",
     # web texts
     "text_missing": "no text in the input",
-    "text_empty": "nothing but blanks",
+    "text_empty": "nothing to be seen, or not one token",
     "text_not_utf8": "not UTF-8",
     "text_too_long": "more bytes than the recipe allows",
     # decisions
@@ -41,7 +41,8 @@ MEANING = {
     "cmyk_converted": "CMYK, turned into RGB",
     "scaled_16_bit": "16 bits, scaled to 8",
     "bom_stripped": "byte order mark taken off the text",
-    "text_cleaned": "control characters taken out of the text",
+    "text_cleaned": "mended, unseen characters taken out, put on one line",
     "json_unreadable": "the sidecar is not readable JSON",
+    "json_repaired": "the sidecar was no strict JSON, and could be mended",
     "json_too_large": "the sidecar is too large to keep",
 }

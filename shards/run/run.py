@@ -228,10 +228,14 @@ def check_identity(
     """
     if recorded["fingerprint"] == record["fingerprint"]:
         return
-    differing = "; ".join(differences(recorded["identity"], as_json(record["identity"])))
+    differing = list(differences(recorded["identity"], as_json(record["identity"])))
+    whose, mend = "another recipe", "give the recorded values, or another output folder"
+    if any("output_version:" in difference for difference in differing):
+        whose = "another version of capfilt, which gives another output"
+        mend = "go on with that version, or give another output folder; what it holds can be read"
     raise RunMismatch(
-        f"{folder} holds {what} of another recipe; differing (recorded -> given): {differing}; "
-        "give the recorded values, or another output folder"
+        f"{folder} holds {what} of {whose}; differing (recorded -> given): "
+        f"{'; '.join(differing)}; {mend}"
     )
 
 

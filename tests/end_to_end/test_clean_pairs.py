@@ -1,6 +1,8 @@
 """The main job: real pairs through Ray and Prefect, read back by the tools that people use."""
 
+import html
 import json
+import re
 import unicodedata
 from pathlib import Path
 
@@ -52,7 +54,9 @@ def run(
 
 
 def as_stored(caption: str) -> str:
-    """One line in NFC, without control characters; those of direction part no words."""
+    """One line in NFC, without entities and control characters; of those some part no words."""
+    while re.search(r"&#?\w+;", caption) and html.unescape(caption) != caption:
+        caption = html.unescape(caption)
     control = [" " if unicodedata.category(c) == "Cc" else c for c in caption if c not in DIRECTION]
     return " ".join(unicodedata.normalize("NFC", "".join(control)).split())
 

@@ -95,6 +95,13 @@ def test_tokens_are_counted_before_the_cut(filter_: Filter, images: Tensor) -> N
     assert long.itm == pytest.approx(exact.itm, abs=1e-6)
 
 
+def test_tokens_are_counted_without_a_picture_as_with_one(filter_: Filter, images: Tensor) -> None:
+    texts = ["a dog", " A  DOG!! ", "dog " * 40, "...", "\u0301 \ufffd", "🙂", "é漢"]
+    scores = filter_.score(images[:1], [texts])[0]
+    assert [filter_.count_tokens(text) for text in texts] == [score.tokens for score in scores]
+    assert filter_.count_tokens("...") == 0 < filter_.count_tokens("🙂")
+
+
 def test_texts_are_normalised_first(filter_: Filter, images: Tensor) -> None:
     plain, odd = filter_.score(images[:1], [["a red dog", ' "A  RED dog!!!" ']])[0]
     assert plain.itm == pytest.approx(odd.itm, abs=1e-6)

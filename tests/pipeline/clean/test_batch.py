@@ -89,6 +89,7 @@ def test_the_counts_bite(bench: Bench, shard: Path, passes: Passes) -> None:
 
     class Wasteful:
         digest, preprocess = bench.scorer.digest, bench.scorer.preprocess
+        count_tokens = bench.scorer.count_tokens
 
         def score(self, images: Any, texts: Any) -> Any:
             bench.scorer.score(images, texts)
@@ -112,6 +113,9 @@ def test_each_model_gets_its_own_view(bench: Bench, shard: Path) -> None:
         def __init__(self, name: str, role: Any, preprocess: Any) -> None:
             self.digest, self.preprocess = role.digest, preprocess
             self._name, self._role = name, role
+
+        def count_tokens(self, text: str) -> int:
+            return bench.scorer.count_tokens(text)
 
         def caption(self, images: torch.Tensor, keys: Any, count: int) -> Any:
             seen[self._name] += list(images)

@@ -18,6 +18,9 @@ class Guest:
     digest = "d"
     preprocess = Preprocess(4, 4)
 
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
     def score(self, images: Any, texts: Any) -> list[list[Score]]:
         return [
             [Score(0.5, int(image.sum()), 0.25, len(text), len(text) > 3) for text in group]

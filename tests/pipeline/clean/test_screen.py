@@ -1,16 +1,13 @@
 """Screening: rules between reasons, and hostile texts and sidecars that do no harm."""
 
-import json
 import random
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.clean.screen import ScreenConfig, clean_text, read_meta, screen
+from pipeline.clean.screen import ScreenConfig, screen
 from shards.inputs.reader import RawSample
 from shards.reasons import SampleReason, TextReason
 from shards.schema import SAMPLES, arrow_rows
@@ -60,7 +57,8 @@ def test_facts_of_a_good_sample(noise: Any, encode: Any) -> None:
     assert facts["web_text"] == "Caf\u00e9 au lait"
     assert facts["url"] == "https://example.org/a.png"
     assert facts["meta"] == meta.decode()
-    assert (facts["reason"], facts["text_reason"], facts["notes"]) == (None, None, [])
+    assert (facts["reason"], facts["text_reason"]) == (None, None)
+    assert facts["notes"] == ["text_cleaned"]
 
 
 def test_limits_come_from_the_recipe(noise: Any, encode: Any) -> None:
@@ -75,115 +73,20 @@ def test_limits_come_from_the_recipe(noise: Any, encode: Any) -> None:
         ScreenConfig(max_pixels=10**9)
 
 
-# --- Texts. ---
+# --- Texts and sidecars. ---
 
 
-@pytest.mark.parametrize(
-    ("data", "text", "notes"),
-    [
-        (b"a cat", "a cat", []),
-        (b"\xef\xbb\xbfa cat", "a cat", ["bom_stripped"]),
-        (b"a\r\ncat\n\non a\tmat ", "a cat on a mat", []),
-        (b"\x1b[31mred\x1b[0m\x07 cat\x00", "[31mred [0m cat", ["text_cleaned"]),
-        ("a\u0085cat\u2028sat".encode(), "a cat sat", []),
-        (
-            "\u202eevil\u202c \u2066x\u2069 a\u200eb \u061cz".encode(),
-            "evil x ab z",
-            ["text_cleaned"],
-        ),
-        ("👩\u200d👩\u200d👧 family".encode(), "👩\u200d👩\u200d👧 family", []),  # joiners stay
-        ("e\u0301".encode(), "\u00e9", []),
-    ],
-)
-def test_text_is_one_clean_line(data: bytes, text: str, notes: list[str]) -> None:
-    found = clean_text(data, 1000)
-    assert (found.text, found.reason, found.notes) == (text, None, notes)
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (None, TextReason.MISSING),
-        (b"", TextReason.EMPTY),
-        (b" \r\n\t ", TextReason.EMPTY),
-        (b"\xef\xbb\xbf", TextReason.EMPTY),
-        ("\u200e\u202e\x07 ".encode(), TextReason.EMPTY),
-        ("café".encode("latin-1"), TextReason.NOT_UTF8),
-        ("a cat".encode("utf-16"), TextReason.NOT_UTF8),
-        ("a cat".encode("utf-16-le"), TextReason.NOT_UTF8),  # each byte of it is UTF-8 too
-        ("a cat".encode("utf-16-be"), TextReason.NOT_UTF8),
-        ("a cat".encode("utf-32-le"), TextReason.NOT_UTF8),
-        (b"\xed\xa0\x80", TextReason.NOT_UTF8),  # a lone surrogate
-        (b"x" * 1000, None),
-        (b"x" * 1001, TextReason.TOO_LONG),
-        (b" " * 1001, TextReason.TOO_LONG),
-    ],
-)
-def test_texts_that_cannot_be_used(data: bytes | None, reason: TextReason | None) -> None:
-    found = clean_text(data, 1000)
-    assert found.reason == reason
-    assert (found.text is None) == (reason is not None)
-
-
-@given(
-    st.binary(max_size=80) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace"))
-)
-def test_any_text_comes_out_harmless(data: bytes) -> None:
-    web = clean_text(data, 1000)
-    assert (web.text is None) == (web.reason is not None)
-    if web.text is not None:
-        assert web.text == web.text.strip() != ""
-        assert web.text.encode()  # no lone surrogates
-        assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in web.text)
-        assert not set(web.text) & set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2069")
-        assert clean_text(web.text.encode(), 1000).text == web.text
-
-
-# --- Sidecars. ---
-
-
-@pytest.mark.parametrize(
-    ("data", "note"),
-    [
-        (b"", "json_unreadable"),
-        (b'{"url": "x"', "json_unreadable"),
-        (b"[1]", "json_unreadable"),
-        (b"null", "json_unreadable"),
-        (b'{"a": NaN}', "json_unreadable"),
-        (b'{"a": -Infinity}', "json_unreadable"),
-        (b'{"a": "\xff"}', "json_unreadable"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "json_unreadable"),
-        (b'{"a":' + b"[" * 32_000 + b"]" * 32_000 + b"}", "json_unreadable"),
-        (b'{"a":' * 12_000 + b"1" + b"}" * 12_000, "json_too_large"),
-        (b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "json_too_large"),
-        (b'{"a": "' + b"x" * 65_536 + b'"}', "json_too_large"),
-        (json.dumps({"a": 1}).encode("utf-16"), "json_unreadable"),
-    ],
-)
-def test_hostile_sidecars_are_dropped_and_noted(data: bytes, note: str) -> None:
-    assert read_meta(data) == (None, None, [note])
-
-
-def test_a_sidecar_of_just_the_limit() -> None:
-    data = b'{"a": "' + b"x" * (65_536 - 9) + b'"}'
-    assert len(data) == 65_536
-    assert read_meta(data) == (data.decode(), None, [])
-
-
-@pytest.mark.parametrize(
-    ("value", "url"),
-    [
-        ('"https://a.b/ü?x=1"', "https://a.b/ü?x=1"),
-        (r'"a\ud800b"', "a?b"),
-        (r'"a\u001b[31m\u0000\u202eb"', "a?[31m??b"),
-        ("3", None),
-        ("null", None),
-        ('["x"]', None),
-    ],
-)
-def test_the_url(value: str, url: str | None) -> None:
-    data = f'{{"url": {value}}}'.encode()
-    assert read_meta(data) == (data.decode(), url, [])
+def test_a_text_without_a_token_is_none(noise: Any, encode: Any) -> None:
+    """The scorer would read nothing, and give the picture's own number to any such text."""
+    data = encode(noise(), "PNG")
+    raw = sample(data, b"\xe2\x80\x8b...")
+    signs = screen(raw, CONFIG, count_tokens=lambda text: len(text.strip(".")))
+    assert signs.ok
+    assert (signs.facts["text_reason"], signs.facts["web_text"]) == (TextReason.EMPTY, None)
+    assert signs.facts["notes"] == ["text_cleaned"]
+    refused = screen(raw, REJECT, count_tokens=lambda _: 0)
+    assert refused.facts["reason"] == TextReason.EMPTY
+    assert screen(raw, CONFIG, count_tokens=lambda _: 1).facts["web_text"] == "..."
 
 
 def test_a_bad_sidecar_costs_no_sample(noise: Any, encode: Any) -> None:

@@ -99,7 +99,7 @@ def test_what_cannot_be_used_is_counted_by_its_reason(
         "text_empty": {"png": good, "txt": b"  "},
         "text_not_utf8": {"png": good, "txt": b"caf\xe9"},
         "json_unreadable": {"png": good, "txt": b"a red ring", "json": b"[" * 50_000},
-        "fine": {"png": good, "txt": b"a red ring"},
+        "fine": {"png": good, "txt": b"a red ring", "json": b'\xef\xbb\xbf{"similarity": NaN}'},
         "tiny": {"png": encode(noise(3, 90, seed=2), "PNG"), "txt": b"a blue ring"},
     }
     members = [(f"{key}.{end}", data) for key, own in spoiled.items() for end, data in own.items()]

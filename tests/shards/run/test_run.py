@@ -58,6 +58,16 @@ def test_another_recipe_is_refused_with_the_difference(any_url: str) -> None:
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), ValueError)
 
 
+def test_a_run_of_another_version_is_told_as_one(any_url: str) -> None:
+    """Nobody can give another output version as a setting."""
+    create(any_url, {"seed": 0, "output_version": 1})
+    with pytest.raises(RunMismatch, match="another version of capfilt") as caught:
+        create(any_url, {"seed": 0, "output_version": 2})
+    assert "output_version: 1 -> 2" in str(caught.value)
+    assert "give the recorded values" not in str(caught.value)
+    assert "another output folder" in str(caught.value)
+
+
 def test_another_list_is_refused(any_url: str) -> None:
     create(any_url)
     with pytest.raises(InputMismatch, match="no longer there: b"):
