@@ -217,7 +217,8 @@ def test_a_shard_on_s3_that_changes_under_the_same_size(bucket: str) -> None:
         check_current(listed)
 
 
-def test_an_empty_bucket_and_one_that_is_not_there_are_named(bucket: str) -> None:
+@pytest.mark.usefixtures("bucket")
+def test_an_empty_bucket_and_one_that_is_not_there_are_named() -> None:
     import fsspec
 
     fsspec.filesystem("s3").mkdir("empty-bucket")
@@ -240,4 +241,4 @@ def test_tars_on_s3_in_any_case_without_hidden_names_and_runs(bucket: str) -> No
         store.put(f"out/{name}", b"x")
     assert [s.shard for s in list_inputs([store.url()])] == ["a", "b", "sub%2Fe"]
     assert [s.shard for s in list_inputs([f"{store.url()}/[ab].*"])] == ["a", "b"]
-    assert [s.shard for s in list_inputs([f"{store.url()}/**/*.tar"])] == ["a", "sub%2Fe"]
+    assert [s.shard for s in list_inputs([f"{store.url()}/**/*.tar"])] == ["sub%2Fe"]
