@@ -98,9 +98,9 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
     if path.is_file():
         raise CheckpointError(_instead_of(path))
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name)):
-        folder = f"folder {path.absolute()}" if name else "without a name"
+        what = f"folder {path.absolute()}" if name else "without a name"
         raise CheckpointError(
-            f"there is no checkpoint {folder}. "
+            f"there is no checkpoint {what}. "
             "Give an existing folder or a Hugging Face hub id such as OWNER/NAME."
             + near_to(name, SHIPPED)
         )
