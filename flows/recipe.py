@@ -5,10 +5,11 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,6 +23,7 @@ from pipeline.clean.shard import CleanConfig
 from pipeline.printable import cut
 from shards.errors import UsageError
 from shards.files.bounded_yaml import MOST_CHARACTERS, MOST_DEPTH, BoundedYamlError, parse_yaml
+from shards.files.home import expand_home
 from shards.files.regular import open_regular
 
 # What a recipe must hold, and the flag that gives it.
@@ -43,6 +45,16 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 class RecipeError(UsageError):
     """A recipe that cannot be run, and what to change in it."""
+
+
+def named_folder(name: str) -> str:
+    """Return a folder or URL with its home folder put in; RecipeError for none at all."""
+    if not name:
+        raise RecipeError("expected a folder; an empty path names none")
+    return expand_home(name)
+
+
+Folder = Annotated[str, AfterValidator(named_folder)]
 
 
 class RecipeSection(BaseModel):
@@ -103,7 +115,7 @@ class Recipe(CleanConfig):
 
     recipe_version: Literal[1] = 1
     input: InputConfig
-    output: str
+    output: Folder
     limits: LimitsConfig = LimitsConfig()
     engine: EngineConfig = EngineConfig()
 

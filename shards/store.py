@@ -31,6 +31,7 @@ from shards.files.claim import (
     create_remote,
 )
 from shards.files.durable import TEMPORARY, make_folder, move_whole, put_whole
+from shards.files.home import expand_home
 from shards.files.regular import RegularFiles
 from shards.files.scratch import scratch_folder
 
@@ -63,11 +64,12 @@ class StoredFile:
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a URL or local path, and the (absolute) path in it.
 
-    Raises UnusableName for what can name no file anywhere.
+    `~` and `~user` are home folders. Raises UnusableName for what can name no file anywhere.
     """
-    _check_name(url)
-    if "://" not in url:  # not fsspec's own parsing: it takes "::" in a local name for a chain
-        return RegularFiles(), os.path.abspath(url)  # noqa: PTH100 - keeps links as written
+    local = url.removeprefix("file://")
+    _check_name(local)
+    if "://" not in local:  # not fsspec's own parsing: it takes "::" in a local name for a chain
+        return RegularFiles(), os.path.abspath(expand_home(local))  # noqa: PTH100 - keeps links
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except ValueError as error:
