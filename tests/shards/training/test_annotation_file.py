@@ -13,10 +13,10 @@ from shards.inputs.listing import InputChanged
 from shards.training.annotation import SourceText, WeightedAnswer
 from shards.training.annotation_file import (
     Annotation,
-    AnnotationError,
     read_annotations,
     read_answers,
 )
+from shards.training.json_file import AnnotationError
 from shards.training.source import Source, SourceConfig, SourceError, SourceSample
 from shards.training.source_reader import open_source, read_part
 from shards.training.stream import TrainingStream
@@ -54,13 +54,19 @@ def human(*texts: str) -> tuple[SourceText, ...]:
         (CAPTION, {"caption": [" ", "a dog"]}, Annotation(("val2014/1.jpg",), human("a dog"))),
         (CAPTION, {"caption": []}, "text_empty"),
         (CAPTION, {"caption": " "}, "text_empty"),
-        (CAPTION, {"caption": None}, "wrong_type"),
+        (CAPTION, {"caption": None}, "null_value"),
+        (CAPTION, {"caption": [None, None]}, "null_value"),
+        (CAPTION, {"caption": ["a dog", None]}, Annotation(("val2014/1.jpg",), human("a dog"))),
         (CAPTION, {"caption": ["a dog", 3]}, "wrong_type"),
         (CAPTION, {"caption": "\ud800"}, "wrong_type"),
         (CAPTION, {"image": None}, "image_missing"),
         (CAPTION, {"image": ""}, "image_missing"),
         (CAPTION, {"image": "../../etc/passwd"}, "unsafe_member"),
-        (CAPTION, {"image": "/etc/passwd"}, "unsafe_member"),
+        (CAPTION, {"image": "/etc/../passwd"}, "unsafe_member"),
+        (CAPTION, {"image": "a/%2e%2e/%2e%2e/b.jpg"}, "unsafe_member"),
+        (CAPTION, {"image": "file:///a/../../b.jpg"}, "unsafe_member"),
+        (CAPTION, {"image": True}, "image_missing"),
+        (CAPTION, {"image": "\ud800.jpg"}, "image_missing"),
         (CAPTION, {"image": "a\\..\\b"}, "unsafe_member"),
         (CAPTION, {"image": "a\0b"}, "unsafe_member"),
         (
@@ -264,7 +270,7 @@ def test_configs_that_mix_kinds_are_refused(fields: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ('["yes", "no", " two  rings", "yes", "", 3, null]', ["yes", "no", "two rings"]),
+        ('["yes", "no", " two  rings", "yes", "", 3, null]', ["yes", "no", "two rings", "3"]),
         ('[" ", ""]', "expected a JSON list of answers"),
         ('{"yes": 1}', "expected a JSON list of answers"),
         ("yes", "cannot be read as JSON"),
