@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from threading import Lock
 
+from shards.files.regular import NotRegular
 from shards.files.walk import walk_files
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
@@ -62,22 +63,29 @@ class _Listing:
         if number is not None and is_picture(path):
             self.by_number[number] = min(path, self.by_number.get(number, path))
 
+    def named(self, parts: Parts) -> list[str]:
+        """Return the files of a path's last name, wherever they lie."""
+        return self.by_stem.get(without_ending(parts)[-1], []) if parts else []
+
     def matches(self, reading: Reading, root: Parts) -> list[str]:
-        """Return the files that a path may mean: of those that share an end, the longest."""
+        """Return the files that a path may mean: of those that share an end, the longest.
+
+        A relative path must be the whole of that end, or the file's must be: there may be folders
+        more or fewer. An absolute one, of another machine, must share a folder, were it the root.
+        """
         is_below = reading.is_absolute and len(root) > 0 and reading.parts[: len(root)] == root
         wanted = folded(reading.parts[len(root) :] if is_below else reading.parts)
-        if not wanted:
-            return []
-        ends = {path: _end(path, wanted) for path in self.by_stem.get(_stem(wanted), ())}
-        longest = max(ends.values(), default=0)
+        above = folded(root) if reading.is_absolute and not is_below else ()
+        ends = {path: _end((*above, *path.split("/")), wanted) for path in self.named(wanted)}
         whole = [path for path in ends if ends[path] == len(wanted) == _depth(path)]
+        longest = max(ends.values(), default=0)
         if whole or is_below or not longest:
             return whole
         if longest < len(wanted) and wanted[-longest - 1] in self.folders:
             return []  # the folder is here that the picture should lie in
         best = [path for path in ends if ends[path] == longest]
-        if reading.is_absolute:  # at another machine's root: its folders mean nothing here
-            return best
+        if reading.is_absolute:
+            return best if longest > 1 or longest == len(wanted) else []
         return [path for path in best if longest in (len(wanted), _depth(path))]
 
 
@@ -124,6 +132,8 @@ class PictureFolder:
             data = self._fs.cat_file(full)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
+        except NotRegular as error:
+            return Unusable(SampleReason.IMAGE_MISSING, str(error))
         except OSError as error:
             if error.errno in _NO_SUCH_NAME:
                 return None
@@ -144,8 +154,15 @@ class PictureFolder:
                 return paths[0]
         if name.isascii() and name.isdigit() and int(name) in listing.by_number:
             return listing.by_number[int(name)]
-        files = f"of {listing.count:,} files" if listing.count else "no file is there, and so none"
-        return self._missing(name, f"{files} below {self.url} fits")
+        return self._missing(name, self._why(name, listing))
+
+    def _why(self, name: str, listing: _Listing) -> str:
+        *_, last = readings(name)
+        if paths := listing.named(folded(last.parts)):
+            return f"a file of this name is there in another folder: {self.url}/{min(paths)}"
+        if not listing.count:
+            return f"there is no file below {self.url}"
+        return f"no file has this name of the {listing.count:,} below {self.url}"
 
     def _find_number(self, number: int) -> str | Unusable:
         path = self._listing().by_number.get(number)
@@ -177,19 +194,13 @@ def _folder_at(url: str) -> PictureFolder:
     return PictureFolder(url)
 
 
-def _stem(parts: Parts) -> str:
-    return without_ending(parts)[-1]
-
-
 def _depth(path: str) -> int:
     return path.count("/") + 1
 
 
-def _end(path: str, wanted: Parts) -> int:
+def _end(path: Parts, wanted: Parts) -> int:
     """Count the parts at the end that a path shares with a wanted one, which may lack an ending."""
-    parts = folded(path.split("/"))
-    if not is_picture(wanted[-1]):
-        parts = without_ending(parts)
+    parts = folded(path) if is_picture(wanted[-1]) else without_ending(folded(path))
     count = 0
     for part, other in zip(reversed(parts), reversed(wanted), strict=False):
         if part != other:

@@ -1,9 +1,9 @@
 """Files as the data sets publish them, brought into the rows that the field's loaders read.
 
 Such a row has `image` and `caption`, `image`, `question` and `answer`, or `images`, `sentence` and
-`label`. `image` is a name, or the picture's number, where a file knows no more. Files of Karpathy's
-splits, COCO, nocaps, TextCaps, VQA, TextVQA, VizWiz, A-OKVQA, Visual Genome and NLVR2 are read; rows
-that are in that form already stay as they are.
+`label`. `image` is a name, or the picture's number, where a file knows no more. Read are files of
+Karpathy's splits, COCO, nocaps, TextCaps, VQA, TextVQA, VizWiz, A-OKVQA, Visual Genome and NLVR2;
+rows that are in that form already stay as they are.
 """
 
 import re

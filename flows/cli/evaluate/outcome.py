@@ -37,7 +37,7 @@ def check_outcome(numbers: Mapping[str, Any], counted: str, where: str) -> None:
     reason = left_out.most_common(1)[0][0] if total else None
     advice = _ADVICE.get(str(reason), "mend what is told here, or give other data")
     raise NothingEvaluated(
-        f"{where}: none of {total:,} {counted} can be used, so there is nothing to evaluate. "
+        f"{where}: 0 of {total:,} rows can be used, so there is nothing to evaluate. "
         f"Left out: {left_out}. What to do: {advice}"
     )
 
