@@ -107,10 +107,12 @@ def _is_karpathy(images: Rows) -> bool:
 def _karpathy(image: Any) -> Any:  # noqa: ANN401 - any JSON value
     if not isinstance(image, dict):
         return image
-    listed = image.get("sentences")
-    captions = [s.get("raw") if isinstance(s, dict) else s for s in listed or ()]
-    row = {"image": _joined(image), "caption": captions, "split": image.get("split")}
-    return row | ({"img_id": image["cocoid"]} if "cocoid" in image else {})
+    said = image.get("sentences")
+    if isinstance(said, list):
+        said = [item.get("raw") if isinstance(item, dict) else item for item in said]
+    names = {"split": "split", "cocoid": "img_id"}
+    kept = {new: image[old] for old, new in names.items() if old in image}
+    return {"image": _joined(image), "caption": said, **kept}
 
 
 def _joined(fields: Fields) -> Any:  # noqa: ANN401 - any JSON value
@@ -188,7 +190,8 @@ def _has_answers(row: Fields) -> bool:
 
 def _of_split(url: str, rows: Rows, split: str | None, *, is_mixed: bool) -> Rows:
     """Choose the rows of a split; `is_mixed` says that all may be taken together."""
-    counts = Counter(str(row["split"]) for row in rows if isinstance(row, dict) and "split" in row)
+    named = [str(row.get("split", "")) if isinstance(row, dict) else "" for row in rows]
+    counts = Counter(name for name in named if name)
     there = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(20)) or "none"
     if split is None:
         if len(counts) > 1 and not is_mixed:
@@ -200,7 +203,7 @@ def _of_split(url: str, rows: Rows, split: str | None, *, is_mixed: bool) -> Row
     wanted = {name.strip() for name in split.split("+")}
     if unknown := sorted(wanted - counts.keys()):
         raise AnnotationError(f"{url} has no split {unknown[0]!r}; it has: {there}")
-    return [row for row in rows if isinstance(row, dict) and str(row.get("split")) in wanted]
+    return [row for row, name in zip(rows, named, strict=True) if name in wanted]
 
 
 def _key(value: Any) -> str:  # noqa: ANN401 - any JSON value
