@@ -84,7 +84,7 @@ def pictures(place: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "val2014"
     folder.mkdir()
     names = ["a.jpg", "\u00fc [1].jpg", "c d.jpg", "COCO_val2014_000000000042.jpg", "e.JPG"]
-    for name, picture in zip(names, sorted(place.glob("*.png")), strict=True):
+    for name, picture in zip(names, sorted(place.rglob("*.png")), strict=False):
         shutil.copy2(picture, folder / name)
     return folder
 
