@@ -62,7 +62,8 @@ def unusable(name: object) -> str | None:
         os.fsencode(name)
     except UnicodeEncodeError:  # JSON's escapes can spell lone surrogates
         return SampleReason.IMAGE_MISSING
-    if "\0" in name or any(".." in reading.parts for reading in readings(name)):
+    climbs = ".." in unquote(name) and any(".." in reading.parts for reading in readings(name))
+    if climbs or "\0" in name:
         return SampleReason.UNSAFE_MEMBER
     return None
 
