@@ -98,9 +98,9 @@ def _split_ptb(
 
 
 def number_of(pair: LabelledPair) -> int | str:
-    """Return the id that servers know a picture by: nocaps' `img_id`, or its name's last number."""
+    """Return the id that servers know a picture by: the file's `img_id`, or the last number."""
     image_id = pair.meta.get("img_id")
-    if isinstance(image_id, int):
+    if isinstance(image_id, int | str):
         return image_id
     last = last_number(pair.key)
     return pair.key if last is None else last

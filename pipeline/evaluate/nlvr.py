@@ -10,15 +10,8 @@ from typing import Any
 from models.roles.nlvr import NlvrModel
 from pipeline.evaluate.rows import AnnotatedPictures, Loaded, stacked
 from pipeline.media.ahead import load_batches
-from shards.reasons import TextReason
-from shards.training.annotation import (
-    MISSING_COLUMN,
-    NULL_VALUE,
-    WRONG_TYPE,
-    Fields,
-    fold_spaces,
-    read_label,
-)
+from shards.training.annotation import Fields, fold_spaces, read_label
+from shards.training.annotation_file import statement_reason
 from shards.training.left_out import LeftOut, Unusable, excerpt
 
 
@@ -49,19 +42,5 @@ def measure_nlvr(
 
 
 def _load(row: Fields, pictures: AnnotatedPictures) -> Loaded | str:
-    reason = _unusable(row)
+    reason = statement_reason(row)
     return pictures.load(row["images"]) if reason is None else Unusable(reason, excerpt(row))
-
-
-def _unusable(row: Fields) -> str | None:
-    names = ("images", "sentence", "label")
-    if not all(name in row for name in names):
-        return MISSING_COLUMN
-    if any(row[name] is None for name in names):
-        return NULL_VALUE
-    sentence, images = fold_spaces(row["sentence"]), row["images"]
-    if sentence is None or read_label(row["label"]) is None:
-        return WRONG_TYPE
-    if not isinstance(images, list) or len(images) != 2:
-        return WRONG_TYPE
-    return None if sentence else TextReason.EMPTY

@@ -223,16 +223,24 @@ def weigh_answers(answers: list[str], is_visual_genome: bool = False) -> tuple[W
 
 
 def _statement(fields: Fields) -> Annotation | str:
-    if not all(name in fields for name in ("images", "sentence", "label")):
+    if reason := statement_reason(fields):
+        return reason
+    said, label = str(fold_spaces(fields["sentence"])), read_label(fields["label"])
+    return _row(fields["images"], (SourceText(said, HUMAN, label=label),))
+
+
+def statement_reason(fields: Fields) -> str | None:
+    """Return why a statement cannot be used, its pictures aside; None if it can."""
+    names = _FIELDS["statements"]
+    if not all(name in fields for name in names):
         return MISSING_COLUMN
-    said, label = read_texts([fields["sentence"]]), read_label(fields["label"])
-    pictures = fields["images"]
-    if isinstance(said, str):
-        return said
-    if label is None or not isinstance(pictures, list) or len(pictures) != 2:
-        return WRONG_TYPE if fields["label"] is not None else NULL_VALUE
-    text = SourceText(said[0], HUMAN, label=label)
-    return _row(pictures, (text,)) if text.text else TextReason.EMPTY
+    if any(fields[name] is None for name in names):
+        return NULL_VALUE
+    said, images = fold_spaces(fields["sentence"]), fields["images"]
+    is_pair = isinstance(images, list) and len(images) == 2
+    if said is None or read_label(fields["label"]) is None or not is_pair:
+        return WRONG_TYPE
+    return None if said else TextReason.EMPTY
 
 
 def _row(pictures: list[Any], texts: tuple[SourceText, ...]) -> Annotation | str:

@@ -106,13 +106,14 @@ def _opened(url: str) -> Iterator[_Content]:
     except (FileNotFoundError, IsADirectoryError, UnsupportedOperation) as error:  # a pipe, too
         raise AnnotationError(f"{url} is no file") from error
     with file:
-        head = file.read(8)
-        file.seek(0)
+        stored = io.BufferedReader(file)  # which need not seek: not every store can
+        head = stored.peek(8)
         for magic, kind in _REFUSED.items():
             if head.startswith(magic):
                 raise AnnotationError(f"{url} is {kind}; expected JSON: unpack it first")
         is_packed = head.startswith(_GZIP)
-        yield _Content(url, cast(BinaryIO, gzip.GzipFile(fileobj=file) if is_packed else file))
+        unpacked = gzip.GzipFile(fileobj=stored) if is_packed else stored
+        yield _Content(url, cast(BinaryIO, unpacked))
 
 
 def _check_size(url: str, size_bytes: int) -> None:

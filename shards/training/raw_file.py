@@ -150,7 +150,9 @@ def _text_caps(rows: Rows) -> Rows:
         if not isinstance(row, dict):
             gathered[number, None] = row
             continue
-        named = {"image": row["image_id"], **row} if "image_id" in row else row  # not its folder
+        # not by `image_path`: its folders are named otherwise than those that are downloaded
+        number = row.get("image_id")
+        named = row if number is None else {"image": number, "img_id": number, **row}
         fields = gathered.setdefault(_key(row.get("image_id")), {**_row(named), "caption": []})
         fields["caption"].append(row.get("caption_str"))
     return list(gathered.values())
