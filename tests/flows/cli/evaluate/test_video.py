@@ -48,7 +48,7 @@ def test_answers_about_videos_are_measured(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("tiny-filter", "{broken}/text.mp4"), "expected lines of"),
+        (("tiny-filter", "{broken}/text.mp4"), "cannot be read as JSON"),
         (("tiny-filter", "{videos}/test_qa.json"), "vqa"),
         (
             ("tiny-filter", "{videos}/msrvtt_test.jsonl", "--own-answers"),
