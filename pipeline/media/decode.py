@@ -13,10 +13,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.media.effort import excess_parts, excess_scans
-from pipeline.media.formats import jpeg, webp
+from pipeline.media.formats import Source, jpeg, webp
 from pipeline.media.formats.foreign import foreign_format, other_content
 from pipeline.media.formats.mend import as_found, has_all_pixels, mended
-from pipeline.media.formats import Source
 from pipeline.media.frames import first_shown, is_blank
 from shards.reasons import SampleReason
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from pipeline.media.colour import to_rgb
-from pipeline.media.formats import gif, webp
-from pipeline.media.formats import Box, Source
+from pipeline.media.formats import Box, Source, gif, webp
 
 # How far a first frame that shows something is looked for: frames, and their pixels together.
 MOST_FRAMES = 64

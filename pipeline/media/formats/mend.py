@@ -1,8 +1,7 @@
 """A file that its codec can read: without what decides no pixel, and with its end mark."""
 
 from pipeline.media.effort import excess_scans
-from pipeline.media.formats import gif, jpeg, png, webp
-from pipeline.media.formats import Source
+from pipeline.media.formats import Source, gif, jpeg, png, webp
 
 
 def as_found(data: bytes) -> Source:
