@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pipeline.media.formats import Source
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_DATA = (b"IDAT", b"fdAT")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _TURNING = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts that may tell an orientation
 _MOST_TURNING_BYTES = 1 << 20  # inflated; Pillow refuses more
 _GREY, _RGB, _PALETTE = 0, 2, 3
@@ -37,7 +37,7 @@ def bare(data: bytes, *, is_still: bool = False) -> Source:
     """Leave out what decides no pixel; `is_still`: the frames behind the first, too."""
     view, parts = memoryview(data), [memoryview(SIGNATURE)]
     header = _Header(data)
-    position, is_ended = len(SIGNATURE), False
+    position, is_ended, is_same = len(SIGNATURE), False, True
     while position + 8 <= len(data) and not is_ended:
         kind = data[position + 4 : position + 8]
         end = position + 12 + int.from_bytes(data[position : position + 4])
@@ -45,19 +45,17 @@ def bare(data: bytes, *, is_still: bool = False) -> Source:
             parts.append(view[position:])
             break
         is_ended = kind == b"IEND" and end <= len(data)
-        if kind in _ANIMATION and is_still:
-            pass
-        elif kind in _DATA or kind[:1].isupper():
+        if kind[:1].isupper() or (kind == b"fdAT" and not is_still):
             parts.append(view[position:end])
-        elif end <= len(data):
+        else:
             chunk = _Chunk(kind, data[position:end])
-            if kind in _ANIMATION and not chunk.is_intact:
+            if kind in _ANIMATION and not is_still and not chunk.is_intact:
                 return bare(data, is_still=True)
-            parts.append(memoryview(header.kept(chunk)))
+            kept = b"" if kind in _ANIMATION and is_still else header.kept(chunk)
+            is_same = is_same and kept is chunk.whole
+            parts.append(memoryview(kept))
         header.seen.add(kind)
         position = end
-    # nothing left out: no copy
-    is_same = is_ended and sum(map(len, parts)) == position
     return Source(data if is_same else b"".join(parts), is_ended, header.significant_bits)
 
 
@@ -66,6 +64,7 @@ class _Header:
 
     def __init__(self, data: bytes) -> None:
         self.seen: set[bytes] = set()
+        self._turning: set[bytes] = set()
         self.significant_bits: int | None = None
         self._depth, self._colour = (data[24], data[25]) if len(data) > 25 else (0, 0)
 
@@ -77,11 +76,16 @@ class _Header:
             self.significant_bits = chunk.content[0]
         if chunk.kind == b"tRNS":
             return self._key(chunk)
-        is_read = chunk.kind in (*_ANIMATION, b"eXIf") or _may_turn(chunk)
-        return chunk.whole if is_read and self._is_first(chunk) else b""
+        is_read = chunk.kind in (*_ANIMATION, b"eXIf") or self._may_turn(chunk)
+        return chunk.whole if is_read else b""
 
-    def _is_first(self, chunk: _Chunk) -> bool:
-        return chunk.kind in _ANIMATION or chunk.kind not in self.seen
+    def _may_turn(self, chunk: _Chunk) -> bool:
+        """Say whether a text may tell an orientation: the first of its kind, if it is no bomb."""
+        keyword = chunk.content.partition(b"\0")[0]
+        if chunk.kind not in _TEXTS or keyword not in _TURNING or keyword in self._turning:
+            return False
+        self._turning.add(keyword)
+        return _inflates_well(chunk)
 
     def _key(self, chunk: _Chunk) -> bytes:
         """Bring the transparent colour to the 8 bits in which it is looked for."""
@@ -98,14 +102,14 @@ class _Header:
         return _written(b"tRNS", b"".join(level.to_bytes(2) for level in levels))
 
 
-def _may_turn(chunk: _Chunk) -> bool:
-    keyword, _, content = chunk.content.partition(b"\0")
-    if chunk.kind not in (b"tEXt", b"zTXt", b"iTXt") or keyword not in _TURNING:
-        return False
-    if chunk.kind != b"zTXt" and content[:1] != b"\1":
+def _inflates_well(text: _Chunk) -> bool:
+    content = text.content.partition(b"\0")[2]
+    if text.kind == b"tEXt" or (text.kind == b"iTXt" and content[:1] == b"\0"):
         return len(content) <= _MOST_TURNING_BYTES
     inflating = zlib.decompressobj()
-    packed = content[1:] if chunk.kind == b"zTXt" else content[2:].split(b"\0", 2)[-1]
+    if text.kind == b"zTXt" and content[:1] != b"\0":  # no method that there is
+        return False
+    packed = content[1:] if text.kind == b"zTXt" else content[2:].split(b"\0", 2)[-1]
     try:
         inflating.decompress(packed, _MOST_TURNING_BYTES)
     except zlib.error:
