@@ -20,12 +20,10 @@ def first_shown(opened: Image.Image, source: Source) -> tuple[Image.Image, list[
     # `n_frames` would walk through the whole file
     is_animated = bool(getattr(opened, "is_animated", False))
     places = _places(opened, source.data, is_animated=is_animated)
-    canvas = (0, 0, *opened.size)
     covered = [_box(opened, places, 0)]
     opened.load()
     image, notes = to_rgb(opened, source.significant_bits)
-    if covered[0] != canvas:
-        image = _outside_white(image, covered)
+    image = _outside_white(image, covered)
     if not is_animated:
         return image, notes
     if is_blank(image) and opened.format != "MPO":
@@ -86,6 +84,8 @@ def _is_within(box: Box, width: int, height: int) -> bool:
 
 
 def _outside_white(image: Image.Image, covered: Sequence[Box]) -> Image.Image:
+    if (0, 0, *image.size) in covered:
+        return image
     white = Image.new("RGB", image.size, "white")
     mask = Image.new("1", image.size)
     for box in covered:

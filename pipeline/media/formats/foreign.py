@@ -76,7 +76,9 @@ def other_content(data: bytes) -> str | None:
 def _media_format(data: bytes) -> str:
     size = min(int.from_bytes(data[:4]), 256)
     brands = [data[8:12], *(data[at : at + 4] for at in range(16, size, 4))]
-    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "mp4 video")
+    names = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
+    # the general brand may come first
+    return next((name for name in names if name != "heif"), names[0] if names else "mp4 video")
 
 
 def _is_svg(data: bytes) -> bool:

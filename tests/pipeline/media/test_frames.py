@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.media.frames import MOST_FRAMES, MOST_PIXELS
+from pipeline.media.decode import Decoded, decode
+from pipeline.media.frames import MOST_FRAMES
 from shards.reasons import SampleReason
 from tests.support.hand_made import ANY_SIZE, chunk, picture, pixels, png, refusal
 
@@ -164,13 +165,13 @@ def test_the_search_is_bounded(noise: Any, encode: Any, kind: str) -> None:
     assert refusal(of(MOST_FRAMES)).reason == SampleReason.IMAGE_BLANK
 
 
-def test_the_search_is_bounded_in_pixels(noise: Any, encode: Any) -> None:
-    side = 3000
-    most = 1 + MOST_PIXELS // (side * side)
-    frames = [flat((number, 0, 0), (side, side)) for number in range(most + 1)]
-    frames[-1].paste(noise(), (0, 0))
-    data = animated(encode, "GIF", frames)
-    assert refusal(data).reason == SampleReason.IMAGE_BLANK
+def test_the_search_is_bounded_in_pixels(
+    noise: Any, encode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.media.frames.MOST_PIXELS", 64 * 48 * 5)
+    for blank, is_reached in ((5, True), (6, False)):
+        data = animated(encode, "GIF", [*(flat((n, 0, 0)) for n in range(blank)), noise()])
+        assert isinstance(decode(data, ANY_SIZE), Decoded) == is_reached
 
 
 def test_a_later_frame_that_outgrows_its_canvas_is_not_decoded(noise: Any, encode: Any) -> None:
