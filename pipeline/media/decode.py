@@ -13,21 +13,13 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.media.effort import excess_parts, excess_scans
+from pipeline.media.formats import Source, jpeg, webp
+from pipeline.media.formats.foreign import foreign_format, other_content
+from pipeline.media.formats.mend import as_found, has_all_pixels, mended
+from pipeline.media.frames import first_shown, is_blank
 from shards.reasons import SampleReason
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-
-# First bytes of formats that are images, but not ones that we hand to a codec.
-FOREIGN_MAGIC = {
-    b"BM": "bmp",
-    b"II*\x00": "tiff",
-    b"MM\x00*": "tiff",
-    b"8BPS": "psd",
-    b"\x00\x00\x01\x00": "ico",
-    b"\xff\x0a": "jpeg-xl",
-    b"\x00\x00\x00\x0cJXL ": "jpeg-xl",
-    b"\x00\x00\x00\x0cjP  ": "jpeg-2000",
-}
 
 # EXIF's orientation, and what turns such a picture upright.
 UPRIGHT = {
@@ -83,25 +75,53 @@ def decode(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
     if excess := excess_parts(data):
         return DecodeRefusal(SampleReason.IMAGE_TOO_LARGE, excess)
     try:
-        with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as opened:
-            refusal = _judge_size(*opened.size, limits)
-            if refusal:
-                return refusal
-            if excess := excess_scans(data, opened.width * opened.height):
-                return DecodeRefusal(SampleReason.IMAGE_TOO_LARGE, excess)
-            name = "jpeg" if opened.format == "MPO" else str(opened.format).lower()
-            image, notes = _to_rgb(opened)
+        return _decode(data, limits)
     except Image.DecompressionBombError as error:  # raised by `open`, above Pillow's own limit
         return DecodeRefusal(SampleReason.IMAGE_TOO_LARGE, str(error))
     except MemoryError:
         raise
     except Exception as error:  # no list of what a codec may raise on hostile bytes is complete
         return _explain(data, error)
-    if _is_blank(image):
+
+
+def _decode(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
+    """Decode a file as it is, and if that fails without what decides no pixel, and with its end."""
+    try:
+        return _picture(as_found(data), limits)
+    except (Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception:
+        source = mended(data)
+        if source is None:
+            raise
+        return _picture(source, limits)
+
+
+def _picture(source: Source, limits: DecodeLimits) -> Decoded | DecodeRefusal:
+    with Image.open(io.BytesIO(source.data), formats=ALLOWED_FORMATS) as opened:
+        refusal = _judge_size(*opened.size, limits)
+        if refusal:
+            return refusal
+        pixels = opened.width * opened.height
+        if excess := excess_scans(source.data, pixels):
+            return DecodeRefusal(SampleReason.IMAGE_TOO_LARGE, excess)
+        name = "jpeg" if opened.format == "MPO" else str(opened.format).lower()
+        image, notes = first_shown(opened, source)
+        turn = UPRIGHT.get(_orientation(opened))
+    if not source.is_ended:
+        if not has_all_pixels(source.data, pixels):
+            return DecodeRefusal(
+                SampleReason.IMAGE_TRUNCATED, f"{name}, cut off before its last pixels"
+            )
+        notes.append("end_mark_missing")
+    if is_blank(image):
         return DecodeRefusal(
             SampleReason.IMAGE_BLANK, f"one flat colour, {image.width} x {image.height}"
         )
-    return Decoded(image, name, notes)
+    if turn is not None:
+        image = image.transpose(turn)
+        notes.append("exif_transposed")
+    return Decoded(image, name, tuple(notes))
 
 
 def _judge_size(width: int, height: int, limits: DecodeLimits) -> DecodeRefusal | None:
@@ -121,28 +141,6 @@ def _judge_size(width: int, height: int, limits: DecodeLimits) -> DecodeRefusal 
     return None
 
 
-def _to_rgb(opened: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    notes = []
-    if getattr(opened, "is_animated", False):  # `n_frames` would walk through the whole file
-        notes.append("first_frame_used")
-    opened.load()
-    image: Image.Image = opened
-    turn = UPRIGHT.get(_orientation(opened))
-    if turn is not None:
-        image = image.transpose(turn)
-        notes.append("exif_transposed")
-    if image.mode.startswith("I"):
-        image = _scale_16_bit(image)
-        notes.append("scaled_16_bit")
-    if image.has_transparency_data:
-        image = _on_white(image)
-        notes.append("alpha_on_white")
-    elif image.mode == "CMYK":
-        notes.append("cmyk_converted")
-    # a conversion copies even where there is nothing to convert
-    return image if image.mode == "RGB" else image.convert("RGB"), tuple(notes)
-
-
 def _orientation(opened: Image.Image) -> int:
     """Read the EXIF orientation; broken EXIF is common, and no reason to lose a whole picture."""
     try:
@@ -151,49 +149,21 @@ def _orientation(opened: Image.Image) -> int:
         return 1
 
 
-def _scale_16_bit(image: Image.Image) -> Image.Image:
-    """Keep the high byte of grey levels; Pillow's own conversion clips all above 255 to white."""
-    scaled = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if "transparency" in image.info:
-        scaled.info["transparency"] = image.info["transparency"] >> 8
-    return scaled
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    layered = image.convert("RGBA")
-    white = Image.new("RGB", layered.size, "white")
-    white.paste(layered, mask=layered)
-    return white
-
-
 def _explain(data: bytes, error: BaseException) -> DecodeRefusal:
-    foreign = next((name for magic, name in FOREIGN_MAGIC.items() if data.startswith(magic)), None)
-    if data[4:8] == b"ftyp":
-        foreign = "heif, avif or video"
-    if foreign:
+    if foreign := foreign_format(data):
         return DecodeRefusal(
             SampleReason.FORMAT_NOT_ALLOWED, f"{foreign}; jpeg, png, webp and gif are read"
         )
-    if _is_cut_webp(data):
+    if webp.is_webp(data) and webp.is_cut(data):
         return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, f"webp, cut at {len(data)} bytes")
     if isinstance(error, UnidentifiedImageError):  # whose message holds an address in memory
-        return DecodeRefusal(
-            SampleReason.IMAGE_UNDECODABLE, "no header of a jpeg, png, webp or gif"
-        )
+        other = other_content(data) or "no header of a jpeg, png, webp or gif"
+        return DecodeRefusal(SampleReason.IMAGE_UNDECODABLE, other)
     what = f"{type(error).__name__}: {error}"[:200]
-    if "truncated" in what.lower():
+    is_cut = data.startswith(jpeg.SIGNATURE) and not jpeg.is_ended(data)
+    if is_cut or "truncated" in what.lower():
         return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, what)
     return DecodeRefusal(SampleReason.IMAGE_UNDECODABLE, what)
-
-
-def _is_cut_webp(data: bytes) -> bool:
-    """Compare the size in a WebP's header with the bytes there are; its codec tells no cause."""
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    return is_webp and int.from_bytes(data[4:8], "little") + 8 > len(data)
-
-
-def _is_blank(image: Image.Image) -> bool:
-    return image.getcolors(maxcolors=1) is not None
 
 
 def difference_hash(image: Image.Image) -> bytes:

@@ -6,9 +6,9 @@ worker for minutes. The counts depend on nothing but the bytes, so that a run's 
 depend on the machine. A WebP is parsed in its codec, at 6 ms a MB, and needs no bound.
 """
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from pipeline.media.formats import jpeg
 
 # 0.6 ms a megapixel and scan, measured: at most 3 s. 178 megapixels in ten scans of one to three
 # colours, as encoders write them, come to 2,500.
@@ -17,18 +17,9 @@ ARITHMETIC = 4  # such a scan costs so many times as much
 MOST_PARTS = 4096  # and more in a large file, whose pixels are cut into parts
 MOST_EXIF_SEGMENTS = 256  # each is appended to those before it
 
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_ALONE, _START, _END, _SCAN, _EXIF = 0x01, 0xD8, 0xD9, 0xDA, 0xE1
 _ARITHMETIC_FRAMES = (0xC9, 0xCA)
 _PNG_PIXELS = (b"IDAT", b"fdAT", b"fcTL")
 _BYTES_PER_CHUNK, _BYTES_PER_BLOCK = 256, 64  # where a file has more parts than MOST_PARTS
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    kind: int
-    skipped_bytes: int  # between the one before it and this one
-    start: int  # of its content, behind its length
 
 
 def excess_parts(data: bytes) -> str | None:
@@ -52,10 +43,10 @@ def excess_scans(data: bytes, pixels: int) -> str | None:
     ):
         return None
     scans, colours, cost = 0, 0, 1
-    for segment in _segments(data):
+    for segment in jpeg.segments(data):
         if segment.kind in _ARITHMETIC_FRAMES:
             cost = ARITHMETIC
-        if segment.kind == _SCAN:
+        if segment.kind == jpeg.SCAN:
             scans += 1
             colours += cost * data[segment.start] if segment.start < len(data) else 0
     if colours * pixels <= most:
@@ -66,11 +57,11 @@ def excess_scans(data: bytes, pixels: int) -> str | None:
 def _excess_segments(data: bytes) -> str | None:
     """Count what stands before the first scan: Pillow reads that in Python."""
     segments = exif = skipped_bytes = 0
-    for segment in _segments(data):
+    for segment in jpeg.segments(data):
         segments += 1
-        exif += segment.kind == _EXIF and data.startswith(b"Exif\0\0", segment.start)
+        exif += segment.kind == jpeg.APP1 and data.startswith(b"Exif\0\0", segment.start)
         skipped_bytes += segment.skipped_bytes
-        if segment.kind == _SCAN or segments > MOST_PARTS:
+        if segment.kind == jpeg.SCAN or segments > MOST_PARTS:
             break
     for what, count, most in (
         ("segments", segments, MOST_PARTS),
@@ -80,20 +71,6 @@ def _excess_segments(data: bytes) -> str | None:
         if count > most:
             return f"more than {most} {what}"
     return None
-
-
-def _segments(data: bytes) -> Iterator[_Segment]:
-    """Walk a JPEG as its codec does: from marker to marker, to the end after a first scan."""
-    position, is_scanned = 2, False
-    while marker := _MARKER.search(data, position):
-        kind, start = data[marker.end() - 1], marker.end() + 2
-        if kind == _END and is_scanned:
-            return
-        yield _Segment(kind, marker.start() - position, start)
-        is_scanned = is_scanned or kind == _SCAN
-        length = int.from_bytes(data[start - 2 : start])
-        position = start - 2 if kind in (_ALONE, _START, _END) else start - 2 + length
-    yield _Segment(_END, max(0, len(data) - position), len(data))
 
 
 def _excess_chunks(data: bytes) -> str | None:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode
+from shards.reasons import SampleReason
 
 LIMITS = DecodeLimits(min_side=8, max_pixels=50_000_000, max_aspect=10)
 ANY_SIZE = DecodeLimits(min_side=1, max_pixels=50_000_000, max_aspect=10_000)
@@ -46,3 +47,21 @@ def exif(orientation: int) -> bytes:
     found = Image.Exif()
     found[0x0112] = orientation
     return found.tobytes()
+
+
+def check_cuts(data: bytes, *, end_mark_bytes: int, most: int = 100) -> int:
+    """Cut a file at each place in its last bytes; count those that leave every pixel there.
+
+    Such a picture comes with a note; any other is truncated, and never half a picture.
+    """
+    whole, kept = picture(data, ANY_SIZE), 0
+    for cut in range(1, most):
+        found = decode(data[:-cut], ANY_SIZE)
+        if isinstance(found, DecodeRefusal):
+            assert found.reason == SampleReason.IMAGE_TRUNCATED, (cut, found)
+            assert cut > end_mark_bytes, (cut, found)
+            continue
+        assert found.image.tobytes() == whole.image.tobytes(), cut
+        assert found.notes == (*whole.notes, "end_mark_missing"), cut
+        kept += 1
+    return kept

@@ -1,16 +1,20 @@
 """Bombs are refused from their headers, and no damage to real pictures raises."""
 
 import random
+import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.media.decode import Decoded, DecodeLimits, decode, difference_hash
-from tests.support.hand_made import png
+from tests.support.hand_made import chunk, exif, png
 from tests.support.tars import read_members
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -109,16 +113,71 @@ def damaged(data: bytes, random_: random.Random) -> bytes:
     )
 
 
-def test_damage_never_raises(real_images: list[bytes]) -> None:
-    random_ = random.Random(20220128)
+def odd_images(noise: Any, encode: Any) -> list[bytes]:
+    """Make small pictures that go every way through the decoder."""
+    frames = [Image.new("RGB", (24, 18), "navy"), *(noise(24, 18, seed=n) for n in range(3))]
+    metadata = {"exif": exif(6), "xmp": b"<x/>" * 20, "icc_profile": b"profile" * 20}
+    images = [
+        encode(frames[0], kind, save_all=True, append_images=frames[1:], duration=40, **options)
+        for kind, options in (("GIF", {}), ("PNG", metadata), ("WEBP", metadata))
+    ]
+    images += [
+        encode(frames[1], kind, **metadata, **options)
+        for kind, options in (
+            ("PNG", {}),
+            ("WEBP", {"lossless": True}),
+            ("JPEG", {"progressive": True, "comment": b"words"}),
+        )
+    ]
+    levels = np.random.default_rng(2).integers(0, 4000, (18, 24)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in levels)
+    more = chunk(b"sBIT", b"\x0c"), chunk(b"tRNS", b"\0\7"), chunk(b"zTXt", b"k\0\0x")
+    images += [png(24, 18, 16, 0, rows, *more), encode(frames[1].convert("CMYK"), "JPEG")]
+    return [*images, *(data[:-2] for data in images)]
+
+
+def counted(images: list[bytes], rounds: int, seed: int) -> dict[str, int]:
+    """Decode each picture with so many kinds of damage; count what came of them."""
+    random_ = random.Random(seed)
     small = DecodeLimits(min_side=1, max_pixels=1_000_000, max_aspect=10_000)
     outcomes: dict[str, int] = {}
-    for data in real_images:
-        for _ in range(40):
+    for data in images:
+        for _ in range(rounds):
+            start = time.process_time()
             found = decode(damaged(data, random_), small)
+            assert time.process_time() - start < 5
             outcome = "ok" if isinstance(found, Decoded) else found.reason.value
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             if isinstance(found, Decoded):
                 assert found.image.mode == "RGB"
                 assert len(difference_hash(found.image)) == 32
+    return outcomes
+
+
+def test_damage_never_raises(real_images: list[bytes]) -> None:
+    outcomes = counted(real_images, 40, seed=20220128)
     assert {"ok", "image_undecodable", "image_truncated"} <= outcomes.keys(), outcomes
+
+
+def test_damage_to_odd_pictures_never_raises(noise: Any, encode: Any) -> None:
+    outcomes = counted(odd_images(noise, encode), 60, seed=20261129)
+    assert {"ok", "image_undecodable", "image_truncated"} <= outcomes.keys(), outcomes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_20000_damaged_pictures(
+    noise: Any, encode: Any, real_images: list[bytes], seed: int
+) -> None:
+    images = odd_images(noise, encode) * 4 + real_images
+    counted(images, 2, seed=0)  # what is loaded once
+    peak_bytes = _peak()
+    outcomes = counted(images, 10_000 // len(images) + 1, seed)
+    assert sum(outcomes.values()) >= 10_000, outcomes
+    assert _peak() - peak_bytes < 100_000_000
+
+
+def _peak() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) * 1024

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode
 from pipeline.media.guard import Guard
@@ -40,6 +42,10 @@ def test_as_without_a_guard(noise: Any, encode: Any) -> None:
     files = [encode(noise(50 + n, 40, seed=n), kind) for n, kind in enumerate(("JPEG", "PNG"))]
     files += [encode(noise().convert("CMYK"), "JPEG"), encode(noise().convert("P"), "GIF")]
     files += [b"", b"<html>", files[0][:500], encode(noise(2000, 600), "PNG")]
+    files += [files[0][:-2], encode(noise(), "GIF")[:-1], encode(noise(), "PNG")[:-12]]
+    frames = [Image.new("RGB", (64, 48)), noise()]
+    files += [encode(frames[0], "GIF", save_all=True, append_images=frames[1:])]
+    files += [encode(Image.fromarray(np.arange(4000, dtype=np.uint16).reshape(50, 80)), "PNG")]
     with Guard() as guard:
         for data in files:
             guarded, plain = guard.decode(data, LIMITS), decode(data, LIMITS)
