@@ -1,0 +1,1 @@
+"""Inputs that are damaged at random, and what must hold of each."""
