@@ -160,7 +160,7 @@ def _check_row(raw: RawSample) -> str:
     text, meta = facts.get("web_text"), facts.get("meta")
     if raw.reason is None:
         _hold((text is None) == (facts.get("text_reason") is not None), "a text without a reason")
-    shown = "".join(character for character in text or "x" if not _may_be_new(character))
+    shown = "".join(character for character in text or "x" if not _may_show(character))
     _hold(
         shown.translate(JOINERS).isprintable() and shown.strip() != "",
         f"no text to be seen: {text!r}",
@@ -172,9 +172,9 @@ def _check_row(raw: RawSample) -> str:
     return str(facts.get("reason") or "ok")
 
 
-def _may_be_new(character: str) -> bool:
-    """Whether a later Unicode than Python's may have a letter or an emoji there."""
-    return unicodedata.category(character) == "Cn" and ord(character) & 0xFFFE != 0xFFFE
+def _may_show(character: str) -> bool:
+    """Whether a later Unicode than Python's, or somebody's font, may show something there."""
+    return unicodedata.category(character) in ("Cn", "Co") and ord(character) & 0xFFFE != 0xFFFE
 
 
 def _refuse(name: str) -> None:
