@@ -7,25 +7,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
-from braceexpand import braceexpand
 
 from shards.errors import CapfiltError, UsageError
-from shards.files.regular import check_regular
+from shards.inputs.finding import InputError as InputError  # of the lists made here, too
+from shards.inputs.finding import find_tars, info_of, open_place, stem
 from shards.naming import encode_name
 from shards.store import filesystem, seconds_of, url_of
 
-_WILD = "{*?["
-_TARS = (".tar", ".tar.gz")
-_TABLES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt")
 _NAMED_AT_MOST = 5
-
-
-class InputError(UsageError):
-    """An input that names no WebDataset tars, or the same shard twice."""
 
 
 class InputMismatch(UsageError):  # noqa: N818 - reads as what happened
@@ -60,13 +52,7 @@ def list_inputs(urls: Sequence[str], root: str | None = None) -> list[InputShard
         raise InputError("no input given: name a WebDataset tar, a folder of them, or a pattern")
     shards = [shard for url in urls for shard in _shards_at(url, root)]
     shards.sort(key=lambda shard: shard.shard)
-    twice = [name for name, count in Counter(s.shard for s in shards).items() if count > 1]
-    if twice:
-        same = [shard.url for shard in shards if shard.shard == twice[0]]
-        raise InputError(
-            f"{len(twice)} shard names occur twice, the first is {twice[0]!r}: "
-            f"{' and '.join(same)}; set input.root to a folder above both, or list each file once"
-        )
+    _refuse_doubles(shards)
     return shards
 
 
@@ -125,7 +111,7 @@ def check_current(shard: InputShard) -> None:
     """
     fs, path = filesystem(shard.url)
     fs.invalidate_cache()
-    etag, mtime = _version(fs.info(path))
+    etag, mtime = _version(info_of(fs, path))
     if shard.etag is not None and etag is not None:
         if etag != shard.etag:
             raise changed_since_listed(shard, f"etag {shard.etag}", f"etag {etag}")
@@ -142,74 +128,31 @@ def changed_since_listed(shard: InputShard, expected: str, found: str) -> InputC
 
 
 def _shards_at(pattern: str, root: str | None) -> list[InputShard]:
-    if pattern.startswith("pipe:"):
-        raise InputError(f"{pattern!r}: pipe: inputs run commands and are refused; name files")
-    if pattern.lower().endswith(_TABLES):
-        raise InputError(f"{pattern!r} is a table; clean reads WebDataset tars (KEY.jpg + KEY.txt)")
-    fs, path = _filesystem(pattern)
-    if not fs.exists(path) and any(sign in path for sign in _WILD):
-        start, infos = _wild_root(path), _matches(fs, path, pattern)
-    elif fs.isdir(path):
-        start, infos = path, _tars(fs.find(path, detail=True).values())
-    else:
-        start, infos = str(PurePosixPath(path).parent), [_info(fs, path, pattern)]
-    if not infos:
-        raise InputError(f"{pattern!r}: no *.tar or *.tar.gz found there (looked in {start})")
-    if root is not None:
-        start = _filesystem(root)[1]
-    return [_shard(fs, info, start, pattern) for info in infos]
+    found = find_tars(pattern)
+    start = found.start if root is None else open_place(root)[1]
+    return [_shard(found.fs, info, start, pattern) for info in found.infos]
 
 
-def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    try:
-        return filesystem(url)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"{url!r}: {error}") from error
-
-
-def _matches(
-    fs: fsspec.AbstractFileSystem, path_pattern: str, pattern: str
-) -> list[dict[str, Any]]:
-    """Expand braces into paths that must exist, and globs into the tars that do."""
-    try:
-        paths = list(braceexpand(path_pattern, escape=False))
-    except ValueError as error:
-        raise InputError(f"{pattern!r}: unbalanced braces") from error
-    infos: list[dict[str, Any]] = []
-    for path in paths:
-        if any(sign in path for sign in "*?["):
-            infos += _tars(fs.glob(path, detail=True).values())
-        else:
-            infos.append(_info(fs, path, pattern))
-    return infos
-
-
-def _info(fs: fsspec.AbstractFileSystem, path: str, pattern: str) -> dict[str, Any]:
-    try:
-        info: dict[str, Any] = fs.info(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{pattern!r}: there is no {path}") from error
-    if info["type"] == "directory":
-        raise InputError(f"{pattern!r}: {path} is a folder; end the pattern with *.tar")
-    _check_file(info)
-    return info
-
-
-def _tars(infos: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    tars = [i for i in infos if i["type"] != "directory" and str(i["name"]).endswith(_TARS)]
-    for info in tars:
-        _check_file(info)
-    return tars
-
-
-def _check_file(info: Mapping[str, Any]) -> None:
-    if info["type"] == "other":  # of fsspec's local files: neither file nor folder
-        check_regular(str(info["name"]))
-
-
-def _wild_root(pattern: str) -> str:
-    first = min(pattern.index(sign) for sign in _WILD if sign in pattern)
-    return pattern[:first].rpartition("/")[0]
+def _refuse_doubles(shards: Sequence[InputShard]) -> None:
+    """Refuse a file that several inputs name, and files that would have one name."""
+    by_name, by_url = Counter(s.shard for s in shards), Counter(s.url for s in shards)
+    again = [url for url, count in by_url.items() if count > 1]
+    if again:
+        raise InputError(
+            f"{len(again)} files are named twice, the first is {again[0]}: the inputs overlap; "
+            "list each file once, by itself or by its folder"
+        )
+    twice = [name for name, count in by_name.items() if count > 1]
+    if not twice:
+        return
+    same = [shard.url for shard in shards if shard.shard == twice[0]]
+    mend = "set input.root to a folder above both"
+    if len({stem(url) for url in same}) < len(same):
+        mend = "they differ by their endings alone: rename or remove one"
+    raise InputError(
+        f"{len(twice)} shard names occur twice, the first is {twice[0]!r}: "
+        f"{' and '.join(same)}; {mend}"
+    )
 
 
 def _shard(
@@ -221,7 +164,7 @@ def _shard(
     etag, mtime = _version(info)
     return InputShard(
         url=url_of(fs, path),
-        shard=encode_name(path[len(folder) :].removesuffix(".tar")),
+        shard=encode_name(stem(path[len(folder) :])),
         size_bytes=int(info["size"] or 0),
         etag=etag,
         mtime=mtime,

@@ -45,9 +45,7 @@ def names(shards: list[InputShard]) -> list[str]:
 
 def test_a_folder_is_walked(web: str) -> None:
     shards = list_inputs([web])
-    assert names(shards) == sorted(
-        ["00000", "00001", "00002%2Etar%2Egz", "sub%2Fday%201%2F00000", "sub%2Fx"]
-    )
+    assert names(shards) == sorted(["00000", "00001", "00002", "sub%2Fday%201%2F00000", "sub%2Fx"])
     for shard in shards:
         with fsspec.open(shard.url, "rb") as file:
             assert len(file.read()) == shard.size_bytes > 0
@@ -62,7 +60,7 @@ def test_a_folder_is_walked(web: str) -> None:
         ("/{00001,sub/x}.tar", ["00001", "sub%2Fx"]),
         ("/*.tar", ["00000", "00001"]),
         ("/0000?.tar", ["00000", "00001"]),
-        ("/*", ["00000", "00001", "00002%2Etar%2Egz"]),
+        ("/*", ["00000", "00001", "00002"]),
         ("/sub/*/0*.tar", ["day%201%2F00000"]),
         ("/s*/x.tar", ["sub%2Fx"]),
         ("/**/*.tar", ["00000", "00001", "sub%2Fday%201%2F00000", "sub%2Fx"]),
