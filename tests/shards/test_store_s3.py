@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shards.inputs.listing import InputChanged, check_current, list_inputs
+from shards.inputs.listing import InputChanged, InputError, check_current, list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
 from shards.run.commit import Commit, commit, read_commit, read_commits
 from shards.run.garbage import find_garbage, remove_garbage
@@ -215,3 +215,30 @@ def test_a_shard_on_s3_that_changes_under_the_same_size(bucket: str) -> None:
     store.put("00000.tar", b"two")
     with pytest.raises(InputChanged, match=f"expected etag {listed.etag}, found etag"):
         check_current(listed)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_an_empty_bucket_and_one_that_is_not_there_are_named() -> None:
+    import fsspec
+
+    fsspec.filesystem("s3").mkdir("empty-bucket")
+    for given in ("s3://empty-bucket", "s3://empty-bucket/", "s3://empty-bucket/*.tar"):
+        with pytest.raises(InputError, match=r"empty-bucket.*: no \*\.tar.* found there"):
+            list_inputs([given])
+    for given in ("s3://no-such-bucket", "s3://no-such-bucket/web/*.tar"):
+        with pytest.raises(InputError, match="no-such-bucket"):
+            list_inputs([given])
+    with pytest.raises(InputError, match="names no bucket or folder"):
+        list_inputs(["s3://"])
+
+
+def test_tars_on_s3_in_any_case_without_hidden_names_and_runs(bucket: str) -> None:
+    folder = f"{uuid.uuid4().hex}/data [v1]"
+    store = Store(f"{bucket}/{folder}")
+    for name in ("a.TAR", "b.tgz", ".c/d.tar", "._a.tar", "sub/e.tar"):
+        store.put(name, b"x")
+    for name in ("run.json", "recipe.yaml", "data/clean/f.tar"):
+        store.put(f"out/{name}", b"x")
+    assert [s.shard for s in list_inputs([store.url()])] == ["a", "b", "sub%2Fe"]
+    assert [s.shard for s in list_inputs([f"{store.url()}/[ab].*"])] == ["a", "b"]
+    assert [s.shard for s in list_inputs([f"{store.url()}/**/*.tar"])] == ["sub%2Fe"]
