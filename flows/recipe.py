@@ -5,10 +5,11 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,6 +23,7 @@ from pipeline.clean.shard import CleanConfig
 from pipeline.printable import cut
 from shards.errors import UsageError
 from shards.files.bounded_yaml import MOST_CHARACTERS, MOST_DEPTH, BoundedYamlError, parse_yaml
+from shards.files.home import expand_home
 from shards.files.regular import open_regular
 
 # What a recipe must hold, and the flag that gives it.
@@ -39,6 +41,15 @@ _EXCERPT = reprlib.Repr()  # of a value that may be large, or stand for more tha
 _EXCERPT.maxlevel, _EXCERPT.maxstring, _EXCERPT.maxother = 3, _SHOWN, _SHOWN
 
 Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def _expand(folder: str) -> str:
+    if not folder:
+        raise ValueError("expected a folder; an empty path names none")
+    return expand_home(folder)
+
+
+Folder = Annotated[str, AfterValidator(_expand)]  # or a URL
 
 
 class RecipeError(UsageError):
@@ -103,7 +114,7 @@ class Recipe(CleanConfig):
 
     recipe_version: Literal[1] = 1
     input: InputConfig
-    output: str
+    output: Folder
     limits: LimitsConfig = LimitsConfig()
     engine: EngineConfig = EngineConfig()
 

@@ -31,6 +31,7 @@ from shards.files.claim import (
     create_remote,
 )
 from shards.files.durable import TEMPORARY, make_folder, move_whole, put_whole
+from shards.files.home import expand_home
 from shards.files.regular import RegularFiles
 from shards.files.scratch import scratch_folder
 
@@ -68,7 +69,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     local = url.removeprefix("file://")
     _check_name(local)
     if "://" not in local:  # not fsspec's own parsing: it takes "::" in a local name for a chain
-        return RegularFiles(), os.path.abspath(_expanded(local))  # noqa: PTH100 - keeps links
+        return RegularFiles(), os.path.abspath(expand_home(local))  # noqa: PTH100 - keeps links
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except ValueError as error:
@@ -87,15 +88,6 @@ def _check_name(url: str) -> None:
         is_name = False
     if not is_name:
         raise UnusableName(f"{url!r} is no path or URL: it is empty, or holds what no name can")
-
-
-def _expanded(path: str) -> str:
-    """Put a home folder in the place of a leading `~` or `~user`, as shells do."""
-    expanded = os.path.expanduser(path)  # noqa: PTH111 - names an unknown user by no RuntimeError
-    named = path.partition("/")[0]
-    if expanded == path and named.startswith("~") and not os.path.lexists(named):
-        raise UnusableName(f"{path!r}: there is no user of that name here; a folder is ./{named}")
-    return expanded
 
 
 def url_of(fs: fsspec.AbstractFileSystem, path: str) -> str:

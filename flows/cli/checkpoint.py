@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.cli.options import AsJson, Checkpoint, Public, Push
+from flows.cli.options import (
+    AsJson,
+    Checkpoint,
+    Public,
+    Push,
+    local_path,
+    path_argument,
+    path_option,
+)
 from pipeline.printable import visible
 
 app = typer.Typer(help="Look at checkpoints, import and export them.", no_args_is_help=True)
@@ -44,12 +52,12 @@ def info(
 @app.command("import", epilog=IMPORT_EXAMPLES)
 def import_(
     source: Annotated[str, typer.Argument(help="original .pth file, BLIP folder or hub id")],
-    out: Annotated[Path, typer.Argument(help="new folder")],
+    out: Annotated[Path, path_argument(help="new folder")],
     config: Annotated[
-        Path | None, typer.Option(help="JSON in the original's words, where tensors do not tell")
+        Path | None, path_option(help="JSON in the original's words, where tensors do not tell")
     ] = None,
-    vocab: Annotated[Path | None, typer.Option(help="vocab.txt of a .pth file")] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer folder of a .pth file")] = None,
+    vocab: Annotated[Path | None, path_option(help="vocab.txt of a .pth file")] = None,
+    tokenizer: Annotated[Path | None, path_option(help="tokenizer folder of a .pth file")] = None,
     image_size: ImageSize = None,
     revision: Revision = None,
 ) -> None:
@@ -64,7 +72,7 @@ def import_(
     from pipeline.publish.cards import facts_of, write_model_card
 
     refuse_existing(out)
-    path = Path(source).expanduser()
+    path = local_path(source)
     if path.is_file():
         words = conversion.vocabulary(vocab or tokenizer)
         stated = read_stated(config) if config is not None else None
@@ -88,7 +96,7 @@ def import_(
 @app.command()
 def export(
     folder: Checkpoint,
-    out: Annotated[Path, typer.Argument(help="new folder")],
+    out: Annotated[Path, path_argument(help="new folder")],
     role: Annotated[
         Literal["captioner", "filter"] | None,
         typer.Option(help="which model of a pre-training checkpoint"),

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows.cli.options import path_argument
+
 if TYPE_CHECKING:
     from flows.deployments import Placement
 
@@ -25,7 +27,7 @@ FlowName = Literal["clean", "judge", "pretrain", "finetune", "bootstrap"]
 def deploy(
     flow: Annotated[FlowName | None, typer.Argument(help="default: all of them")] = None,
     recipe: Annotated[
-        Path | None, typer.Argument(help="recipe (YAML) whose values the form begins with")
+        Path | None, path_argument(help="recipe (YAML) whose values the form begins with")
     ] = None,
     name: Annotated[str, typer.Option(help="of the deployment")] = "capfilt",
     pool: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from flows.cli.faults import exit_code_of
-from flows.cli.options import AsJson, RunFolder, device_of
+from flows.cli.options import AsJson, RunFolder, device_of, path_option
 from flows.engines.ending import leave
 from pipeline.printable import visible
 from shards.files.scratch import remove_held
@@ -145,7 +145,7 @@ def explain(
     ] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(help="PNG of where the filter looked for the words that sank the match"),
+        path_option(help="PNG of where the filter looked for the words that sank the match"),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="where the run's filter lies now; default: where it lay")

@@ -1,13 +1,26 @@
 """The options that several commands share, each said once."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from shards.files.home import expand_home
+
+
+def local_path(given: str | Path) -> Path:
+    """Read a path of the command line, or of a default: what its `~` stands for, and never ""."""
+    if given == "":
+        raise typer.BadParameter("it is empty, and names no file or folder; give a path")
+    return Path(expand_home(str(given)))
+
+
+path_option = partial(typer.Option, parser=local_path)
+path_argument = partial(typer.Argument, parser=local_path)
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="run folder or URL")]
 Checkpoint = Annotated[str, typer.Argument(help="BLIP folder or hub id")]
-RecipePath = Annotated[Path | None, typer.Argument(help="recipe (YAML); flags go over it")]
+RecipePath = Annotated[Path | None, path_argument(help="recipe (YAML); flags go over it")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, any key of the recipe")]
 Engine = Annotated[str | None, typer.Option(help="ray, local, or auto")]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster")]

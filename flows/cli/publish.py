@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.options import AsJson, Public, Push, RunFolder
 from pipeline.printable import size, visible
+from shards.files.home import expand_home
 
 EXPORT_EXAMPLES = """
 Examples:
@@ -55,7 +56,9 @@ def export(
     if push is not None and not Store(to).is_local:
         raise typer.BadParameter(f"--push uploads a local folder; --to is {to}")
     record = sets.export(Run.open(run), to, config, view)
-    address = None if push is None else upload(Path(to), push, "dataset", private=not public)
+    address = (
+        None if push is None else upload(Path(expand_home(to)), push, "dataset", private=not public)
+    )
     if as_json:
         print(json.dumps(record | {"to": to, "pushed": address}))
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, Direct, RecipePath, Set
+from flows.cli.options import AsJson, Direct, RecipePath, Set, path_argument
 from pipeline.printable import visible
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _ask(number: int) -> "Answer | None":
 
 
 def approve(
-    folder: Annotated[Path, typer.Argument(help="of the rounds")],
+    folder: Annotated[Path, path_argument(help="of the rounds")],
     number: Annotated[
         int | None, typer.Argument(metavar="[ROUND]", min=1, help="default: the last one done")
     ] = None,
@@ -207,7 +207,7 @@ def trial(
     views: Annotated[
         list[str], typer.Argument(metavar="RUN[:VIEW]...", help="what to train on; no view: own")
     ],
-    recipe: Annotated[Path, typer.Argument(help="recipe (YAML); flags go over it")],
+    recipe: Annotated[Path, path_argument(help="recipe (YAML); flags go over it")],
     output: Output = None,
     set_: Set = None,
     as_json: AsJson = False,

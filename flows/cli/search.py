@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.cli.options import AsJson, Device, device_of
+from flows.cli.options import AsJson, Device, device_of, path_argument, path_option
 from flows.cli.predict.image import image_of
 from pipeline.printable import visible
+from shards.files.home import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def index(
     sources: Annotated[
         list[str], typer.Argument(help="a finished run, or tars: files, folders, patterns")
     ],
-    to: Annotated[Path, typer.Option(help="folder of the index; an old one is replaced")],
+    to: Annotated[Path, path_option(help="folder of the index; an old one is replaced")],
     model: Annotated[str, typer.Option(help="filter or pre-training: folder or hub id")] = MODEL,
     view: Annotated[str | None, typer.Option(help="of the run: whose kept texts")] = None,
     kind: Annotated[
@@ -71,7 +72,9 @@ def index(
     items, total = _items(sources, view)
     folder = resolve(model)
     retriever = Retriever.load(folder, max_tokens=max_tokens, device=device_of(device))
-    named = str(folder.resolve()) if Path(model).is_dir() else model  # the hub's may lie elsewhere
+    named = (
+        str(folder.resolve()) if Path(expand_home(model)).is_dir() else model
+    )  # the hub's may lie elsewhere
     about = {"model": named, "max_tokens": max_tokens, "sources": sources, "view": view}
     config = IndexConfig(kind=kind, batch_size=batch_size, features=features)
     with lock_folder(to), watch_samples("indexing", total) as progress:
@@ -89,7 +92,7 @@ def index(
 
 
 def search(
-    index: Annotated[Path, typer.Argument(help="folder that `capfilt index` wrote")],
+    index: Annotated[Path, path_argument(help="folder that `capfilt index` wrote")],
     text: Annotated[list[str] | None, typer.Option(help="to search for; may be repeated")] = None,
     image: Annotated[
         list[str] | None, typer.Option(help="file, URL or - to search for; may be repeated")
@@ -108,7 +111,7 @@ def search(
     model: Annotated[
         str | None, typer.Option(help="folder or hub id; default: the index's own")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG of the pictures that were found")] = None,
+    out: Annotated[Path | None, path_option(help="PNG of the pictures that were found")] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.options import Address, Direct, Engine, RecipePath, Set
 from pipeline.train.tasks import Task
+from shards.files.home import expand_home
 
 if TYPE_CHECKING:
     from flows.following.reporter import Reporter
@@ -102,7 +103,7 @@ def _parameters(
     return {
         "output": place(recipe.output),
         "recipe": place(str(path)) if path else "",
-        "start": place(start) if Path(start).exists() else start,
+        "start": place(start) if Path(expand_home(start)).exists() else start,
         "engine": recipe.launch.kind,
         "workers": None if workers == "auto" else workers,
         "settings": dict(parse_settings(settings)),

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from flows.deployable.flow_run import FlowRun
 from flows.rounds.approval import Answer, read_answer
+from shards.files.home import expand_home
 
 PAUSE_S = 30 * 24 * 3600  # that a person has to answer
 POLL_S = 2
@@ -36,7 +37,7 @@ def ask_a_person(run: FlowRun, output: str, number: int) -> Answer | None:
 
     It may be answered in the folder of the rounds while its server is gone.
     """
-    asked = _Asked(run, Path(output).expanduser(), number)
+    asked = _Asked(run, Path(expand_home(output)), number)
     question = asked.question()
     run.logger.info(
         "round %d is done and waits for a person: resume this flow run, or capfilt approve %s\n%s",

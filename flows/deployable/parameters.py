@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from flows.recipe import RecipeError, read_recipe
+from shards.files.home import expand_home
 
 Kind = TypeVar("Kind", bound=BaseModel)
 PLACES = {"recipe", "output", "input", "urls", "root", "web", "human", "held_out"}
@@ -32,7 +33,7 @@ def recipe_of(
     Raises RecipeError, also for a path that depends on where a worker happens to stand.
     """
     check_places({"recipe": recipe, **form, **settings})
-    path = Path(recipe).expanduser() if recipe else None
+    path = Path(expand_home(recipe)) if recipe else None
     read = read_recipe(kind, path, {**form, **settings}, where="the flow run")
     check_places(read.model_dump(mode="json"))
     return read
@@ -41,7 +42,7 @@ def recipe_of(
 def check_places(values: Mapping[str, Any]) -> None:
     """Raise RecipeError for a path that depends on where a worker happens to stand."""
     for name, place in _places("", values):
-        if place and "://" not in place and not Path(place).expanduser().is_absolute():
+        if place and "://" not in place and not Path(expand_home(place)).is_absolute():
             raise RecipeError(
                 f"{name} is {place!r}; a worker stands in a folder of its own. Give a whole path, "
                 f"as in {Path('/') / 'data' / place}, or a URL"

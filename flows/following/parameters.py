@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from shards.files.home import expand_home
+
 MOST_SHOWN = 100  # of a list: Prefect takes no parameters of more than 512 KiB
 
 
 def place(path: str) -> str:
     """Say where a path is, whatever folder it was named from; a URL stays as it is."""
-    return path if "://" in path else str(Path(path).expanduser().absolute())
+    return path if "://" in path else str(Path(expand_home(path)).absolute())
 
 
 def shortened(items: Sequence[str]) -> list[str]:

@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError
 
-from flows.recipe import EngineConfig, InputConfig, LimitsConfig, Recipe, RecipeError, RecipeSection
+from flows.recipe import (
+    EngineConfig,
+    Folder,
+    InputConfig,
+    LimitsConfig,
+    Recipe,
+    RecipeError,
+    RecipeSection,
+)
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from flows.training.trackers import Kind
 from models.decoding.generate import Decoding
@@ -102,7 +110,7 @@ class Experiment(RecipeSection):
     """What rounds and trials have in common; `held_out` is never trained on."""
 
     recipe_version: Literal[1] = 1
-    output: str
+    output: Folder
     seed: int = 0
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     human: PairsConfig

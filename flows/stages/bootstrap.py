@@ -113,7 +113,7 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
     with as_recipe_errors():
         for section in (recipe.pretrain, recipe.captioner, recipe.filter):
             check_batch(section.step, recipe.data.lanes)
-    folder = Path(recipe.output).expanduser().absolute()
+    folder = Path(recipe.output).absolute()
     human, held_out = open_human(recipe)
     web = list_inputs(recipe.web.urls, recipe.web.root)
     check_apart({shard.url for shard in web}, "web", held_out)

@@ -73,7 +73,7 @@ def prepare(recipe: TrialRecipe, views: Sequence[str]) -> TrialJob:
         )
     with as_recipe_errors():
         check_batch(step, recipe.data.lanes)
-    folder = Path(recipe.output).expanduser().absolute()
+    folder = Path(recipe.output).absolute()
     human, held_out = open_human(recipe)
     contenders = tuple(_contender(parse_view(view)) for view in views)
     dtype = resolve_dtype(_recorded_dtype(folder, recipe), train.device_here(recipe.launch))

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from flows.recipe import RecipeSection
+from flows.recipe import Folder, RecipeSection
 from flows.training.trackers import Kind
 from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.pretrain import PretrainConfig
@@ -38,7 +38,7 @@ class LaunchConfig(RecipeSection):
 
 class _Training(RecipeSection):
     recipe_version: Literal[1] = 1
-    output: str
+    output: Folder
     launch: LaunchConfig = LaunchConfig()
     trackers: tuple[Kind, ...] = ("tensorboard",)
 

@@ -52,7 +52,7 @@ def prepare(recipe: TrainingRecipe) -> TrainingJob:
     another process trains there, and what opening a source or a checkpoint raises.
     """
     check_output(recipe.output)
-    folder, recipe = Path(recipe.output).expanduser().absolute(), _pinned(recipe)
+    folder, recipe = Path(recipe.output).absolute(), _pinned(recipe)
     sources = tuple(open_source(source) for source in recipe.data.sources)
     questions = tuple(open_source(source) for source in _questions(recipe))
     dtype = _dtype(folder, recipe)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.cli.options import device_of
+from flows.cli.options import device_of, path_option
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateConfig
@@ -14,7 +14,7 @@ Images = Annotated[
     str | None, typer.Option(help="folder that its pictures' names start from; default: its own")
 ]
 Result = Annotated[
-    Path | None, typer.Option(help="JSON file to write, in the form of the data set's server")
+    Path | None, path_option(help="JSON file to write, in the form of the data set's server")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="pairs at most, from the first on")]
 BatchSize = Annotated[int, typer.Option(min=1, help="pictures in one pass of the model")]

@@ -22,7 +22,7 @@ from flows.cli.evaluate.options import (
     config_of,
     folder_of,
 )
-from flows.cli.options import AsJson, Checkpoint, Method
+from flows.cli.options import AsJson, Checkpoint, Method, path_option
 
 if TYPE_CHECKING:
     from pipeline.evaluate import LabelledPair
@@ -162,7 +162,7 @@ def filter_(
     curves: Annotated[
         bool, typer.Option(help="add a row for each threshold to the output of --json")
     ] = False,
-    plot: Annotated[Path | None, typer.Option(help="PNG to draw the curves into")] = None,
+    plot: Annotated[Path | None, path_option(help="PNG to draw the curves into")] = None,
     limit: Limit = None,
     batch_size: BatchSize = 32,
     max_tokens: MaxTokens = 35,

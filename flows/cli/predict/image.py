@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, Device, Method, device_of
+from flows.cli.options import AsJson, Device, Method, device_of, path_option
 from pipeline.printable import visible
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def ask(
         str, typer.Option(help="VQA or dialogue model: folder or hub id")
     ] = "Salesforce/blip-vqa-base",
     answers: Annotated[
-        Path | None, typer.Option(help="JSON list to choose from, as VQA's answer_list.json")
+        Path | None, path_option(help="JSON list to choose from, as VQA's answer_list.json")
     ] = None,
     caption: Annotated[str | None, typer.Option(help="that opens a dialogue")] = None,
     said: Annotated[
@@ -217,7 +217,7 @@ def reason(
 def attend(
     picture: PicturePath,
     text: Annotated[str, typer.Argument(help="whose words are looked for")],
-    out: Annotated[Path, typer.Option(help="PNG to write")] = Path("attention.png"),
+    out: Annotated[Path, path_option(help="PNG to write")] = Path("attention.png"),
     model: Annotated[
         str, typer.Option(help="filter or captioner: folder or hub id")
     ] = "Salesforce/blip-itm-base-coco",

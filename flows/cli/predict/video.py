@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.faults import BAD_USAGE
-from flows.cli.options import Device, device_of
+from flows.cli.options import Device, device_of, path_option
 from flows.cli.predict.image import MATCH_HEADER, match_scores, print_answers
 from pipeline.printable import visible
 
@@ -51,7 +51,7 @@ def watch(
     model: Annotated[
         str | None, typer.Option(help=f"folder or hub id; default: {RETRIEVAL}, or {ANSWERS}")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG of the frames that were looked at")] = None,
+    out: Annotated[Path | None, path_option(help="PNG of the frames that were looked at")] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="for machines: a line per video")] = False,
 ) -> None:
