@@ -275,6 +275,8 @@ def _folder(section: CaptionConfig | ScoreConfig) -> Path:
 
 def _nearest(name: str, message: str) -> str:
     """Say which names are like one that leads nowhere: beside a local path, and of our models."""
+    if "Did you mean" in message:
+        return ""
     path = Path(name.rstrip("/") or "/")
     while name and "://" not in name and not path.parent.exists():
         path = path.parent

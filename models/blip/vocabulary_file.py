@@ -34,7 +34,10 @@ _SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
 
 def read_words(path: Path) -> dict[str, int]:
     """Read a vocab.txt, one word a line, to the words' ids; ValueError if it is none."""
-    text = read_bounded(path, VOCABULARY_BYTES).decode("utf-8").removesuffix("\n")
+    text = read_bounded(path, VOCABULARY_BYTES).decode("utf-8-sig")
+    if text.count("\r\n") == text.count("\n"):  # as Windows ends lines
+        text = text.replace("\r\n", "\n")
+    text = text.removesuffix("\n")
     count = text.count("\n") + 1
     if count > MOST_WORDS:
         raise ValueError(f"{path} has {count} words; expected at most {MOST_WORDS}")

@@ -23,6 +23,7 @@ from models.checkpoints.checkpoint import read, read_training
 from models.checkpoints.description import check_config, refit
 from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.layout import Shapes, Sizes, config_of, role_of_tensors, training_state
+from models.checkpoints.local_folder import path_of
 from models.checkpoints.original import read_original
 from models.checkpoints.role_networks import build, ties
 from models.checkpoints.weights import CheckpointError, arrange
@@ -125,7 +126,7 @@ def vocabulary(path: Path | None) -> WordPiece:
                 f"{BERT}. Give its file by --vocab, or a folder by --tokenizer."
             ) from error
     try:
-        return tokenizers.extend(path)
+        return tokenizers.extend(path_of(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as a vocabulary: {error}") from error
 

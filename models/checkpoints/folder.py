@@ -21,6 +21,7 @@ from models.blip.config import ARCHITECTURES, Role, Settings
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
 from models.bounded_file import SETTINGS_BYTES, read_bounded
+from models.checkpoints.local_folder import inner_checkpoints
 from models.checkpoints.weights import CheckpointError
 
 TRAINING = "training.safetensors"
@@ -72,6 +73,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} has no {name}. Give a Hugging Face BLIP folder or hub id."
+            + inner_checkpoints(folder)
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -9,9 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.checkpoints.prefix import common_prefix
 from models.checkpoints.weights import ALIASES, CheckpointError, check_table, read_pickle
 
 _TOWER = re.compile(r"^visual_encoder(_m)?\.")
+# what all names of the original begin with
+_PARTS = re.compile(
+    r"(visual_encoder|text_encoder|text_decoder|vision_proj|text_proj)(_m)?\."
+    r"|(itm_head|cls_head)\.|(temp|image_queue|text_queue|idx_queue|ptr_queue|queue_ptr)$"
+)
 # names within the vision tower; the text transformer's are the same in both
 _WITHIN_TOWER = (
     (re.compile(r"^cls_token$"), "embeddings.class_embedding"),
@@ -41,9 +47,14 @@ def rename(name: str) -> str:
 def read_original(path: Path) -> dict[str, Tensor]:
     """Read an original .pth file, its tensors under our names; nothing in it is run.
 
-    Position ids, which are constants, and second names of tied tensors are left out.
+    Position ids, which are constants, and second names of tied tensors are left out, and so is what
+    stands before all names, such as `module.`.
     CheckpointError for anything but a table of tensors under "model".
     """
+    if path.suffix == ".safetensors":
+        raise CheckpointError(
+            f"{path} is a file of weights alone. Give its folder, with config.json and tokenizer."
+        )
     loaded = read_pickle(path)
     if not isinstance(loaded, dict) or not isinstance(loaded.get("model"), dict):
         found = sorted(map(str, loaded))[:5] if isinstance(loaded, dict) else type(loaded).__name__
@@ -52,6 +63,8 @@ def read_original(path: Path) -> dict[str, Tensor]:
             "BLIP code writes it"
         )
     table = check_table(loaded["model"], path)
+    start = len(common_prefix(table, lambda name: _PARTS.match(name) is not None))
+    table = {name[start:]: tensor for name, tensor in table.items()}
     tensors: dict[str, Tensor] = {}
     for name, tensor in table.items():
         if name.endswith(".position_ids"):

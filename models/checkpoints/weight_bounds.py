@@ -12,6 +12,7 @@ import pickle
 import pickletools
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,15 +38,30 @@ _LEGACY_PICKLES = 5  # magic number, version, machine, the object, the keys of i
 def check_safetensors(path: Path) -> None:
     """Raise ValueError where the header of a safetensors file is no size for one."""
     with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise ValueError("it is empty; download it again")
         length = int.from_bytes(file.read(8), "little")
         if length > _HEADER_BYTES:
             raise ValueError(
                 f"its header has {length} bytes; expected at most {_HEADER_BYTES}, which is enough "
                 f"for {MOST_TENSORS} tensors"
             )
-        names = json.loads(file.read(length))
+        names = json.loads(file.read(length)) if size >= 8 + length else {}
+    wanted = 8 + length + max(_ends(names), default=0)
+    if size < wanted:
+        raise ValueError(f"it is cut: it has {size:,} of {wanted:,} bytes; download it again")
     if len(names) > MOST_TENSORS:
         raise ValueError(f"it names {len(names)} tensors; expected at most {MOST_TENSORS}")
+
+
+def _ends(header: object) -> Iterator[int]:
+    """List where tensors end, behind the header, as it says; the library checks what else it is."""
+    entries = header.values() if isinstance(header, dict) else ()
+    for entry in entries:
+        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+        if isinstance(offsets, list) and offsets and isinstance(offsets[-1], int):
+            yield offsets[-1]
 
 
 def check_pickle(path: Path) -> bool:
@@ -54,7 +70,10 @@ def check_pickle(path: Path) -> bool:
     Returns whether it is a zip, whose tensors can be mapped; those of before torch 1.6 are none.
     """
     with open_plain(path) as file:
-        is_zip = file.read(len(_ZIP)) == _ZIP
+        start = file.read(len(_ZIP))
+        if not start:
+            raise ValueError("it is empty; download it again")
+        is_zip = start == _ZIP
         file.seek(0)
         if is_zip:
             _check_zip(file)
@@ -77,7 +96,11 @@ class _ShortReads(io.BufferedReader):
 
 
 def _check_zip(file: BinaryIO) -> None:
-    with zipfile.ZipFile(_ShortReads(io.FileIO(os.dup(file.fileno())))) as archive:
+    try:
+        opened = zipfile.ZipFile(_ShortReads(io.FileIO(os.dup(file.fileno()))))
+    except zipfile.BadZipFile:
+        raise ValueError("it is cut: the table at its end is missing; download it again") from None
+    with opened as archive:
         members = archive.infolist()
         if len(members) > MOST_TENSORS:
             raise ValueError(f"it has {len(members)} members; expected at most {MOST_TENSORS}")

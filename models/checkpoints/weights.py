@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.bounded_file import SETTINGS_BYTES, read_bounded
+from models.checkpoints.local_folder import CONFIG, checkpoint_in, near_to, path_of
+from models.checkpoints.prefix import common_prefix
 from models.checkpoints.weight_bounds import MOST_TENSORS, check_pickle, check_safetensors
 
 _SETTINGS = [
@@ -41,6 +43,7 @@ ALIASES = {
     f"{_HEAD}.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
     f"{_HEAD}.decoder.bias": f"{_HEAD}.bias",
 }
+_WEIGHT_ENDINGS = {".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".h5", ".msgpack", ".gguf"}
 _MOST_LISTED, _MOST_FILES = 20, 1000
 # checkpoints that come with capfilt: tiny ones, trained on the toy world
 SHIPPED = {
@@ -74,7 +77,7 @@ def pin(name: str | Path, revision: str | None = None) -> ResolvedCheckpoint:
     settings, then `checkpoint.info(described)` for the digest, which reads all of the weights.
     """
     folder = resolve(name, revision)
-    if Path(name).expanduser().is_dir() or str(name) in SHIPPED:
+    if path_of(name).is_dir() or str(name) in SHIPPED:
         return ResolvedCheckpoint(str(folder), None, folder)
     return ResolvedCheckpoint(str(name), folder.name, folder)  # the hub's cache names commits
 
@@ -84,20 +87,22 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
 
     `revision`: branch, tag or commit of a hub id.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
+    path = path_of(name)
+    if name != "" and path.is_dir():  # "" would be the folder that one stands in
+        try:
+            return checkpoint_in(path.absolute(), revision).resolve()
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
     if str(name) in SHIPPED:
         return SHIPPED[str(name)]
     if path.is_file():
-        raise CheckpointError(
-            f"{path} is a file. Give the folder of a checkpoint; `capfilt checkpoint import` makes "
-            "one of an original .pth file."
-        )
+        raise CheckpointError(_instead_of(path))
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name)):
+        what = f"folder {path.absolute()}" if name else "without a name"
         raise CheckpointError(
-            f"there is no checkpoint folder {path.absolute()}. "
+            f"there is no checkpoint {what}. "
             "Give an existing folder or a Hugging Face hub id such as OWNER/NAME."
+            + near_to(name, SHIPPED)
         )
     for single, index in _WEIGHTS:
         stem, ending = single.split(".")
@@ -115,7 +120,7 @@ def read_tensors(folder: Path, most_bytes: int | None = None) -> dict[str, Tenso
     """
     tensors: dict[str, Tensor] = {}
     paths = _files(folder)
-    size_bytes = sum(path.stat().st_size for path in paths if path.exists())
+    size_bytes = sum(path.stat().st_size for path in paths)
     if most_bytes is not None and size_bytes > most_bytes:
         raise CheckpointError(
             f"{folder} holds {size_bytes:,} bytes of weights; a network of the sizes in its "
@@ -135,8 +140,20 @@ def _files(folder: Path) -> list[Path]:
             return [folder / single]
         if (folder / index).exists():
             return [folder / name for name in _indexed(folder / index)]
-    raise CheckpointError(
-        f"{folder} holds no weights; expected one of {[names[0] for names in _WEIGHTS]}"
+    others = sorted(p.name for p in folder.iterdir() if p.suffix in _WEIGHT_ENDINGS)
+    there = f"; there are {', '.join(others[:_MOST_LISTED])}" if others else ""
+    wanted = [name for names in _WEIGHTS for name in names]
+    dead = [path for name in wanted if (path := folder / name).is_symlink()]
+    there += "".join(f"; {path} links to {path.readlink()}, and nothing is there" for path in dead)
+    raise CheckpointError(f"{folder} holds no weights; expected one of {wanted}{there}")
+
+
+def _instead_of(path: Path) -> str:
+    if (path.parent / CONFIG).is_file():
+        return f"{path} is a file of a checkpoint. Give its folder: {path.parent.absolute()}"
+    return (
+        f"{path} is a file. Give the folder of a checkpoint; `capfilt checkpoint import` makes one "
+        "of an original .pth file."
     )
 
 
@@ -185,9 +202,12 @@ def arrange(
     """Keep the tensors that a network of these shapes has; one error lists all that do not fit.
 
     `ties`: second names of shared tensors to their first ones, which alone are kept; files may hold
-    either or both.
+    either or both. What stands before all names, such as `module.`, is taken away.
     """
     kept = {name: tensor for name, tensor in tensors.items() if not _HARMLESS.search(name)}
+    known = {*shapes, *ALIASES, *(ties or {})}
+    start = len(common_prefix(kept, known.__contains__))
+    kept = {name[start:]: tensor for name, tensor in kept.items()}
     shapes = {name: shape for name, shape in shapes.items() if name not in (ties or {})}
     problems = []
     for second, first in [*ALIASES.items(), *(ties or {}).items()]:
@@ -224,12 +244,13 @@ def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
                 f"(revision {revision or 'main'}, {huggingface_hub.constants.HF_HUB_CACHE}); "
                 f"HF_HUB_OFFLINE forbids to fetch it. Run `hf download {name}` where there is a "
                 "network, with HF_HOME on a disk that all nodes share, or give its folder."
+                + near_to(name, SHIPPED)
             ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
             f"{name!r} is no folder here, and the Hugging Face hub did not give it "
             f"(revision {revision or 'main'}): {reason}. Check the name and the network, or "
-            "download the checkpoint and give its folder."
+            f"download the checkpoint and give its folder.{near_to(name, SHIPPED)}"
         ) from error
 
 
@@ -256,4 +277,10 @@ def _indexed(path: Path) -> list[str]:
         raise CheckpointError(f"{path} names {len(names)} files; expected at most {_MOST_FILES}")
     if outside:
         raise CheckpointError(f"{path} names files outside its folder: {outside}")
+    missing = [name for name in names if not (path.parent / name).exists()]
+    if missing:
+        raise CheckpointError(
+            f"{path} names {len(names)} files of weights; {len(missing)} of them are not there: "
+            f"{', '.join(missing[:_MOST_LISTED])}. Fetch or copy them, too."
+        )
     return names
