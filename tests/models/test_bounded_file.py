@@ -30,3 +30,22 @@ def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
         read_bounded(tmp_path, 1)
     with pytest.raises(FileNotFoundError):
         read_bounded(tmp_path / "none", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\xef\xbb\xbf  <!DOCTYPE html>", "is a web page"),
+        (b"<HTML>", "is a web page"),
+        (b"<?xml version='1.0'?><Error/>", "is a web page"),
+    ],
+)
+def test_what_downloads_leave_in_the_place_of_a_file(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"/file is .*{message}|/file {message}"):
+        read_bounded(tmp_path / "file", 1000)
+    (tmp_path / "file").write_bytes(b"{}" + content)
+    assert read_bounded(tmp_path / "file", 1000) == b"{}" + content
