@@ -109,6 +109,13 @@ def run_query(
 ) -> QueryResult:
     """Ask one question; raises QueryError and QueryLimitError, also while rows are taken."""
     watch = QueryWatch(connection, limits or QueryLimits())
+    with _as_query_errors():
+        count = len(connection.extract_statements(sql))
+    if count > 1:
+        raise QueryError(
+            f"{count} SQL statements, of which only the last would answer; ask one, with WITH name "
+            "AS (SELECT …) for what it builds on"
+        )
     with _as_query_errors(), watch.work():
         result = connection.execute(sql)
     if result is None or result.description is None:

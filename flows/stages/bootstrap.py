@@ -7,6 +7,7 @@ command goes on at the stage that was cut off, and within it where that stage sa
 
 import gc
 import json
+import logging
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from flows.training.log import Display
 from flows.training.recipe import TrainingRecipe
 from models.blip.config import Dtype, resolve_dtype
 from models.roles.captioner import BlipCaptioner
+from pipeline.clean.judge import odd_thresholds
 from pipeline.evaluate import (
     EvaluateConfig,
     measure_captioner,
@@ -61,6 +63,7 @@ from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source
 
 # What changes no stage's result, or stands in the identity by its content.
+_log = logging.getLogger(__name__)
 _OUTSIDE = {"recipe_version", "output", "human", "held_out", "save", "launch", "trackers"}
 _OUTSIDE_ROUNDS = {"rounds", "gate", "approve", "web", "engine"}
 
@@ -113,6 +116,8 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
     with as_recipe_errors():
         for section in (recipe.pretrain, recipe.captioner, recipe.filter):
             check_batch(section.step, recipe.data.lanes)
+    for doubt in odd_thresholds(recipe.clean.judge.threshold):
+        _log.warning("%s", doubt)
     folder = Path(recipe.output).absolute()
     human, held_out = open_human(recipe)
     web = list_inputs(recipe.web.urls, recipe.web.root)

@@ -37,6 +37,7 @@ from models.checkpoints.description import Description, describe
 from models.devices import choose_device
 from models.roles.captioner import prompt_start
 from pipeline.clean.caption import CaptionConfig
+from pipeline.clean.judge import odd_thresholds
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import ScoreConfig
 from pipeline.clean.shard import identity
@@ -130,6 +131,8 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     store = Store(recipe.output)
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
+        for doubt in odd_thresholds(recipe.judge.threshold):
+            _log.warning("%s", doubt)
         inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
         return open_job(resolve(recipe, store), inputs, store, log, part)
 

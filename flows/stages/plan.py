@@ -28,6 +28,7 @@ from pipeline.clean.forecast import (
     table_bytes,
     work_seconds,
 )
+from pipeline.clean.judge import odd_thresholds
 from pipeline.clean.score import ScoreConfig
 from pipeline.printable import size
 from shards.errors import is_store_error
@@ -176,8 +177,10 @@ def forecast_of(task: Task, sample: Sample) -> Forecast:
 
 
 def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
-    """Name what the sample says against the run."""
+    """Name what the sample, and the recipe itself, say against the run."""
     recipe = task.resolved.recipe
+    for doubt in odd_thresholds(recipe.judge.threshold):
+        yield Problem("judge.threshold", doubt, warning=True)
     free, total = _free_bytes(recipe.output), forecast.output_bytes["total"]
     wanted = total.value if math.isinf(total.high) else total.high
     if free is not None and wanted > free:

@@ -6,6 +6,7 @@ probability of a match (BLIP, section 4.3; the number is the authors' own answer
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -73,6 +74,21 @@ def _rules(texts: pa.Table, config: JudgeConfig) -> list[tuple[DecisionReason, M
         (DecisionReason.BANNED_WORD, _matches(folded, _word_pattern(config.banned_words))),
         (DecisionReason.ITM_BELOW_THRESHOLD, below),
     ]
+
+
+def odd_thresholds(thresholds: Mapping[str, float]) -> list[str]:
+    """Say of each threshold outside 0 to 1, which no probability crosses, what it comes to."""
+    said = []
+    for origin, threshold in sorted(thresholds.items()):
+        if 0 <= threshold <= 1:
+            continue
+        effect = "none of them is kept" if threshold > 1 else "it drops none of them"
+        percent = f" For {threshold:g} % give {threshold / 100:g}." if 2 <= threshold <= 100 else ""
+        said.append(
+            f"the threshold of {origin!r} texts is {threshold:g}, and their scores are "
+            f"probabilities from 0 to 1: {effect}.{percent}"
+        )
+    return said
 
 
 def thresholds_of(origins: pa.ChunkedArray, thresholds: dict[str, float]) -> NDArray[np.float32]:

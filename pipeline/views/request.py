@@ -1,16 +1,19 @@
 """Resolve what decides a new view: what is asked, what the run had, and what is there already."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 import numpy as np
 
+from pipeline.clean.judge import odd_thresholds
 from shards.run.commit import Counts
 from shards.run.run import Run
 from shards.run.snapshot import Snapshot
 from shards.run.view import Rule, ViewError, ViewRecord, read_view_record
 
+_log = logging.getLogger(__name__)
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -43,7 +46,12 @@ def resolve_thresholds(run: Run, request: ViewRequest, counts: Counts) -> dict[s
             raise ViewError(f"the threshold of {origin!r} should be a finite number: {threshold}")
     for origin, fraction in request.keep_fraction.items():
         if not 0 <= fraction <= 1:
-            raise ViewError(f"the fraction of {origin!r} should lie in 0 to 1, found {fraction}")
+            percent = f"; for {fraction:g} % give {fraction / 100:g}" if 1 < fraction <= 100 else ""
+            raise ViewError(
+                f"the fraction of {origin!r} should lie in 0 to 1, found {fraction:g}{percent}"
+            )
+    for doubt in odd_thresholds(request.threshold):
+        _log.warning("%s", doubt)
     thresholds = {**run_thresholds, **request.threshold}
     missing = sorted(counts.texts.keys() - thresholds.keys() - request.keep_fraction.keys())
     if missing:

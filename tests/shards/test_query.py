@@ -81,6 +81,42 @@ def test_what_is_refused(run: Run, tmp_path: Path, sql: str) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("sql", "count"),
+    [
+        ("SELECT 1; SELECT 2", 2),
+        ("SELECT count(*) FROM texts;\n\n-- and\nSELECT count(*) FROM samples;", 2),
+        ("CREATE TEMP TABLE t AS SELECT 1; INSERT INTO t SELECT 2; FROM t", 3),
+        ("SET threads = 1; SELECT 1", 2),
+    ],
+)
+def test_of_several_statements_none_is_dropped(run: Run, sql: str, count: int) -> None:
+    said = rf"^{count} SQL statements, of which only the last would answer; ask one"
+    with connect(run, []) as connection, pytest.raises(QueryError, match=said):
+        run_query(connection, sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'a;b' AS s;",
+        "SELECT 'a;b' AS s ; ; -- that is all; really",
+        "/* first; */ SELECT 'a;b' AS s /* SELECT 2; */ ;\n",
+        "WITH t AS (SELECT 'a;b' AS s) FROM t;",
+        "SELECT $$a;b$$ AS s",
+    ],
+)
+def test_semicolons_that_part_no_statements(run: Run, sql: str) -> None:
+    with connect(run, []) as connection:
+        assert list(run_query(connection, sql).rows) == [("a;b",)]
+
+
+def test_a_statement_that_duckdb_makes_several_of_is_one(run: Run) -> None:
+    sql = "PIVOT (SELECT 'web' AS origin, 0.5 AS itm) ON origin USING max(itm)"
+    with connect(run, []) as connection:
+        assert run_query(connection, sql).columns == ("web",)
+
+
 def test_an_error_in_mid_answer(run: Run) -> None:
     sql = "SELECT CASE WHEN range = 9000 THEN error('late') ELSE range END FROM range(10000)"
     with connect(run, []) as connection, pytest.raises(QueryError, match="late"):

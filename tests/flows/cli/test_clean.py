@@ -1,5 +1,6 @@
 """`capfilt clean` and `capfilt judge`, as a user types them."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.cells import cell_len
 
 from shards.run.run import Run
 from tests.support.driving import InProcess, Models
 from tests.support.tars import read_members
+from tests.support.toy_run import write_tar
 
 Harmless = Callable[[str], bool]
 Flags = Callable[[Models, Path, Path], list[str]]
@@ -70,6 +73,9 @@ def test_fraction_with_shards(capfilt: InProcess, run: Run) -> None:
         (("judge", "run", "--name=x", "--threshold=wbe=1"), "did you mean 'web'"),
         (("judge", "run", "--name=x", "--snapshot=none"), "no snapshot none"),
         (("judge", "nowhere", "--name=x"), "holds no run"),
+        (("judge", "", "--name=x"), "'' is no path or URL"),
+        (("judge", "run", "--name=x", "--keep-fraction=web=30"), "for 30 % give 0.3"),
+        (("judge", "run", "--name=x", "--threshold=web=nan"), "should be a finite number"),
     ],
 )
 def test_what_cannot_be_judged_is_one_message(
@@ -82,6 +88,64 @@ def test_what_cannot_be_judged_is_one_message(
     assert harmless(done.stderr)
     assert run.store.list("views") == []
     assert not (capfilt.home / "stolen.csv").exists()
+
+
+MODELS = ("--captioner=tiny-captioner", "--filter=tiny-filter")
+CLEAN = ("clean", "--direct", "--engine=local", "--input=~/web", "--output=~/out", *MODELS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*CLEAN, "--input="), "'' is no path or URL"),
+        ((*CLEAN, "--output="), "output: Value error, expected a folder"),
+        ((*CLEAN, "--output=~nobody-here/x"), "no user of that name here"),
+        ((*CLEAN, "--captioner="), "no checkpoint without a name"),
+        ((*CLEAN, "--filter=./tiny-filtr"), "Did you mean tiny-filter"),
+        ((*CLEAN, "--set=judge.threshold.web=nan"), "finite number"),
+        ((*CLEAN, "--set=judge.threshold.web=.nan"), "finite number"),
+        (("index", "run", "--to="), "it is empty, and names no file or folder"),
+        (("export", "run", "--to="), "'' is no path or URL"),
+        (("checkpoint", "info", ""), "no checkpoint without a name"),
+        (("checkpoint", "import", "tiny-filter", ""), "it is empty"),
+        (("pretrain", "--set=output=''"), "expected a folder"),
+    ],
+)
+def test_what_names_nothing_is_one_message(
+    capfilt: InProcess,
+    run: Run,
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(capfilt.home))
+    (capfilt.home / "web").mkdir()
+    (capfilt.home / "web" / "a.tar").touch()
+    before = sorted(capfilt.home.rglob("*"))
+    done = capfilt.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert sorted(capfilt.home.rglob("*")) == before
+    assert run.store.exists("run.json")
+
+
+def test_home_folders_behind_flags_and_a_threshold_in_percent(
+    capfilt: InProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(capfilt.home))
+    (capfilt.home / "web").mkdir()
+    picture = Image.effect_noise((64, 64), 64)
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    members = {"a.png": content.getvalue(), "a.txt": b"a red square"}
+    write_tar(capfilt.home / "web" / "00000.TAR", members)
+    done = capfilt.run(*CLEAN, "--set=judge.threshold.web=50", "--set=judge.threshold.synthetic=-1")
+    assert done.returncode == 0, done.stderr
+    assert "'web' texts is 50, and" in caplog.text
+    assert "For 50 % give 0.5" in caplog.text
+    assert "'synthetic' texts is -1, and" in caplog.text
+    assert Run.open(str(capfilt.home / "out")).inputs[0].shard == "00000"
+    assert not (capfilt.home / "~").exists()
 
 
 def test_a_killed_judge_leaves_no_view(capfilt: InProcess, run: Run) -> None:

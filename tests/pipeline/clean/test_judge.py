@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.clean.judge import JudgeConfig, judge
+from pipeline.clean.judge import JudgeConfig, judge, odd_thresholds
 from shards.schema import DECISIONS, TEXTS, arrow_rows
 
 Row = dict[str, Any]
@@ -172,6 +172,25 @@ def test_an_origin_without_a_threshold_is_an_error() -> None:
 def test_a_threshold_not_given_is_the_default() -> None:
     assert JudgeConfig(threshold={"web": 0.3}).threshold == {"web": 0.3, "synthetic": 0.5}
     assert JudgeConfig().threshold == {"web": 0.5, "synthetic": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "said"),
+    [
+        ({"web": 0.0, "synthetic": 1.0}, []),
+        ({"web": 50}, ["'web' texts is 50,", "none of them is kept. For 50 % give 0.5."]),
+        ({"web": 1.5}, ["'web' texts is 1.5,", "none of them is kept."]),
+        ({"web": -0.1}, ["'web' texts is -0.1,", "it drops none of them."]),
+        ({"web": 1e9, "synthetic": 70.5}, ["'synthetic' texts is 70.5,", "For 70.5 % give 0.705."]),
+    ],
+)
+def test_a_threshold_that_no_score_crosses_is_told(
+    thresholds: dict[str, float], said: list[str]
+) -> None:
+    told = odd_thresholds(thresholds)
+    assert len(told) == sum(not 0 <= threshold <= 1 for threshold in thresholds.values())
+    assert all(part in told[0] for part in said)
+    assert not any("give" in line for line in told[1:])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

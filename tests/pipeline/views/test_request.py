@@ -48,6 +48,8 @@ def test_origins_that_are_not_named_keep_the_run_s_threshold(
         (ViewRequest("v", {"web": float("-inf")}), "finite"),
         (ViewRequest("v", {"web": 1e300}), "finite"),
         (ViewRequest("v", {}, {"web": 1.01}), "0 to 1"),
+        (ViewRequest("v", {}, {"web": 30}), "0 to 1, found 30; for 30 % give 0.3"),
+        (ViewRequest("v", {}, {"web": float("inf")}), "0 to 1, found inf$"),
         (ViewRequest("v", {}, {"web": -0.1}), "0 to 1"),
         (ViewRequest("v", {}, {"web": float("nan")}), "0 to 1"),
     ],
@@ -55,6 +57,18 @@ def test_origins_that_are_not_named_keep_the_run_s_threshold(
 def test_requests_that_are_refused(run: Run, asked: ViewRequest, message: str) -> None:
     with pytest.raises(ViewError, match=message):
         resolve_thresholds(run, asked, COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"), [(50.0, ["For 50 % give 0.5."]), (-1.0, ["drops none"]), (1.0, [])]
+)
+def test_a_threshold_outside_the_scores_is_warned_of(
+    run: Run, threshold: float, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = ViewRequest("v", {"web": threshold})
+    assert resolve_thresholds(run, asked, COUNTS) == {**OWN, "web": threshold}
+    assert len(caplog.messages) == len(said)
+    assert all(part in caplog.text for part in said)
 
 
 def test_an_imported_origin_needs_a_threshold(run: Run) -> None:
