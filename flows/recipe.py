@@ -43,17 +43,18 @@ _EXCERPT.maxlevel, _EXCERPT.maxstring, _EXCERPT.maxother = 3, _SHOWN, _SHOWN
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-def _expand(folder: str) -> str:
-    if not folder:
-        raise ValueError("expected a folder; an empty path names none")
-    return expand_home(folder)
-
-
-Folder = Annotated[str, AfterValidator(_expand)]  # or a URL
-
-
 class RecipeError(UsageError):
     """A recipe that cannot be run, and what to change in it."""
+
+
+def named_folder(name: str) -> str:
+    """Return a folder or URL with its home folder put in; RecipeError for none at all."""
+    if not name:
+        raise RecipeError("expected a folder; an empty path names none")
+    return expand_home(name)
+
+
+Folder = Annotated[str, AfterValidator(named_folder)]
 
 
 class RecipeSection(BaseModel):

@@ -117,13 +117,14 @@ def try_(
 ) -> None:
     """Clean a random sample of your pictures: its report, a price for all, and their recipe."""
     from flows.cli.display.plan import SamplingProgress, plan_as_json
-    from flows.recipe import Recipe, read_recipe
+    from flows.recipe import Recipe, named_folder, read_recipe
     from flows.stages.first_look import look_at
     from flows.stages.sample import SampleConfig
 
+    folder = named_folder(output)
     flags = {
         "input.urls": input_,
-        "output": f"{output.rstrip('/')}-all",
+        "output": f"{folder.rstrip('/')}-all",
         "caption.model": captioner or CAPTIONER,
         "score.model": filter_ or FILTER,
         "engine.kind": engine,
@@ -133,7 +134,7 @@ def try_(
     loaded = read_recipe(Recipe, None, flags, set_ or ())
     watch = SamplingProgress(n, None)
     with watch.display.shown():
-        look = look_at(loaded, output, SampleConfig(n, seed=seed), watch)
+        look = look_at(loaded, folder, SampleConfig(n, seed=seed), watch)
     if as_json:
         files = {"run": look.run, "report": look.report, "recipe": look.recipe}
         print(json.dumps(plan_as_json(look.plan, price_per_gpu_hour) | files))

@@ -39,7 +39,7 @@ _OTHER_KINDS = {
     **{f".{ending}": _PICTURE for ending in (*IMAGE_EXTENSIONS, *FOREIGN_EXTENSIONS)},
 }
 _OTHER_STARTS = {b"PK\x03\x04": _ARCHIVE, b"PAR1": _TABLE}  # of files whose names do not tell
-_RUN = "run.json"  # marks the folder of a run, whose tars are results
+_RUN, _RECIPE = "run.json", "recipe.yaml"  # the first marks a run, whose tars are results
 _NAMED_AT_MOST = 5
 _MOST_EXPANDED = 1_000_000  # of a brace pattern
 
@@ -67,7 +67,7 @@ class _Look:
 
     tars: list[Entry] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
-    runs: set[str] = field(default_factory=set)
+    marked: dict[str, set[str]] = field(default_factory=lambda: {_RUN: set(), _RECIPE: set()})
     compressed: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)  # by their endings
 
@@ -200,8 +200,9 @@ def _look(
     try:
         for entry in walk(fs, top, depth):
             name = below(top, entry.path).rstrip("/")
-            if name.endswith(f"/{_RUN}"):
-                look.runs.add(entry.path.removesuffix(f"/{_RUN}"))
+            folder, _, last = entry.path.rpartition("/")
+            if "/" in name and last in look.marked:
+                look.marked[last].add(folder)
             if matches(name):
                 _put(look, entry, name)
     except FileNotFoundError:
@@ -209,6 +210,12 @@ def _look(
     except OSError as error:
         raise InputError(f"{pattern!r}: {top} cannot be read: {error.strerror or error}") from error
     return look
+
+
+def _runs(look: _Look) -> set[str]:
+    """Return the folders of runs; `capfilt try` has its run in one beside the sample's tars."""
+    runs, recipes = look.marked[_RUN], look.marked[_RECIPE]
+    return runs | ({run.removesuffix("/run") for run in runs} & recipes)
 
 
 def _put(look: _Look, entry: Entry, name: str) -> None:
@@ -224,9 +231,9 @@ def _put(look: _Look, entry: Entry, name: str) -> None:
 
 def _tars_of(fs: fsspec.AbstractFileSystem, top: str, look: _Look) -> list[dict[str, Any]]:
     """Describe the tars of a walk, but for those of runs below it."""
-    tars, runs = [], set[str]()
+    tars, runs, known = [], set[str](), _runs(look)
     for entry in look.tars:
-        above = _run_above(entry.path, look.runs)
+        above = _run_above(entry.path, known)
         if above is None:
             tars.append(entry)
         else:
@@ -309,7 +316,7 @@ def _check_kind(path: str, pattern: str) -> None:
 
 
 def _refuse_run(fs: fsspec.AbstractFileSystem, path: str, pattern: str) -> None:
-    if all(fs.exists(f"{path.rstrip('/')}/{name}") for name in (_RUN, "recipe.yaml")):
+    if all(fs.exists(f"{path.rstrip('/')}/{name}") for name in (_RUN, _RECIPE)):
         raise InputError(
             f"{pattern!r} is the folder of a run, whose input lies elsewhere. Name what it was "
             "cleaned from; or, for its clean tars, the addresses in its clean.txt"

@@ -124,6 +124,14 @@ def test_a_run_inside_the_input_is_left_out_and_said_once(
     assert shards(f"{tmp_path}/**/*.tar") == shards(tmp_path)
 
 
+def test_a_first_look_inside_the_input_is_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "a.tar", "try/recipe.yaml", "try/run/run.json", "try/run/data/clean/b.tar")
+    make(tmp_path, "try/input/c.tar", "run/run.json", "run/run/d.tar", "runs/e.tar")
+    assert shards(tmp_path) == ["a", "runs%2Fe"]
+    (tmp_path / "try" / "recipe.yaml").unlink()
+    assert shards(tmp_path) == ["a", "runs%2Fe", "try%2Finput%2Fc"]
+
+
 def test_a_run_whose_tars_are_named_is_read(tmp_path: Path) -> None:
     make(tmp_path, "run.json", "recipe.yaml", "data/clean/c.tar")
     assert shards(tmp_path / "data" / "clean") == ["c"]
