@@ -25,7 +25,7 @@ def test_a_path_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOME", str(tmp_path))
     assert local_path("~/a b") == tmp_path / "a b"
     assert local_path("a/~/b") == Path("a/~/b")
-    assert local_path("$HOME") == Path("$HOME")
+    assert local_path("$HOME") == local_path(Path("$HOME")) == Path("$HOME")
     with pytest.raises(typer.BadParameter, match="it is empty, and names no file or folder"):
         local_path("")
     with pytest.raises(UsageError, match=r"no user of that name"):

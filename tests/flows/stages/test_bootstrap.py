@@ -316,6 +316,16 @@ def test_held_out_pairs_must_not_be_trained_on(
         bootstrap.prepare(small_rounds(tmp_path, held_out=held_out))
 
 
+def test_a_threshold_in_percent_is_told_before_any_work(
+    tmp_path: Path, small_world: Path, small_rounds: Rounds, caplog: pytest.LogCaptureFixture
+) -> None:
+    held_out = {"urls": [str(small_world / "human" / "00001.tar")]}
+    clean = {"judge": {"threshold": {"web": 50}}}
+    with pytest.raises(RecipeError, match="held_out"):
+        bootstrap.prepare(small_rounds(tmp_path, held_out=held_out, clean=clean))
+    assert "'web' texts is 50," in caplog.text
+
+
 def test_a_copy_of_what_is_trained_on_is_not_held_out(
     tmp_path: Path, small_world: Path, small_rounds: Rounds
 ) -> None:

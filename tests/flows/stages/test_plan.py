@@ -180,8 +180,8 @@ def test_a_single_picture_has_a_plan_too(recipe: Make, tmp_path: Path) -> None:
     assert made.forecast.images.value == 1
 
 
-def test_few_shards_and_little_memory_for_many_workers(recipe: Make) -> None:
-    made = planned(recipe())
+def test_what_speaks_against_a_run_is_told(recipe: Make) -> None:
+    made = planned(recipe(judge={"threshold": {"web": 50}}))
     assert made.task is not None
     assert made.sample is not None
     worker = WorkerReport("here", "NVIDIA H100", 1, 20, 5.0)
@@ -190,7 +190,7 @@ def test_few_shards_and_little_memory_for_many_workers(recipe: Make) -> None:
     assert forecast.workers == 4
     assert forecast.gpu_hours.value == pytest.approx(4 * forecast.seconds.value / 3600)
     doubts = {d.subject: d.warning for d in plan.doubts(made.task, sample, forecast)}
-    assert doubts.items() >= {"shards": True, "memory": False}.items()
+    assert doubts.items() >= {"shards": True, "memory": False, "judge.threshold": True}.items()
 
 
 def test_a_store_that_is_no_disk(recipe: Make, web: Path) -> None:
