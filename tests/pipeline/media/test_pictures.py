@@ -46,6 +46,57 @@ def test_a_folder_gives_its_pictures_and_tars_by_name(
     assert [p.image.size for p in pictures if p.image is not None] == [(40, 30)] * 3
 
 
+def test_no_picture_of_a_folder_is_passed_by_in_silence(tmp_path: Path, photo: bytes) -> None:
+    pictures = ["a.jfif", "b.JPE", "c.Apng", "d.webp", "e.GIF", "deep/er/f.jpeg"]
+    foreign = ["g.bmp", "h.TIFF", "i.heic", "j.svg", "deep/k.avif", "l.jxl"]
+    hidden = ["._a.jfif", ".b.jpg", "__MACOSX/._c.jpg", "__MACOSX/d.jpg", ".git/e.jpg"]
+    for name in [*pictures, *foreign, *hidden, "notes.txt", "f.json", "jpg"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo)
+    read = dict(names(list(read_pictures([str(tmp_path)]))))
+    assert {name for name, reason in read.items() if reason is None} == {
+        Path(name).name for name in pictures
+    }
+    assert {name for name, reason in read.items() if reason == "format_not_allowed"} == {
+        Path(name).name for name in foreign
+    }
+    assert len(read) == len(pictures) + len(foreign)
+
+
+def test_a_file_that_is_named_is_read_by_its_content(
+    tmp_path: Path, photo: bytes, encode: Encode, noise: Any
+) -> None:
+    for name, data in (
+        ("right.bmp", photo),
+        ("real.bmp", encode(noise(40, 30), "BMP")),
+        ("drawn.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ("odd.png", b"no picture"),
+    ):
+        (tmp_path / name).write_bytes(data)
+    told = [str(tmp_path / n) for n in ("right.bmp", "real.bmp", "drawn.svg", "odd.png")]
+    assert [reason for _, reason in names(list(read_pictures(told)))] == [
+        None,
+        "format_not_allowed",
+        "format_not_allowed",
+        "image_undecodable",
+    ]
+
+
+def test_folders_that_are_links_are_read_once(tmp_path: Path, photo: bytes) -> None:
+    there, folder = tmp_path / "disk", tmp_path / "photos"
+    there.mkdir()
+    folder.mkdir()
+    (there / "a.png").write_bytes(photo)
+    for name in ("one", "two"):
+        (folder / name).symlink_to(there)
+    (there / "round").symlink_to(folder)
+    (folder / "z.png").symlink_to(tmp_path / "gone.png")
+    assert names(list(read_pictures([str(folder)]))) == [
+        ("a.png", None),
+        ("z.png", "image_missing"),
+    ]
+
+
 def test_a_tar_that_is_cut_gives_what_stands_before_and_says_so(
     tmp_path: Path, photo: bytes, tar_of: Any
 ) -> None:
