@@ -1,6 +1,5 @@
 """Evaluate captions: how near do they come to the references?"""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,7 +9,8 @@ from models.decoding.generate import Decoding
 from models.roles.captioner import BlipCaptioner
 from pipeline.evaluate import java_metrics, metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, Meta, batches
-from shards.training.dialogue_file import last_number
+from shards.training.left_out import LeftOut
+from shards.training.picture_name import last_number
 
 IsRight = Callable[[str, Meta], bool | None]
 """Tells whether a caption is true, by the sidecar; None where that cannot be told."""
@@ -40,7 +40,7 @@ def measure_captioner(
     given, is filled in the form of the nocaps and COCO servers. Without a reference for each
     picture, as in nocaps' files, the metrics are None. `java`: see `compare`.
     """
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     written: list[str] = []
     references: list[tuple[str, ...]] = []
     verdicts: list[bool] = []
@@ -53,7 +53,7 @@ def measure_captioner(
             verdicts += [] if verdict is None else [verdict]
             if results is not None:
                 results.append({"image_id": number_of(pair), "caption": caption.text})
-    numbers: dict[str, Any] = {"images": len(written), "left_out": dict(left_out)}
+    numbers: dict[str, Any] = {"images": len(written), "left_out": left_out}
     numbers |= compare(written, references, java)
     if is_right is not None:
         right = sum(verdicts) / len(verdicts) if verdicts else None
@@ -98,9 +98,9 @@ def _split_ptb(
 
 
 def number_of(pair: LabelledPair) -> int | str:
-    """Return the id that servers know a picture by: nocaps' `img_id`, or its name's last number."""
+    """Return the id that servers know a picture by: the file's `img_id`, or the last number."""
     image_id = pair.meta.get("img_id")
-    if isinstance(image_id, int):
+    if isinstance(image_id, int | str):
         return image_id
     last = last_number(pair.key)
     return pair.key if last is None else last

@@ -1,6 +1,5 @@
 """Evaluate dialogues (VisDial): at which rank does the true answer come among the candidates?"""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -11,8 +10,8 @@ from models.roles.dialogue import DialogueRanker, RankedCandidate
 from models.training.dialogue import Dialogue
 from pipeline.evaluate import metrics
 from pipeline.evaluate.rows import AnnotatedPictures
-from shards.reasons import SampleReason
 from shards.training import dialogue_file
+from shards.training.left_out import LeftOut, Unusable
 
 Dense = Mapping[tuple[int, int], Sequence[float]]
 """Of (image, round): how relevant people found each candidate, in [0, 1]."""
@@ -32,16 +31,17 @@ def measure_dialogue(
 
     `dense` gives NDCG too. `results`, if given, is filled in the form of the VisDial server.
     """
-    pictures, left_out = AnnotatedPictures(images, ranker.preprocess), Counter[str]()
-    names = dialogue_file.pictures_by_number(images)
+    pictures, left_out = AnnotatedPictures(images, ranker.preprocess), LeftOut()
     true_ranks: list[int] = []
     gains: list[float | None] = []
     ranked = 0
     for dialogue in dialogues:
         rounds = [row for row in dialogue.rounds if row.options]
-        left_out.update({NO_CANDIDATES: len(dialogue.rounds) - len(rounds)})
-        name = names.get(dialogue.image_id)
-        loaded = SampleReason.IMAGE_MISSING if name is None else pictures.load([name])
+        if without := len(dialogue.rounds) - len(rounds):
+            left_out[Unusable(NO_CANDIDATES, f"picture {dialogue.image_id}")] += without
+        if not rounds:
+            continue
+        loaded = pictures.load([dialogue.image_id])
         if isinstance(loaded, str):
             left_out[loaded] += len(rounds)
             continue
@@ -54,7 +54,7 @@ def measure_dialogue(
                 results.append(
                     {"image_id": dialogue.image_id, "round_id": row.number, "ranks": ranks}
                 )
-    counts = {"rounds": ranked, "compared": len(true_ranks), "left_out": dict(+left_out)}
+    counts = {"rounds": ranked, "compared": len(true_ranks), "left_out": left_out}
     known = [gain for gain in gains if gain is not None]
     whole = {} if dense is None else {"ndcg": fmean(known) if known else None}
     return counts | metrics.ranking(true_ranks) | whole

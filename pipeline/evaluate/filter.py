@@ -1,6 +1,5 @@
 """Evaluate a filter: does it keep what is right?"""
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from models.roles.filter import Filter
 from pipeline.evaluate import calibration, metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
+from shards.training.left_out import LeftOut
 
 Label = Callable[[LabelledPair], bool | None]
 """Tells whether a pair's texts belong to its picture; None where that cannot be told."""
@@ -49,7 +49,7 @@ def measure_filter(
         pair if label(pair) is not None else replace(pair, reason=pair.reason or NO_LABEL)
         for pair in pairs
     )
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     scores: list[float] = []
     labels: list[bool] = []
     images = 0
@@ -61,7 +61,7 @@ def measure_filter(
             labels += [bool(label(pair))] * len(pair_scores)
     itm, truth = np.array(scores), np.array(labels, dtype=bool)
     finite = np.isfinite(itm)
-    counts = {"images": images, "texts": len(scores), "left_out": dict(left_out)}
+    counts = {"images": images, "texts": len(scores), "left_out": left_out}
     trust = _calibrated(itm[finite], truth[finite], precision, curves)
     return counts | _filtered(itm, truth, threshold) | trust
 

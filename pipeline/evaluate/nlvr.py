@@ -1,6 +1,6 @@
 """Evaluate statements about two pictures (NLVR2): how many are judged right?"""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 from itertools import chain
@@ -10,9 +10,9 @@ from typing import Any
 from models.roles.nlvr import NlvrModel
 from pipeline.evaluate.rows import AnnotatedPictures, Loaded, stacked
 from pipeline.media.ahead import load_batches
-from shards.reasons import TextReason
-from shards.training.annotation import MISSING_COLUMN, WRONG_TYPE, Fields, fold_spaces
-from shards.training.annotation_file import LABELS
+from shards.training.annotation import Fields, fold_spaces, read_label
+from shards.training.annotation_file import statement_reason
+from shards.training.left_out import LeftOut, Unusable, excerpt
 
 
 def measure_nlvr(
@@ -23,7 +23,7 @@ def measure_nlvr(
     `consistency` is the share of sentences that are judged right with every pair of pictures that
     they stand beside.
     """
-    pictures, left_out = AnnotatedPictures(images, reasoner.preprocess), Counter[str]()
+    pictures, left_out = AnnotatedPictures(images, reasoner.preprocess), LeftOut()
     right_of: dict[str, list[bool]] = defaultdict(list)
     load = partial(_load, pictures=pictures)
     for batch, loaded in load_batches(rows, load, batch_size, left_out):
@@ -31,21 +31,16 @@ def measure_nlvr(
         sentences = [str(fold_spaces(row["sentence"])) for row in batch]
         probabilities = reasoner.reason(left, right, sentences)
         for row, sentence, probability in zip(batch, sentences, probabilities, strict=True):
-            right_of[sentence].append((probability > 0.5) == LABELS[str(row["label"])])
+            right_of[sentence].append((probability > 0.5) == read_label(row["label"]))
     verdicts = list(chain.from_iterable(right_of.values()))
     return {
         "statements": len(verdicts),
-        "left_out": dict(left_out),
+        "left_out": left_out,
         "accuracy": fmean(verdicts) if verdicts else None,
         "consistency": fmean(map(all, right_of.values())) if verdicts else None,
     }
 
 
 def _load(row: Fields, pictures: AnnotatedPictures) -> Loaded | str:
-    if not all(name in row for name in ("images", "sentence", "label")):
-        return MISSING_COLUMN
-    sentence, names = fold_spaces(row["sentence"]), row["images"]
-    labelled = str(row["label"]) in LABELS
-    if sentence is None or not labelled or not isinstance(names, list) or len(names) != 2:
-        return WRONG_TYPE
-    return pictures.load(names) if sentence else TextReason.EMPTY
+    reason = statement_reason(row)
+    return pictures.load(row["images"]) if reason is None else Unusable(reason, excerpt(row))

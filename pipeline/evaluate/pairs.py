@@ -24,6 +24,7 @@ from shards.inputs.reader import RawSample, State
 from shards.inputs.samples import read_samples
 from shards.reasons import SampleReason
 from shards.training.annotation import annotated_texts
+from shards.training.left_out import Unusable
 
 Meta = Mapping[str, Any]
 
@@ -118,7 +119,10 @@ def batches(
     """Decode and resize pairs, up to `size` at a time, with uint8 (B, 3, H, W); count the rest."""
 
     def look(pair: LabelledPair) -> Tensor | str:
-        return pair.reason or resized(pair.image, preprocess)
+        looked = pair.reason or resized(pair.image, preprocess)
+        if isinstance(looked, Tensor | Unusable):
+            return looked
+        return Unusable(looked, pair.key)
 
     for batch, pictures in load_batches(pairs, look, size, left_out, lambda pair: len(pair.image)):
         yield batch, torch.stack(pictures)

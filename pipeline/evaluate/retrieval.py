@@ -1,6 +1,5 @@
 """Evaluate retrieval: how often is what belongs together found, by ITC and by ITM?"""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipeline.evaluate import metrics
 from pipeline.evaluate.pairs import USUAL, EvaluateConfig, LabelledPair, batches
 from pipeline.evaluate.spool import StateSpool
 from shards.reasons import TextReason
+from shards.training.left_out import LeftOut
 
 Both = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -43,7 +43,7 @@ def measure_retrieval(
     Texts that are equal to the model belong to every image that carries one of them. `itm` is the
     original's score, the logit of a match plus the cosine.
     """
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     numbers: dict[str, int] = {}  # of each text, as the model reads it
     texts_of: list[set[int]] = []
     with_text = (
@@ -60,7 +60,7 @@ def measure_retrieval(
     return {
         "images": len(texts_of),
         "texts": len(numbers),
-        "left_out": dict(left_out),
+        "left_out": left_out,
         "k": k,
         "itc": metrics.retrieval(*itc, texts_of),
         "itm": metrics.retrieval(*itm, texts_of),

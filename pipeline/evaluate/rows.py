@@ -10,12 +10,17 @@ from torch import Tensor
 
 from models.blip.preprocess import Preprocess
 from pipeline.evaluate.pairs import LabelledPair
-from pipeline.media.pictures import resized
+from pipeline.media.pictures import extension, resized
+from shards.inputs.names import FOREIGN_EXTENSIONS
 from shards.reasons import SampleReason, TextReason
-from shards.training.annotation import WRONG_TYPE, Fields, fold_spaces
-from shards.training.annotation_file import read_picture, unusable
+from shards.training.annotation import Fields, read_texts
+from shards.training.left_out import Unusable, excerpt
+from shards.training.picture_folder import FolderPicture, PictureFolder, picture_folder
+from shards.training.picture_name import PictureName, is_name
 
 _KEPT = 64  # pictures: rows about one picture often stand together
+
+_NO_NAME = Unusable(SampleReason.IMAGE_MISSING, "a row that names no picture")
 
 Loaded = tuple[Tensor, ...]  # a row's pictures, uint8 (3, H, W) each
 
@@ -27,8 +32,8 @@ class AnnotatedPictures:
     """
 
     def __init__(self, folder: str, preprocess: Preprocess) -> None:
-        self._folder, self._preprocess = folder, preprocess
-        self._kept: OrderedDict[str, Future[Tensor | str]] = OrderedDict()
+        self._folder, self._preprocess = picture_folder(folder), preprocess
+        self._kept: OrderedDict[PictureName, Future[Tensor | str]] = OrderedDict()
         self._lock = Lock()
 
     def load(self, names: Sequence[object]) -> Loaded | str:
@@ -36,14 +41,16 @@ class AnnotatedPictures:
         pictures: list[Tensor] = []
         reasons: list[str] = []
         for name in names:
-            picture = unusable(name) or self._load(str(name))  # a name that is no text is refused
+            picture: Tensor | str = _NO_NAME
+            if is_name(name):
+                picture = self._load(name)
             if isinstance(picture, Tensor):
                 pictures.append(picture)
             else:
                 reasons.append(picture)
         return reasons[0] if reasons else tuple(pictures)
 
-    def _load(self, name: str) -> Tensor | str:
+    def _load(self, name: PictureName) -> Tensor | str:
         """Read a picture, or wait for the thread that reads it already."""
         with self._lock:  # held for the look-up alone: who is first reads without it
             loading = self._kept.get(name)
@@ -58,9 +65,20 @@ class AnnotatedPictures:
                 loading.set_exception(error)
         return loading.result()
 
-    def _read(self, name: str) -> Tensor | str:
-        data = read_picture(self._folder, name)
-        return resized(data, self._preprocess) if data else SampleReason.IMAGE_MISSING
+    def _read(self, name: PictureName) -> Tensor | str:
+        picture = read_picture(self._folder, name)
+        if isinstance(picture, str):
+            return picture
+        loaded = resized(picture.data, self._preprocess)
+        return Unusable(loaded, picture.path) if isinstance(loaded, str) else loaded
+
+
+def read_picture(folder: PictureFolder, name: object) -> FolderPicture | Unusable:
+    """Read a picture that a row names; endings of formats that are not read are refused."""
+    picture = folder.read(name)
+    if isinstance(picture, FolderPicture) and extension(picture.path) in FOREIGN_EXTENSIONS:
+        return Unusable(SampleReason.FORMAT_NOT_ALLOWED, picture.path)
+    return picture
 
 
 def stacked(loaded: Sequence[Loaded]) -> Loaded:
@@ -86,16 +104,18 @@ def each_once(loaded: Sequence[Loaded]) -> tuple[Tensor, list[int]]:
 
 def captioned(rows: Iterable[Fields], images: str) -> Iterator[LabelledPair]:
     """Turn rows of Karpathy's split, or of nocaps, which has no captions, into labelled pairs."""
-    for row in rows:
-        name, reason = row.get("image"), unusable(row.get("image"))
-        listed = row.get("caption", [])
-        texts = [fold_spaces(item) for item in (listed if isinstance(listed, list) else [listed])]
-        if reason is None and None in texts:
-            reason = WRONG_TYPE
+    folder = picture_folder(images)
+    for number, row in enumerate(rows, 1):
+        name = row.get("image")
+        texts = read_texts(row["caption"]) if "caption" in row else []
+        if isinstance(texts, str) or ("caption" in row and not any(texts)):
+            reason = texts if isinstance(texts, str) else TextReason.EMPTY
+            example = f"row {number:,}: {excerpt(row)}"
+            yield LabelledPair(str(name), b"", (), row, Unusable(reason, example))
+            continue
+        picture = read_picture(folder, name)
         captions = tuple(text for text in texts if text)
-        if reason is None and "caption" in row and not captions:
-            reason = TextReason.EMPTY
-        image = b"" if reason is not None else read_picture(images, str(name))
-        if reason is None and not image:
-            reason = SampleReason.IMAGE_MISSING
-        yield LabelledPair(str(name), image, captions, row, reason)
+        if isinstance(picture, Unusable):
+            yield LabelledPair(str(name), b"", captions, row, picture)
+        else:
+            yield LabelledPair(str(name), picture.data, captions, row)

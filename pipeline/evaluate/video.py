@@ -24,6 +24,7 @@ from pipeline.evaluate.spool import StateSpool
 from pipeline.media.video import FRAMES_FOR_QUESTIONS, FRAMES_FOR_RETRIEVAL, Decode, read_frames
 from pipeline.media.video_container import VideoReason
 from pipeline.media.video_guard import VideoGuard
+from shards.training.left_out import LeftOut, Unusable
 from shards.training.video_file import Clip, video_location
 
 QUESTIONS_AT_ONCE = 16  # about one video
@@ -70,7 +71,7 @@ def measure_video_retrieval(
 
     ITC takes the mean of the frames, ITM looks at all of them; median ranks count from 1.
     """
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     numbers_of: dict[str, set[int] | None] = {}  # by video; None where it cannot be used
     numbers: dict[str, int] = {}  # of each text, as the model reads it
     with VideoGuard() as guard, StateSpool() as spool:
@@ -79,7 +80,7 @@ def measure_video_retrieval(
             if clip.video not in numbers_of:
                 loaded = loader.load(clip.video)
                 if isinstance(loaded, str):
-                    left_out[loaded] += 1
+                    left_out[Unusable(loaded, f"{clip.video} in {videos}")] += 1
                 else:
                     spool.add(retriever.encode_images(loaded[None]))
                 numbers_of[clip.video] = None if isinstance(loaded, str) else set()
@@ -92,7 +93,7 @@ def measure_video_retrieval(
         "videos": len(texts_of),
         "texts": len(numbers),
         "frames": frames,
-        "left_out": dict(left_out),
+        "left_out": left_out,
         "notes": dict(loader.notes),
         "k": k,
         "itc": _numbers(itc, texts_of),
@@ -124,14 +125,14 @@ def measure_video_questions(
     for questions about it that stand together. `by_word` is the share of each question word, as
     papers report it.
     """
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     right: dict[str, list[bool]] = defaultdict(list)
     with VideoGuard() as guard:
         loader = _Videos(videos, frames, answerer.preprocess, guard.decode)
         for asked in _together(clips):
             loaded = loader.load(asked[0].video)
             if isinstance(loaded, str):
-                left_out[loaded] += len(asked)
+                left_out[Unusable(loaded, f"{asked[0].video} in {videos}")] += len(asked)
                 continue
             for clip, said in zip(asked, _answer(answerer, loaded, asked, answers), strict=True):
                 if results is not None:
@@ -141,7 +142,7 @@ def measure_video_questions(
     return {
         "questions": len(verdicts),
         "frames": frames,
-        "left_out": dict(left_out),
+        "left_out": left_out,
         "notes": dict(loader.notes),
         "accuracy": fmean(verdicts) if verdicts else None,
         "by_word": {word: fmean(of_word) for word, of_word in sorted(right.items())},

@@ -1,6 +1,6 @@
 """Evaluate answers to questions about pictures: VQA accuracy, as the official evaluator has it."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from statistics import fmean
@@ -11,7 +11,15 @@ from pipeline.evaluate import vqa_accuracy
 from pipeline.evaluate.rows import AnnotatedPictures, Loaded, each_once
 from pipeline.media.ahead import load_batches
 from shards.reasons import TextReason
-from shards.training.annotation import WRONG_TYPE, Fields, fold_spaces
+from shards.training.annotation import (
+    MISSING_COLUMN,
+    NULL_VALUE,
+    WRONG_TYPE,
+    Fields,
+    fold_spaces,
+    spell_answers,
+)
+from shards.training.left_out import LeftOut, Unusable, excerpt
 
 _GROUPS = ("answer_type", "question_type")  # that the official evaluator reports, if rows have them
 
@@ -33,7 +41,7 @@ def measure_vqa(
     `by` names a field of the rows: the mean accuracy of each of its values is given too. `results`,
     if given, is filled in the form of the VQA server.
     """
-    pictures, left_out = AnnotatedPictures(images, answerer.preprocess), Counter[str]()
+    pictures, left_out = AnnotatedPictures(images, answerer.preprocess), LeftOut()
     scores: list[float] = []
     groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     asked = 0
@@ -50,7 +58,7 @@ def measure_vqa(
             scores.append(vqa_accuracy.accuracy(answer, references))
             for field, value in _groups(row, by):
                 groups[field][value].append(scores[-1])
-    counts = {"questions": asked, "compared": len(scores), "left_out": dict(left_out)}
+    counts = {"questions": asked, "compared": len(scores), "left_out": left_out}
     means = {
         f"by_{field}": {value: fmean(of_value) for value, of_value in sorted(values.items())}
         for field, values in groups.items()
@@ -60,12 +68,21 @@ def measure_vqa(
 
 def _load(row: Fields, pictures: AnnotatedPictures) -> Loaded | str:
     """Load a row's picture, unless the row cannot be used anyway."""
-    question, references = fold_spaces(row.get("question")), _references(row)
+    reason = _unusable(row)
+    return pictures.load([row.get("image")]) if reason is None else Unusable(reason, excerpt(row))
+
+
+def _unusable(row: Fields) -> str | None:
+    if "question" not in row:
+        return MISSING_COLUMN
+    question, references = fold_spaces(row["question"]), _references(row)
+    if row["question"] is None or ("answer" in row and row["answer"] is None):
+        return NULL_VALUE
     if question is None or not all(isinstance(text, str) for text in references):
         return WRONG_TYPE
     if not question or ("answer" in row and not any(text.strip() for text in references)):
         return TextReason.EMPTY
-    return pictures.load([row.get("image")])
+    return None
 
 
 def _answer(
@@ -82,10 +99,9 @@ def _answer(
     return (answer.text for answer in answerer.answer(images, questions, about=about))
 
 
-def _references(row: Fields) -> list[str]:
-    """Return people's answers, blank ones too: they were asked and count among the ten."""
-    answer = row.get("answer", [])
-    return answer if isinstance(answer, list) else [answer]
+def _references(row: Fields) -> list[Any]:
+    """Return people's answers, blank and null ones too: they were asked and count among the ten."""
+    return ["" if item is None else item for item in spell_answers(row.get("answer", []))]
 
 
 def _groups(row: Fields, by: str | None) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Texts of human-annotated samples: a list in the sidecar, or else the one beside the image."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,9 +9,11 @@ from typing import Any, TypeVar
 
 from shards.inputs.reader import RawSample
 from shards.reasons import TextReason
+from shards.training.left_out import Unusable, excerpt
 
 HUMAN = "human"  # the origin of texts that name none
-MISSING_COLUMN, WRONG_TYPE = "missing_column", "wrong_type"  # why a row cannot be used
+# why a row cannot be used
+MISSING_COLUMN, WRONG_TYPE, NULL_VALUE = "missing_column", "wrong_type", "null_value"
 
 Fields = Mapping[str, Any]
 """A row of an annotation file."""
@@ -65,12 +68,41 @@ def usable_rows(
     rows: Iterable[Any], read: Callable[[Fields], RowT | str], left_out: Counter[str]
 ) -> Iterator[RowT]:
     """Yield what `read` makes of rows that are objects; it returns a reason for others, counted."""
-    for fields in rows:
+    for number, fields in enumerate(rows, 1):
         row = read(fields) if isinstance(fields, dict) else WRONG_TYPE
         if isinstance(row, str):
-            left_out[row] += 1
+            left_out[Unusable(row, f"row {number:,}: {excerpt(fields)}")] += 1
         else:
             yield row
+
+
+def read_texts(value: Any) -> list[str] | str:  # noqa: ANN401 - any JSON value
+    """Read a text, or a list of them in which nulls are blank; or say why it is none."""
+    listed = value if isinstance(value, list) else [value]
+    if listed and all(item is None for item in listed):
+        return NULL_VALUE
+    texts = ["" if item is None else fold_spaces(item) for item in listed]
+    whole = [text for text in texts if text is not None]
+    return whole if len(whole) == len(texts) else WRONG_TYPE
+
+
+def spell_answers(value: Any) -> list[Any]:  # noqa: ANN401 - any JSON value
+    """List answers, numbers as texts: 2 and 2.0 are "2"; true and false are "yes" and "no"."""
+    return [_spelled(item) for item in (value if isinstance(value, list) else [value])]
+
+
+def _spelled(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return str(value) if is_number else value
+
+
+def read_label(value: Any) -> bool | None:  # noqa: ANN401 - any JSON value
+    """Read whether a statement is true, in each of the ways that files write it."""
+    return _LABELS.get(str(value).strip().lower())
 
 
 def fold_spaces(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
@@ -102,3 +134,6 @@ def _read(item: Any) -> SourceText | None:  # noqa: ANN401 - any JSON value
     if not text or fold_spaces(origin) is None:
         return None
     return SourceText(text, origin)
+
+
+_LABELS = dict.fromkeys(("true", "1", "1.0"), True) | dict.fromkeys(("false", "0", "0.0"), False)

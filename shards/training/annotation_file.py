@@ -1,57 +1,52 @@
-"""Annotation files of the field: JSON lists of rows about pictures that lie in a folder.
+"""Annotation files of the field: rows about pictures that lie in a folder.
 
-Four kinds are read, as the field's loaders do: captions (COCO's and Flickr30k's of Karpathy's
-split), questions with answers (VQA, Visual Genome), statements about two pictures (NLVR2), and
-dialogues (VisDial, whose file is no list). A row that cannot be used is counted by its reason. A
-file is held in memory, its pictures are not.
+Four kinds are read: captions (as of COCO and Flickr30k), questions with answers (VQA, Visual
+Genome), statements about two pictures (NLVR2), and dialogues (VisDial, whose file is no list); in
+the form of the field's loaders, or as the data sets publish them (`raw_file`). A row that cannot be
+used is counted by its reason. A file is held in memory, its pictures are not.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from io import UnsupportedOperation
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from shards.errors import UsageError
-from shards.reasons import SampleReason, TextReason
+from shards.reasons import TextReason
 from shards.store import filesystem
 from shards.training.annotation import (
     HUMAN,
     MISSING_COLUMN,
+    NULL_VALUE,
     WRONG_TYPE,
     Fields,
     SourceText,
     WeightedAnswer,
     fold_spaces,
+    read_label,
+    read_texts,
+    spell_answers,
     usable_rows,
 )
 from shards.training.dialogue_file import DialogueRow, dialogues, is_dialogues
+from shards.training.json_file import AnnotationError, load_json, read_json
+from shards.training.left_out import LeftOut
+from shards.training.picture_name import PictureName, unusable
+from shards.training.raw_file import rows_of
 
 Kind = Literal["captions", "questions", "statements", "dialogues"]
 """What a source's texts are: they say what a picture shows, ask about it (alone, or after other
 questions), or claim something of two."""
 
-MAX_FILE_BYTES = 2 << 30
-MAX_PICTURE_BYTES = 256 << 20
 VISUAL_GENOME_WEIGHT = 0.2  # of its one answer, as in BLIP's training
-
-
-class AnnotationError(UsageError):
-    """A file that is no list of annotations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One row: the names of its pictures below the images' folder, and what is said of them.
+    """One row: the names of its pictures below the images' folder, and what is said of them."""
 
-    A dialogue's picture is named by its number (see `pictures_by_number`).
-    """
-
-    pictures: tuple[str, ...]
+    pictures: tuple[PictureName, ...]
     texts: tuple[SourceText, ...]
 
 
@@ -61,123 +56,105 @@ class Annotations:
 
     kind: Kind
     rows: tuple[Annotation, ...]
-    left_out: dict[str, int]
+    left_out: LeftOut
     sha256: str
 
 
-def read_annotations(url: str) -> Annotations:
-    """Read a file, local or of any fsspec store; AnnotationError where it is no list of rows."""
+def read_annotations(url: str, split: str | None = None, answers: str | None = None) -> Annotations:
+    """Read a file, local or of any fsspec store; AnnotationError where it is no list of rows.
+
+    `split` and `answers` are as for `raw_file.rows_of`.
+    """
+    versions = tuple(_version(one) for one in (url, answers) if one is not None)
+    return _read(url, split, answers, versions)
+
+
+def _version(url: str) -> str:
     fs, path = filesystem(url)
     try:
-        return _read(url, fs.ukey(path))
+        return str(fs.ukey(path))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise AnnotationError(f"{url} is no file") from error
 
 
 @lru_cache(maxsize=4)  # the lanes of a training read the same file by turns
-def _read(url: str, _version: str) -> Annotations:
-    data = _file(url)
-    listed = parse_json(url, data)
-    left_out: Counter[str] = Counter()
+def _read(
+    url: str, split: str | None, answers: str | None, _versions: tuple[str, ...]
+) -> Annotations:
+    content = load_json(url)
+    left_out = LeftOut()
     kind: Kind = "dialogues"
-    if is_dialogues(listed):
-        rows = tuple(_questions_of(listed, left_out))
-    elif isinstance(listed, list):
+    if is_dialogues(content.value):
+        rows = tuple(_questions_of(content.value, left_out))
+    else:
+        listed = _rows(url, content.value, split, answers)
         kind = _kind(listed, url)
         rows = tuple(usable_rows(listed, _READERS[kind], left_out))
-    else:
-        raise AnnotationError(f"{url}: expected a JSON list of rows, found {type(listed).__name__}")
-    return Annotations(kind, rows, dict(left_out), hashlib.sha256(data).hexdigest())
+    sha256 = content.sha256
+    if split is not None or answers is not None:  # other samples than those of the whole file
+        others = f"{split}\n{answers and load_json(answers).sha256}"
+        sha256 = hashlib.sha256(f"{sha256}\n{others}".encode()).hexdigest()
+    return Annotations(kind, rows, left_out, sha256)
 
 
-def read_rows(url: str, fields: Sequence[str]) -> list[Fields]:
+def _rows(url: str, parsed: Any, split: str | None, answers: str | None) -> list[Any]:  # noqa: ANN401
+    rows = rows_of(url, parsed, split, answers)
+    if rows is None:
+        raise AnnotationError(f"{url}: expected a JSON list of rows, found {_form(parsed)}")
+    return rows
+
+
+def _form(parsed: Any) -> str:  # noqa: ANN401 - any JSON value
+    keys = sorted(parsed)[:10] if isinstance(parsed, dict) else []
+    return f"{type(parsed).__name__}{f' with {keys}' if keys else ''}"
+
+
+def read_rows(
+    url: str, fields: Sequence[str], split: str | None = None, answers: str | None = None
+) -> list[Fields]:
     """Read a file's rows as they are, for evaluation; what is no object is an empty row.
 
-    AnnotationError where it is no list, or no row has the fields.
+    AnnotationError where it is no list, or no row has the fields. `split` and `answers` are as for
+    `raw_file.rows_of`.
     """
-    listed = read_json(url)
-    given = listed if isinstance(listed, list) else []
-    rows: list[Fields] = [row if isinstance(row, dict) else {} for row in given]
+    given = rows_of(url, read_json(url), split, answers)
+    rows: list[Fields] = [row if isinstance(row, dict) else {} for row in given or ()]
     if not any(all(name in row for name in fields) for row in rows):
-        found = f"a list of {len(rows)}" if isinstance(listed, list) else type(listed).__name__
-        keys = f", the first with {sorted(rows[0])}" if rows else ""
+        first = (
+            f"a list of {len(rows):,}, the first with {sorted(rows[0])[:10]}" if rows else "none"
+        )
         raise AnnotationError(
-            f"{url}: expected a JSON list of rows with {', '.join(fields)}, found {found}{keys}"
+            f"{url}: expected a JSON list of rows with {', '.join(fields)}, found {first}"
         )
     return rows
 
 
-def read_dialogues(url: str) -> tuple[list[DialogueRow], dict[str, int]]:
+def read_dialogues(url: str) -> tuple[list[DialogueRow], LeftOut]:
     """Read VisDial's file, and count by reason what cannot be used; AnnotationError if it is not.
 
     Candidates come along, and without them the rounds of the test split.
     """
-    parsed, left_out = read_json(url), Counter[str]()
+    parsed, left_out = read_json(url), LeftOut()
     if not is_dialogues(parsed):
         raise AnnotationError(
             f"{url}: expected an object with data: questions, answers, dialogs, as VisDial 1.0's "
-            f"files are; found {type(parsed).__name__}"
+            f"files are; found {_form(parsed)}"
         )
-    return list(dialogues(parsed, left_out)), dict(left_out)
-
-
-def read_picture(images: str, name: str) -> bytes:
-    """Read a picture below the images' folder; empty where there is none, or a far too large one.
-
-    An object store may answer in ways of its own for what is not there; a lost connection raises.
-    """
-    fs, root = filesystem(images)
-    path = f"{root.rstrip('/')}/{name}"
-    try:
-        if fs.size(path) > MAX_PICTURE_BYTES:
-            return b""
-        data: bytes = fs.cat_file(path)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return b""
-    return data
+    return list(dialogues(parsed, left_out)), left_out
 
 
 def read_answers(url: str) -> list[str]:
     """Read a JSON list of answers, such as VQA's answer_list.json; blank and repeated ones go."""
-    listed = read_json(url)
-    texts = [fold_spaces(item) for item in listed] if isinstance(listed, list) else []
-    answers = list(dict.fromkeys(text for text in texts if text))
+    answers = answers_in(read_json(url))
     if not answers:
         raise AnnotationError(f"{url}: expected a JSON list of answers, found none in it")
     return answers
 
 
-def read_json(url: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Read a JSON file of any fsspec store; AnnotationError says what is wrong with it."""
-    return parse_json(url, _file(url))
-
-
-def read_text(url: str) -> str:
-    """Read a file as UTF-8; AnnotationError says what is wrong with it."""
-    try:
-        return _file(url).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{url} is not UTF-8: {error}") from None
-
-
-def _file(url: str) -> bytes:
-    fs, path = filesystem(url)
-    try:
-        size = fs.size(path)
-        if size > MAX_FILE_BYTES:
-            raise AnnotationError(f"{url} has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
-        data: bytes = fs.cat_file(path)
-    except (FileNotFoundError, IsADirectoryError, UnsupportedOperation) as error:  # a pipe, too
-        raise AnnotationError(f"{url} is no file") from error
-    return data
-
-
-def parse_json(url: str, data: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse a file's content; AnnotationError names the file."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{url} cannot be read as JSON: {error}") from None
+def answers_in(parsed: Any) -> list[str]:  # noqa: ANN401 - any JSON value
+    """List the answers of a JSON list; none where it is no such list."""
+    listed = spell_answers(parsed) if isinstance(parsed, list) else []
+    return list(dict.fromkeys(text for item in listed if (text := fold_spaces(item))))
 
 
 def _kind(listed: list[Any], url: str) -> Kind:
@@ -188,13 +165,15 @@ def _kind(listed: list[Any], url: str) -> Kind:
             if all(name in fields for name in names):
                 return kind
     wanted = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in _FIELDS.items())
-    found = sorted(listed[0]) if listed and isinstance(listed[0], dict) else "no objects"
+    first = listed[0] if listed and isinstance(listed[0], dict) else {}
+    advice = "; answers stand in a file of their own: name it as answers" * ("question" in first)
     raise AnnotationError(
-        f"{url}: no row has the fields of a known kind ({wanted}); the first has {found}"
+        f"{url}: no row has the fields of a known kind ({wanted}); the first has "
+        f"{sorted(first)[:10] or 'no objects'}{advice}"
     )
 
 
-def _questions_of(parsed: Fields, left_out: Counter[str]) -> Iterator[Annotation]:
+def _questions_of(parsed: Fields, left_out: LeftOut) -> Iterator[Annotation]:
     """Make a row of each answered question of a file's dialogues."""
     for dialogue in dialogues(parsed, left_out):
         before: tuple[tuple[str, str], ...] = ()
@@ -204,7 +183,7 @@ def _questions_of(parsed: Fields, left_out: Counter[str]) -> Iterator[Annotation
             text = SourceText(turn.question, HUMAN, answers, None, *asked)
             before = (*before, (turn.question, turn.answer))
             if turn.answer:
-                yield Annotation((str(dialogue.image_id),), (text,))
+                yield Annotation((dialogue.image_id,), (text,))
             else:
                 left_out[TextReason.EMPTY] += 1
 
@@ -212,31 +191,28 @@ def _questions_of(parsed: Fields, left_out: Counter[str]) -> Iterator[Annotation
 def _captions(fields: Fields) -> Annotation | str:
     if "caption" not in fields:
         return MISSING_COLUMN
-    given = fields["caption"]
-    listed = given if isinstance(given, list) else [given]
-    texts = [fold_spaces(item) for item in listed]
-    if None in texts:
-        return WRONG_TYPE
-    found = tuple(SourceText(text, HUMAN) for text in texts if text)
-    return _row([fields.get("image")], found) if found else TextReason.EMPTY
+    texts = read_texts(fields["caption"])
+    if isinstance(texts, str):
+        return texts
+    captions = tuple(SourceText(text, HUMAN) for text in texts if text)
+    return _row([fields.get("image")], captions) if captions else TextReason.EMPTY
 
 
 def _question(fields: Fields) -> Annotation | str:
     if "question" not in fields or "answer" not in fields:
         return MISSING_COLUMN
-    question, given = fold_spaces(fields["question"]), fields["answer"]
-    listed = [fold_spaces(item) for item in (given if isinstance(given, list) else [given])]
-    if question is None or None in listed:
-        return WRONG_TYPE
-    answers = weigh_answers(listed, fields.get("dataset") == "vg")
+    asked, given = read_texts([fields["question"]]), read_texts(spell_answers(fields["answer"]))
+    if isinstance(asked, str):
+        return asked
+    if isinstance(given, str):
+        return given
+    (question,), answers = asked, weigh_answers(given, fields.get("dataset") == "vg")
     if not question or not answers:
         return TextReason.EMPTY
     return _row([fields.get("image")], (SourceText(question, HUMAN, answers),))
 
 
-def weigh_answers(
-    answers: list[str | None], is_visual_genome: bool = False
-) -> tuple[WeightedAnswer, ...]:
+def weigh_answers(answers: list[str], is_visual_genome: bool = False) -> tuple[WeightedAnswer, ...]:
     """Weigh each answer by its share of the annotators, blank ones too; the blank ones then go."""
     counts = Counter(answers)
     return tuple(
@@ -247,32 +223,32 @@ def weigh_answers(
 
 
 def _statement(fields: Fields) -> Annotation | str:
-    if not all(name in fields for name in ("images", "sentence", "label")):
+    if reason := statement_reason(fields):
+        return reason
+    said, label = str(fold_spaces(fields["sentence"])), read_label(fields["label"])
+    return _row(fields["images"], (SourceText(said, HUMAN, label=label),))
+
+
+def statement_reason(fields: Fields) -> str | None:
+    """Return why a statement cannot be used, its pictures aside; None if it can."""
+    names = _FIELDS["statements"]
+    if not all(name in fields for name in names):
         return MISSING_COLUMN
-    text, label = fold_spaces(fields["sentence"]), LABELS.get(str(fields["label"]))
-    pictures = fields["images"]
-    if text is None or label is None or not isinstance(pictures, list) or len(pictures) != 2:
+    if any(fields[name] is None for name in names):
+        return NULL_VALUE
+    said, images = fold_spaces(fields["sentence"]), fields["images"]
+    is_pair = isinstance(images, list) and len(images) == 2
+    if said is None or read_label(fields["label"]) is None or not is_pair:
         return WRONG_TYPE
-    return _row(pictures, (SourceText(text, HUMAN, label=label),)) if text else TextReason.EMPTY
+    return None if said else TextReason.EMPTY
 
 
 def _row(pictures: list[Any], texts: tuple[SourceText, ...]) -> Annotation | str:
     """Make a row, unless a picture's name leads out of the images' folder."""
     reasons = [reason for name in pictures if (reason := unusable(name)) is not None]
-    names = tuple(str(PurePosixPath(name)) for name in pictures if isinstance(name, str))
-    return reasons[0] if reasons else Annotation(names, texts)
+    return reasons[0] if reasons else Annotation(tuple(pictures), texts)
 
 
-def unusable(name: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    """Return why something names no picture below a folder; None if it does."""
-    if not isinstance(name, str) or not name:
-        return SampleReason.IMAGE_MISSING
-    path = PurePosixPath(name)
-    leads_out = path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name
-    return SampleReason.UNSAFE_MEMBER if leads_out else None
-
-
-LABELS = {"True": True, "False": False}
 _FIELDS: dict[Kind, tuple[str, ...]] = {
     "captions": ("image", "caption"),
     "questions": ("image", "question", "answer"),

@@ -5,17 +5,13 @@ known by number too: the last one in a file's name. A dialogue, or a round, that
 counted by its reason; the rounds after a broken one go on without it.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import PurePosixPath
+from functools import partial
 from typing import Any, TypeGuard
 
-from shards.inputs.names import IMAGE_EXTENSIONS
 from shards.reasons import TextReason
-from shards.store import filesystem
 from shards.training.annotation import (
     MISSING_COLUMN,
     WRONG_TYPE,
@@ -23,8 +19,6 @@ from shards.training.annotation import (
     fold_spaces,
     usable_rows,
 )
-
-_NUMBER = re.compile(r"(\d{1,18})\D*$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +113,3 @@ def read_relevance(parsed: Any) -> dict[tuple[int, int], list[float]]:  # noqa: 
         if isinstance(gains := row.get("gt_relevance", row.get("relevance")), list)
         and all(isinstance(gain, int | float) for gain in gains)
     }
-
-
-@lru_cache(maxsize=4)
-def pictures_by_number(images: str) -> Mapping[int, str]:
-    """Map the last number in the name of each picture to its path below the folder.
-
-    Of two pictures with one number the first by name counts; empty where there is no folder.
-    """
-    fs, root = filesystem(images)
-    root = root.rstrip("/")
-    pictures: dict[int, str] = {}
-    for path in sorted(fs.find(root)):
-        number = last_number(path)
-        is_picture = PurePosixPath(path).suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
-        if number is not None and is_picture:
-            pictures.setdefault(number, path.removeprefix(root).lstrip("/"))
-    return pictures
-
-
-def last_number(name: str) -> int | None:
-    """Return the last number in a file's name, by which COCO and VisDial know a picture."""
-    match = _NUMBER.search(PurePosixPath(name).stem)
-    return int(match[1]) if match else None

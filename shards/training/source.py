@@ -29,7 +29,9 @@ class SourceConfig(BaseModel):
     `repeat` is how many times an epoch goes through the source, and may be a fraction (the BLIP
     paper sees a fifth of LAION in an epoch). `read` says where a run's samples come from: its clean
     tars, its input tars, or (auto) the clean ones where there are any. `annotations` is one of the
-    field's JSON files, and `images` the folder of its pictures (default: the file's own).
+    field's JSON files, and `images` the folder of its pictures (default: the file's own). `split`
+    is one of the splits in Karpathy's raw files, or several (`train+restval`), and `answers` the
+    second file of VQA's raw questions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +43,8 @@ class SourceConfig(BaseModel):
     root: str | None = None
     annotations: str | None = None
     images: str | None = None
+    split: str | None = None
+    answers: str | None = None
     repeat: FiniteFloat = Field(default=1.0, gt=0)
     read: Literal["auto", "clean", "input"] = "auto"
 
@@ -57,7 +61,11 @@ class SourceConfig(BaseModel):
         return self
 
 
-_KEYS = {"run": ("view", "snapshot", "read"), "shards": ("root",), "annotations": ("images",)}
+_KEYS = {
+    "run": ("view", "snapshot", "read"),
+    "shards": ("root",),
+    "annotations": ("images", "split", "answers"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +79,15 @@ class CleanedTables:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedRows:
-    """Where the pictures of an annotation file lie, and a part's first row in it."""
+    """Where the pictures of an annotation file lie, and a part's first row in it.
+
+    `split` and `answers` say how the file is read.
+    """
 
     images: str
     first: int
+    split: str | None = None
+    answers: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from shards.naming import encode_name
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
 from shards.training.annotation import annotated_texts
-from shards.training.annotation_file import Annotation, Annotations, read_annotations, read_picture
-from shards.training.dialogue_file import pictures_by_number
+from shards.training.annotation_file import Annotation, Annotations, read_annotations
+from shards.training.json_file import without_endings
+from shards.training.left_out import LeftOut, Unusable
+from shards.training.picture_folder import picture_folder
 from shards.training.run_source import open_run, read_clean, read_judged
 from shards.training.source import (
     AnnotatedRows,
@@ -38,9 +40,10 @@ def open_source(config: SourceConfig) -> Source:
         source = open_run(config) if config.shards is None else _open_shards(config)
     if not source.rows:
         where = config.run or config.annotations or ", ".join(config.shards or ())
+        total = sum(source.left_out.values())
         raise SourceError(
-            f"{where}: no sample to train on; left out: {source.left_out or 'none'}, damaged: "
-            f"{source.damaged or 'none'}"
+            f"{where}: no sample to train on. Of {total:,} each was left out: {source.left_out}; "
+            f"damaged: {source.damaged or 'none'}. Mend what is told here, or leave the source out"
         )
     return source
 
@@ -74,7 +77,7 @@ def _samples(part: Part, reader: ShardReader) -> Iterator[SourceSample]:
 
 
 def _open_shards(config: SourceConfig) -> Source:
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     parts, damaged, lines = [], {}, []
     for listed in list_inputs(config.shards or (), config.root):
         part, state = _counted(listed, left_out)
@@ -84,7 +87,7 @@ def _open_shards(config: SourceConfig) -> Source:
         if part.rows:
             parts.append(part)
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return Source(f"shards:{digest[:32]}", tuple(parts), config.repeat, dict(left_out), damaged)
+    return Source(f"shards:{digest[:32]}", tuple(parts), config.repeat, left_out, damaged)
 
 
 def _counted(listed: InputShard, left_out: Counter[str]) -> tuple[Part, State]:
@@ -97,32 +100,32 @@ def _counted(listed: InputShard, left_out: Counter[str]) -> tuple[Part, State]:
 def _annotated(shard: str, reader: ShardReader, left_out: Counter[str]) -> Iterator[SourceSample]:
     """Yield what can be used of a human-annotated tar, and count what cannot."""
     for raw in reader:
-        texts, text_reason = annotated_texts(raw)
-        if raw.reason is not None:
-            left_out[raw.reason] += 1
-        elif not raw.image:
+        texts, reason = annotated_texts(raw)
+        key = f"{shard}/{encode_name(raw.key)}"
+        if not raw.image:
             empty = raw.image is not None
-            left_out[SampleReason.IMAGE_EMPTY if empty else SampleReason.IMAGE_MISSING] += 1
-        elif not texts:
-            left_out[text_reason] += 1
+            reason = SampleReason.IMAGE_EMPTY if empty else SampleReason.IMAGE_MISSING
+        reason = raw.reason or reason
+        if reason or not raw.image:
+            left_out[Unusable(reason, key)] += 1
         else:
-            yield SourceSample(f"{shard}/{encode_name(raw.key)}", raw.image, texts)
+            yield SourceSample(key, raw.image, texts)
 
 
 def _open_annotations(url: str, config: SourceConfig) -> Source:
-    annotations = read_annotations(url)
+    annotations = read_annotations(url, config.split, config.answers)
     fs, path = filesystem(url)
     folder, _, name = path.rpartition("/")
     images = url_of(*filesystem(config.images)) if config.images else url_of(fs, folder)
     _check_pictures(url, images, annotations)
-    shard, size = encode_name(name.removesuffix(".json")), _ANNOTATIONS_PER_PART
+    shard, size = encode_name(without_endings(name)), _ANNOTATIONS_PER_PART
     parts = tuple(
         Part(
             shard,
             url_of(fs, path),
             min(size, len(annotations.rows) - first),
             annotations.sha256,
-            listed=AnnotatedRows(images, first),
+            listed=AnnotatedRows(images, first, config.split, config.answers),
         )
         for first in range(0, len(annotations.rows), size)
     )
@@ -132,30 +135,29 @@ def _open_annotations(url: str, config: SourceConfig) -> Source:
 
 def _check_pictures(url: str, images: str, annotations: Annotations) -> None:
     """Raise SourceError if none of the first pictures is there: the folder is another one."""
-    rows = annotations.rows[:_LOOKED_AT]
-    if rows and not any(next(_pictures(images, annotations, row)) for row in rows):
+    rows, folder = annotations.rows[:_LOOKED_AT], picture_folder(images)
+    reads = [folder.read(row.pictures[0]) for row in rows]
+    reasons = [read for read in reads if isinstance(read, Unusable)]
+    if rows and len(reasons) == len(rows):
         raise SourceError(
             f"{url}: none of the pictures of its first {len(rows)} rows is in {images} (the first: "
-            f"{rows[0].pictures[0]}); set images to the folder that these names start from"
+            f"{reasons[0].example}); set images to the folder that these names start from"
         )
 
 
 def _listed(part: Part, listed: AnnotatedRows) -> Iterator[SourceSample]:
-    annotations = read_annotations(part.url)
+    annotations = read_annotations(part.url, listed.split, listed.answers)
     if annotations.sha256 != part.sha256:
         raise changed(part, f"sha256 {part.sha256}", annotations.sha256)
     for number in range(listed.first, listed.first + part.rows):
         row = annotations.rows[number]
-        image, *right = _pictures(listed.images, annotations, row)
+        image, *right = _pictures(listed.images, row)
         key = f"{part.shard}/{number:09d}"
         yield SourceSample(key, image, row.texts, right[0] if right else None)
 
 
-def _pictures(images: str, annotations: Annotations, row: Annotation) -> Iterator[bytes]:
+def _pictures(images: str, row: Annotation) -> Iterator[bytes]:
     """Read a row's pictures; one that is missing is empty."""
     for name in row.pictures:
-        if annotations.kind == "dialogues":
-            path = pictures_by_number(images).get(int(name))
-            yield b"" if path is None else read_picture(images, path)
-        else:
-            yield read_picture(images, name)
+        picture = picture_folder(images).read(name)
+        yield b"" if isinstance(picture, Unusable) else picture.data

@@ -5,23 +5,26 @@ name them by a number: 7010 is video7010 or vid7010. A row that cannot be used i
 reason.
 """
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-from shards.reasons import TextReason
+from shards.reasons import SampleReason, TextReason
 from shards.store import filesystem, url_of
 from shards.training.annotation import (
     MISSING_COLUMN,
+    NULL_VALUE,
     WRONG_TYPE,
     Fields,
     fold_spaces,
+    read_texts,
+    spell_answers,
     usable_rows,
 )
-from shards.training.annotation_file import AnnotationError, parse_json, read_text, unusable
+from shards.training.json_file import AnnotationError, read_json
+from shards.training.left_out import LeftOut
+from shards.training.picture_name import unusable
 
 EXTENSIONS = ("mp4", "avi", "webm", "mkv", "mov")  # the first that is there is taken
 NO_VIDEO = "video_missing"
@@ -45,7 +48,7 @@ class Clips:
 
     kind: Kind
     rows: tuple[Clip, ...]
-    left_out: dict[str, int]
+    left_out: LeftOut
 
 
 def read_clips(url: str) -> Clips:
@@ -53,7 +56,8 @@ def read_clips(url: str) -> Clips:
 
     AnnotationError where it is neither.
     """
-    listed = list(_rows(url))
+    parsed = read_json(url)
+    listed = parsed if isinstance(parsed, list) else [parsed]
     fields = next((row for row in listed if isinstance(row, dict)), {})
     kind: Kind = "questions" if "question" in fields else "captions"
     names = _NAMES[kind]
@@ -62,9 +66,9 @@ def read_clips(url: str) -> Clips:
             f"{url}: expected lines of {', '.join(_NAMES['captions'])}, or a list of "
             f"{', '.join(_NAMES['questions'])}; the first row has {sorted(fields) or 'no fields'}"
         )
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     rows = tuple(usable_rows(listed, partial(_clip, names), left_out))
-    return Clips(kind, rows, dict(left_out))
+    return Clips(kind, rows, left_out)
 
 
 def video_location(videos: str, name: str) -> str | None:
@@ -76,33 +80,21 @@ def video_location(videos: str, name: str) -> str | None:
     return next((url_of(fs, place) for place in places if fs.isfile(place)), None)
 
 
-def _rows(url: str) -> Iterator[Any]:
-    text = read_text(url)
-    if text.lstrip()[:1] == "[":
-        yield from parse_json(url, text)
-        return
-    for line in text.split("\n"):  # other line ends may stand inside a JSON string
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError):
-                yield None
-
-
 def _clip(names: Sequence[str], row: Fields) -> Clip | str:
     if not all(name in row for name in names):
         return MISSING_COLUMN
-    video, *texts = (fold_spaces(row[name]) for name in names)
-    if type(row[names[0]]) is int:  # true and false are ints, too
-        video = str(row[names[0]])
-    if video is None or None in texts:
+    video, *given = (row[name] for name in names)
+    texts = read_texts([given[0], *spell_answers(given[1:])]) if None not in given else NULL_VALUE
+    name = str(video) if type(video) is int else fold_spaces(video)  # true is an int, too
+    if isinstance(texts, str):
+        return texts
+    if name is None:
         return WRONG_TYPE
-    if not video:
+    if not name:
         return NO_VIDEO
-    if reason := unusable(video):
+    if reason := unusable(name) or (name.startswith("/") and SampleReason.UNSAFE_MEMBER):
         return reason
-    said = [text or "" for text in texts]
-    return Clip(video, *said) if all(said) else TextReason.EMPTY
+    return Clip(name, *texts) if all(texts) else TextReason.EMPTY
 
 
 _NAMES: dict[Kind, tuple[str, ...]] = {

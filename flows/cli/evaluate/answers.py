@@ -14,11 +14,12 @@ from flows.cli.evaluate.options import (
     Limit,
     MaxTokens,
     Result,
+    Split,
     beside,
     folder_of,
     model_options,
 )
-from flows.cli.evaluate.pairs import keep
+from flows.cli.evaluate.outcome import check_outcome, keep
 from flows.cli.options import AsJson, Checkpoint
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ Examples:
 
   capfilt evaluate vqa runs/vqa/model --annotations vqa_test.json \\
       --images coco --answers answer_list.json --result vqa_result.json
+
+  capfilt evaluate vqa runs/vqa/model --images coco \\
+      --annotations v2_OpenEnded_mscoco_val2014_questions.json \\
+      --answers v2_mscoco_val2014_annotations.json
 """
 NLVR_EXAMPLES = """
 Example:
@@ -54,8 +59,13 @@ def vqa(
     annotations: Annotations,
     images: Images = None,
     answers: Annotated[
-        str | None, typer.Option(help="JSON list to rank, as answer_list.json; default: write one")
+        list[str] | None,
+        typer.Option(
+            help="JSON list to rank, as answer_list.json; or what people answered, VQA's "
+            "annotations; may be repeated. Default: answers are written"
+        ),
     ] = None,
+    split: Split = None,
     by: Annotated[
         str | None, typer.Option(metavar="FIELD", help="of the rows: accuracy of each value, too")
     ] = None,
@@ -70,12 +80,11 @@ def vqa(
     from flows.cli.display.numbers import print_numbers
     from models.roles.vqa import VqaModel
     from pipeline.evaluate.vqa import measure_vqa
-    from shards.training.annotation_file import read_answers
 
-    listed = [] if answers is None else read_answers(answers)
+    listed, people = _answers(answers or ())
     model = VqaModel.load(folder_of(checkpoint), max_tokens=max_tokens, **model_options(dtype))
     written: list[dict[str, Any]] = []
-    with _rows(annotations, ("image", "question"), limit) as rows:
+    with _rows(annotations, ("image", "question"), limit, split, people) as rows:
         numbers = measure_vqa(
             model,
             rows,
@@ -85,6 +94,7 @@ def vqa(
             by=by,
             results=written,
         )
+    check_outcome(numbers, "questions", annotations)
     keep(result, written)
     print_numbers(numbers, as_json)
 
@@ -107,6 +117,7 @@ def nlvr(
     model = NlvrModel.load(folder_of(checkpoint), max_tokens=max_tokens, **model_options(dtype))
     with _rows(annotations, ("images", "sentence", "label"), limit) as rows:
         numbers = measure_nlvr(model, rows, images or beside(annotations), batch_size)
+    check_outcome(numbers, "statements", annotations)
     print_numbers(numbers, as_json)
 
 
@@ -130,8 +141,9 @@ def dialogue(
     from flows.cli.display.numbers import print_numbers
     from models.roles.dialogue import load_ranker
     from pipeline.evaluate.dialogue import measure_dialogue
-    from shards.training.annotation_file import read_dialogues, read_json
+    from shards.training.annotation_file import read_dialogues
     from shards.training.dialogue_file import read_relevance
+    from shards.training.json_file import read_json
 
     dialogues, left_out = read_dialogues(annotations)
     relevance = None if dense is None else read_relevance(read_json(dense))
@@ -145,17 +157,43 @@ def dialogue(
             dense=relevance,
             results=written,
         )
+    left_out.join(numbers["left_out"])
+    numbers |= {"left_out": left_out}
+    check_outcome(numbers, "rounds", annotations)
     keep(result, written)
-    print_numbers(numbers | {"left_out": left_out | numbers["left_out"]}, as_json)
+    print_numbers(numbers, as_json)
 
 
 @contextmanager
 def _rows(
-    annotations: str, fields: Sequence[str], limit: int | None
+    annotations: str,
+    fields: Sequence[str],
+    limit: int | None,
+    split: str | None = None,
+    answers: str | None = None,
 ) -> "Iterator[Iterator[Fields]]":
     """Yield the rows of an annotation file; what is taken of them moves the progress."""
     from shards.training.annotation_file import read_rows
 
-    rows = read_rows(annotations, fields)[:limit]
+    rows = read_rows(annotations, fields, split, answers)[:limit]
     with watch_samples("evaluating", len(rows)) as progress:
         yield counted(rows, progress)
+
+
+def _answers(files: Sequence[str]) -> tuple[list[str], str | None]:
+    """Tell a list of candidates, and the file of what people answered, by what is in them."""
+    from shards.training.annotation_file import answers_in, read_answers
+    from shards.training.json_file import read_json
+    from shards.training.raw_file import people_answers
+
+    listed: list[str] = []
+    people: str | None = None
+    for file in files:
+        parsed = read_json(file)
+        if people_answers(parsed) is None:
+            listed += answers_in(parsed) or read_answers(file)  # which says what is wrong with it
+        elif people is None:
+            people = file
+        else:
+            raise typer.BadParameter(f"--answers {people} and {file} both say what people answered")
+    return listed, people

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Images = Annotated[
     str | None, typer.Option(help="folder that its pictures' names start from; default: its own")
 ]
+Split = Annotated[
+    str | None, typer.Option(help="of Karpathy's raw files: test, val, or several: train+restval")
+]
 Result = Annotated[
     Path | None, typer.Option(help="JSON file to write, in the form of the data set's server")
 ]

@@ -1,6 +1,5 @@
 """`capfilt evaluate`: how good a checkpoint is on labelled pairs."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,10 +17,12 @@ from flows.cli.evaluate.options import (
     Limit,
     MaxTokens,
     Result,
+    Split,
     beside,
     config_of,
     folder_of,
 )
+from flows.cli.evaluate.outcome import check_outcome, keep
 from flows.cli.options import AsJson, Checkpoint, Method
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ SomeShards = Annotated[
     typer.Argument(help="tars of labelled pairs: files, folders, patterns; or --annotations"),
 ]
 Listed = Annotated[
-    str | None, typer.Option("--annotations", help="JSON file in the form of Karpathy's split")
+    str | None,
+    typer.Option("--annotations", help="JSON file or lines: Karpathy's, COCO's, nocaps'"),
 ]
 Judge = Annotated[
     Literal["toy"] | None,
@@ -68,6 +70,7 @@ def retrieval(
     shards: SomeShards = None,
     annotations: Listed = None,
     images: Images = None,
+    split: Split = None,
     k: Annotated[int, typer.Option(min=1, help="best of ITC that ITM puts in order")] = 256,
     limit: Limit = None,
     batch_size: BatchSize = 32,
@@ -80,10 +83,11 @@ def retrieval(
     from pipeline.evaluate import measure_retrieval, open_retriever
 
     config = config_of(batch_size, max_tokens, dtype)
-    with _pairs(shards, annotations, images, limit) as (pairs, progress):
+    with _pairs(shards, annotations, images, split, limit) as (pairs, progress):
         ranked = progress.phase("ranking")
         retriever = open_retriever(folder_of(checkpoint), config)
         numbers = measure_retrieval(retriever, pairs, batch_size, k=k, ranked=ranked)
+    check_outcome(numbers, "images", annotations or ", ".join(shards or ()))
     print_numbers(numbers, as_json)
 
 
@@ -93,6 +97,7 @@ def caption(
     shards: SomeShards = None,
     annotations: Listed = None,
     images: Images = None,
+    split: Split = None,
     result: Result = None,
     method: Method = "beam",
     beams: Annotated[int, typer.Option(min=1, help="of beam search")] = 3,
@@ -129,7 +134,7 @@ def caption(
         max_tokens=max_tokens,
     )
     written: list[dict[str, Any]] = []
-    with _pairs(shards, annotations, images, limit) as (pairs, _):
+    with _pairs(shards, annotations, images, split, limit) as (pairs, _):
         config = config_of(batch_size, 35, dtype)
         numbers = measure_captioner(
             open_captioner(folder_of(checkpoint), decoding, config, seed=seed),
@@ -139,6 +144,7 @@ def caption(
             results=written,
             java=java_metrics.is_there() if java is None else java,
         )
+    check_outcome(numbers, "images", annotations or ", ".join(shards or ()))
     keep(result, written)
     print_numbers(numbers, as_json)
 
@@ -178,7 +184,7 @@ def filter_(
     if (label is None) == (judge is None):
         raise typer.BadParameter("give --label or --judge, and not both")
     is_right = _judges(judge).pair_is_right if judge is not None else _label(str(label))
-    with _pairs(shards, None, None, limit) as (pairs, _):
+    with _pairs(shards, None, None, None, limit) as (pairs, _):
         numbers = measure_filter(
             open_filter(folder_of(checkpoint), config),
             pairs,
@@ -188,6 +194,7 @@ def filter_(
             precision=precision,
             curves=True,
         )
+    check_outcome(numbers, "images", ", ".join(shards))
     if plot is not None:
         plot.write_bytes(draw(numbers))
     if not (curves and as_json):
@@ -197,7 +204,11 @@ def filter_(
 
 @contextmanager
 def _pairs(
-    shards: Sequence[str] | None, annotations: str | None, images: str | None, limit: int | None
+    shards: Sequence[str] | None,
+    annotations: str | None,
+    images: str | None,
+    split: str | None,
+    limit: int | None,
 ) -> "Iterator[tuple[Iterable[LabelledPair], SampleProgress]]":
     """Read pairs out of tars, or out of an annotation file; what is taken moves the progress."""
     from pipeline.evaluate import read_pairs
@@ -207,20 +218,14 @@ def _pairs(
     if bool(shards) == (annotations is not None):
         raise typer.BadParameter("give tars, or --annotations, and not both")
     if annotations is None:
+        if split is not None:
+            raise typer.BadParameter("--split is for --annotations; leave it out")
         with watch_samples("evaluating", None) as progress:
             yield counted_by_bytes(read_pairs(shards or (), limit), progress, limit), progress
         return
-    rows = read_rows(annotations, ("image",))[:limit]
+    rows = read_rows(annotations, ("image",), split)[:limit]
     with watch_samples("evaluating", len(rows)) as progress:
         yield captioned(counted(rows, progress), images or beside(annotations)), progress
-
-
-def keep(result: Path | None, written: Sequence[Mapping[str, Any]]) -> None:
-    """Write what was answered, whole or not at all."""
-    from shards.files.durable import write_whole
-
-    if result is not None:
-        write_whole(result, json.dumps(list(written)))
 
 
 def _label(dotted: str) -> "Callable[[LabelledPair], bool | None]":

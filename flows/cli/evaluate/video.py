@@ -6,7 +6,7 @@ import typer
 
 from flows.cli.display.progress import counted, watch_samples
 from flows.cli.evaluate.options import Dtype, Limit, Result, beside, folder_of, model_options
-from flows.cli.evaluate.pairs import keep
+from flows.cli.evaluate.outcome import check_outcome, keep
 from flows.cli.options import AsJson, Checkpoint
 from flows.cli.predict.video import FrameCount
 
@@ -78,8 +78,11 @@ def evaluate_video(
             numbers = measure_video_questions(
                 model, taken, videos, count, answers=listed, results=written
             )
+    clips.left_out.join(numbers["left_out"])
+    numbers |= {"left_out": clips.left_out}
+    check_outcome(numbers, "videos" if clips.kind == "captions" else "questions", annotations)
     keep(result, written)
-    print_numbers(numbers | {"left_out": clips.left_out | numbers["left_out"]}, as_json)
+    print_numbers(numbers, as_json)
 
 
 def _answers(clips: "Clips", answers: str | None, from_file: bool) -> list[str]:

@@ -88,7 +88,9 @@ def test_captions_of_bad_rows_are_counted(answering: Path, toy: Path) -> None:
     first, *rest = read_rows(str(toy / "captions" / "captions.json"), ["image"])
     spoiled = [
         {**first, "image": "gone.png"},
-        {**first, "image": "/etc/passwd"},
+        {**first, "image": "/etc/passwd"},  # not in the folder, and nowhere else looked for
+        {**first, "image": "../../etc/passwd"},
+        {**first, "caption": None},
         {**first, "caption": [" "]},
         {**first, "caption": [3]},
         {},
@@ -97,8 +99,9 @@ def test_captions_of_bad_rows_are_counted(answering: Path, toy: Path) -> None:
     found = measure_captioner(captioner, captioned([*spoiled, *rest], str(toy / "captions")))
     assert found["images"] == len(rest)
     assert found["left_out"] == {
-        "image_missing": 2,
+        "image_missing": 3,
         "unsafe_member": 1,
+        "null_value": 1,
         "text_empty": 1,
         "wrong_type": 1,
     }

@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from models.blip.preprocess import Preprocess
-from pipeline.evaluate import rows as module
 from pipeline.evaluate.rows import AnnotatedPictures, Loaded, each_once, stacked
 from pipeline.media.ahead import load_batches
-from shards.training.annotation_file import AnnotationError, read_dialogues, read_picture, read_rows
+from shards.training.annotation_file import read_dialogues, read_rows
+from shards.training.json_file import AnnotationError
+from shards.training.left_out import Unusable
+from shards.training.picture_folder import FolderPicture, PictureFolder
 
 SIDE = 16
 
@@ -38,13 +40,14 @@ def pictures(folder: Path) -> AnnotatedPictures:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names that are read from the disk, slowly."""
     names: list[str] = []
+    read = PictureFolder.read
 
-    def watched(images: str, name: str) -> bytes:
-        names.append(name)
+    def watched(folder: PictureFolder, name: object) -> FolderPicture | Unusable:
+        names.append(str(name))
         time.sleep(0.01)
-        return read_picture(images, name)
+        return read(folder, name)
 
-    monkeypatch.setattr(module, "read_picture", watched)
+    monkeypatch.setattr(PictureFolder, "read", watched)
     return names
 
 
@@ -86,10 +89,10 @@ def _by(pictures: AnnotatedPictures) -> Any:
 def test_a_lost_connection_is_raised(
     pictures: AnnotatedPictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(*_: str) -> bytes:
+    def lost(*_: object) -> FolderPicture:
         raise OSError("the connection is lost")
 
-    monkeypatch.setattr(module, "read_picture", lost)
+    monkeypatch.setattr(PictureFolder, "read", lost)
     with pytest.raises(OSError, match="connection"):
         list(load_batches([{"image": "0.png"}], _by(pictures), 2, Counter()))
 

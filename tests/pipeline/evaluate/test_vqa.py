@@ -70,8 +70,9 @@ SPOILED: dict[str, tuple[Change, str]] = {
     "no picture": (lambda _: {"image": "broken.png"}, "image_undecodable"),
     "blank": (lambda _: {"question": " "}, "text_empty"),
     "blank answers": (lambda _: {"answer": [" "] * 10}, "text_empty"),
-    "numbers": (lambda _: {"answer": [3] * 10}, "wrong_type"),
-    "no question": (lambda _: {"question": None}, "wrong_type"),
+    "objects": (lambda _: {"answer": [{"a": 3}] * 10}, "wrong_type"),
+    "no question": (lambda _: {"question": None}, "null_value"),
+    "no answer": (lambda _: {"answer": None}, "null_value"),
 }
 
 

@@ -9,7 +9,8 @@ import pytest
 from pipeline.toy.dialogue import OPTIONS, ROUNDS, answers, corpus, write_dialogues
 from pipeline.toy.tasks import ToyTasksConfig
 from pipeline.toy.world import is_true, scene_from_truth
-from shards.training.dialogue_file import DialogueRow, dialogues, pictures_by_number
+from shards.training.dialogue_file import DialogueRow, dialogues
+from shards.training.picture_folder import FolderPicture, picture_folder
 
 CONFIG = ToyTasksConfig(samples=60, image_px=32, kinds=4, seed=3)
 
@@ -67,8 +68,12 @@ def test_one_of_the_candidates_is_true_and_its_place_tells_nothing(
 def test_every_dialogue_has_its_picture(
     written: Path, said: list[tuple[DialogueRow, dict[str, Any]]]
 ) -> None:
-    pictures = pictures_by_number(str(written.parent))
-    assert set(pictures) == {dialogue.image_id for dialogue, _ in said}
+    pictures = picture_folder(str(written.parent))
+    read = [pictures.read(dialogue.image_id) for dialogue, _ in said]
+    assert all(isinstance(picture, FolderPicture) for picture in read)
+    assert len({picture.path for picture in read if isinstance(picture, FolderPicture)}) == len(
+        said
+    )
 
 
 def test_the_corpus_has_every_word(said: list[tuple[DialogueRow, dict[str, Any]]]) -> None:

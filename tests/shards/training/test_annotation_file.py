@@ -13,10 +13,10 @@ from shards.inputs.listing import InputChanged
 from shards.training.annotation import SourceText, WeightedAnswer
 from shards.training.annotation_file import (
     Annotation,
-    AnnotationError,
     read_annotations,
     read_answers,
 )
+from shards.training.json_file import AnnotationError
 from shards.training.source import Source, SourceConfig, SourceError, SourceSample
 from shards.training.source_reader import open_source, read_part
 from shards.training.stream import TrainingStream
@@ -54,13 +54,19 @@ def human(*texts: str) -> tuple[SourceText, ...]:
         (CAPTION, {"caption": [" ", "a dog"]}, Annotation(("val2014/1.jpg",), human("a dog"))),
         (CAPTION, {"caption": []}, "text_empty"),
         (CAPTION, {"caption": " "}, "text_empty"),
-        (CAPTION, {"caption": None}, "wrong_type"),
+        (CAPTION, {"caption": None}, "null_value"),
+        (CAPTION, {"caption": [None, None]}, "null_value"),
+        (CAPTION, {"caption": ["a dog", None]}, Annotation(("val2014/1.jpg",), human("a dog"))),
         (CAPTION, {"caption": ["a dog", 3]}, "wrong_type"),
         (CAPTION, {"caption": "\ud800"}, "wrong_type"),
         (CAPTION, {"image": None}, "image_missing"),
         (CAPTION, {"image": ""}, "image_missing"),
         (CAPTION, {"image": "../../etc/passwd"}, "unsafe_member"),
-        (CAPTION, {"image": "/etc/passwd"}, "unsafe_member"),
+        (CAPTION, {"image": "/etc/../passwd"}, "unsafe_member"),
+        (CAPTION, {"image": "a/%2e%2e/%2e%2e/b.jpg"}, "unsafe_member"),
+        (CAPTION, {"image": "file:///a/../../b.jpg"}, "unsafe_member"),
+        (CAPTION, {"image": True}, "image_missing"),
+        (CAPTION, {"image": "\ud800.jpg"}, "image_missing"),
         (CAPTION, {"image": "a\\..\\b"}, "unsafe_member"),
         (CAPTION, {"image": "a\0b"}, "unsafe_member"),
         (
@@ -219,9 +225,66 @@ def test_a_file_that_changed_is_refused_and_a_moved_one_is_the_same(
         samples(source)
 
 
-def test_no_usable_row_is_an_error(write: Any) -> None:
-    with pytest.raises(SourceError, match=r"no sample to train on.*text_empty"):
-        open_source(SourceConfig(annotations=write([CAPTION | {"caption": ""}])))
+def test_no_usable_row_is_an_error_that_says_why(write: Any) -> None:
+    rows = [CAPTION | {"caption": ""}, CAPTION | {"caption": None}, CAPTION | {"caption": " "}]
+    with pytest.raises(SourceError) as raised:
+        open_source(SourceConfig(annotations=write(rows)))
+    said = str(raised.value)
+    assert "no sample to train on. Of 3 each was left out: text_empty 2 (the first: row 1: " in said
+    assert "null_value 1 (the first: row 2: {'caption': None, 'image': 'val2014/1.jpg'})" in said
+
+
+def test_pictures_are_found_by_names_of_other_machines(tmp_path: Path, write: Any) -> None:
+    (tmp_path / "val2014").mkdir()
+    (tmp_path / "val2014" / "1.jpg").write_bytes(b"one")
+    names = ["C:\\coco\\val2014\\1.jpg", "/mnt/coco/val2014/1.jpg", "coco/val2014/1.jpg", "1.jpg"]
+    url = write([CAPTION | {"image": name} for name in [*names, "../1.jpg", "/mnt/2.jpg"]])
+    source = open_source(SourceConfig(annotations=url))
+    assert source.left_out == {"unsafe_member": 1}
+    assert [sample.image for sample in samples(source)] == [b"one"] * 4 + [b""]
+
+
+def test_what_data_sets_publish_is_a_source(tmp_path: Path, write: Any) -> None:
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "COCO_val2014_000000000007.jpg").write_bytes(b"seven")
+    question = {"image_id": 7, "question": "what?", "question_id": 70}
+    (tmp_path / "a.json").write_text(
+        json.dumps({"annotations": [{"question_id": 70, "answers": [{"answer": 2}] * 3}]})
+    )
+    url = write({"questions": [question, question | {"question_id": 71}]})
+    config = SourceConfig(annotations=url, answers=str(tmp_path / "a.json"))
+    source = open_source(config)
+    (sample,) = samples(source)
+    assert (source.kind, source.left_out) == ("questions", {"missing_column": 1})
+    assert sample.image == b"seven"
+    assert sample.texts == (SourceText("what?", "human", (WeightedAnswer("2", 1.0),)),)
+    (tmp_path / "a.json").write_text(
+        json.dumps({"annotations": [{"question_id": 70, "answers": [{"answer": "other"}]}]})
+    )
+    assert open_source(config).name != source.name
+    with pytest.raises(InputChanged, match="restore it"):
+        samples(source)
+
+
+def test_a_split_is_a_source_of_its_own(tmp_path: Path, write: Any) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"one")
+    images = [
+        {"filename": "1.jpg", "split": split, "sentences": [{"raw": f"of {split}"}]}
+        for split in ("train", "restval", "test")
+    ]
+    url = write({"images": images})
+    chosen = {
+        split: open_source(SourceConfig(annotations=url, split=split))
+        for split in ("train", "train+restval", "test")
+    }
+    assert [[s.texts[0].text for s in samples(source)] for source in chosen.values()] == [
+        ["of train"],
+        ["of train", "of restval"],
+        ["of test"],
+    ]
+    assert len({source.name for source in chosen.values()}) == 3
+    with pytest.raises(AnnotationError, match=r"has splits \(train 1, restval 1, test 1\)"):
+        open_source(SourceConfig(annotations=url))
 
 
 def test_every_row_comes_once_in_an_epoch_over_any_number_of_workers(
@@ -254,6 +317,8 @@ def test_every_row_comes_once_in_an_epoch_over_any_number_of_workers(
         {"annotations": "a.json", "root": "r"},
         {"annotations": "a.json", "view": "v"},
         {"shards": ("s",), "images": "i"},
+        {"shards": ("s",), "split": "train"},
+        {"run": "r", "answers": "a.json"},
     ],
 )
 def test_configs_that_mix_kinds_are_refused(fields: Any) -> None:
@@ -264,7 +329,7 @@ def test_configs_that_mix_kinds_are_refused(fields: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ('["yes", "no", " two  rings", "yes", "", 3, null]', ["yes", "no", "two rings"]),
+        ('["yes", "no", " two  rings", "yes", "", 3, null]', ["yes", "no", "two rings", "3"]),
         ('[" ", ""]', "expected a JSON list of answers"),
         ('{"yes": 1}', "expected a JSON list of answers"),
         ("yes", "cannot be read as JSON"),

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from shards.training.annotation import WeightedAnswer
-from shards.training.annotation_file import AnnotationError, read_annotations
-from shards.training.dialogue_file import DialogueRound, dialogues, is_dialogues, pictures_by_number
+from shards.training.annotation_file import read_annotations
+from shards.training.dialogue_file import DialogueRound, dialogues, is_dialogues
+from shards.training.json_file import AnnotationError
 from shards.training.source import SourceConfig, SourceError
 from shards.training.source_reader import open_source, read_part
 
@@ -100,19 +101,6 @@ def test_each_answered_question_is_a_row_with_what_came_before(tmp_path: Path) -
     ]
     assert texts[0].rounds == ()
     assert texts[2].rounds == (("what color?", "red"), ("how many?", "two"))
-
-
-def test_pictures_are_known_by_their_last_number(tmp_path: Path) -> None:
-    for name in ("train/COCO_train2014_000000000012.jpg", "13.PNG", "v2/0014_small.webp", "15.txt"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"")
-    assert pictures_by_number(str(tmp_path)) == {
-        12: "train/COCO_train2014_000000000012.jpg",
-        13: "13.PNG",
-        14: "v2/0014_small.webp",
-    }
-    assert pictures_by_number(str(tmp_path / "none")) == {}
 
 
 def test_a_missing_picture_is_empty_and_a_wrong_folder_refused(tmp_path: Path) -> None:

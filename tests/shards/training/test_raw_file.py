@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shards.training.annotation_file import read_annotations, read_rows
 from shards.training.json_file import AnnotationError
 from shards.training.raw_file import people_answers, rows_of
 
@@ -132,6 +133,31 @@ def test_coco_without_captions_is_refused_by_name(annotation: dict[str, Any]) ->
         rows_of("instances_val2014.json", {"images": COCO_IMAGES, "annotations": [annotation]})
 
 
+def test_questions_and_the_file_of_their_answers(tmp_path: Path) -> None:
+    answers, questions = tmp_path / "annotations.json", tmp_path / "questions.json"
+    answers.write_text(json.dumps(PEOPLE))
+    questions.write_text(json.dumps(QUESTIONS))
+    rows = rows_of("q.json", QUESTIONS, None, str(answers))
+    names = ("image", "question", "answer", "answer_type", "question_type")
+    assert row_of(rows, *names) == [
+        (42, "is it red?", ["2", "2", "3"], "number", "how many"),
+        (42, "how many?", ["2", "2", "3"], "number", "how many"),
+        (43, "where?", "none", "none", "none"),
+    ]
+    assert row_of(rows_of("q.json", QUESTIONS), "image", "answer") == [(42, "none")] * 2 + [
+        (43, "none")
+    ]
+    found = read_annotations(str(questions), answers=str(answers))
+    assert (found.kind, len(found.rows), found.left_out) == ("questions", 2, {"missing_column": 1})
+    with pytest.raises(AnnotationError, match="answers stand in a file of their own"):
+        read_annotations(str(questions))
+    for answer in PEOPLE["annotations"]:
+        assert isinstance(answer, dict)
+        del answer["answers"]
+    answers.write_text(json.dumps(PEOPLE))
+    assert row_of(rows_of("q.json", QUESTIONS, None, str(answers)), "answer")[0] == (["2"],)
+
+
 def test_a_wrong_file_of_answers_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('["yes", "no"]')
@@ -226,3 +252,35 @@ def test_other_forms(parsed: Any, names: tuple[str, ...], expected: Any) -> None
 )
 def test_what_has_no_form(parsed: Any) -> None:
     assert rows_of("a.json", parsed) is None
+
+
+@pytest.mark.parametrize("odd", [None, 3, [], {"sentences": None}, {"filename": 3, "sentences": 3}])
+def test_odd_rows_among_good_ones_are_left_to_be_counted(tmp_path: Path, odd: Any) -> None:
+    path = tmp_path / "k.json"
+    parsed = karpathy("test", "test")
+    path.write_text(json.dumps({"images": [odd, *parsed["images"]]}))
+    found = read_annotations(str(path))
+    assert (len(found.rows), sum(found.left_out.values())) == (2, 1)
+
+
+def test_raw_and_loaders_files_say_the_same(tmp_path: Path) -> None:
+    raw, loaders = tmp_path / "raw.json", tmp_path / "loaders.json"
+    raw.write_text(json.dumps(karpathy("train", "test", "train")))
+    loaders.write_text(
+        json.dumps(
+            [
+                {
+                    "image": f"val2014/COCO_val2014_{number:012d}.jpg",
+                    "caption": [f"caption {number}", "two"],
+                }
+                for number in (0, 2)
+            ]
+        )
+    )
+    chosen = read_annotations(str(raw), split="train")
+    assert chosen.rows == read_annotations(str(loaders)).rows
+    others = read_annotations(str(raw), split="test")
+    assert len({chosen.sha256, others.sha256}) == 2  # other samples, another source
+    assert [row["image"] for row in read_rows(str(raw), ["image"], "test")] == [
+        "val2014/COCO_val2014_000000000001.jpg"
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shards.training.annotation_file import AnnotationError
+from shards.training.json_file import AnnotationError
 from shards.training.video_file import Clip, read_clips, video_location
 
 CAPTION = {"clip_name": "video1", "caption": "a  dog"}
@@ -35,7 +35,7 @@ def test_lines_are_captions_and_a_list_is_questions(tmp_path: Path) -> None:
         ({"clip_name": 3.5, "caption": "a"}, "wrong_type"),
         ({"clip_name": True, "caption": "a"}, "wrong_type"),
         ({"clip_name": "", "caption": "a"}, "video_missing"),
-        ({"clip_name": "x", "caption": None}, "wrong_type"),
+        ({"clip_name": "x", "caption": None}, "null_value"),
         ({"clip_name": "x", "caption": " "}, "text_empty"),
         ({"clip_name": "../x", "caption": "a"}, "unsafe_member"),
         ({"clip_name": "/etc/passwd", "caption": "a"}, "unsafe_member"),
@@ -63,7 +63,7 @@ def test_another_file_is_one_message(tmp_path: Path, content: str) -> None:
     with pytest.raises(AnnotationError, match=r"rows\.json"):
         read_clips(str(path))
     path.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(AnnotationError, match="not UTF-8"):
+    with pytest.raises(AnnotationError, match="cannot be read as JSON"):
         read_clips(str(path))
 
 
