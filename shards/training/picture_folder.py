@@ -172,7 +172,7 @@ class PictureFolder:
         )
 
     def _missing(self, name: str, why: str) -> Unusable:
-        tried = name if PurePosixPath(name).is_absolute() else f"{self.url}/{name}"
+        tried = name if next(readings(name)).is_absolute else f"{self.url}/{name}"
         return Unusable(SampleReason.IMAGE_MISSING, f"{excerpt(name)}: tried {tried[:300]}; {why}")
 
     def _listing(self) -> _Listing:

@@ -38,8 +38,8 @@ def rows_of(
         return None
     if answers is not None:
         rows = _with_answers(url, rows, answers)
-    is_karpathy = isinstance(parsed, dict) and _is_karpathy(_list(parsed, "images"))
-    return _of_split(url, rows, split, is_mixed=not is_karpathy)
+    listed = _list(parsed, "images") if isinstance(parsed, dict) else parsed
+    return _of_split(url, rows, split, is_mixed=not _is_karpathy(listed))
 
 
 def people_answers(parsed: Any) -> dict[str, Fields] | None:  # noqa: ANN401 - any JSON value
@@ -59,7 +59,7 @@ def _listed(url: str, parsed: Any) -> Rows | None:  # noqa: ANN401 - any JSON va
         return None
     images, annotations = _list(parsed, "images"), _list(parsed, "annotations")
     if _is_karpathy(images):
-        return [_karpathy(image) for image in images]
+        return _rows(images)
     if isinstance(parsed.get("questions"), list):
         return _rows(parsed["questions"])
     if images:
@@ -73,6 +73,8 @@ def _listed(url: str, parsed: Any) -> Rows | None:  # noqa: ANN401 - any JSON va
 
 
 def _rows(listed: Rows) -> Rows:
+    if _is_karpathy(listed):
+        return [_karpathy(image) for image in listed]
     rows: Rows = []
     for item in listed:
         nested = item.get("qas") if isinstance(item, dict) else None  # Visual Genome's
@@ -88,10 +90,14 @@ def _rows(listed: Rows) -> Rows:
 def _row(fields: Fields) -> Fields:
     """Put what a row says under the names of the field's loaders; what is there stays."""
     added: dict[str, Any] = {}
-    if "images" not in fields and (pair := _NLVR.fullmatch(str(fields.get("identifier", "")))):
+    identifier = fields.get("identifier")
+    pair = _NLVR.fullmatch(identifier) if isinstance(identifier, str) else None
+    if "images" not in fields and pair is not None:
         added["images"] = [f"{pair[1]}-img{side}.png" for side in (0, 1)]
     elif "image" not in fields and (name := _first(fields, _NAMES)) is not None:
         added["image"] = _joined(fields) if name == "filename" else fields[name]
+    if "caption" not in fields and "captions" in fields:
+        added["caption"] = fields["captions"]
     if "answer" not in fields and (name := _first(fields, _ANSWERS)) is not None:
         added["answer"] = fields[name]
     answers = added.get("answer", fields.get("answer"))
@@ -151,8 +157,8 @@ def _text_caps(rows: Rows) -> Rows:
             gathered[number, None] = row
             continue
         # not by `image_path`: its folders are named otherwise than those that are downloaded
-        number = row.get("image_id")
-        named = row if number is None else {"image": number, "img_id": number, **row}
+        image_id = row.get("image_id")
+        named = row if image_id is None else {"image": image_id, "img_id": image_id, **row}
         fields = gathered.setdefault(_key(row.get("image_id")), {**_row(named), "caption": []})
         fields["caption"].append(row.get("caption_str"))
     return list(gathered.values())

@@ -22,10 +22,7 @@ from flows.cli.evaluate.options import (
     config_of,
     folder_of,
 )
-<<<<<<< HEAD
 from flows.cli.evaluate.outcome import check_outcome, keep
-=======
->>>>>>> inputs-doors
 from flows.cli.options import AsJson, Checkpoint, Method, path_option
 
 if TYPE_CHECKING:

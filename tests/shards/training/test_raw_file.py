@@ -100,6 +100,9 @@ def test_splits_are_told_where_none_is_chosen_or_another() -> None:
         rows_of("k.json", parsed, "tset")
     with pytest.raises(AnnotationError, match="no split 'test'; it has: none"):
         rows_of("coco.json", COCO, "test")
+    with pytest.raises(AnnotationError, match="has splits"):
+        rows_of("k.jsonl", parsed["images"])  # a line for each picture
+    assert len(rows_of("k.jsonl", parsed["images"], "train") or ()) == 2
     only = rows_of("k.json", karpathy("test", "test"))
     assert len(only or ()) == 2  # there is nothing to choose
 
@@ -229,6 +232,8 @@ TEXT_CAPS = {
             [(3, ["a"])],
         ),
         ({"data": [{"image": "a.jpg", "caption": "a"}]}, ("image", "caption"), [("a.jpg", "a")]),
+        ([{"image": "a.jpg", "captions": ["a", "b"]}], ("caption",), [(["a", "b"],)]),
+        ({"annotations": [{"image_id": 9, "caption": "a"}]}, ("image", "caption"), [(9, "a")]),
         (
             [{"image": "a.jpg", "image_id": "coco_1", "caption": "a"}],  # as it is
             ("image", "caption"),

@@ -68,3 +68,14 @@ def test_a_wrong_file_or_model_is_one_message(
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_without_the_videos_is_an_error(
+    capfilt: InProcess, videos: Path, answering: Path, tmp_path: Path
+) -> None:
+    for model, file in (("tiny-filter", "msrvtt_test.jsonl"), (answering, "test_qa.json")):
+        done = capfilt.run("evaluate", "video", model, videos / file, "--videos", tmp_path)
+        assert done.returncode == 2
+        assert "0 of " in done.stderr
+        assert f"in {tmp_path}" in done.stderr
+        assert "--videos FOLDER" in done.stderr
