@@ -13,9 +13,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.media.effort import excess_parts, excess_scans
-from pipeline.media.formats import Source, jpeg, webp
+from pipeline.media.formats import Source
 from pipeline.media.formats.foreign import foreign_format, other_content
-from pipeline.media.formats.mend import as_found, has_all_pixels, mended
+from pipeline.media.formats.mend import as_found, has_all_pixels, is_cut, mended
 from pipeline.media.frames import first_shown, is_blank
 from shards.reasons import SampleReason
 
@@ -86,15 +86,21 @@ def decode(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
 
 def _decode(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
     """Decode a file as it is, and if that fails without what decides no pixel, and with its end."""
+    source = as_found(data)
     try:
-        return _picture(as_found(data), limits)
+        return _picture(source, limits)
     except (Image.DecompressionBombError, MemoryError):
         raise
-    except Exception:
-        source = mended(data)
-        if source is None:
+    except Exception as error:
+        again = mended(data)
+        if again is None or again.data == source.data:
             raise
-        return _picture(source, limits)
+        try:
+            return _picture(again, limits)
+        except (Image.DecompressionBombError, MemoryError):
+            raise
+        except Exception:
+            raise error from None  # which says more
 
 
 def _picture(source: Source, limits: DecodeLimits) -> Decoded | DecodeRefusal:
@@ -154,14 +160,12 @@ def _explain(data: bytes, error: BaseException) -> DecodeRefusal:
         return DecodeRefusal(
             SampleReason.FORMAT_NOT_ALLOWED, f"{foreign}; jpeg, png, webp and gif are read"
         )
-    if webp.is_webp(data) and webp.is_cut(data):
-        return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, f"webp, cut at {len(data)} bytes")
-    if isinstance(error, UnidentifiedImageError):  # whose message holds an address in memory
-        other = other_content(data) or "no header of a jpeg, png, webp or gif"
-        return DecodeRefusal(SampleReason.IMAGE_UNDECODABLE, other)
     what = f"{type(error).__name__}: {error}"[:200]
-    is_cut = data.startswith(jpeg.SIGNATURE) and not jpeg.is_ended(data)
-    if is_cut or "truncated" in what.lower():
+    if isinstance(error, UnidentifiedImageError):  # whose message holds an address in memory
+        what = other_content(data) or "no header of a jpeg, png, webp or gif"
+    if is_cut(data):
+        return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, f"cut at {len(data)} bytes; {what}")
+    if "truncated" in what.lower():
         return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, what)
     return DecodeRefusal(SampleReason.IMAGE_UNDECODABLE, what)
 

@@ -67,11 +67,11 @@ def _later(
             opened.seek(number)
             covered.append(_box(opened, places, number))
             opened.load()
+            image, notes = to_rgb(opened, None)
         except MemoryError:
             raise
         except Exception:  # it ends here, or is broken: so does the search
             return None
-        image, notes = to_rgb(opened, None)
         image = _outside_white(image, covered)
         if not is_blank(image):
             return image, notes

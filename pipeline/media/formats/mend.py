@@ -29,6 +29,11 @@ def mended(data: bytes) -> Source | None:
     return webp.mended(data) if webp.is_webp(data) else None
 
 
+def is_cut(data: bytes) -> bool:
+    """Say whether a file of a format that is read ends before its end."""
+    return webp.is_cut(data) if webp.is_webp(data) else not as_found(data).is_ended
+
+
 def has_all_pixels(data: bytes, pixels: int) -> bool:
     """Say whether a picture of so many pixels, whose end mark was missing, is there as a whole.
 
