@@ -13,9 +13,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.media.effort import excess_parts, excess_scans
-from pipeline.media.formats import Source
+from pipeline.media.formats import Source, jpeg
 from pipeline.media.formats.foreign import foreign_format, other_content
-from pipeline.media.formats.mend import as_found, has_all_pixels, is_cut, mended
+from pipeline.media.formats.mend import as_found, is_cut, mended
 from pipeline.media.frames import first_shown, is_blank
 from shards.reasons import SampleReason
 
@@ -115,7 +115,7 @@ def _picture(source: Source, limits: DecodeLimits) -> Decoded | DecodeRefusal:
         image, notes = first_shown(opened, source)
         turn = UPRIGHT.get(_orientation(opened))
     if not source.is_ended:
-        if not has_all_pixels(source.data, pixels):
+        if not is_whole(source.data, pixels):
             return DecodeRefusal(
                 SampleReason.IMAGE_TRUNCATED, f"{name}, cut off before its last pixels"
             )
@@ -128,6 +128,16 @@ def _picture(source: Source, limits: DecodeLimits) -> Decoded | DecodeRefusal:
         image = image.transpose(turn)
         notes.append("exif_transposed")
     return Decoded(image, name, tuple(notes))
+
+
+def is_whole(data: bytes, pixels: int) -> bool:
+    """Say whether a picture of so many pixels whose end mark was missing is there as a whole.
+
+    Only the codec of JPEG fills up what is missing; all others refuse it.
+    """
+    if not data.startswith(jpeg.SIGNATURE):
+        return True
+    return excess_scans(data, jpeg.DECODINGS * pixels) is None and jpeg.is_whole(data)
 
 
 def _judge_size(width: int, height: int, limits: DecodeLimits) -> DecodeRefusal | None:
