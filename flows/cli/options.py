@@ -9,19 +9,11 @@ import typer
 from shards.files.home import expand_home
 
 
-<<<<<<< HEAD
-def local_path(text: str) -> Path:
-    """Read a path of this machine from the command line: what its `~` stands for, and never ""."""
-    if not text:
-        raise typer.BadParameter("it is empty, and names no file or folder; give a path")
-    return Path(expand_home(text))
-=======
 def local_path(given: str | Path) -> Path:
     """Read a path of the command line, or of a default: what its `~` stands for, and never ""."""
     if given == "":
         raise typer.BadParameter("it is empty, and names no file or folder; give a path")
     return Path(expand_home(str(given)))
->>>>>>> inputs-doors
 
 
 path_option = partial(typer.Option, parser=local_path)

@@ -6,6 +6,7 @@ from PIL import Image
 NARROW_BITS = (8, 10, 12)  # depths that programs store in 16 bits without scaling them
 _FULL_BITS = 16
 _MOST_TESTED = 1 << 12  # no level of a narrow depth is above
+_PART = 1 << 20
 
 
 def to_rgb(opened: Image.Image, significant_bits: int | None) -> tuple[Image.Image, list[str]]:
@@ -58,11 +59,19 @@ def level_bits(levels: np.ndarray, significant_bits: int | None = None) -> int:
     brightest = int(levels.max())
     if brightest >= _MOST_TESTED or brightest < 1 << (NARROW_BITS[0] - 1):
         return _FULL_BITS
-    if _was_scaled_up(np.flatnonzero(np.bincount(levels.ravel()))):
+    if _was_scaled_up(_different(levels)):
         return _FULL_BITS
     if significant_bits is not None and 8 <= significant_bits < _FULL_BITS:
         return significant_bits if brightest < 1 << significant_bits else _FULL_BITS
     return next(bits for bits in NARROW_BITS if brightest < 1 << bits)
+
+
+def _different(levels: np.ndarray) -> np.ndarray:
+    """Collect the levels that occur; a part at a time, since indexing takes 8 bytes for each."""
+    occurs = np.zeros(_MOST_TESTED, dtype=bool)
+    for part in np.array_split(levels, 1 + levels.size // _PART):
+        occurs[part] = True
+    return np.flatnonzero(occurs)
 
 
 def _was_scaled_up(levels: np.ndarray) -> bool:

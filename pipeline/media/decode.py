@@ -13,9 +13,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.media.effort import excess_parts, excess_scans
-from pipeline.media.formats import Source, jpeg, webp
+from pipeline.media.formats import Source, jpeg
 from pipeline.media.formats.foreign import foreign_format, other_content
-from pipeline.media.formats.mend import as_found, has_all_pixels, mended
+from pipeline.media.formats.mend import as_found, is_cut, mended
 from pipeline.media.frames import first_shown, is_blank
 from shards.reasons import SampleReason
 
@@ -86,15 +86,21 @@ def decode(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
 
 def _decode(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
     """Decode a file as it is, and if that fails without what decides no pixel, and with its end."""
+    source = as_found(data)
     try:
-        return _picture(as_found(data), limits)
+        return _picture(source, limits)
     except (Image.DecompressionBombError, MemoryError):
         raise
-    except Exception:
-        source = mended(data)
-        if source is None:
+    except Exception as error:
+        again = mended(data)
+        if again is None or again.data == source.data:
             raise
-        return _picture(source, limits)
+        try:
+            return _picture(again, limits)
+        except (Image.DecompressionBombError, MemoryError):
+            raise
+        except Exception:
+            raise error from None  # which says more
 
 
 def _picture(source: Source, limits: DecodeLimits) -> Decoded | DecodeRefusal:
@@ -109,7 +115,7 @@ def _picture(source: Source, limits: DecodeLimits) -> Decoded | DecodeRefusal:
         image, notes = first_shown(opened, source)
         turn = UPRIGHT.get(_orientation(opened))
     if not source.is_ended:
-        if not has_all_pixels(source.data, pixels):
+        if not is_whole(source.data, pixels):
             return DecodeRefusal(
                 SampleReason.IMAGE_TRUNCATED, f"{name}, cut off before its last pixels"
             )
@@ -122,6 +128,16 @@ def _picture(source: Source, limits: DecodeLimits) -> Decoded | DecodeRefusal:
         image = image.transpose(turn)
         notes.append("exif_transposed")
     return Decoded(image, name, tuple(notes))
+
+
+def is_whole(data: bytes, pixels: int) -> bool:
+    """Say whether a picture of so many pixels whose end mark was missing is there as a whole.
+
+    Only the codec of JPEG fills up what is missing; all others refuse it.
+    """
+    if not data.startswith(jpeg.SIGNATURE):
+        return True
+    return excess_scans(data, jpeg.DECODINGS * pixels) is None and jpeg.is_whole(data)
 
 
 def _judge_size(width: int, height: int, limits: DecodeLimits) -> DecodeRefusal | None:
@@ -154,14 +170,12 @@ def _explain(data: bytes, error: BaseException) -> DecodeRefusal:
         return DecodeRefusal(
             SampleReason.FORMAT_NOT_ALLOWED, f"{foreign}; jpeg, png, webp and gif are read"
         )
-    if webp.is_webp(data) and webp.is_cut(data):
-        return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, f"webp, cut at {len(data)} bytes")
-    if isinstance(error, UnidentifiedImageError):  # whose message holds an address in memory
-        other = other_content(data) or "no header of a jpeg, png, webp or gif"
-        return DecodeRefusal(SampleReason.IMAGE_UNDECODABLE, other)
     what = f"{type(error).__name__}: {error}"[:200]
-    is_cut = data.startswith(jpeg.SIGNATURE) and not jpeg.is_ended(data)
-    if is_cut or "truncated" in what.lower():
+    if isinstance(error, UnidentifiedImageError):  # whose message holds an address in memory
+        what = other_content(data) or "no header of a jpeg, png, webp or gif"
+    if is_cut(data):
+        return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, f"cut at {len(data)} bytes; {what}")
+    if "truncated" in what.lower():
         return DecodeRefusal(SampleReason.IMAGE_TRUNCATED, what)
     return DecodeRefusal(SampleReason.IMAGE_UNDECODABLE, what)
 

@@ -1,6 +1,7 @@
 """The picture that an animation is known by: its first frame that shows something."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 from PIL import Image
 
@@ -19,15 +20,14 @@ def first_shown(opened: Image.Image, source: Source) -> tuple[Image.Image, list[
     """
     # `n_frames` would walk through the whole file
     is_animated = bool(getattr(opened, "is_animated", False))
-    places = _places(opened, source.data, is_animated=is_animated)
-    covered = [_box(opened, places, 0)]
+    covered = [_box(opened, _boxes(opened, source.data, 1), 0)]
     opened.load()
     image, notes = to_rgb(opened, source.significant_bits)
     image = _outside_white(image, covered)
     if not is_animated:
         return image, notes
-    if is_blank(image) and opened.format != "MPO":
-        later = _later(opened, places, covered)
+    if is_blank(image) and opened.format != "MPO":  # whose others are no frames
+        later = _later(opened, source.data, covered)
         if later is not None:
             return later[0], ["later_frame_used", *later[1]]
     return image, ["first_frame_used", *notes]
@@ -38,40 +38,41 @@ def is_blank(image: Image.Image) -> bool:
     return image.getcolors(maxcolors=1) is not None
 
 
-def _places(opened: Image.Image, data: bytes, *, is_animated: bool) -> Sequence[Box]:
-    if opened.format == "GIF":
-        return gif.boxes(data)
-    return webp.boxes(data) if opened.format == "WEBP" and is_animated else ()
+def _boxes(opened: Image.Image, data: bytes, most: int) -> Sequence[Box]:
+    """Find where frames stand, as far as the codec does not tell."""
+    walk = {"GIF": gif.boxes, "WEBP": webp.boxes}.get(opened.format or "")
+    return list(islice(walk(data), most)) if walk else ()
 
 
-def _box(opened: Image.Image, places: Sequence[Box], number: int) -> Box:
+def _box(opened: Image.Image, boxes: Sequence[Box], number: int) -> Box:
     """Find where a frame stands that is not loaded yet."""
-    if number < len(places):
-        return places[number]
+    if number < len(boxes):
+        return boxes[number]
     tiles = getattr(opened, "tile", ())
     return tiles[0][1] if opened.format == "PNG" and tiles else (0, 0, *opened.size)
 
 
 def _later(
-    opened: Image.Image, places: Sequence[Box], covered: list[Box]
+    opened: Image.Image, data: bytes, covered: list[Box]
 ) -> tuple[Image.Image, list[str]] | None:
     """Look for a frame behind the first that shows something."""
     width, height = opened.size
     most = min(MOST_FRAMES, 1 + MOST_PIXELS // (width * height))
+    boxes = _boxes(opened, data, most)
     if opened.format != "PNG":
-        most = min(most, len(places))
+        most = len(boxes)
     for number in range(1, most):
         try:
-            if number < len(places) and not _is_within(places[number], width, height):
+            if number < len(boxes) and not _is_within(boxes[number], width, height):
                 return None
             opened.seek(number)
-            covered.append(_box(opened, places, number))
+            covered.append(_box(opened, boxes, number))
             opened.load()
+            image, notes = to_rgb(opened, None)
         except MemoryError:
             raise
         except Exception:  # it ends here, or is broken: so does the search
             return None
-        image, notes = to_rgb(opened, None)
         image = _outside_white(image, covered)
         if not is_blank(image):
             return image, notes

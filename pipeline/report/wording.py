@@ -37,9 +37,12 @@ MEANING = {
     # conversions
     "exif_transposed": "turned upright, as its EXIF says",
     "first_frame_used": "animated; the first frame was used",
+    "later_frame_used": "animated; the first frame that shows something was used",
+    "end_mark_missing": "all pixels are there, but not the mark at the end",
     "alpha_on_white": "transparent; laid on white",
     "cmyk_converted": "CMYK, turned into RGB",
     "scaled_16_bit": "16 bits, scaled to 8",
+    "low_levels_raised": "8 to 12 bits in 16, scaled by their own range",
     "bom_stripped": "byte order mark taken off the text",
     "text_cleaned": "mended, unseen characters taken out, put on one line",
     "json_unreadable": "the sidecar is not readable JSON",

@@ -38,7 +38,10 @@ _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\
 _PROLOGUE = re.compile(r"\s*(<\?.*?\?>|<!--.*?-->)?", re.DOTALL)
 _DOCTYPE = re.compile(r"<!doctype\s+(\w+)[^>[]*(\[.*?\]\s*)?>\s*", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"<([a-z][\w:-]*)", re.IGNORECASE)
-_HTML_TAGS = ("html", "head", "body", "title", "meta", "script", "center", "div", "p", "h1", "br")
+_HTML_TAGS = re.compile(
+    "a|b|body|br|center|div|font|form|h[1-6]|head|hr|html|i|iframe|img|link|meta|p|pre|script|span"
+    "|style|table|title"
+)
 
 
 def foreign_format(data: bytes) -> str | None:
@@ -62,7 +65,7 @@ def other_content(data: bytes) -> str | None:
     """Name what is no image at all, as downloads bring it; None where it cannot be told."""
     text = _text(data).lstrip()
     root = _root(text)
-    if root in _HTML_TAGS:
+    if root and _HTML_TAGS.fullmatch(root):
         return "an HTML page, not a picture: what a failed download often leaves"
     if root == "svg":  # one that has a script
         return "an SVG with a script"

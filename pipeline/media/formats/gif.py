@@ -39,17 +39,15 @@ def is_ended(data: bytes) -> bool:
     return any(block.kind == END for block in _blocks(data))
 
 
-def boxes(data: bytes) -> list[Box]:
+def boxes(data: bytes) -> Iterator[Box]:
     """Give the places of the frames on the canvas."""
-    found = []
     for block in _blocks(data):
         if block.kind == PICTURE:
             left, top, width, height = (
                 int.from_bytes(data[at : at + 2], "little")
                 for at in range(block.start + 1, block.start + 9, 2)
             )
-            found.append((left, top, left + width, top + height))
-    return found
+            yield left, top, left + width, top + height
 
 
 def mended(data: bytes) -> Source:

@@ -23,9 +23,9 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 # Stand for the bytes that may be missing at the end; each begins with a bit that zeros are not.
 _TAILS = (bytes.fromhex("b6da2c93") * 16, bytes.fromhex("9c4be517d2") * 12)
-_LAST_BYTES = 32  # something in so many decides a pixel: they are no filling behind a cut picture
-_PIXELS_ZEROS = 8  # at most, at their end
-DECODINGS = 2 + len(_TAILS)  # as many as `is_whole` may need
+_LAST_BYTES = 24  # something in so many decides a pixel: they fill up no cut picture
+_PIXELS_ZEROS = 2  # at most, at their end
+DECODINGS = 1 + 2 * len(_TAILS)  # as many as `is_whole` may need
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,16 @@ def mended(data: bytes) -> Source:
 def _unfilled(data: bytes) -> bytes:
     """Take off what may stand behind the last pixel: half a marker, and zeros that fill up a file.
 
-    Pixels may end in a zero, too, and have one behind each 0xFF.
+    Pixels may end in a zero or two, and have one behind each 0xFF.
     """
     stripped = data.rstrip(b"\0")
     zeros = len(data) - len(stripped)
     if zeros == 0:
         return data.rstrip(b"\xff")
-    return data if zeros <= _PIXELS_ZEROS else stripped + b"\0"
+    if zeros <= _PIXELS_ZEROS:
+        return data
+    # a zero too many could end the last block before its time
+    return stripped + b"\0" if stripped.endswith(b"\xff") else stripped
 
 
 def _length(data: bytes, segment: Segment) -> int:
@@ -115,7 +118,8 @@ def is_whole(data: bytes) -> bool:
     last_scan = max(found.start + _length(data, found) for found in segments(data))
     if len(body) - last_scan <= _LAST_BYTES:
         return True  # no room for a filling
-    return _pixels(_unfilled(body[:-_LAST_BYTES]) + _TAILS[0] + END) != pixels
+    body = _unfilled(body[:-_LAST_BYTES])
+    return any(_pixels(body + tail + END) != pixels for tail in _TAILS)
 
 
 def _pixels(data: bytes) -> bytes | None:

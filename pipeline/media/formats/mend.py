@@ -1,6 +1,5 @@
 """A file that its codec can read: without what decides no pixel, and with its end mark."""
 
-from pipeline.media.effort import excess_scans
 from pipeline.media.formats import Source, gif, jpeg, png, webp
 
 
@@ -29,12 +28,6 @@ def mended(data: bytes) -> Source | None:
     return webp.mended(data) if webp.is_webp(data) else None
 
 
-def has_all_pixels(data: bytes, pixels: int) -> bool:
-    """Say whether a picture of so many pixels, whose end mark was missing, is there as a whole.
-
-    Only the codec of JPEG fills up what is missing; all others refuse it.
-    """
-    if not data.startswith(jpeg.SIGNATURE):
-        return True
-    is_cheap = excess_scans(data, jpeg.DECODINGS * pixels) is None
-    return is_cheap and jpeg.is_whole(data)
+def is_cut(data: bytes) -> bool:
+    """Say whether a file of a format that is read ends before its end."""
+    return webp.is_cut(data) if webp.is_webp(data) else not as_found(data).is_ended

@@ -43,6 +43,7 @@ def bare(data: bytes, *, is_still: bool = False) -> Source:
         end = position + 12 + int.from_bytes(data[position : position + 4])
         if not kind.isalpha():  # the codec decides whether it has all it needs
             parts.append(view[position:])
+            is_ended = data.find(b"IEND", position) >= 0
             break
         is_ended = kind == b"IEND" and end <= len(data)
         if kind[:1].isupper() or (kind == b"fdAT" and not is_still):

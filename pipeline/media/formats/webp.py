@@ -34,16 +34,14 @@ def mended(data: bytes) -> Source:
     return Source(b"RIFF" + len(body).to_bytes(4, "little") + body, not is_cut(data))
 
 
-def boxes(data: bytes) -> list[Box]:
+def boxes(data: bytes) -> Iterator[Box]:
     """Give the places of the frames on the canvas; none where it is no animation."""
-    found = []
     for kind, content, _ in _chunks(data):
         if kind == b"ANMF":
             left, top, width, height = (
                 int.from_bytes(content[at : at + 3], "little") for at in range(0, 12, 3)
             )
-            found.append((2 * left, 2 * top, 2 * left + width + 1, 2 * top + height + 1))
-    return found
+            yield 2 * left, 2 * top, 2 * left + width + 1, 2 * top + height + 1
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:

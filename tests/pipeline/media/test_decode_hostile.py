@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.media.decode import Decoded, DecodeLimits, decode, difference_hash
+from pipeline.media.decode import Decoded, DecodeLimits, decode, difference_hash, is_whole
+from pipeline.media.effort import MOST_SCANNED
+from pipeline.media.formats import jpeg
 from tests.support.hand_made import chunk, exif, png
 from tests.support.tars import read_members
 
@@ -74,6 +76,20 @@ def test_a_bomb_is_refused_from_its_header(noise: Any, encode: Any, tmp_path: Pa
     assert reasons == str(["image_too_large"] * len(names))
     assert int(grown) < 40_000_000  # any of them decoded would take 81 MB at the very least
     assert done.stderr == ""
+
+
+# --- Work. ---
+
+
+def test_a_costly_picture_without_its_end_is_not_decoded_again_and_again(
+    noise: Any, encode: Any
+) -> None:
+    data = encode(noise(), "JPEG", progressive=True)
+    scans = sum(segment.kind == jpeg.SCAN for segment in jpeg.segments(data))
+    most = MOST_SCANNED * 1_000_000 // (scans * jpeg.DECODINGS)
+    assert is_whole(data, most // 3)
+    assert not is_whole(data, most * 2)
+    assert is_whole(encode(noise(), "PNG")[:-12], most * 2)
 
 
 # --- Fuzz. ---

@@ -117,6 +117,14 @@ def test_what_fills_up_a_cut_picture_is_no_picture(noise: Any, encode: Any) -> N
         assert refusal(half + filling).reason == SampleReason.IMAGE_TRUNCATED, filling[:9]
 
 
+def test_a_picture_that_lacks_little_is_filled_up_by_nothing(noise: Any, encode: Any) -> None:
+    data = encode(smooth(noise, 128, 96), "JPEG", quality=90)
+    for cut in (6, 12, 40):
+        for filling in (bytes(100), b"\xff" * 100, b"it is gone\r\n" * 10):
+            found = refusal(data[:-cut] + filling)
+            assert found.reason == SampleReason.IMAGE_TRUNCATED, (cut, filling)
+
+
 def test_zeros_in_the_place_of_the_end(noise: Any, encode: Any) -> None:
     data = encode(smooth(noise, 128, 96), "JPEG")
     for end in (b"", b"\xff", bytes(1), bytes(5000), b"\xff\xff", b"\xff" + bytes(99)):
