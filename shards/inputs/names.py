@@ -1,10 +1,76 @@
 """What a file's name says: its key, its extension, and whether that is a picture's."""
 
+from dataclasses import dataclass
+
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif")
 FOREIGN_EXTENSIONS = (  # pictures that are not read, but told of
     *("bmp", "dib", "tif", "tiff", "avif", "heic", "heif", "jxl"),
     *("jp2", "j2k", "ico", "svg", "psd"),
 )
+ROLES = {
+    **dict.fromkeys(IMAGE_EXTENSIONS, "image"),
+    **dict.fromkeys(FOREIGN_EXTENSIONS, "foreign"),
+    "json": "meta",
+}
+_HIDDEN_FOLDERS = (b"__MACOSX", b"@eaDir")  # of macOS and Synology, beside the files themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A member that a sample may use, by its name alone.
+
+    `base` is the name up to the first dot after the last slash, and `key` the name without the
+    extension: they differ in `000.mask.png`, which is another field of 000 where 000 has fields of
+    its own, and else the picture of 000.mask.
+    """
+
+    base: bytes
+    key: bytes
+    extension: str
+    role: str  # image, text, meta, or foreign: a picture that is not read
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it stands directly behind the first dot."""
+        return self.key == self.base
+
+    @property
+    def ending(self) -> bytes:
+        """What stands behind the base."""
+        return self.key[len(self.base) :] + b"." + self.extension.encode()
+
+
+def field_of(name: bytes, text: str | None = "txt") -> Field | None:
+    """Tell which field of which key a name is; None for hidden files and all of no interest.
+
+    `text` is the ending of texts, or None if they stand elsewhere. A leading `./` is no part of a
+    name.
+    """
+    while name.startswith(b"./"):
+        name = name[2:].lstrip(b"/")
+    extension, role = _ending(name, text)
+    if role is None:
+        return None
+    key = name[: -len(extension) - 1]
+    folder, slash, stem = key.rpartition(b"/")
+    if not stem or is_hidden(name):
+        return None
+    return Field(folder + slash + stem.partition(b".")[0], key, extension, role)
+
+
+def _ending(name: bytes, text: str | None) -> tuple[str, str | None]:
+    if text is not None and name.lower().endswith(b"." + text.encode()):
+        return text, "text"
+    extension = name.rpartition(b".")[2].lower().decode("ascii", "replace")
+    return extension, ROLES.get(extension)
+
+
+def is_hidden(path: bytes) -> bool:
+    """Check whether a file or a folder above it is hidden, or of a system's own making."""
+    return any(
+        (part.startswith(b".") and part not in (b".", b"..")) or part in _HIDDEN_FOLDERS
+        for part in path.split(b"/")
+    )
 
 
 def split_name(name: bytes) -> tuple[bytes, str]:

@@ -5,7 +5,7 @@ import io
 import tarfile
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +13,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.inputs import reader as reader_module
+from shards.inputs import grouping
 from shards.inputs.reader import (
     RawSample,
     ShardReader,
@@ -34,6 +34,27 @@ def read(data: bytes) -> tuple[list[RawSample], ShardState]:
     ends = [row.end_offset for row in rows]
     assert ends == sorted(ends)
     assert all(row.image is row.text is row.meta is None for row in rows if row.reason)
+    return rows, reader.state
+
+
+class Stream(io.RawIOBase):
+    """A file that can only be read forwards, a little at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._data.read(min(size, 700))
+
+
+def read_stream(data: bytes) -> tuple[list[RawSample], ShardState]:
+    reader = ShardReader(cast(BinaryIO, Stream(data)))
+    rows = list(reader)
+    assert reader.bytes_read == len(data)
+    assert reader.sha256 == hashlib.sha256(data).hexdigest()
     return rows, reader.state
 
 
@@ -159,9 +180,15 @@ def test_sidecars_alone_are_rows_beside_pairs_only(tar_bytes: Any) -> None:
     rows, state = read(tar_bytes(sidecars))
     assert (rows, state.state) == ([], State.EMPTY)
     assert [key for key, _ in outcomes(tar_bytes([*sidecars, ("c.jpg", b"i")]))] == ["a", "b", "c"]
-    # and their key cannot come back
     data = tar_bytes([*sidecars, ("a.jpg", b"i")])
-    assert outcomes(data) == [("a", None), ("b", None), ("a", "not_adjacent")]
+    assert outcomes(data) == [("a", None), ("b", None)]
+    # in a stream their key cannot come back
+    rows, _ = read_stream(data)
+    assert [(row.key, row.reason) for row in rows] == [
+        ("a", None),
+        ("b", None),
+        ("a", "not_adjacent"),
+    ]
 
 
 def test_keys_that_come_back(tar_bytes: Any) -> None:
@@ -175,7 +202,8 @@ def test_keys_that_come_back(tar_bytes: Any) -> None:
     ]
     other = [("b.jpg", b"i"), ("b.txt", b"t")]
     assert outcomes(tar_bytes([*first, *other, ("a.JPG", b"2")]))[2] == ("a", "duplicate_key")
-    assert outcomes(tar_bytes([*first, *other, ("a.json", b"{}")]))[2] == ("a", "not_adjacent")
+    late = tar_bytes([*first, *other, ("a.json", b"{}")])
+    assert [row.reason for row in read_stream(late)[0]] == [None, None, "not_adjacent"]
     apart = [("a.jpg", b"1"), *other, ("a.txt", b"t"), ("a.jpg", b"2")]
     assert outcomes(tar_bytes(apart))[2] == ("a", "duplicate_key")
 
@@ -190,7 +218,7 @@ def test_unsafe_comes_before_duplicate(tar_bytes: Any) -> None:
 
 
 def test_large_members_are_not_read(tar_bytes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "_LARGEST_MEMBER_BYTES", 1000)
+    monkeypatch.setattr(grouping, "_LARGEST_MEMBER_BYTES", 1000)
     data = tar_bytes([("a.jpg", b"i" * 1001), ("a.txt", b"t"), ("b.jpg", b"i" * 1000)])
     rows, state = read(data)
     assert [(row.key, row.reason) for row in rows] == [("a", "unsafe_member"), ("b", None)]
@@ -345,9 +373,13 @@ def test_broken_pax_records(record: bytes, detail: str) -> None:
 
 
 def test_compressed_shards_say_so() -> None:
-    for magic in (b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"):
+    for magic, name in ((b"BZh9", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")):
         rows, state = read(magic + b"x" * 2000)
-        assert (rows, state.state) == ([], State.COMPRESSED)
+        assert (rows, state.state, state.detail) == (
+            [],
+            State.COMPRESSED,
+            f"compressed with {name}",
+        )
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,6 +1,5 @@
 """The walk over a tar sees what `tarfile` sees, counts every byte, and says where damage is."""
 
-import hashlib
 import io
 import tarfile
 from typing import Any
@@ -28,14 +27,14 @@ def test_members_are_those_that_tarfile_sees(tar_bytes: Any, pairs: Any, format:
     assert [(member.name, content) for member, content in members] == theirs
     assert {member.kind for member, _ in members} == {"file"}
     assert reader.has_end_marker
-    assert (reader.bytes_read, reader.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert reader.bytes_read == len(data)
 
 
-def test_members_that_are_not_read_are_skipped_and_hashed(tar_bytes: Any, pairs: Any) -> None:
+def test_members_that_are_not_read_are_skipped(tar_bytes: Any, pairs: Any) -> None:
     data = tar_bytes(pairs(3))
     reader = TarReader(io.BytesIO(data))
     assert len(list(reader)) == 9
-    assert (reader.bytes_read, reader.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert reader.bytes_read == len(data)
 
 
 @pytest.mark.parametrize(
