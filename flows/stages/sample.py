@@ -166,8 +166,9 @@ def _nothing_in(shards: Sequence[InputShard]) -> str:
 def _open(resolved: Resolved, folder: str) -> CleanJob:
     """Create the run of the sample, in the order in which its shards were drawn."""
     store = Store(f"{folder}/run")
+    text = resolved.recipe.input.text
     recipe = resolved.recipe.model_copy(
-        update={"input": InputConfig(urls=(f"{folder}/input",)), "output": store.url()}
+        update={"input": InputConfig(urls=(f"{folder}/input",), text=text), "output": store.url()}
     )
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():

@@ -12,7 +12,7 @@ ROLES = {
     **dict.fromkeys(FOREIGN_EXTENSIONS, "foreign"),
     "json": "meta",
 }
-_HIDDEN_FOLDERS = (b"__MACOSX", b"@eaDir")  # of macOS and Synology, beside the files themselves
+_SYSTEM_FOLDER = b"@eaDir"  # of Synology: small copies of the pictures beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _ending(name: bytes, text: str | None) -> tuple[str, str | None]:
 def is_hidden(path: bytes) -> bool:
     """Check whether a file or a folder above it is hidden, or of a system's own making."""
     return any(
-        (part.startswith(b".") and part not in (b".", b"..")) or part in _HIDDEN_FOLDERS
+        (part.startswith(b".") and part not in (b".", b"..")) or part == _SYSTEM_FOLDER
         for part in path.split(b"/")
     )
 

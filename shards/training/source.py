@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from shards.errors import UsageError
 from shards.inputs.listing import InputChanged
 from shards.inputs.reader import RawSample
+from shards.inputs.text import TXT, TextSource
 from shards.store import filesystem
 from shards.training.annotation import SourceText
 from shards.training.annotation_file import Kind
@@ -28,7 +29,8 @@ class SourceConfig(BaseModel):
 
     `repeat` is how many times an epoch goes through the source, and may be a fraction (the BLIP
     paper sees a fifth of LAION in an epoch). `read` says where a run's samples come from: its clean
-    tars, its input tars, or (auto) the clean ones where there are any. `annotations` is one of the
+    tars, its input tars, or (auto) the clean ones where there are any. `text` says where the texts
+    of `shards` stand: `txt`, `json:FIELD`, or another extension. `annotations` is one of the
     field's JSON files, and `images` the folder of its pictures (default: the file's own).
     """
 
@@ -39,6 +41,7 @@ class SourceConfig(BaseModel):
     snapshot: str | None = None
     shards: tuple[str, ...] | None = None
     root: str | None = None
+    text: str = "txt"
     annotations: str | None = None
     images: str | None = None
     repeat: FiniteFloat = Field(default=1.0, gt=0)
@@ -49,6 +52,7 @@ class SourceConfig(BaseModel):
         kinds = [name for name in _KEYS if getattr(self, name) is not None]
         if len(kinds) != 1:
             raise ValueError("a source is a run, shards or annotations; give one of the three")
+        TextSource.parse(self.text)
         fields = type(self).model_fields
         for kind, names in _KEYS.items():
             wrong = [name for name in names if getattr(self, name) != fields[name].default]
@@ -57,7 +61,11 @@ class SourceConfig(BaseModel):
         return self
 
 
-_KEYS = {"run": ("view", "snapshot", "read"), "shards": ("root",), "annotations": ("images",)}
+_KEYS = {
+    "run": ("view", "snapshot", "read"),
+    "shards": ("root", "text"),
+    "annotations": ("images",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ class Part:
     """One tar of a source, and how many samples it gives; with `tables` it is an input tar.
 
     With `listed` it is some rows of an annotation file. `sha256` is the file's, where it is known;
-    `is_clean` says that a run wrote it.
+    `is_clean` says that a run wrote it; `text` is where an input tar has its texts.
     """
 
     shard: str
@@ -92,6 +100,7 @@ class Part:
     is_clean: bool = False
     tables: CleanedTables | None = None
     listed: AnnotatedRows | None = None
+    text: TextSource = TXT
 
 
 @dataclass(frozen=True, slots=True)
