@@ -80,3 +80,117 @@ def test_a_missing_end_marker_is_no_damage_but_known(tar_bytes: Any) -> None:
     members, reader = walk(data)
     assert [content for _, content in members] == [b"image"]
     assert not reader.has_end_marker
+
+
+# Members of other kinds
+
+
+def member(name: str, data: bytes = b"", type: bytes = tarfile.REGTYPE, **fields: bytes) -> bytes:
+    """Make a member's header and content; `fields` are laid over the header by their place."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = type, len(data)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    for place, value in fields.items():
+        at = int(place.removeprefix("at"))
+        header[at : at + len(value)] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + data + bytes(-len(data) % BLOCK_BYTES)
+
+
+LAST = member("z.jpg", b"last")
+
+
+@pytest.mark.parametrize(
+    ("odd", "kind"),
+    [
+        (member("a.npy", b"x" * 700, b"S"), "sparse file"),
+        (
+            member("a.npy", b"", b"S", at482=b"\1")
+            + bytes(504) + b"\1" + bytes(7)
+            + bytes(BLOCK_BYTES),
+            "sparse file",
+        ),
+        (member("photos of 2019", b"", b"V"), "volume label"),
+        (member("photos", b"", b"V", at124=b"garbage here"), "unreadable size"),
+        (member("a.bin", b"rest" * 200, b"M"), "part of a file of several volumes"),
+        (member("folder", b"Yfile\0", b"D"), "listing of a GNU dump"),
+        (member("names", b"old", b"N"), "list of long names"),
+        (member("acl", b"user::rwx", b"A"), "unknown type 'A'"),
+        (member("what", b"ever", b"~"), "unknown type '~'"),
+        (member("a.npy", b"", at124=b"\xff" * 12), "unreadable size: negative number"),
+        (member("a.npy", b"", at124=b"12x4        "), "unreadable size"),
+        (member("a.npy", b"data", b"7"), "file"),
+        (member("a.npy", b"data", at136=b"\xff" * 12), "file"),  # long before 1970
+        (member("a", b"", b"1", at124=b"00000001000 "), "hard link"),
+    ],
+)  # fmt: skip
+def test_odd_members_are_passed_by(odd: bytes, kind: str) -> None:
+    for data in (odd + LAST, odd + odd + LAST):
+        members, _ = walk(data + bytes(1024))
+        assert all(kind in member.kind for member, _ in members[:-1])
+        assert (members[-1][0].name, members[-1][1]) == (b"z.jpg", b"last")
+
+
+@pytest.mark.parametrize(
+    ("odd", "name", "kind"),
+    [
+        (member("x", b"5 a=b\n", b"x"), b"z.jpg", "member with an unreadable extended header"),
+        (
+            member("x", b"\xff\xfe" * 30, b"x"),
+            b"z.jpg",
+            "member with an unreadable extended header",
+        ),
+        (member("x", b"7 size=", b"x"), b"z.jpg", "member with an unreadable extended header"),
+        (member("x", b"30 size=" + b"9" * 21 + b"\n", b"x"), b"z.jpg", "unreadable"),
+        (member("x", bytes((1 << 20) + 1), b"x"), b"z.jpg", "member with an extended header of"),
+        (member("x", b"n" * ((1 << 20) + 1), b"L"), b"z.jpg", "member with an extended header of"),
+        (member("x", b"n" * ((1 << 20) + 1), b"K"), b"z.jpg", "file"),
+        (member("x", b"n" * ((1 << 20) + 1), b"g"), b"z.jpg", "file"),
+        (member("x", b"12 path=abc\n8 path=\n", b"x"), b"z.jpg", "file"),
+        (member("x", b"19 mtime=-12345.678\n", b"x"), b"z.jpg", "unreadable"),  # one byte short
+        (member("x", b"20 mtime=-12345.678\n", b"x"), b"z.jpg", "file"),
+        (member("x", b"11 path=y\xff\n", b"X"), b"y\xff", "file"),
+        (member("x", b"25 GNU.sparse.name=s.jpg\n", b"x"), b"s.jpg", "sparse file"),
+    ],
+)
+def test_extended_headers_end_no_archive(odd: bytes, name: bytes, kind: str) -> None:
+    members, _ = walk(odd + LAST + bytes(1024))
+    ((found, content),) = members
+    assert (found.name, content) == (name, b"last")
+    assert kind in found.kind
+    assert found.start == 0
+
+
+def test_an_unreadable_size_is_told_where_no_header_follows() -> None:
+    odd = member("a.npy", b"", at124=b"12x4        ") + b"content".ljust(512, b"\1")
+    with pytest.raises(TarDamage, match="unreadable size") as caught:
+        walk(LAST + odd + LAST)
+    assert (caught.value.offset, caught.value.name) == (len(LAST), b"a.npy")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_seeking_sees_what_reading_sees(tar_bytes: Any, pairs: Any, format: int) -> None:
+    data = tar_bytes([*pairs(4), ("deep/" * 18 + "x.jpg", b"image" * 300)], format)
+    for cut in [len(data), *range(0, len(data), 700)]:
+        ends = []
+        for size_bytes in (None, cut):
+            reader, members = TarReader(io.BytesIO(data[:cut]), size_bytes=size_bytes), []
+            try:
+                members += list(reader)
+                ending = None
+            except TarDamage as damage:
+                ending = damage.args
+            ends.append((members, ending, reader.bytes_read, reader.has_end_marker))
+        assert ends[0] == ends[1]
+
+
+def test_a_walk_can_begin_at_any_member(tar_bytes: Any, pairs: Any) -> None:
+    data = tar_bytes([*pairs(3), ("n" * 200 + ".jpg", b"image")], tarfile.GNU_FORMAT)
+    members, _ = walk(data)
+    for place, (first, _) in enumerate(members):
+        file = io.BytesIO(data)
+        file.seek(first.start)
+        assert [found for found in TarReader(file, first.start)] == [m for m, _ in members[place:]]
+        assert data[first.content :].startswith(members[place][1])
+        assert first.end % BLOCK_BYTES == 0
