@@ -59,7 +59,8 @@ def scan(
     try:
         for member in reader:
             field = field_of(member.name, text.extension)
-            if field is not None and member.kind != "directory":
+            is_whole = member.end <= size_bytes
+            if field is not None and member.kind != "directory" and is_whole:
                 members.add(member, field, not field.is_direct and has_fields(field.base))
     except TarDamage as error:
         damage = error

@@ -200,10 +200,14 @@ class ShardReader:
         for group in self._groups.finish():
             if cut is None or group.key != cut.key:
                 yield from self._close(group)
-        if cut is not None and damage is not None and not self._has_cut:
+        if cut is not None and damage is not None and not self._is_told(cut):
             yield from self._release()
             yield self._row(cut, _CUT_REASONS[State(damage.state)], damage.detail)
         self._state = self._final_state(damage)
+
+    def _is_told(self, cut: Group) -> bool:
+        """Check whether the sample that damage hit was given out as cut, where that comes early."""
+        return self._has_cut and (not cut.key or self._walk.cut_state(cut.key) is not None)
 
     def _cut_group(self, damage: TarDamage) -> Group | None:
         """Find the sample that the damage hit: the open one, or one that never began."""

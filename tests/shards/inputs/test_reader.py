@@ -5,7 +5,7 @@ import io
 import tarfile
 import tracemalloc
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +21,7 @@ from shards.inputs.reader import (
     State,
     open_shard,
 )
+from tests.support.remote_file import forwards
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
@@ -37,21 +38,8 @@ def read(data: bytes) -> tuple[list[RawSample], ShardState]:
     return rows, reader.state
 
 
-class Stream(io.RawIOBase):
-    """A file that can only be read forwards, a little at a time."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = io.BytesIO(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        return self._data.read(min(size, 700))
-
-
 def read_stream(data: bytes) -> tuple[list[RawSample], ShardState]:
-    reader = ShardReader(cast(BinaryIO, Stream(data)))
+    reader = ShardReader(forwards(data))
     rows = list(reader)
     assert reader.bytes_read == len(data)
     assert reader.sha256 == hashlib.sha256(data).hexdigest()
