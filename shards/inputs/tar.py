@@ -274,7 +274,8 @@ def _checksum_fits(block: bytes) -> bool:
         return False
     blanked = block[:148] + b" " * 8 + block[156:]
     total = sum(blanked)
-    return stored in (total, total - 256 * sum(byte > 127 for byte in blanked))  # signed, of old
+    # of old, bytes were signed
+    return stored == total or stored == total - 256 * sum(byte > 127 for byte in blanked)
 
 
 def _number(field: bytes) -> int:

@@ -19,10 +19,10 @@ def grouped(
     return groups + list(grouper.finish()), grouper
 
 
-def parts(names: list[str], **other: bool) -> dict[str, set[str]]:
+def parts(names: list[str], is_resolved: bool = False) -> dict[str, set[str]]:
     return {
         group.key.decode(): {data.decode() for data in group.parts.values()}
-        for group in grouped(names, **other)[0]
+        for group in grouped(names, is_resolved=is_resolved)[0]
     }
 
 
