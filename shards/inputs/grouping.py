@@ -26,10 +26,14 @@ Read = Callable[[Member], bytes]
 
 @dataclass(slots=True)
 class Group:
-    """The members of one sample; `start` is where the first one's headers begin."""
+    """The members of one sample; `start` is where the first one's headers begin.
+
+    `begin` is where those of the first field beside its key do, if that stands before it.
+    """
 
     key: bytes
     start: int = 0
+    begin: int = 0
     extensions: set[str] = field(default_factory=set)
     roles: set[str] = field(default_factory=set)
     parts: dict[str, bytes] = field(default_factory=dict)
@@ -68,6 +72,7 @@ class Grouper:
         self._read, self._has_fields, self._is_resolved = read, has_fields, is_resolved
         self.open: Group | None = None
         self._base: bytes | None = None
+        self._begin = 0  # where the base began
         self._held: list[_Held] = []
         self._held_bytes = 0
         self._is_own = is_resolved  # members of this base are of keys of their own
@@ -78,6 +83,7 @@ class Grouper:
         if field.base != self._base:
             yield from self.finish()
             self._base, self._is_own = field.base, self._is_resolved
+            self._begin = member.start
         if self._is_own:
             yield from self._take_by_key(_Held(field, member, None))
         elif field.is_direct:
@@ -87,6 +93,13 @@ class Grouper:
             self.ignore(field)
         else:
             yield from self._hold(field, member)
+
+    @property
+    def begun(self) -> int | None:
+        """Where the next group begins that will be yielded, if one has."""
+        if self.open is not None:
+            return self.open.begin
+        return self._begin if self._held else None
 
     def finish(self) -> Iterator[Group]:
         """Yield what is open still."""
@@ -131,7 +144,8 @@ class Grouper:
             self.open = None
             if group is not None:
                 yield group
-            self.open = group = Group(key, item.member.start)
+            begin = self._begin if item.field.is_direct and group is None else item.member.start
+            self.open = group = Group(key, item.member.start, begin)
         self._put(group, item)
 
     def _put(self, group: Group, item: _Held) -> None:

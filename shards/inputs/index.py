@@ -35,6 +35,7 @@ class Index:
     """
 
     starts: Ints
+    size_bytes: int  # of the members, those left out not
     ignored: Counter[str]
     damage: TarDamage | None
     has_end_marker: bool
@@ -74,6 +75,7 @@ def scan(
         cut |= {hash(hit.key)}
     return Index(
         starts=resolved.starts[np.argsort(resolved.rows, kind="stable")],
+        size_bytes=resolved.size_bytes,
         ignored=resolved.ignored,
         damage=damage,
         has_end_marker=reader.has_end_marker,
@@ -89,7 +91,8 @@ class _Members:
     """
 
     def __init__(self) -> None:
-        self._starts, self._keys, self._bases = array("q"), array("q"), array("q")
+        self._starts, self._sizes = array("q"), array("q")
+        self._keys, self._bases = array("q"), array("q")
         self._kinds = array("B")  # the number of extension and role
         self._endings = array("B")  # the number of what stands behind the base
         self._is_known = array("B")  # whether its base had fields of its own before
@@ -98,6 +101,7 @@ class _Members:
 
     def add(self, member: Member, field: Field, is_known: bool) -> None:
         self._starts.append(member.start)
+        self._sizes.append(member.end - member.start)
         self._keys.append(hash(field.key))
         self._bases.append(hash(field.base))
         kind = (field.extension, field.role)
@@ -130,6 +134,7 @@ class _Members:
         kinds = np.frombuffer(self._kinds, np.uint8)[kept]
         return _Resolved(
             starts=np.frombuffer(self._starts, np.int64)[kept],
+            size_bytes=int(np.frombuffer(self._sizes, np.int64)[kept].sum()),
             keys=keys[kept],
             rows=np.array(_rows(keys[kept].tolist(), bits[kinds].tolist()), np.int64),
             roles=roles[kinds],
@@ -139,14 +144,14 @@ class _Members:
     def _bases_with_fields(self, bases: Ints, is_direct: NDArray[np.bool_]) -> Ints:
         """Find bases with fields of their own, but for those with too many others before."""
         others_before: Counter[int] = Counter()
-        found = set[int]()
+        outranking = set[int]()
         has_fields = set(bases[is_direct].tolist())
         for base, direct in zip(bases.tolist(), is_direct.tolist(), strict=True):
             if direct and others_before[base] <= MOST_HELD:
-                found.add(base)
+                outranking.add(base)
             elif not direct and base in has_fields:
                 others_before[base] += 1
-        return np.array(sorted(found), np.int64)
+        return np.array(sorted(outranking), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,7 @@ class _Resolved:
     """The members that are of some sample, each with the row of its sample."""
 
     starts: Ints
+    size_bytes: int
     keys: Ints
     rows: Ints
     roles: Ints
@@ -195,11 +201,11 @@ def _rows(keys: Sequence[int], kinds: Sequence[int]) -> list[int]:
 class IndexedReader:
     """Reads the members of an index, in its order, as `TarReader` does in theirs."""
 
-    def __init__(self, file: BinaryIO, index: Index, passed_bytes: int = 0) -> None:
+    def __init__(self, file: BinaryIO, index: Index, start: int = 0) -> None:
         self._file = cast(BinaryIO, RangeFile(file)) if is_remote(file) else file
         self._index = index
         self._member: TarReader | None = None
-        self.passed_bytes = passed_bytes  # of members, those left out too
+        self._start, self._passed_bytes = start, 0
         self.has_end_marker, self.bytes_read = index.has_end_marker, index.end
 
     def __iter__(self) -> Iterator[Member]:
@@ -211,9 +217,15 @@ class IndexedReader:
             if member is None:
                 raise TarDamage("corrupt", start, "a member is gone: the file is written to")
             yield member
-            self.passed_bytes += member.end - start
+            self._passed_bytes += member.end - start
         if self._index.damage is not None:
             raise self._index.damage
+
+    @property
+    def passed_bytes(self) -> int:
+        """How far it is in the file, as if what was left out were spread among the rest."""
+        share = self._passed_bytes / max(self._index.size_bytes, 1)
+        return self._start + int(share * (self._index.end - self._start))
 
     def read(self, member: Member) -> bytes:
         """Return the bytes of the member just yielded."""

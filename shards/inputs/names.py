@@ -52,10 +52,9 @@ def field_of(name: bytes, text: str | None = "txt") -> Field | None:
     if role is None:
         return None
     key = name[: -len(extension) - 1]
-    folder, slash, stem = key.rpartition(b"/")
-    if not stem or is_hidden(name):
+    if not key.rpartition(b"/")[2] or is_hidden(name):
         return None
-    return Field(folder + slash + stem.partition(b".")[0], key, extension, role)
+    return Field(base_of(key), key, extension, role)
 
 
 def _ending(name: bytes, text: str | None) -> tuple[str, str | None]:
@@ -65,21 +64,15 @@ def _ending(name: bytes, text: str | None) -> tuple[str, str | None]:
     return extension, ROLES.get(extension)
 
 
+def base_of(name: bytes) -> bytes:
+    """Return a name up to the first dot after the last slash."""
+    folder, slash, stem = name.rpartition(b"/")
+    return folder + slash + stem.partition(b".")[0]
+
+
 def is_hidden(path: bytes) -> bool:
     """Check whether a file or a folder above it is hidden, or of a system's own making."""
     return any(
         (part.startswith(b".") and part not in (b".", b"..")) or part == _SYSTEM_FOLDER
         for part in path.split(b"/")
     )
-
-
-def split_name(name: bytes) -> tuple[bytes, str]:
-    """Split a member's name at its last dot into key and lower-case extension.
-
-    Hidden files (`._a.jpg` of macOS) and names without a dot have no extension.
-    """
-    key, dot, extension = name.rpartition(b".")
-    base = name.rpartition(b"/")[2]
-    if not dot or base.startswith(b".") or b"/" in extension:
-        return name, ""
-    return key, extension.decode("ascii", "replace").lower()

@@ -4,7 +4,7 @@ Members that share a key are one sample. Damage costs the sample that it hits (o
 what lies behind it, and stands in the shard's state.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -203,7 +203,8 @@ class ShardReader:
         if cut is not None and damage is not None and not self._is_told(cut):
             yield from self._release()
             yield self._row(cut, _CUT_REASONS[State(damage.state)], damage.detail)
-        self._state = self._final_state(damage)
+        ignored = self._groups.ignored + self._walk.ignored
+        self._state = _final_state(self._walk, damage, self._count, ignored)
 
     def _is_told(self, cut: Group) -> bool:
         """Check whether the sample that damage hit was given out as cut, where that comes early."""
@@ -222,25 +223,22 @@ class ShardReader:
         is_open = group is not None and (key == group.key or not self._usual_roles <= group.has)
         return group if is_open and self._walk.index is None else Group(key)
 
-    def _final_state(self, damage: TarDamage | None) -> ShardState:
-        if damage is not None:
-            state = State(damage.state)
-            return ShardState(state=state, offset=damage.offset, detail=damage.detail)
-        if self._count == 0:
-            return ShardState(state=State.EMPTY, detail="no image and no text in it")
-        if not self._walk.has_end_marker:
-            # whether more should follow, only its writer knows: said, rather than passed over
-            detail = "no end marker; all members that are there are whole"
-            return ShardState(state=State.TRUNCATED, offset=self._walk.end, detail=detail)
-        return ShardState(state=State.COMPLETE, detail=self._unused())
 
-    def _unused(self) -> str | None:
-        """Say how many fields beside keys were not used."""
-        counts = self._groups.ignored + self._walk.ignored
-        if not counts:
-            return None
-        listed = ", ".join(f"{count} {ending}" for ending, count in counts.most_common())
-        return f"other fields beside a key, not used: {listed}"
+def _final_state(
+    walk: Walk, damage: TarDamage | None, rows: int, ignored: Mapping[str, int]
+) -> ShardState:
+    if damage is not None:
+        state = State(damage.state)
+        return ShardState(state=state, offset=damage.offset, detail=damage.detail)
+    if not rows:
+        return ShardState(state=State.EMPTY, detail="no image and no text in it")
+    if not walk.has_end_marker:
+        # whether more should follow, only its writer knows: said, rather than passed over
+        detail = "no end marker; all members that are there are whole"
+        return ShardState(state=State.TRUNCATED, offset=walk.end, detail=detail)
+    listed = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
+    unused = f"other fields beside a key, not used: {listed}" if listed else None
+    return ShardState(state=State.COMPLETE, detail=unused)
 
 
 def open_shard(url: str) -> AbstractContextManager[BinaryIO]:

@@ -71,6 +71,11 @@ class Unpacked:
         self._is_over = False
         self.fault: tuple[str, int, str] | None = None
 
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the packed file that went into what was read."""
+        return self._file.bytes_read - len(self._packed)
+
     def read(self, size_bytes: int) -> bytes:
         """Read up to so many bytes; none at the end, or at the fault."""
         data = b""

@@ -103,7 +103,7 @@ class Walk:
         """Bytes of the file that belong to what was yielded, which never grow less."""
         if isinstance(self._reader, IndexedReader):
             return self._reader.passed_bytes
-        return self._file.bytes_read
+        return self._file.bytes_read if self._unpacked is None else self._unpacked.used_bytes
 
     @property
     def end(self) -> int:

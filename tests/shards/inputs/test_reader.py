@@ -115,21 +115,6 @@ def test_pax_size_and_global_headers() -> None:
     assert state.state is State.COMPLETE
 
 
-def test_base_256_sizes_are_read() -> None:
-    info = tarfile.TarInfo("a.jpg")
-    info.size = 5
-    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    header[124:136] = b"\x80" + (5).to_bytes(11, "big")
-    rows, _ = read(with_checksum(header) + b"image".ljust(512, b"\0") + bytes(1024))
-    assert [row.image for row in rows] == [b"image"]
-
-
-def with_checksum(header: bytearray) -> bytes:
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
-
-
 def test_names_that_are_not_utf8(tar_bytes: Any) -> None:
     data = tar_bytes([("caf\udce9.jpg", b"i"), ("caf\udce9.txt", b"t")])
     assert outcomes(data) == [("caf%E9", None)]

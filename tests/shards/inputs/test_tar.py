@@ -121,6 +121,7 @@ LAST = member("z.jpg", b"last")
         (member("a.npy", b"", at124=b"\xff" * 12), "unreadable size: negative number"),
         (member("a.npy", b"", at124=b"12x4        "), "unreadable size"),
         (member("a.npy", b"data", b"7"), "file"),
+        (member("a.npy", b"image", at124=b"\x80" + (5).to_bytes(11, "big")), "file"),
         (member("a.npy", b"data", at136=b"\xff" * 12), "file"),  # long before 1970
         (member("a", b"", b"1", at124=b"00000001000 "), "hard link"),
     ],
