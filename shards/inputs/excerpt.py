@@ -14,12 +14,12 @@ from statistics import fmean, variance
 from typing import BinaryIO, cast
 
 from shards.inputs.front import Front
-from shards.inputs.grouping import MOST_HELD, Group, Grouper
-from shards.inputs.index import scan
 from shards.inputs.listing import InputShard
 from shards.inputs.names import base_of, field_of
-from shards.inputs.stream import GZIP_MAGIC, is_remote
-from shards.inputs.tar import BLOCK_BYTES, Member, TarDamage, TarReader, is_header
+from shards.inputs.tars.grouping import MOST_HELD, Group, Grouper
+from shards.inputs.tars.index import scan
+from shards.inputs.tars.stream import GZIP_MAGIC, is_remote
+from shards.inputs.tars.tar import BLOCK_BYTES, Member, TarDamage, TarReader, is_header
 from shards.inputs.text import TXT, TextSource
 from shards.store import filesystem
 

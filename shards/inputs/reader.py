@@ -12,12 +12,12 @@ from typing import BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from shards.inputs.grouping import LONGEST_NAME_BYTES, Group, Grouper
 from shards.inputs.names import field_of
-from shards.inputs.seen import SeenKeys
-from shards.inputs.tar import Member, TarDamage
+from shards.inputs.tars.grouping import LONGEST_NAME_BYTES, Group, Grouper
+from shards.inputs.tars.seen import SeenKeys
+from shards.inputs.tars.tar import Member, TarDamage
+from shards.inputs.tars.walk import Walk
 from shards.inputs.text import TXT, TextSource
-from shards.inputs.walk import Walk
 from shards.naming import key_text
 from shards.reasons import SampleReason
 from shards.store import filesystem

@@ -13,7 +13,6 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.inputs import grouping
 from shards.inputs.reader import (
     RawSample,
     ShardReader,
@@ -21,6 +20,7 @@ from shards.inputs.reader import (
     State,
     open_shard,
 )
+from shards.inputs.tars import grouping
 from tests.support.remote_file import forwards
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]

@@ -283,7 +283,7 @@ def test_pictures_that_are_not_read_are_told(ending: str) -> None:
 
 
 def test_a_large_foreign_picture_spoils_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shards.inputs.grouping._LARGEST_MEMBER_BYTES", 1000)
+    monkeypatch.setattr("shards.inputs.tars.grouping._LARGEST_MEMBER_BYTES", 1000)
     members = [("a.bmp", b"x" * 2000), ("a.jpg", b"i"), ("b.bmp", b"x" * 2000)]
     assert outcomes(local(tar(members))[0]) == [("a", None), ("b", "unsafe_member")]
 

@@ -1,7 +1,7 @@
 """What becomes of a key that comes back."""
 
-from shards.inputs.grouping import Group
-from shards.inputs.seen import SeenKeys
+from shards.inputs.tars.grouping import Group
+from shards.inputs.tars.seen import SeenKeys
 
 
 def group(key: bytes, *extensions: str, **other: str) -> Group:

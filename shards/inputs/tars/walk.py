@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from shards.inputs.index import Index, IndexedReader, scan
-from shards.inputs.stream import HashedFile, Unpacked, is_remote, seekable_size
-from shards.inputs.tar import BLOCK_BYTES, Member, TarDamage, TarReader
+from shards.inputs.tars.index import Index, IndexedReader, scan
+from shards.inputs.tars.stream import HashedFile, Unpacked, is_remote, seekable_size
+from shards.inputs.tars.tar import BLOCK_BYTES, Member, TarDamage, TarReader
 from shards.inputs.text import TextSource
 
 HasFields = Callable[[bytes], bool]

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from shards.inputs.grouping import Group
+from shards.inputs.tars.grouping import Group
 from shards.naming import key_text
 from shards.reasons import SampleReason
 

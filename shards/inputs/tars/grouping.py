@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from shards.inputs.names import Field
-from shards.inputs.tar import Member
+from shards.inputs.tars.tar import Member
 from shards.naming import key_text
 
 # a larger member is `unsafe_member`, and not read

@@ -2,9 +2,9 @@
 
 import pytest
 
-from shards.inputs.grouping import MOST_HELD, Group, Grouper, bounded_ending, fault_of
 from shards.inputs.names import field_of
-from shards.inputs.tar import Member
+from shards.inputs.tars.grouping import MOST_HELD, Group, Grouper, bounded_ending, fault_of
+from shards.inputs.tars.tar import Member
 
 
 def grouped(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from shards.inputs.index import Index, IndexedReader, scan
-from shards.inputs.tar import TarDamage
+from shards.inputs.tars.index import Index, IndexedReader, scan
+from shards.inputs.tars.tar import TarDamage
 from shards.inputs.text import TXT
 from tests.support.remote_file import remote
 

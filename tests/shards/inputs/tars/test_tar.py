@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shards.inputs.tar import BLOCK_BYTES, Member, TarDamage, TarReader
+from shards.inputs.tars.tar import BLOCK_BYTES, Member, TarDamage, TarReader
 from tests.support.tars import read_members
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]

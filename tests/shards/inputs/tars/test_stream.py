@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.inputs.stream import HashedFile, RangeFile, Readable, Unpacked, is_remote, seekable_size
+from shards.inputs.tars.stream import (
+    HashedFile,
+    RangeFile,
+    Readable,
+    Unpacked,
+    is_remote,
+    seekable_size,
+)
 
 NOISE = random.Random(3).randbytes(300_000)
 

@@ -14,10 +14,10 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.inputs.grouping import MOST_HELD, bounded_ending
 from shards.inputs.names import Field, field_of
-from shards.inputs.stream import RangeFile, is_remote
-from shards.inputs.tar import Member, TarDamage, TarReader
+from shards.inputs.tars.grouping import MOST_HELD, bounded_ending
+from shards.inputs.tars.stream import RangeFile, is_remote
+from shards.inputs.tars.tar import Member, TarDamage, TarReader
 from shards.inputs.text import TextSource
 
 _CUTS = ("truncated", "corrupt")

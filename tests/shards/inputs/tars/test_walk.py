@@ -7,9 +7,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from shards.inputs.tar import TarDamage
+from shards.inputs.tars.tar import TarDamage
+from shards.inputs.tars.walk import Walk
 from shards.inputs.text import TXT
-from shards.inputs.walk import Walk
 from tests.support.remote_file import forwards, remote
 
 APART = [("a.jpg", b"1"), ("b.jpg", b"2"), ("a.txt", b"3"), ("b.txt", b"4")]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from shards.inputs.stream import CHUNK_BYTES, Readable
+from shards.inputs.tars.stream import CHUNK_BYTES, Readable
 
 BLOCK_BYTES = 512
 _EXTENSION_LIMIT_BYTES = 1 << 20
