@@ -2,6 +2,10 @@
 
 import io
 import random
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +88,30 @@ def test_a_file_that_is_written_to_meanwhile_is_damage(tar_bytes: Any) -> None:
     for changed in (data[:1024], data[:1024] + bytes(10_240), data[:2048] + b"x" * 512):
         with pytest.raises(TarDamage):
             list(IndexedReader(io.BytesIO(changed), index_of(data)))
+
+
+READ = """
+import resource, sys
+from shards.inputs.reader import ShardReader, open_shard
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+with open_shard(sys.argv[1]) as file:
+    rows = sum(row.image is not None and row.text is not None for row in ShardReader(file))
+print(rows, peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_tar_of_many_members_in_any_order_stays_bounded(tmp_path: Path) -> None:
+    names = [f"{n:06}.{e}" for n in range(100_000) for e in ("jpg", "json", "txt")]
+    random.Random(1).shuffle(names)
+    with tarfile.open(tmp_path / "many.tar", "w") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 400
+            tar.addfile(info, io.BytesIO(bytes(400)))
+    command = [sys.executable, "-c", READ, str(tmp_path / "many.tar")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows, megabytes = map(int, done.stdout.split())
+    assert rows == 100_000
+    assert megabytes < 120
