@@ -210,7 +210,7 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
             "than by gzip, and gives no pictures. Write it again, or leave it out",
             warning=True,
         )
-    yield from _rough(sample)
+    yield from told_of_order(sample)
     if forecast.workers > 1 and len(task.pending) < SHARDS_PER_WORKER * len(sample.workers):
         yield Problem(
             "shards",
@@ -230,7 +230,7 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
         )
 
 
-def _rough(sample: Sample) -> Iterator[Problem]:
+def told_of_order(sample: Sample) -> Iterator[Problem]:
     """Tell of shards whose samples are no fair sample, or that cannot be counted."""
     if sample.in_order:
         yield Problem(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.inputs.listing import InputError
-from shards.inputs.names import IMAGE_EXTENSIONS
+from shards.inputs.names import IMAGE_EXTENSIONS, is_hidden
 from shards.inputs.reader import RawSample, ShardReader, State, open_shard
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from models.blip.preprocess import Preprocess
 
 STANDARD_INPUT = "-"
+_TARS = (".tar", ".tar.gz", ".tgz")
 MAX_PICTURE_BYTES = 256 << 20
 LIMITS = DecodeLimits(min_side=1, max_pixels=178_956_970, max_aspect=float("inf"))
 
@@ -42,7 +43,8 @@ def read_pictures(locations: Sequence[str]) -> Iterator[UserPicture]:
     """Read pictures in the order of the locations; InputError for one that is not there.
 
     A location is a picture's file, a folder (its pictures and tars, by name, through all folders in
-    it), a `.tar`, all these local or of any fsspec store, or `-`: one picture on standard input.
+    it, but for hidden ones), a `.tar` or `.tar.gz`, all these local or of any fsspec store, or `-`:
+    one picture on standard input.
     """
     for location in locations:
         yield from _read(location)
@@ -71,9 +73,12 @@ def _read(location: str) -> Iterator[UserPicture]:
     fs, path = filesystem(location)
     if fs.isdir(path):
         inside = sorted(
-            name for name in fs.find(path) if extension(name) in (*IMAGE_EXTENSIONS, "tar")
+            name for name in fs.find(path) if _is_tar(name) or extension(name) in IMAGE_EXTENSIONS
         )
+        above = len(path.rstrip("/")) + 1
         for name in inside:
+            if is_hidden(name[above:].encode("utf-8", "surrogateescape")):
+                continue
             yield from _read_file(url_of(fs, name))
     elif fs.exists(path):
         yield from _read_file(location)
@@ -82,11 +87,15 @@ def _read(location: str) -> Iterator[UserPicture]:
 
 
 def _read_file(url: str) -> Iterator[UserPicture]:
-    if extension(url) == "tar":
+    if _is_tar(url):
         yield from _read_tar(url)
         return
     with open_shard(url) as file:
         yield _decoded(url, file.read(MAX_PICTURE_BYTES + 1))
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith(_TARS)
 
 
 def _read_tar(url: str) -> Iterator[UserPicture]:

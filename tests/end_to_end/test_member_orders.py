@@ -99,7 +99,7 @@ def tables(run: Path) -> dict[str, Any]:
 def alone(world: Path, run: Path) -> None:
     """Clean in a process of its own, and tell its time and memory."""
     begin = time.monotonic()
-    command = [sys.executable, "-c", CLEAN, world, run]
+    command = [sys.executable, "-c", CLEAN, str(world), str(run)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds = time.monotonic() - begin
     _log.info("%s: %.1f s, %s MB", world.name, seconds, done.stdout.strip())

@@ -39,6 +39,7 @@ class Index:
     ignored: Counter[str]
     damage: TarDamage | None
     has_end_marker: bool
+    behind: int  # where the last member ended
     end: int
     cut: frozenset[int]
 
@@ -56,11 +57,11 @@ def scan(
     """
     file.seek(start)
     reader = TarReader(file, start, size_bytes)
-    members, damage = _Members(), None
+    members, damage, behind = _Members(), None, start
     try:
         for member in reader:
             field = field_of(member.name, text.extension)
-            is_whole = member.end <= size_bytes
+            is_whole, behind = member.end <= size_bytes, min(member.end, size_bytes)
             if field is not None and member.kind != "directory" and is_whole:
                 members.add(member, field, not field.is_direct and has_fields(field.base))
     except TarDamage as error:
@@ -79,6 +80,7 @@ def scan(
         ignored=resolved.ignored,
         damage=damage,
         has_end_marker=reader.has_end_marker,
+        behind=behind,
         end=reader.bytes_read,
         cut=cut,
     )
@@ -225,7 +227,7 @@ class IndexedReader:
     def passed_bytes(self) -> int:
         """How far it is in the file, as if what was left out were spread among the rest."""
         share = self._passed_bytes / max(self._index.size_bytes, 1)
-        return self._start + int(share * (self._index.end - self._start))
+        return self._start + int(share * (self._index.behind - self._start))
 
     def read(self, member: Member) -> bytes:
         """Return the bytes of the member just yielded."""

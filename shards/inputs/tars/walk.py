@@ -102,7 +102,8 @@ class Walk:
     def passed_bytes(self) -> int:
         """Bytes of the file that belong to what was yielded, which never grow less."""
         if isinstance(self._reader, IndexedReader):
-            return self._reader.passed_bytes
+            # the headers of a sample that is read again were read before
+            return max(self._reader.passed_bytes, self._file.bytes_read)
         return self._file.bytes_read if self._unpacked is None else self._unpacked.used_bytes
 
     @property
