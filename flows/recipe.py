@@ -25,6 +25,7 @@ from shards.errors import UsageError
 from shards.files.bounded_yaml import MOST_CHARACTERS, MOST_DEPTH, BoundedYamlError, parse_yaml
 from shards.files.home import expand_home
 from shards.files.regular import open_regular
+from shards.inputs.text import TextSource
 
 # What a recipe must hold, and the flag that gives it.
 FLAGS = {
@@ -68,6 +69,15 @@ class InputConfig(RecipeSection):
 
     urls: tuple[str, ...] = Field(min_length=1)
     root: str | None = Field(None, description="shards are named by their path below it")
+    text: str = Field(
+        "txt", description="where texts stand: txt, json:FIELD of the sidecar, or an extension"
+    )
+
+    @field_validator("text")
+    @classmethod
+    def _check_text(cls, text: str) -> str:
+        TextSource.parse(text)
+        return text
 
 
 class LimitsConfig(RecipeSection):

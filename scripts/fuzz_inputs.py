@@ -86,15 +86,15 @@ def work(seed: int, first: int, end: int, tells: Connection) -> None:
     warm()
     before = _peak_bytes()
     for number in range(first, end):
-        one, began, wrong = case(seed, number), time.monotonic(), ""
+        damaged, began, wrong = case(seed, number), time.monotonic(), ""
         signal.alarm(LONGEST_S)
         try:
-            word = one.check()
+            word = damaged.check()
         except Exception:
             word, wrong = "broken", traceback.format_exc(limit=-4)
         signal.alarm(0)
         taken_s = time.monotonic() - began
-        tells.send((number, f"{one.kind}: {word}", wrong, taken_s, _peak_bytes() - before))
+        tells.send((number, f"{damaged.kind}: {word}", wrong, taken_s, _peak_bytes() - before))
 
 
 def _peak_bytes() -> int:

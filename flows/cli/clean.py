@@ -33,7 +33,11 @@ def clean(
     recipe: RecipePath = None,
     input_: Annotated[
         list[str] | None,
-        typer.Option("--input", help="tar, folder, glob or brace pattern; may be repeated"),
+        typer.Option(
+            "--input",
+            help="tar, folder, glob or brace pattern; may be repeated. Texts that stand in no "
+            "KEY.txt: --set input.text=json:FIELD, or =EXTENSION",
+        ),
     ] = None,
     output: Annotated[str | None, typer.Option(help="run folder, new or to be resumed")] = None,
     captioner: Annotated[str | None, typer.Option(help="BLIP folder or hub id")] = None,

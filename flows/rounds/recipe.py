@@ -179,7 +179,7 @@ def cleaning(recipe: BootstrapRecipe, folder: Path, captioner: Path, scorer: Pat
     score = recipe.clean.score.model_dump() | {"model": str(scorer)}
     section = dict(recipe.clean) | {"caption": caption, "score": score}
     return Recipe(
-        input=InputConfig(urls=recipe.web.urls, root=recipe.web.root),
+        input=InputConfig(urls=recipe.web.urls, root=recipe.web.root, text=recipe.web.text),
         output=str(folder),
         seed=recipe.seed,
         dtype=recipe.dtype,
@@ -197,7 +197,7 @@ def decoding(recipe: BootstrapRecipe) -> Decoding:
 
 def shards_of(pairs: PairsConfig) -> SourceConfig:
     """Describe shards as a source of training, unfiltered."""
-    return SourceConfig(shards=pairs.urls, root=pairs.root, repeat=pairs.repeat)
+    return SourceConfig(shards=pairs.urls, root=pairs.root, text=pairs.text, repeat=pairs.repeat)
 
 
 def check_composition(recipe: BootstrapRecipe) -> None:

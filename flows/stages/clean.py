@@ -153,7 +153,8 @@ def resolve(recipe: Recipe, store: Store) -> Resolved:
         checkpoint.info(read_captioner(captioner.folder, recipe.caption)),
         checkpoint.info(read_scorer(scorer.folder, recipe.score)),
     )
-    named = identity(recipe, *(info.digest for info in models))
+    digests = models[0].digest, models[1].digest
+    named = identity(recipe, *digests, text=recipe.input.text)
     return Resolved(recipe, named, _about(*models), _weights_bytes(dtype, *models))
 
 

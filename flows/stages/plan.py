@@ -209,10 +209,11 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
         yield Problem(
             "input",
             f"no sample was found in {len(sample.barren)} shards, the first is "
-            f"{sample.barren[0].url}. Such a shard is damaged, compressed, or no tar, and gives "
-            "no pictures. Write it again, or leave it out",
+            f"{sample.barren[0].url}. Such a shard is damaged, no tar, or compressed otherwise "
+            "than by gzip, and gives no pictures. Write it again, or leave it out",
             warning=True,
         )
+    yield from told_of_order(sample)
     if forecast.workers > 1 and len(task.pending) < SHARDS_PER_WORKER * len(sample.workers):
         yield Problem(
             "shards",
@@ -228,6 +229,26 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
             f"the interval of the time is {'not known' if math.isinf(width) else 'wide'}, from "
             f"{sample.timed} small shards by {len(sample.workers)} workers, the first of each left "
             "out. A larger sample makes it narrower: --n, --budget",
+            warning=True,
+        )
+
+
+def told_of_order(sample: Sample) -> Iterator[Problem]:
+    """Tell of shards whose samples are no fair sample, or that cannot be counted."""
+    if sample.in_order:
+        yield Problem(
+            "input",
+            f"{len(sample.in_order)} shards, the first is {sample.in_order[0].url}, are gzip or "
+            "hold the members of a sample apart: their samples were taken from their beginning, so "
+            "numbers of samples and times are rough",
+            warning=True,
+        )
+    if sample.doubtful:
+        yield Problem(
+            "input",
+            f"in {len(sample.doubtful)} shards, the first is {sample.doubtful[0].url}, most of the "
+            "samples that were tried lack a picture or a text. If the members of a sample stand "
+            "apart there, samples are counted twice or more: sort the members by name",
             warning=True,
         )
 

@@ -23,6 +23,7 @@ from pipeline.clean.forecast import LEAST_BLOCKS, Block, cost_of_a_shard
 from shards.errors import UsageError
 from shards.inputs.excerpt import Excerpt, Excerpts
 from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.text import TextSource
 from shards.run.commit import Commit, read_commits
 from shards.store import Store
 
@@ -54,6 +55,8 @@ class Sample:
     blocks: tuple[Block, ...]
     content_bytes: tuple[float, ...]  # of each shard that it was drawn from
     barren: tuple[InputShard, ...]  # in which no sample was found
+    in_order: tuple[InputShard, ...]  # of which the first samples were taken
+    doubtful: tuple[InputShard, ...]  # in which what belongs together may stand apart
     start_s: float
     workers: tuple[WorkerReport, ...]
     peak_memory_bytes: int  # of the largest worker
@@ -84,7 +87,8 @@ def take_sample(
     To be called where a command would begin to clean: what has passed since this process began is
     taken for the start of a run. Raises EmptySample where not one sample is found.
     """
-    age_s, excerpts = process_age_s(), Excerpts(shards, config.seed)
+    text = TextSource.parse(resolved.recipe.input.text)
+    age_s, excerpts = process_age_s(), Excerpts(shards, config.seed, text)
     drawn = _draw(excerpts, config.samples, resolved.recipe.engine.batch_size)
     source = _write(drawn, Store(f"{folder}/input"))
     if not source:
@@ -103,8 +107,17 @@ def take_sample(
     )
     start_s = age_s + LEAVE_S + _around(list(arrivals.values()), blocks, begun_s, ended_s)
     peak = max((c.environment["peak_memory_bytes"] for c in commits.values()), default=0)
-    barren = tuple(excerpts.barren)
-    return Sample(blocks, content, barren, start_s, work.workers, peak, result)
+    return Sample(
+        blocks=blocks,
+        content_bytes=content,
+        barren=tuple(excerpts.barren),
+        in_order=tuple(excerpts.in_order),
+        doubtful=tuple(excerpts.doubtful),
+        start_s=start_s,
+        workers=work.workers,
+        peak_memory_bytes=peak,
+        result=result,
+    )
 
 
 def block_sizes(samples: int, batch_size: int) -> Iterator[int]:
@@ -166,8 +179,9 @@ def _nothing_in(shards: Sequence[InputShard]) -> str:
 def _open(resolved: Resolved, folder: str) -> CleanJob:
     """Create the run of the sample, in the order in which its shards were drawn."""
     store = Store(f"{folder}/run")
+    text = resolved.recipe.input.text
     recipe = resolved.recipe.model_copy(
-        update={"input": InputConfig(urls=(f"{folder}/input",)), "output": store.url()}
+        update={"input": InputConfig(urls=(f"{folder}/input",), text=text), "output": store.url()}
     )
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():

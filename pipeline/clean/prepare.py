@@ -88,8 +88,9 @@ def under_guard(
 
 
 def _with_size(raws: Iterable[RawSample]) -> Iterator[tuple[RawSample, int]]:
-    """Yield each sample with the bytes of the input that it takes, its sidecar's too."""
+    """Yield each sample with the bytes that it takes, in the input or, if packed there, here."""
     before = 0
     for raw in raws:
-        yield raw, raw.end_offset - before
+        held = len(raw.image or b"") + len(raw.text or b"") + len(raw.meta or b"")
+        yield raw, max(raw.end_offset - before, held)
         before = raw.end_offset

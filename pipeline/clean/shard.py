@@ -31,6 +31,7 @@ from pipeline.clean.screen import ScreenConfig
 from pipeline.config import Config
 from shards.inputs.listing import InputShard, changed_since_listed, check_current
 from shards.inputs.reader import RawSample, ShardReader, open_shard
+from shards.inputs.text import text_source
 from shards.run.attempt import (
     DEATHS_TO_QUARANTINE,
     SAFE_FROM,
@@ -77,8 +78,11 @@ class CleanConfig(Config):
     write: WriteConfig = WriteConfig()
 
 
-def identity(config: CleanConfig, captioner: str, scorer: str) -> dict[str, Any]:
-    """Collect what changes the output; models stand by the digest of their content, not by name."""
+def identity(config: CleanConfig, captioner: str, scorer: str, text: str = "txt") -> dict[str, Any]:
+    """Collect what changes the output; models stand by the digest of their content, not by name.
+
+    `text` says where the input's texts stand.
+    """
     named = config.model_dump(
         mode="json",
         include=set(CleanConfig.model_fields),
@@ -86,6 +90,7 @@ def identity(config: CleanConfig, captioner: str, scorer: str) -> dict[str, Any]
     )
     named["caption"]["digest"] = captioner
     named["score"]["digest"] = scorer
+    named["input"] = {"text": text}
     return named | {"output_version": OUTPUT_VERSION}
 
 
@@ -150,7 +155,7 @@ class ShardCleaner:
             open_shard(shard.url) as file,
             ShardWriter(self._run.store, shard.shard, attempt) as writer,
         ):
-            reader = ShardReader(file)
+            reader = ShardReader(file, text_source(self._run.identity))
             self._write_rows(shard.shard, reader, writer, safe, report)
             _check_unchanged(shard, reader.bytes_read)
             files = tuple(writer.finish())
@@ -241,14 +246,15 @@ class ShardCleaner:
 def _batches(samples: Stream, size: int) -> Iterator[tuple[list[PreparedSample], int]]:
     """Gather samples until a batch of pictures is full; rejected ones ride along, in order."""
     batch: list[PreparedSample] = []
-    pictures, begin, offset = 0, 0, 0
+    pictures, held_bytes, begin, offset = 0, 0, 0, 0
     for sample, offset in samples:
         batch.append(sample)
         pictures += sample.screened.ok
-        heavy = len(batch) == MAX_BATCH_ROWS or offset - begin > MAX_BATCH_BYTES
+        held_bytes += len(sample.image)  # more than was read, of a packed input
+        heavy = len(batch) == MAX_BATCH_ROWS or max(offset - begin, held_bytes) > MAX_BATCH_BYTES
         if heavy or pictures == size:
             yield batch, offset
-            batch, pictures, begin = [], 0, offset
+            batch, pictures, held_bytes, begin = [], 0, 0, offset
     if batch:
         yield batch, offset
 

@@ -17,6 +17,7 @@ from pipeline.explain.word_ablation import WordAblation, ablate_words, draw_atte
 from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
 from pipeline.media.sheet import ACROSS, CELL, Ink, sheet, small
+from shards.inputs.text import text_source
 from shards.run.run import Run
 from shards.schema import SampleRow, TextRow
 
@@ -55,7 +56,9 @@ def read_sample_image(run: Run, sample: SampleRow) -> Image.Image | str:
     if sample["sha256"] is None or sample["status"] != "ok":
         return "it was rejected before any model saw it"
     url = next((shard.url for shard in run.inputs if shard.shard == sample["shard"]), None)
-    ((_, data),) = read_source_images(url, {sample["index"]: sample["sha256"]})
+    ((_, data),) = read_source_images(
+        url, {sample["index"]: sample["sha256"]}, text_source(run.identity)
+    )
     if isinstance(data, str):
         return data
     decoded = decode(data, LIMITS)

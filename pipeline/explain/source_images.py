@@ -4,14 +4,16 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from shards.inputs.reader import ShardReader, open_shard
+from shards.inputs.text import TXT, TextSource
 
 
 def read_source_images(
-    url: str | None, digests: Mapping[int, str]
+    url: str | None, digests: Mapping[int, str], text: TextSource = TXT
 ) -> Iterator[tuple[int, bytes | str]]:
     """Yield each wanted picture of a shard as bytes, or why there is none; stop after the last.
 
-    `digests`: the SHA-256 of each, by the sample's index. Nothing is raised: each store fails in
+    `digests`: the SHA-256 of each, by the sample's index; `text` is where the run had its texts
+    from, which decides what is a sample. Nothing is raised: each store fails in
     its own way.
     """
     wanted = dict(digests)
@@ -20,7 +22,7 @@ def read_source_images(
         if url is None:
             raise FileNotFoundError
         with open_shard(url) as file:
-            for raw in ShardReader(file):
+            for raw in ShardReader(file, text):
                 digest = wanted.pop(raw.index, None)
                 if digest is not None:
                     yield raw.index, _unchanged(raw.image, digest)

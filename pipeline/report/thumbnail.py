@@ -15,6 +15,7 @@ from PIL import Image
 from pipeline.clean.screen import Decode
 from pipeline.explain.source_images import read_source_images
 from pipeline.media.decode import DecodeLimits, DecodeRefusal
+from shards.inputs.text import text_source
 from shards.reasons import SampleReason
 from shards.run.run import Run
 from shards.schema import SampleRow
@@ -61,11 +62,11 @@ def make_thumbnails(
             wanted.setdefault(sample["shard"], {})[sample["index"]] = cast(str, sample["sha256"])
     max_pixels = run.identity.get("screen", {}).get("max_pixels", _MAX_PIXELS)
     limits = DecodeLimits(min_side=1, max_pixels=max_pixels, max_aspect=max_pixels)
-    urls = {shard.shard: shard.url for shard in run.inputs}
+    urls, text = {shard.shard: shard.url for shard in run.inputs}, text_source(run.identity)
     with Guard(_TIMEOUT_S) as guard:
         for number, (shard, digests) in enumerate(sorted(wanted.items()), 1):
             tell(f"reading pictures: shard {number} of {len(wanted)}")
-            for index, data in read_source_images(urls.get(shard), digests):
+            for index, data in read_source_images(urls.get(shard), digests, text):
                 thumbnails[shard, index] = _thumbnail(data, guard.decode, limits)
     return thumbnails
 

@@ -4,7 +4,7 @@ MEANING = {
     # samples
     "unsafe_member": "an unsafe name or kind of member, or an absurd size",
     "duplicate_key": "the key came before, with a member that it has again",
-    "not_adjacent": "the members of one key stand apart",
+    "not_adjacent": "members of one key stand apart, where they cannot be joined",
     "shard_truncated": "the shard is cut off in this sample",
     "shard_corrupt": "the shard is damaged in this sample",
     "image_missing": "no image",

@@ -16,6 +16,7 @@ from pipeline.clean.screen import ScreenConfig
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.inputs.listing import InputChanged
 from shards.inputs.reader import RawSample, ShardReader, open_shard
+from shards.inputs.text import text_source
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.schema import DecisionRow, SampleRow, TextRow
@@ -44,7 +45,7 @@ def _fill(clean: CleanFile, run: Run, shard: SnapshotShard, report: Callable[[in
     url = next(item.url for item in run.inputs if item.shard == shard.shard)
     passed = 0
     with open_shard(url) as file:
-        raws = iter(ShardReader(file))
+        raws = iter(ShardReader(file, text_source(run.identity)))
         facts: Iterator[SampleRow] = _rows(
             run, shard, "samples", ["index", "key", "sha256", "format", "meta"]
         )

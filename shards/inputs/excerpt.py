@@ -8,12 +8,19 @@ it costs no more than its own bytes.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from statistics import fmean, variance
 from typing import BinaryIO, cast
 
+from shards.inputs.front import Front
 from shards.inputs.listing import InputShard
-from shards.inputs.names import split_name
-from shards.inputs.tar import BLOCK_BYTES, TarDamage, TarReader, is_header
+from shards.inputs.names import base_of, field_of
+from shards.inputs.tars.grouping import MOST_HELD, Group, Grouper
+from shards.inputs.tars.index import scan
+from shards.inputs.tars.stream import GZIP_MAGIC, is_remote
+from shards.inputs.tars.tar import BLOCK_BYTES, Member, TarDamage, TarReader, is_header
+from shards.inputs.text import TXT, TextSource
 from shards.store import filesystem
 
 END_MARKER = bytes(2 * BLOCK_BYTES)
@@ -55,6 +62,19 @@ class Excerpt:
         return self.end - self.start
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Whole samples as they stand, side by side: `tar` is their bytes, from `start` on.
+
+    `starts` says where each begins in them; `incomplete` of them have no picture or no text.
+    """
+
+    start: int
+    starts: tuple[int, ...]
+    tar: bytes
+    incomplete: int
+
+
 @dataclass(slots=True)
 class _Gap:
     """Bytes of a shard that no excerpt has taken yet; a sample begins at `start`."""
@@ -72,15 +92,21 @@ class Excerpts:
     """Draws excerpts at random from a list of shards, none of which overlap.
 
     The list is taken as one line of bytes, and as many parts of it as excerpts are wanted get one
-    each, in random order.
+    each, in random order. Gzip files, and tars whose members stand apart, are read from their
+    beginning: `in_order` names them.
     """
 
-    def __init__(self, shards: Sequence[InputShard], seed: int) -> None:
+    def __init__(self, shards: Sequence[InputShard], seed: int, text: TextSource = TXT) -> None:
+        self._text = text
+        self._fronts: dict[str, Front] = {}
+        self._checked: set[str] = set()
         self._gaps = [_Gap(shard, 0, shard.size_bytes) for shard in shards]
         self._random = random.Random(seed)
         self._sample_bytes = 0  # of those seen last
         self._paddings: dict[str, int] = {}
         self.barren: list[InputShard] = []  # shards in which no sample was found
+        self.in_order: list[InputShard] = []  # shards that are read from their beginning
+        self.doubtful: list[InputShard] = []  # whose samples may have members elsewhere
 
     def content_bytes(self, shards: Sequence[InputShard]) -> list[float]:
         """Return what each shard holds before its padding, which is looked up where it matters.
@@ -128,19 +154,68 @@ class Excerpts:
         """Take an excerpt out of a gap; one that gives none is left out from now on."""
         gap = self._gaps.pop(number)
         with open_at(gap.shard) as file:
-            end = min(gap.end, gap.shard.size_bytes - self._padding(file, gap.shard))
-            span = offset and cut_samples(file, gap.start + offset, end, samples, begins=False)
-            span = span or cut_samples(file, gap.start, end, samples, begins=True)
-        if not span:
+            span = (
+                None if self._has_front(gap.shard, file) else self._span(file, gap, offset, samples)
+            )
+            if span is not None and span.incomplete and self._is_apart(gap.shard, file, span):
+                span = None
+        if gap.shard.url in self._fronts:
+            return self._take(gap, number, samples)
+        if span is None:
             if (gap.start, gap.end) == (0, gap.shard.size_bytes):
                 self.barren.append(gap.shard)
             return None
-        start, starts, data = span
-        self._sample_bytes = max(len(data) // len(starts), BLOCK_BYTES)
-        behind = start + len(data)
-        rest = [_Gap(gap.shard, gap.start, start), _Gap(gap.shard, behind, end)]
+        self._sample_bytes = max(len(span.tar) // len(span.starts), BLOCK_BYTES)
+        behind = span.start + len(span.tar)
+        rest = [_Gap(gap.shard, gap.start, span.start), _Gap(gap.shard, behind, gap.end)]
         self._gaps[number:number] = [part for part in rest if part.size_bytes > 0]
-        return Excerpt(gap.shard, start, behind, starts, data + END_MARKER)
+        return Excerpt(gap.shard, span.start, behind, span.starts, span.tar + END_MARKER)
+
+    def _span(self, file: BinaryIO, gap: _Gap, offset: int, samples: int) -> Span | None:
+        gap.end = min(gap.end, gap.shard.size_bytes - self._padding(file, gap.shard))
+        cut = partial(cut_samples, file, end=gap.end, samples=samples, text=self._text)
+        span = cut(start=gap.start + offset, begins=False) if offset else None
+        return span or cut(start=gap.start, begins=True)
+
+    def _has_front(self, shard: InputShard, file: BinaryIO) -> bool:
+        """Check whether a shard is read from its beginning; gzip files are."""
+        if shard.url not in self._fronts and file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
+            self._open_front(shard)
+        return shard.url in self._fronts
+
+    def _is_apart(self, shard: InputShard, file: BinaryIO, span: Span) -> bool:
+        """Look whether samples lack what stands elsewhere; in a store that would cost too much."""
+        if is_remote(file):
+            if span.incomplete > len(span.starts) / 2 and shard not in self.doubtful:
+                self.doubtful.append(shard)
+            return False
+        if shard.url not in self._checked:
+            self._checked.add(shard.url)
+            if scan(file, shard.size_bytes, self._text) is not None:
+                self._open_front(shard)
+        return shard.url in self._fronts
+
+    def _open_front(self, shard: InputShard) -> None:
+        self._fronts[shard.url] = Front(open_at(shard), self._text)
+        self.in_order.append(shard)
+
+    def _take(self, gap: _Gap, number: int, samples: int) -> Excerpt | None:
+        """Take the next samples of a shard that is read from its beginning."""
+        front = self._fronts[gap.shard.url]
+        start = front.passed_bytes
+        taken = front.take(samples, MOST_BYTES)
+        if taken is None:
+            if start == 0:
+                self.barren.append(gap.shard)
+            return None
+        # those beside what was cut out of it before it was looked through are one now
+        self._gaps = [other for other in self._gaps if other.shard != gap.shard]
+        behind = front.passed_bytes
+        rest = _Gap(gap.shard, behind, gap.shard.size_bytes)
+        number = min(number, len(self._gaps))
+        self._gaps[number:number] = [rest] if rest.size_bytes > 0 else []
+        starts = (0, *accumulate(taken.sizes[:-1]))
+        return Excerpt(gap.shard, start, behind, starts, taken.tar)
 
     def _padding(self, file: BinaryIO, shard: InputShard) -> int:
         if shard.url not in self._paddings:
@@ -163,48 +238,94 @@ def padding_of(file: BinaryIO, size_bytes: int) -> int:
 
 
 def cut_samples(
-    file: BinaryIO, start: int, end: int, samples: int, *, begins: bool
-) -> tuple[int, tuple[int, ...], bytes] | None:
+    file: BinaryIO, start: int, end: int, samples: int, *, begins: bool, text: TextSource = TXT
+) -> Span | None:
     """Cut so many samples out of a tar, from the first that begins at `start` or later.
 
-    `begins` says that one begins right there. Returns the place, where each begins from there on,
-    and the bytes; samples that begin at `end` or later are left. None where there is none, and
-    from damage on.
+    `begins` says that one begins right there. Samples that begin at `end` or later are left. None
+    where there is none, and from damage on.
     """
     header = start if begins else find_header(file, start, end)
     if header is None:
         return None
     file.seek(header)
     tape = _Tape(file)
+    cut = _Cut(samples, text, begins)
     reader = TarReader(cast(BinaryIO, tape))
-    edges = [0] if begins else []  # where whole samples begin, and the last one ends
-    last_key, read = None, 0
     try:
-        for name, offset, behind in _members(reader, end - header):
-            key = split_name(name)[0]
-            if last_key is not None and key != last_key:
-                edges.append(offset)
-                if len(edges) > samples or offset > MOST_BYTES:
-                    break
-            # a header found in the middle may lack the long name that stands before it
-            last_key, read = key if begins or offset else None, behind
+        for member in _members(reader, end - header):
+            if cut.take(member) or (reader.bytes_read > MOST_BYTES and cut.edges):
+                break
         else:
-            edges += [read] if edges and read > edges[-1] else []
+            cut.finish(reader.bytes_read)
     except TarDamage:  # what lies before it is whole
         pass
-    if len(edges) < 2:
+    if len(cut.edges) < 2:
         return None
-    first, last = edges[0], edges[-1]
-    starts = tuple(edge - first for edge in edges[:-1])
-    return header + first, starts, bytes(memoryview(tape.data)[first:last])
+    first, last = cut.edges[0], cut.edges[-1]
+    starts = tuple(edge - first for edge in cut.edges[:-1])
+    data = bytes(memoryview(tape.data)[first:last])
+    return Span(header + first, starts, data, cut.incomplete)
 
 
-def _members(reader: TarReader, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each member's name, where its headers begin, and where it ends."""
+class _Cut:
+    """Finds where samples begin; `edges` are the places, and the end of the last whole one.
+
+    Of what is not known to begin with a sample the first key is passed by, and the first member: it
+    may lack the long name that stands before it.
+    """
+
+    def __init__(self, samples: int, text: TextSource, begins: bool) -> None:
+        self._samples, self._text = samples, text
+        self._grouper = Grouper(lambda _: b"", lambda _: False)
+        self._passed_by: bytes | None = None
+        self._to_pass = 0 if begins else MOST_HELD + 1  # groups of the first key, at most
+        self._is_first = not begins
+        self._starts: list[int] = []
+        self.edges: list[int] = []
+        self.incomplete = 0  # samples without a picture or a text
+
+    def take(self, member: Member) -> bool:
+        """Take the next member; return whether there are as many samples as wanted."""
+        field = field_of(member.name, self._text.extension)
+        is_first, self._is_first = self._is_first, False
+        if field is None or member.kind == "directory" or is_first:
+            return False
+        if self._passed_by is None:
+            self._passed_by = field.base
+        for group in self._grouper.take(field, member):
+            self._add(group)
+        return self._close(self._grouper.begun)
+
+    def finish(self, end: int) -> None:
+        """Take the end for that of the last sample."""
+        for group in self._grouper.finish():
+            self._add(group)
+        self._close(end)
+
+    def _add(self, group: Group) -> None:
+        if self._to_pass and base_of(group.key) == self._passed_by:
+            self._to_pass -= 1
+            return
+        self._to_pass = 0
+        if len(self._starts) <= self._samples:  # one more is the end of the last
+            self._starts.append(group.begin)
+            self.incomplete += not self._text.roles <= group.has
+
+    def _close(self, end: int | None) -> bool:
+        """Set the edges to what is whole, up to `end`."""
+        if self._starts:
+            ends = [] if len(self._starts) > self._samples or end is None else [end]
+            self.edges = [*self._starts, *ends]
+        return len(self.edges) > self._samples
+
+
+def _members(reader: TarReader, end: int) -> Iterator[Member]:
+    """Yield the members that begin before `end`, each read whole."""
     members = iter(reader)
-    while (offset := reader.bytes_read) < end and (member := next(members, None)):
+    while reader.bytes_read < end and (member := next(members, None)):
         reader.read(member)
-        yield member.name, offset, reader.bytes_read
+        yield member
 
 
 def find_header(file: BinaryIO, start: int, end: int) -> int | None:

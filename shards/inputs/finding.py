@@ -16,10 +16,10 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from shards.errors import UsageError
+from shards.files.notice import tell_once
 from shards.files.regular import check_regular
+from shards.files.walk import Entry, below, walk
 from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS
-from shards.inputs.notice import tell_once
-from shards.inputs.walk import Entry, below, walk
 from shards.store import filesystem
 
 _GLOB, _WILD = "*?[", "{*?["

@@ -1,29 +1,26 @@
 """The strict reader of input shards: every sample comes out as a row, and nothing is lost silently.
 
-Members that stand side by side and share a key are one sample. Damage costs the sample that it hits
-(one rejected row) and what lies behind it, and stands in the shard's state.
+Members that share a key are one sample. Damage costs the sample that it hits (one rejected row) and
+what lies behind it, and stands in the shard's state.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from shards.inputs.names import IMAGE_EXTENSIONS, split_name
-from shards.inputs.tar import Member, TarDamage, TarReader
+from shards.inputs.names import field_of
+from shards.inputs.tars.grouping import LONGEST_NAME_BYTES, Group, Grouper
+from shards.inputs.tars.seen import SeenKeys
+from shards.inputs.tars.tar import Member, TarDamage
+from shards.inputs.tars.walk import Walk
+from shards.inputs.text import TXT, TextSource
 from shards.naming import key_text
 from shards.reasons import SampleReason
 from shards.store import filesystem
-
-_ROLES = {**dict.fromkeys(IMAGE_EXTENSIONS, "image"), "txt": "text", "json": "meta"}
-_PAIR = frozenset({"image", "text"})
-# a larger member is `unsafe_member`, and not read
-_LARGEST_MEMBER_BYTES = 256 << 20
-_LONGEST_NAME_BYTES = 4096
 
 
 class State(StrEnum):
@@ -77,60 +74,27 @@ class RawSample:
     image_offset: int | None = None
 
 
-@dataclass(slots=True)
-class _Group:
-    """The members, side by side, of one key."""
-
-    key: bytes
-    extensions: set[str] = field(default_factory=set)
-    parts: dict[str, bytes] = field(default_factory=dict)
-    image_ext: str | None = None
-    image_offset: int | None = None
-    unsafe: str | None = None
-    details: list[str] = field(default_factory=list)
-
-    @property
-    def roles(self) -> frozenset[str]:
-        return frozenset(_ROLES[extension] for extension in self.extensions)
-
-
-class _SeenKeys:
-    """The keys that came before, by their hash, with the extensions of their members."""
-
-    def __init__(self) -> None:
-        self._extensions: dict[bytes, frozenset[str]] = {}
-
-    def verdict(self, group: _Group) -> tuple[str | None, str | None]:
-        before = self._extensions.get(_digest(group.key))
-        if group.unsafe is not None:
-            return SampleReason.UNSAFE_MEMBER, group.unsafe
-        if before is not None and before & group.extensions:
-            return SampleReason.DUPLICATE_KEY, "the key had such a member before; the first stays"
-        if before is not None:
-            detail = "the key's members stand apart; sort the shard's members by name"
-            return SampleReason.NOT_ADJACENT, detail
-        return None, "; ".join(group.details) or None
-
-    def add(self, group: _Group) -> None:
-        digest = _digest(group.key)
-        self._extensions[digest] = self._extensions.get(digest, frozenset()) | group.extensions
-
-
 class ShardReader:
-    """Iterate once for the samples; then `state`, `sha256` and `bytes_read` are known."""
+    """Iterate once for the samples; then `state`, `sha256` and `bytes_read` are known.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._walk = TarReader(file)
-        self._group: _Group | None = None
-        self._seen = _SeenKeys()
-        self._usual_roles = _PAIR
+    `text` says where texts stand. Members that stand apart are joined where the file can be sought
+    in; in a remote one no sample that lacks something is given out before that was tried.
+    """
+
+    def __init__(self, file: BinaryIO, text: TextSource = TXT) -> None:
+        self._source, self._text = file, text
+        self._usual_roles = text.roles
+        self._seen = SeenKeys()
         self._count = 0
         self._only_sidecars = True
-        self._held: list[_Group] = []
+        self._held: list[Group] = []
+        self._has_cut = False
         self._state: ShardState | None = None
 
     def __iter__(self) -> Iterator[RawSample]:
         """Yield one row per sample, in order; bad data never raises, a failing disk does."""
+        self._walk = Walk(self._source, self._text, self._seen.__contains__)
+        self._groups = self._grouper()
         damage = None
         try:
             for member in self._walk:
@@ -138,7 +102,7 @@ class ShardReader:
         except TarDamage as error:
             damage = error
         yield from self._end(damage or self._suspected_cut())
-        self._walk.drain()
+        self._walk.finish()
 
     @property
     def state(self) -> ShardState:
@@ -157,41 +121,41 @@ class ShardReader:
         """Bytes read so far; the shard's size once the last row was taken."""
         return self._walk.bytes_read
 
-    def _take(self, member: Member) -> Iterator[RawSample]:
-        key, extension = split_name(member.name)
-        if extension not in _ROLES or member.kind == "directory":
-            return
-        group = self._group
-        if group is None or group.key != key or extension in group.extensions:
-            if group is not None:
-                yield from self._close(group)
-            self._group = group = _Group(key)
-        first_of_role = _ROLES[extension] not in group.roles
-        group.extensions.add(extension)
-        fault = _fault(member)
-        if fault is not None:
-            group.unsafe = fault
-        elif first_of_role:
-            offset = self._walk.bytes_read
-            group.parts[_ROLES[extension]] = self._walk.read(member)
-            if extension in IMAGE_EXTENSIONS:
-                group.image_ext, group.image_offset = extension, offset
-        else:
-            group.details.append(f"a second image, .{extension}, is not used")
+    def _grouper(self) -> Grouper:
+        return Grouper(self._walk.read, self._seen.__contains__, self._walk.index is not None)
 
-    def _close(self, group: _Group) -> Iterator[RawSample]:
+    def _take(self, member: Member) -> Iterator[RawSample]:
+        field = field_of(member.name, self._text.extension)
+        if field is None or member.kind == "directory":
+            return
+        for group in self._groups.take(field, member):
+            if self._lacks_something(group) and self._walk.look_ahead(group.start):
+                ignored, self._groups = self._groups.ignored, self._grouper()
+                self._groups.ignored += ignored
+                return
+            yield from self._close(group)
+
+    def _lacks_something(self, group: Group) -> bool:
+        return not (self._usual_roles | self._text.roles) <= group.has
+
+    def _close(self, group: Group) -> Iterator[RawSample]:
         """Yield the row of a finished group, and the rows held back before it."""
-        self._group = None
         if self._only_sidecars and group.roles == {"meta"}:
             self._seen.add(group)
-            self._held.append(_Group(group.key))  # becomes a row once the shard has any pair
+            self._held.append(Group(group.key))  # becomes a row once the shard has any pair
             return
         self._only_sidecars = False
         yield from self._release()
         reason, detail = self._seen.verdict(group)
         self._seen.add(group)
+        cut = self._walk.cut_state(group.key)
+        if reason is None and cut is not None:
+            reason, detail = _CUT_REASONS[State(cut)], "what it lacks may stand behind the damage"
+            self._has_cut = True
         if reason is None:
-            self._usual_roles = group.roles
+            self._usual_roles = group.has
+            if group.foreign is not None:
+                self._groups.ignored[f".{group.foreign}"] += 1
         yield self._row(group, reason, detail)
 
     def _release(self) -> Iterator[RawSample]:
@@ -199,85 +163,85 @@ class ShardReader:
         for group in held:
             yield self._row(group, None, None)
 
-    def _row(self, group: _Group, reason: str | None, detail: str | None) -> RawSample:
+    def _row(self, group: Group, reason: SampleReason | None, detail: str | None) -> RawSample:
         parts = group.parts if reason is None else {}
         index, self._count = self._count, self._count + 1
+        meta, image = parts.get("meta"), group.image if parts else None
         return RawSample(
             index=index,
-            key=key_text(group.key[:_LONGEST_NAME_BYTES]),
+            key=key_text(group.key[:LONGEST_NAME_BYTES]),
             image=parts.get("image"),
             image_ext=group.image_ext if parts else None,
-            text=parts.get("text"),
-            meta=parts.get("meta"),
+            text=self._text.read(parts.get("text"), meta),
+            meta=meta,
             reason=reason,
             detail=detail,
-            end_offset=self._walk.bytes_read,
-            image_offset=group.image_offset if parts else None,
+            end_offset=self._walk.passed_bytes,
+            image_offset=self._walk.offset_of(image) if image else None,
         )
 
     def _suspected_cut(self) -> TarDamage | None:
         """Take a missing end marker for a cut if the last sample lacks what the others have."""
-        group = self._group
-        if self._walk.has_end_marker or group is None or self._usual_roles <= group.roles:
+        group, index = self._groups.open, self._walk.index
+        if index is not None:
+            is_whole = not index.cut
+        else:
+            is_whole = group is None or self._usual_roles <= group.has
+        if self._walk.has_end_marker or is_whole:
             return None
         detail = "the file ends after a member, without an end marker, in mid-sample"
-        return TarDamage(State.TRUNCATED, self._walk.bytes_read, detail)
+        return TarDamage(State.TRUNCATED, self._walk.end, detail)
 
     def _end(self, damage: TarDamage | None) -> Iterator[RawSample]:
         """Yield the last rows and set the state."""
-        group = self._group
         cut = self._cut_group(damage) if damage else None
-        if group is not None and (cut is None or cut.key != group.key):
-            yield from self._close(group)
-        if cut is not None and damage is not None:
+        if cut is not None:
+            self._groups.forget_held(cut.key)
+        for group in self._groups.finish():
+            if cut is None or group.key != cut.key:
+                yield from self._close(group)
+        if cut is not None and damage is not None and not self._is_told(cut):
             yield from self._release()
             yield self._row(cut, _CUT_REASONS[State(damage.state)], damage.detail)
-        self._state = self._final_state(damage)
+        ignored = self._groups.ignored + self._walk.ignored
+        self._state = _final_state(self._walk, damage, self._count, ignored)
 
-    def _cut_group(self, damage: TarDamage) -> _Group | None:
+    def _is_told(self, cut: Group) -> bool:
+        """Check whether the sample that damage hit was given out as cut, where that comes early."""
+        return self._has_cut and (not cut.key or self._walk.cut_state(cut.key) is not None)
+
+    def _cut_group(self, damage: TarDamage) -> Group | None:
         """Find the sample that the damage hit: the open one, or one that never began."""
-        if damage.state not in _CUT_REASONS or self._walk.has_end_marker:
+        if (
+            damage.state not in _CUT_REASONS
+            or self._walk.has_end_marker
+            or not self._walk.has_begun
+        ):
             return None
-        group, (hit, extension) = self._group, split_name(damage.name or b"")
-        if group is not None and (hit == group.key or not self._usual_roles <= group.roles):
-            return group
-        return _Group(hit if extension in _ROLES else b"")  # a broken header's name may be garbage
-
-    def _final_state(self, damage: TarDamage | None) -> ShardState:
-        if damage is not None:
-            state = State(damage.state)
-            return ShardState(state=state, offset=damage.offset, detail=damage.detail)
-        if self._count == 0:
-            return ShardState(state=State.EMPTY, detail="no image and no text in it")
-        if not self._walk.has_end_marker:
-            # whether more should follow, only its writer knows: said, rather than passed over
-            detail = "no end marker; all members that are there are whole"
-            offset = self._walk.bytes_read
-            return ShardState(state=State.TRUNCATED, offset=offset, detail=detail)
-        return ShardState(state=State.COMPLETE)
+        group, hit = self._groups.open, field_of(damage.name or b"", self._text.extension)
+        key = hit.key if hit else b""  # a broken header's name may be garbage
+        is_open = group is not None and (key == group.key or not self._usual_roles <= group.has)
+        return group if is_open and self._walk.index is None else Group(key)
 
 
-def _fault(member: Member) -> str | None:
-    """Return why a member must not be read, or None."""
-    if member.kind != "file":
-        return f"{key_text(member.name)} is a {member.kind}"
-    if member.name.startswith(b"/"):
-        return "absolute member name"
-    if b".." in member.name.split(b"/"):
-        return "member name with .."
-    if b"\0" in member.name or len(member.name) > _LONGEST_NAME_BYTES:
-        return f"member name of {len(member.name)} bytes, or with a zero byte"
-    if member.size_bytes > _LARGEST_MEMBER_BYTES:
-        return f"member of {member.size_bytes} bytes, limit {_LARGEST_MEMBER_BYTES}"
-    return None
+def _final_state(
+    walk: Walk, damage: TarDamage | None, rows: int, ignored: Mapping[str, int]
+) -> ShardState:
+    if damage is not None:
+        state = State(damage.state)
+        return ShardState(state=state, offset=damage.offset, detail=damage.detail)
+    if not rows:
+        return ShardState(state=State.EMPTY, detail="no image and no text in it")
+    if not walk.has_end_marker:
+        # whether more should follow, only its writer knows: said, rather than passed over
+        detail = "no end marker; all members that are there are whole"
+        return ShardState(state=State.TRUNCATED, offset=walk.end, detail=detail)
+    listed = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
+    unused = f"other fields beside a key, not used: {listed}" if listed else None
+    return ShardState(state=State.COMPLETE, detail=unused)
 
 
 def open_shard(url: str) -> AbstractContextManager[BinaryIO]:
     """Open a shard for one pass, from local disk or any fsspec URL."""
     fs, path = filesystem(url)
     return cast(AbstractContextManager[BinaryIO], fs.open(path, "rb"))
-
-
-def _digest(key: bytes) -> bytes:
-    """Hash a key as the tables show it: two keys that look the same there are the same."""
-    return hashlib.blake2b(key_text(key).encode(), digest_size=16).digest()

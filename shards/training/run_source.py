@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from shards.inputs.reader import RawSample, ShardReader, State, open_shard
+from shards.inputs.text import text_source
 from shards.naming import encode_name
 from shards.run.attempt import read_quarantined
 from shards.run.commit import FileRecord, total_counts
@@ -94,7 +95,8 @@ def _run_part(run: Run, shard: SnapshotShard, url: str, config: SourceConfig) ->
     if clean is not None and config.read != "input":
         return _clean_part(run, shard, clean)
     names = {table: run.store.url(files[table].name) for table in SCHEMAS}
-    return Part(shard.shard, url, shard.counts.kept, tables=CleanedTables(**names))
+    text = text_source(run.identity)
+    return Part(shard.shard, url, shard.counts.kept, tables=CleanedTables(**names), text=text)
 
 
 def _clean_part(run: Run, shard: SnapshotShard, clean: FileRecord) -> Part:

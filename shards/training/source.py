@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from shards.errors import UsageError
 from shards.inputs.listing import InputChanged
 from shards.inputs.reader import RawSample
+from shards.inputs.text import TXT, TextSource
 from shards.store import filesystem
 from shards.training.annotation import SourceText
 from shards.training.annotation_file import Kind
@@ -28,7 +29,8 @@ class SourceConfig(BaseModel):
 
     `repeat` is how many times an epoch goes through the source, and may be a fraction (the BLIP
     paper sees a fifth of LAION in an epoch). `read` says where a run's samples come from: its clean
-    tars, its input tars, or (auto) the clean ones where there are any. `annotations` is one of the
+    tars, its input tars, or (auto) the clean ones where there are any. `text` says where the texts
+    of `shards` stand: `txt`, `json:FIELD`, or another extension. `annotations` is one of the
     field's JSON files, and `images` the folder of its pictures (default: the file's own). `split`
     is one of the splits in Karpathy's raw files, or several (`train+restval`), and `answers` the
     second file of VQA's raw questions.
@@ -41,6 +43,7 @@ class SourceConfig(BaseModel):
     snapshot: str | None = None
     shards: tuple[str, ...] | None = None
     root: str | None = None
+    text: str = "txt"
     annotations: str | None = None
     images: str | None = None
     split: str | None = None
@@ -53,6 +56,7 @@ class SourceConfig(BaseModel):
         kinds = [name for name in _KEYS if getattr(self, name) is not None]
         if len(kinds) != 1:
             raise ValueError("a source is a run, shards or annotations; give one of the three")
+        TextSource.parse(self.text)
         fields = type(self).model_fields
         for kind, names in _KEYS.items():
             wrong = [name for name in names if getattr(self, name) != fields[name].default]
@@ -63,7 +67,7 @@ class SourceConfig(BaseModel):
 
 _KEYS = {
     "run": ("view", "snapshot", "read"),
-    "shards": ("root",),
+    "shards": ("root", "text"),
     "annotations": ("images", "split", "answers"),
 }
 
@@ -95,7 +99,7 @@ class Part:
     """One tar of a source, and how many samples it gives; with `tables` it is an input tar.
 
     With `listed` it is some rows of an annotation file. `sha256` is the file's, where it is known;
-    `is_clean` says that a run wrote it.
+    `is_clean` says that a run wrote it; `text` is where an input tar has its texts.
     """
 
     shard: str
@@ -105,6 +109,7 @@ class Part:
     is_clean: bool = False
     tables: CleanedTables | None = None
     listed: AnnotatedRows | None = None
+    text: TextSource = TXT
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 
 from shards.inputs.listing import InputShard, list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
+from shards.inputs.text import TXT, TextSource
 from shards.naming import encode_name
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
@@ -58,7 +59,7 @@ def read_part(part: Part) -> Generator[SourceSample, None, None]:
         return
     count = 0
     with open_shard(part.url) as file:
-        reader = ShardReader(file)
+        reader = ShardReader(file, part.text)
         for sample in _samples(part, reader):
             count += 1
             if count > part.rows:
@@ -77,10 +78,11 @@ def _samples(part: Part, reader: ShardReader) -> Iterator[SourceSample]:
 
 
 def _open_shards(config: SourceConfig) -> Source:
-    left_out = LeftOut()
-    parts, damaged, lines = [], {}, []
+    left_out, text = LeftOut(), TextSource.parse(config.text)
+    parts, damaged = [], {}
+    lines = [] if text == TXT else [f"{config.text}\n"]
     for listed in list_inputs(config.shards or (), config.root):
-        part, state = _counted(listed, left_out)
+        part, state = _counted(listed, text, left_out)
         lines.append(f"{part.shard}\t{part.sha256}\n")
         if state != State.COMPLETE:
             damaged[part.shard] = str(state)
@@ -90,11 +92,12 @@ def _open_shards(config: SourceConfig) -> Source:
     return Source(f"shards:{digest[:32]}", tuple(parts), config.repeat, left_out, damaged)
 
 
-def _counted(listed: InputShard, left_out: Counter[str]) -> tuple[Part, State]:
+def _counted(listed: InputShard, text: TextSource, left_out: Counter[str]) -> tuple[Part, State]:
     with open_shard(listed.url) as file:
-        reader = ShardReader(file)
+        reader = ShardReader(file, text)
         rows = sum(1 for _ in _annotated(listed.shard, reader, left_out))
-    return Part(listed.shard, listed.url, rows, reader.sha256), reader.state.state
+    part = Part(listed.shard, listed.url, rows, reader.sha256, text=text)
+    return part, reader.state.state
 
 
 def _annotated(shard: str, reader: ShardReader, left_out: Counter[str]) -> Iterator[SourceSample]:

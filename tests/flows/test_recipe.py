@@ -247,3 +247,9 @@ def test_a_setting_changes_one_section_though_two_share_it(tmp_path: Path) -> No
     file.write_text("judge: {threshold: &t {web: 0.1, synthetic: 0.2}}\nwrite: {}\n")
     loaded = read_recipe(Recipe, file, LEAST, ["judge.threshold.web=0.7"])
     assert loaded.judge.threshold == {"web": 0.7, "synthetic": 0.2}
+
+
+def test_a_place_of_texts_that_is_none_is_named() -> None:
+    assert read_recipe(Recipe, None, LEAST, ["input.text=json:alt"]).input.text == "json:alt"
+    with pytest.raises(RecipeError, match=r"input.text: .*'json:' is no place of texts"):
+        read_recipe(Recipe, None, LEAST, ["input.text='json:'"])

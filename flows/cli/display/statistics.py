@@ -19,6 +19,12 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     shards = statistics["shards"]
     counted = ", ".join(f"{count(number)} {name}" for name, number in shards.items() if number)
     console.print(f"shards: {counted}")
+    apart = statistics["rejected_by_reason"].get("not_adjacent", 0)
+    if apart:
+        console.print(
+            f"{count(apart)} rows are members that stand apart from the rest of their sample, in "
+            "shards that cannot be sought in: unpack .tar.gz, or sort the members by name"
+        )
     console.print(f"output: {run_url}", markup=False, soft_wrap=True)
 
 

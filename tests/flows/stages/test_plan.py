@@ -1,5 +1,6 @@
 """Plans of a cleaning: what stands in its way, what is done, what the rest will take."""
 
+import gzip
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from flows.stages import clean, plan
 from flows.stages.plan import Plan, Problem, check, make_plan
 from flows.stages.sample import SampleConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from shards.inputs.listing import InputShard
 from tests.flows.stages.test_sample import Watch
-from tests.support.toy_run import clean_world
+from tests.support.tars import read_members
+from tests.support.toy_run import clean_world, write_tar
 
 Make = Callable[..., Recipe]
 SMALL = SampleConfig(32)
@@ -213,3 +216,32 @@ def test_a_shard_that_gives_nothing_is_told(recipe: Make, web: Path, tmp_path: P
     assert "page.tar" in named(made.problems)["input"]
     assert made.forecast is not None
     assert made.forecast.images.low <= 120 <= made.forecast.images.high
+
+
+@pytest.mark.parametrize("packing", ["gzip", "apart"])
+def test_samples_from_the_beginning_of_shards_are_told(
+    recipe: Make, web: Path, tmp_path: Path, packing: str
+) -> None:
+    (tmp_path / "packed").mkdir()
+    for path in web.iterdir():
+        data = path.read_bytes()
+        if packing == "apart":
+            members = sorted(read_members(data), key=lambda member: member[0][::-1])
+            write_tar(tmp_path / "packed" / path.name, dict(members))
+        else:
+            (tmp_path / "packed" / path.name).write_bytes(gzip.compress(data))
+    made = planned(recipe(input={"urls": [str(tmp_path / "packed")]}), config=SampleConfig(60))
+    assert made.ready
+    assert "were taken from their beginning" in named(made.problems)["input"]
+    assert made.forecast is not None
+    assert made.forecast.images.value == pytest.approx(120, rel=0.15)
+
+
+def test_members_that_may_stand_apart_in_a_store_are_told(recipe: Make) -> None:
+    sample = planned(recipe()).sample
+    assert sample is not None
+    doubtful = replace(sample, doubtful=(InputShard("s3://web/0.tar", "0", 1),))
+    (problem,) = plan.told_of_order(doubtful)
+    assert problem.warning
+    assert "s3://web/0.tar" in problem.message
+    assert list(plan.told_of_order(sample)) == []

@@ -279,6 +279,7 @@ def test_identity_is_what_changes_the_output(config: CleanConfig) -> None:
     changes = [
         identity(config, "other", "b"),
         identity(config, "a", "other"),
+        identity(config, "a", "b", text="json:caption"),
         identity(config.model_copy(update={"seed": 1}), "a", "b"),
         identity(config.model_copy(update={"dtype": "bf16"}), "a", "b"),
         identity(config.model_copy(update={"screen": ScreenConfig(min_side=3)}), "a", "b"),

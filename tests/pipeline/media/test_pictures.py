@@ -1,5 +1,6 @@
 """Pictures from every kind of place, and those that cannot be read beside those that can."""
 
+import gzip
 import io
 import sys
 from collections.abc import Callable
@@ -119,3 +120,20 @@ def test_places_that_are_not_there_are_named(tmp_path: Path) -> None:
         list(read_pictures([str(tmp_path / "gone")]))
     with pytest.raises(InputError, match="no picture in it"):
         read_picture(str(tmp_path))
+
+
+def test_hidden_files_are_left_out_and_gzip_is_a_tar(
+    tmp_path: Path, photo: bytes, tar_of: Any
+) -> None:
+    (tmp_path / ".trash").mkdir()
+    for name in ("a.png", "._a.png", ".trash/b.png"):
+        (tmp_path / name).write_bytes(photo)
+    packed = gzip.compress(tar_of([("k1.png", photo)]))
+    for name in ("z.tar.gz", "z.TGZ"):
+        (tmp_path / name).write_bytes(packed)
+    assert names(list(read_pictures([str(tmp_path)]))) == [
+        ("a.png", None),
+        ("k1", None),
+        ("k1", None),
+    ]
+    assert names(list(read_pictures([str(tmp_path / "._a.png")]))) == [("._a.png", None)]

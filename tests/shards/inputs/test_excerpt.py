@@ -101,7 +101,7 @@ def test_damage_ends_an_excerpt_and_no_tar_gives_none(tmp_path: Path) -> None:
     data[third.offset : third.offset + 10] = b"\xff" * 10
     span = cut_samples(io.BytesIO(data), 0, len(data), 6, begins=True)
     assert span is not None
-    assert len(span[1]) == 2  # of three, the third's end is not known
+    assert len(span.starts) == 2  # of three, the third's end is not known
     garbage = io.BytesIO(random.Random(0).randbytes(100_000))
     assert find_header(garbage, 0, 100_000) is None
     assert cut_samples(garbage, 0, 100_000, 3, begins=True) is None
@@ -132,3 +132,57 @@ def test_large_samples_make_an_excerpt_of_fewer(
         assert 1 <= excerpt.samples < 20
         assert len(excerpt.tar) < 10_000 + 12_000  # the one that went beyond it, and an end
         assert len(read_members(excerpt.tar)) == 2 * excerpt.samples
+
+
+# What cannot be cut out of the middle
+
+
+def pairs_in(folder: Path, order: str) -> list[InputShard]:
+    """Write 200 pairs with a mask and a second sidecar each, in some order."""
+    names = [f"{n:03}.{e}" for n in range(200) for e in ("info.json", "jpg", "mask.png", "txt")]
+    if order == "apart":
+        random.Random(3).shuffle(names)
+    with tarfile.open(folder / "00.tar", "w:gz" if order == "gzip" else "w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 900
+            tar.addfile(member, io.BytesIO(random.Random(name).randbytes(900)))
+    return list_inputs([str(folder)])
+
+
+@pytest.mark.parametrize("order", ["sorted", "apart", "gzip"])
+def test_samples_are_counted_whatever_the_order(tmp_path: Path, order: str) -> None:
+    shards = pairs_in(tmp_path, order)
+    excerpts = Excerpts(shards, seed=4)
+    drawn = list(excerpts.draw([8] * 5))
+    assert [e.samples for e in drawn] == [8] * 5
+    size_bytes = sum(e.size_bytes for e in drawn) / 40
+    estimate = excerpts.content_bytes(shards)[0] / size_bytes
+    assert estimate == pytest.approx(200, rel=0.03)
+    for excerpt in drawn:
+        rows = list(ShardReader(io.BytesIO(excerpt.tar)))
+        assert len(rows) == 8
+        assert all(row.image and row.text and row.reason is None for row in rows)
+        for row in rows:
+            assert row.image == random.Random(f"{row.key}.jpg").randbytes(900)
+            assert row.text == random.Random(f"{row.key}.txt").randbytes(900)
+    assert [s.shard for s in excerpts.in_order] == ([] if order == "sorted" else [shards[0].shard])
+
+
+@pytest.mark.parametrize("order", ["apart", "gzip"])
+def test_they_are_drawn_once_from_the_beginning_on(tmp_path: Path, order: str) -> None:
+    excerpts = Excerpts(pairs_in(tmp_path, order), seed=4)
+    drawn = [key for e in excerpts.draw([30] * 10) for key in keys(e.tar)]
+    assert len(drawn) == len(set(drawn)) == 200
+
+
+def test_keys_with_dots_are_samples_each(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for number in range(300):
+            for ending in ("jpg", "txt"):
+                member = tarfile.TarInfo(f"img.{number:04}.{ending}")
+                member.size = 100
+                tar.addfile(member, io.BytesIO(bytes(100)))
+    drawn = list(Excerpts(list_inputs([str(tmp_path)]), seed=1).draw([5] * 6))
+    assert [excerpt.samples for excerpt in drawn] == [5] * 6
+    assert [len(keys(excerpt.tar)) for excerpt in drawn] == [5] * 6

@@ -111,3 +111,23 @@ def test_the_texts_of_a_clean_tars_sidecar_keep_their_origins(put: Any) -> None:
     members = [("s/k.jpg", b"x"), ("s/k.json", json.dumps(record).encode()), ("s/k.txt", b"other")]
     (sample,) = samples(of_shards(put("00000", members)))
     assert sample.texts == (SourceText("a ring", "synthetic"),)
+
+
+def test_texts_of_shards_may_stand_elsewhere(put: Any) -> None:
+    members = [("a.jpg", b"i"), ("a.json", b'{"alt": "from the sidecar"}'), ("a.txt", b"beside")]
+    path = put("00000", [*members, ("b.jpg", b"j"), ("b.caption", b"a caption")])
+    found = {
+        text: [(s.image, s.texts[0].text) for s in samples(of_shards(path, text=text))]
+        for text in ("txt", "json:alt", "caption")
+    }
+    assert found == {
+        "txt": [(b"i", "beside")],
+        "json:alt": [(b"i", "from the sidecar")],
+        "caption": [(b"j", "a caption")],
+    }
+    names = {of_shards(path, text=text).name for text in found}
+    assert len(names) == 3
+    with pytest.raises(ValueError, match="no place of texts"):
+        SourceConfig(shards=(str(path),), text="a:b")
+    with pytest.raises(ValueError, match="text is for shards only"):
+        SourceConfig(run="r", text="caption")

@@ -39,3 +39,15 @@ def test_counts_shares_and_the_commonest_reasons(
     assert "shards: 3 total, 3 committed\n" in out
     assert out.endswith("output: /runs/[bold]first\n")
     assert all(cell_len(line) <= 80 for line in out.splitlines())
+
+
+def test_members_that_could_not_be_joined_are_told_with_the_mend(
+    capsys: pytest.CaptureFixture[str], statistics: dict[str, Any]
+) -> None:
+    print_statistics("/runs/first", statistics)
+    assert "stand apart" not in capsys.readouterr().out
+    statistics["rejected_by_reason"] = {"not_adjacent": 1200}
+    print_statistics("/runs/first", statistics)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1,200 rows are members that stand apart" in out
+    assert "unpack .tar.gz, or sort the members by name" in out

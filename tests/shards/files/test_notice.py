@@ -2,7 +2,7 @@
 
 import pytest
 
-from shards.inputs.notice import tell_once
+from shards.files.notice import tell_once
 
 
 def test_a_thing_is_told_once_and_another_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,17 +3,18 @@
 `tarfile` and webdataset take a bad header for the end of the archive and lose the rest without a
 word. This walk reads once, forwards, from any stream, checks each header's checksum, never opens a
 link, holds one member at a time, and says where and how the archive ends. It reads USTAR, GNU long
-names, and PAX paths and sizes.
+names, and PAX paths and sizes; members of other kinds are passed by.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
+
+from shards.inputs.tars.stream import CHUNK_BYTES, Readable
 
 BLOCK_BYTES = 512
-_CHUNK_BYTES = 1 << 20
 _EXTENSION_LIMIT_BYTES = 1 << 20
+_MOST_DIGITS = 20  # of a size; Python takes long to read thousands
 _COMPRESSED = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -23,7 +24,8 @@ _COMPRESSED = (
     (b"LZIP", "lzip"),
     (b"\x1f\x9d", "compress"),
 )
-_KINDS = {
+_FILES = (b"0", b"\0", b"7")
+_EMPTY_KINDS = {  # whatever their size field says
     b"1": "hard link",
     b"2": "symbolic link",
     b"3": "character device",
@@ -31,7 +33,15 @@ _KINDS = {
     b"5": "directory",
     b"6": "fifo",
 }
+_ODD_KINDS = {
+    b"D": "listing of a GNU dump",
+    b"M": "part of a file of several volumes",
+    b"N": "list of long names",
+    b"S": "sparse file",
+    b"V": "volume label",
+}
 _PAX, _GLOBAL, _LONG_NAME, _LONG_LINK = (b"x", b"X"), b"g", b"L", b"K"
+_SPARSE = b"S"
 
 
 class TarDamage(ValueError):  # noqa: N818 - it says what is so, and stops nothing
@@ -44,48 +54,61 @@ class TarDamage(ValueError):  # noqa: N818 - it says what is so, and stops nothi
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member's header; `kind` is `file` or what else it is, in words."""
+    """One member's headers, which begin at `start`; its bytes stand at `content`.
+
+    `kind` is `file` or what else it is, in words.
+    """
 
     name: bytes
     kind: str
     size_bytes: int
+    start: int = 0
+    content: int = 0
+
+    @property
+    def end(self) -> int:
+        """Where it ends, padding included."""
+        return self.content + self.size_bytes + -self.size_bytes % BLOCK_BYTES
 
 
 @dataclass(slots=True)
 class _Extension:
-    """What extended headers said about the member that follows."""
+    """What extended headers said about the member that follows; `fault` is why they cannot."""
 
+    start: int
     name: bytes | None = None
     size_bytes: int | None = None
     sparse: bool = False
+    fault: str | None = None
 
 
 class TarReader:
-    """One pass over an archive; `read` gives a member's bytes, otherwise they are skipped."""
+    """One pass over an archive; `read` gives a member's bytes, otherwise they are skipped.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._sha256 = hashlib.sha256()
+    It begins with the headers of a member at `start`. With a `size_bytes` of the file it seeks past
+    what is skipped.
+    """
+
+    def __init__(self, file: Readable, start: int = 0, size_bytes: int | None = None) -> None:
+        self._file, self._size_bytes = file, size_bytes
         self._unread: Member | None = None
-        self.bytes_read = 0
+        self._unsized: TarDamage | None = None  # what it is if no header follows
+        self.bytes_read = start
         self.has_end_marker = False
 
     def __iter__(self) -> Iterator[Member]:
         """Yield every member in order; raises TarDamage at the first fault."""
-        extension = _Extension()
+        extension: _Extension | None = None
         while True:
             offset = self.bytes_read
             block = self._bytes(BLOCK_BYTES)
             if block.count(0) == len(block):
-                if block:
-                    self.has_end_marker = True
-                    self._check_tail()
-                elif extension != _Extension():
-                    raise TarDamage("truncated", offset, "a header is missing", extension.name)
+                self._end(block, offset, extension)
                 return
+            extension = extension or _Extension(offset)
             member = self._header(block, offset, extension)
             if member is not None:
-                extension = _Extension()
+                extension = None
                 self._unread = member
                 yield member
                 if self._unread is not None:
@@ -98,56 +121,78 @@ class TarReader:
         self._padding(member, len(data))
         return data
 
-    def drain(self) -> None:
-        """Read to the end of the file, so that the hash covers all of it."""
-        while self._bytes(_CHUNK_BYTES):
-            pass
-
-    @property
-    def sha256(self) -> str:
-        """Hash of all bytes read so far, in hex."""
-        return self._sha256.hexdigest()
+    def _end(self, block: bytes, offset: int, extension: _Extension | None) -> None:
+        """Check what stands before and behind the end."""
+        if extension is not None and extension.fault is not None:
+            raise TarDamage("corrupt", extension.start, extension.fault, extension.name)
+        if block:
+            self.has_end_marker = True
+            self._check_tail()
+        elif extension is not None:
+            raise TarDamage("truncated", offset, "a header is missing", extension.name)
 
     def _header(self, block: bytes, offset: int, extension: _Extension) -> Member | None:
         """Read one header block; extended headers are taken into `extension` and give None."""
-        _check_block(block, offset, extension.name)
-        kind = block[156:157]
         try:
-            size_bytes = _number(block[124:136])
-        except ValueError as error:
-            name = extension.name or _block_name(block)
-            raise TarDamage("corrupt", offset, f"unreadable size: {error}", name) from error
-        if kind in (*_PAX, _GLOBAL, _LONG_NAME, _LONG_LINK):
-            self._extend(extension, kind, size_bytes, offset)
-            return None
-        if kind == b"S":
-            raise TarDamage(
-                "corrupt", offset, "GNU sparse members are not read", _block_name(block)
-            )
+            _check_block(block, offset, extension.name)
+        except TarDamage as damage:
+            raise self._unsized or damage from None
+        self._unsized = None
+        kind = block[156:157]
         name = extension.name if extension.name is not None else _block_name(block)
-        if kind in _KINDS:
-            return Member(name, _KINDS[kind], 0)
-        if extension.size_bytes is not None:
-            size_bytes = extension.size_bytes
-        return Member(name, "sparse file" if extension.sparse else "file", size_bytes)
+        if kind in _EMPTY_KINDS:
+            return Member(name, _EMPTY_KINDS[kind], 0, extension.start, self.bytes_read)
+        size_bytes = self._size(block, offset, extension, name)
+        if kind in (*_PAX, _GLOBAL, _LONG_NAME, _LONG_LINK):
+            self._extend(extension, kind, Member(b"", "extended header", size_bytes))
+            return None
+        if kind == _SPARSE:
+            self._skip_map(block, name)
+        words = _kind_in_words(kind, extension, self._unsized)
+        return Member(name, words, size_bytes, extension.start, self.bytes_read)
 
-    def _extend(self, extension: _Extension, kind: bytes, size_bytes: int, offset: int) -> None:
-        if size_bytes > _EXTENSION_LIMIT_BYTES:
-            detail = f"extended header of {size_bytes} bytes, limit {_EXTENSION_LIMIT_BYTES}"
-            raise TarDamage("corrupt", offset, detail, extension.name)
-        payload = self.read(Member(b"", "extended header", size_bytes))
-        if kind == _LONG_NAME:
-            extension.name = payload.split(b"\0", 1)[0]
-        elif kind in _PAX:
+    def _size(self, block: bytes, offset: int, extension: _Extension, name: bytes) -> int:
+        """Read a member's size; one that cannot be read is none, unless no header follows."""
+        if extension.size_bytes is not None:
+            return extension.size_bytes
+        try:
+            return _number(block[124:136])
+        except ValueError as error:
+            self._unsized = TarDamage("corrupt", offset, f"unreadable size: {error}", name)
+            return 0
+
+    def _extend(self, extension: _Extension, kind: bytes, header: Member) -> None:
+        """Take what matters from an extended header; one that cannot be read is a fault of it."""
+        if kind in (_GLOBAL, _LONG_LINK):
+            self._skip(header)
+        elif header.size_bytes > _EXTENSION_LIMIT_BYTES:
+            extension.fault = (
+                f"extended header of {header.size_bytes} bytes, limit {_EXTENSION_LIMIT_BYTES}"
+            )
+            self._skip(header)
+        elif kind == _LONG_NAME:
+            extension.name = self.read(header).split(b"\0", 1)[0]
+        else:
             try:
-                _apply_pax(payload, extension)
+                _apply_pax(self.read(header), extension)
+            except TarDamage:
+                raise
             except ValueError as error:
-                detail = f"unreadable extended header: {error}"
-                raise TarDamage("corrupt", offset, detail, extension.name) from error
+                extension.fault = f"unreadable extended header: {error}"
+
+    def _skip_map(self, block: bytes, name: bytes) -> None:
+        """Skip the blocks that go on with the map of a GNU sparse file."""
+        goes_on = block[482]
+        while goes_on:
+            more = self._bytes(BLOCK_BYTES)
+            if len(more) < BLOCK_BYTES:
+                detail = "the file ends inside the map of a sparse file"
+                raise TarDamage("truncated", self.bytes_read, detail, name)
+            goes_on = more[504]
 
     def _check_tail(self) -> None:
         """After the end marker only zeros may follow (a joined second archive would be lost)."""
-        while chunk := self._bytes(_CHUNK_BYTES):
+        while chunk := self._bytes(CHUNK_BYTES):
             if chunk.count(0) != len(chunk):
                 zeros = len(chunk) - len(chunk.lstrip(b"\0"))
                 offset = self.bytes_read - len(chunk) + zeros
@@ -155,17 +200,23 @@ class TarReader:
 
     def _skip(self, member: Member) -> None:
         self._unread = None
-        left = member.size_bytes
-        while left:
-            chunk = self._bytes(min(left, _CHUNK_BYTES))
-            if not chunk:
-                break
+        self._padding(member, self._pass(member.size_bytes))
+
+    def _pass(self, size_bytes: int) -> int:
+        """Leave so many bytes behind; return how many there were."""
+        if self._size_bytes is not None:
+            left = max(min(size_bytes, self._size_bytes - self.bytes_read), 0)
+            self.bytes_read += left
+            cast(BinaryIO, self._file).seek(self.bytes_read)
+            return left
+        left = size_bytes
+        while left and (chunk := self._bytes(min(left, CHUNK_BYTES))):
             left -= len(chunk)
-        self._padding(member, member.size_bytes - left)
+        return size_bytes - left
 
     def _padding(self, member: Member, got_bytes: int) -> None:
         padding = -member.size_bytes % BLOCK_BYTES
-        if got_bytes < member.size_bytes or len(self._bytes(padding)) < padding:
+        if got_bytes < member.size_bytes or self._pass(padding) < padding:
             detail = f"the file ends inside a member of {member.size_bytes} bytes"
             raise TarDamage("truncated", self.bytes_read, detail, member.name or None)
 
@@ -176,12 +227,23 @@ class TarReader:
         """
         chunks: list[bytes] = []
         left = size_bytes
-        while left > 0 and (chunk := self._file.read(min(left, _CHUNK_BYTES))):
+        while left > 0 and (chunk := self._file.read(min(left, CHUNK_BYTES))):
             chunks.append(chunk)
-            self._sha256.update(chunk)
             left -= len(chunk)
         self.bytes_read += size_bytes - left
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _kind_in_words(kind: bytes, extension: _Extension, unsized: TarDamage | None) -> str:
+    """Say what a member is: a file only where nothing odd was said of it."""
+    fault = unsized.detail if unsized is not None else extension.fault
+    if fault is not None:
+        return f"member with an {fault}"
+    if extension.sparse:
+        return "sparse file"
+    if kind in _FILES:
+        return "file"
+    return _ODD_KINDS.get(kind, f"member of the unknown type {kind.decode('ascii', 'replace')!r}")
 
 
 def _check_block(block: bytes, offset: int, name: bytes | None) -> None:
@@ -212,7 +274,8 @@ def _checksum_fits(block: bytes) -> bool:
         return False
     blanked = block[:148] + b" " * 8 + block[156:]
     total = sum(blanked)
-    return stored in (total, total - 256 * sum(byte > 127 for byte in blanked))  # signed, of old
+    # of old, bytes were signed
+    return stored == total or stored == total - 256 * sum(byte > 127 for byte in blanked)
 
 
 def _number(field: bytes) -> int:
@@ -246,9 +309,9 @@ def _apply_pax(payload: bytes, extension: _Extension) -> None:
         if length <= 0 or at + length > len(payload) or not record.endswith(b"\n") or not equals:
             raise ValueError(f"bad record at byte {at}")
         if key in (b"path", b"GNU.sparse.name"):
-            extension.name = value
+            extension.name = value or None  # an empty value takes back what was said
         elif key == b"size":
-            if not value.isdigit():
+            if not value.isdigit() or len(value) > _MOST_DIGITS:
                 raise ValueError(f"size {value[:20]!r}")
             extension.size_bytes = int(value)
         extension.sparse |= key.startswith(b"GNU.sparse.")

@@ -1,0 +1,1 @@
+"""What a tar holds, member by member, and which members are a sample."""
