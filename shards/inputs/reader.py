@@ -212,11 +212,7 @@ class ShardReader:
 
     def _cut_group(self, damage: TarDamage) -> Group | None:
         """Find the sample that the damage hit: the open one, or one that never began."""
-        if (
-            damage.state not in _CUT_REASONS
-            or self._walk.has_end_marker
-            or not self._walk.has_begun
-        ):
+        if damage.state not in _CUT_REASONS or self._walk.has_end_marker:
             return None
         group, hit = self._groups.open, field_of(damage.name or b"", self._text.extension)
         key = hit.key if hit else b""  # a broken header's name may be garbage

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from shards.inputs.tars.index import Index, IndexedReader, scan
 from shards.inputs.tars.stream import HashedFile, Unpacked, is_remote, seekable_size
-from shards.inputs.tars.tar import BLOCK_BYTES, Member, TarDamage, TarReader
+from shards.inputs.tars.tar import Member, TarDamage, TarReader
 from shards.inputs.text import TextSource
 
 HasFields = Callable[[bytes], bool]
@@ -77,11 +77,6 @@ class Walk:
     def has_end_marker(self) -> bool:
         """Whether the end of the archive was seen."""
         return self._reader.has_end_marker
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there was enough to tell what it is; of a broken gzip file there may be less."""
-        return self._unpacked is None or self._reader.bytes_read >= BLOCK_BYTES
 
     @property
     def ignored(self) -> Counter[str]:

@@ -1,5 +1,6 @@
 """Pairs come whole and in order, and what cannot be used is counted, in every task alike."""
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -69,7 +70,9 @@ def test_texts_are_the_references_or_the_listed_or_the_one(
     ("spoil", "reason", "whole"),
     [
         (lambda data: data[: len(data) // 2], "shard_truncated", None),
-        (lambda data: b"\x1f\x8b" + data, "shard_compressed", 0),
+        (lambda data: b"BZh9" + data, "shard_compressed", 0),
+        (lambda data: b"\x1f\x8b" + data, "shard_corrupt", 0),
+        (lambda data: gzip.compress(data)[: len(data) // 10], "shard_truncated", None),
         (lambda _: b"<html>" * 200, "shard_not_tar", 0),
         (lambda _: b"", "shard_empty", 0),
     ],

@@ -32,9 +32,10 @@ def data(tar_bytes: Any) -> bytes:
 def test_a_local_file_is_looked_through_first(data: bytes) -> None:
     found = walk(io.BytesIO(data))
     assert contents(found) == [b"1", b"3", b"2", b"4"]
+    assert found.passed_bytes == 4 * 1024
     found.finish()
     assert (found.bytes_read, found.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-    assert found.passed_bytes == 4 * 1024
+    assert found.passed_bytes == len(data)
     assert found.has_end_marker
 
 
@@ -95,7 +96,3 @@ def test_damage_of_packed_files_is_told_by_their_own_bytes(data: bytes) -> None:
     with pytest.raises(TarDamage) as caught:
         contents(walk(io.BytesIO(cut)))
     assert (caught.value.state, caught.value.offset) == ("truncated", len(cut))
-    begun = walk(io.BytesIO(cut[:12]))
-    with pytest.raises(TarDamage):
-        contents(begun)
-    assert not begun.has_begun
