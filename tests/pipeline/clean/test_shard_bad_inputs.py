@@ -26,10 +26,15 @@ def bad_run(
     scorer: Any,
     make_bench: Any,
 ) -> Run:
-    folder = tmp_path_factory.mktemp("bad")
+    folder, web = tmp_path_factory.mktemp("bad"), tmp_path_factory.mktemp("web")
+    for file in bad_inputs.rglob(
+        "*.*"
+    ):  # one of two tars that differ by their ending alone is apart
+        (web / file.suffix[1:] / file.name).parent.mkdir(exist_ok=True)
+        (web / file.suffix[1:] / file.name).symlink_to(file)
     bench = make_bench(folder, config, captioner, scorer)
     every = {"web": 0.0, "synthetic": 0.0}  # so that no key hangs on what a random filter says
-    run = bench.clean(bad_inputs, judge=JudgeConfig(threshold=every))
+    run = bench.clean(web, judge=JudgeConfig(threshold=every))
     assert [path.name for path in folder.iterdir()] == ["run1"]
     return run
 
