@@ -11,11 +11,11 @@ from typing import Literal
 from PIL import Image
 from pydantic import Field
 
-from pipeline.clean.sidecar import read_sidecar
 from pipeline.clean.web_text import WebText, read_web_text
 from pipeline.config import Config
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode, difference_hash
 from shards.inputs.reader import RawSample
+from shards.inputs.sidecar import read_sidecar
 from shards.reasons import SampleReason, TextReason
 from shards.schema import SampleRow
 

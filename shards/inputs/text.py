@@ -1,12 +1,12 @@
 """Where the web text of a sample stands: in a file of its own, or in a field of its sidecar."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from shards.inputs.names import ROLES
+from shards.inputs.sidecar import read_object
 
 _EXTENSION = re.compile("[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*")
 _MOST_BYTES = 16 << 20  # of a sidecar that is read for its text
@@ -56,12 +56,7 @@ def text_source(identity: Mapping[str, Any]) -> TextSource:
 
 
 def _field_of(meta: bytes | None, field: str) -> bytes | None:
-    """Read a field that holds a string; a hostile sidecar may exhaust the stack, and holds none."""
-    if meta is None or len(meta) > _MOST_BYTES:
-        return None
-    try:
-        value = json.loads(meta.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-    text = value.get(field) if isinstance(value, dict) else None
-    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None
+    """Read a field that holds a string."""
+    found = read_object(meta) if meta is not None and len(meta) <= _MOST_BYTES else None
+    text = found[1].get(field) if found is not None else None
+    return text.encode() if isinstance(text, str) else None

@@ -34,10 +34,20 @@ def test_a_field_of_the_sidecar() -> None:
     assert source.read(None, b'{"caption": ""}') == b""
     for meta in (None, b"", b"{}", b"[]", b'{"caption": 3}', b"{", b"\xff", b"[" * 200_000):
         assert source.read(b"beside", meta) is None
-    lone = source.read(None, b'{"caption": "\\ud800"}')
-    assert lone is not None
-    with pytest.raises(UnicodeDecodeError):  # as any text that is not UTF-8
-        lone.decode()
+    assert source.read(None, b'{"caption": "\\ud800"}') == "\ufffd".encode()  # half a pair
+
+
+@pytest.mark.parametrize(
+    "sidecar",
+    [
+        '\ufeff{"caption": "two dogs", "n": NaN}'.encode(),
+        '{"caption": "two dogs"}'.encode("utf-16"),
+        b'{"caption": "two dogs", "n": -inf}\0\0',
+        b'[{"caption": "two dogs"}]',
+    ],
+)
+def test_a_sidecar_that_is_nearly_json_holds_its_text(sidecar: bytes) -> None:
+    assert TextSource.parse("json:caption").read(None, sidecar) == b"two dogs"
 
 
 def test_a_whole_sample_has_what_holds_its_text() -> None:

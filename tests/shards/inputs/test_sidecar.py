@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clean.sidecar import MAX_META_BYTES, Sidecar, read_sidecar
+from shards.inputs.sidecar import MAX_META_BYTES, Sidecar, read_sidecar
 
 REPAIRED = ("json_repaired",)
 

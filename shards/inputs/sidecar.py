@@ -44,11 +44,10 @@ def read_sidecar(data: bytes | None) -> Sidecar:
         return Sidecar()
     if len(data) > MAX_META_BYTES:
         return Sidecar(notes=("json_too_large",))
-    try:
-        written = data.decode(json.detect_encoding(data))
-        meta, fields = _strict_object(written)
-    except (ValueError, RecursionError):
+    found = read_object(data)
+    if found is None:
         return Sidecar(notes=("json_unreadable",))
+    meta, fields = found
     encoded = meta.encode()
     if len(encoded) > MAX_META_BYTES:  # UTF-16 can be shorter
         return Sidecar(notes=("json_too_large",))
@@ -56,18 +55,26 @@ def read_sidecar(data: bytes | None) -> Sidecar:
     return Sidecar(meta, _url(fields.get("url")), notes)
 
 
+def read_object(data: bytes) -> tuple[str, dict[str, Any]] | None:
+    """Return a JSON object as strict JSON, and what it holds; None where there is none."""
+    try:
+        return _strict_object(data.decode(json.detect_encoding(data)))
+    except (ValueError, RecursionError):
+        return None
+
+
 def _strict_object(written: str) -> tuple[str, dict[str, Any]]:
     """Return a JSON object as strict JSON, in its own words where they are, and what it holds."""
     text = _TOKENS.sub(_strict_token, written.rstrip("\0"))
     names_twice = False
 
-    def read_object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    def as_dict(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal names_twice
         fields = dict(pairs)
         names_twice |= len(fields) < len(pairs)
         return fields
 
-    parsed = json.loads(text, object_pairs_hook=read_object)
+    parsed = json.loads(text, object_pairs_hook=as_dict)
     if isinstance(parsed, list) and len(parsed) == 1:  # some write the rows of a table of one
         (parsed,) = parsed
         text = text.strip()[1:-1].strip()
