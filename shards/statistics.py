@@ -1,9 +1,12 @@
 """The numbers of a run, finished or not: what went in, what came of it, and how texts scored."""
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from shards.query import connect
+from shards.reasons import TextReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import total_counts
 from shards.run.run import Run
@@ -11,6 +14,7 @@ from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
 
 _BINS = 20
+_DAMAGED_NAMED, _SIDECARS_LOOKED_AT = 20, 100
 
 
 def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
@@ -25,6 +29,7 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
         "rejected": counts.rejected,
         "rejected_by_reason": counts.rejected_by_reason,
         "texts": {origin: texts.model_dump() for origin, texts in counts.texts.items()},
+        "without_web_text": without_web_text(run, shards),
         "shards": {
             "total": len(run.shards),
             "committed": len(shards),
@@ -32,8 +37,39 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
             "quarantined": quarantined,
             "pending": len(run.shards) - len(shards) - quarantined,
         },
+        "damaged_shards": [
+            {"shard": shard.shard, **shard.state.model_dump(mode="json")}
+            for shard in shards
+            if shard.state.damaged
+        ][:_DAMAGED_NAMED],
         "histograms": itm_histograms(run, shards),
     }
+
+
+def without_web_text(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:
+    """Count accepted samples without a usable web text, by reason.
+
+    Where all lack one, `sidecar_fields` names the fields of their sidecars that hold strings, the
+    commonest first: texts may stand there (`input.text`).
+    """
+    with connect(run, shards, ["samples"]) as connection:
+        counted = connection.execute(
+            "SELECT text_reason, count(*) FROM samples WHERE status = 'ok' "
+            "GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+        reasons = {reason: count for reason, count in counted if reason is not None}
+        sidecars = []
+        if counted and set(reasons) == {reason for reason, _ in counted} == {TextReason.MISSING}:
+            sidecars = connection.execute(
+                "SELECT meta FROM samples WHERE meta IS NOT NULL LIMIT ?", [_SIDECARS_LOOKED_AT]
+            ).fetchall()
+    fields = Counter(
+        name
+        for (sidecar,) in sidecars
+        for name, value in json.loads(sidecar).items()
+        if isinstance(value, str)
+    )
+    return {"by_reason": reasons, "sidecar_fields": [name for name, _ in fields.most_common()]}
 
 
 def itm_histograms(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:

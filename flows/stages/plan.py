@@ -34,6 +34,7 @@ from pipeline.printable import size
 from shards.errors import is_store_error
 from shards.files.durable import TEMPORARY
 from shards.inputs.listing import InputShard, check_unchanged, list_inputs
+from shards.reasons import TextReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import read_commits, total_counts
 from shards.run.run import NotARun, Run, RunMismatch, as_json, differences
@@ -214,6 +215,7 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
             warning=True,
         )
     yield from told_of_order(sample)
+    yield from told_of_texts(sample)
     if forecast.workers > 1 and len(task.pending) < SHARDS_PER_WORKER * len(sample.workers):
         yield Problem(
             "shards",
@@ -249,6 +251,21 @@ def told_of_order(sample: Sample) -> Iterator[Problem]:
             f"in {len(sample.doubtful)} shards, the first is {sample.doubtful[0].url}, most of the "
             "samples that were tried lack a picture or a text. If the members of a sample stand "
             "apart there, samples are counted twice or more: sort the members by name",
+            warning=True,
+        )
+
+
+def told_of_texts(sample: Sample) -> Iterator[Problem]:
+    """Tell if no sample has a text: they may stand elsewhere, and another run would be needed."""
+    statistics = sample.result.statistics
+    missing = statistics["without_web_text"]
+    if set(missing["by_reason"]) == {TextReason.MISSING} and not statistics["texts"].get("web"):
+        fields = ", ".join(missing["sidecar_fields"])
+        yield Problem(
+            "input.text",
+            "not one of the samples has a web text there"
+            + (f"; their sidecars have {fields} (json:FIELD)" if fields else "")
+            + ". Where there are none by intention: --set input.text=none",
             warning=True,
         )
 

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from shards.run.attempt import start_attempt
 from shards.run.commit import commit, read_commits
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
-from shards.schema import DecisionRow, TextRow, read_table
+from shards.schema import DecisionRow, SampleRow, TextRow, read_table
 from shards.statistics import run_statistics
 from shards.writer import ShardWriter
 from tests.shards.conftest import DoWork, MakeRun
@@ -45,6 +46,13 @@ def test_against_the_rows(any_url: str, make_run: MakeRun, with_snapshot: bool) 
         "quarantined": 0,
         "pending": 0,
     }
+    (damaged,) = stats["damaged_shards"]
+    assert damaged["shard"] in {shard.shard for shard in run.shards}
+    assert damaged["state"] != "complete"
+    is_ok = np.array(samples["status"].to_pylist()) == "ok"
+    reasons = Counter(np.array(samples["text_reason"].to_pylist(), object)[is_ok].tolist())
+    del reasons[None]
+    assert stats["without_web_text"] == {"by_reason": dict(reasons), "sidecar_fields": []}
     keep = decisions["keep"].to_numpy()
     origins = np.array(texts["origin"].to_pylist())
     for origin in ("web", "synthetic"):
@@ -89,6 +97,24 @@ def test_scores_at_the_edges(any_url: str, make_run: MakeRun, do_work: DoWork) -
     for place in (0, 1, 10, 15, 19, 19):
         expected[place] += 1
     assert counts == expected
+
+
+def test_texts_that_may_stand_in_sidecars(any_url: str, make_run: MakeRun, do_work: DoWork) -> None:
+    run = make_run(any_url, shards=1, committed=False)
+    shard, attempt = run.shards[0], start_attempt(run, run.shards[0])
+    metas = ['{"alt":"a dog","n":3}', '{"alt":"a cat","url":"u"}', None]
+    with ShardWriter(run.store, shard, attempt) as writer:
+        for index, meta in enumerate(metas):
+            missing: SampleRow = {"status": "ok", "text_reason": "text_missing", "meta": meta}
+            writer.add(missing | {"index": index}, [], [])
+        writer.add({"index": 3, "status": "rejected", "reason": "image_blank"}, [], [])
+        files = writer.finish()
+    counted = {"attempt": attempt, "files": tuple(files), "counts": writer.counts}
+    assert commit(run, do_work(run, shard).model_copy(update=counted))
+    assert run_statistics(run)["without_web_text"] == {
+        "by_reason": {"text_missing": 3},
+        "sidecar_fields": ["alt", "url"],
+    }
 
 
 def test_importing_the_room_is_light() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from pipeline.printable import count, percent, visible
 
@@ -67,7 +68,7 @@ def _rules(judged: Numbers) -> Table:
         scored, kept = texts["in"]["here"], texts["kept"]
         before = rule["own_threshold"]
         table.add_row(
-            visible(origin) + _asked(rule["keep_fraction"]),
+            Text(visible(origin) + _asked(rule["keep_fraction"])),
             count(scored),
             f"{rule['threshold']:.6g}",
             count(kept["here"]),
@@ -87,7 +88,7 @@ def _kept_texts(texts: Numbers) -> Table:
     for origin, pairs in texts.items():
         kept, scored = pairs["kept"], pairs["in"]
         table.add_row(
-            visible(origin),
+            Text(visible(origin)),
             count(kept["here"]),
             count(scored["here"]),
             count(kept["there"]),
@@ -102,7 +103,7 @@ def _crossed(joined: Numbers) -> Table:
     rows = {"samples": joined["samples"]}
     rows |= {f"{origin} texts": places for origin, places in joined["texts"].items()}
     for name, places in rows.items():
-        table.add_row(visible(name), *(count(number) for number in places.values()))
+        table.add_row(Text(visible(name)), *(count(number) for number in places.values()))
     return table
 
 

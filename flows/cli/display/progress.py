@@ -76,7 +76,7 @@ class Display:
         now = time.monotonic()
         if now - self._printed >= self._line_every_s:
             self._printed = now
-            self.console.print(line())
+            self.console.print(line(), markup=False)
 
     def start(self) -> None:
         """Show the bar."""
@@ -190,7 +190,7 @@ class RunProgress:
         shards, done = len(job.pending), len(job.mine) - len(job.pending)
         plural = "" if shards == 1 else "s"
         line = f"{job.run.store.url()}: {shards} shard{plural} to clean, {done} done"
-        self._display.console.print(line)
+        self._display.console.print(line, markup=False)
         self._display.start()
         self._display.restart(total=self._progress.total_bytes)
 

@@ -1,5 +1,6 @@
 """A run's numbers, as tables that fit 80 columns."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.text import Text
 
 from pipeline.printable import count, percent, visible
 
-REASONS_SHOWN = 5
+REASONS_SHOWN = DAMAGED_SHOWN = FIELDS_SHOWN = 5
 
 
 def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
@@ -19,6 +20,8 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     shards = statistics["shards"]
     counted = ", ".join(f"{count(number)} {name}" for name, number in shards.items() if number)
     console.print(f"shards: {counted}")
+    for line in (*_damaged(statistics), *_no_texts(statistics)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     apart = statistics["rejected_by_reason"].get("not_adjacent", 0)
     if apart:
         console.print(
@@ -34,9 +37,30 @@ def _sample_table(statistics: dict[str, Any]) -> Table:
     reasons = sorted(statistics["rejected_by_reason"].items(), key=lambda item: -item[1])
     rows = [(name, statistics[name]) for name in ("samples_in", "kept", "filtered", "rejected")]
     rows += [(f"  {reason}", number) for reason, number in reasons[:REASONS_SHOWN]]
+    if others := sum(number for _, number in reasons[REASONS_SHOWN:]):
+        rows.append((f"  {len(reasons) - REASONS_SHOWN} other reasons", others))
     for name, number in rows:
         table.add_row(name, count(number), percent(number, total))
     return table
+
+
+def _damaged(statistics: dict[str, Any]) -> Iterator[str]:
+    for shard in statistics["damaged_shards"][:DAMAGED_SHOWN]:
+        yield f"  damaged: {shard['shard']}: {shard['state']}, {visible(shard['detail'] or '')}"
+    if (more := statistics["shards"]["damaged"] - DAMAGED_SHOWN) > 0:
+        yield f"  and {count(more)} more; capfilt report tells of all"
+
+
+def _no_texts(statistics: dict[str, Any]) -> Iterator[str]:
+    """Say where texts may stand if not one was found: `input.text` may not be what was meant."""
+    missing = statistics["without_web_text"]
+    if set(missing["by_reason"]) == {"text_missing"} and not statistics["texts"].get("web"):
+        named = ", ".join(visible(name) for name in missing["sidecar_fields"][:FIELDS_SHOWN])
+        fields = f" Their sidecars have: {named}." if named else ""
+        yield (
+            "warning: no sample has a web text. input.text says where they stand (txt, another "
+            f"ending, json:FIELD of the sidecar, or none).{fields}"
+        )
 
 
 def _text_table(statistics: dict[str, Any]) -> Table:
@@ -46,4 +70,6 @@ def _text_table(statistics: dict[str, Any]) -> Table:
         scored, kept = texts["in"], texts["kept"]
         name = Text(visible(origin))  # as Text: an origin's name may look like markup
         table.add_row(name, count(scored), count(kept), percent(kept, scored))
+    for reason, number in statistics["without_web_text"]["by_reason"].items():
+        table.add_row(f"  {reason}", count(number), "", "")
     return table

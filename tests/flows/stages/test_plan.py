@@ -245,3 +245,12 @@ def test_members_that_may_stand_apart_in_a_store_are_told(recipe: Make) -> None:
     assert problem.warning
     assert "s3://web/0.tar" in problem.message
     assert list(plan.told_of_order(sample)) == []
+
+
+def test_texts_that_stand_elsewhere_are_told(recipe: Make, toy_shards: Path) -> None:
+    told = planned(recipe(input={"urls": [str(toy_shards)], "text": "json:captoin"})).problems
+    assert "json:FIELD" in named(told)["input.text"]
+    assert all(problem.warning for problem in told if problem.subject == "input.text")
+    assert "input.text" not in named(planned(recipe()).problems)
+    none = planned(recipe(input={"urls": [str(toy_shards)], "text": "none"}))
+    assert "input.text" not in named(none.problems)

@@ -149,6 +149,14 @@ def test_a_cleaning_is_measured_in_bytes_of_its_input(
     ]
 
 
+@pytest.mark.parametrize("name", ["runs [v1]", "runs/x[/y]", "runs/[bold]"])
+def test_a_runs_name_is_said_as_it_is(lines: Lines, job: Any, name: str) -> None:
+    job.run.store = Store(name)
+    with closing(RunProgress()) as shown:
+        shown.begin(job)
+    assert f"{name}: 2 shards to clean" in lines()[0]
+
+
 def test_a_shard_that_ends_takes_nothing_from_those_still_at_work(
     clock: list[float], lines: Lines, job: Any
 ) -> None:

@@ -19,7 +19,9 @@ def statistics() -> dict[str, Any]:
         "rejected": 28,
         "rejected_by_reason": REASONS,
         "texts": {"web": {"in": 900, "kept": 0}, "[red]\x1b[2J": {"in": 1083, "kept": 1082}},
-        "shards": {"total": 3, "committed": 3, "pending": 0},
+        "shards": {"total": 3, "committed": 3, "damaged": 0, "pending": 0},
+        "without_web_text": {"by_reason": {"text_empty": 183}, "sidecar_fields": []},
+        "damaged_shards": [],
     }
 
 
@@ -34,7 +36,9 @@ def test_counts_shares_and_the_commonest_reasons(
     assert ["filtered", "0", "0.0 %"] in cells
     named = [row[0] for row in cells if row[0].startswith("reason_")]
     assert named == ["reason_7", "reason_6", "reason_5", "reason_4", "reason_3"]
+    assert ["2 other reasons", "3", "0.3 %"] in cells
     assert ["web", "900", "0", "0.0 %"] in cells
+    assert ["text_empty", "183"] in cells
     assert ["[red]␛[2J", "1,083", "1,082", "99.9 %"] in cells
     assert "shards: 3 total, 3 committed\n" in out
     assert out.endswith("output: /runs/[bold]first\n")
@@ -51,3 +55,28 @@ def test_members_that_could_not_be_joined_are_told_with_the_mend(
     out = " ".join(capsys.readouterr().out.split())
     assert "1,200 rows are members that stand apart" in out
     assert "unpack .tar.gz, or sort the members by name" in out
+
+
+def test_damaged_shards_are_named(
+    capsys: pytest.CaptureFixture[str], statistics: dict[str, Any]
+) -> None:
+    statistics["shards"]["damaged"] = 7
+    statistics["damaged_shards"] = [
+        {"shard": f"[red]{n}", "state": "not_a_tar", "detail": "no header\x1b"} for n in range(7)
+    ]
+    print_statistics("/runs/first", statistics)
+    out = capsys.readouterr().out
+    assert "  damaged: [red]0: not_a_tar, no header␛\n" in out
+    assert "[red]5" not in out
+    assert "  and 2 more; capfilt report tells of all\n" in out
+
+
+@pytest.mark.parametrize("reason", ["text_missing", "text_empty"])
+def test_texts_that_may_stand_elsewhere_are_told(
+    capsys: pytest.CaptureFixture[str], statistics: dict[str, Any], reason: str
+) -> None:
+    del statistics["texts"]["web"]
+    statistics["without_web_text"] = {"by_reason": {reason: 9}, "sidecar_fields": ["alt", "url"]}
+    print_statistics("/runs/first", statistics)
+    told = "warning: no sample has a web text." in (out := capsys.readouterr().out)
+    assert told == ("sidecars have: alt, url." in out) == (reason == "text_missing")
