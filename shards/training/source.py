@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from shards.errors import UsageError
-from shards.inputs.listing import InputChanged
+from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged
 from shards.inputs.reader import RawSample
 from shards.inputs.text import TXT, TextSource
 from shards.store import filesystem
@@ -181,7 +181,10 @@ class SourceSample:
 
 def changed(part: Part, expected: str, found: str) -> InputChanged:
     """Make the error that a part is not what it was when its source was opened."""
+    advice = "restore it, or begin a new training with what is there now"
+    if part.tables is not None:
+        advice = f"{advice}. {DIVIDED_OTHERWISE}"
     return InputChanged(
         f"{part.url} (shard {part.shard!r}) changed since it was opened or cleaned: expected "
-        f"{expected}, found {found}; restore it, or begin a new training with what is there now"
+        f"{expected}, found {found}; {advice}"
     )
