@@ -87,6 +87,7 @@ class ShardReader:
         self._seen = SeenKeys()
         self._count = 0
         self._only_sidecars = True
+        # lone sidecars become rows once the shard has any pair
         self._held: list[tuple[Group, SampleReason | None, str | None]] = []
         self._has_cut = False
         self._state: ShardState | None = None
@@ -142,7 +143,6 @@ class ShardReader:
         """Yield the row of a finished group, and the rows held back before it."""
         if self._only_sidecars and group.roles == {"meta"}:
             self._seen.add(group)
-            # becomes a row once the shard has any pair
             self._held.append((Group(group.key), *self._cut_reason(group)))
             return
         self._only_sidecars = False
@@ -160,13 +160,11 @@ class ShardReader:
 
     def _release(self) -> Iterator[RawSample]:
         held, self._held = self._held, []
-        for group, reason, detail in held:
-            yield self._row(group, reason, detail)
+        yield from (self._row(*row) for row in held)
 
     def _cut_reason(self, group: Group) -> tuple[SampleReason | None, str | None]:
         """Return why damage may have cost a group a member, with a detail; None if it cannot."""
-        cut = self._walk.cut_state(group.key)
-        if cut is None:
+        if (cut := self._walk.cut_state(group.key)) is None:
             return None, None
         self._has_cut = True
         return _CUT_REASONS[State(cut)], "what it lacks may stand behind the damage"

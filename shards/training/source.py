@@ -181,10 +181,9 @@ class SourceSample:
 
 def changed(part: Part, expected: str, found: str) -> InputChanged:
     """Make the error that a part is not what it was when its source was opened."""
-    advice = "restore it, or begin a new training with what is there now"
-    if part.tables is not None:
-        advice = f"{advice}. {DIVIDED_OTHERWISE}"
     return InputChanged(
         f"{part.url} (shard {part.shard!r}) changed since it was opened or cleaned: expected "
-        f"{expected}, found {found}; {advice}"
+        f"{expected}, found {found}; restore it, or begin a new training with what is there now"
+        + f". {DIVIDED_OTHERWISE}"
+        * (part.tables is not None)
     )
