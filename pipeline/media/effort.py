@@ -3,12 +3,12 @@
 A few bytes can cost a codec as much as a whole picture: a scan of a progressive JPEG goes over
 every pixel and takes 11 bytes, a segment, chunk or block 2 to 12. So a file of some MB could hold a
 worker for minutes. The counts depend on nothing but the bytes, so that a run's result does not
-depend on the machine. A WebP is parsed in its codec, at 6 ms a MB, and needs no bound.
+depend on the machine.
 """
 
 from collections.abc import Iterator
 
-from pipeline.media.formats import jpeg
+from pipeline.media.formats import jpeg, webp
 
 # 0.6 ms a megapixel and scan, measured: at most 3 s. 178 megapixels in ten scans of one to three
 # colours, as encoders write them, come to 2,500.
@@ -28,9 +28,11 @@ def excess_parts(data: bytes) -> str | None:
         return _excess_segments(data)
     if data.startswith(b"\x89PNG"):
         return _excess_chunks(data)
+    most = MOST_PARTS + len(data) // _BYTES_PER_BLOCK
     if data.startswith(b"GIF8"):
-        most = MOST_PARTS + len(data) // _BYTES_PER_BLOCK
         return _excess("blocks", most, _blocks(data))
+    if webp.is_webp(data):
+        return _excess("chunks", most, webp.chunk_places(data))
     return None
 
 
@@ -108,7 +110,7 @@ def _blocks(data: bytes) -> Iterator[None]:
         position += 1
 
 
-def _excess(what: str, most: int, parts: Iterator[None]) -> str | None:
+def _excess(what: str, most: int, parts: Iterator[object]) -> str | None:
     for count, _ in enumerate(parts, 1):
         if count > most:
             return f"more than {most} {what}"

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample, encode_jpeg
 from pipeline.clean.screen import ScreenConfig
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
-from shards.inputs.listing import InputChanged
+from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged
 from shards.inputs.reader import RawSample, ShardReader, open_shard
 from shards.inputs.text import text_source
 from shards.run.run import Run
@@ -89,7 +89,7 @@ def _same_image(raw: RawSample | None, row: SampleRow, where: str) -> bytes:
         there = f"key {raw.key!r}, image sha256 {sha256}"
     raise InputChanged(
         f"{where} changed since it was cleaned: sample {row['index']} should be {expected}; "
-        f"found {there}; restore it, or judge without clean shards"
+        f"found {there}; restore it, or judge without clean shards. {DIVIDED_OTHERWISE}"
     )
 
 

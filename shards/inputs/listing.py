@@ -28,6 +28,12 @@ class InputChanged(CapfiltError, ValueError):  # noqa: N818 - reads as what happ
     """A shard is not the one that the run was created with."""
 
 
+DIVIDED_OTHERWISE = (
+    "If it did not change, an earlier version of capfilt cleaned it, which divided tars into "
+    "samples otherwise: clean it again into another output folder"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class InputShard:
     """One input tar: an absolute URL (a plain path if local), its SHARD name, and its identity.

@@ -87,7 +87,8 @@ class ShardReader:
         self._seen = SeenKeys()
         self._count = 0
         self._only_sidecars = True
-        self._held: list[Group] = []
+        # lone sidecars become rows once the shard has any pair
+        self._held: list[tuple[Group, SampleReason | None, str | None]] = []
         self._has_cut = False
         self._state: ShardState | None = None
 
@@ -142,16 +143,15 @@ class ShardReader:
         """Yield the row of a finished group, and the rows held back before it."""
         if self._only_sidecars and group.roles == {"meta"}:
             self._seen.add(group)
-            self._held.append(Group(group.key))  # becomes a row once the shard has any pair
+            self._held.append((Group(group.key), *self._cut_reason(group)))
             return
         self._only_sidecars = False
         yield from self._release()
         reason, detail = self._seen.verdict(group)
         self._seen.add(group)
-        cut = self._walk.cut_state(group.key)
-        if reason is None and cut is not None:
-            reason, detail = _CUT_REASONS[State(cut)], "what it lacks may stand behind the damage"
-            self._has_cut = True
+        if reason is None:
+            cut, why = self._cut_reason(group)
+            reason, detail = cut, why or detail
         if reason is None:
             self._usual_roles = group.has
             if group.foreign is not None:
@@ -160,8 +160,14 @@ class ShardReader:
 
     def _release(self) -> Iterator[RawSample]:
         held, self._held = self._held, []
-        for group in held:
-            yield self._row(group, None, None)
+        yield from (self._row(*row) for row in held)
+
+    def _cut_reason(self, group: Group) -> tuple[SampleReason | None, str | None]:
+        """Return why damage may have cost a group a member, with a detail; None if it cannot."""
+        if (cut := self._walk.cut_state(group.key)) is None:
+            return None, None
+        self._has_cut = True
+        return _CUT_REASONS[State(cut)], "what it lacks may stand behind the damage"
 
     def _row(self, group: Group, reason: SampleReason | None, detail: str | None) -> RawSample:
         parts = group.parts if reason is None else {}

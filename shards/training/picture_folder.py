@@ -30,6 +30,7 @@ from shards.training.picture_name import (
 
 MAX_PICTURE_BYTES = 256 << 20
 MAX_LISTED = 2_000_000  # files of a folder
+_MOST_COPIES = 4  # of a picture, which are read to compare them
 _NO_SUCH_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
 
 
@@ -43,13 +44,10 @@ class FolderPicture:
 
 @dataclass(slots=True)
 class _Listing:
-    """Paths below a folder: by the file's name without its picture's ending, and by last number.
-
-    Of pictures with one number the first by path is kept.
-    """
+    """Paths below a folder: by the file's name without its picture's ending, and by last number."""
 
     by_stem: dict[str, list[str]] = field(default_factory=dict)
-    by_number: dict[int, str] = field(default_factory=dict)
+    by_number: dict[int, list[str]] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     count: int = 0
 
@@ -61,7 +59,7 @@ class _Listing:
         self.folders.update(parts[:-1])
         number = last_number(path)
         if number is not None and is_picture(path):
-            self.by_number[number] = min(path, self.by_number.get(number, path))
+            self.by_number.setdefault(number, []).append(path)
 
     def named(self, parts: Parts) -> list[str]:
         """Return the files of a path's last name, wherever they lie."""
@@ -71,7 +69,8 @@ class _Listing:
         """Return the files that a path may mean: of those that share an end, the longest.
 
         A relative path must be the whole of that end, or the file's must be: there may be folders
-        more or fewer. An absolute one, of another machine, must share a folder, were it the root.
+        more or fewer. Of an absolute one, of another machine, the file's must be, and share a
+        folder, were it the root.
         """
         is_below = reading.is_absolute and len(root) > 0 and reading.parts[: len(root)] == root
         wanted = folded(reading.parts[len(root) :] if is_below else reading.parts)
@@ -83,10 +82,10 @@ class _Listing:
             return whole
         if longest < len(wanted) and wanted[-longest - 1] in self.folders:
             return []  # the folder is here that the picture should lie in
+        if reading.is_absolute and longest == 1 < len(wanted):
+            return []
         best = [path for path in ends if ends[path] == longest]
-        if reading.is_absolute:
-            return best if longest > 1 or longest == len(wanted) else []
-        return [path for path in best if longest in (len(wanted), _depth(path))]
+        return [path for path in best if longest == len(wanted) or longest >= _depth(path)]
 
 
 class PictureFolder:
@@ -148,12 +147,11 @@ class PictureFolder:
         for reading in readings(name):
             paths = listing.matches(reading, root)
             if len(paths) > 1:
-                some = ", ".join(sorted(paths)[:3])
-                return self._missing(name, f"{len(paths):,} files could be meant: {some}")
+                return self._missing(name, _several(paths))
             if paths:
                 return paths[0]
         if name.isascii() and name.isdigit() and int(name) in listing.by_number:
-            return listing.by_number[int(name)]
+            return self._find_number(int(name))
         return self._missing(name, self._why(name, listing))
 
     def _why(self, name: str, listing: _Listing) -> str:
@@ -165,11 +163,21 @@ class PictureFolder:
         return f"no file has this name of the {listing.count:,} below {self.url}"
 
     def _find_number(self, number: int) -> str | Unusable:
-        path = self._listing().by_number.get(number)
-        why = f"no picture below {self.url} has it as the last number in its name"
-        return (
-            path if path is not None else Unusable(SampleReason.IMAGE_MISSING, f"{number}: {why}")
-        )
+        paths = sorted(self._listing().by_number.get(number, []))
+        if not paths:
+            why = f"no picture below {self.url} has it as the last number in its name"
+        elif len(paths) == 1 or self._are_copies(paths):
+            return paths[0]
+        else:
+            why = _several(paths)
+        return Unusable(SampleReason.IMAGE_MISSING, f"{number}: {why}")
+
+    def _are_copies(self, paths: list[str]) -> bool:
+        """Compare a few pictures: COCO's of 2014 and of 2017 are the same."""
+        if len(paths) > _MOST_COPIES:
+            return False
+        found = [self._read(path) for path in paths]
+        return len({one.data if isinstance(one, FolderPicture) else None for one in found}) == 1
 
     def _missing(self, name: str, why: str) -> Unusable:
         tried = name if next(readings(name)).is_absolute else f"{self.url}/{name}"
@@ -192,6 +200,10 @@ def picture_folder(url: str) -> PictureFolder:
 @lru_cache(maxsize=8)
 def _folder_at(url: str) -> PictureFolder:
     return PictureFolder(url)
+
+
+def _several(paths: list[str]) -> str:
+    return f"{len(paths):,} files could be meant: {', '.join(sorted(paths)[:3])}"
 
 
 def _depth(path: str) -> int:

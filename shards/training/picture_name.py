@@ -22,7 +22,7 @@ Parts = tuple[str, ...]
 
 _NUMBER = re.compile(r"(\d{1,18})\D*$", re.ASCII)
 # a URL's scheme and host, or Windows' drive; then what a path may begin with
-_ROOT = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+:(?://[^/]*)?(?=/)|[A-Za-z]:)?/*")
+_ROOT = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+:(?://[^/]*)?(?=/)|[A-Za-z]:(?=[/\\]))?/*")
 _ENDINGS = tuple(f".{ending}" for ending in (*IMAGE_EXTENSIONS, *FOREIGN_EXTENSIONS))
 
 

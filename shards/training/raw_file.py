@@ -46,10 +46,8 @@ def people_answers(parsed: Any) -> dict[str, Fields] | None:  # noqa: ANN401 - a
     """Return VQA's annotations by question; None where a file is another one."""
     listed = _list(parsed, "annotations") if isinstance(parsed, dict) else []
     rows = [row for row in listed if isinstance(row, dict) and "question_id" in row]
-    by_question: dict[str, Fields] = {
-        _key(row["question_id"]): row for row in rows if _has_answers(row)
-    }
-    return by_question or None
+    by_question = {_key(row["question_id"]): row for row in rows if _has_answers(row)}
+    return {key: row for key, row in by_question.items() if key is not None} or None
 
 
 def _listed(url: str, parsed: Any) -> Rows | None:  # noqa: ANN401 - any JSON value
@@ -132,18 +130,25 @@ def _coco(url: str, images: Rows, annotations: Rows) -> Rows:
     said: dict[str, list[Any]] = defaultdict(list)
     rows = [row for row in annotations if isinstance(row, dict)]
     for row in rows:
-        if "caption" in row:
-            said[_key(row.get("image_id"))].append(row["caption"])
+        if "caption" in row and (key := _key(row.get("image_id"))) is not None:
+            said[key].append(row["caption"])
     if not said and any(name in row for row in rows for name in _BOXES):
         raise AnnotationError(
             f"{url} has objects, as COCO's instances, keypoints and panoptic files: no captions; "
             "expected captions_*.json"
         )
     made: Rows = []
+    named: dict[str, Any] = {}
     for image in images:
         fields = _row(image) if isinstance(image, dict) else image
-        if isinstance(fields, dict) and "id" in fields:
-            captions = {"caption": said.get(_key(fields["id"]), [])} if said else {}
+        if isinstance(fields, dict) and (key := _key(fields.get("id"))) is not None:
+            name = fields.get("image")
+            if named.setdefault(key, name) != name:
+                raise AnnotationError(
+                    f"{url}: two pictures have the id {key}, {named[key]!r} and {name!r}: which of "
+                    "them a caption is of cannot be told"
+                )
+            captions = {"caption": said.get(key, [])} if said else {}
             fields = {**fields, "img_id": fields["id"], **captions}
         made.append(fields)
     return made
@@ -158,8 +163,10 @@ def _text_caps(rows: Rows) -> Rows:
             continue
         # not by `image_path`: its folders are named otherwise than those that are downloaded
         image_id = row.get("image_id")
-        named = row if image_id is None else {"image": image_id, "img_id": image_id, **row}
-        fields = gathered.setdefault(_key(row.get("image_id")), {**_row(named), "caption": []})
+        named = _row(row if image_id is None else {"image": image_id, "img_id": image_id, **row})
+        name = image_id if image_id is not None else named.get("image")
+        key = name if isinstance(name, str | int) else (number, None)
+        fields = gathered.setdefault(key, {**named, "caption": []})
         fields["caption"].append(row.get("caption_str"))
     return list(gathered.values())
 
@@ -171,7 +178,7 @@ def _with_answers(url: str, rows: Rows, answers: str) -> Rows:
             f"{answers}: expected VQA's annotations, with question_id and answers; found none"
         )
     joined = [
-        _answered(row, by_question.get(_key(row.get("question_id"))))
+        _answered(answers, row, by_question.get(_key(row.get("question_id")) or ""))
         if isinstance(row, dict)
         else row
         for row in rows
@@ -184,9 +191,15 @@ def _with_answers(url: str, rows: Rows, answers: str) -> Rows:
     return joined
 
 
-def _answered(row: Fields, answered: Fields | None) -> Fields:
+def _answered(url: str, row: Fields, answered: Fields | None) -> Fields:
     if answered is None:
         return row
+    asked_of, told_of = _key(row.get("image_id")), _key(answered.get("image_id"))
+    if asked_of is not None and told_of is not None and asked_of != told_of:
+        raise AnnotationError(
+            f"{url}: question {_key(row['question_id'])} is about picture {asked_of}, its answers "
+            f"are about {told_of}: is it the file of the same split?"
+        )
     given = answered.get("answers") or [answered.get("multiple_choice_answer")]
     kinds = {k: answered[k] for k in ("question_type", "answer_type") if k in answered}
     return _row({**row, **kinds, "answer": given})
@@ -214,9 +227,14 @@ def _of_split(url: str, rows: Rows, split: str | None, *, is_mixed: bool) -> Row
     return [row for row, name in zip(rows, named, strict=True) if name in wanted]
 
 
-def _key(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Make an id comparable: one file may write as a number what another writes as text."""
-    return str(value)
+def _key(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    """Make an id comparable: one file may write as a number what another writes as text.
+
+    Tables with gaps write 42 as 42.0. None for what is no id: a null joins nothing.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 def _first(fields: Fields, names: Iterable[str]) -> str | None:

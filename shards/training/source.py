@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from shards.errors import UsageError
-from shards.inputs.listing import InputChanged
+from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged
 from shards.inputs.reader import RawSample
 from shards.inputs.text import TXT, TextSource
 from shards.store import filesystem
@@ -184,4 +184,6 @@ def changed(part: Part, expected: str, found: str) -> InputChanged:
     return InputChanged(
         f"{part.url} (shard {part.shard!r}) changed since it was opened or cleaned: expected "
         f"{expected}, found {found}; restore it, or begin a new training with what is there now"
+        + f". {DIVIDED_OTHERWISE}"
+        * (part.tables is not None)
     )

@@ -44,14 +44,20 @@ def boxes(data: bytes) -> Iterator[Box]:
             yield 2 * left, 2 * top, 2 * left + width + 1, 2 * top + height + 1
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Walk the chunks: the kind, the content, whether that is whole."""
+def chunk_places(data: bytes) -> Iterator[tuple[int, int]]:
+    """Say where each chunk begins and ends, without the byte that makes sizes even."""
     position = 12
     while position + 8 <= len(data):
         size = int.from_bytes(data[position + 4 : position + 8], "little")
         end = position + 8 + size
-        yield data[position : position + 4], data[position + 8 : end], end <= len(data)
+        yield position, end
         position = end + size % 2
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Walk the chunks: the kind, the content, whether that is whole."""
+    for position, end in chunk_places(data):
+        yield data[position : position + 4], data[position + 8 : end], end <= len(data)
 
 
 def _written(kind: bytes, content: bytes, metadata_flags: int) -> bytes:

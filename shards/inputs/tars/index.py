@@ -66,14 +66,12 @@ def scan(
                 members.add(member, field, not field.is_direct and has_fields(field.base))
     except TarDamage as error:
         damage = error
-    if not members.stand_apart:
+    is_cut = not reader.has_end_marker and (damage is None or damage.state in _CUTS)
+    hit = field_of(damage.name or b"", text.extension) if is_cut and damage else None
+    if not members.stand_apart(hit):
         return None
     resolved = members.resolve()
-    is_cut = not reader.has_end_marker and (damage is None or damage.state in _CUTS)
-    cut = resolved.incomplete(text) if is_cut else frozenset()
-    hit = field_of(damage.name or b"", text.extension) if damage else None
-    if is_cut and hit is not None and hash(hit.key) in resolved.keys:
-        cut |= {hash(hit.key)}
+    cut = resolved.incomplete(text, hit) if is_cut else frozenset()
     return Index(
         starts=resolved.starts[np.argsort(resolved.rows, kind="stable")],
         size_bytes=resolved.size_bytes,
@@ -115,12 +113,14 @@ class _Members:
         ending = bounded_ending(field, self._ending_numbers)
         return self._ending_numbers.setdefault(ending, len(self._ending_numbers))
 
-    @property
-    def stand_apart(self) -> bool:
-        """Whether any base comes back after others."""
+    def stand_apart(self, hit: Field | None) -> bool:
+        """Whether any base comes back after others, were it in the member that damage hit."""
         bases = np.frombuffer(self._bases, np.int64)
+        if not len(bases):
+            return False
         runs = 1 + np.count_nonzero(bases[1:] != bases[:-1])
-        return len(bases) > 0 and bool(runs > len(np.unique(bases)))
+        comes_back = hit is not None and hash(hit.base) in bases[bases != bases[-1]]
+        return bool(runs > len(np.unique(bases)) or comes_back)
 
     def resolve(self) -> "_Resolved":
         """Tell fields of keys with a dot from fields beside a key's own."""
@@ -167,13 +167,17 @@ class _Resolved:
     roles: Ints
     ignored: Counter[str]
 
-    def incomplete(self, text: TextSource) -> frozenset[int]:
-        """Return the keys, hashed, that lack a picture or a text where others have it."""
+    def incomplete(self, text: TextSource, hit: Field | None) -> frozenset[int]:
+        """Return the keys, hashed, that lack a picture or a text where others have it.
+
+        `hit` is the member that damage hit: its key is one of them, and others have what it is.
+        """
         has = np.zeros(int(self.rows.max()) + 1, np.int64)
         np.bitwise_or.at(has, self.rows, self.roles)
-        wanted = sum(_ROLE_BITS[role] for role in text.roles)
-        wanted &= int(np.bitwise_or.reduce(self.roles))
-        return frozenset(self.keys[(has & wanted)[self.rows] != wanted].tolist())
+        there = int(np.bitwise_or.reduce(self.roles)) | (_ROLE_BITS[hit.role] if hit else 0)
+        wanted = sum(_ROLE_BITS[role] for role in text.roles) & there
+        cut = frozenset(self.keys[(has & wanted)[self.rows] != wanted].tolist())
+        return cut | {hash(hit.key)} if hit and hash(hit.key) in self.keys else cut
 
 
 def _rows(keys: Sequence[int], kinds: Sequence[int]) -> list[int]:

@@ -119,7 +119,18 @@ def many_parts(noise: Any, encode: Any) -> dict[str, bytes]:
         "extensions": before_picture(gif, b"!\xfe\1x\0" * 3_000_000),
         "blocks behind": gif[:-1] + b"!\xfe" + b"\1x" * 5_000_000 + b"\0" + gif[-1:],
         "nothing": before_picture(gif, bytes(5_000_000)),
+        "webp chunks": webp_of(*[(b"JUNK", b"")] * 1_000_000),
+        "webp frames": webp_of(*[(b"ANMF", b"")] * 1_000_000),
     }
+
+
+def webp_of(*chunks: tuple[bytes, bytes]) -> bytes:
+    canvas = (b"VP8X", bytes(4) + (63).to_bytes(3, "little") * 2)
+    body = b"".join(
+        kind + len(content).to_bytes(4, "little") + content + bytes(len(content) % 2)
+        for kind, content in (canvas, *chunks)
+    )
+    return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
 
 
 def test_a_file_cut_into_many_parts_is_refused(noise: Any, encode: Any) -> None:
@@ -147,6 +158,8 @@ def test_large_files_may_have_as_many_parts_as_their_encoders_write(encode: Any)
     gif = encode(Image.effect_noise((side, side), 90), "GIF")
     assert len(gif) // 255 > MOST_PARTS
     assert excess_parts(gif) is None
+    frames = [(b"ANMF", bytes(40))] * 15_000  # of one colour each, as small as they can be
+    assert excess_parts(webp_of(*frames)) is None
 
 
 def test_frames_behind_the_first_picture_do_not_count(noise: Any, encode: Any) -> None:

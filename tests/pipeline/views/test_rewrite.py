@@ -162,6 +162,7 @@ def test_a_changed_input_is_an_error(bench: Bench, members: Any, tar_of: Any, wh
         view_of(run, web=0.0, synthetic=0.0)
     message = str(caught.value)
     assert "'00000'" in message
+    assert "an earlier version of capfilt" in message
     assert "should be key 'k0" in message
     found = {"image": "key 'k00', image sha256", "key": "key 'x00'", "cut": "no such sample"}[what]
     assert f"found {found}" in message

@@ -253,6 +253,15 @@ def test_a_cut_shard_whose_members_stand_apart_gives_whole_samples_only() -> Non
     assert Counter(row.reason for row in rows) == {None: 3, "shard_corrupt": 3}
 
 
+def test_a_lone_sidecar_of_a_cut_shard_may_have_lost_its_picture() -> None:
+    names = ("a.json", "b.jpg", "c.json", "b.txt", "c.txt", "c.jpg", "a.jpg", "a.txt")
+    data = tar([(name, b"{}") for name in names])
+    for whole in (4, 6):
+        rows, _ = local(data[: whole * 1024])
+        cut = ["a"] if whole == 6 else ["a", "c"]
+        assert [row.key for row in rows if row.reason == "shard_truncated"] == cut
+
+
 @given(st.permutations(pairs(4)), st.data())
 def test_a_cut_anywhere_never_mixes_samples(members: Members, draw: st.DataObject) -> None:
     data = tar(members)[: draw.draw(st.integers(600, 8 * 1024 + 1024))]

@@ -79,6 +79,10 @@ HANGUL = unicodedata.normalize("NFC", "\ud55c\uae00.png")
         (["cat/1.jpg"], "dog/1.jpg", "image_missing"),
         (["dog/2.jpg", "1.jpg"], "dog/1.jpg", "image_missing"),
         (["cat/1.jpg"], "/data/dog/1.jpg", "image_missing"),
+        (["cat/images/1.jpg"], "/data/dog/images/1.jpg", "image_missing"),
+        (["cat/images/1.jpg"], "https://example.org/dog/images/1.jpg", "image_missing"),
+        (["cat/val/1.jpg"], "/mnt/images/val/1.jpg", "image_missing"),
+        (["b.jpg"], "a:b.jpg", "image_missing"),  # a drive has a path
         # of another machine
         (["train2014/a.jpg"], "/data/coco/train2014/a.jpg", "train2014/a.jpg"),
         (["train2014/a.jpg"], "C:\\data\\train2014\\a.jpg", "train2014/a.jpg"),
@@ -101,7 +105,9 @@ HANGUL = unicodedata.normalize("NFC", "\ud55c\uae00.png")
         (["VG_100K/7.jpg", "VG_100K_2/8.jpg"], 8, "VG_100K_2/8.jpg"),
         (["v2/0014_small.webp", "13.PNG"], 14, "v2/0014_small.webp"),
         (["15.txt"], 15, "image_missing"),
-        (["b7.jpg", "a7.jpg"], 7, "a7.jpg"),  # the first by name
+        (["b7.jpg", "a7.jpg"], 7, "image_missing"),  # either could be meant
+        (["coco/COCO_val2014_000000000042.jpg", "vg/42.png"], 42, "image_missing"),
+        (["x/v_42.jpg", "vg/42_a.png"], "42", "image_missing"),
         # what systems keep for themselves
         (["._a.jpg", "__MACOSX/x/._a.jpg", "x/a.jpg"], "a.jpg", "x/a.jpg"),
         ([".cache/a.jpg"], "a.jpg", "image_missing"),
@@ -123,6 +129,17 @@ def test_a_name_and_the_picture_that_it_means(
     made: Made, files: list[str], name: object, expected: str
 ) -> None:
     assert found(made(*files), name) == expected
+
+
+def test_copies_of_a_numbered_picture_are_one(made: Made) -> None:
+    folder = made("train2014/COCO_train2014_000000000042.jpg", "train2017/000000000042.jpg")
+    pictures = PictureFolder(str(folder))
+    assert pictures.read(42) == "image_missing"
+    for path in folder.rglob("*.jpg"):
+        path.write_bytes(b"the same")
+    picture = pictures.read(42)
+    assert isinstance(picture, FolderPicture)
+    assert picture.path == "train2014/COCO_train2014_000000000042.jpg"
 
 
 @pytest.mark.parametrize(

@@ -284,3 +284,60 @@ def test_raw_and_loaders_files_say_the_same(tmp_path: Path) -> None:
     assert [row["image"] for row in read_rows(str(raw), ["image"], "test")] == [
         "val2014/COCO_val2014_000000000001.jpg"
     ]
+
+
+def test_captions_join_no_picture_that_they_do_not_name() -> None:
+    rows = rows_of(
+        "textcaps.json",
+        {
+            "data": [
+                {"image": "a.jpg", "caption_str": "a"},
+                {"image_path": "b.jpg", "caption_str": "b"},
+                {"image_id": None, "caption_str": "nobody's"},
+                {"caption_str": "nobody's"},
+                {"image": "a.jpg", "caption_str": "a again"},
+            ]
+        },
+    )
+    assert row_of(rows, "image", "caption") == [
+        ("a.jpg", ["a", "a again"]),
+        ("b.jpg", ["b"]),
+        (None, ["nobody's"]),
+        ("none", ["nobody's"]),
+    ]
+
+
+def test_ids_that_are_null_join_nothing_and_floats_are_numbers() -> None:
+    images = [{"id": None, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]
+    annotations = [
+        {"image_id": None, "caption": "null"},
+        {"image_id": True, "caption": "true"},
+        {"image_id": 1.0, "caption": "float"},
+        {"image_id": "1", "caption": "text"},
+    ]
+    rows = rows_of("coco.json", {"images": images, "annotations": annotations})
+    assert row_of(rows, "image", "caption") == [("a.jpg", "none"), ("b.jpg", ["float", "text"])]
+
+
+def test_two_pictures_of_one_id_are_told() -> None:
+    images = [{"id": 1, "file_name": name} for name in ("a.jpg", "a.jpg", "b.jpg")]
+    said = [{"image_id": 1, "caption": "of which?"}]
+    assert len(rows_of("c.json", {"images": images[:2], "annotations": said}) or []) == 2
+    with pytest.raises(AnnotationError, match=r"the id 1, 'a.jpg' and 'b.jpg'"):
+        rows_of("coco.json", {"images": images, "annotations": said})
+
+
+def test_answers_about_another_picture_are_not_joined(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.json"
+    questions = [{"question_id": 1, "image_id": 5, "question": "what?"}, {"question": "no id?"}]
+
+    def answered(**fields: Any) -> Any:
+        given = {"question_id": 1, "image_id": 5, "answers": [{"answer": "a"}], **fields}
+        nobody = {"question_id": None, "answers": [{"answer": "nobody's"}]}
+        answers.write_text(json.dumps({"annotations": [given, nobody]}))
+        return rows_of("q.json", {"questions": questions}, answers=str(answers))
+
+    for image_id in (5, 5.0, "5", None):
+        assert row_of(answered(image_id=image_id), "answer") == [(["a"],), ("none",)]
+    with pytest.raises(AnnotationError, match=r"question 1 is about picture 5.*about 99"):
+        answered(image_id=99)

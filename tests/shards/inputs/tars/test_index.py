@@ -74,6 +74,18 @@ def test_damage_tells_which_samples_may_lack_a_member(tar_bytes: Any) -> None:
     assert index_of(data).cut == frozenset()
 
 
+def test_a_key_that_comes_back_in_the_cut_member_alone_stands_apart(tar_bytes: Any) -> None:
+    data = tar_bytes(members("a.jpg", "b.txt", "a.txt"))
+    for end in (2 * 1024 + 600, 2 * 1024 + 1000):
+        assert index_of(data[:end]).cut == {hash(b"a"), hash(b"b")}
+    assert scan(io.BytesIO(data[:2048]), 2048, TXT) is None
+
+
+def test_the_cut_member_tells_what_samples_have(tar_bytes: Any) -> None:
+    data = tar_bytes(members("a.jpg", "b.jpg", "c.jpg", "a.txt"))
+    assert index_of(data[: 3 * 1024 + 600]).cut == {hash(b"a"), hash(b"b"), hash(b"c")}
+
+
 def test_contents_are_those_of_the_names_in_any_order(tar_bytes: Any, pairs: Any) -> None:
     given = pairs(20)
     random.Random(1).shuffle(given)
