@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from shards.query import connect
+from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
-from shards.run.commit import total_counts
+from shards.run.commit import Counts, total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
@@ -18,6 +19,7 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
     shards = (view or open_view(run)).shards
     quarantined = len(read_quarantined(run).keys() - {shard.shard for shard in shards})
     counts = total_counts(shard.counts for shard in shards)
+    apart = sum(_rows_apart(shard.counts) for shard in shards)
     return {
         "samples_in": counts.samples_in,
         "kept": counts.kept,
@@ -33,7 +35,20 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
             "pending": len(run.shards) - len(shards) - quarantined,
         },
         "histograms": itm_histograms(run, shards),
-    }
+    } | ({"rows_apart": apart} if apart else {})
+
+
+def _rows_apart(counts: Counts) -> int:
+    """Count the rows that came of samples torn apart: of a shard with any, all that lack a part.
+
+    What comes first of such a sample is `image_missing`, or has no text; what comes later is
+    `not_adjacent`.
+    """
+    rejected = counts.rejected_by_reason
+    if SampleReason.NOT_ADJACENT not in rejected:
+        return 0
+    torn = rejected[SampleReason.NOT_ADJACENT] + rejected.get(SampleReason.IMAGE_MISSING, 0)
+    return torn + counts.text_reasons.get(TextReason.MISSING, 0)
 
 
 def itm_histograms(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from shards.run.attempt import start_attempt
-from shards.run.commit import commit, read_commits
+from shards.run.commit import Counts, commit, read_commits
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.schema import DecisionRow, TextRow, read_table
@@ -89,6 +89,27 @@ def test_scores_at_the_edges(any_url: str, make_run: MakeRun, do_work: DoWork) -
     for place in (0, 1, 10, 15, 19, 19):
         expected[place] += 1
     assert counts == expected
+
+
+def test_rows_of_torn_samples_are_counted_where_any_came_too_late(
+    any_url: str, make_run: MakeRun, do_work: DoWork
+) -> None:
+    reasons: dict[str, dict[str, int]] = {
+        "torn": {"image_missing": 3, "not_adjacent": 4, "image_blank": 1},
+        "whole": {"image_missing": 5},
+    }
+    run = make_run(any_url, shards=2, committed=False)
+    for shard, rejected in zip(run.shards, reasons.values(), strict=True):
+        done = do_work(run, shard)
+        counts = Counts(
+            samples_in=10,
+            rejected=sum(rejected.values()),
+            filtered=10 - sum(rejected.values()),
+            rejected_by_reason=rejected,
+            text_reasons={"text_missing": 2},
+        )
+        assert commit(run, done.model_copy(update={"counts": counts}))
+    assert run_statistics(run)["rows_apart"] == 3 + 4 + 2
 
 
 def test_importing_the_room_is_light() -> None:

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.printable import count, percent, visible
+from pipeline.printable import count, number_of, percent, visible
+from pipeline.report.wording import HOW_TO_JOIN
 
 REASONS_SHOWN = 5
 
@@ -19,11 +20,11 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     shards = statistics["shards"]
     counted = ", ".join(f"{count(number)} {name}" for name, number in shards.items() if number)
     console.print(f"shards: {counted}")
-    apart = statistics["rejected_by_reason"].get("not_adjacent", 0)
-    if apart:
+    if apart := statistics.get("rows_apart"):
         console.print(
-            f"{count(apart)} rows are members that stand apart from the rest of their sample, in "
-            "shards that cannot be sought in: unpack .tar.gz, or sort the members by name"
+            f"{number_of(apart, 'row')} (image_missing, text_missing, not_adjacent) of shards that "
+            "cannot be sought in, where the members of a sample stand apart: each is a row of its "
+            f"own. To join them, {HOW_TO_JOIN}"
         )
     console.print(f"output: {run_url}", markup=False, soft_wrap=True)
 

@@ -190,7 +190,7 @@ def test_a_shard_that_is_gone_stays_pending_and_the_others_go_on(
     ended = clean.finish(job, clean.clean_shards(job, Watch()))
     assert [(type(fault), fault.shard) for fault in ended.failures] == [(ShardFailed, gone)]
     assert (ended.exit_code, ended.pending_here) == (1, 1)
-    assert ended.left.startswith(f"1 shards are still pending; {gone.shard}: ")
+    assert ended.left.startswith(f"1 shard still pending; {gone.shard}: ")
     with pytest.raises(InputMismatch, match="1 no longer there"):
         clean.prepare(recipe(input={"urls": [str(copies)]}))
     Path(gone.url).write_bytes(b"other")

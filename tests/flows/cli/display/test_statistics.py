@@ -46,8 +46,9 @@ def test_members_that_could_not_be_joined_are_told_with_the_mend(
 ) -> None:
     print_statistics("/runs/first", statistics)
     assert "stand apart" not in capsys.readouterr().out
-    statistics["rejected_by_reason"] = {"not_adjacent": 1200}
+    statistics["rows_apart"] = 1200
     print_statistics("/runs/first", statistics)
     out = " ".join(capsys.readouterr().out.split())
-    assert "1,200 rows are members that stand apart" in out
+    assert "1,200 rows (image_missing, text_missing, not_adjacent)" in out
+    assert "members of a sample stand apart" in out
     assert "unpack .tar.gz, or sort the members by name" in out
