@@ -127,7 +127,8 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
             if not (hasattr(type(error), "exit_code") or is_store_error(error)):
                 raise
             message = str(error) if name in str(error) else f"{name}: {error}"
-            problems.append(Problem(subject, message + _nearest(name, message)))
+            near = "" if subject == "input" else _nearest(name, message)  # it says its own
+            problems.append(Problem(subject, message + near))
             return None
 
     urls, root = recipe.input.urls, recipe.input.root
@@ -138,7 +139,8 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
     attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
     attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
     attempt("output", "", lambda: check_output(recipe.output))
-    attempt("output", recipe.output, lambda: _check_writable(recipe.output))
+    if all(problem.subject != "output" for problem in problems):
+        attempt("output", recipe.output, lambda: _check_writable(recipe.output))
     unset = [name for name in recipe.engine.forward_env if name not in os.environ]
     if unset:
         mend = "is not set here. Set it, or take it out"
@@ -353,7 +355,7 @@ def _free_bytes(output: str) -> int | None:
 def _check_writable(output: str) -> None:
     """Raise OSError where no folder can be made; a store over a network is asked by the sample."""
     there = _where(output)
-    if there is not None and not there.is_dir():
+    if there is not None and not there.is_dir():  # one above the output
         raise NotADirectoryError(f"{there} is a file, expected a folder; give another output")
     if there is not None and not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f"{there} cannot be written to; give another output")

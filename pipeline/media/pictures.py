@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.files.walk import walk_files
 from shards.inputs.listing import InputError
-from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS
+from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, is_tar
 from shards.inputs.reader import RawSample, ShardReader, State, open_shard
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from models.blip.preprocess import Preprocess
 
 STANDARD_INPUT = "-"
-_TARS = (".tar", ".tar.gz", ".tgz")
 _NOT_ALLOWED = SampleReason.FORMAT_NOT_ALLOWED
 MAX_PICTURE_BYTES = 256 << 20
 LIMITS = DecodeLimits(min_side=1, max_pixels=178_956_970, max_aspect=float("inf"))
@@ -78,7 +77,7 @@ def _read(location: str) -> Iterator[UserPicture]:
             if extension(name) in FOREIGN_EXTENSIONS:
                 detail = f".{extension(name)} pictures are not read"
                 yield UserPicture(url_of(fs, name), None, _NOT_ALLOWED, detail)
-            elif extension(name) in IMAGE_EXTENSIONS or _is_tar(name):
+            elif extension(name) in IMAGE_EXTENSIONS or is_tar(name):
                 yield from _read_file(url_of(fs, name))
     elif fs.exists(path):
         yield from _read_file(location)
@@ -87,7 +86,7 @@ def _read(location: str) -> Iterator[UserPicture]:
 
 
 def _read_file(url: str) -> Iterator[UserPicture]:
-    if _is_tar(url):
+    if is_tar(url):
         yield from _read_tar(url)
         return
     try:
@@ -128,10 +127,6 @@ def _decoded(name: str, data: bytes) -> UserPicture:
     if isinstance(decoded, DecodeRefusal):
         return UserPicture(name, None, decoded.reason, decoded.detail)
     return UserPicture(name, decoded.image)
-
-
-def _is_tar(name: str) -> bool:
-    return name.lower().endswith(_TARS)
 
 
 def extension(name: str) -> str:
