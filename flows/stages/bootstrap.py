@@ -118,7 +118,7 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
         for section in (recipe.pretrain, recipe.captioner, recipe.filter):
             check_batch(section.step, recipe.data.lanes)
     for doubt in odd_thresholds(recipe.clean.judge.threshold):
-        _log.warning("%s", doubt)
+        _log.warning("warning: %s", doubt)
     folder = Path(recipe.output).absolute()
     human, held_out = open_human(recipe)
     web = list_inputs(recipe.web.urls, recipe.web.root)

@@ -135,7 +135,7 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
         for doubt in odd_thresholds(recipe.judge.threshold):
-            _log.warning("%s", doubt)
+            _log.warning("warning: %s", doubt)
         inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
         return open_job(resolve(recipe, store), inputs, store, log, part)
 

@@ -99,7 +99,7 @@ def test_another_kind_of_model_and_a_list_without_answers_are_refused(
     picture = photos / "000000.png"
     wrong = capfilt.run("ask", picture, "what?", f"--model={toy_models.filter}")
     assert wrong.returncode == 2
-    assert "expected a vqa" in wrong.stderr
+    assert "expected a VQA model" in wrong.stderr
     (tmp_path / "answers.json").write_text('["", " "]')
     blank = capfilt.run("ask", picture, "what?", f"--answers={tmp_path / 'answers.json'}")
     assert blank.returncode == 2
