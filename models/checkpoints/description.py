@@ -22,7 +22,7 @@ from models.blip import tokenizer as tokenizers
 from models.blip.config import ARCHITECTURES, Role, Settings
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
-from models.bounded_file import VOCABULARY_BYTES, read_bounded
+from models.bounded_file import VOCABULARY_BYTES, fault_of, read_bounded
 from models.checkpoints.folder import read_json, read_processor
 from models.checkpoints.weights import CheckpointError
 
@@ -116,7 +116,7 @@ def describe(folder: Path, role: Role | None = None) -> Description:
         words = tokenizers.load(folder, config.text_config.bos_token_id)
         _check_words(words, config)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{folder} cannot be used: {error}") from error
+        raise CheckpointError(fault_of(folder, "cannot be used", error)) from error
     sources = {
         "sizes": "config.json",
         "role": "config.json",

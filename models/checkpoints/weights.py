@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.bounded_file import SETTINGS_BYTES, read_bounded
+from models.bounded_file import SETTINGS_BYTES, fault_of, read_bounded
 from models.checkpoints.local_folder import CONFIG, checkpoint_in, near_to, path_of
 from models.checkpoints.prefix import common_prefix
 from models.checkpoints.weight_bounds import MOST_TENSORS, check_pickle, check_safetensors
@@ -176,7 +176,7 @@ def read_pickle(path: Path) -> object:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # what its bounds refuse, above all
-        raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
+        raise CheckpointError(fault_of(path, "cannot be read as weights", error)) from error
     except Exception as error:  # a damaged pickle raises anything: KeyError, IndexError, ...
         raise CheckpointError(f"{path} cannot be read as weights: {error!r}") from error
 
@@ -268,7 +268,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
         check_safetensors(path)
         return load_file(path)
     except (RecursionError, SafetensorError, RuntimeError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
+        raise CheckpointError(fault_of(path, "cannot be read as weights", error)) from error
 
 
 def _indexed(path: Path) -> list[str]:

@@ -20,6 +20,11 @@ ROLES = {
 _TAR = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
 
 
+def not_read(form: str) -> str:
+    """Say of a picture's format that it is not read, and what to do."""
+    return f"{form} is not read; convert it to JPEG, PNG, WebP or GIF"
+
+
 def stem(name: str) -> str:
     """Drop what marks a tar: `.tar`, `.tar.gz` or `.tgz` in any case."""
     return _TAR.sub("", name)
