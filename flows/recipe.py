@@ -204,7 +204,8 @@ def read_yaml(path: Path, advice: str = "") -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        found = {str: "a text", list: "a list"}.get(type(values), f"the value {values!r}")
+        kinds: list[tuple[type, str]] = [(str, "a text"), (list, "a list")]
+        found = next((name for kind, name in kinds if isinstance(values, kind)), repr(values))
         raise RecipeError(f"{path} holds {found}, {_NO_RECIPE}{advice}")
     return values
 
