@@ -25,6 +25,7 @@ from shards.errors import UsageError
 from shards.files.bounded_yaml import MOST_CHARACTERS, MOST_DEPTH, BoundedYamlError, parse_yaml
 from shards.files.home import expand_home
 from shards.files.regular import open_regular
+from shards.inputs.names import ROLES, is_tar
 from shards.inputs.text import TextSource
 
 # What a recipe must hold, and the flag that gives it.
@@ -36,6 +37,8 @@ FLAGS = {
 }
 
 
+_NO_RECIPE = "no recipe, which is YAML with a line for each key, such as `output: runs/first`"
+_GIVE_INPUTS = ". Tars, and folders of them, are given with --input"
 _PROBLEMS_SHOWN = 20
 _SHOWN, _MESSAGE_SHOWN = 100, 300  # characters of a key, and of what is said of its value
 _EXCERPT = reprlib.Repr()  # of a value that may be large, or stand for more than memory holds
@@ -142,7 +145,7 @@ def read_recipe(
     An override that is None was not given; `where` is said of a recipe that is no file. Raises
     RecipeError that names the file, the key, what was found, and the nearest key.
     """
-    values: dict[str, Any] = read_yaml(path) if path else {}
+    values: dict[str, Any] = read_yaml(path, _GIVE_INPUTS if kind is Recipe else "") if path else {}
     typed = [(dotted, value) for dotted, value in overrides.items() if value is not None]
     for dotted, value in [*typed, *parse_settings(settings)]:
         _put(values, dotted, value)
@@ -176,18 +179,34 @@ def dump_recipe(recipe: BaseModel) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the keys of a recipe file as they stand there."""
+def _other_kind(path: Path) -> str | None:
+    """Say what stands in a recipe's place, where its name tells; None for what may be one."""
+    if path.is_dir():
+        return "a folder"
+    if is_tar(path.name):
+        return "a tar"
+    ending = path.suffix.lower().removeprefix(".")
+    return "a picture" if ROLES.get(ending) in ("image", "foreign") else None
+
+
+def read_yaml(path: Path, advice: str = "") -> dict[str, Any]:
+    """Read the keys of a recipe file as they stand there; `advice` is for what is no recipe."""
     try:
+        if other := path.exists() and _other_kind(path):
+            raise RecipeError(f"{path} is {other}, {_NO_RECIPE}{advice}")
         values = parse_yaml(_read_text(path))
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}") from None
-    except (OSError, UnicodeDecodeError, BoundedYamlError) as error:
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is no text file, {_NO_RECIPE}{advice}") from None
+    except (OSError, BoundedYamlError) as error:
         raise RecipeError(f"{path} cannot be read as a recipe: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys, found {type(values).__name__}")
+        kinds: list[tuple[type, str]] = [(str, "a text"), (list, "a list")]
+        found = next((name for kind, name in kinds if isinstance(values, kind)), repr(values))
+        raise RecipeError(f"{path} holds {found}, {_NO_RECIPE}{advice}")
     return values
 
 

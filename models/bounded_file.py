@@ -46,6 +46,12 @@ def _check_start(path: Path, start: bytes) -> None:
         raise ValueError(f"{path} is a web page, such as an error; download the file again")
 
 
+def fault_of(path: Path, what: str, error: Exception) -> str:
+    """Say what is wrong with a file, or one in a folder; errors of this module name it already."""
+    message = str(error)
+    return message if message.startswith(str(path)) else f"{path} {what}: {message}"
+
+
 def read_bounded(path: Path, most_bytes: int) -> bytes:
     """Read a plain file of at most so many bytes; ValueError if it has more."""
     with open_plain(path) as file:

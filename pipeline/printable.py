@@ -6,6 +6,7 @@ direction of reading or hide itself is written out; what letters need, such as j
 
 import math
 import unicodedata
+from collections.abc import Mapping
 
 _DELETE = 0x7F
 _CONTROL_PICTURES = 0x2400  # U+2400 and on draw the 32 first control characters
@@ -46,6 +47,17 @@ def cut(text: str | None, most: int) -> str | None:
 def count(number: int) -> str:
     """Write a count with its thousands apart: 1,083."""
     return f"{number:,}"
+
+
+def number_of(number: int, noun: str) -> str:
+    """Write a count with what is counted: 1 shard, 1,083 shards."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def tally(counts: Mapping[str, int]) -> str:
+    """Write counts by name, the largest first: image_missing 24, image_blank 3."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {number:,}" for name, number in ordered)
 
 
 def percent(part: float, whole: float) -> str:

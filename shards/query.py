@@ -1,5 +1,6 @@
 """SQL over a run: DuckDB with the tables samples, texts and decisions, read where they lie."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from shards.store import Store
 if TYPE_CHECKING:
     import duckdb
 
+_QUESTIONS = {"SELECT", "EXPLAIN", "PRAGMA", "CALL", "MULTI"}  # DuckDB's kinds; the last: PIVOT
+_NO_FILES = "files cannot be read here, only the tables samples, texts and decisions"
+_MISSING = re.compile("Table with name (.+?) does not exist")
 _ROWS = 1_000  # taken from DuckDB at a time
 _READERS = 16  # of footers; an object store answers many at once
 
@@ -110,13 +114,21 @@ def run_query(
     """Ask one question; raises QueryError and QueryLimitError, also while rows are taken."""
     watch = QueryWatch(connection, limits or QueryLimits())
     with _as_query_errors():
-        count = len(connection.extract_statements(sql))
+        kinds = [statement.type.name for statement in connection.extract_statements(sql)]
+    count = len(kinds)
     if count > 1:
         raise QueryError(
             f"{count} SQL statements, of which only the last would answer; ask one, with WITH name "
             "AS (SELECT …) for what it builds on"
         )
-    with _as_query_errors(), watch.work():
+    for kind in kinds:
+        if kind not in _QUESTIONS:
+            raise QueryError(
+                f"{kind} has no effect here: a run is only read, and nothing is kept from one "
+                "question to the next; ask with SELECT, and WITH name AS (SELECT …) for what it "
+                "builds on"
+            )
+    with _as_query_errors(sql), watch.work():
         result = connection.execute(sql)
     if result is None or result.description is None:
         raise QueryError("no SQL statement; expected one, such as SELECT count(*) FROM texts")
@@ -165,11 +177,16 @@ def _rows(result: "duckdb.DuckDBPyConnection", watch: QueryWatch) -> Iterator[tu
 
 
 @contextmanager
-def _as_query_errors() -> Iterator[None]:
+def _as_query_errors(sql: str = "") -> Iterator[None]:
     import duckdb
 
     try:
         yield
+    except duckdb.PermissionException as error:
+        raise QueryError(f"{_NO_FILES} ({str(error).splitlines()[0]})") from error
+    except duckdb.CatalogException as error:
+        is_file = (name := _MISSING.search(str(error))) and f"'{name[1]}'" in sql
+        raise QueryError(f"{_NO_FILES}: {error}" if is_file else str(error)) from error
     except duckdb.Error as error:
         raise QueryError(str(error)) from error
 

@@ -5,16 +5,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from shards.inputs.text import NO_TEXTS, text_source
 from shards.query import connect
-from shards.reasons import TextReason
+from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
-from shards.run.commit import total_counts
+from shards.run.commit import Counts, total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
 
 _BINS = 20
-_DAMAGED_NAMED, _SIDECARS_LOOKED_AT = 20, 100
+_DAMAGED_NAMED, _FIELDS_NAMED, _SIDECARS_LOOKED_AT = 20, 20, 100
 
 
 def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
     shards = (view or open_view(run)).shards
     quarantined = len(read_quarantined(run).keys() - {shard.shard for shard in shards})
     counts = total_counts(shard.counts for shard in shards)
+    lacks_all = _lacks_all_texts(run, counts)
     return {
         "samples_in": counts.samples_in,
         "kept": counts.kept,
@@ -29,7 +31,9 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
         "rejected": counts.rejected,
         "rejected_by_reason": counts.rejected_by_reason,
         "texts": {origin: texts.model_dump() for origin, texts in counts.texts.items()},
-        "without_web_text": without_web_text(run, shards),
+        "text_reasons": counts.text_reasons,
+        "lacks_all_texts": lacks_all,
+        "sidecar_fields": _sidecar_fields(run, shards) if lacks_all else [],  # texts may be there
         "shards": {
             "total": len(run.shards),
             "committed": len(shards),
@@ -42,34 +46,43 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
             for shard in shards
             if shard.state.damaged
         ][:_DAMAGED_NAMED],
+        "rows_apart": sum(_rows_apart(shard.counts) for shard in shards),
         "histograms": itm_histograms(run, shards),
     }
 
 
-def without_web_text(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:
-    """Count accepted samples without a usable web text, by reason.
+def _rows_apart(counts: Counts) -> int:
+    """Count the rows that came of samples torn apart: of a shard with any, all that lack a part.
 
-    Where all lack one, `sidecar_fields` names the fields of their sidecars that hold strings, the
-    commonest first: texts may stand there (`input.text`).
+    What comes first of such a sample is `image_missing`, or has no text; what comes later is
+    `not_adjacent`.
     """
+    rejected = counts.rejected_by_reason
+    if SampleReason.NOT_ADJACENT not in rejected:
+        return 0
+    torn = rejected[SampleReason.NOT_ADJACENT] + rejected.get(SampleReason.IMAGE_MISSING, 0)
+    return torn + counts.text_reasons.get(TextReason.MISSING, 0)
+
+
+def _lacks_all_texts(run: Run, counts: Counts) -> bool:
+    """Whether texts were looked for, and not one sample came with any."""
+    missing = set(counts.text_reasons) == {TextReason.MISSING} and "web" not in counts.texts
+    return missing and text_source(run.identity) != NO_TEXTS
+
+
+def _sidecar_fields(run: Run, shards: Sequence[SnapshotShard]) -> list[str]:
+    """Name the fields of some sidecars that hold strings, the commonest first."""
     with connect(run, shards, ["samples"]) as connection:
-        counted = connection.execute(
-            "SELECT text_reason, count(*) FROM samples WHERE status = 'ok' "
-            "GROUP BY ALL ORDER BY ALL"
+        sidecars = connection.execute(
+            "SELECT meta FROM samples WHERE meta IS NOT NULL LIMIT ?", [_SIDECARS_LOOKED_AT]
         ).fetchall()
-        reasons = {reason: count for reason, count in counted if reason is not None}
-        sidecars = []
-        if counted and set(reasons) == {reason for reason, _ in counted} == {TextReason.MISSING}:
-            sidecars = connection.execute(
-                "SELECT meta FROM samples WHERE meta IS NOT NULL LIMIT ?", [_SIDECARS_LOOKED_AT]
-            ).fetchall()
     fields = Counter(
         name
         for (sidecar,) in sidecars
         for name, value in json.loads(sidecar).items()
         if isinstance(value, str)
     )
-    return {"by_reason": reasons, "sidecar_fields": [name for name, _ in fields.most_common()]}
+    return [name for name, _ in fields.most_common(_FIELDS_NAMED)]
 
 
 def itm_histograms(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli.options import Address, AsJson, RunFolder
-from pipeline.printable import size, visible
+from pipeline.printable import number_of, size, visible
 
 if TYPE_CHECKING:
     from shards.run.garbage import Garbage, Leftover
@@ -94,8 +94,8 @@ def _verify(store: "Store", as_json: bool, on_ray: bool, address: str | None) ->
     views = f", {len(checked.views)} view{'s'[: len(checked.views) > 1]}" if checked.views else ""
     wrong = f"{len(problems)} problem{'s'[: len(problems) != 1]}"
     print(
-        f"{wrong} in {checked.committed} committed shards{views}, "
-        f"{len(checked.pending)} shards pending{aside}"
+        f"{wrong} in {number_of(checked.committed, 'committed shard')}"
+        f"{views}, {number_of(len(checked.pending), 'shard')} pending{aside}"
     )
     if problems:
         print("capfilt verify RUN --repair mends what it can, and says what is left to do")
@@ -126,7 +126,8 @@ def _repair(store: "Store", as_json: bool) -> int:
 
 def _what_is_left(done: "Repair") -> Iterator[str]:
     if done.redo:
-        yield f"{len(done.redo)} shards must be done again: run `capfilt clean` as before"
+        shards = number_of(len(done.redo), "shard")
+        yield f"{shards} must be done again: run `capfilt clean` as before"
     if done.waiting:
         yield (
             f"views that wait for it: {', '.join(done.waiting)}; afterwards run "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.clean import parse_part
+from flows.cli.faults import BAD_USAGE
 from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, Set
 from pipeline.printable import visible
 
@@ -140,7 +141,8 @@ def try_(
         print(json.dumps(plan_as_json(look.plan, price_per_gpu_hour) | files))
     else:
         _print_look(look, price_per_gpu_hour)
-    raise typer.Exit(0 if look.plan.ready else BLOCKED)
+    blocked = BAD_USAGE if look.plan.task is None else BLOCKED
+    raise typer.Exit(0 if look.plan.ready else blocked)
 
 
 def _print_look(look: "FirstLook", price: float | None) -> None:

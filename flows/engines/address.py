@@ -43,7 +43,9 @@ def join_address(address: str | None) -> str | None:
 
 
 def check_output(output: str) -> None:
-    """Refuse a relative output inside a job of Ray, whose folder is a copy that vanishes."""
+    """Refuse a file, and in a job of Ray a relative path: its folder is a copy that vanishes."""
+    if "://" not in output and os.path.isfile(output):  # noqa: PTH113 - as written
+        raise UsageError(f"output {output} is a file, expected a folder; give another output")
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     if in_job and "://" not in output and not os.path.isabs(output):  # noqa: PTH117 - as written
         raise UsageError(

@@ -55,6 +55,7 @@ from pipeline.evaluate import (
     open_retriever,
     read_pairs,
 )
+from pipeline.printable import number_of
 from pipeline.train.config import check_batch
 from shards.inputs.listing import list_inputs
 from shards.run.run import fingerprint
@@ -117,7 +118,7 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
         for section in (recipe.pretrain, recipe.captioner, recipe.filter):
             check_batch(section.step, recipe.data.lanes)
     for doubt in odd_thresholds(recipe.clean.judge.threshold):
-        _log.warning("%s", doubt)
+        _log.warning("warning: %s", doubt)
     folder = Path(recipe.output).absolute()
     human, held_out = open_human(recipe)
     web = list_inputs(recipe.web.urls, recipe.web.root)
@@ -266,8 +267,8 @@ def check_apart(trained_on: set[str], what: str, held_out: Source) -> None:
     both = sorted(trained_on & {part.url for part in held_out.parts})
     if both:
         raise RecipeError(
-            f"held_out: {len(both)} shards stand under {what} too, the first is {both[0]}; hold "
-            "out shards of their own"
+            f"held_out: {number_of(len(both), 'shard')} under {what} too, the first is {both[0]}; "
+            "hold out shards of their own"
         )
 
 

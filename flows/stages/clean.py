@@ -41,9 +41,12 @@ from pipeline.clean.judge import odd_thresholds
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import ScoreConfig
 from pipeline.clean.shard import identity
+from pipeline.printable import number_of, tally
 from pipeline.publish import cards, sets
+from pipeline.report.wording import advice_on_rejected
 from shards.errors import CapfiltError
 from shards.inputs.listing import InputShard, check_unchanged, list_inputs
+from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, read_commits, total_counts
 from shards.run.repair import set_snapshots_aside
@@ -100,8 +103,8 @@ class RunResult:
         first = self.failures[0] if self.failures else None
         why = f"; {first.shard.shard}: {first.why}" if first else ""
         return (
-            f"{self.pending_here} shards are still pending{why}. Run the same command again to "
-            "take them up"
+            f"{number_of(self.pending_here, 'shard')} still pending{why}. Run the same command "
+            "again to go on"
         )
 
 
@@ -132,7 +135,7 @@ def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
         for doubt in odd_thresholds(recipe.judge.threshold):
-            _log.warning("%s", doubt)
+            _log.warning("warning: %s", doubt)
         inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
         return open_job(resolve(recipe, store), inputs, store, log, part)
 
@@ -334,9 +337,12 @@ def _check_limits(counts: Counts, limits: LimitsConfig) -> None:
     }
     for name, share in shares.items():
         if share > getattr(limits, name):
+            apart = SampleReason.NOT_ADJACENT in counts.rejected_by_reason
             raise LimitExceeded(
                 f"limits.{name} is {getattr(limits, name):g}, but {share:.1%} of "
-                f"{counts.samples_in} samples are; by reason: {counts.rejected_by_reason}. Look at "
-                f"the input and the checkpoints; what is committed is kept. To go on all the same: "
+                f"{counts.samples_in:,} samples are; by reason: "
+                f"{tally(counts.rejected_by_reason) or 'none'}. "
+                f"{advice_on_rejected(is_apart=apart)}; what is committed is kept. To go on all "
+                "the same: "
                 f"--set limits.{name}=1"
             )

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+from flows.engines.address import check_output
 from flows.recipe import Recipe, dump_recipe
 from flows.stages.logged import ResultListener
 from flows.stages.plan import Plan, check, plan_from
@@ -32,6 +33,7 @@ class FirstLook:
 
 def look_at(recipe: Recipe, folder: str, config: SampleConfig, watch: ResultListener) -> FirstLook:
     """Clean a sample into a new folder, with its report, and the recipe of all beside it."""
+    check_output(folder)
     store = Store(folder)
     if there := store.list():
         raise NotEmpty(

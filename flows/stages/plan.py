@@ -30,11 +30,11 @@ from pipeline.clean.forecast import (
 )
 from pipeline.clean.judge import odd_thresholds
 from pipeline.clean.score import ScoreConfig
-from pipeline.printable import size
+from pipeline.printable import number_of, size, tally
+from pipeline.report.wording import HOW_TO_JOIN, advice_on_rejected
 from shards.errors import is_store_error
 from shards.files.durable import TEMPORARY
 from shards.inputs.listing import InputShard, check_unchanged, list_inputs
-from shards.reasons import TextReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import read_commits, total_counts
 from shards.run.run import NotARun, Run, RunMismatch, as_json, differences
@@ -127,7 +127,8 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
             if not (hasattr(type(error), "exit_code") or is_store_error(error)):
                 raise
             message = str(error) if name in str(error) else f"{name}: {error}"
-            problems.append(Problem(subject, message + _nearest(name, message)))
+            near = "" if subject == "input" else _nearest(name, message)  # it says its own
+            problems.append(Problem(subject, message + near))
             return None
 
     urls, root = recipe.input.urls, recipe.input.root
@@ -138,7 +139,8 @@ def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, 
     attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
     attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
     attempt("output", "", lambda: check_output(recipe.output))
-    attempt("output", recipe.output, lambda: _check_writable(recipe.output))
+    if all(problem.subject != "output" for problem in problems):
+        attempt("output", recipe.output, lambda: _check_writable(recipe.output))
     unset = [name for name in recipe.engine.forward_env if name not in os.environ]
     if unset:
         mend = "is not set here. Set it, or take it out"
@@ -164,14 +166,15 @@ def forecast_of(task: Task, sample: Sample) -> Forecast:
     seconds = run_seconds(work_seconds(blocks, whole), whole)
     tables = sorted({table for block in blocks for table in block.output_bytes})
     sizes = {table: table_bytes(blocks, whole, table) for table in tables}
+    known = partial(_known, sample)
     return Forecast(
-        images=samples_of(blocks, whole),
+        images=known(samples_of(blocks, whole)),
         seconds=seconds,
         start_seconds=sample.start_s,
         gpu_hours=seconds.times(_gpus(task, sample) / 3600),
         workers=whole.workers,
-        kept=share_of(blocks, whole, lambda block: block.kept),
-        rejected=share_of(blocks, whole, lambda block: block.rejected),
+        kept=known(share_of(blocks, whole, lambda block: block.kept)),
+        rejected=known(share_of(blocks, whole, lambda block: block.rejected)),
         output_bytes=sizes | {"total": _sum(sizes.values())},
         peak_memory_bytes=sample.peak_memory_bytes,
     )
@@ -196,22 +199,23 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
         yield Problem(
             "limits.rejected",
             f"{share.value:.0%} of the sample are rejected, the limit is {limit:.0%}; by reason: "
-            f"{reasons}. Look at the input, or go on all the same: --set limits.rejected=1",
+            f"{tally(reasons)}. {advice_on_rejected(is_apart=is_torn(sample))}; or go on all the "
+            "same: --set limits.rejected=1",
         )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     by_host = {worker.host for worker in sample.workers}
     if len(by_host) == 1 and forecast.peak_memory_bytes * forecast.workers > memory:
         yield Problem(
             "memory",
-            f"{forecast.workers} workers of {size(forecast.peak_memory_bytes)} each are more than "
-            f"the {size(memory)} of this machine. Set engine.actors to fewer",
+            f"{number_of(forecast.workers, 'worker')} of {size(forecast.peak_memory_bytes)} each "
+            f"need more than the {size(memory)} of this machine. Set engine.actors to fewer",
         )
     if sample.barren:
         yield Problem(
             "input",
-            f"no sample was found in {len(sample.barren)} shards, the first is "
-            f"{sample.barren[0].url}. Such a shard is damaged, no tar, or compressed otherwise "
-            "than by gzip, and gives no pictures. Write it again, or leave it out",
+            f"no sample was found in {_named(sample.barren)}. Such a shard is damaged, no tar, or "
+            "compressed otherwise than by gzip, and gives no pictures. Write it again, or leave it "
+            "out",
             warning=True,
         )
     yield from told_of_order(sample)
@@ -219,9 +223,9 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
     if forecast.workers > 1 and len(task.pending) < SHARDS_PER_WORKER * len(sample.workers):
         yield Problem(
             "shards",
-            f"{len(task.pending)} shards for {len(sample.workers)} workers: some will be idle "
-            f"towards the end. {SHARDS_PER_WORKER} for each, or more, keep all at work: write "
-            "smaller shards",
+            f"{number_of(len(task.pending), 'shard')} for {len(sample.workers)} workers: some will "
+            f"be idle towards the end. {SHARDS_PER_WORKER} for each, or more, keep all at work: "
+            "write smaller shards",
             warning=True,
         )
     if forecast.seconds.half_width > WIDE:
@@ -229,28 +233,40 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
         yield Problem(
             "sample",
             f"the interval of the time is {'not known' if math.isinf(width) else 'wide'}, from "
-            f"{sample.timed} small shards by {len(sample.workers)} workers, the first of each left "
-            "out. A larger sample makes it narrower: --n, --budget",
+            f"{number_of(sample.timed, 'small shard')} by "
+            f"{number_of(len(sample.workers), 'worker')}, the first of each left out. A larger "
+            "sample makes it narrower: --n, --budget",
             warning=True,
         )
 
 
 def told_of_order(sample: Sample) -> Iterator[Problem]:
     """Tell of shards whose samples are no fair sample, or that cannot be counted."""
-    if sample.in_order:
+    if sample.apart:
         yield Problem(
             "input",
-            f"{len(sample.in_order)} shards, the first is {sample.in_order[0].url}, are gzip or "
-            "hold the members of a sample apart: their samples were taken from their beginning, so "
-            "numbers of samples and times are rough",
+            f"the members of a sample stand apart in {_named(sample.apart)}, which cannot be "
+            "sought in: each becomes a row of its own, not_adjacent, image_missing or without a "
+            f"text, and how many is not known. To join them, {HOW_TO_JOIN}",
             warning=True,
         )
+    for shards, why in (
+        ([shard for shard in sample.streams if shard not in sample.apart], "packed by gzip"),
+        (sample.scattered, "a tar whose samples have members that stand apart"),
+    ):
+        if shards:
+            yield Problem(
+                "input",
+                f"{_named(shards)}: {why}. Samples were taken from the beginning of such a shard, "
+                "so numbers of samples and times are rough",
+                warning=True,
+            )
     if sample.doubtful:
         yield Problem(
             "input",
-            f"in {len(sample.doubtful)} shards, the first is {sample.doubtful[0].url}, most of the "
-            "samples that were tried lack a picture or a text. If the members of a sample stand "
-            "apart there, samples are counted twice or more: sort the members by name",
+            f"most of the samples that were tried of {_named(sample.doubtful)} lack a picture or a "
+            "text. If the members of a sample stand apart there, samples are counted twice or "
+            f"more: {HOW_TO_JOIN}",
             warning=True,
         )
 
@@ -258,9 +274,8 @@ def told_of_order(sample: Sample) -> Iterator[Problem]:
 def told_of_texts(sample: Sample) -> Iterator[Problem]:
     """Tell if no sample has a text: they may stand elsewhere, and another run would be needed."""
     statistics = sample.result.statistics
-    missing = statistics["without_web_text"]
-    if set(missing["by_reason"]) == {TextReason.MISSING} and not statistics["texts"].get("web"):
-        fields = ", ".join(missing["sidecar_fields"])
+    if statistics["lacks_all_texts"]:
+        fields = ", ".join(statistics["sidecar_fields"])
         yield Problem(
             "input.text",
             "not one of the samples has a web text there"
@@ -268,6 +283,22 @@ def told_of_texts(sample: Sample) -> Iterator[Problem]:
             + ". Where there are none by intention: --set input.text=none",
             warning=True,
         )
+
+
+def is_torn(sample: Sample) -> bool:
+    """Whether members of one sample are, or may be, rows of their own."""
+    return bool(sample.apart or sample.doubtful)
+
+
+def _known(sample: Sample, interval: Interval) -> Interval:
+    """Return an interval of a number of samples: chance is not all, where they are torn."""
+    return Interval(interval.value, 0.0, math.inf) if is_torn(sample) else interval
+
+
+def _named(shards: Sequence[InputShard]) -> str:
+    """Write how many shards there are, and the first."""
+    first = f"the first: {shards[0].url}" if len(shards) > 1 else shards[0].url
+    return f"{number_of(len(shards), 'shard')} ({first})"
 
 
 def _task(
@@ -339,7 +370,7 @@ def _free_bytes(output: str) -> int | None:
 def _check_writable(output: str) -> None:
     """Raise OSError where no folder can be made; a store over a network is asked by the sample."""
     there = _where(output)
-    if there is not None and not there.is_dir():
+    if there is not None and not there.is_dir():  # one above the output
         raise NotADirectoryError(f"{there} is a file, expected a folder; give another output")
     if there is not None and not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f"{there} cannot be written to; give another output")

@@ -20,6 +20,7 @@ from flows.run_log.log import RunLog
 from flows.stages.clean import CleanJob, Resolved, RunResult, Work, finish, open_engine, open_job
 from flows.stages.logged import ResultListener, told_to
 from pipeline.clean.forecast import LEAST_BLOCKS, Block, cost_of_a_shard
+from pipeline.printable import number_of
 from shards.errors import UsageError
 from shards.inputs.excerpt import Excerpt, Excerpts
 from shards.inputs.listing import InputShard, list_inputs
@@ -55,7 +56,9 @@ class Sample:
     blocks: tuple[Block, ...]
     content_bytes: tuple[float, ...]  # of each shard that it was drawn from
     barren: tuple[InputShard, ...]  # in which no sample was found
-    in_order: tuple[InputShard, ...]  # of which the first samples were taken
+    streams: tuple[InputShard, ...]  # gzip files, of which the first samples were taken
+    scattered: tuple[InputShard, ...]  # so, too: tars whose members had to be joined
+    apart: tuple[InputShard, ...]  # streams in which what belongs together stands apart
     doubtful: tuple[InputShard, ...]  # in which what belongs together may stand apart
     start_s: float
     workers: tuple[WorkerReport, ...]
@@ -111,7 +114,9 @@ def take_sample(
         blocks=blocks,
         content_bytes=content,
         barren=tuple(excerpts.barren),
-        in_order=tuple(excerpts.in_order),
+        streams=tuple(excerpts.streams),
+        scattered=tuple(excerpts.scattered),
+        apart=tuple(excerpts.apart),
         doubtful=tuple(excerpts.doubtful),
         start_s=start_s,
         workers=work.workers,
@@ -170,7 +175,7 @@ def _write(excerpts: Iterable[Excerpt], store: Store) -> dict[str, Excerpt]:
 def _nothing_in(shards: Sequence[InputShard]) -> str:
     first = shards[0]
     return (
-        f"no sample was found in {len(shards)} input shards; the first is {first.url} "
+        f"no sample was found in {number_of(len(shards), 'input shard')}; the first is {first.url} "
         f"({first.size_bytes} bytes). Expected tars with KEY.jpg and KEY.txt side by side: look at "
         "what is in them (tar -tf)"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from models.bounded_file import VOCABULARY_BYTES, read_bounded
+from models.bounded_file import VOCABULARY_BYTES, fault_of, read_bounded
 
 MOST_WORDS = 1 << 20
 _MOST_ADDED = 10_000
@@ -54,7 +54,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         _check(block)
         return Tokenizer.from_str(json.dumps(block))  # what was checked, and nothing else
     except Exception as error:  # the Rust library raises plain Exception on a broken file
-        raise ValueError(f"{path} is no readable tokenizer: {error}") from error
+        raise ValueError(fault_of(path, "is no readable tokenizer", error)) from error
 
 
 def _check(block: Mapping[str, Any]) -> None:

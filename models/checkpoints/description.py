@@ -22,7 +22,7 @@ from models.blip import tokenizer as tokenizers
 from models.blip.config import ARCHITECTURES, Role, Settings
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
-from models.bounded_file import VOCABULARY_BYTES, read_bounded
+from models.bounded_file import VOCABULARY_BYTES, fault_of, read_bounded
 from models.checkpoints.folder import read_json, read_processor
 from models.checkpoints.weights import CheckpointError
 
@@ -52,6 +52,16 @@ _TEXT_RANGES: Mapping[str, tuple[float, float]] = {
     "sep_token_id": (0, _MOST_WORDS),
     "pad_token_id": (0, _MOST_WORDS),
 }
+_SOURCES: Mapping[Role, str] = {  # where one comes from
+    "captioner": "such as tiny-captioner, the hub's Salesforce/blip-image-captioning-base, or what "
+    "`capfilt finetune captioner` makes",
+    "filter": "such as tiny-filter, the hub's Salesforce/blip-itm-base-coco, or what `capfilt "
+    "finetune filter` makes",
+    "vqa": "such as the hub's Salesforce/blip-vqa-base, or what `capfilt finetune vqa` makes",
+    "nlvr": "as `capfilt finetune nlvr` makes it",
+    "features": "as `capfilt checkpoint import` makes it of one of BLIP's features",
+    "pretrain": "as `capfilt pretrain` makes it",
+}
 _DROPOUTS = ("attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob")
 _FRACTIONS = {"layer_norm_eps", "initializer_range", *_DROPOUTS}
 
@@ -78,14 +88,25 @@ class Description:
         framing.check_max_tokens(max_tokens, self.positions, str(self.folder))
 
 
+def _named(role: Role) -> str:
+    """Write a role as the field does, with its article."""
+    names: dict[Role, str] = {
+        "vqa": "a VQA model",
+        "nlvr": "an NLVR2 model",
+        "features": "a checkpoint of features",
+        "pretrain": "a pre-training checkpoint",
+    }
+    return names.get(role, f"a {role}")
+
+
 def describe(folder: Path, role: Role | None = None) -> Description:
     """Read and check all of a folder but its weights; with `role`, refuse any other role."""
     block = read_json(folder, "config.json")
     held = _role(folder, block)
     if role is not None and held != role:
         raise CheckpointError(
-            f"{folder} holds a {held} ({ARCHITECTURES[held]}); expected a {role} "
-            f"({ARCHITECTURES[role]}). Give a checkpoint of that kind."
+            f"{folder} holds {_named(held)} ({ARCHITECTURES[held]}); expected {_named(role)} "
+            f"({ARCHITECTURES[role]}), {_SOURCES[role]}."
         )
     try:
         config = _config(block)
@@ -95,7 +116,7 @@ def describe(folder: Path, role: Role | None = None) -> Description:
         words = tokenizers.load(folder, config.text_config.bos_token_id)
         _check_words(words, config)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{folder} cannot be used: {error}") from error
+        raise CheckpointError(fault_of(folder, "cannot be used", error)) from error
     sources = {
         "sizes": "config.json",
         "role": "config.json",

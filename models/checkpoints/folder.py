@@ -20,7 +20,7 @@ from transformers import BlipConfig
 from models.blip.config import ARCHITECTURES, Role, Settings
 from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
-from models.bounded_file import SETTINGS_BYTES, read_bounded
+from models.bounded_file import SETTINGS_BYTES, fault_of, read_bounded
 from models.checkpoints.local_folder import inner_checkpoints
 from models.checkpoints.weights import CheckpointError
 
@@ -76,7 +76,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
             + inner_checkpoints(folder)
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(fault_of(path, "cannot be read", error)) from error
     if not isinstance(block, dict):
         raise CheckpointError(f"{path} holds a {type(block).__name__}; expected an object")
     return block

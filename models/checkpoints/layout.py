@@ -14,7 +14,7 @@ from transformers import BlipConfig
 
 from models.blip.config import Role, compose
 from models.blip.positions import GRIDS, side
-from models.bounded_file import SETTINGS_BYTES, read_bounded
+from models.bounded_file import SETTINGS_BYTES, fault_of, read_bounded
 from models.checkpoints.weights import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -155,7 +155,7 @@ def read_stated(path: Path) -> Sizes:
     try:
         block = json.loads(read_bounded(path, SETTINGS_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+        raise CheckpointError(fault_of(path, "cannot be read as JSON", error)) from error
     if isinstance(block, dict) and isinstance(block.get("config"), dict):
         block = block["config"]
     parts = {"vision": _VISION_WORDS, "text": _TEXT_WORDS}

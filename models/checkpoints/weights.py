@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.bounded_file import SETTINGS_BYTES, read_bounded
+from models.bounded_file import SETTINGS_BYTES, fault_of, read_bounded
 from models.checkpoints.local_folder import CONFIG, checkpoint_in, near_to, path_of
 from models.checkpoints.prefix import common_prefix
 from models.checkpoints.weight_bounds import MOST_TENSORS, check_pickle, check_safetensors
@@ -101,8 +101,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
         what = f"folder {path.absolute()}" if name else "without a name"
         raise CheckpointError(
             f"there is no checkpoint {what}. "
-            "Give an existing folder or a Hugging Face hub id such as OWNER/NAME."
-            + near_to(name, SHIPPED)
+            "Give an existing folder or a Hugging Face hub id such as OWNER/NAME." + _others(name)
         )
     for single, index in _WEIGHTS:
         stem, ending = single.split(".")
@@ -111,6 +110,13 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
         if (folder / single).is_file() or (folder / index).is_file():
             return folder
     raise CheckpointError(f"the hub's {name} holds no model.safetensors and no pytorch_model.bin")
+
+
+def _others(name: str | Path) -> str:
+    """Say which names are like one that leads nowhere; of a short one, what comes along, else."""
+    if near := near_to(name, SHIPPED):
+        return near
+    return "" if "/" in str(name) else f" With capfilt come {' and '.join(sorted(SHIPPED))}."
 
 
 def read_tensors(folder: Path, most_bytes: int | None = None) -> dict[str, Tensor]:
@@ -170,7 +176,7 @@ def read_pickle(path: Path) -> object:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # what its bounds refuse, above all
-        raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
+        raise CheckpointError(fault_of(path, "cannot be read as weights", error)) from error
     except Exception as error:  # a damaged pickle raises anything: KeyError, IndexError, ...
         raise CheckpointError(f"{path} cannot be read as weights: {error!r}") from error
 
@@ -244,13 +250,13 @@ def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
                 f"(revision {revision or 'main'}, {huggingface_hub.constants.HF_HUB_CACHE}); "
                 f"HF_HUB_OFFLINE forbids to fetch it. Run `hf download {name}` where there is a "
                 "network, with HF_HOME on a disk that all nodes share, or give its folder."
-                + near_to(name, SHIPPED)
+                + _others(name)
             ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
             f"{name!r} is no folder here, and the Hugging Face hub did not give it "
             f"(revision {revision or 'main'}): {reason}. Check the name and the network, or "
-            f"download the checkpoint and give its folder.{near_to(name, SHIPPED)}"
+            f"download the checkpoint and give its folder.{_others(name)}"
         ) from error
 
 
@@ -262,7 +268,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
         check_safetensors(path)
         return load_file(path)
     except (RecursionError, SafetensorError, RuntimeError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
+        raise CheckpointError(fault_of(path, "cannot be read as weights", error)) from error
 
 
 def _indexed(path: Path) -> list[str]:

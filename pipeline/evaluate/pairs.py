@@ -122,7 +122,8 @@ def batches(
         looked = pair.reason or resized(pair.image, preprocess)
         if isinstance(looked, Tensor | Unusable):
             return looked
-        return Unusable(looked, pair.key)
+        named = f"picture {pair.key}" if pair.key.isdecimal() else pair.key
+        return Unusable(looked, named)
 
     for batch, pictures in load_batches(pairs, look, size, left_out, lambda pair: len(pair.image)):
         yield batch, torch.stack(pictures)

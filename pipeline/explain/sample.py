@@ -1,5 +1,6 @@
 """Explain one sample: its facts, every text with its scores, and what each view decides and why."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.clean.export import EXTENSIONS
 from shards.errors import DamagedFile, UsageError
+from shards.inputs.names import stem
 from shards.naming import encode_name
 from shards.query import connect
 from shards.run.attempt import read_quarantined
@@ -45,7 +47,8 @@ class _ShardView:
 def explain(run: Run, address: str) -> dict[str, Any]:
     """Explain the samples (more than one where keys came twice) at SHARD/KEY, finished run or not.
 
-    KEY is the input's, or as the clean tar has it. Raises NoSuchSample, SchemaError.
+    SHARD is the run's name of it, or its file, in its folder or with its path; KEY is the input's,
+    or as the clean tar has it. Raises NoSuchSample, SchemaError.
     """
     shard, key = _parse_address(run, address)
     done = read_commit(run, shard)
@@ -73,14 +76,26 @@ def explain(run: Run, address: str) -> dict[str, Any]:
 
 def _parse_address(run: Run, address: str) -> tuple[str, str]:
     shard, slash, key = address.partition("/")
+    if key and shard in run.shards:
+        return shard, key
+    if (by_file := _by_file(run, address)) is not None:
+        return by_file
     if not (shard and slash and key):
         raise NoSuchSample(f"{address!r} names no sample; expected SHARD/KEY")
-    if shard not in run.shards:
-        nearest = get_close_matches(shard, run.shards, n=3, cutoff=0) or run.shards[:3]
-        raise NoSuchSample(
-            f"{run.store.url()} has no shard {shard!r}; the nearest: {', '.join(nearest)}"
-        )
-    return shard, key
+    nearest = get_close_matches(shard, run.shards, n=3, cutoff=0) or run.shards[:3]
+    raise NoSuchSample(
+        f"{run.store.url()} has no shard {shard!r}; the nearest: {', '.join(nearest)}"
+    )
+
+
+def _by_file(run: Run, address: str) -> tuple[str, str] | None:
+    """Read an address whose shard is named as its file is: in its folder, or with its path."""
+    for slash in re.finditer("/", address):
+        file, key = address[: slash.start()], address[slash.end() :]
+        for shard in run.inputs if file and key else ():
+            if shard.shard == encode_name(stem(file)) or f"/{shard.url}".endswith(f"/{file}"):
+                return shard.shard, key
+    return None
 
 
 def _samples(run: Run, shard: SnapshotShard, key: str) -> list[SampleRow]:

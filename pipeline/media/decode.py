@@ -17,6 +17,7 @@ from pipeline.media.formats import Source, jpeg
 from pipeline.media.formats.foreign import foreign_format, other_content
 from pipeline.media.formats.mend import as_found, is_cut, mended
 from pipeline.media.frames import first_shown, is_blank
+from shards.inputs.names import not_read
 from shards.reasons import SampleReason
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
@@ -167,9 +168,7 @@ def _orientation(opened: Image.Image) -> int:
 
 def _explain(data: bytes, error: BaseException) -> DecodeRefusal:
     if foreign := foreign_format(data):
-        return DecodeRefusal(
-            SampleReason.FORMAT_NOT_ALLOWED, f"{foreign}; jpeg, png, webp and gif are read"
-        )
+        return DecodeRefusal(SampleReason.FORMAT_NOT_ALLOWED, not_read(foreign))
     what = f"{type(error).__name__}: {error}"[:200]
     if isinstance(error, UnidentifiedImageError):  # whose message holds an address in memory
         what = other_content(data) or "no header of a jpeg, png, webp or gif"

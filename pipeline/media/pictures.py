@@ -5,7 +5,7 @@ One that cannot be decoded comes with its reason instead of an image, and takes 
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.files.walk import walk_files
 from shards.inputs.listing import InputError
-from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS
+from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, is_tar, not_read
 from shards.inputs.reader import RawSample, ShardReader, State, open_shard
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from models.blip.preprocess import Preprocess
 
 STANDARD_INPUT = "-"
-_TARS = (".tar", ".tar.gz", ".tgz")
-_NOT_ALLOWED = SampleReason.FORMAT_NOT_ALLOWED
 MAX_PICTURE_BYTES = 256 << 20
 LIMITS = DecodeLimits(min_side=1, max_pixels=178_956_970, max_aspect=float("inf"))
 
@@ -46,7 +44,8 @@ def read_pictures(locations: Sequence[str]) -> Iterator[UserPicture]:
 
     A location is a picture's file, a folder (its pictures and tars, by name, through all folders in
     it, but for hidden ones), a tar, all these local or of any fsspec store, or `-`: one picture on
-    standard input. In a folder, pictures of formats that are not read are known by their ending.
+    standard input. Pictures of formats that are not read are known by their ending, whatever is in
+    them.
     """
     for location in locations:
         yield from _read(location)
@@ -75,10 +74,7 @@ def _read(location: str) -> Iterator[UserPicture]:
     fs, path = filesystem(location)
     if fs.isdir(path):
         for name in sorted(walk_files(fs, path.rstrip("/"))):
-            if extension(name) in FOREIGN_EXTENSIONS:
-                detail = f".{extension(name)} pictures are not read"
-                yield UserPicture(url_of(fs, name), None, _NOT_ALLOWED, detail)
-            elif extension(name) in IMAGE_EXTENSIONS or _is_tar(name):
+            if extension(name) in (*IMAGE_EXTENSIONS, *FOREIGN_EXTENSIONS) or is_tar(name):
                 yield from _read_file(url_of(fs, name))
     elif fs.exists(path):
         yield from _read_file(location)
@@ -87,8 +83,12 @@ def _read(location: str) -> Iterator[UserPicture]:
 
 
 def _read_file(url: str) -> Iterator[UserPicture]:
-    if _is_tar(url):
+    if is_tar(url):
         yield from _read_tar(url)
+        return
+    if extension(url) in FOREIGN_EXTENSIONS:
+        detail = not_read(f".{extension(url)}")
+        yield UserPicture(url, None, SampleReason.FORMAT_NOT_ALLOWED, detail)
         return
     try:
         with open_shard(url) as file:
@@ -96,8 +96,7 @@ def _read_file(url: str) -> Iterator[UserPicture]:
     except FileNotFoundError:
         detail = "a link to nothing, or gone meanwhile"
         picture = UserPicture(url, None, SampleReason.IMAGE_MISSING, detail)
-    is_foreign = extension(url) in FOREIGN_EXTENSIONS and picture.image is None
-    yield replace(picture, reason=_NOT_ALLOWED) if is_foreign else picture
+    yield picture
 
 
 def _read_tar(url: str) -> Iterator[UserPicture]:
@@ -128,10 +127,6 @@ def _decoded(name: str, data: bytes) -> UserPicture:
     if isinstance(decoded, DecodeRefusal):
         return UserPicture(name, None, decoded.reason, decoded.detail)
     return UserPicture(name, decoded.image)
-
-
-def _is_tar(name: str) -> bool:
-    return name.lower().endswith(_TARS)
 
 
 def extension(name: str) -> str:

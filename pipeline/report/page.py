@@ -14,7 +14,7 @@ from pipeline.report.card import make_card
 from pipeline.report.charts import COLOURS, ScoreHistogram, draw_histogram, draw_kept_shares
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
 from pipeline.report.thumbnail import SampleId, make_thumbnails
-from pipeline.report.wording import MEANING
+from pipeline.report.wording import HOW_TO_JOIN, MEANING
 from shards.query import connect
 from shards.run.commit import total_counts
 from shards.run.run import Run
@@ -98,9 +98,9 @@ def _render(**page: object) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for form in ("count", "percent", "score", "margin", "cut"):
+    for form in ("count", "number_of", "percent", "score", "margin", "cut"):
         environment.filters[form] = getattr(printable, form)
-    environment.globals["meaning"] = MEANING
+    environment.globals.update(meaning=MEANING, how_to_join=HOW_TO_JOIN)
     return environment.get_template("report.html.jinja").render(page).encode()
 
 

@@ -1,5 +1,15 @@
 """What the reason codes mean, in words. The codes themselves are stable; these may improve."""
 
+HOW_TO_JOIN = "unpack .tar.gz, or sort the members by name (tar --sort=name -cf a.tar -C folder .)"
+
+
+def advice_on_rejected(*, is_apart: bool) -> str:
+    """Say what to do where much is rejected, and whether members stand apart there."""
+    if is_apart:
+        return f"The members of samples stand apart, in shards that are streams: {HOW_TO_JOIN}"
+    return "Look at the input and the checkpoints"
+
+
 MEANING = {
     # samples
     "unsafe_member": "an unsafe name or kind of member, or an absurd size",

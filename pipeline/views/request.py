@@ -51,7 +51,7 @@ def resolve_thresholds(run: Run, request: ViewRequest, counts: Counts) -> dict[s
                 f"the fraction of {origin!r} should lie in 0 to 1, found {fraction:g}{percent}"
             )
     for doubt in odd_thresholds(request.threshold):
-        _log.warning("%s", doubt)
+        _log.warning("warning: %s", doubt)
     thresholds = {**run_thresholds, **request.threshold}
     missing = sorted(counts.texts.keys() - thresholds.keys() - request.keep_fraction.keys())
     if missing:

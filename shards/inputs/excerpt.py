@@ -93,7 +93,7 @@ class Excerpts:
 
     The list is taken as one line of bytes, and as many parts of it as excerpts are wanted get one
     each, in random order. Gzip files, and tars whose members stand apart, are read from their
-    beginning: `in_order` names them.
+    beginning: `streams` and `scattered` name them.
     """
 
     def __init__(self, shards: Sequence[InputShard], seed: int, text: TextSource = TXT) -> None:
@@ -105,8 +105,21 @@ class Excerpts:
         self._sample_bytes = 0  # of those seen last
         self._paddings: dict[str, int] = {}
         self.barren: list[InputShard] = []  # shards in which no sample was found
-        self.in_order: list[InputShard] = []  # shards that are read from their beginning
-        self.doubtful: list[InputShard] = []  # whose samples may have members elsewhere
+        self.streams: list[InputShard] = []  # gzip files
+        self.scattered: list[InputShard] = []  # tars whose members stand apart, and are joined
+        self._doubtful: list[InputShard] = []  # in stores
+
+    @property
+    def apart(self) -> list[InputShard]:
+        """List the streams in which members of a sample stand apart: each is a row of its own."""
+        return [shard for shard in self.streams if self._fronts[shard.url].is_apart]
+
+    @property
+    def doubtful(self) -> list[InputShard]:
+        """List the shards, remote ones or streams, whose samples may have members elsewhere."""
+        fronts = [(shard, self._fronts[shard.url]) for shard in self.streams]
+        lacking = [shard for shard, front in fronts if front.is_doubtful and not front.is_apart]
+        return [*self._doubtful, *lacking]
 
     def content_bytes(self, shards: Sequence[InputShard]) -> list[float]:
         """Return what each shard holds before its padding, which is looked up where it matters.
@@ -181,23 +194,24 @@ class Excerpts:
         """Check whether a shard is read from its beginning; gzip files are."""
         if shard.url not in self._fronts and file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
             self._open_front(shard)
+            self.streams.append(shard)
         return shard.url in self._fronts
 
     def _is_apart(self, shard: InputShard, file: BinaryIO, span: Span) -> bool:
         """Look whether samples lack what stands elsewhere; in a store that would cost too much."""
         if is_remote(file):
-            if span.incomplete > len(span.starts) / 2 and shard not in self.doubtful:
-                self.doubtful.append(shard)
+            if span.incomplete > len(span.starts) / 2 and shard not in self._doubtful:
+                self._doubtful.append(shard)
             return False
         if shard.url not in self._checked:
             self._checked.add(shard.url)
             if scan(file, shard.size_bytes, self._text) is not None:
                 self._open_front(shard)
+                self.scattered.append(shard)
         return shard.url in self._fronts
 
     def _open_front(self, shard: InputShard) -> None:
         self._fronts[shard.url] = Front(open_at(shard), self._text)
-        self.in_order.append(shard)
 
     def _take(self, gap: _Gap, number: int, samples: int) -> Excerpt | None:
         """Take the next samples of a shard that is read from its beginning."""

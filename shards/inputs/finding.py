@@ -19,21 +19,27 @@ from shards.errors import UsageError
 from shards.files.notice import tell_once
 from shards.files.regular import check_regular
 from shards.files.walk import Entry, below, walk
-from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS
+from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, is_tar
+from shards.inputs.near import near_to
 from shards.store import filesystem
 
 _GLOB, _WILD = "*?[", "{*?["
-_TAR = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
 _OTHERWISE_COMPRESSED = re.compile(
     r"\.(tar\.(bz2|xz|zst|zstd|lz4|lzma|z|br)|tbz2?|txz|tzst|zip|7z|rar)$", re.IGNORECASE
 )
 _PACK = "pack the pictures with their texts: tar --sort=name -cf NAME.tar -C FOLDER ."
 _TABLE = "is a table; clean reads WebDataset tars (KEY.jpg + KEY.txt), as img2dataset makes of it"
+_TEXT = (
+    "is a text file; clean reads WebDataset tars (KEY.jpg + KEY.txt). Of a list of tars, give each "
+    "with --input, or all under input.urls of a recipe; of a list of addresses, img2dataset makes "
+    "tars"
+)
 _ARCHIVE = f"is an archive of another kind; clean reads WebDataset tars. Unpack it, and {_PACK}"
 _PICTURE = f"is a picture; clean reads WebDataset tars (KEY.jpg + KEY.txt): {_PACK}"
 _UNPACK = "only *.tar, *.tgz and *.tar.gz are read: unpack the others first"
 _OTHER_KINDS = {
-    **dict.fromkeys((".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt"), _TABLE),
+    **dict.fromkeys((".parquet", ".csv", ".tsv", ".json", ".jsonl"), _TABLE),
+    ".txt": _TEXT,
     **dict.fromkeys((".arrow", ".feather", ".xlsx", ".csv.gz", ".tsv.gz", ".jsonl.gz"), _TABLE),
     **dict.fromkeys((".zip", ".7z", ".rar"), _ARCHIVE),
     **{f".{ending}": _PICTURE for ending in (*IMAGE_EXTENSIONS, *FOREIGN_EXTENSIONS)},
@@ -70,11 +76,6 @@ class _Look:
     marked: dict[str, set[str]] = field(default_factory=lambda: {_RUN: set(), _RECIPE: set()})
     compressed: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)  # by their endings
-
-
-def stem(name: str) -> str:
-    """Drop what marks a tar: `.tar`, `.tar.gz` or `.tgz` in any case."""
-    return _TAR.sub("", name)
 
 
 def open_place(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -142,7 +143,7 @@ def _exists(fs: fsspec.AbstractFileSystem, path: str) -> bool:
 
 
 def _is_folder(fs: fsspec.AbstractFileSystem, path: str) -> bool:
-    if _TAR.search(path) and not isinstance(fs, LocalFileSystem):
+    if is_tar(path) and not isinstance(fs, LocalFileSystem):
         try:  # some stores would read a file to see whether it is a folder
             return bool(fs.info(path)["type"] == "directory")
         except FileNotFoundError:
@@ -174,11 +175,16 @@ def _alternative(fs: fsspec.AbstractFileSystem, path: str, pattern: str) -> list
     infos = _tars_of(fs, folder, look) if recursive else _infos(fs, look.tars, look)
     if recursive:
         look.folders.clear()  # what lies in them matches for itself
-    for found in [name for name in look.folders if _TAR.search(name)]:
+    for found in [name for name in look.folders if is_tar(name)]:
         look.folders.remove(found)
         inside = _look(fs, found, pattern)
         infos += _tars_of(fs, found, inside)
         _tell_barren([] if inside.tars else [found])
+    if not (infos or look.others or look.folders or look.tars):
+        near = near_to(pattern)
+        raise InputError(
+            f"{pattern!r} matches no *.tar, *.tgz or *.tar.gz{near or f' (looked in {folder})'}"
+        )
     if not infos:
         raise _nothing(pattern, folder, look)
     if look.folders:
@@ -221,7 +227,7 @@ def _runs(look: _Look) -> set[str]:
 def _put(look: _Look, entry: Entry, name: str) -> None:
     if entry.is_folder:
         look.folders.append(entry.path.rstrip("/"))
-    elif _TAR.search(name):
+    elif is_tar(name):
         look.tars.append(entry)
     else:
         if _OTHERWISE_COMPRESSED.search(name):
@@ -243,7 +249,7 @@ def _tars_of(fs: fsspec.AbstractFileSystem, top: str, look: _Look) -> list[dict[
             f"{top}: the tars of runs are left out (a {_RUN} marks them): {_some(sorted(runs))}"
         )
     full = {parent for entry in look.tars for parent in _parents(entry.path)}
-    folders = [name for name in look.folders if _TAR.search(name)]
+    folders = [name for name in look.folders if is_tar(name)]
     _tell_barren(sorted(name for name in folders if name not in full))
     return _infos(fs, tars, look)
 
@@ -277,11 +283,11 @@ def _single(fs: fsspec.AbstractFileSystem, path: str, pattern: str) -> dict[str,
     try:
         info = _checked(fs, path, None)
     except FileNotFoundError as error:
-        raise InputError(f"{pattern!r}: there is no {path}") from error
+        raise InputError(f"{pattern!r}: there is no {path}{near_to(pattern)}") from error
     if info["type"] == "directory":
         raise InputError(f"{pattern!r}: {path} is a folder; end the pattern with *.tar")
     _check_kind(path, pattern)
-    if not _TAR.search(path):
+    if not is_tar(path):
         with fs.open(path, "rb") as file:
             start = file.read(4)
         if start in _OTHER_STARTS:
@@ -324,6 +330,8 @@ def _refuse_run(fs: fsspec.AbstractFileSystem, path: str, pattern: str) -> None:
 
 
 def _nothing(pattern: str, where: str, look: _Look) -> InputError:
+    if not (look.others or look.folders or look.tars):
+        return InputError(f"{pattern!r}: {where} is an empty folder (hidden files do not count)")
     found = [f"{count:,} {ending}" for ending, count in look.others.most_common(_NAMED_AT_MOST)]
     if look.folders:
         found.insert(0, f"folders ({_some(sorted(look.folders))})")

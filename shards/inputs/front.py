@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from shards.inputs.reader import RawSample, ShardReader
 from shards.inputs.text import TextSource
+from shards.reasons import SampleReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,14 @@ class Front:
         self._text = text
         self._raws: Iterator[RawSample] = iter(ShardReader(file, text))
         self.passed_bytes = 0  # of the shard
+        self.is_apart = False  # members of a sample were seen that came too late
+        self._taken = self._incomplete = 0
+        self._is_over = False
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether most samples lack a picture or a text, which may stand further on."""
+        return not self._is_over and self._incomplete > self._taken / 2
 
     def take(self, samples: int, most_bytes: int) -> Taken | None:
         """Take the next samples; None where none is left. Rejected ones go with the next."""
@@ -37,7 +46,10 @@ class Front:
             for raw in self._raws:
                 self.passed_bytes = raw.end_offset
                 if raw.reason is not None:
+                    self.is_apart |= raw.reason == SampleReason.NOT_ADJACENT
                     continue
+                self._taken += 1
+                self._incomplete += self._lacks_a_part(raw)
                 for name, data in self._members(raw):
                     info = tarfile.TarInfo(name)
                     info.size = len(data)
@@ -45,7 +57,12 @@ class Front:
                 sizes.append(self.passed_bytes - begin - sum(sizes))
                 if len(sizes) == samples or buffer.tell() > most_bytes:
                     break
+            else:
+                self._is_over = True
         return Taken(tuple(sizes), buffer.getvalue()) if sizes else None
+
+    def _lacks_a_part(self, raw: RawSample) -> bool:
+        return raw.image is None or ("text" in self._text.roles and raw.text is None)
 
     def _members(self, raw: RawSample) -> Iterator[tuple[str, bytes]]:
         if raw.image is not None:

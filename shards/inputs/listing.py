@@ -13,7 +13,8 @@ import fsspec
 
 from shards.errors import CapfiltError, UsageError
 from shards.inputs.finding import InputError as InputError  # of the lists made here, too
-from shards.inputs.finding import find_tars, info_of, open_place, stem
+from shards.inputs.finding import find_tars, info_of, open_place
+from shards.inputs.names import stem
 from shards.naming import encode_name
 from shards.store import filesystem, seconds_of, url_of
 

@@ -1,5 +1,6 @@
 """What a file's name says: its key, its extension, and whether that is a picture's."""
 
+import re
 from dataclasses import dataclass
 
 from shards.files import walk
@@ -14,6 +15,24 @@ ROLES = {
     **dict.fromkeys(FOREIGN_EXTENSIONS, "foreign"),
     "json": "meta",
 }
+
+
+_TAR = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
+
+
+def not_read(form: str) -> str:
+    """Say of a picture's format that it is not read, and what to do."""
+    return f"{form} is not read; convert it to JPEG, PNG, WebP or GIF"
+
+
+def stem(name: str) -> str:
+    """Drop what marks a tar: `.tar`, `.tar.gz` or `.tgz` in any case."""
+    return _TAR.sub("", name)
+
+
+def is_tar(name: str) -> bool:
+    """Check whether a name is that of a tar which is read."""
+    return _TAR.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

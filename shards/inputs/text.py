@@ -26,7 +26,7 @@ class TextSource:
         if colon and kind == "json" and field:
             return cls(None, field)
         if source == "none":
-            return cls(None)
+            return NO_TEXTS
         extension = source.removeprefix(".").lower()
         if colon or extension in ROLES or not _EXTENSION.fullmatch(extension):
             raise ValueError(
@@ -47,7 +47,7 @@ class TextSource:
         return text if self.field is None else _field_of(meta, self.field)
 
 
-TXT = TextSource()
+TXT, NO_TEXTS = TextSource(), TextSource(None)
 
 
 def text_source(identity: Mapping[str, Any]) -> TextSource:

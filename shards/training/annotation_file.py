@@ -129,6 +129,17 @@ def read_rows(
     return rows
 
 
+def read_captioned(url: str, split: str | None = None) -> list[Fields]:
+    """Read rows of pictures with their captions, or without any; AnnotationError for questions."""
+    rows = read_rows(url, ("image",), split)
+    if not any("caption" in row for row in rows) and any("question" in row for row in rows):
+        raise AnnotationError(
+            f"{url} holds questions about pictures, and no captions: evaluate vqa reads it; give "
+            "a file with captions (COCO's captions_*.json, a file of Karpathy's splits)"
+        )
+    return rows
+
+
 def read_dialogues(url: str) -> tuple[list[DialogueRow], LeftOut]:
     """Read VisDial's file, and count by reason what cannot be used; AnnotationError if it is not.
 

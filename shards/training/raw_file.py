@@ -50,6 +50,16 @@ def people_answers(parsed: Any) -> dict[str, Fields] | None:  # noqa: ANN401 - a
     return {key: row for key, row in by_question.items() if key is not None} or None
 
 
+def has_questions(parsed: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Whether a parsed file holds questions about pictures, in any of the forms."""
+    listed = parsed
+    if isinstance(parsed, dict):
+        listed = _list(parsed, "questions") or _list(parsed, "data")
+    rows = listed if isinstance(listed, list) else []
+    rows = [row for row in rows if isinstance(row, dict)]
+    return any("question" in row or "qas" in row for row in rows)
+
+
 def _listed(url: str, parsed: Any) -> Rows | None:  # noqa: ANN401 - any JSON value
     if isinstance(parsed, list):
         return _rows(parsed)

@@ -104,7 +104,7 @@ def test_more_tokens_than_the_model_has_places_for(
     ("given", "words"),
     [
         ("nowhere", ("nowhere",)),
-        ("nothing-*.tar", ("nothing-*.tar", "no *.tar")),
+        ("nothing-*.tar", ("nothing-*.tar", "matches no *.tar")),
         ("pairs.parquet", ("pairs.parquet", "is a table", "WebDataset tars")),
         ("pipe:cat web.tar", ("pipe:", "refused")),
     ],

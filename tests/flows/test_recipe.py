@@ -124,7 +124,12 @@ def test_a_missing_key_is_named(missing: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a\n- b\n", "mapping"), ("a: [", "cannot be read"), ("!!python/object:os.x {}", "cannot")],
+    [
+        ("- a\n- b\n", "holds a list, no recipe"),
+        ("notes", "holds a text, no recipe"),
+        ("a: [", "cannot be read"),
+        ("!!python/object:os.x {}", "cannot"),
+    ],
 )
 def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "recipe.yaml"
@@ -132,6 +137,21 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str, message: s
     with pytest.raises(RecipeError, match=message) as caught:
         read_recipe(Recipe, file, LEAST)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.tar", "is a tar"), ("a.HEIC", "is a picture"), (".", "is a folder"), ("a.bin", "no text")],
+)
+def test_inputs_in_the_place_of_a_recipe_are_named(tmp_path: Path, name: str, message: str) -> None:
+    if name != ".":
+        (tmp_path / name).write_bytes(b"\xff" * 2_000_000 if name == "a.tar" else b"\xff")
+    with pytest.raises(RecipeError, match=f"{message}.*no recipe.*given with --input") as caught:
+        read_recipe(Recipe, tmp_path / name, {})
+    assert str(tmp_path / name) in str(caught.value)
+    with pytest.raises(RecipeError, match=message) as caught:
+        read_recipe(PretrainRecipe, tmp_path / name, {})
+    assert "--input" not in str(caught.value)
 
 
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:

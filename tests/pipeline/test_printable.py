@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.printable import cut, margin, percent, score, size, visible
+from pipeline.printable import cut, margin, number_of, percent, score, size, tally, visible
 
 
 @given(st.text())
@@ -20,6 +20,11 @@ def test_nothing_hidden_is_left(text: str) -> None:
 @given(st.text(st.characters(categories=("L", "N", "P", "S", "M"))))
 def test_letters_and_signs_stay_as_they_are(text: str) -> None:
     assert visible(text) == text
+
+
+def test_what_is_counted_is_named() -> None:
+    assert [number_of(n, "shard") for n in (0, 1, 2000)] == ["0 shards", "1 shard", "2,000 shards"]
+    assert tally({"a": 1, "b": 2400, "c": 1}) == "b 2,400, a 1, c 1"
 
 
 @pytest.mark.parametrize(

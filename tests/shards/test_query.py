@@ -82,6 +82,23 @@ def test_what_is_refused(run: Run, tmp_path: Path, sql: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("CREATE TABLE x AS SELECT 1", "^CREATE has no effect here"),
+        ("INSERT INTO texts VALUES (1)", "^INSERT has no effect here"),
+        ("SET threads = 1", "^SET has no effect here"),
+        ("FROM 'notes.txt'", "^files cannot be read here"),
+        ("FROM 'notes.csv'", "^files cannot be read here"),
+        ("FROM read_text('notes.txt')", "^files cannot be read here"),
+        ("FROM nosuch", "^Catalog Error"),
+    ],
+)
+def test_what_is_refused_says_why(run: Run, sql: str, said: str) -> None:
+    with connect(run, []) as connection, pytest.raises(QueryError, match=said):
+        run_query(connection, sql)
+
+
+@pytest.mark.parametrize(
     ("sql", "count"),
     [
         ("SELECT 1; SELECT 2", 2),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from shards.run.attempt import start_attempt
-from shards.run.commit import commit, read_commits
+from shards.run.commit import Counts, commit, read_commits
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
 from shards.schema import DecisionRow, SampleRow, TextRow, read_table
@@ -47,12 +47,13 @@ def test_against_the_rows(any_url: str, make_run: MakeRun, with_snapshot: bool) 
         "pending": 0,
     }
     (damaged,) = stats["damaged_shards"]
-    assert damaged["shard"] in {shard.shard for shard in run.shards}
-    assert damaged["state"] != "complete"
+    assert damaged["shard"] in run.shards
+    assert damaged["state"] == "truncated"
     is_ok = np.array(samples["status"].to_pylist()) == "ok"
     reasons = Counter(np.array(samples["text_reason"].to_pylist(), object)[is_ok].tolist())
-    del reasons[None]
-    assert stats["without_web_text"] == {"by_reason": dict(reasons), "sidecar_fields": []}
+    assert stats["text_reasons"] == {name: n for name, n in reasons.items() if name is not None}
+    assert (stats["lacks_all_texts"], stats["sidecar_fields"]) == (False, [])
+    assert stats["rows_apart"] == 0
     keep = decisions["keep"].to_numpy()
     origins = np.array(texts["origin"].to_pylist())
     for origin in ("web", "synthetic"):
@@ -111,10 +112,30 @@ def test_texts_that_may_stand_in_sidecars(any_url: str, make_run: MakeRun, do_wo
         files = writer.finish()
     counted = {"attempt": attempt, "files": tuple(files), "counts": writer.counts}
     assert commit(run, do_work(run, shard).model_copy(update=counted))
-    assert run_statistics(run)["without_web_text"] == {
-        "by_reason": {"text_missing": 3},
-        "sidecar_fields": ["alt", "url"],
+    stats = run_statistics(run)
+    assert stats["text_reasons"] == {"text_missing": 3}
+    assert (stats["lacks_all_texts"], stats["sidecar_fields"]) == (True, ["alt", "url"])
+
+
+def test_rows_of_torn_samples_are_counted_where_any_came_too_late(
+    any_url: str, make_run: MakeRun, do_work: DoWork
+) -> None:
+    reasons: dict[str, dict[str, int]] = {
+        "torn": {"image_missing": 3, "not_adjacent": 4, "image_blank": 1},
+        "whole": {"image_missing": 5},
     }
+    run = make_run(any_url, shards=2, committed=False)
+    for shard, rejected in zip(run.shards, reasons.values(), strict=True):
+        done = do_work(run, shard)
+        counts = Counts(
+            samples_in=10,
+            rejected=sum(rejected.values()),
+            filtered=10 - sum(rejected.values()),
+            rejected_by_reason=rejected,
+            text_reasons={"text_missing": 2},
+        )
+        assert commit(run, done.model_copy(update={"counts": counts}))
+    assert run_statistics(run)["rows_apart"] == 3 + 4 + 2
 
 
 def test_importing_the_room_is_light() -> None:

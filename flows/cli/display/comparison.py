@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.printable import count, percent, visible
+from pipeline.printable import count, number_of, percent, visible
 
 Numbers = Mapping[str, Any]
 
@@ -37,7 +37,8 @@ def print_comparison(compared: Numbers) -> None:
     console.print(_crossed(joined))
     all_origins = joined["texts_of"] == "all origins"
     only = "" if all_origins else "; of texts, only those of the web are the same"
-    console.print(f"compared sample by sample in {compared['shards_in_common']} shards{only}")
+    shards = number_of(compared["shards_in_common"], "shard")
+    console.print(f"compared sample by sample in {shards}{only}")
     if joined["different_images"]:
         console.print(
             f"{joined['different_images']} samples at one place have different images, and are "

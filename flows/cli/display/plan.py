@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from flows.cli.display.progress import SampleProgress
 from flows.engines.engine import ShardDone, ShardResult
 from pipeline.clean.forecast import Interval
-from pipeline.printable import count, percent, size, visible
+from pipeline.printable import count, number_of, percent, size, visible
 
 if TYPE_CHECKING:
     from flows.stages.plan import Forecast, Plan
@@ -63,7 +63,7 @@ def print_plan(plan: "Plan", price: float | None) -> None:
     task, forecast = plan.task, plan.forecast
     if task is not None:
         done = len(task.shards) - len(task.pending)
-        line = f"{len(task.pending):,} of {len(task.shards):,} shards to clean"
+        line = f"{len(task.pending):,} of {number_of(len(task.shards), 'shard')} to clean"
         if done:
             line += f"; {done:,} done, {count(task.samples_done)} samples"
         console.print(line)
@@ -140,9 +140,10 @@ def _basis(plan: "Plan") -> str:
     assert forecast is not None
     images = sum(block.samples for block in sample.blocks)
     devices = sorted({f"{worker.device} of {worker.host}" for worker in sample.workers})
-    workers = f"{forecast.workers} worker{'' if forecast.workers == 1 else 's'}"
+    workers = number_of(forecast.workers, "worker")
     return (
-        f"from a sample of {images:,} images in {len(sample.blocks)} places, "
+        f"from a sample of {number_of(images, 'image')} in "
+        f"{number_of(len(sample.blocks), 'place')}, "
         f"by {workers} ({', '.join(map(visible, devices))}), "
         f"each with {size(forecast.peak_memory_bytes)} of memory at most"
     )

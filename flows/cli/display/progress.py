@@ -20,6 +20,7 @@ from rich.progress import (
 
 from flows.engines.engine import ShardDone, ShardFailed
 from flows.stages.progress import CleanProgress, training_line, training_numbers
+from pipeline.printable import number_of
 
 if TYPE_CHECKING:
     from flows.engines.engine import ShardResult
@@ -188,8 +189,7 @@ class RunProgress:
         """Print what is to be done, and show the bar."""
         self._progress.begin(job)
         shards, done = len(job.pending), len(job.mine) - len(job.pending)
-        plural = "" if shards == 1 else "s"
-        line = f"{job.run.store.url()}: {shards} shard{plural} to clean, {done} done"
+        line = f"{job.run.store.url()}: {number_of(shards, 'shard')} to clean, {done} done"
         self._display.console.print(line, markup=False)
         self._display.start()
         self._display.restart(total=self._progress.total_bytes)
@@ -214,7 +214,7 @@ class RunProgress:
         self.close()
         ended, shards = self._progress.ended_shards, self._progress.shards
         self._display.console.print(
-            f"stopped: {ended} of {shards} shards done; the same command goes on"
+            f"stopped: {ended} of {number_of(shards, 'shard')} done; the same command goes on"
         )
 
     def close(self) -> None:

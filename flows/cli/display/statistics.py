@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.printable import count, percent, visible
+from pipeline.printable import count, number_of, percent, visible
+from pipeline.report.wording import HOW_TO_JOIN
 
 REASONS_SHOWN = DAMAGED_SHOWN = FIELDS_SHOWN = 5
 
@@ -22,11 +23,11 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     console.print(f"shards: {counted}")
     for line in (*_damaged(statistics), *_no_texts(statistics)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    apart = statistics["rejected_by_reason"].get("not_adjacent", 0)
-    if apart:
+    if apart := statistics["rows_apart"]:
         console.print(
-            f"{count(apart)} rows are members that stand apart from the rest of their sample, in "
-            "shards that cannot be sought in: unpack .tar.gz, or sort the members by name"
+            f"{number_of(apart, 'row')} (image_missing, text_missing, not_adjacent) of shards that "
+            "cannot be sought in, where the members of a sample stand apart: each is a row of its "
+            f"own. To join them, {HOW_TO_JOIN}"
         )
     console.print(f"output: {run_url}", markup=False, soft_wrap=True)
 
@@ -53,9 +54,8 @@ def _damaged(statistics: dict[str, Any]) -> Iterator[str]:
 
 def _no_texts(statistics: dict[str, Any]) -> Iterator[str]:
     """Say where texts may stand if not one was found: `input.text` may not be what was meant."""
-    missing = statistics["without_web_text"]
-    if set(missing["by_reason"]) == {"text_missing"} and not statistics["texts"].get("web"):
-        named = ", ".join(visible(name) for name in missing["sidecar_fields"][:FIELDS_SHOWN])
+    if statistics["lacks_all_texts"]:
+        named = ", ".join(visible(name) for name in statistics["sidecar_fields"][:FIELDS_SHOWN])
         fields = f" Their sidecars have: {named}." if named else ""
         yield (
             "warning: no sample has a web text. input.text says where they stand (txt, another "
@@ -70,6 +70,6 @@ def _text_table(statistics: dict[str, Any]) -> Table:
         scored, kept = texts["in"], texts["kept"]
         name = Text(visible(origin))  # as Text: an origin's name may look like markup
         table.add_row(name, count(scored), count(kept), percent(kept, scored))
-    for reason, number in statistics["without_web_text"]["by_reason"].items():
+    for reason, number in statistics["text_reasons"].items():
         table.add_row(f"  {reason}", count(number), "", "")
     return table

@@ -95,6 +95,12 @@ def vqa(
             results=written,
         )
     check_outcome(numbers, "questions", annotations)
+    if not numbers["compared"]:
+        typer.echo(
+            f"capfilt: {annotations} says nothing of what people answered, so nothing is compared: "
+            "name the file that does, --answers v2_mscoco_…_annotations.json",
+            err=True,
+        )
     keep(result, written)
     print_numbers(numbers, as_json)
 
@@ -183,14 +189,19 @@ def _rows(
 def _answers(files: Sequence[str]) -> tuple[list[str], str | None]:
     """Tell a list of candidates, and the file of what people answered, by what is in them."""
     from shards.training.annotation_file import answers_in, read_answers
-    from shards.training.json_file import read_json
-    from shards.training.raw_file import people_answers
+    from shards.training.json_file import AnnotationError, read_json
+    from shards.training.raw_file import has_questions, people_answers
 
     listed: list[str] = []
     people: str | None = None
     for file in files:
         parsed = read_json(file)
         if people_answers(parsed) is None:
+            if has_questions(parsed):
+                raise AnnotationError(
+                    f"--answers {file} holds questions, not answers: give it as --annotations, "
+                    "and the file of what people answered as --answers"
+                )
             listed += answers_in(parsed) or read_answers(file)  # which says what is wrong with it
         elif people is None:
             people = file

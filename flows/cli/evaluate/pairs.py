@@ -213,7 +213,7 @@ def _pairs(
     """Read pairs out of tars, or out of an annotation file; what is taken moves the progress."""
     from pipeline.evaluate import read_pairs
     from pipeline.evaluate.rows import captioned
-    from shards.training.annotation_file import read_rows
+    from shards.training.annotation_file import read_captioned
 
     if bool(shards) == (annotations is not None):
         raise typer.BadParameter("give tars, or --annotations, and not both")
@@ -223,7 +223,7 @@ def _pairs(
         with watch_samples("evaluating", None) as progress:
             yield counted_by_bytes(read_pairs(shards or (), limit), progress, limit), progress
         return
-    rows = read_rows(annotations, ("image",), split)[:limit]
+    rows = read_captioned(annotations, split)[:limit]
     with watch_samples("evaluating", len(rows)) as progress:
         yield captioned(counted(rows, progress), images or beside(annotations)), progress
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,7 +112,7 @@ def caption(
         else:
             for text in texts:
                 print(f"{visible(picture.name)}: {visible(text['text'])}")
-    _end(read, unread)
+    _end(read, unread, pictures)
 
 
 def match(
@@ -293,11 +293,11 @@ def _detail(picture: "UserPicture") -> str:
     return f" ({picture.detail})" if picture.detail else ""
 
 
-def _end(read: int, unread: int) -> None:
+def _end(read: int, unread: int, locations: Sequence[str]) -> None:
     """Report how many could not be read; it is a failure where nothing could."""
     if unread:
         typer.echo(f"{unread} of {read + unread} pictures could not be read", err=True)
     if not read:
         if not unread:
-            typer.echo("capfilt: no picture there", err=True)
+            typer.echo(f"capfilt: no picture in {visible(', '.join(locations))}", err=True)
         raise typer.Exit(1)

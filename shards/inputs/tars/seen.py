@@ -2,6 +2,7 @@
 
 import hashlib
 
+from shards.inputs.names import not_read
 from shards.inputs.tars.grouping import Group
 from shards.naming import key_text
 from shards.reasons import SampleReason
@@ -10,7 +11,6 @@ _APART = (
     "the key's members stand apart, in a shard that is a stream: unpack it, or sort its members "
     "by name"
 )
-_CONVERT = "convert it to JPEG, PNG, WebP or GIF"
 
 
 class SeenKeys:
@@ -36,7 +36,7 @@ class SeenKeys:
         if group.foreign is not None and group.image is None:
             if group.foreign_fault is not None:
                 return SampleReason.UNSAFE_MEMBER, group.foreign_fault
-            return SampleReason.FORMAT_NOT_ALLOWED, f".{group.foreign} is not read; {_CONVERT}"
+            return SampleReason.FORMAT_NOT_ALLOWED, not_read(f".{group.foreign}")
         return None, "; ".join(group.details) or None
 
     def add(self, group: Group) -> None:

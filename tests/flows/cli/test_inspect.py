@@ -24,7 +24,7 @@ Harmless = Callable[[str], bool]
         (("stats", "run", "--against=nowhere"), "'nowhere' is no view of this run (own)"),
         (("stats", "run", "--sql=SELECT 1", "--against=own"), "--against"),
         (("stats", "run", "--sql=SELECT nope FROM texts"), 'column "nope" not found'),
-        (("stats", "run", "--sql=COPY texts TO 'stolen.csv'"), "Permission Error"),
+        (("stats", "run", "--sql=COPY texts TO 'stolen.csv'"), "COPY has no effect here"),
         (("explain", "run", "00000"), "expected SHARD/KEY"),
         (("explain", "run", "0000/plain"), "no shard '0000'; the nearest: 0000"),
         (("explain", "run", "00000/plein"), "no key 'plein'; the nearest: 'plain'"),

@@ -94,7 +94,7 @@ def test_damage_is_mended(capfilt: InProcess, command: list[str], run: Path, dam
     assert "\x1b" not in mended.stdout
     assert mended.returncode == (1 if damage in REDONE else 0), mended.stdout
     if damage in REDONE:
-        assert "1 shards must be done again: run `capfilt clean` as before" in mended.stdout
+        assert "1 shard must be done again: run `capfilt clean` as before" in mended.stdout
         assert capfilt.run(*command).returncode == 0
     whole = capfilt.run("verify", run)
     assert whole.returncode == 0, whole.stdout

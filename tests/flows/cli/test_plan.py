@@ -63,6 +63,15 @@ def test_problems_are_exit_code_1_and_bad_usage_2(
     assert capfilt.run("plan", *command, "--part=3/2").returncode == 2
 
 
+def test_try_of_what_is_no_input_is_bad_usage_as_of_clean(
+    capfilt: InProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.jpg").touch()
+    told = capfilt.run("try", tmp_path, "--output=look", *MODELS)
+    cleaned = capfilt.run("clean", f"--input={tmp_path}", "--output=out", "--direct", *MODELS)
+    assert told.returncode == cleaned.returncode == 2
+
+
 def test_try_leaves_a_report_and_a_recipe_that_runs(capfilt: InProcess, toy_shards: Path) -> None:
     told = capfilt.run("try", toy_shards, "--n=40", "--output=look", *MODELS, *SMALL)
     assert told.returncode == 0, told.stderr

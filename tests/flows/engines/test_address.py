@@ -1,6 +1,7 @@
 """Which Ray is joined, and where a submitted job may write."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +68,10 @@ def test_what_needs_ray_is_not_done_without(
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("RAY_ADDRESS", joined)
     assert resolve_kind("auto", named, several) == "ray"
+
+
+def test_a_file_in_the_place_of_an_output_is_named(tmp_path: Path) -> None:
+    check_output(str(tmp_path / "new"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=f"output {tmp_path}/file is a file, expected a folder"):
+        check_output(str(tmp_path / "file"))

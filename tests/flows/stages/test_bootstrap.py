@@ -312,7 +312,7 @@ def test_held_out_pairs_must_not_be_trained_on(
     tmp_path: Path, small_world: Path, small_rounds: Rounds, name: str
 ) -> None:
     held_out = {"urls": [str(small_world / name / "00001.tar")]}
-    with pytest.raises(RecipeError, match=f"held_out: 1 shards stand under {name}"):
+    with pytest.raises(RecipeError, match=f"held_out: 1 shard under {name}"):
         bootstrap.prepare(small_rounds(tmp_path, held_out=held_out))
 
 

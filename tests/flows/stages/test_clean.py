@@ -190,7 +190,7 @@ def test_a_shard_that_is_gone_stays_pending_and_the_others_go_on(
     ended = clean.finish(job, clean.clean_shards(job, Watch()))
     assert [(type(fault), fault.shard) for fault in ended.failures] == [(ShardFailed, gone)]
     assert (ended.exit_code, ended.pending_here) == (1, 1)
-    assert ended.left.startswith(f"1 shards are still pending; {gone.shard}: ")
+    assert ended.left.startswith(f"1 shard still pending; {gone.shard}: ")
     with pytest.raises(InputMismatch, match="1 no longer there"):
         clean.prepare(recipe(input={"urls": [str(copies)]}))
     Path(gone.url).write_bytes(b"other")
@@ -212,10 +212,16 @@ def test_a_run_over_its_limits_stops_and_says_how_to_go_on(recipe: Make) -> None
     with pytest.raises(LimitExceeded) as caught:
         clean.clean_shards(job, Watch())
     message = str(caught.value)
-    assert message.startswith("limits.rejected is 0.5, but 89.6% of 1004 samples are")
-    assert "{'no_image': 900}" in message
+    assert message.startswith("limits.rejected is 0.5, but 89.6% of 1,004 samples are")
+    assert "by reason: no_image 900. Look at the input" in message
     assert message.endswith("--set limits.rejected=1")
     assert len(read_commits(job.run)) == 1  # what is committed is kept
+
+
+def test_a_limit_that_torn_samples_hit_says_how_to_join_them(recipe: Make) -> None:
+    torn = rejecting(1_000, 900).model_copy(update={"rejected_by_reason": {"not_adjacent": 900}})
+    with pytest.raises(LimitExceeded, match="tar --sort=name"):
+        clean.clean_shards(replace(clean.prepare(recipe()), done=torn), Watch())
 
 
 def test_limits_count_texts_that_have_no_finite_score(recipe: Make) -> None:

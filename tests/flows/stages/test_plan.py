@@ -1,6 +1,7 @@
 """Plans of a cleaning: what stands in its way, what is done, what the rest will take."""
 
 import gzip
+import math
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
@@ -232,9 +233,28 @@ def test_samples_from_the_beginning_of_shards_are_told(
             (tmp_path / "packed" / path.name).write_bytes(gzip.compress(data))
     made = planned(recipe(input={"urls": [str(tmp_path / "packed")]}), config=SampleConfig(60))
     assert made.ready
-    assert "were taken from their beginning" in named(made.problems)["input"]
+    assert "Samples were taken from the beginning" in named(made.problems)["input"]
     assert made.forecast is not None
     assert made.forecast.images.value == pytest.approx(120, rel=0.15)
+
+
+def test_torn_samples_have_no_number_and_are_told_with_the_mend(
+    recipe: Make, web: Path, tmp_path: Path
+) -> None:
+    members = read_members((web / "00000.tar").read_bytes())
+    members.sort(key=lambda member: member[0][::-1], reverse=True)  # texts come first
+    write_tar(tmp_path / "a.tar", dict(members))
+    packed = tmp_path / "a.tar.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
+    made = planned(recipe(input={"urls": [str(packed)]}), config=SampleConfig(200))
+    assert made.forecast is not None
+    assert made.forecast.images.high == made.forecast.rejected.high == math.inf
+    (told,) = [problem.message for problem in made.problems if problem.subject == "input"]
+    assert f"1 shard ({packed})" in told
+    assert "tar --sort=name" in told
+    rejected = named(made.problems)["limits.rejected"]
+    assert "{" not in rejected
+    assert "tar --sort=name" in rejected
 
 
 def test_members_that_may_stand_apart_in_a_store_are_told(recipe: Make) -> None:
@@ -249,7 +269,7 @@ def test_members_that_may_stand_apart_in_a_store_are_told(recipe: Make) -> None:
 
 def test_texts_that_stand_elsewhere_are_told(recipe: Make, toy_shards: Path) -> None:
     told = planned(recipe(input={"urls": [str(toy_shards)], "text": "json:captoin"})).problems
-    assert "json:FIELD" in named(told)["input.text"]
+    assert "not one of the samples has a web text" in named(told)["input.text"]
     assert all(problem.warning for problem in told if problem.subject == "input.text")
     assert "input.text" not in named(planned(recipe()).problems)
     none = planned(recipe(input={"urls": [str(toy_shards)], "text": "none"}))

@@ -119,7 +119,7 @@ def test_all_is_taken_where_more_is_wanted(web: Path, tmp_path: Path) -> None:
 def test_an_input_without_samples_is_told(tmp_path: Path) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "a.tar").write_bytes(b"<html>404</html>" * 100)
-    with pytest.raises(EmptySample, match=r"no sample was found in 1 input shards.*a\.tar"):
+    with pytest.raises(EmptySample, match=r"no sample was found in 1 input shard.*a\.tar"):
         sample(tmp_path / "web", tmp_path, SampleConfig(32))
 
 

@@ -35,7 +35,7 @@ def test_a_cleaning_that_is_not_done_says_why_and_what_to_do() -> None:
     failed = ShardFailed(InputShard("/in/3.tar", "3", 1, None, 0.0), "the network is gone")
     left = of_cleaning(RunResult("/run", STATISTICS, (failed,), (), 1))
     assert left["exit_code"] == 1
-    assert "1 shards are still pending; 3: the network is gone. Run the same" in left["message"]
+    assert "1 shard still pending; 3: the network is gone. Run the same" in left["message"]
     assert left["message"].endswith("1,000 of 1,200 samples kept so far")
 
 

@@ -90,7 +90,8 @@ def test_a_config_that_cannot_be_is_refused(
     [
         ("captioning", "filter", "holds a captioner .* expected a filter"),
         ("retrieval", "captioner", "holds a filter .* expected a captioner"),
-        ("vqa", "captioner", "BlipForQuestionAnswering"),
+        ("vqa", "captioner", "holds a VQA model .*BlipForQuestionAnswering"),
+        ("captioning", "vqa", "expected a VQA model .*Salesforce/blip-vqa-base.*finetune vqa"),
     ],
 )
 def test_the_wrong_role_is_refused(parity: Path, name: str, role: Role, message: str) -> None:

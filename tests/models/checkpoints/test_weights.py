@@ -154,6 +154,8 @@ def test_an_unreachable_hub_is_a_checkpoint_error(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"'Owner/none' is no folder here.*give its folder"):
         resolve("Owner/none")
+    with pytest.raises(CheckpointError, match="With capfilt come tiny-captioner and tiny-filter"):
+        resolve("blip")
 
 
 def test_a_pinned_name_means_the_same_everywhere(

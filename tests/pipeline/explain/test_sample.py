@@ -33,6 +33,13 @@ def test_a_rejected_sample_has_its_reason_and_no_text(explained_run: Run) -> Non
     assert web["text"] == HOSTILE.replace("\u202e", "")
 
 
+def test_a_shard_has_the_name_of_its_file_too(explained_run: Run) -> None:
+    expected = explain(explained_run, "00000/000000003")
+    (url,) = [shard.url for shard in explained_run.inputs if shard.shard == "00000"]
+    for named in ("00000.tar", "/".join(url.split("/")[-2:]), url):
+        assert explain(explained_run, f"{named}/000000003") == expected
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

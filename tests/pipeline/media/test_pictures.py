@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipeline.media.pictures import UserPicture, read_picture, read_pictures
 from shards.inputs.listing import InputError
@@ -64,7 +65,7 @@ def test_no_picture_of_a_folder_is_passed_by_in_silence(tmp_path: Path, photo: b
     assert len(read) == len(pictures) + len(foreign)
 
 
-def test_a_file_that_is_named_is_read_by_its_content(
+def test_a_file_is_read_by_its_content_but_for_foreign_endings(
     tmp_path: Path, photo: bytes, encode: Encode, noise: Any
 ) -> None:
     for name, data in (
@@ -76,7 +77,7 @@ def test_a_file_that_is_named_is_read_by_its_content(
         (tmp_path / name).write_bytes(data)
     told = [str(tmp_path / n) for n in ("right.bmp", "real.bmp", "drawn.svg", "odd.png")]
     assert [reason for _, reason in names(list(read_pictures(told)))] == [
-        None,
+        "format_not_allowed",
         "format_not_allowed",
         "format_not_allowed",
         "image_undecodable",
@@ -137,3 +138,14 @@ def test_hidden_files_are_left_out_and_gzip_is_a_tar(
         ("k1", None),
     ]
     assert names(list(read_pictures([str(tmp_path / "._a.png")]))) == [("._a.png", None)]
+
+
+def test_a_foreign_ending_decides_whoever_names_the_file(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "photo.jpg")
+    (tmp_path / "photo.jpg").rename(tmp_path / "photo.heic")
+    alone, of_folder = (
+        next(read_pictures([str(named)])) for named in (tmp_path / "photo.heic", tmp_path)
+    )
+    assert alone == of_folder
+    assert (alone.image, alone.reason) == (None, "format_not_allowed")
+    assert alone.detail == ".heic is not read; convert it to JPEG, PNG, WebP or GIF"

@@ -47,6 +47,16 @@ def test_the_numbers_are_those_of_the_statistics(make_run: Any) -> None:
     assert re.search(r"score_not_finite [a-z ]+ 6 ", reasons)
 
 
+def test_rows_of_torn_samples_are_told_with_the_mend(make_run: Any) -> None:
+    torn: list[dict[str, Any]] = [
+        {"texts": [], "status": "rejected", "reason": reason}
+        for reason in ("image_missing", "not_adjacent", "not_adjacent")
+    ]
+    page = page_of(make_run(torn))
+    assert words(page.one(id="apart")).startswith("3 rows (image_missing, text_missing, not_")
+    assert "tar --sort=name" in words(page.one(id="apart"))
+
+
 HOSTILE = {
     "<script>document.title='owned'</script>": "<script>document.title='owned'</script>",
     '"><img src=x onerror=alert(1)>': '"><img src=x onerror=alert(1)>',

@@ -69,6 +69,7 @@ def test_a_threshold_outside_the_scores_is_warned_of(
     assert resolve_thresholds(run, asked, COUNTS) == {**OWN, "web": threshold}
     assert len(caplog.messages) == len(said)
     assert all(part in caplog.text for part in said)
+    assert all(message.startswith("warning: ") for message in caplog.messages)
 
 
 def test_an_imported_origin_needs_a_threshold(run: Run) -> None:

@@ -166,7 +166,24 @@ def test_samples_are_counted_whatever_the_order(tmp_path: Path, order: str) -> N
         for row in rows:
             assert row.image == random.Random(f"{row.key}.jpg").randbytes(900)
             assert row.text == random.Random(f"{row.key}.txt").randbytes(900)
-    assert [s.shard for s in excerpts.in_order] == ([] if order == "sorted" else [shards[0].shard])
+    assert excerpts.streams == (shards if order == "gzip" else [])
+    assert excerpts.scattered == (shards if order == "apart" else [])
+    assert excerpts.apart == excerpts.doubtful == []
+
+
+@pytest.mark.parametrize(("taken", "torn"), [(8, "doubtful"), (100, "apart")])
+def test_streams_whose_members_stand_apart_are_told(tmp_path: Path, taken: int, torn: str) -> None:
+    with tarfile.open(tmp_path / "00.tar.gz", "w:gz") as tar:
+        for name in [f"{n:02}.{e}" for e in ("txt", "jpg") for n in range(50)]:
+            member = tarfile.TarInfo(name)
+            member.size = 9
+            tar.addfile(member, io.BytesIO(bytes(9)))
+    shards = list_inputs([str(tmp_path)])
+    excerpts = Excerpts(shards, seed=4)
+    list(excerpts.draw([taken, taken]))
+    assert {"apart": excerpts.apart, "doubtful": excerpts.doubtful} == (
+        {"apart": [], "doubtful": []} | {torn: shards}
+    )
 
 
 @pytest.mark.parametrize("order", ["apart", "gzip"])

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from shards.errors import UsageError
-from shards.inputs.finding import InputError, stem
+from shards.inputs.finding import InputError
 from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.names import stem
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -242,6 +243,7 @@ def test_a_file_by_itself_is_taken_whatever_its_ending(tmp_path: Path, name: str
         ("urls.CSV.gz", b"x", "is a table"),
         ("cat.jpg", b"x", "is a picture.*pack the pictures"),
         ("cat.HEIC", b"x", "is a picture"),
+        ("notes.txt", b"x", "is a text file.*img2dataset makes tars"),
     ],
 )
 def test_other_kinds_are_named_with_what_to_do(

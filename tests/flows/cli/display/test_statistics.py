@@ -20,7 +20,10 @@ def statistics() -> dict[str, Any]:
         "rejected_by_reason": REASONS,
         "texts": {"web": {"in": 900, "kept": 0}, "[red]\x1b[2J": {"in": 1083, "kept": 1082}},
         "shards": {"total": 3, "committed": 3, "damaged": 0, "pending": 0},
-        "without_web_text": {"by_reason": {"text_empty": 183}, "sidecar_fields": []},
+        "text_reasons": {"text_empty": 183},
+        "lacks_all_texts": False,
+        "sidecar_fields": [],
+        "rows_apart": 0,
         "damaged_shards": [],
     }
 
@@ -50,10 +53,11 @@ def test_members_that_could_not_be_joined_are_told_with_the_mend(
 ) -> None:
     print_statistics("/runs/first", statistics)
     assert "stand apart" not in capsys.readouterr().out
-    statistics["rejected_by_reason"] = {"not_adjacent": 1200}
+    statistics["rows_apart"] = 1200
     print_statistics("/runs/first", statistics)
     out = " ".join(capsys.readouterr().out.split())
-    assert "1,200 rows are members that stand apart" in out
+    assert "1,200 rows (image_missing, text_missing, not_adjacent)" in out
+    assert "members of a sample stand apart" in out
     assert "unpack .tar.gz, or sort the members by name" in out
 
 
@@ -71,12 +75,12 @@ def test_damaged_shards_are_named(
     assert "  and 2 more; capfilt report tells of all\n" in out
 
 
-@pytest.mark.parametrize("reason", ["text_missing", "text_empty"])
+@pytest.mark.parametrize("lacks_all", [True, False])
 def test_texts_that_may_stand_elsewhere_are_told(
-    capsys: pytest.CaptureFixture[str], statistics: dict[str, Any], reason: str
+    capsys: pytest.CaptureFixture[str], statistics: dict[str, Any], lacks_all: bool
 ) -> None:
-    del statistics["texts"]["web"]
-    statistics["without_web_text"] = {"by_reason": {reason: 9}, "sidecar_fields": ["alt", "url"]}
+    statistics |= {"lacks_all_texts": lacks_all, "sidecar_fields": ["alt", "url"]}
     print_statistics("/runs/first", statistics)
-    told = "warning: no sample has a web text." in (out := capsys.readouterr().out)
-    assert told == ("sidecars have: alt, url." in out) == (reason == "text_missing")
+    out = capsys.readouterr().out
+    assert ("warning: no sample has a web text." in out) == lacks_all
+    assert ("sidecars have: alt, url." in out) == lacks_all

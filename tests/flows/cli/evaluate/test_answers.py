@@ -70,9 +70,15 @@ def test_statements_and_dialogues(capfilt: InProcess, place: Path) -> None:
     [
         (("caption", "tiny-captioner"), "give tars, or --annotations"),
         (("vqa", "{place}/vqa", "--annotations", "gone.json"), "gone.json is no file"),
-        (("vqa", "tiny-filter", "--annotations", "{place}/q/vqa.json"), "expected a vqa"),
+        (("vqa", "tiny-filter", "--annotations", "{place}/q/vqa.json"), "expected a VQA model"),
         (("vqa", "{place}/vqa", "--annotations", "{place}/d/visdial.json"), "expected a JSON list"),
         (("nlvr", "{place}/nlvr", "--annotations", "{place}/captions.json"), "sentence"),
+        (("caption", "tiny-captioner", "--annotations", "{place}/q/vqa.json"), "holds questions"),
+        (("retrieval", "tiny-filter", "--annotations", "{place}/q/vqa.json"), "holds questions"),
+        (
+            ("vqa", "{place}/vqa", "--annotations", "a.json", "--answers", "{place}/q/vqa.json"),
+            "holds questions, not answers",
+        ),
         (("dialogue", "{place}/vqa", "--annotations", "{place}/captions.json"), "dialogs"),
     ],
 )
@@ -84,6 +90,22 @@ def test_a_wrong_file_or_model_is_one_message(
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 8
     assert "Traceback" not in done.stderr
+
+
+def test_questions_that_nobody_answered_name_the_file_that_is_missing(
+    capfilt: InProcess, place: Path, tmp_path: Path
+) -> None:
+    rows = json.loads((place / "q" / "vqa.json").read_text())
+    file = tmp_path / "questions.json"
+    asked = ("image", "question", "question_id")
+    file.write_text(
+        json.dumps([{name: row[name] for name in asked if name in row} for row in rows])
+    )
+    done = capfilt.run(
+        "evaluate", "vqa", place / "vqa", "--annotations", file, "--images", place / "q"
+    )
+    assert done.returncode == 0
+    assert "nothing is compared: name the file that does, --answers" in done.stderr
 
 
 def test_values_that_steer_a_terminal_are_written_out(

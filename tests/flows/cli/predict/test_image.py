@@ -40,7 +40,8 @@ def test_nothing_that_can_be_read_is_a_failure(
 ) -> None:
     model = f"--model={toy_models.captioner}"
     assert capfilt.run("caption", photos / "zz.jpg", model).returncode == 1
-    assert capfilt.run("caption", tmp_path, model).returncode == 1
+    empty = capfilt.run("caption", tmp_path, model)
+    assert (empty.returncode, empty.stderr) == (1, f"capfilt: no picture in {tmp_path}\n")
     gone = capfilt.run("caption", photos / "gone.jpg", model)
     assert gone.returncode == 2
     assert "gone.jpg: no such file or folder" in gone.stderr
@@ -98,7 +99,7 @@ def test_another_kind_of_model_and_a_list_without_answers_are_refused(
     picture = photos / "000000.png"
     wrong = capfilt.run("ask", picture, "what?", f"--model={toy_models.filter}")
     assert wrong.returncode == 2
-    assert "expected a vqa" in wrong.stderr
+    assert "expected a VQA model" in wrong.stderr
     (tmp_path / "answers.json").write_text('["", " "]')
     blank = capfilt.run("ask", picture, "what?", f"--answers={tmp_path / 'answers.json'}")
     assert blank.returncode == 2

@@ -59,7 +59,7 @@ def test_formats_are_named(name: str) -> None:
         found = refusal(data)
         assert found.reason == SampleReason.FORMAT_NOT_ALLOWED, data[:20]
         assert name in found.detail
-        assert "jpeg, png, webp and gif are read" in found.detail
+        assert "is not read; convert it to JPEG, PNG, WebP or GIF" in found.detail
 
 
 @pytest.mark.parametrize("kind", ["BMP", "TIFF", "ICO", "JPEG2000", "AVIF", "PCX", "DDS", "PDF"])

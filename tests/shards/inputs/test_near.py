@@ -1,0 +1,42 @@
+"""What is offered in a missing input's place is an input, and is there."""
+
+from pathlib import Path
+
+import pytest
+
+from shards.inputs.near import near_to
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for folder in ("data [v1]", "runs/first", "look/run"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data [v1]" / "00000.tar").touch()
+    (tmp_path / "data [v1]" / "00000.txt").touch()
+    (tmp_path / "runs" / "first" / "run.json").touch()
+    (tmp_path / "look" / "run" / "run.json").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("missing", "meant"),
+    [
+        ("data [v1]/0000?.tra", "data [v1]/00000.tar"),
+        ("data [v2]", "data [v1]"),
+        ("data [v2]/*.tar", "data [v1]"),
+    ],
+)
+def test_the_nearest_tar_or_folder_is_offered(place: Path, missing: str, meant: str) -> None:
+    assert near_to(f"{place}/{missing}").endswith(f". Did you mean {place}/{meant}?")
+
+
+@pytest.mark.parametrize("missing", ["runs/frst", "lok", "data [v1]/00000.txr.gz.txt"])
+def test_runs_and_other_files_are_not_offered(place: Path, missing: str) -> None:
+    assert str(place / "runs" / "first") not in near_to(f"{place}/{missing}")
+    assert "look" not in near_to(f"{place}/{missing}")
+    assert ".txt?" not in near_to(f"{place}/{missing}")
+
+
+def test_what_is_there_is_told(place: Path) -> None:
+    assert f"found in {place}/data [v1]: 1 .tar, 1 .txt" in near_to(f"{place}/data [v1]/*.tra")
+    assert near_to("s3://bucket/*.tra") == ""
