@@ -80,7 +80,7 @@ def _walk_disk(top: str, depth: int | None) -> Iterator[Entry]:
                 Entry(f"{folder}/{name}", False) for name in sorted(files) if not is_hidden(name)
             )
             if depth is None or below(top, f"{folder}/").count("/") + 1 < depth:
-                links = {path for path in paths if os.path.islink(path)}  # noqa: PTH114
+                links = {path for path in paths if os.path.islink(path)}  # noqa: PTH114 - as walked
                 waiting += sorted(links)
                 folders += [name for name in visible if f"{folder}/{name}" not in links]
 

@@ -302,7 +302,8 @@ def _checked(
     try:
         known = info_of(fs, path) if info is None else dict(info)
     except FileNotFoundError:
-        if not (isinstance(fs, LocalFileSystem) and os.path.islink(path)):  # noqa: PTH114
+        is_link = isinstance(fs, LocalFileSystem) and os.path.islink(path)  # noqa: PTH114 - as found
+        if not is_link:
             raise
         target = os.readlink(path)  # noqa: PTH115 - as it is written
         raise InputError(

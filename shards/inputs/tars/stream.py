@@ -148,6 +148,7 @@ def seekable_size(file: BinaryIO) -> int | None:
     try:
         size_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)
+    # asked by doing it: some of fsspec's streams say that they are seekable, and raise any of these
     except (OSError, ValueError, AttributeError, NotImplementedError):
         return None
     return size_bytes
