@@ -139,7 +139,9 @@ def test_a_person_approves_on_the_page(prefect: Prefect, page: Page, tmp_path: P
         assert refused.json()["status"] == "REJECT"
     page.open(f"runs/flow-run/{run}")
     page.press("Resume")
-    page.find("//*[contains(., 'Round 1 is done. May the next one begin?')]")
+    page.find(
+        "//*[contains(., 'Round 1 is done, and ') and contains(., 'May the next one begin?')]"
+    )
     time.sleep(1)
     page.picture("approval")
     page.find(SWITCH).click()
@@ -162,7 +164,7 @@ def test_a_person_approves_on_the_terminal(prefect: Prefect, tmp_path: Path, yes
     flags = () if yes else ("--no",)
     assert prefect.capfilt("approve", out, "--reason=seen", *flags).returncode == 0
     done = prefect.wait(run, "Completed", timeout_s=200)
-    assert done["state"]["message"].startswith("2 rounds" if yes else "1 rounds")
+    assert done["state"]["message"].startswith("2 rounds" if yes else "1 round,")
     assert (out / "round-2").exists() == yes
 
 
