@@ -249,8 +249,15 @@ def test_a_submitted_job_joins_stops_and_goes_on(
 
 
 def test_metrics_are_served_and_the_commit_says_what_did_it(
-    loopback_only: list[str], flags: Flags, toy_models: Models, few_shards: Path, tmp_path: Path
+    loopback_only: list[str],
+    flags: Flags,
+    toy_models: Models,
+    few_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Ray's workers report every 10 s; on a quick machine this run is over by then
+    monkeypatch.setenv("RAY_metrics_report_interval_ms", "200")
     head = {"metrics_export_port": 8123}
     with ray_machines(loopback_only, tmp_path, "2/0", **head) as machines, machines.inside():
         command = Command([], tmp_path)
