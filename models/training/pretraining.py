@@ -41,9 +41,10 @@ _ENCODER, _DECODER = "text_encoder.", "text_decoder.bert."
 class StepSettings(ContrastiveSettings):
     """How a step computes.
 
-    `dec_id`: first token of LM; `negatives`: `masked` draws no text of the same image and no equal
-    text, out of the batches of all workers, which ITC contrasts, too; `original` knows neither
-    ids nor other workers. `prompt`: ids that go before each text for LM, which does not learn them.
+    `dec_id`: first token of LM; `negatives`, of ITM: `masked` draws no text of the same image and
+    no equal text, out of the batches of all workers, which ITC contrasts, too; `original` knows
+    neither ids nor other workers. `prompt`: ids that go before each text for LM, which does not
+    learn them.
     """
 
     dec_id: int
@@ -102,6 +103,8 @@ class PretrainNetwork(ContrastNetwork, Answering):
     ) -> StepResult:
         """Compute the three losses of a batch, and renew the momentum copies and the queue.
 
+        Where the queue knows ids and hashes, ITC leaves equal pictures and equal texts out; without
+        them it contrasts all pairs but the own, as the original does.
         `fixed_negatives`: indices (B,) of each text's wrong image and each image's wrong text among
         the pairs that negatives come from, which are otherwise drawn.
         """
@@ -115,6 +118,7 @@ class PretrainNetwork(ContrastNetwork, Answering):
             settings,
             workers=workers,
             everyone=everyone,
+            left_out=_equal(batch, queue, paired, everyone),
         )
         weights = _weights(contrast, batch, paired, settings.negatives, everyone)
         wrong = negatives.draw_both(weights, generator, everyone, fixed_negatives)
@@ -126,6 +130,18 @@ class PretrainNetwork(ContrastNetwork, Answering):
         prompt = len(settings.prompt)
         lm = language_loss(self.text_decoder, words, mask, cross_kv, prompt=prompt, workers=workers)
         return StepResult(contrast.loss, itm, self.temp.detach().clone(), wrong, lm)
+
+
+def _equal(batch: Pairs, queue: FeatureQueue, paired: Tensor, everyone: Workers) -> Tensor | None:
+    """Mark ITC's candidates (B, M) of the same image or with the same text, but the own pair."""
+    ids, hashes = batch.image_ids, batch.text_hashes
+    if queue.idx_queue is None or queue.hash_queue is None:
+        return None
+    if ids is None or hashes is None:
+        raise ValueError("a queue with ids and hashes needs those of the batch")
+    other_ids = torch.cat([everyone.gather(ids), queue.idx_queue[0]])
+    other_hashes = torch.cat([everyone.gather(hashes), queue.hash_queue[0]])
+    return negatives.matched(ids, other_ids, hashes, other_hashes) & ~F.pad(paired, (0, queue.size))
 
 
 def _weights(

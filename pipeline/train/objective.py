@@ -42,7 +42,8 @@ class LossConfig(Config):
     ramp_epochs: float = Field(2, ge=0, description="over which alpha rises from 0")
     momentum: float = Field(0.995, ge=0, le=1)
     queue: int = Field(57_600, ge=1)
-    negatives: Rule = "masked"
+    negatives: Rule = Field("masked", description="of ITM: never equal pictures or texts")
+    itc_negatives: Rule = Field("masked", description="of ITC in pre-training: the same")
 
 
 @dataclass(frozen=True, slots=True)
