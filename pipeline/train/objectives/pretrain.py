@@ -35,6 +35,7 @@ class PretrainObjective(Objective):
             alpha=distillation_alpha(loss.alpha, moment.epoch, loss.ramp_epochs),
             momentum=moment.follow(loss.momentum),
             negatives=loss.negatives,
+            floor=loss.negatives_floor,
             prompt=self._prompt,
         )
         pairs = self.pairs(batch, moment.workers)
