@@ -105,12 +105,12 @@ class FeatureQueue(nn.Module):
         if count == 0:
             return
         last = min(count, size)  # a place may be written once only
-        places = torch.arange(count - last, count, device=self.queue_ptr.device)
-        places = (places + self.queue_ptr) % size
-        self.image_queue[:, places] = images[-last:].T.to(self.image_queue)
-        self.text_queue[:, places] = texts[-last:].T.to(self.text_queue)
+        slots = torch.arange(count - last, count, device=self.queue_ptr.device)
+        slots = (slots + self.queue_ptr) % size
+        self.image_queue[:, slots] = images[-last:].T.to(self.image_queue)
+        self.text_queue[:, slots] = texts[-last:].T.to(self.text_queue)
         for ring, numbers in kept:
             if ring is not None and numbers is not None:
-                ring[:, places] = numbers[-last:]
+                ring[:, slots] = numbers[-last:]
         self.queue_ptr.copy_((self.queue_ptr + count) % size)
         self.queue_valid.copy_((self.queue_valid + count).clamp(max=size))
