@@ -19,7 +19,7 @@ SMALL = {
     "benchmark_judge.py --shards 3 --texts 40": "texts",
     "benchmark_search.py {out} --pictures 300": "queries",
     "benchmark_training.py fp32 'capfilt lm'": "s/step",
-    "check_attention.py --pictures 6": "pictures",
+    "check_attention.py --pictures 6": "| layer | map |",
     "draw_architecture.py --check": "",
 }
 
