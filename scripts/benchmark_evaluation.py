@@ -10,12 +10,14 @@ against in this one.
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import typer
 from PIL import Image
 
 from models.blip import tokenizer
@@ -32,7 +34,7 @@ from pipeline.toy import tasks as toy_tasks
 from pipeline.toy.video import write_frames
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 
-TURNS, PICTURES, ASKED, QUESTIONS, FRAMES = 3, 3_000, 4, 5, 500
+TURNS, ASKED, QUESTIONS = 3, 4, 5
 
 Way = Callable[[], object]
 
@@ -49,9 +51,9 @@ def compare(what: str, count: int, new: Way, old: Way) -> None:
     print(f"{what}: {after:,.2f} against {before:,.2f} a second, {after / before:.2f} times")
 
 
-def indexing(folder: Path) -> None:
+def indexing(folder: Path, pictures: int) -> None:
     """Index JPEG pictures of 224 pixels by the shipped tiny filter."""
-    config = ToyWorldConfig(samples=PICTURES, noise=0, image_px=224, image_format="jpeg")
+    config = ToyWorldConfig(samples=pictures, noise=0, image_px=224, image_format="jpeg")
     write_toy_world(folder / "world", config)
     retriever = Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
     way = ahead.read_ahead
@@ -65,7 +67,7 @@ def indexing(folder: Path) -> None:
         build()
         ahead.read_ahead = way
 
-    compare("pictures indexed, a batch ahead or one by one", PICTURES, build, one_by_one)
+    compare("pictures indexed, a batch ahead or one by one", pictures, build, one_by_one)
 
 
 def answering(folder: Path) -> None:
@@ -89,12 +91,12 @@ def answering(folder: Path) -> None:
     compare("questions, five a picture, one look or five", len(rows), asked(QUESTIONS), asked(1))
 
 
-def videos(folder: Path) -> None:
+def videos(folder: Path, frames: int) -> None:
     """Take 16 frames out of a video of 1920 x 1080."""
 
     def pictures() -> Iterator[Image.Image]:
         small = np.random.default_rng(0).integers(0, 256, (68, 120, 3), np.uint8)
-        for number in range(FRAMES):
+        for number in range(frames):
             yield Image.fromarray(np.roll(small, number, 1)).resize((1920, 1080))
 
     video = str(folder / "video.mp4")
@@ -102,13 +104,17 @@ def videos(folder: Path) -> None:
     with VideoGuard() as guard:
         read_frames(video, 1, decode=guard.decode)  # it starts the child
 
-        def guarded() -> object:
-            return read_frames(video, 16, decode=guard.decode)
+        guarded = partial(read_frames, video, 16, decode=guard.decode)
+        compare("videos, under guard or not", 1, guarded, partial(read_frames, video, 16))
 
-        compare("videos, under guard or not", 1, guarded, lambda: read_frames(video, 16))
+
+def main(pictures: int = 3_000, frames: int = 500) -> None:
+    """Compare three pieces of evaluation with how they were done before."""
+    with TemporaryDirectory() as scratch:
+        indexing(Path(scratch), pictures)
+        answering(Path(scratch))
+        videos(Path(scratch), frames)
 
 
 if __name__ == "__main__":
-    with TemporaryDirectory() as scratch:
-        for measure in (indexing, answering, videos):
-            measure(Path(scratch))
+    typer.run(main)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+import typer
 from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
@@ -114,6 +115,6 @@ def measure(dtype: str, case: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        sys.exit(measure(*sys.argv[1:]))
+        typer.run(measure)  # it exits
     for dtype_and_case in ((dtype, case) for case in CASES for dtype in ("fp32", "bf16")):
         subprocess.run([sys.executable, __file__, *dtype_and_case], check=True)

@@ -56,7 +56,7 @@ def pretrain(folder: Path, shards: list[str], steps: int) -> Path:
     """Pre-train a tiny network of 64 pixels, its words learned from the texts."""
     recipe = SHARED | {
         "output": str(folder),
-        "data": {"sources": [{"shards": [url]} for url in shards], "shuffle": 200},
+        "data": {"sources": [{"shards": [url]} for url in shards], "shuffle": 200, "lanes": 12},
         "model": {"size": "tiny", "image_size": 64, "words": 4000, "vision": WIDE, "text": WIDE},
         "rate": RATE | {"highest": 1e-3, "warmup_steps": 200},
         "step": LEARNING | {"steps": steps},
@@ -69,7 +69,7 @@ def finetune(folder: Path, start: Path, human: str, steps: int) -> Path:
     recipe = SHARED | {
         "output": str(folder),
         "task": "filter",
-        "data": {"sources": [{"shards": [human]}], "shuffle": 200, "max_tokens": 35},
+        "data": {"sources": [{"shards": [human]}], "shuffle": 200, "max_tokens": 35, "lanes": 12},
         "model": {"start": str(start)},
         "rate": RATE | {"highest": 3e-4, "warmup_steps": 50},
         "step": LEARNING | {"steps": steps},

@@ -147,7 +147,11 @@ def pretraining(
     recipe: Experiment, folder: Path, source: SourceConfig, model: Mapping[str, Any]
 ) -> PretrainRecipe:
     """Compose a pre-training on one source and the human pairs; `model` changes the section's."""
-    network = recipe.pretrain.model.model_copy(update=dict(model))
+    network = recipe.pretrain.model
+    if "start" in model:
+        network = network.going_on(model["start"])
+    else:
+        network = network.model_copy(update=dict(model))
     section = dict(recipe.pretrain) | {"model": network}
     return PretrainRecipe(**_shared(recipe, folder, (source, shards_of(recipe.human))), **section)
 

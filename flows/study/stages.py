@@ -13,11 +13,10 @@ from flows.training import run as train
 from flows.training.log import OpenDisplay
 from flows.training.recipe import FinetuneRecipe, PretrainRecipe, TrainingRecipe
 from models.blip import tokenizer
-from models.blip.config import ORIGINAL
-from models.checkpoints import checkpoint
 from pipeline.toy import world as toy_world
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from pipeline.train import pretrain
+from pipeline.train.pretrain import ModelConfig
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.run.run import Run
@@ -69,15 +68,16 @@ class Stages:
         path = self._folder / "start"
         if not path.exists():
             words = tokenizer.train(toy_world.corpus(), _WORLD_WORDS)
-            model = pretrain.ModelConfig.model_validate(self._recipe.pretrain.get("model", {}))
-            shape = pretrain.shape(model, words)
-            checkpoint.create(path, "pretrain", shape, words, seed=self._seed, settings=ORIGINAL)
+            pretrain.write_random(path, self._model(), words, self._seed)
         return path
+
+    def _model(self) -> ModelConfig:
+        return ModelConfig.model_validate(self._recipe.pretrain.get("model", {}))
 
     def pretrain(self, arm: str, source: Section, start: Path | None = None) -> Path:
         """Pre-train the network of an arm on a source and the human pairs."""
         section = self._recipe.pretrain
-        model = section.get("model", {}) | {"start": str(start or self._start())}
+        model = self._model().going_on(str(start or self._start()))
         sources = [source, {"shards": [str(self._folder / "human")]}]
         output = self._folder / f"pretrain-{arm.replace(' ', '-')}"
         changed = {"data": section.get("data", {}) | {"sources": sources}, "model": model}

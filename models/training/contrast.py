@@ -137,11 +137,12 @@ class ContrastNetwork(MatchNetwork):
         *,
         workers: Workers = ALONE,
         everyone: Workers = ALONE,
+        left_out: Tensor | None = None,
     ) -> ContrastiveOutput:
         """Compute ITC with momentum distillation, and renew the momentum copies and the queue.
 
         `targets` (B, M). The queue takes the features of all `workers`; candidates beside it are
-        those of `everyone`.
+        those of `everyone`, but for those that a row has `left_out` (B, M).
         """
         with torch.no_grad():
             # it is learned: near 0 the losses would overflow, above one half nothing stands out
@@ -161,13 +162,12 @@ class ContrastNetwork(MatchNetwork):
             all_texts = torch.cat([batch_texts, queue.text_queue.T])
             # a queue that is not full yet holds zeros: they are no candidates
             valid = F.pad(queue.valid(), (len(batch_images), 0), value=True)
+            valid = valid if left_out is None else valid & ~left_out
             share = (self.temp, targets, settings.alpha, valid)
             image_to_text, image_loss = _compare(images, images_m, all_texts, *share)
             text_to_image, text_loss = _compare(texts, texts_m, all_images, *share)
-        ids = None if queue.idx_queue is None else batch.image_ids
-        numbers = None if ids is None else workers.gather(ids)
         # after the losses: a pair must not meet itself twice among its own candidates
-        queue.enqueue(workers.gather(images_m), workers.gather(texts_m), numbers)
+        _enqueue(queue, batch, images_m, texts_m, workers)
         loss = (image_loss + text_loss) / 2
         return ContrastiveOutput(loss, states, images, texts, image_to_text, text_to_image)
 
@@ -224,6 +224,16 @@ class ContrastNetwork(MatchNetwork):
             return [KeyValue(key[index], value[index]) for key, value in cross_kv]
         # gradients must reach the tower of the worker that saw the image
         return self.text_encoder.project_images(wrong.workers.gather_with_gradient(states)[index])
+
+
+def _enqueue(
+    queue: FeatureQueue, batch: Pairs, images: Tensor, texts: Tensor, workers: Workers
+) -> None:
+    """Let the features of all workers wait, with the numbers that the queue keeps."""
+    ids = None if queue.idx_queue is None else batch.image_ids
+    hashes = None if queue.hash_queue is None else batch.text_hashes
+    numbers = (None if given is None else workers.gather(given) for given in (ids, hashes))
+    queue.enqueue(workers.gather(images), workers.gather(texts), *numbers)
 
 
 def _compare(

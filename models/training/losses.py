@@ -38,7 +38,8 @@ def soften(targets: Tensor, momentum: Tensor, alpha: float, valid: Tensor | None
     """Mix targets (B, M) with what the momentum model finds alike: ALBEF §3.3, eq. 6 (BLIP §3.2).
 
     The paper adds a divergence instead, which differs by a constant: the gradients are equal.
-    `momentum` (B, M): similarities of the momentum features. `valid` (M,): candidates that exist.
+    `momentum` (B, M): similarities of the momentum features. `valid` (M,) or (B, M): candidates
+    that count.
     """
     if valid is not None:
         momentum = momentum.masked_fill(~valid, -torch.inf)
@@ -48,7 +49,7 @@ def soften(targets: Tensor, momentum: Tensor, alpha: float, valid: Tensor | None
 def contrastive(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
     """ITC in one direction: cross-entropy of (B, M) with soft targets (ALBEF §3.2, eq. 2).
 
-    `valid` (M,) is True on candidates that exist; the others count as if they were not there.
+    `valid` (M,) or (B, M) is True on candidates that count; the others are as if not there.
     """
     if valid is None:
         return -(logits.log_softmax(1) * targets).sum(1).mean()

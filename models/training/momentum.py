@@ -40,8 +40,8 @@ class FeatureQueue(nn.Module):
     """A ring of the last Q momentum features of images and texts.
 
     Any number of features may arrive at once; of more than Q, the last Q stay. Places that were
-    never filled are not valid. With `ids`, each place knows its image's id. The buffers carry the
-    names of the original's files.
+    never filled are not valid. With `ids`, each place knows its image's id, with `hashes` its
+    text's hash. The buffers carry the names of the original's files; it has no hashes.
     """
 
     image_queue: Tensor  # (E, Q), as are the texts'
@@ -49,8 +49,9 @@ class FeatureQueue(nn.Module):
     queue_ptr: Tensor  # (1,): the place that is filled next
     queue_valid: Tensor  # (1,): places filled so far
     idx_queue: Tensor | None  # (1, Q)
+    hash_queue: Tensor | None  # (1, Q)
 
-    def __init__(self, width: int, size: int, *, ids: bool = False) -> None:
+    def __init__(self, width: int, size: int, *, ids: bool = False, hashes: bool = False) -> None:
         """Make an empty queue; ValueError if it has no room."""
         super().__init__()
         if size < 1:
@@ -59,8 +60,8 @@ class FeatureQueue(nn.Module):
         self.register_buffer("text_queue", torch.zeros(width, size))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         self.register_buffer("queue_valid", torch.zeros(1, dtype=torch.long))
-        image_ids = torch.full((1, size), EMPTY_ID) if ids else None
-        self.register_buffer("idx_queue", image_ids)
+        for name, wanted in (("idx_queue", ids), ("hash_queue", hashes)):
+            self.register_buffer(name, torch.full((1, size), EMPTY_ID) if wanted else None)
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "FeatureQueue":
@@ -70,7 +71,7 @@ class FeatureQueue(nn.Module):
         of it may be. Its retrieval files name the pointer `ptr_queue`.
         """
         width, size = tensors["image_queue"].shape
-        queue = cls(width, size, ids="idx_queue" in tensors)
+        queue = cls(width, size, ids="idx_queue" in tensors, hashes="hash_queue" in tensors)
         pointer = "queue_ptr" if "queue_ptr" in tensors else "ptr_queue"
         state = {name: tensors.get(name) for name in queue.state_dict()}
         state["queue_ptr"] = tensors[pointer].reshape(1) % size
@@ -89,19 +90,27 @@ class FeatureQueue(nn.Module):
         return torch.arange(self.size, device=self.queue_valid.device) < self.queue_valid
 
     @torch.no_grad()
-    def enqueue(self, images: Tensor, texts: Tensor, ids: Tensor | None = None) -> None:
-        """Add features (N, E), of which `ids` (N,) are the image ids, over the oldest ones."""
-        if (ids is None) != (self.idx_queue is None):
-            raise ValueError("give ids to a queue that keeps them, and to no other")
+    def enqueue(
+        self,
+        images: Tensor,
+        texts: Tensor,
+        ids: Tensor | None = None,
+        hashes: Tensor | None = None,
+    ) -> None:
+        """Add features (N, E), with the image ids and text hashes (N,), over the oldest ones."""
+        kept = ((self.idx_queue, ids), (self.hash_queue, hashes))
+        if any((ring is None) != (numbers is None) for ring, numbers in kept):
+            raise ValueError("give ids and hashes to a queue that keeps them, and to no other")
         count, size = len(images), self.size
         if count == 0:
             return
         last = min(count, size)  # a place may be written once only
-        places = torch.arange(count - last, count, device=self.queue_ptr.device)
-        places = (places + self.queue_ptr) % size
-        self.image_queue[:, places] = images[-last:].T.to(self.image_queue)
-        self.text_queue[:, places] = texts[-last:].T.to(self.text_queue)
-        if ids is not None and self.idx_queue is not None:
-            self.idx_queue[:, places] = ids[-last:]
+        slots = torch.arange(count - last, count, device=self.queue_ptr.device)
+        slots = (slots + self.queue_ptr) % size
+        self.image_queue[:, slots] = images[-last:].T.to(self.image_queue)
+        self.text_queue[:, slots] = texts[-last:].T.to(self.text_queue)
+        for ring, numbers in kept:
+            if ring is not None and numbers is not None:
+                ring[:, slots] = numbers[-last:]
         self.queue_ptr.copy_((self.queue_ptr + count) % size)
         self.queue_valid.copy_((self.queue_valid + count).clamp(max=size))

@@ -61,11 +61,17 @@ def matched(
     return same
 
 
-def masked_weights(logits: Tensor, forbidden: Tensor) -> Tensor:
-    """Weigh candidates (B, M) by their similarity, all but the forbidden ones: logarithms."""
+def masked_weights(logits: Tensor, forbidden: Tensor, floor: float = 0) -> Tensor:
+    """Weigh candidates (B, M) by their similarity, all but the forbidden ones: logarithms.
+
+    `floor` is added to each weight: where all weights are small, draws are then nearly uniform.
+    """
     # the rest is not divided by its new sum: a constant in the logarithms moves no draw
     finite = logits.detach().float().nan_to_num()  # a diverged model must not stop the draw
-    return finite.log_softmax(1).masked_fill(forbidden, -torch.inf)
+    weights = finite.log_softmax(1)
+    if floor:
+        weights = weights.logaddexp(weights.new_tensor(floor).log())
+    return weights.masked_fill(forbidden, -torch.inf)
 
 
 def original_weights(logits: Tensor) -> Tensor:

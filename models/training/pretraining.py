@@ -41,14 +41,16 @@ _ENCODER, _DECODER = "text_encoder.", "text_decoder.bert."
 class StepSettings(ContrastiveSettings):
     """How a step computes.
 
-    `dec_id`: first token of LM; `negatives`: `masked` draws no text of the same image and no equal
-    text, out of the batches of all workers, which ITC contrasts, too; `original` knows neither
-    ids nor other workers. `prompt`: ids that go before each text for LM, which does not learn them.
+    `dec_id`: first token of LM; `negatives`, of ITM: `masked` draws no text of the same image and
+    no equal text, out of the batches of all workers, which ITC contrasts, too; `original` knows
+    neither ids nor other workers. `floor`: what `masked` adds to each candidate's weight. `prompt`:
+    ids that go before each text for LM, which does not learn them.
     """
 
     dec_id: int
     _: KW_ONLY
     negatives: Rule = "masked"
+    floor: float = 0.0
     prompt: tuple[int, ...] = ()
 
 
@@ -102,6 +104,8 @@ class PretrainNetwork(ContrastNetwork, Answering):
     ) -> StepResult:
         """Compute the three losses of a batch, and renew the momentum copies and the queue.
 
+        Where the queue knows ids and hashes, ITC leaves equal pictures and equal texts out; without
+        them it contrasts all pairs but the own, as the original does.
         `fixed_negatives`: indices (B,) of each text's wrong image and each image's wrong text among
         the pairs that negatives come from, which are otherwise drawn.
         """
@@ -115,8 +119,9 @@ class PretrainNetwork(ContrastNetwork, Answering):
             settings,
             workers=workers,
             everyone=everyone,
+            left_out=_equal(batch, queue, paired, everyone),
         )
-        weights = _weights(contrast, batch, paired, settings.negatives, everyone)
+        weights = _weights(contrast, batch, paired, settings, everyone)
         wrong = negatives.draw_both(weights, generator, everyone, fixed_negatives)
         ids, states = batch.with_first_token(settings.enc_id), contrast.states
         words, mask = batch.with_prompt(settings.dec_id, settings.prompt)
@@ -128,19 +133,36 @@ class PretrainNetwork(ContrastNetwork, Answering):
         return StepResult(contrast.loss, itm, self.temp.detach().clone(), wrong, lm)
 
 
+def _equal(batch: Pairs, queue: FeatureQueue, paired: Tensor, everyone: Workers) -> Tensor | None:
+    """Mark ITC's candidates (B, M) of the same image or with the same text, but the own pair."""
+    ids, hashes = batch.image_ids, batch.text_hashes
+    if queue.idx_queue is None or queue.hash_queue is None:
+        return None
+    if ids is None or hashes is None:
+        raise ValueError("a queue with ids and hashes needs those of the batch")
+    other_ids = torch.cat([everyone.gather(ids), queue.idx_queue[0]])
+    other_hashes = torch.cat([everyone.gather(hashes), queue.hash_queue[0]])
+    return negatives.matched(ids, other_ids, hashes, other_hashes) & ~F.pad(paired, (0, queue.size))
+
+
 def _weights(
-    contrast: ContrastiveOutput, batch: Pairs, paired: Tensor, rule: Rule, everyone: Workers
+    contrast: ContrastiveOutput,
+    batch: Pairs,
+    paired: Tensor,
+    settings: StepSettings,
+    everyone: Workers,
 ) -> tuple[Tensor, Tensor]:
     """Weigh all images for each text, and all texts for each image: logarithms (B, W)."""
     size = paired.shape[1]  # the queue's places have no states, so that ITM cannot read them
     to_images, to_texts = contrast.text_to_image[:, :size], contrast.image_to_text[:, :size]
-    if rule == "original":
+    if settings.negatives == "original":
         return negatives.original_weights(to_images), negatives.original_weights(to_texts)
     same = paired
     for numbers in (batch.image_ids, batch.text_hashes):
         if numbers is not None:
             same = same | negatives.matched(numbers, everyone.gather(numbers))
-    return negatives.masked_weights(to_images, same), negatives.masked_weights(to_texts, same)
+    masked, floor = negatives.masked_weights, settings.floor
+    return masked(to_images, same, floor), masked(to_texts, same, floor)
 
 
 def _name_once(network: nn.Module, state: dict[str, Any], prefix: str, _: object) -> None:

@@ -16,6 +16,7 @@ ITM_PRIOR = math.log(3) - 2 / 3 * math.log(2)
 _NEAR_PRIOR = 0.01
 _NEAR_BOUND = 1.05  # times the bound
 _WEIGHT = 0.02  # of a step in the moving average
+_FALL, _FALL_STEPS = 0.5, 200  # a temperature that falls by so much within so many steps
 
 
 class TrainingDiverged(CapfiltError, RuntimeError):  # noqa: N818 - reads as what happened
@@ -26,12 +27,14 @@ class TrainingDiverged(CapfiltError, RuntimeError):  # noqa: N818 - reads as wha
 class Alarms:
     """Looks at each step's numbers; each kind of alarm is raised once.
 
-    `itm`, the moving average, and `raised`, the alarms so far, are all that a restart needs.
+    `itm`, the moving average, `raised`, the alarms so far, and `log_temperature`, a moving average,
+    too, are all that a restart needs.
     """
 
     patience_samples: int
     itm: float | None = None
     raised: list[str] = field(default_factory=list)
+    log_temperature: float | None = None
 
     def check(self, step: int, samples: int, numbers: Mapping[str, float]) -> list[str]:
         """Return what is newly wrong after a step; TrainingDiverged where a loss is not finite."""
@@ -42,6 +45,7 @@ class Alarms:
                 "before is whole. Lower rate.highest, lengthen rate.warmup_steps, or clip harder"
             )
         alarms = [*self._matching(samples, numbers), *self._temperature(numbers)]
+        alarms += self._fall(numbers)
         raised = {_kind(text) for text in self.raised}
         fresh = [text for text in alarms if _kind(text) not in raised]
         self.raised += fresh
@@ -70,6 +74,24 @@ class Alarms:
         return [
             f"temperature at its bound: {value:.4f}, held in {lowest} to {highest}; a contrast at "
             "the lower one has collapsed onto single pairs. Lower rate.highest"
+        ]
+
+    def _fall(self, numbers: Mapping[str, float]) -> list[str]:
+        """Warn long before the bound: ITM's negatives grow as hard as the temperature falls."""
+        value = numbers.get("temperature")
+        if value is None or value <= 0:
+            return []
+        now = math.log(value)
+        before = now if self.log_temperature is None else self.log_temperature
+        self.log_temperature = before + (now - before) / _FALL_STEPS
+        mean = math.exp(self.log_temperature)
+        if value > _FALL * mean:
+            return []
+        return [
+            f"temperature falls fast: {value:.4f}, and {mean:.4f} in the mean of the last "
+            f"{_FALL_STEPS} steps; negatives of ITM grow hard before it has learned anything. "
+            "Lower rate.temperature (0.05 lets it learn at a twentieth of the rate) or "
+            "rate.highest, or lengthen rate.warmup_steps"
         ]
 
 

@@ -17,7 +17,7 @@ class LoaderConfig(Config):
     """How samples are read; `lanes` is the most workers there can be, and all must divide it."""
 
     max_tokens: int = Field(30, ge=3, description="of a text, [CLS] and [SEP] included")
-    lanes: int = Field(12, ge=1)
+    lanes: int = Field(32, ge=1)
     shuffle: int = Field(1_000, ge=1, description="samples of each lane that wait for their turn")
     min_side: int = Field(16, ge=1, description="pixels")
     max_pixels: int = Field(50_000_000, ge=1)
@@ -87,7 +87,8 @@ def check_division(config: TrainConfig, workers: int) -> None:
     lanes, step = config.data.lanes, config.step
     if lanes % workers:
         raise ValueError(
-            f"data.lanes is {lanes}, which {workers} workers do not divide; choose other workers"
+            f"data.lanes is {lanes}, which {workers} workers do not divide; choose other workers, "
+            "or other lanes at the start of a training"
         )
     check_batch(step, lanes)
     if (step.epochs is None) == (step.steps is None):
@@ -96,9 +97,10 @@ def check_division(config: TrainConfig, workers: int) -> None:
 
 def check_batch(step: StepConfig, lanes: int) -> None:
     """Raise ValueError unless a batch divides among lanes and parts."""
-    parts = lanes * step.accumulate
-    if step.batch_size % parts:
+    part, rest = divmod(step.batch_size, step.accumulate)
+    if rest or part % lanes:
+        fitting = "" if rest else f", or set data.lanes to {math.gcd(part, lanes)}"
         raise ValueError(
             f"step.batch_size is {step.batch_size}; expected a multiple of data.lanes x "
-            f"step.accumulate = {parts}"
+            f"step.accumulate = {lanes * step.accumulate}. Choose such a batch{fitting}"
         )

@@ -93,8 +93,12 @@ class _Training:
         objective.network.train()
         self._optimiser = make_optimiser(objective.network, config)
         self._progress = self._resume()
+        progress = self._progress
         self._alarms = Alarms(
-            config.save.itm_patience_samples, self._progress.itm, list(self._progress.alarms)
+            config.save.itm_patience_samples,
+            progress.itm,
+            list(progress.alarms),
+            progress.log_temperature,
         )
         several = len(tasks) > 1
         self._stepper = Stepper(
@@ -174,6 +178,7 @@ class _Training:
             numbers,
             tuple(self._alarms.raised),
             self._alarms.itm,
+            self._alarms.log_temperature,
         )
         if self._first and self._progress.step % config.save.log_every == 0:
             self._write_numbers(rate)

@@ -42,7 +42,11 @@ class LossConfig(Config):
     ramp_epochs: float = Field(2, ge=0, description="over which alpha rises from 0")
     momentum: float = Field(0.995, ge=0, le=1)
     queue: int = Field(57_600, ge=1)
-    negatives: Rule = "masked"
+    negatives: Rule = Field("masked", description="of ITM: never equal pictures or texts")
+    negatives_floor: float = Field(
+        0, ge=0, description="added to the weights that pre-training's masked ones are drawn by"
+    )
+    itc_negatives: Rule = Field("masked", description="of ITC in pre-training: the same")
 
 
 @dataclass(frozen=True, slots=True)

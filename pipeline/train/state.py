@@ -34,7 +34,8 @@ class TrainerProgress:
     """How far a training is.
 
     `positions` are those of the stream, by lane; `left_out` counts by reason; `numbers` are the
-    last step's; `itm` is its moving average, for the alarms, and `alarms` are those given.
+    last step's; `itm` and `log_temperature` are moving averages, for the alarms, and `alarms` are
+    those given.
     """
 
     step: int
@@ -44,6 +45,7 @@ class TrainerProgress:
     numbers: dict[str, float] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     itm: float | None = None
+    log_temperature: float | None = None
 
 
 def newest_state(folder: Path) -> Path | None:

@@ -72,7 +72,7 @@ def small_rounds(
             "filter": tuned | {"loss": {"queue": 48}},
             "clean": {"screen": {"min_side": 16}, "judge": {"threshold": THRESHOLD}},
             "evaluate": {"k": 8, "method": "greedy"},
-            "data": {"max_tokens": 24},
+            "data": {"max_tokens": 24, "lanes": 12},
             "save": {"every_steps": 1, "log_every": 1},
             "trackers": [],
             "launch": {"kind": "local"},

@@ -13,7 +13,7 @@ from flows.recipe import Recipe, RecipeError, dump_recipe, read_recipe
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
 from flows.study.recipe import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
-from pipeline.train.config import DataConfig, StepConfig
+from pipeline.train.config import DataConfig, StepConfig, check_division
 from pipeline.train.pretrain import ModelConfig
 from shards.errors import UsageError
 
@@ -47,11 +47,28 @@ KINDS: dict[str, type[BaseModel]] = {
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_recipes_load(path: Path) -> None:
-    kind = PretrainRecipe if path.stem == "pretrain" else KINDS[path.parent.name]
+    kind = PretrainRecipe if path.stem.startswith("pretrain") else KINDS[path.parent.name]
     least = LEAST if kind is Recipe else {}
     if kind is FinetuneRecipe:
         least = {"task": path.stem.removeprefix("finetune-").split("-")[0]}
     assert isinstance(read_recipe(kind, path, least), kind)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.parent.name == "train"], ids=lambda path: path.stem
+)
+def test_recipes_of_the_papers_size_run_on_the_usual_machines(path: Path) -> None:
+    """On 8, 16 and 32 GPUs, and with the paper's batch."""
+    dialogue, large = "dialogue" in path.stem, path.stem.endswith("-large")
+    if path.stem.startswith("pretrain"):
+        loaded: PretrainRecipe | FinetuneRecipe = read_recipe(PretrainRecipe, path, {})
+        batch = 2_400 if large else 2_880
+    else:
+        loaded = read_recipe(FinetuneRecipe, path, {"task": path.stem.split("-")[1]})
+        batch = 240 if dialogue else 256
+    assert loaded.step.batch_size == batch
+    for workers in (8, 16) if dialogue else (8, 16, 32):  # 32 do not divide 240
+        check_division(loaded, workers)
 
 
 def test_every_kind_of_recipe_is_shipped() -> None:

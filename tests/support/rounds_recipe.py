@@ -53,7 +53,7 @@ def write_rounds_recipe(folder: Path) -> Path:
             "judge": {"threshold": {"web": 0.0, "synthetic": 0.0}},
         },
         "evaluate": {"k": 8, "method": "greedy"},
-        "data": {"max_tokens": 24},
+        "data": {"max_tokens": 24, "lanes": 12},
         "save": {"every_steps": 2, "log_every": 2},
         "trackers": [],
         "launch": {"kind": "local"},

@@ -21,7 +21,10 @@ class PretrainObjective(Objective):
         super().__init__(trainable(PretrainNetwork, content, towers), content)
         self._loss = loss
         self._prompt = tuple(content.tokenizer.encode([prompt])[0])
-        self._beside = [FeatureQueue(content.config.image_text_hidden_size, loss.queue)]
+        # by them the network knows equal pictures and texts, which ITC then leaves out
+        masked = loss.itc_negatives == "masked"
+        width = content.config.image_text_hidden_size
+        self._beside = [FeatureQueue(width, loss.queue, ids=masked, hashes=masked)]
 
     def forward(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         """Compute the three losses and their sum."""
@@ -32,6 +35,7 @@ class PretrainObjective(Objective):
             alpha=distillation_alpha(loss.alpha, moment.epoch, loss.ramp_epochs),
             momentum=moment.follow(loss.momentum),
             negatives=loss.negatives,
+            floor=loss.negatives_floor,
             prompt=self._prompt,
         )
         pairs = self.pairs(batch, moment.workers)

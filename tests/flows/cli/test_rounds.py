@@ -70,7 +70,7 @@ def test_a_trial_that_cannot_be_run_is_one_message(
     recipe = tmp_path / "trial.yaml"
     recipe.write_text(
         "output: trial\n"
-        "pretrain: {step: {epochs: null, steps: 2, batch_size: 12}}\n"
+        "pretrain: {step: {epochs: null, steps: 2, batch_size: 32}}\n"
         f"human: {{urls: [{small_world / 'human'}]}}\n"
         f"held_out: {{urls: [{small_world / 'held-out'}]}}\n",
         encoding="utf-8",

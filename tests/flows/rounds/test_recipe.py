@@ -78,3 +78,10 @@ def test_keys_that_are_right_alone_may_not_fit_together(
     wrong = small_rounds(tmp_path, clean={"caption": {"method": "greedy", "candidates": 2}})
     with pytest.raises(RecipeError, match=r"does not fit together: .*candidates is 2"):
         check_composition(wrong)
+
+
+def test_a_network_that_goes_on_has_the_sizes_of_its_start(recipe: BootstrapRecipe) -> None:
+    model = recipe.pretrain.model
+    assert model.size == "tiny"
+    made = pretraining(recipe, HERE, shards_of(recipe.web), {"start": "first"}).model
+    assert made == type(model)(start="first", dropout=model.dropout)

@@ -61,7 +61,7 @@ def recipe(small_world: Path, small_pretraining: dict[str, Any]) -> Trial:
             "held_out": {"urls": [str(small_world / "held-out")]},
             "pretrain": small_pretraining,
             "evaluate": {"k": 8},
-            "data": {"max_tokens": 24},
+            "data": {"max_tokens": 24, "lanes": 12},
             "save": {"every_steps": 1, "log_every": 1},
             "trackers": [],
             "launch": {"kind": "local"},

@@ -150,7 +150,7 @@ def test_a_start_of_the_same_content_is_the_same_start(recipe: Make, tmp_path: P
     job = train.prepare(recipe())
     shutil.copytree(job.start, tmp_path / "copy")
     found = [
-        fingerprint(recipe(output=str(tmp_path / name), model__start=str(start)))
+        fingerprint(recipe(output=str(tmp_path / name), model={"start": str(start)}))
         for name, start in (("one", job.start), ("two", tmp_path / "copy"))
     ]
     assert found[0] == found[1]
@@ -172,7 +172,7 @@ def test_a_folder_that_is_refused_is_given_no_start(recipe: Make, tmp_path: Path
         train.prepare(recipe(data__max_tokens=99))
     assert [path.name for path in (tmp_path / "trained").iterdir()] == [LOCK]
     other = train.prepare(recipe(output=str(tmp_path / "other"), seed=1)).start
-    train.prepare(recipe(model__start=str(other)))
+    train.prepare(recipe(model={"start": str(other)}))
     before = sorted((tmp_path / "trained").iterdir())
     with pytest.raises(RunMismatch, match=r"model\.start"):
         train.prepare(recipe())

@@ -64,11 +64,28 @@ def test_a_part_filled_queue_stays_so_when_saved() -> None:
     assert FeatureQueue.of(queue.state_dict()).valid().tolist() == [True] * 2 + [False] * 5
 
 
+def test_hashes_go_round_with_their_texts_and_are_saved() -> None:
+    queue = FeatureQueue(1, 3, ids=True, hashes=True)
+    for first in (0, 2):
+        numbers = torch.arange(first, first + 2)
+        queue.enqueue(numbers[:, None], numbers[:, None], numbers + 10, numbers + 20)
+    assert queue.idx_queue is not None
+    assert queue.hash_queue is not None
+    assert queue.text_queue.tolist() == [[3, 1, 2]]
+    assert queue.idx_queue.tolist() == [[13, 11, 12]]
+    assert queue.hash_queue.tolist() == [[23, 21, 22]]
+    again = FeatureQueue.of(queue.state_dict())
+    assert again.hash_queue is not None
+    assert torch.equal(again.hash_queue, queue.hash_queue)
+
+
 def test_wrong_use_of_a_queue_is_an_error() -> None:
     with pytest.raises(ValueError, match="0 places"):
         FeatureQueue(3, 0)
     with pytest.raises(ValueError, match="ids"):
         FeatureQueue(3, 2).enqueue(torch.ones(1, 3), torch.ones(1, 3), torch.tensor([1]))
+    with pytest.raises(ValueError, match="hashes"):
+        FeatureQueue(3, 2, hashes=True).enqueue(torch.ones(1, 3), torch.ones(1, 3))
     with pytest.raises(ValueError, match="ids"):
         FeatureQueue(3, 2, ids=True).enqueue(torch.ones(1, 3), torch.ones(1, 3))
 

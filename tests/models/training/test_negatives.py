@@ -1,5 +1,7 @@
 """Hard negatives: what is drawn how often, and what never stops the draw."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -39,6 +41,14 @@ def test_the_originals_weights_have_a_floor_and_know_no_ids() -> None:
     torch.testing.assert_close(weights.exp(), expected)
     found = frequencies(weights[1])
     torch.testing.assert_close(found, expected[1] / expected[1].sum(), atol=0.01, rtol=0)
+
+
+def test_a_floor_is_added_to_all_weights_but_those_of_the_forbidden() -> None:
+    logits, forbidden = torch.tensor([[9.0, 1.0, 2.0, -400.0]]), torch.tensor([[1, 0, 0, 0]]).bool()
+    found = negatives.masked_weights(logits, forbidden, floor=1e-4).exp()
+    total = math.exp(9) + math.exp(1) + math.exp(2)
+    expected = [0, math.exp(1) / total + 1e-4, math.exp(2) / total + 1e-4, 1e-4]
+    torch.testing.assert_close(found, torch.tensor([expected]), rtol=1e-4, atol=1e-9)
 
 
 def test_similar_candidates_are_drawn_also_where_their_weights_underflow() -> None:

@@ -1,6 +1,7 @@
 """The pre-training step against the original's numbers, and what it must survive."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import BlipConfig
 from models.blip.config import blip_config
 from models.blip.tokenizer import WordPiece
 from models.checkpoints.original import read_original, rename
-from models.training.contrast import Pairs
+from models.training.contrast import Pairs, project_and_normalize
 from models.training.momentum import FeatureQueue
 from models.training.negatives import Rule
 from models.training.pretraining import PretrainNetwork, StepResult, StepSettings
@@ -273,6 +274,66 @@ def test_drawn_negatives_are_never_of_the_same_image_or_text(
             assert drawn.valid.all()
             assert (batch.image_ids[drawn.index] != batch.image_ids).all()
             assert (batch.text_hashes[drawn.index] != batch.text_hashes).all()
+
+
+def with_numbers(config: BlipConfig, places: int = 10) -> FeatureQueue:
+    return FeatureQueue(config.image_text_hidden_size, places, ids=True, hashes=True)
+
+
+def test_equal_pairs_are_no_negatives_of_itc(config: BlipConfig, words: WordPiece) -> None:
+    """Of four equal pairs nothing can be told apart: ln 4, unless they are left out."""
+    one = pairs(words, 1)
+    rows = torch.zeros(4, dtype=torch.long)
+    batch = Pairs(one.pixels[rows], one.ids[rows], one.mask[rows], rows, rows)
+    settings = StepSettings(words.enc_id, words.dec_id, alpha=0)
+    network, queue = fresh(config)
+    assert network(batch, queue, settings, GENERATOR).itc.item() == pytest.approx(math.log(4))
+    network, _ = fresh(config)
+    queue = with_numbers(config)
+    for _ in range(2):  # the second batch meets the first one in the queue
+        assert network(batch, queue, settings, GENERATOR).itc.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_what_is_left_out_of_itc_is_as_if_not_there(
+    config: BlipConfig, words: WordPiece, alpha: float
+) -> None:
+    """A batch of all pairs that a row may see gives the row's loss, with the queue or without."""
+    settings = StepSettings(words.enc_id, words.dec_id, alpha=alpha, momentum=1)
+    ids, hashes = torch.tensor([7, 7, 8, 9, 3]), torch.tensor([-4, 3, -4, 5, 6])
+    batch = replace(pairs(words, 5), image_ids=ids, text_hashes=hashes)
+    network, _ = fresh(config)
+    found = network(batch, with_numbers(config), settings, GENERATOR).itc
+    images = project_and_normalize(network.vision_proj, network.vision_model(batch.pixels))
+    states = network.text_encoder.encode(batch.ids, batch.mask)
+    texts = project_and_normalize(network.text_proj, states)
+    expected = 0.0
+    for row in range(5):
+        seen = [
+            k for k in range(5) if k == row or (ids[k] != ids[row] and hashes[k] != hashes[row])
+        ]
+        assert len(seen) == (3, 4, 4, 5, 5)[row]
+        for one, others in ((images[row], texts[seen]), (texts[row], images[seen])):
+            share = (others @ one / network.temp).softmax(0)  # the copies are equal
+            wanted = alpha * share + (1 - alpha) * (torch.tensor(seen) == row)
+            expected -= (wanted * share.log()).sum().item() / 10
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    again = network(batch, queue := with_numbers(config), settings, GENERATOR).itc
+    # the same batch waits in the queue: each row's own pair, and what equals it, is left out
+    third = network(batch, queue, settings, GENERATOR).itc
+    assert again.item() == pytest.approx(expected, rel=1e-5)
+    assert third.item() != pytest.approx(expected, rel=1e-3)
+
+
+def test_a_queue_with_ids_needs_those_of_the_batch(config: BlipConfig, words: WordPiece) -> None:
+    network, _ = fresh(config)
+    with pytest.raises(ValueError, match="needs those of the batch"):
+        network(
+            pairs(words, 3),
+            with_numbers(config),
+            StepSettings(words.enc_id, words.dec_id),
+            GENERATOR,
+        )
 
 
 def test_the_same_seed_draws_the_same(config: BlipConfig, words: WordPiece) -> None:

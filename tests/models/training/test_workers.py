@@ -64,7 +64,8 @@ def network_of(kind: type[nn.Module]) -> Any:
 
 
 def pretrain(workers: Workers, rule: Rule) -> Found:
-    queue, losses = FeatureQueue(CONFIG.image_text_hidden_size, PLACES), []
+    numbers = {"ids": rule == "masked", "hashes": rule == "masked"}
+    queue, losses = FeatureQueue(CONFIG.image_text_hidden_size, PLACES, **numbers), []
     network = network_of(PretrainNetwork)
     settings = StepSettings(59, 58, alpha=0.3, momentum=0.9, negatives=rule, prompt=(7, 8))
     for step in range(STEPS):

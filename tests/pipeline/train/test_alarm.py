@@ -66,6 +66,69 @@ def test_a_temperature_at_its_bound_is_said_once(value: float, count: int) -> No
     assert all(text.startswith("temperature at its bound") for text in found)
 
 
+def told(course: list[float]) -> list[tuple[int, str]]:
+    """Look at a course of temperatures: the steps of what is said, and its kind."""
+    alarms = Alarms(PATIENCE)
+    return [
+        (step, text.split(":")[0])
+        for step, value in enumerate(course)
+        for text in alarms.check(step, step, FINE | {"temperature": value})
+    ]
+
+
+def course(to: float, steps: int, geometric: bool = False) -> list[float]:
+    """Go from where training starts to a temperature, in equal steps or by equal factors."""
+    shares = [n / steps for n in range(steps + 1)]
+    if geometric:
+        return [0.07 * (to / 0.07) ** share for share in shares]
+    return [0.07 + share * (to - 0.07) for share in shares]
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "latest"),
+    [
+        (course(0.0055, 160, geometric=True), 60),  # a toy pre-training that went to pieces
+        (course(0.016, 400), 400),  # one that the toy world's ITM hardly survived
+        (course(0.0055, 160), 160),
+    ],
+)
+def test_a_temperature_that_falls_fast_is_told_in_time(
+    temperatures: list[float], latest: int
+) -> None:
+    ((step, kind),) = told(temperatures)
+    assert kind == "temperature falls fast"
+    assert step <= latest
+    assert temperatures[step] > 0.01  # ten times the bound
+
+
+@pytest.mark.parametrize(
+    "temperatures",
+    [
+        course(0.044, 1_000),
+        course(0.02, 2_000),
+        course(0.01, 4_000, geometric=True),
+        course(0.3, 100),
+        [0.07, *[0.05] * 500],
+    ],
+)
+def test_a_temperature_that_learns_in_peace_is_no_alarm(temperatures: list[float]) -> None:
+    assert told(temperatures) == []
+
+
+def test_a_fall_goes_over_a_restart() -> None:
+    temperatures = course(0.0055, 160, geometric=True)
+    before = Alarms(PATIENCE)
+    for step, value in enumerate(temperatures[:40]):
+        assert before.check(step, step, FINE | {"temperature": value}) == []
+    after = Alarms(PATIENCE, before.itm, [], before.log_temperature)
+    said_at = [
+        step
+        for step, value in enumerate(temperatures[40:], 40)
+        if after.check(step, step, FINE | {"temperature": value})
+    ]
+    assert said_at == [step for step, _ in told(temperatures)]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["itc", "grad_norm"])
 def test_what_is_no_number_ends_the_training(name: str, value: float) -> None:

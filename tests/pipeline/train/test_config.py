@@ -27,8 +27,17 @@ def test_epochs_are_counted_in_steps(step: StepConfig, rows: float, expected: in
     ("workers", "step", "message"),
     [
         (4, {}, r"data\.lanes is 6, which 4 workers do not divide"),
-        (1, {"batch_size": 8}, r"step\.batch_size is 8; expected a multiple .* = 6"),
-        (1, {"accumulate": 2}, r"step\.batch_size is 6; expected a multiple .* = 12"),
+        (
+            1,
+            {"batch_size": 8},
+            r"step\.batch_size is 8; expected a multiple .* = 6\. .*lanes to 2$",
+        ),
+        (
+            1,
+            {"accumulate": 2},
+            r"step\.batch_size is 6; expected a multiple .* = 12\. .*lanes to 3$",
+        ),
+        (1, {"accumulate": 4}, r"expected a multiple .* = 24\. Choose such a batch$"),
         (1, {"epochs": 2.0}, r"give one of step\.epochs and step\.steps"),
         (1, {"steps": None}, r"give one of step\.epochs and step\.steps"),
     ],

@@ -1,5 +1,6 @@
 """The training loop: what it computes, counts and refuses."""
 
+import threading
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from models.training.augment import Augment
 from models.training.schedule import RateConfig
 from models.training.workers import ALONE
 from pipeline.media.decode import DecodeLimits
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from pipeline.train import finetune
 from pipeline.train import state as training_state
 from pipeline.train.alarm import TrainingDiverged
@@ -182,3 +184,11 @@ def test_alarms_are_told_once_also_across_a_restart(
         assert sum("temperature at its bound" in text for text in ended.alarms) == 1
     told = [record.getMessage() for record in caplog.records]
     assert sum("temperature at its bound" in text for text in told) == 1
+
+
+def test_one_sample_is_trained_on_and_nothing_of_it_goes_on(start: Path, tmp_path: Path) -> None:
+    write_toy_world(tmp_path / "one", ToyWorldConfig(samples=1, samples_per_shard=1, image_px=32))
+    before = set(threading.enumerate())
+    ended, _ = run(config_of(tmp_path / "one", steps=3), start, tmp_path / "training")
+    assert (ended.steps, ended.samples, ended.epochs) == (3, 3 * BATCH, 3 * BATCH)
+    assert set(threading.enumerate()) == before  # a thread that goes on keeps its process alive

@@ -1,20 +1,24 @@
 """A step: which parameters it moves, how fast, and what its random numbers depend on."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from models.blip.tokenizer import WordPiece
 from models.training.schedule import RateConfig
 from models.training.workers import ALONE
 from pipeline.train import pretrain
 from pipeline.train.config import StepConfig
 from pipeline.train.dataloader import Batch
+from pipeline.train.finetune import start_finetuning
 from pipeline.train.loop import open_loader
 from pipeline.train.mixture import TaskSource
 from pipeline.train.pretrain import PretrainConfig
 from pipeline.train.step import Stepper, make_optimiser
+from tests.support import small_finetuning
 from tests.support.small_training import BATCH, config_of, sources_of
 
 
@@ -84,3 +88,35 @@ def test_what_is_frozen_is_no_business_of_the_optimiser(
         id(p) for name, p in named.items() if "_m." not in name and "vision_model" not in name
     }
     assert [len(group["params"]) for group in groups][1:] == [1]
+
+
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    names = ("pixels", "ids", "mask", "image_ids", "text_hashes", "texts", "keys")
+    return replace(batch, **{name: getattr(batch, name)[rows] for name in names})
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_a_batch_in_parts_takes_the_step_of_the_whole(
+    tmp_path: Path, words: WordPiece, clip: float | None
+) -> None:
+    """By plain descent, which AdamW is not: it hides how large a gradient is.
+
+    A captioner's parts of equally many words add up; a contrast would see fewer pairs in a part.
+    """
+    start = small_finetuning.create(tmp_path / "start", "captioner", words)
+    config = small_finetuning.config_of("captioner", start, step={"clip": clip})
+    whole = small_finetuning.pairs_of(words)
+    halves = [rows_of(whole, slice(None, 2)), rows_of(whole, slice(2, None))]
+    taken = []
+    for parts in ([whole], halves):
+        objective = start_finetuning(config)
+        objective.network.train()
+        group = {"params": [*objective.network.parameters()], "factor": 1.0}
+        optimiser = torch.optim.SGD([group], lr=1.0)
+        stepper = Stepper(config, "fp32", objective, optimiser, ALONE, several=False)
+        numbers = stepper.take(parts, 0, 0)
+        taken.append((numbers, objective.network.state_dict()))
+    (one, wanted), (two, found) = taken
+    assert two == pytest.approx(one, rel=1e-4)
+    assert one["grad_norm"] > 0.1  # so that the clip bites
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
