@@ -21,7 +21,7 @@ from flows.cli import (
 from flows.cli.evaluate import answers as evaluate_answers
 from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
-from flows.cli.faults import exit_code_of
+from flows.cli.faults import exit_code_of, say
 from flows.cli.predict import image, video
 from flows.engines.ending import leave
 
@@ -37,7 +37,7 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
-_TERMINATED = 128 + signal.SIGTERM
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 app = typer.Typer(
     help="Clean image-text pairs with BLIP's CapFilt.",
@@ -88,12 +88,15 @@ def main() -> None:
         code = app(standalone_mode=False)  # of typer.Exit; None where a command just returns
     except SystemExit as told:  # by SIGTERM; all that was under way is released by now
         if told.code == _TERMINATED:
+            say("stopped by SIGTERM", _TERMINATED)
             leave(_TERMINATED, at_once=True)
         raise
     except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
+        code = _INTERRUPTED
     except Exception as error:
         code = exit_code_of(error)
+    if code == _INTERRUPTED:  # what Typer makes of Ctrl-C, too
+        say("stopped by Ctrl-C", _INTERRUPTED)
     leave(code or 0)
 
 

@@ -3,8 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,6 @@ import typer
 from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set
 
 if TYPE_CHECKING:
-    from flows.cli.display.progress import RunProgress
     from flows.following.reporter import Reporter
     from flows.recipe import Recipe
     from flows.stages.clean import RunResult
@@ -79,7 +77,7 @@ def _run(recipe: "Recipe", part: tuple[int, int], report: "Reporter", as_json: b
 
     with report.stage("prepare"):
         job = stages.prepare(recipe, part)
-    with closing(RunProgress(report.progress)) as progress, _said_if_stopped(progress):
+    with RunProgress(report.progress).shown() as progress:
         with report.stage("clean the shards"):
             work = stages.clean_shards(job, progress)
         with report.stage("finish") as last:
@@ -103,15 +101,6 @@ def _parameters(recipe: "Recipe", path: Path | None, settings: Sequence[str]) ->
         "engine": recipe.engine.kind,
         "settings": dict(parse_settings(settings)),
     }
-
-
-@contextmanager
-def _said_if_stopped(progress: "RunProgress") -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
-        progress.stopped()
-        raise
 
 
 def parse_part(part: str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,7 +118,7 @@ class _Callbacks:
     def cleaning(self) -> "AbstractContextManager[RunListener]":
         from flows.cli.display.progress import RunProgress
 
-        return closing(RunProgress(self._report.progress))
+        return RunProgress(self._report.progress).shown()
 
     def ended(self, number: int, stage: "Stage", entry: dict[str, Any], before: bool) -> None:
         from flows.stages.progress import stage_line

@@ -55,8 +55,12 @@ def test_native_threads_of_a_lost_cluster_are_not_waited_for(flag: str, out: str
     assert (done.returncode, done.stdout, done.stderr) == (1, out, "capfilt: Ray is gone\n")
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_after_what_it_holds_is_released(sent: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
+)
+def test_a_signal_ends_it_after_what_it_holds_is_released(
+    sent: signal.Signals, code: int, name: str
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", LASTING],
         stdout=subprocess.PIPE,
@@ -67,7 +71,11 @@ def test_a_signal_ends_it_after_what_it_holds_is_released(sent: signal.Signals, 
     assert process.stdout.readline() == "begun\n"
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (code, "released\n", "")
+    assert (process.returncode, out, err) == (
+        code,
+        "released\n",
+        f"capfilt: stopped by {name}\n",
+    )
 
 
 def test_help_loads_nothing_heavy() -> None:

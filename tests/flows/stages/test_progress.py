@@ -37,7 +37,7 @@ def test_a_stage_is_one_line(stage: Any, entry: dict[str, Any], line: str) -> No
 
 def test_a_cleaning_is_as_far_as_the_bytes_of_its_input() -> None:
     shards = [InputShard(f"{n}.tar", str(n), size, None, 0.0) for n, size in enumerate((100, 300))]
-    job: Any = SimpleNamespace(pending=shards)
+    job: Any = SimpleNamespace(pending=shards, mine=shards)
     heard: list[tuple[float, str]] = []
     progress = CleanProgress(lambda share, line: heard.append((share, line)))
     progress.begin(job)
