@@ -20,7 +20,7 @@ from PIL import Image
 
 from models.blip import tokenizer
 from models.blip.config import blip_config
-from models.checkpoints import checkpoint, weights
+from models.checkpoints import checkpoint, locate
 from models.roles.retrieval import Retriever
 from models.roles.vqa import VqaModel
 from pipeline.evaluate.vqa import measure_vqa
@@ -53,7 +53,7 @@ def indexing(folder: Path) -> None:
     """Index JPEG pictures of 224 pixels by the shipped tiny filter."""
     config = ToyWorldConfig(samples=PICTURES, noise=0, image_px=224, image_format="jpeg")
     write_toy_world(folder / "world", config)
-    retriever = Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    retriever = Retriever.load(locate.SHIPPED["tiny-filter"], dtype="fp32")
     way = ahead.read_ahead
 
     def build() -> None:

@@ -61,7 +61,7 @@ def index(
     """Index the pictures and texts of a run, or of tars, for `capfilt search`."""
     from flows.cli.display.progress import counted, counted_by_bytes, watch_samples
     from flows.lock import lock_folder
-    from models.checkpoints.weights import resolve
+    from models.checkpoints.locate import resolve
     from models.roles.retrieval import Retriever
     from pipeline.search import faiss_index
     from pipeline.search.build import IndexConfig, build
@@ -117,7 +117,7 @@ def search(
 ) -> None:
     """Search an index by text or by picture: ITC finds, ITM puts the best in order."""
     from models.blip.tokenizer import normalise
-    from models.checkpoints.weights import resolve
+    from models.checkpoints.locate import resolve
     from models.roles.retrieval import Retriever
     from pipeline.search.query import SearchIndex, search_image, search_text
 

@@ -31,7 +31,7 @@ from flows.stages.logged import (
     told_to,
 )
 from models.blip.config import TORCH_DTYPES, Dtype, DtypeChoice, resolve_dtype
-from models.checkpoints import checkpoint, weights
+from models.checkpoints import checkpoint, locate
 from models.checkpoints.checkpoint import CheckpointInfo
 from models.checkpoints.description import Description, describe
 from models.devices import choose_device
@@ -142,8 +142,8 @@ def resolve(recipe: Recipe, store: Store) -> Resolved:
     kind = resolve_kind(recipe.engine.kind, recipe.engine.address)
     engine = recipe.engine.model_copy(update={"kind": kind})
     dtype = _pin_dtype(recipe.dtype, engine, store)
-    captioner = weights.pin(recipe.caption.model, recipe.caption.revision)
-    scorer = weights.pin(recipe.score.model, recipe.score.revision)
+    captioner = locate.pin(recipe.caption.model, recipe.caption.revision)
+    scorer = locate.pin(recipe.score.model, recipe.score.revision)
     caption, score = _pin_model(recipe.caption, captioner), _pin_model(recipe.score, scorer)
     recipe = recipe.model_copy(
         update={"dtype": dtype, "caption": caption, "score": score, "engine": engine}
@@ -256,7 +256,7 @@ def _pin_dtype(dtype: DtypeChoice, engine: EngineConfig, store: Store) -> Dtype:
     return resolve_dtype("auto", choose_device(engine.device))
 
 
-def _pin_model(section: ModelSection, pinned: weights.ResolvedCheckpoint) -> ModelSection:
+def _pin_model(section: ModelSection, pinned: locate.ResolvedCheckpoint) -> ModelSection:
     """Fix what a worker elsewhere must not decide for itself."""
     return section.model_copy(update={"model": pinned.name, "revision": pinned.revision})
 

@@ -47,6 +47,6 @@ def model_options(dtype: Dtype) -> dict[str, Any]:
 
 def folder_of(checkpoint: str) -> Path:
     """Return a checkpoint's folder; a hub id is fetched."""
-    from models.checkpoints import weights
+    from models.checkpoints import locate
 
-    return weights.resolve(checkpoint)
+    return locate.resolve(checkpoint)

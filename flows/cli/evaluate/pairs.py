@@ -121,7 +121,7 @@ def caption(
     out: it would download models of its own.
     """
     from flows.cli.display.numbers import print_numbers
-    from models.decoding.generate import Decoding
+    from models.decoding.config import Decoding
     from pipeline.evaluate import java_metrics, measure_captioner, open_captioner
 
     if min_tokens > max_tokens:

@@ -79,8 +79,8 @@ def caption(
     as_json: AsJson = False,
 ) -> None:
     """Write captions for pictures; one that cannot be read is told, and the others go on."""
-    from models.checkpoints.weights import resolve
-    from models.decoding.generate import Decoding
+    from models.checkpoints.locate import resolve
+    from models.decoding.config import Decoding
     from models.roles.captioner import BlipCaptioner
     from pipeline.media.pictures import read_pictures
     from pipeline.predict import image as use
@@ -128,7 +128,7 @@ def match(
 
     Of several texts, `share` is a zero-shot classifier's: a softmax over their cosines.
     """
-    from models.checkpoints.weights import resolve
+    from models.checkpoints.locate import resolve
     from models.roles.filter import Filter
     from pipeline.predict import image as use
 
@@ -163,7 +163,7 @@ def ask(
 
     With --caption or --said it goes on a dialogue, and --answers are ranked.
     """
-    from models.checkpoints.weights import resolve
+    from models.checkpoints.locate import resolve
     from models.roles.dialogue import load_ranker
     from models.roles.vqa import VqaModel
     from models.training.dialogue import Dialogue
@@ -202,7 +202,7 @@ def reason(
     as_json: AsJson = False,
 ) -> None:
     """Say how likely a statement is true of two pictures (NLVR2)."""
-    from models.checkpoints.weights import resolve
+    from models.checkpoints.locate import resolve
     from models.roles.nlvr import NlvrModel
     from pipeline.predict import image as use
 
@@ -227,7 +227,7 @@ def attend(
 ) -> None:
     """Draw where a model looks for each word: a heat map over the picture (Grad-CAM)."""
     from models.checkpoints.description import describe
-    from models.checkpoints.weights import resolve
+    from models.checkpoints.locate import resolve
     from models.roles.attention_explainer import AttentionExplainer
     from pipeline.explain.heatmap import overlay
 

@@ -118,7 +118,7 @@ def _load(
     device: str,
 ) -> "Judge":
     """Load the model that texts, or the question, ask for."""
-    from models.checkpoints.weights import resolve
+    from models.checkpoints.locate import resolve
     from models.roles.video import VideoRetriever
     from models.roles.vqa import VqaModel
     from pipeline.predict import video as watch

@@ -167,7 +167,8 @@ def test_a_stop_says_where_the_run_stands(lines: Lines, job: Any) -> None:
             shown.ended(ShardDone(job.pending[0], Counts(samples_in=40, kept=40), damaged=False))
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, break_off)
+    with pytest.raises(KeyboardInterrupt):
+        break_off()
     assert lines()[-1] == "2 of 3 shards are committed; the same command goes on"
 
 
@@ -197,7 +198,8 @@ def test_a_training_that_is_stopped_says_where(
                 show(line)
             raise SystemExit(143)
 
-    pytest.raises(SystemExit, break_off)
+    with pytest.raises(SystemExit):
+        break_off()
     assert lines()[-1] == f"{where}; the same command goes on from what was saved last"
 
 
