@@ -39,10 +39,13 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Print role, sizes, parameters and digest, and where each setting came from."""
-    from models.checkpoints import checkpoint as checkpoints
     from models.checkpoints import locate
 
-    about = dataclasses.asdict(checkpoints.info(locate.resolve(checkpoint, revision)))
+    folder = locate.resolve(checkpoint, revision)
+
+    from models.checkpoints import checkpoint as checkpoints
+
+    about = dataclasses.asdict(checkpoints.info(folder))
     if as_json:
         print(json.dumps(about))
         return

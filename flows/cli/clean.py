@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set
+from flows.cli.options import (
+    Address,
+    AsJson,
+    Direct,
+    Engine,
+    RecipePath,
+    RunFolder,
+    Set,
+    say_loading,
+)
 
 if TYPE_CHECKING:
     from flows.following.reporter import Reporter
     from flows.recipe import Recipe
     from flows.stages.clean import RunResult
+    from flows.stages.first_checks import Checked
 
 JUDGE_EXAMPLES = """
 Examples:
@@ -49,7 +59,11 @@ def clean(
     as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
 ) -> None:
     """Caption, score and filter WebDataset shards; the same command takes a run up again."""
+    of_all = parse_part(part)
+
     from flows.following.reporter import reporting
+    from flows.recipe import Recipe, read_recipe
+    from flows.stages.first_checks import check_cleaning
 
     flags = {
         "input.urls": input_,
@@ -60,23 +74,25 @@ def clean(
         "engine.actors": actors,
         "engine.address": address,
     }
+    loaded = read_recipe(Recipe, recipe, flags, set_ or ())
+    checked = check_cleaning(loaded)
+    say_loading()
     with reporting("clean", direct) as report:
-        from flows.recipe import Recipe, read_recipe
-
-        loaded = read_recipe(Recipe, recipe, flags, set_ or ())
         report.begin(_parameters(loaded, recipe, set_ or ()))
-        code = _run(loaded, parse_part(part), report, as_json)
+        code = _run(loaded, of_all, checked, report, as_json)
     raise typer.Exit(code)
 
 
-def _run(recipe: "Recipe", part: tuple[int, int], report: "Reporter", as_json: bool) -> int:
+def _run(
+    recipe: "Recipe", part: tuple[int, int], checked: "Checked", report: "Reporter", as_json: bool
+) -> int:
     """Clean, as `flows/deployable/clean.py` has the stages; return the exit code."""
     from flows.cli.display.progress import RunProgress
     from flows.stages import clean as stages
     from flows.stages.summary import of_cleaning
 
     with report.stage("prepare"):
-        job = stages.prepare(recipe, part)
+        job = stages.prepare(recipe, part, checked)
     with RunProgress(report.progress).shown() as progress:
         with report.stage("clean the shards"):
             work = stages.clean_shards(job, progress)

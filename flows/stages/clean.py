@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from flows.engines.address import check_output, join_address, resolve_kind
+from flows.engines.address import join_address, resolve_kind
 from flows.engines.clean_worker import CleanRecords, CleanSpec
 from flows.engines.engine import Engine, ShardDone, ShardFailed, WorkerReport
 from flows.engines.local import LocalEngine
@@ -22,6 +22,7 @@ from flows.engines.start_checks import Demands
 from flows.extras import versions_of
 from flows.recipe import EngineConfig, LimitsConfig, Recipe, as_recipe_errors, dump_recipe
 from flows.run_log.log import RunLog
+from flows.stages.first_checks import Checked, check_cleaning
 from flows.stages.logged import (
     LIBRARIES,
     LoggedProgress,
@@ -43,7 +44,7 @@ from pipeline.clean.score import ScoreConfig
 from pipeline.clean.shard import identity
 from pipeline.publish import cards, sets
 from shards.errors import CapfiltError
-from shards.inputs.listing import InputShard, check_unchanged, list_inputs
+from shards.inputs.listing import InputShard, check_unchanged
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, read_commits, total_counts
 from shards.run.repair import set_snapshots_aside
@@ -122,19 +123,20 @@ class Resolved:
     weights_bytes: int
 
 
-def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
+def prepare(
+    recipe: Recipe, part: tuple[int, int] = (0, 1), checked: Checked | None = None
+) -> CleanJob:
     """Check everything that can be checked before work starts, and open or create the run.
 
-    `part` (i, n) takes every n-th shard from the i-th on, for one driver among n.
+    `part` (i, n) takes every n-th shard from the i-th on, for one driver among n. `checked`: what
+    the first checks have found, if they are done.
     """
-    check_output(recipe.output)
-    store = Store(recipe.output)
-    log = RunLog(store, recipe.engine.forward_env)
-    with log.hearing():
+    found = checked or check_cleaning(recipe)
+    with found.log.hearing():
         for doubt in odd_thresholds(recipe.judge.threshold):
             _log.warning("%s", doubt)
-        inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
-        return open_job(resolve(recipe, store), inputs, store, log, part)
+        resolved = resolve(recipe, found.store)
+        return open_job(resolved, found.inputs, found.store, found.log, part)
 
 
 def resolve(recipe: Recipe, store: Store) -> Resolved:

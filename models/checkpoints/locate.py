@@ -64,6 +64,22 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
 
     `revision`: branch, tag or commit of a hub id.
     """
+    if (here := find_here(name, revision)) is not None:
+        return here
+    for single, index in WEIGHT_FILES:
+        stem, ending = single.split(".")
+        wanted = [*_SETTINGS, single, index, f"{stem}-*.{ending}"]
+        folder = _download(str(name), revision, wanted)
+        if (folder / single).is_file() or (folder / index).is_file():
+            return folder
+    raise CheckpointError(f"the hub's {name} holds no model.safetensors and no pytorch_model.bin")
+
+
+def find_here(name: str | Path, revision: str | None = None) -> Path | None:
+    """Find the folder of a local path or shipped checkpoint; None for what may be a hub id.
+
+    Raises CheckpointError for what can be neither. No network is asked.
+    """
     path = path_of(name)
     if name != "" and path.is_dir():  # "" would be the folder that one stands in
         try:
@@ -81,13 +97,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
             "Give an existing folder or a Hugging Face hub id such as OWNER/NAME."
             + near_to(name, SHIPPED)
         )
-    for single, index in WEIGHT_FILES:
-        stem, ending = single.split(".")
-        wanted = [*_SETTINGS, single, index, f"{stem}-*.{ending}"]
-        folder = _download(str(name), revision, wanted)
-        if (folder / single).is_file() or (folder / index).is_file():
-            return folder
-    raise CheckpointError(f"the hub's {name} holds no model.safetensors and no pytorch_model.bin")
+    return None
 
 
 def _instead_of(path: Path) -> str:

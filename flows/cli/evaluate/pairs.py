@@ -79,13 +79,15 @@ def retrieval(
     as_json: AsJson = False,
 ) -> None:
     """Measure recall both ways of a filter or pre-training checkpoint, by ITC and by ITM."""
+    folder = folder_of(checkpoint, shards, annotations)
+
     from flows.cli.display.numbers import print_numbers
     from pipeline.evaluate import measure_retrieval, open_retriever
 
     config = config_of(batch_size, max_tokens, dtype)
     with _pairs(shards, annotations, images, split, limit) as (pairs, progress):
         ranked = progress.phase("ranking")
-        retriever = open_retriever(folder_of(checkpoint), config)
+        retriever = open_retriever(folder, config)
         numbers = measure_retrieval(retriever, pairs, batch_size, k=k, ranked=ranked)
     check_outcome(numbers, "images", annotations or ", ".join(shards or ()))
     print_numbers(numbers, as_json)
@@ -120,12 +122,14 @@ def caption(
     Published numbers split texts by the PTB tokenizer, a Java program, as METEOR is. SPICE is left
     out: it would download models of its own.
     """
+    if min_tokens > max_tokens:
+        raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
+    folder = folder_of(checkpoint, shards, annotations)
+
     from flows.cli.display.numbers import print_numbers
     from models.decoding.config import Decoding
     from pipeline.evaluate import java_metrics, measure_captioner, open_captioner
 
-    if min_tokens > max_tokens:
-        raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
     decoding = Decoding(
         method=method,
         beams=beams,
@@ -137,7 +141,7 @@ def caption(
     with _pairs(shards, annotations, images, split, limit) as (pairs, _):
         config = config_of(batch_size, 35, dtype)
         numbers = measure_captioner(
-            open_captioner(folder_of(checkpoint), decoding, config, seed=seed),
+            open_captioner(folder, decoding, config, seed=seed),
             pairs,
             batch_size,
             is_right=None if judge is None else _judges(judge).caption_is_right,
@@ -176,17 +180,19 @@ def filter_(
     as_json: AsJson = False,
 ) -> None:
     """Compare a filter's scores with labels: ROC, precision and recall, calibration."""
+    if (label is None) == (judge is None):
+        raise typer.BadParameter("give --label or --judge, and not both")
+    folder = folder_of(checkpoint, shards)
+
     from flows.cli.display.numbers import print_numbers
     from pipeline.evaluate import measure_filter, open_filter
     from pipeline.evaluate.curves import draw
 
     config = config_of(batch_size, max_tokens, dtype)
-    if (label is None) == (judge is None):
-        raise typer.BadParameter("give --label or --judge, and not both")
     is_right = _judges(judge).pair_is_right if judge is not None else _label(str(label))
     with _pairs(shards, None, None, None, limit) as (pairs, _):
         numbers = measure_filter(
-            open_filter(folder_of(checkpoint), config),
+            open_filter(folder, config),
             pairs,
             batch_size,
             threshold=threshold,

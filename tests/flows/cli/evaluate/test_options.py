@@ -20,4 +20,4 @@ def test_pictures_lie_beside_their_file(tmp_path: Path) -> None:
 
 
 def test_a_shipped_checkpoint_has_a_name() -> None:
-    assert folder_of("tiny-filter") == locate.SHIPPED["tiny-filter"]
+    assert folder_of("tiny-filter", None) == locate.SHIPPED["tiny-filter"]
