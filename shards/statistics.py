@@ -33,7 +33,17 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
             "pending": len(run.shards) - len(shards) - quarantined,
         },
         "histograms": itm_histograms(run, shards),
+        "highest_itm": _highest_itm(run, shards),
     }
+
+
+def _highest_itm(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, float]:
+    """Find the best match probability of each origin that has any."""
+    with connect(run, shards, ["texts"]) as connection:
+        best = connection.execute(
+            "SELECT origin, max(itm)::DOUBLE FROM texts WHERE isfinite(itm) GROUP BY ALL ORDER BY 1"
+        ).fetchall()
+    return dict(best)
 
 
 def itm_histograms(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A run's numbers, as tables that fit 80 columns."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +26,20 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
             f"{count(apart)} rows are members that stand apart from the rest of their sample, in "
             "shards that cannot be sought in: unpack .tar.gz, or sort the members by name"
         )
+    for line in _nothing_kept(statistics):
+        console.print(line, markup=False)
     console.print(f"output: {run_url}", markup=False, soft_wrap=True)
+
+
+def _nothing_kept(statistics: dict[str, Any]) -> Iterator[str]:
+    """Say of which origin no text is kept, and how near the best came."""
+    for origin, highest in statistics["highest_itm"].items():
+        texts = statistics["texts"].get(origin)
+        if texts and texts["in"] and not texts["kept"]:
+            yield (
+                f"no {visible(origin)} text passed: the best match of {count(texts['in'])} is "
+                f"{highest:.4f}. Is this the right filter for such pictures?"
+            )
 
 
 def _sample_table(statistics: dict[str, Any]) -> Table:

@@ -1,6 +1,6 @@
 """`capfilt evaluate`: how good a checkpoint is on labelled pairs."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flows.cli.display.progress import SampleProgress, counted, counted_by_bytes, watch_samples
+from flows.cli.evaluate.labels import Labels
 from flows.cli.evaluate.options import (
     BatchSize,
     Dtype,
@@ -22,7 +23,7 @@ from flows.cli.evaluate.options import (
     config_of,
     folder_of,
 )
-from flows.cli.evaluate.outcome import check_outcome, keep
+from flows.cli.evaluate.outcome import check_direction, check_outcome, keep
 from flows.cli.options import AsJson, Checkpoint, Method, path_option
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ def filter_(
     from pipeline.evaluate.curves import draw
 
     config = config_of(batch_size, max_tokens, dtype)
-    is_right = _judges(judge).pair_is_right if judge is not None else _label(str(label))
+    labels = Labels(label)
+    is_right = labels if judge is None else _judges(judge).pair_is_right
     with _pairs(shards, None, None, None, limit) as (pairs, _):
         numbers = measure_filter(
             open_filter(folder, config),
@@ -200,7 +202,9 @@ def filter_(
             precision=precision,
             curves=True,
         )
+    labels.check_found(numbers["images"], ", ".join(shards))
     check_outcome(numbers, "images", ", ".join(shards))
+    check_direction(numbers)
     if plot is not None:
         plot.write_bytes(draw(numbers))
     if not (curves and as_json):
@@ -232,18 +236,6 @@ def _pairs(
     rows = read_rows(annotations, ("image",), split)[:limit]
     with watch_samples("evaluating", len(rows)) as progress:
         yield captioned(counted(rows, progress), images or beside(annotations)), progress
-
-
-def _label(dotted: str) -> "Callable[[LabelledPair], bool | None]":
-    """Read labels under a dotted key of the sidecar; what is neither true nor false is none."""
-
-    def label(pair: "LabelledPair") -> bool | None:
-        value: Any = pair.meta
-        for key in dotted.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value if isinstance(value, bool) else None
-
-    return label
 
 
 def _judges(judge: str) -> ModuleType:
