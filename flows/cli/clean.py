@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from flows.stages.clean import RunResult
     from flows.stages.first_checks import Checked
 
+CLEAN_EXAMPLES = """
+Examples:
+
+  capfilt clean --input web/ --output runs/first \\
+      --captioner my-captioner --filter my-filter
+
+  capfilt clean recipe.yaml --set judge.threshold.web=0.6
+
+  capfilt clean recipe.yaml --part 2/8  # of a job array
+"""
 JUDGE_EXAMPLES = """
 Examples:
 
@@ -188,7 +198,7 @@ def judge(
             return
         from flows.cli.display.comparison import print_judged
 
-        print_judged(judged)
+        print_judged(judged, run)
 
 
 def _judge(

@@ -65,6 +65,8 @@ def export(
     if as_json:
         print(json.dumps(record | {"to": to, "pushed": address}))
         return
+    if not record["rows"]:
+        print("capfilt: the view keeps nothing, so the set is empty", file=sys.stderr)
     what = "texts" if form == "index" else "pictures"
     print(f"{record['rows']:,} {what} in {visible(to)}, pictures {record['images']}")
     if address is not None:

@@ -108,7 +108,8 @@ def stage_line(stage: Stage, entry: Mapping[str, Any]) -> str:
         itm, cider = entry["retrieval"]["itm"], entry["captions"]["cider"]
         return f"TR@1 {itm['tr@1']:.3f}, IR@1 {itm['ir@1']:.3f}, CIDEr {number(cider)}"
     loss = entry["last_numbers"].get("loss")
-    return f"{entry['steps']:,} steps, {entry['samples']:,} samples, loss {number(loss)}"
+    done = f"{entry['steps']:,} steps, {entry['samples']:,} samples"
+    return done if loss is None else f"{done}, loss {number(loss)}"  # too short for a line of it
 
 
 def number(value: float | None) -> str:

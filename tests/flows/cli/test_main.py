@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,18 @@ def test_what_is_mistyped_is_told_before_libraries_of_seconds_are_loaded(tmp_pat
         wanted, _, message = told.partition("\n")
         assert wanted in message, told
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_has_two_names(capfilt: InProcess, flag: str) -> None:
+    done = capfilt.run("clean", flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "capfilt clean recipe.yaml --part 2/8" in done.stdout
+
+
+def test_it_says_its_version(capfilt: InProcess) -> None:
+    done = capfilt.run("--version")
+    assert (done.returncode, done.stdout) == (0, f"capfilt {version('capfilt')}\n")
 
 
 def test_every_command_has_a_help_of_80_columns() -> None:
