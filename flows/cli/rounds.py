@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, Direct, RecipePath, Set, path_argument
+from flows.cli.options import AsJson, Direct, RecipePath, Set, path_argument, say_loading
 from pipeline.printable import visible
 
 if TYPE_CHECKING:
@@ -63,13 +63,16 @@ def bootstrap(
     from flows.following.reporter import reporting
 
     flags = {"output": output, "rounds": rounds}
+    say_loading()
+
+    from flows.recipe import read_recipe
+    from flows.rounds.recipe import BootstrapRecipe
+
+    loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
     with reporting("bootstrap", direct) as report:
-        from flows.recipe import read_recipe
-        from flows.rounds.recipe import BootstrapRecipe
         from flows.stages import bootstrap as stages
         from flows.stages.summary import of_rounds
 
-        loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
         report.begin(_parameters(loaded, recipe, set_ or ()))
         with report.stage("prepare"):
             job = stages.prepare(loaded)
