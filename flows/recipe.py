@@ -1,6 +1,7 @@
 """The recipe: one YAML file that says everything about a run, checked before anything starts."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,23 @@ _PROBLEMS_SHOWN = 20
 _SHOWN, _MESSAGE_SHOWN = 100, 300  # characters of a key, and of what is said of its value
 _EXCERPT = reprlib.Repr()  # of a value that may be large, or stand for more than memory holds
 _EXCERPT.maxlevel, _EXCERPT.maxstring, _EXCERPT.maxother = 3, _SHOWN, _SHOWN
+
+# of the types of values, what people call them
+_EXPECTED = {
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list, as in [a, b]",
+    "list": "a list, as in [a, b]",
+}
+_UNION = re.compile(r"constrained-\w+|literal\[.*\]|int|float|str|bool")  # alternatives of a key
+# sections that one kind of recipe alone has, and its command
+_SECTIONS_OF = {
+    ("web", "human"): "`capfilt bootstrap`",
+    ("input", "caption"): "`capfilt clean`",
+    ("data", "step"): "`capfilt pretrain` or `capfilt finetune`",
+}
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -153,7 +171,8 @@ def read_recipe(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)
+        _refuse_other_kind(kind, values, where)
+        problems = error.errors(include_url=False)
         lines = [_describe(kind, problem) for problem in problems[:_PROBLEMS_SHOWN]]
         if more := len(problems) - len(lines):
             lines.append(f"  and {more:,} more")
@@ -245,6 +264,15 @@ def _put(values: dict[str, Any], dotted: str, value: object) -> None:
     values[key] = value
 
 
+def _refuse_other_kind(kind: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
+    """Say which command a recipe is for, if not one of its own sections but another's is in it."""
+    for sections, command in _SECTIONS_OF.items():
+        if set(sections) <= values.keys() and not set(sections) & kind.model_fields.keys():
+            raise RecipeError(
+                f"the recipe of {where} is for {command}: it has {' and '.join(sections)}"
+            )
+
+
 def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     path = [cut(str(part), _SHOWN) or "" for part in problem["loc"]]
     dotted = ".".join(path)
@@ -257,8 +285,20 @@ def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
         near = difflib.get_close_matches(names, _all_keys(kind), n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"  {dotted}: there is no such key.{hint}"
-    message = cut(problem["msg"], _MESSAGE_SHOWN)
+    dotted = ".".join(part for part in path if not _UNION.fullmatch(part))
+    message = cut(_in_our_words(problem, dotted), _MESSAGE_SHOWN)
     return f"  {dotted}: {message}, found {cut(_EXCERPT.repr(problem['input']), _MESSAGE_SHOWN)}"
+
+
+def _in_our_words(problem: Mapping[str, Any], dotted: str) -> str:
+    """Write what pydantic found in the words of a recipe; its own, where there are no others."""
+    message: str = problem["msg"]
+    if problem["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        return f"it is a section; give a key of it, as in {dotted}.NAME=VALUE"
+    for ending, expected in _EXPECTED.items():
+        if problem["type"] in (f"{ending}_type", f"{ending}_parsing", f"{ending}_from_float"):
+            return f"expected {expected}"
+    return message.removeprefix("Value error, ").replace("Input should be", "expected")
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from models.blip import tokenizer
 from models.blip.config import blip_config
-from models.checkpoints import checkpoint, weights
+from models.checkpoints import checkpoint, locate
 from models.roles.retrieval import Retriever
 from models.roles.vqa import VqaModel
 from pipeline.evaluate.vqa import measure_vqa
@@ -55,7 +55,7 @@ def indexing(folder: Path, pictures: int) -> None:
     """Index JPEG pictures of 224 pixels by the shipped tiny filter."""
     config = ToyWorldConfig(samples=pictures, noise=0, image_px=224, image_format="jpeg")
     write_toy_world(folder / "world", config)
-    retriever = Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    retriever = Retriever.load(locate.SHIPPED["tiny-filter"], dtype="fp32")
     way = ahead.read_ahead
 
     def build() -> None:

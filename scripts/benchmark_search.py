@@ -17,7 +17,7 @@ import psutil
 import pyarrow.parquet as pq
 import typer
 
-from models.checkpoints import weights
+from models.checkpoints import locate
 from models.roles.retrieval import Retriever
 from pipeline.search import faiss_index
 from pipeline.search.build import IndexConfig, build, items_of_tars
@@ -35,7 +35,7 @@ def main(work: Path = typer.Argument(Path("runs/search")), pictures: int = 100_0
     if not world.is_dir():
         content = {"samples": pictures, "noise": 0, "kinds": 4, "image_px": 32}
         write_toy_world(world, ToyWorldConfig(samples_per_shard=5_000, **content))
-    retriever = Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    retriever = Retriever.load(locate.SHIPPED["tiny-filter"], dtype="fp32")
     if current(folder) is None:
         began = time.perf_counter()
         about = {"model": "tiny-filter", "max_tokens": 35, "sources": [str(world)], "view": None}

@@ -13,7 +13,7 @@ from typing import get_args
 
 from PIL import Image, ImageDraw
 
-from models.checkpoints import weights
+from models.checkpoints import locate
 from models.roles.attention_explainer import AttentionExplainer, Kind
 from pipeline.explain.heatmap import heat
 from pipeline.media.sheet import sheet, small
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    explainer = AttentionExplainer.load(weights.resolve(options.filter), dtype="fp32")
+    explainer = AttentionExplainer.load(locate.resolve(options.filter), dtype="fp32")
     print(f"| layer | map | {' | '.join(NAMED)} |\n| --- | --- |{' --- |' * len(NAMED)}")
     for layer in [None, *range(explainer.layers)]:
         for kind in get_args(Kind):

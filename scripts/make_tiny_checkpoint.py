@@ -20,7 +20,7 @@ from flows.study.stages import Tools
 from flows.study.table1 import Study
 from models.checkpoints import folder
 from models.checkpoints.conversion import import_folder
-from models.checkpoints.weights import SHIPPED
+from models.checkpoints.locate import SHIPPED
 from pipeline.publish.cards import facts_of, write_model_card
 
 TOY = [{"name": "the toy world (make tiny-checkpoint)", "rows": 10_000, "left_out": {}}]

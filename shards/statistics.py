@@ -48,6 +48,7 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
         ][:_DAMAGED_NAMED],
         "rows_apart": sum(_rows_apart(shard.counts) for shard in shards),
         "histograms": itm_histograms(run, shards),
+        "highest_itm": _highest_itm(run, shards),
     }
 
 
@@ -83,6 +84,15 @@ def _sidecar_fields(run: Run, shards: Sequence[SnapshotShard]) -> list[str]:
         if isinstance(value, str)
     )
     return [name for name, _ in fields.most_common(_FIELDS_NAMED)]
+
+
+def _highest_itm(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, float]:
+    """Find the best match probability of each origin that has any."""
+    with connect(run, shards, ["texts"]) as connection:
+        best = connection.execute(
+            "SELECT origin, max(itm)::DOUBLE FROM texts WHERE isfinite(itm) GROUP BY ALL ORDER BY 1"
+        ).fetchall()
+    return dict(best)
 
 
 def itm_histograms(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:

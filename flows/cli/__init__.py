@@ -2,7 +2,9 @@
 
 import os
 import signal
+from importlib.metadata import version
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -21,7 +23,7 @@ from flows.cli import (
 from flows.cli.evaluate import answers as evaluate_answers
 from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
-from flows.cli.faults import exit_code_of
+from flows.cli.faults import exit_code_of, say
 from flows.cli.predict import image, video
 from flows.engines.ending import leave
 
@@ -37,46 +39,67 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
-_TERMINATED = 128 + signal.SIGTERM
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+# groups of commands in the help
+CLEAN, LOOK, TRAIN, USE = "Clean pairs", "Look at what came of it", "Train", "Use models and sets"
 
 app = typer.Typer(
-    help="Clean image-text pairs with BLIP's CapFilt.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("try", epilog=plan.TRY_EXAMPLES)(plan.try_)
-app.command("plan", epilog=plan.PLAN_EXAMPLES)(plan.plan)
-app.command("clean")(clean.clean)
-app.command("judge", epilog=clean.JUDGE_EXAMPLES)(clean.judge)
-app.command("stats", epilog=inspect.STATS_EXAMPLES)(inspect.stats)
-app.command("explain")(inspect.explain)
-app.command("verify")(maintenance.verify)
-app.command("gc")(maintenance.gc)
-app.command("report")(publish.report)
-app.command("pretrain", epilog=train.PRETRAIN_EXAMPLES)(train.pretrain)
-app.command("finetune", epilog=train.FINETUNE_EXAMPLES)(train.finetune)
-app.command("bootstrap", epilog=rounds.BOOTSTRAP_EXAMPLES)(rounds.bootstrap)
-app.command("approve", epilog=rounds.APPROVE_EXAMPLES)(rounds.approve)
-app.command("trial", epilog=rounds.TRIAL_EXAMPLES)(rounds.trial)
-app.command("deploy", epilog=deploy.EXAMPLES)(deploy.deploy)
-app.command("caption", epilog=image.CAPTION_EXAMPLES)(image.caption)
-app.command("match", epilog=image.MATCH_EXAMPLES)(image.match)
-app.command("ask", epilog=image.ASK_EXAMPLES)(image.ask)
-app.command("reason", epilog=image.REASON_EXAMPLES)(image.reason)
-app.command("attend", epilog=image.ATTEND_EXAMPLES)(image.attend)
-app.command("export", epilog=publish.EXPORT_EXAMPLES)(publish.export)
-app.command("index", epilog=search.INDEX_EXAMPLES)(search.index)
-app.command("search", epilog=search.SEARCH_EXAMPLES)(search.search)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"capfilt {version('capfilt')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _capfilt(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print it, and end"),
+    ] = False,
+) -> None:
+    """Clean image-text pairs with BLIP's CapFilt."""
+
+
+app.command("try", rich_help_panel=CLEAN, epilog=plan.TRY_EXAMPLES)(plan.try_)
+app.command("plan", rich_help_panel=CLEAN, epilog=plan.PLAN_EXAMPLES)(plan.plan)
+app.command("clean", rich_help_panel=CLEAN, epilog=clean.CLEAN_EXAMPLES)(clean.clean)
+app.command("judge", rich_help_panel=CLEAN, epilog=clean.JUDGE_EXAMPLES)(clean.judge)
+app.command("stats", rich_help_panel=LOOK, epilog=inspect.STATS_EXAMPLES)(inspect.stats)
+app.command("explain", rich_help_panel=LOOK)(inspect.explain)
+app.command("verify", rich_help_panel=LOOK)(maintenance.verify)
+app.command("gc", rich_help_panel=LOOK)(maintenance.gc)
+app.command("report", rich_help_panel=LOOK)(publish.report)
+app.command("pretrain", rich_help_panel=TRAIN, epilog=train.PRETRAIN_EXAMPLES)(train.pretrain)
+app.command("finetune", rich_help_panel=TRAIN, epilog=train.FINETUNE_EXAMPLES)(train.finetune)
+app.command("bootstrap", rich_help_panel=TRAIN, epilog=rounds.BOOTSTRAP_EXAMPLES)(rounds.bootstrap)
+app.command("approve", rich_help_panel=TRAIN, epilog=rounds.APPROVE_EXAMPLES)(rounds.approve)
+app.command("trial", rich_help_panel=TRAIN, epilog=rounds.TRIAL_EXAMPLES)(rounds.trial)
+app.command("deploy", rich_help_panel=TRAIN, epilog=deploy.EXAMPLES)(deploy.deploy)
+app.command("caption", rich_help_panel=USE, epilog=image.CAPTION_EXAMPLES)(image.caption)
+app.command("match", rich_help_panel=USE, epilog=image.MATCH_EXAMPLES)(image.match)
+app.command("ask", rich_help_panel=USE, epilog=image.ASK_EXAMPLES)(image.ask)
+app.command("reason", rich_help_panel=USE, epilog=image.REASON_EXAMPLES)(image.reason)
+app.command("attend", rich_help_panel=USE, epilog=image.ATTEND_EXAMPLES)(image.attend)
+app.command("export", rich_help_panel=USE, epilog=publish.EXPORT_EXAMPLES)(publish.export)
+app.command("index", rich_help_panel=USE, epilog=search.INDEX_EXAMPLES)(search.index)
+app.command("search", rich_help_panel=USE, epilog=search.SEARCH_EXAMPLES)(search.search)
 evaluate.app.command("vqa", epilog=evaluate_answers.VQA_EXAMPLES)(evaluate_answers.vqa)
 evaluate.app.command("nlvr", epilog=evaluate_answers.NLVR_EXAMPLES)(evaluate_answers.nlvr)
 evaluate.app.command("dialogue", epilog=evaluate_answers.DIALOGUE_EXAMPLES)(
     evaluate_answers.dialogue
 )
-app.command("watch", epilog=video.EXAMPLES)(video.watch)
+app.command("watch", rich_help_panel=USE, epilog=video.EXAMPLES)(video.watch)
 evaluate.app.command("video", epilog=evaluate_video.EXAMPLES)(evaluate_video.evaluate_video)
-app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(evaluate.app, name="evaluate", rich_help_panel=LOOK)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=USE)
 
 
 def main() -> None:
@@ -88,12 +111,15 @@ def main() -> None:
         code = app(standalone_mode=False)  # of typer.Exit; None where a command just returns
     except SystemExit as told:  # by SIGTERM; all that was under way is released by now
         if told.code == _TERMINATED:
+            say("stopped by SIGTERM", _TERMINATED)
             leave(_TERMINATED, at_once=True)
         raise
     except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
+        code = _INTERRUPTED
     except Exception as error:
         code = exit_code_of(error)
+    if code == _INTERRUPTED:  # what Typer makes of Ctrl-C, too
+        say("stopped by Ctrl-C", _INTERRUPTED)
     leave(code or 0)
 
 

@@ -39,10 +39,13 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Print role, sizes, parameters and digest, and where each setting came from."""
-    from models.checkpoints import checkpoint as checkpoints
-    from models.checkpoints import weights
+    from models.checkpoints import locate
 
-    about = dataclasses.asdict(checkpoints.info(weights.resolve(checkpoint, revision)))
+    folder = locate.resolve(checkpoint, revision)
+
+    from models.checkpoints import checkpoint as checkpoints
+
+    about = dataclasses.asdict(checkpoints.info(folder))
     if as_json:
         print(json.dumps(about))
         return
@@ -65,7 +68,7 @@ def import_(
     if vocab is not None and tokenizer is not None:
         raise typer.BadParameter("give --vocab or --tokenizer, not both")
     from models.checkpoints import checkpoint as checkpoints
-    from models.checkpoints import conversion, weights
+    from models.checkpoints import conversion, locate
     from models.checkpoints.folder import refuse_existing
     from models.checkpoints.layout import read_stated
     from pipeline.checkpoint import write_checkpoint
@@ -80,7 +83,7 @@ def import_(
     elif config or vocab or tokenizer:
         raise typer.BadParameter("--config, --vocab and --tokenizer are for .pth files only")
     else:
-        imported = conversion.import_folder(weights.resolve(source, revision), image_size)
+        imported = conversion.import_folder(locate.resolve(source, revision), image_size)
     write_checkpoint(out, imported.content)
     write_model_card(out, facts_of(out, start=source))
     about = dataclasses.asdict(checkpoints.info(out))
@@ -111,14 +114,14 @@ def export(
     Its card, README.md, says what it is. --push needs a token of the hub (HF_TOKEN).
     """
     from models.blip.config import ARCHITECTURES
-    from models.checkpoints import conversion, weights
+    from models.checkpoints import conversion, locate
     from models.checkpoints.folder import refuse_existing
     from pipeline.checkpoint import write_checkpoint
     from pipeline.publish.cards import facts_of, write_model_card
     from pipeline.publish.push import push as upload
 
     refuse_existing(out)
-    imported = conversion.import_folder(weights.resolve(folder, revision), image_size)
+    imported = conversion.import_folder(locate.resolve(folder, revision), image_size)
     content = conversion.for_hugging_face(imported.content, role)
     write_checkpoint(out, content)
     write_model_card(out, facts_of(out, start=folder))

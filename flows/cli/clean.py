@@ -3,21 +3,39 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, RunFolder, Set
+from flows.cli.options import (
+    Address,
+    AsJson,
+    Direct,
+    Engine,
+    RecipePath,
+    RunFolder,
+    Set,
+    say_loading,
+)
 
 if TYPE_CHECKING:
-    from flows.cli.display.progress import RunProgress
     from flows.following.reporter import Reporter
     from flows.recipe import Recipe
     from flows.stages.clean import RunResult
+    from flows.stages.first_checks import Checked
 
+CLEAN_EXAMPLES = """
+Examples:
+
+  capfilt clean --input web/ --output runs/first \\
+      --captioner my-captioner --filter my-filter
+
+  capfilt clean recipe.yaml --set judge.threshold.web=0.6
+
+  capfilt clean recipe.yaml --part 2/8  # of a job array
+"""
 JUDGE_EXAMPLES = """
 Examples:
 
@@ -51,7 +69,11 @@ def clean(
     as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
 ) -> None:
     """Caption, score and filter WebDataset shards; the same command takes a run up again."""
+    of_all = parse_part(part)
+
     from flows.following.reporter import reporting
+    from flows.recipe import Recipe, read_recipe
+    from flows.stages.first_checks import check_cleaning
 
     flags = {
         "input.urls": input_,
@@ -62,24 +84,26 @@ def clean(
         "engine.actors": actors,
         "engine.address": address,
     }
+    loaded = read_recipe(Recipe, recipe, flags, set_ or ())
+    checked = check_cleaning(loaded)
+    say_loading()
     with reporting("clean", direct) as report:
-        from flows.recipe import Recipe, read_recipe
-
-        loaded = read_recipe(Recipe, recipe, flags, set_ or ())
         report.begin(_parameters(loaded, recipe, set_ or ()))
-        code = _run(loaded, parse_part(part), report, as_json)
+        code = _run(loaded, of_all, checked, report, as_json)
     raise typer.Exit(code)
 
 
-def _run(recipe: "Recipe", part: tuple[int, int], report: "Reporter", as_json: bool) -> int:
+def _run(
+    recipe: "Recipe", part: tuple[int, int], checked: "Checked", report: "Reporter", as_json: bool
+) -> int:
     """Clean, as `flows/deployable/clean.py` has the stages; return the exit code."""
     from flows.cli.display.progress import RunProgress
     from flows.stages import clean as stages
     from flows.stages.summary import of_cleaning
 
     with report.stage("prepare"):
-        job = stages.prepare(recipe, part)
-    with closing(RunProgress(report.progress)) as progress, _said_if_stopped(progress):
+        job = stages.prepare(recipe, part, checked)
+    with RunProgress(report.progress).shown() as progress:
         with report.stage("clean the shards"):
             work = stages.clean_shards(job, progress)
         with report.stage("finish") as last:
@@ -103,15 +127,6 @@ def _parameters(recipe: "Recipe", path: Path | None, settings: Sequence[str]) ->
         "engine": recipe.engine.kind,
         "settings": dict(parse_settings(settings)),
     }
-
-
-@contextmanager
-def _said_if_stopped(progress: "RunProgress") -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
-        progress.stopped()
-        raise
 
 
 def parse_part(part: str) -> tuple[int, int]:
@@ -183,7 +198,7 @@ def judge(
             return
         from flows.cli.display.comparison import print_judged
 
-        print_judged(judged)
+        print_judged(judged, run)
 
 
 def _judge(

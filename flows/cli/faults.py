@@ -16,21 +16,22 @@ BAD_USAGE = 2
 def exit_code_of(error: Exception) -> int:
     """Print one clear message for an expected error and return its exit code; raise any other."""
     if isinstance(error, TyperException):
-        return _say(error.format_message(), BAD_USAGE)
+        return say(error.format_message(), BAD_USAGE)
     code = getattr(type(error), "exit_code", None)
     if isinstance(code, int):
-        return _say(str(error), code)
+        return say(str(error), code)
     if (extra := missing_extra(error)) is not None:
         advice = f"this needs {extra.package}: pip install 'capfilt[{extra.name}]'"
-        return _say(advice, BAD_USAGE)
+        return say(advice, BAD_USAGE)
     if isinstance(error, OSError):
-        return _say(_describe(error), FAILED)
+        return say(_describe(error), FAILED)
     if is_store_error(error):
-        return _say(str(error), FAILED)
+        return say(str(error), FAILED)
     raise error
 
 
-def _say(message: str, code: int) -> int:
+def say(message: str, code: int) -> int:
+    """Print what ends a command, and return the code that it ends with."""
     lines = map(visible, message.split("\n"))  # it may quote hostile input
     print("capfilt:", "\n".join(lines), file=sys.stderr)
     return code

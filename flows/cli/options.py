@@ -1,5 +1,6 @@
 """The options that several commands share, each said once."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +31,12 @@ Push = Annotated[str | None, typer.Option(metavar="REPO", help="upload it to the
 Public = Annotated[bool, typer.Option(help="a repo that is made by --push")]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
 Method = Annotated[Literal["beam", "greedy", "nucleus"], typer.Option(help="of decoding")]
+
+
+def say_loading() -> None:
+    """Say what takes the next seconds, on a terminal: nothing else is seen until work begins."""
+    if sys.stderr.isatty():
+        print("loading libraries and models …", file=sys.stderr, flush=True)
 
 
 def device_of(name: str) -> str:

@@ -47,21 +47,26 @@ def export(
     The same command after a kill starts over, and after a broken --push goes on. --push needs a
     token of the hub (HF_TOKEN).
     """
-    from pipeline.publish import sets
-    from pipeline.publish.push import push as upload
     from shards.run.run import Run
     from shards.store import Store
 
-    config = sets.ExportConfig(form=form, text_policy=text_policy, file_bytes=file_mib << 20)
+    opened = Run.open(run)
     if push is not None and not Store(to).is_local:
         raise typer.BadParameter(f"--push uploads a local folder; --to is {to}")
-    record = sets.export(Run.open(run), to, config, view)
+
+    from pipeline.publish import sets
+    from pipeline.publish.push import push as upload
+
+    config = sets.ExportConfig(form=form, text_policy=text_policy, file_bytes=file_mib << 20)
+    record = sets.export(opened, to, config, view)
     address = (
         None if push is None else upload(Path(expand_home(to)), push, "dataset", private=not public)
     )
     if as_json:
         print(json.dumps(record | {"to": to, "pushed": address}))
         return
+    if not record["rows"]:
+        print("capfilt: the view keeps nothing, so the set is empty", file=sys.stderr)
     what = "texts" if form == "index" else "pictures"
     print(f"{record['rows']:,} {what} in {visible(to)}, pictures {record['images']}")
     if address is not None:
@@ -86,13 +91,15 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page about a run, finished or not: numbers, scores, reasons, pictures."""
-    from pipeline.report.page import build_report, report_name
     from shards.run.run import Run
     from shards.run.view import open_view
     from shards.store import Store
 
     opened = Run.open(run)
     seen = open_view(opened, view)
+
+    from pipeline.report.page import build_report, report_name
+
     page = build_report(opened, seen, partial(print, file=sys.stderr), gallery, explain)
     store, name = opened.store, report_name(seen)
     if output is not None:

@@ -4,13 +4,13 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, Direct, RecipePath, Set, path_argument
+from flows.cli.options import AsJson, Direct, RecipePath, Set, path_argument, say_loading
 from pipeline.printable import visible
 
 if TYPE_CHECKING:
@@ -63,13 +63,16 @@ def bootstrap(
     from flows.following.reporter import reporting
 
     flags = {"output": output, "rounds": rounds}
+    say_loading()
+
+    from flows.recipe import read_recipe
+    from flows.rounds.recipe import BootstrapRecipe
+
+    loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
     with reporting("bootstrap", direct) as report:
-        from flows.recipe import read_recipe
-        from flows.rounds.recipe import BootstrapRecipe
         from flows.stages import bootstrap as stages
         from flows.stages.summary import of_rounds
 
-        loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
         report.begin(_parameters(loaded, recipe, set_ or ()))
         with report.stage("prepare"):
             job = stages.prepare(loaded)
@@ -118,7 +121,7 @@ class _Callbacks:
     def cleaning(self) -> "AbstractContextManager[RunListener]":
         from flows.cli.display.progress import RunProgress
 
-        return closing(RunProgress(self._report.progress))
+        return RunProgress(self._report.progress).shown()
 
     def ended(self, number: int, stage: "Stage", entry: dict[str, Any], before: bool) -> None:
         from flows.stages.progress import stage_line

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.cli.options import AsJson, Device, device_of, path_argument, path_option
+from flows.cli.options import AsJson, Device, device_of, path_argument, path_option, say_loading
 from flows.cli.predict.image import image_of
 from pipeline.printable import visible
 from shards.files.home import expand_home
@@ -59,18 +59,26 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Index the pictures and texts of a run, or of tars, for `capfilt search`."""
+    from models.checkpoints.locate import resolve
+    from pipeline.search.index_folder import check_folder
+    from shards.inputs.listing import list_inputs
+
+    check_folder(to)
+    if not _is_run(sources):
+        if view is not None:
+            raise typer.BadParameter(f"--view is for a run; {sources[0]} is none")
+        list_inputs(sources)
+    folder = resolve(model)
+    say_loading()
+
     from flows.cli.display.progress import counted, counted_by_bytes, watch_samples
     from flows.lock import lock_folder
-    from models.checkpoints.weights import resolve
     from models.roles.retrieval import Retriever
     from pipeline.search import faiss_index
     from pipeline.search.build import IndexConfig, build
-    from pipeline.search.index_folder import check_folder
 
-    check_folder(to)
     typer.echo(f"FAISS: {faiss_index.installed()}", err=True)
     items, total = _items(sources, view)
-    folder = resolve(model)
     retriever = Retriever.load(folder, max_tokens=max_tokens, device=device_of(device))
     named = (
         str(folder.resolve()) if Path(expand_home(model)).is_dir() else model
@@ -116,17 +124,25 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search an index by text or by picture: ITC finds, ITM puts the best in order."""
+    if not text and not image:
+        raise typer.BadParameter("give --text, or --image")
+
+    from models.checkpoints.locate import resolve
+    from pipeline.media.pictures import check_there
+    from pipeline.search.index_folder import open_current
+
+    _, record = open_current(index)
+    check_there(image or ())
+    folder = resolve(model or record["model"])
+    say_loading()
+
     from models.blip.tokenizer import normalise
-    from models.checkpoints.weights import resolve
     from models.roles.retrieval import Retriever
     from pipeline.search.query import SearchIndex, search_image, search_text
 
-    if not text and not image:
-        raise typer.BadParameter("give --text, or --image")
     if not all(map(normalise, text or ())):
         raise typer.BadParameter("--text is empty")
     opened = SearchIndex(index)
-    folder = resolve(model or opened.record["model"])
     tokens = opened.record["max_tokens"]
     retriever = Retriever.load(folder, max_tokens=tokens, device=device_of(device))
     options: dict[str, Any] = {"rerank": rerank, "probes": probes}
@@ -143,18 +159,21 @@ def search(
     _print(results, as_json)
 
 
+def _is_run(sources: list[str]) -> bool:
+    from shards.store import Store
+
+    return len(sources) == 1 and Store(sources[0]).exists("run.json")
+
+
 def _items(sources: list[str], view: str | None) -> "tuple[Iterator[IndexItem], int | None]":
     """Open a run, or tars; the number of samples is known of a run alone."""
     from pipeline.search.build import items_of_run, items_of_tars
-    from shards.store import Store
     from shards.training.source import SourceConfig
     from shards.training.source_reader import open_source
 
-    if len(sources) == 1 and Store(sources[0]).exists("run.json"):
+    if _is_run(sources):
         source = open_source(SourceConfig(run=sources[0], view=view))
         return items_of_run(source), source.rows
-    if view is not None:
-        raise typer.BadParameter(f"--view is for a run; {sources[0]} is none")
     return items_of_tars(sources), None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Address, Direct, Engine, RecipePath, Set
+from flows.cli.options import Address, Direct, Engine, RecipePath, Set, say_loading
 from pipeline.train.tasks import Task
 from shards.files.home import expand_home
 
@@ -57,11 +57,14 @@ def pretrain(
     from flows.following.reporter import reporting
 
     flags = dict(zip(_KEYS, (output, start, engine, workers, address), strict=True))
-    with reporting("pretrain", direct) as report:
-        from flows.recipe import read_recipe
-        from flows.training.recipe import PretrainRecipe
+    say_loading()
 
-        loaded = read_recipe(PretrainRecipe, recipe, flags, set_ or ())
+    from flows.recipe import read_recipe
+    from flows.training.recipe import PretrainRecipe
+
+    loaded = read_recipe(PretrainRecipe, recipe, flags, set_ or ())
+    _check(loaded)
+    with reporting("pretrain", direct) as report:
         report.begin(_parameters(loaded, recipe, set_ or ()))
         _train(loaded, report, as_json)
 
@@ -83,13 +86,29 @@ def finetune(
 
     flags = dict(zip(_KEYS, (output, start, engine, workers, address), strict=True))
     flags["task"] = task
-    with reporting("finetune", direct) as report:
-        from flows.recipe import read_recipe
-        from flows.training.recipe import FinetuneRecipe
+    say_loading()
 
-        loaded = read_recipe(FinetuneRecipe, recipe, flags, set_ or ())
+    from flows.recipe import read_recipe
+    from flows.training.recipe import FinetuneRecipe
+
+    loaded = read_recipe(FinetuneRecipe, recipe, flags, set_ or ())
+    _check(loaded)
+    with reporting("finetune", direct) as report:
         report.begin(_parameters(loaded, recipe, set_ or ()) | {"task": task})
         _train(loaded, report, as_json)
+
+
+def _check(recipe: "TrainingRecipe") -> None:
+    """Refuse a start and a cluster that are not there before anything is begun."""
+    from flows.stages.first_checks import check_cluster
+    from models.checkpoints.locate import CheckpointError, find_here
+
+    try:
+        if recipe.model.start is not None:
+            find_here(recipe.model.start)
+    except CheckpointError as error:
+        raise CheckpointError(f"model.start: {error}") from None
+    check_cluster(recipe.launch.kind, recipe.launch.address)
 
 
 def _parameters(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from typing import Literal
 
 from flows.extras import is_installed
@@ -9,6 +10,9 @@ from shards.errors import UsageError
 
 _log = logging.getLogger(__name__)
 _said = set[str]()
+
+ANSWER_S = 5.0  # that a head has to take a connection, and as long to say a word
+_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # an empty frame: length, type, flags, stream
 
 
 def resolve_kind(
@@ -40,6 +44,41 @@ def join_address(address: str | None) -> str | None:
         _said.add(named)
         _log.warning("joining the Ray cluster at %s (RAY_ADDRESS)", named)
     return named
+
+
+def check_reachable(address: str) -> None:
+    """Refuse an address where no head listens: Ray itself would try for minutes."""
+    if address in ("auto", "local"):
+        return  # Ray itself looks for it
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"{address} is for Ray's client, which shows a driver no machines; give the head's own "
+            "address: HOST:6379, as `ray start --head` says"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"{address!r} is no address of a Ray cluster; expected HOST:PORT, or auto")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_S) as connection:
+            why = "" if _speaks_grpc(connection) else "what listens there is something else"
+    except TimeoutError:
+        why = f"no answer in {ANSWER_S:g} s"
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({why}). Start one there (ray start --head), or "
+            "give the address that it says: HOST:6379, not the port of its page"
+        )
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Whether a server answers as a head's does: a SETTINGS frame begins HTTP/2 (RFC 9113, 3.4)."""
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return True  # Ray itself looks, with its certificates
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS)
+    frame = connection.recv(len(_SETTINGS), socket.MSG_WAITALL)
+    return len(frame) == len(_SETTINGS) and frame[3] == _SETTINGS[3]
 
 
 def check_output(output: str) -> None:

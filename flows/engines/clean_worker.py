@@ -12,7 +12,7 @@ from flows.engines.engine import (
     is_shard_fault,
 )
 from flows.engines.job import Grant
-from models.checkpoints import weights
+from models.checkpoints import locate
 from models.devices import (
     DeviceChoice,
     check_dtype,
@@ -68,14 +68,14 @@ class CleanWorker:
         check_dtype(config.dtype, device)
         check_memory(device, spec.weights_bytes)
         captioner = BlipCaptioner.load(
-            weights.resolve(config.caption.model, config.caption.revision),
+            locate.resolve(config.caption.model, config.caption.revision),
             decoding=config.caption,
             seed=config.seed,
             dtype=config.dtype,
             device=device,
         )
         scorer = Filter.load(
-            weights.resolve(config.score.model, config.score.revision),
+            locate.resolve(config.score.model, config.score.revision),
             max_tokens=config.score.max_tokens,
             dtype=config.dtype,
             device=device,

@@ -193,7 +193,7 @@ def read_cleaning(folder: Path) -> Entry | None:
     if len(done) < len(run.inputs) or not (folder / "clean.txt").is_file():
         return None
     statistics = run_statistics(run)
-    del statistics["histograms"]
+    del statistics["histograms"], statistics["highest_itm"]
     for texts in statistics["texts"].values():
         texts["share"] = texts["kept"] / texts["in"] if texts["in"] else None
     return {"fingerprint": run.fingerprint, "snapshot": newest_snapshot_id(run), **statistics}

@@ -17,7 +17,7 @@ from flows.recipe import (
 )
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from flows.training.trackers import Kind
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from models.training.finetuning import Across
 from pipeline.clean.export import WriteConfig
 from pipeline.clean.judge import JudgeConfig

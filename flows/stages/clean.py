@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from flows.engines.address import check_output, join_address, resolve_kind
+from flows.engines.address import join_address, resolve_kind
 from flows.engines.clean_worker import CleanRecords, CleanSpec
 from flows.engines.engine import Engine, ShardDone, ShardFailed, WorkerReport
 from flows.engines.local import LocalEngine
@@ -22,6 +22,7 @@ from flows.engines.start_checks import Demands
 from flows.extras import versions_of
 from flows.recipe import EngineConfig, LimitsConfig, Recipe, as_recipe_errors, dump_recipe
 from flows.run_log.log import RunLog
+from flows.stages.first_checks import Checked, check_cleaning
 from flows.stages.logged import (
     LIBRARIES,
     LoggedProgress,
@@ -31,7 +32,7 @@ from flows.stages.logged import (
     told_to,
 )
 from models.blip.config import TORCH_DTYPES, Dtype, DtypeChoice, resolve_dtype
-from models.checkpoints import checkpoint, weights
+from models.checkpoints import checkpoint, locate
 from models.checkpoints.checkpoint import CheckpointInfo
 from models.checkpoints.description import Description, describe
 from models.devices import choose_device
@@ -45,7 +46,7 @@ from pipeline.printable import number_of, tally
 from pipeline.publish import cards, sets
 from pipeline.report.wording import advice_on_rejected
 from shards.errors import CapfiltError
-from shards.inputs.listing import InputShard, check_unchanged, list_inputs
+from shards.inputs.listing import InputShard, check_unchanged
 from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, read_commits, total_counts
@@ -125,19 +126,20 @@ class Resolved:
     weights_bytes: int
 
 
-def prepare(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> CleanJob:
+def prepare(
+    recipe: Recipe, part: tuple[int, int] = (0, 1), checked: Checked | None = None
+) -> CleanJob:
     """Check everything that can be checked before work starts, and open or create the run.
 
-    `part` (i, n) takes every n-th shard from the i-th on, for one driver among n.
+    `part` (i, n) takes every n-th shard from the i-th on, for one driver among n. `checked`: what
+    the first checks have found, if they are done.
     """
-    check_output(recipe.output)
-    store = Store(recipe.output)
-    log = RunLog(store, recipe.engine.forward_env)
-    with log.hearing():
+    found = checked or check_cleaning(recipe)
+    with found.log.hearing():
         for doubt in odd_thresholds(recipe.judge.threshold):
             _log.warning("warning: %s", doubt)
-        inputs = list_inputs(list(recipe.input.urls), recipe.input.root)
-        return open_job(resolve(recipe, store), inputs, store, log, part)
+        resolved = resolve(recipe, found.store)
+        return open_job(resolved, found.inputs, found.store, found.log, part)
 
 
 def resolve(recipe: Recipe, store: Store) -> Resolved:
@@ -145,8 +147,8 @@ def resolve(recipe: Recipe, store: Store) -> Resolved:
     kind = resolve_kind(recipe.engine.kind, recipe.engine.address)
     engine = recipe.engine.model_copy(update={"kind": kind})
     dtype = _pin_dtype(recipe.dtype, engine, store)
-    captioner = weights.pin(recipe.caption.model, recipe.caption.revision)
-    scorer = weights.pin(recipe.score.model, recipe.score.revision)
+    captioner = locate.pin(recipe.caption.model, recipe.caption.revision)
+    scorer = locate.pin(recipe.score.model, recipe.score.revision)
     caption, score = _pin_model(recipe.caption, captioner), _pin_model(recipe.score, scorer)
     recipe = recipe.model_copy(
         update={"dtype": dtype, "caption": caption, "score": score, "engine": engine}
@@ -259,7 +261,7 @@ def _pin_dtype(dtype: DtypeChoice, engine: EngineConfig, store: Store) -> Dtype:
     return resolve_dtype("auto", choose_device(engine.device))
 
 
-def _pin_model(section: ModelSection, pinned: weights.ResolvedCheckpoint) -> ModelSection:
+def _pin_model(section: ModelSection, pinned: locate.ResolvedCheckpoint) -> ModelSection:
     """Fix what a worker elsewhere must not decide for itself."""
     return section.model_copy(update={"model": pinned.name, "revision": pinned.revision})
 

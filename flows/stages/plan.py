@@ -17,7 +17,7 @@ from flows.recipe import Recipe
 from flows.stages.clean import Resolved, read_captioner, read_scorer, resolve
 from flows.stages.logged import ResultListener
 from flows.stages.sample import Sample, SampleConfig, take_sample
-from models.checkpoints import weights
+from models.checkpoints import locate
 from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.forecast import (
     Interval,
@@ -342,7 +342,7 @@ def _sum(parts: Iterable[Interval]) -> Interval:
 
 
 def _folder(section: CaptionConfig | ScoreConfig) -> Path:
-    return weights.pin(section.model, section.revision).folder
+    return locate.pin(section.model, section.revision).folder
 
 
 def _nearest(name: str, message: str) -> str:
@@ -355,7 +355,7 @@ def _nearest(name: str, message: str) -> str:
     if not name or "://" in name or path.exists() or not path.parent.is_dir():
         return ""
     beside = {other.name: str(path.with_name(other.name)) for other in path.parent.iterdir()}
-    known = beside | {shipped: shipped for shipped in weights.SHIPPED}
+    known = beside | {shipped: shipped for shipped in locate.SHIPPED}
     near = [known[other] for other in get_close_matches(path.name, known, n=3)]
     return (
         f"{'' if message.endswith('.') else '.'} Did you mean {' or '.join(near)}?" if near else ""

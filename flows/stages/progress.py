@@ -22,7 +22,9 @@ class CleanProgress:
 
     def __init__(self, show: Callable[[float, str], None]) -> None:
         self._show = show
-        self.shards = self.ended_shards = self.total_bytes = self.samples = self.read_bytes = 0
+        self.shards = self.ended_shards = self._before = self.total_bytes = self.samples = (
+            self.read_bytes
+        ) = 0
         self._done_bytes = self._done_samples = 0
         self._under_way = 0, 0  # samples and bytes, as last heard
         self._began = time.monotonic()
@@ -31,6 +33,11 @@ class CleanProgress:
     def rate(self) -> float:
         """Images per second, since it began."""
         return self.samples / max(time.monotonic() - self._began, 1e-9)
+
+    @property
+    def committed(self) -> tuple[int, int]:
+        """How many shards are committed, those of earlier commands too, and of how many."""
+        return self._before + self.ended_shards, self._before + self.shards
 
     @property
     def shards_done(self) -> str:
@@ -48,6 +55,7 @@ class CleanProgress:
     def begin(self, job: "CleanJob") -> None:
         """Hear what is to be done."""
         self.shards = len(job.pending)
+        self._before = len(job.mine) - self.shards
         self.total_bytes = sum(shard.size_bytes for shard in job.pending)
         self._began = time.monotonic()
         self._tell()
@@ -100,7 +108,8 @@ def stage_line(stage: Stage, entry: Mapping[str, Any]) -> str:
         itm, cider = entry["retrieval"]["itm"], entry["captions"]["cider"]
         return f"TR@1 {itm['tr@1']:.3f}, IR@1 {itm['ir@1']:.3f}, CIDEr {number(cider)}"
     loss = entry["last_numbers"].get("loss")
-    return f"{entry['steps']:,} steps, {entry['samples']:,} samples, loss {number(loss)}"
+    done = f"{entry['steps']:,} steps, {entry['samples']:,} samples"
+    return done if loss is None else f"{done}, loss {number(loss)}"  # too short for a line of it
 
 
 def number(value: float | None) -> str:

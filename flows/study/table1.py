@@ -21,7 +21,7 @@ from flows.study.stages import Stages, Tools
 from flows.training import run as train
 from flows.training.log import OpenDisplay, silent
 from models.checkpoints.conversion import for_hugging_face, import_folder
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from pipeline import evaluate
 from pipeline.checkpoint import write_checkpoint
 from pipeline.toy.judges import caption_is_right, let_through, pair_is_right

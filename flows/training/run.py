@@ -26,7 +26,7 @@ from flows.training.recipe import LaunchConfig, PretrainRecipe, TrainingRecipe
 from flows.training.worker import TrainingJob, work
 from models.blip.config import Dtype, resolve_dtype
 from models.blip.framing import check_max_tokens
-from models.checkpoints import checkpoint, weights
+from models.checkpoints import checkpoint, locate
 from models.checkpoints.conversion import vocabulary
 from models.checkpoints.description import Description, describe
 from models.devices import choose_device
@@ -56,7 +56,7 @@ def prepare(recipe: TrainingRecipe) -> TrainingJob:
     sources = tuple(open_source(source) for source in recipe.data.sources)
     questions = tuple(open_source(source) for source in _questions(recipe))
     dtype = _dtype(folder, recipe)
-    start = folder / "start" if recipe.model.start is None else weights.resolve(recipe.model.start)
+    start = folder / "start" if recipe.model.start is None else locate.resolve(recipe.model.start)
     workers = recipe.launch.workers
     with as_recipe_errors():
         if not isinstance(recipe, PretrainRecipe):
@@ -168,7 +168,7 @@ def _pinned(recipe: TrainingRecipe) -> TrainingRecipe:
     recipe = recipe.model_copy(update={"launch": launch.model_copy(update={"kind": kind})})
     if isinstance(recipe, PretrainRecipe) or recipe.captions is None:
         return recipe
-    captioner = str(weights.resolve(recipe.captions.captioner))
+    captioner = str(locate.resolve(recipe.captions.captioner))
     captions = recipe.captions.model_copy(update={"captioner": captioner})
     return recipe.model_copy(update={"captions": captions})
 

@@ -20,8 +20,9 @@ from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
 from models.checkpoints.description import Description, describe, digest, resized
 from models.checkpoints.folder import TRAINING, CheckpointContent, write
+from models.checkpoints.locate import CheckpointError
 from models.checkpoints.role_networks import build, ties
-from models.checkpoints.weights import CheckpointError, arrange, read_file, read_tensors
+from models.checkpoints.weights import arrange, read_file, read_tensors
 from models.training.contrast import ContrastNetwork
 
 # the most that a file may have: numbers of 8 bytes, a tied tensor under both names; and headers

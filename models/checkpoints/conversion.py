@@ -24,9 +24,10 @@ from models.checkpoints.description import check_config, refit
 from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.layout import Shapes, Sizes, config_of, role_of_tensors, training_state
 from models.checkpoints.local_folder import path_of
+from models.checkpoints.locate import CheckpointError
 from models.checkpoints.original import read_original
 from models.checkpoints.role_networks import build, ties
-from models.checkpoints.weights import CheckpointError, arrange
+from models.checkpoints.weights import arrange
 
 BERT = "google-bert/bert-base-uncased"  # whose vocabulary all of BLIP's models have
 # a name may come to mean other words, and a run's numbers with it

@@ -24,7 +24,7 @@ from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
 from models.bounded_file import VOCABULARY_BYTES, fault_of, read_bounded
 from models.checkpoints.folder import read_json, read_processor
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 
 _LARGEST_IMAGE = 4096  # pixels; attention among the patches of more would need terabytes
 _WIDEST, _MOST_WORDS = 1 << 16, 1 << 20  # BLIP: 1024, and 30,524

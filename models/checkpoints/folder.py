@@ -22,7 +22,7 @@ from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
 from models.bounded_file import SETTINGS_BYTES, fault_of, read_bounded
 from models.checkpoints.local_folder import inner_checkpoints
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 
 TRAINING = "training.safetensors"
 

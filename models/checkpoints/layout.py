@@ -15,7 +15,7 @@ from transformers import BlipConfig
 from models.blip.config import Role, compose
 from models.blip.positions import GRIDS, side
 from models.bounded_file import SETTINGS_BYTES, fault_of, read_bounded
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
 Sizes = dict[str, dict[str, Any]]  # of the parts `vision` and `text`

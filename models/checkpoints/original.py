@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.checkpoints.locate import CheckpointError
 from models.checkpoints.prefix import common_prefix
-from models.checkpoints.weights import ALIASES, CheckpointError, check_table, read_pickle
+from models.checkpoints.weights import ALIASES, check_table, read_pickle
 
 _TOWER = re.compile(r"^visual_encoder(_m)?\.")
 # what all names of the original begin with

@@ -9,8 +9,8 @@ from torch import Tensor
 from models.blip.nlvr import twin
 from models.checkpoints.checkpoint import reset_weights
 from models.checkpoints.folder import CheckpointContent
+from models.checkpoints.locate import CheckpointError
 from models.checkpoints.role_networks import build, ties
-from models.checkpoints.weights import CheckpointError
 
 
 def transfer(

@@ -1,4 +1,4 @@
-"""Finding and reading the tensors of a checkpoint, and checking them against a network.
+"""Reading the tensors of a checkpoint, and checking them against a network.
 
 Nothing here runs code from a file: safetensors holds none, and pickles are read by torch's
 restricted loader.
@@ -8,34 +8,18 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-import huggingface_hub
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from models.bounded_file import SETTINGS_BYTES, fault_of, read_bounded
-from models.checkpoints.local_folder import CONFIG, checkpoint_in, near_to, path_of
+from models.checkpoints.locate import WEIGHT_FILES, CheckpointError
 from models.checkpoints.prefix import common_prefix
 from models.checkpoints.weight_bounds import MOST_TENSORS, check_pickle, check_safetensors
 
-_SETTINGS = [
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "vocab.txt",
-]
-# files of weights, best first: alone, or the index of several
-_WEIGHTS = (
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
 _HARMLESS = re.compile(r"(^|\.)(position_ids|logit_scale)$")
 _HEAD = "text_decoder.cls.predictions"
 # the second name of a tied tensor -> the first; files may hold either or both
@@ -45,78 +29,6 @@ ALIASES = {
 }
 _WEIGHT_ENDINGS = {".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".h5", ".msgpack", ".gguf"}
 _MOST_LISTED, _MOST_FILES = 20, 1000
-# checkpoints that come with capfilt: tiny ones, trained on the toy world
-SHIPPED = {
-    f"tiny-{role}": Path(__file__).parents[1] / "tiny" / role for role in ("captioner", "filter")
-}
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is missing or cannot be used; the message says where, why and what to do."""
-
-    exit_code: ClassVar[int] = 2
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedCheckpoint:
-    """The folder that a checkpoint's name led to, and a name that leads to the same content.
-
-    `name` and `revision` are for other processes and machines: an absolute path without a
-    revision, or a hub id with the commit that was read here.
-    """
-
-    name: str
-    revision: str | None
-    folder: Path
-
-
-def pin(name: str | Path, revision: str | None = None) -> ResolvedCheckpoint:
-    """Resolve a name once for a whole run: see `resolve`, which may ask the hub.
-
-    What follows reads `folder`: `described = checkpoint.describe(pinned.folder, role)` for the
-    settings, then `checkpoint.info(described)` for the digest, which reads all of the weights.
-    """
-    folder = resolve(name, revision)
-    if path_of(name).is_dir() or str(name) in SHIPPED:
-        return ResolvedCheckpoint(str(folder), None, folder)
-    return ResolvedCheckpoint(str(name), folder.name, folder)  # the hub's cache names commits
-
-
-def resolve(name: str | Path, revision: str | None = None) -> Path:
-    """Find the folder of a local path, of a shipped checkpoint, or of a hub id, downloading it.
-
-    `revision`: branch, tag or commit of a hub id.
-    """
-    path = path_of(name)
-    if name != "" and path.is_dir():  # "" would be the folder that one stands in
-        try:
-            return checkpoint_in(path.absolute(), revision).resolve()
-        except ValueError as error:
-            raise CheckpointError(str(error)) from None
-    if str(name) in SHIPPED:
-        return SHIPPED[str(name)]
-    if path.is_file():
-        raise CheckpointError(_instead_of(path))
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name)):
-        what = f"folder {path.absolute()}" if name else "without a name"
-        raise CheckpointError(
-            f"there is no checkpoint {what}. "
-            "Give an existing folder or a Hugging Face hub id such as OWNER/NAME." + _others(name)
-        )
-    for single, index in _WEIGHTS:
-        stem, ending = single.split(".")
-        wanted = [*_SETTINGS, single, index, f"{stem}-*.{ending}"]
-        folder = _download(str(name), revision, wanted)
-        if (folder / single).is_file() or (folder / index).is_file():
-            return folder
-    raise CheckpointError(f"the hub's {name} holds no model.safetensors and no pytorch_model.bin")
-
-
-def _others(name: str | Path) -> str:
-    """Say which names are like one that leads nowhere; of a short one, what comes along, else."""
-    if near := near_to(name, SHIPPED):
-        return near
-    return "" if "/" in str(name) else f" With capfilt come {' and '.join(sorted(SHIPPED))}."
 
 
 def read_tensors(folder: Path, most_bytes: int | None = None) -> dict[str, Tensor]:
@@ -141,26 +53,17 @@ def read_tensors(folder: Path, most_bytes: int | None = None) -> dict[str, Tenso
 
 
 def _files(folder: Path) -> list[Path]:
-    for single, index in _WEIGHTS:
+    for single, index in WEIGHT_FILES:
         if (folder / single).exists():
             return [folder / single]
         if (folder / index).exists():
             return [folder / name for name in _indexed(folder / index)]
     others = sorted(p.name for p in folder.iterdir() if p.suffix in _WEIGHT_ENDINGS)
     there = f"; there are {', '.join(others[:_MOST_LISTED])}" if others else ""
-    wanted = [name for names in _WEIGHTS for name in names]
+    wanted = [name for names in WEIGHT_FILES for name in names]
     dead = [path for name in wanted if (path := folder / name).is_symlink()]
     there += "".join(f"; {path} links to {path.readlink()}, and nothing is there" for path in dead)
     raise CheckpointError(f"{folder} holds no weights; expected one of {wanted}{there}")
-
-
-def _instead_of(path: Path) -> str:
-    if (path.parent / CONFIG).is_file():
-        return f"{path} is a file of a checkpoint. Give its folder: {path.parent.absolute()}"
-    return (
-        f"{path} is a file. Give the folder of a checkpoint; `capfilt checkpoint import` makes one "
-        "of an original .pth file."
-    )
 
 
 def read_pickle(path: Path) -> object:
@@ -237,27 +140,6 @@ def arrange(
             f"  {listed}{more}\nCheck that both come from the same checkpoint."
         )
     return {name: kept[name] for name in shapes}
-
-
-def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
-    """Fetch what is not in the cache; the hub's library locks each file, so once a node."""
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except (OSError, ValueError) as error:  # the hub's own errors are among these
-        if huggingface_hub.constants.is_offline_mode():
-            raise CheckpointError(
-                f"{name!r} is no folder here, and not in the cache of the Hugging Face hub "
-                f"(revision {revision or 'main'}, {huggingface_hub.constants.HF_HUB_CACHE}); "
-                f"HF_HUB_OFFLINE forbids to fetch it. Run `hf download {name}` where there is a "
-                "network, with HF_HOME on a disk that all nodes share, or give its folder."
-                + _others(name)
-            ) from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise CheckpointError(
-            f"{name!r} is no folder here, and the Hugging Face hub did not give it "
-            f"(revision {revision or 'main'}): {reason}. Check the name and the network, or "
-            f"download the checkpoint and give its folder.{_others(name)}"
-        ) from error
 
 
 def read_file(path: Path) -> dict[str, Tensor]:

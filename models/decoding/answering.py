@@ -13,7 +13,8 @@ from models.blip.config import LengthRule, QuestionMask
 from models.blip.framing import TokenBatch
 from models.blip.networks import Answering, VqaNetwork
 from models.decoding import beam, generate
-from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts
+from models.decoding.config import Decoding
+from models.decoding.generate import DecoderStart, GeneratedTexts
 
 SMOOTHING = 0.1  # of the labels, in training and in ranking (BLIP §4.1)
 _IGNORED = -100

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from models.blip.config import LengthRule
 from models.blip.text import TextDecoder
-from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts, constrain, start_texts
+from models.decoding.config import Decoding
+from models.decoding.generate import DecoderStart, GeneratedTexts, constrain, start_texts
 
 
 @dataclass(frozen=True, slots=True)

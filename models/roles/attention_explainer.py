@@ -14,7 +14,7 @@ from models.blip.networks import CaptionNetwork, MatchNetwork
 from models.blip.tokenizer import WordPiece, normalise
 from models.checkpoints import checkpoint
 from models.checkpoints.checkpoint import Checkpoint
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from models.roles.role import LoadedModel, LoadOptions
 
 Kind = Literal["gradcam", "original", "attention"]

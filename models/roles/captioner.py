@@ -12,7 +12,8 @@ from models.blip.networks import CaptionNetwork
 from models.checkpoints import checkpoint
 from models.checkpoints.description import Description
 from models.decoding import beam, generate
-from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts
+from models.decoding.config import Decoding
+from models.decoding.generate import DecoderStart, GeneratedTexts
 from models.decoding.sampling import text_seeds
 from models.roles.role import LoadedModel, LoadOptions
 

@@ -21,7 +21,7 @@ from models.blip.networks import MatchNetwork
 from models.blip.preprocess import Preprocess
 from models.checkpoints import checkpoint
 from models.checkpoints.description import describe
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from models.decoding import answering
 from models.decoding.answering import Questions
 from models.roles.role import LoadedModel, LoadOptions

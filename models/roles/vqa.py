@@ -19,7 +19,7 @@ from models.blip.tokenizer import normalise_question
 from models.checkpoints import checkpoint
 from models.decoding import answering
 from models.decoding.answering import Questions
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from models.roles.captioner import prompt_start
 from models.roles.role import LoadedModel, LoadOptions
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 
 if TYPE_CHECKING:  # a recipe is checked without waiting for torch
     from torch import Tensor

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from models.checkpoints.weights import CheckpointError, resolve
+from models.checkpoints.locate import CheckpointError, resolve
 from models.roles.attention_explainer import AttentionExplainer
 from pipeline.explain.run_models import run_model
 from pipeline.explain.source_images import read_source_images

@@ -51,6 +51,15 @@ def read_pictures(locations: Sequence[str]) -> Iterator[UserPicture]:
         yield from _read(location)
 
 
+def check_there(locations: Sequence[str]) -> None:
+    """Raise InputError for the first location that is not there; nothing is read."""
+    for location in locations:
+        if location != STANDARD_INPUT:
+            fs, path = filesystem(location)
+            if not fs.exists(path):
+                raise InputError(f"{location}: no such file or folder")
+
+
 def read_picture(location: str) -> UserPicture:
     """Read the first picture of a location; InputError where there is none."""
     picture = next(read_pictures([location]), None)

@@ -75,7 +75,7 @@ class TarFiles:
             self._count, self._size = self._count + 1, 0
         for extension, content in (
             (kept.extension, kept.image),
-            ("json", json.dumps(_record(kept), ensure_ascii=False).encode()),
+            ("json", _sidecar(kept)),
             ("txt", text.encode()),
         ):
             member = tarfile.TarInfo(f"{kept.key}.{extension}")
@@ -151,6 +151,15 @@ class PictureTables:
         """Write what waits, and finish the last file."""
         self._flush()
         self._tables.close()
+
+
+def _sidecar(kept: KeptSample) -> bytes:
+    """Write the record as JSON without a null: `datasets` takes a field's type from its first rows.
+
+    Where these have no url it would refuse the first text that comes later.
+    """
+    record = {name: "" if value is None else value for name, value in _record(kept).items()}
+    return json.dumps(record, ensure_ascii=False).encode()
 
 
 def _record(kept: KeptSample) -> dict[str, Any]:

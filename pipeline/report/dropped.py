@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from models.checkpoints.weights import SHIPPED, CheckpointError
+from models.checkpoints.locate import SHIPPED, CheckpointError
 from models.roles.attention_explainer import AttentionExplainer
 from pipeline.explain.match import open_explainer, read_sample_image
 from pipeline.explain.run_models import run_model

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from models.training.finetuning import Across
 from pipeline.config import Config
 from pipeline.train.config import TrainConfig

@@ -13,7 +13,7 @@ from models.blip.config import ORIGINAL, Size, blip_config
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder, vocabulary
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from pipeline.train.config import TrainConfig
 from pipeline.train.objective import LossConfig, TowerConfig
 from pipeline.train.objectives.pretrain import PretrainObjective

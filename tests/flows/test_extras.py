@@ -45,15 +45,19 @@ def without(packages: str, *command: object) -> "subprocess.CompletedProcess[str
 @pytest.mark.parametrize(
     ("package", "command"),
     [
-        ("av", ("watch", "clip.mp4", "--text=a dog")),
-        ("faiss", ("search", "some.index", "--text=a dog")),
-        ("sklearn", ("evaluate", "retrieval", "filter", "held-out")),
-        ("pycocoevalcap", ("evaluate", "caption", "captioner", "held-out")),
+        ("av", ("watch", "{here}/clip.mp4", "--text=a dog")),
+        ("faiss", ("index", "{here}/held-out.tar", "--to={here}/index", "--model=tiny-filter")),
+        ("sklearn", ("evaluate", "retrieval", "tiny-filter", "{here}/held-out.tar")),
+        ("pycocoevalcap", ("evaluate", "caption", "tiny-captioner", "{here}/held-out.tar")),
         ("s3fs", ("stats", "s3://bucket/run")),
     ],
 )
-def test_a_command_says_what_to_install(package: str, command: tuple[str, ...]) -> None:
-    done = without(package, *command)
+def test_a_command_says_what_to_install(
+    package: str, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in ("clip.mp4", "held-out.tar"):
+        (tmp_path / name).touch()
+    done = without(package, *(part.format(here=tmp_path) for part in command))
     extra = EXTRAS[package]
     advice = f"capfilt: this needs {extra.package}: pip install 'capfilt[{extra.name}]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", advice)

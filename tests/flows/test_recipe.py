@@ -290,3 +290,37 @@ def test_a_place_of_texts_that_is_none_is_named() -> None:
     assert read_recipe(Recipe, None, LEAST, ["input.text=json:alt"]).input.text == "json:alt"
     with pytest.raises(RecipeError, match=r"input.text: .*'json:' is no place of texts"):
         read_recipe(Recipe, None, LEAST, ["input.text='json:'"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("judge.threshold=0.6", "judge.threshold: it is a section; give a key of it, as in judge."),
+        ("caption.top_p=high", "caption.top_p: expected a number, found 'high'"),
+        ("caption.beams=2.5", "caption.beams: expected a whole number, found 2.5"),
+        ("engine.actors=many", "engine.actors: expected a whole number, found 'many'"),
+        ("input.urls=3", "input.urls: expected a list, as in [a, b], found 3"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_told_in_plain_words(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError) as told:
+        read_recipe(Recipe, None, LEAST, [setting])
+    assert message in str(told.value)
+    assert "Input should" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "command"),
+    [
+        (Recipe, "rounds/toy-bootstrap.yaml", "bootstrap"),
+        (Recipe, "toy/pretrain.yaml", "pretrain"),
+        (PretrainRecipe, "clean/demo.yaml", "clean"),
+        (BootstrapRecipe, "clean/demo.yaml", "clean"),
+    ],
+)
+def test_a_recipe_of_another_command_names_it(
+    kind: type[BaseModel], other: str, command: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"{other} is for `capfilt {command}`") as told:
+        read_recipe(kind, Path(recipe.__file__).parent / "recipes" / other, {})
+    assert "\n" not in str(told.value)

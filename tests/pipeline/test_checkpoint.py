@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from models.checkpoints import folder as folders
-from models.checkpoints import weights
+from models.checkpoints import locate
 from models.checkpoints.conversion import import_folder
 from models.checkpoints.folder import CheckpointContent
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from pipeline.checkpoint import write_checkpoint
 from shards.files.durable import MARK
 
 
 @pytest.fixture(scope="module")
 def content() -> CheckpointContent:
-    return import_folder(weights.SHIPPED["tiny-captioner"]).content
+    return import_folder(locate.SHIPPED["tiny-captioner"]).content
 
 
 def test_a_new_folder_is_whole_and_alone(content: CheckpointContent, tmp_path: Path) -> None:

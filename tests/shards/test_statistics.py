@@ -60,6 +60,7 @@ def test_against_the_rows(any_url: str, make_run: MakeRun, with_snapshot: bool) 
         of = origins == origin
         assert stats["texts"][origin] == {"in": of.sum(), "kept": keep[of].sum()}
         itm = texts["itm"].to_numpy()[of].astype(np.float64)
+        assert stats["highest_itm"][origin] == itm.max()
         edges = np.arange(21) / 20
         assert stats["histograms"][origin]["edges"] == edges.tolist()
         assert stats["histograms"][origin]["counts"] == np.histogram(itm, edges)[0].tolist()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.checkpoints import weights
+from models.checkpoints import locate
 from pipeline.explain.sample import explain
 from pipeline.toy.world import ToyWorldConfig, draw, scene, write_toy_world
 from shards.run.run import Run
@@ -27,7 +27,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw(scene(random.Random(7), 2, 4)).save(picture, "PNG")
     members = {"h.png": picture.getvalue(), "h.txt": HOSTILE.encode(), "i.png": b"broken"}
     write_tar(world / "hostile.tar", members | {"i.txt": b"x"})
-    shutil.copytree(weights.SHIPPED["tiny-filter"], folder / "filter")
+    shutil.copytree(locate.SHIPPED["tiny-filter"], folder / "filter")
     clean_world(world, folder / "run", folder / "filter")
     return folder
 

@@ -13,7 +13,7 @@ from PIL import Image
 from models.blip.config import ORIGINAL, blip_config
 from models.blip.tokenizer import train
 from models.checkpoints import checkpoint
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from pipeline.evaluate import (
     EvaluateConfig,
     LabelledPair,

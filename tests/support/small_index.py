@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.checkpoints import weights
+from models.checkpoints import locate
 from models.roles.retrieval import Retriever
 from pipeline.search.build import IndexConfig, IndexItem, build, items_of_tars
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
@@ -27,7 +27,7 @@ def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def retriever() -> Retriever:
-    return Retriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    return Retriever.load(locate.SHIPPED["tiny-filter"], dtype="fp32")
 
 
 @pytest.fixture(scope="session")

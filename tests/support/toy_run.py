@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.recipe import Recipe
 from flows.stages import clean
-from models.checkpoints import weights
+from models.checkpoints import locate
 
 
 def clean_world(world: Path, output: Path, scorer: Path | None = None, **write: str) -> None:
@@ -18,8 +18,8 @@ def clean_world(world: Path, output: Path, scorer: Path | None = None, **write: 
             "input": {"urls": [str(world)]},
             "output": str(output),
             "dtype": "fp32",
-            "caption": {"model": str(weights.SHIPPED["tiny-captioner"])},
-            "score": {"model": str(scorer or weights.SHIPPED["tiny-filter"])},
+            "caption": {"model": str(locate.SHIPPED["tiny-captioner"])},
+            "score": {"model": str(scorer or locate.SHIPPED["tiny-filter"])},
             "write": write,
             "engine": {"kind": "local"},
         }

@@ -1,5 +1,6 @@
 """Two views side by side, as tables that fit 80 columns."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipeline.printable import count, number_of, percent, visible
 Numbers = Mapping[str, Any]
 
 
-def print_judged(judged: Numbers) -> None:
+def print_judged(judged: Numbers, run: str) -> None:
     """Print what a new view keeps, beside what the run itself kept."""
     console = Console()
     console.print(_outcomes(judged["samples"], "view", "own"))
@@ -20,7 +21,8 @@ def print_judged(judged: Numbers) -> None:
     name, what = judged["view"], "written" if judged["new"] else "is there already, the same"
     said = f"view {name}: {what}; snapshot {judged['snapshot']}"
     console.print(said, markup=False, highlight=False)
-    console.print(f"look at it: capfilt stats RUN --view {name} --against own", markup=False)
+    look = f"look at it: capfilt stats {visible(shlex.quote(run))} --view {name} --against own"
+    console.print(look, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_comparison(compared: Numbers) -> None:

@@ -211,15 +211,22 @@ class RunProgress:
 
     def stopped(self) -> None:
         """Say where a run stands that is stopped by a signal."""
-        self.close()
-        ended, shards = self._progress.ended_shards, self._progress.shards
+        self._display.stop()
+        committed, shards = self._progress.committed
         self._display.console.print(
-            f"stopped: {ended} of {number_of(shards, 'shard')} done; the same command goes on"
+            f"{committed} of {number_of(shards, 'shard')} committed; the same command goes on"
         )
 
-    def close(self) -> None:
-        """Leave the screen to the result."""
-        self._display.stop()
+    @contextmanager
+    def shown(self) -> Iterator[Self]:
+        """Leave the screen to the result behind this block; say it where it is broken off."""
+        try:
+            yield self
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
+            self.stopped()
+            raise
+        finally:
+            self._display.stop()
 
     def _update(self) -> None:
         progress = self._progress
@@ -249,12 +256,12 @@ def watch_training(
     """
     columns = ("{task.description}", BarColumn(None), "{task.completed:.0f}/{task.total:.0f}  left")
     display = Display(*columns, transient=False, line_every_s=0)
-    begun = False
+    step = None
 
     def show(line: Mapping[str, Any]) -> None:
-        nonlocal begun
+        nonlocal step
+        begun, step = step is not None, line["step"]
         if not begun:
-            begun = True
             display.restart(description="training", total=steps, completed=line["step"])
             display.start()
             return
@@ -267,5 +274,10 @@ def watch_training(
 
     try:
         yield show
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
+        display.stop()
+        where = "nothing is trained yet" if step is None else f"step {step} of {steps}"
+        display.console.print(f"{where}; the same command goes on from what was saved last")
+        raise
     finally:
         display.stop()

@@ -29,7 +29,20 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
             "cannot be sought in, where the members of a sample stand apart: each is a row of its "
             f"own. To join them, {HOW_TO_JOIN}"
         )
+    for line in _nothing_kept(statistics):
+        console.print(line, markup=False)
     console.print(f"output: {run_url}", markup=False, soft_wrap=True)
+
+
+def _nothing_kept(statistics: dict[str, Any]) -> Iterator[str]:
+    """Say of which origin no text is kept, and how near the best came."""
+    for origin, highest in statistics["highest_itm"].items():
+        texts = statistics["texts"].get(origin)
+        if texts and texts["in"] and not texts["kept"]:
+            yield (
+                f"no {visible(origin)} text passed: the best match of {count(texts['in'])} is "
+                f"{highest:.4f}. Is this the right filter for such pictures?"
+            )
 
 
 def _sample_table(statistics: dict[str, Any]) -> Table:

@@ -77,12 +77,14 @@ def vqa(
     as_json: AsJson = False,
 ) -> None:
     """Measure answers to questions by VQA's official accuracy."""
+    folder = folder_of(checkpoint, None, annotations)
+
     from flows.cli.display.numbers import print_numbers
     from models.roles.vqa import VqaModel
     from pipeline.evaluate.vqa import measure_vqa
 
     listed, people = _answers(answers or ())
-    model = VqaModel.load(folder_of(checkpoint), max_tokens=max_tokens, **model_options(dtype))
+    model = VqaModel.load(folder, max_tokens=max_tokens, **model_options(dtype))
     written: list[dict[str, Any]] = []
     with _rows(annotations, ("image", "question"), limit, split, people) as rows:
         numbers = measure_vqa(
@@ -116,11 +118,13 @@ def nlvr(
     as_json: AsJson = False,
 ) -> None:
     """Measure how many statements about two pictures are judged right (NLVR2)."""
+    folder = folder_of(checkpoint, None, annotations)
+
     from flows.cli.display.numbers import print_numbers
     from models.roles.nlvr import NlvrModel
     from pipeline.evaluate.nlvr import measure_nlvr
 
-    model = NlvrModel.load(folder_of(checkpoint), max_tokens=max_tokens, **model_options(dtype))
+    model = NlvrModel.load(folder, max_tokens=max_tokens, **model_options(dtype))
     with _rows(annotations, ("images", "sentence", "label"), limit) as rows:
         numbers = measure_nlvr(model, rows, images or beside(annotations), batch_size)
     check_outcome(numbers, "statements", annotations)
@@ -144,6 +148,8 @@ def dialogue(
 
     The pictures are found by their number, anywhere in the folder.
     """
+    folder = folder_of(checkpoint, None, annotations)
+
     from flows.cli.display.numbers import print_numbers
     from models.roles.dialogue import load_ranker
     from pipeline.evaluate.dialogue import measure_dialogue
@@ -153,7 +159,7 @@ def dialogue(
 
     dialogues, left_out = read_dialogues(annotations)
     relevance = None if dense is None else read_relevance(read_json(dense))
-    model = load_ranker(folder_of(checkpoint), max_tokens=max_tokens, **model_options(dtype))
+    model = load_ranker(folder, max_tokens=max_tokens, **model_options(dtype))
     written: list[dict[str, Any]] = []
     with watch_samples("evaluating", len(dialogues[:limit])) as progress:
         numbers = measure_dialogue(

@@ -1,11 +1,12 @@
 """What the evaluating commands share: their options, and how a checkpoint is run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.cli.options import device_of, path_option
+from flows.cli.options import device_of, path_option, say_loading
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateConfig
@@ -45,8 +46,18 @@ def model_options(dtype: Dtype) -> dict[str, Any]:
     return {"dtype": dtype, "device": device_of("auto")}
 
 
-def folder_of(checkpoint: str) -> Path:
-    """Return a checkpoint's folder; a hub id is fetched."""
-    from models.checkpoints import weights
+def folder_of(checkpoint: str, shards: Sequence[str] | None, *files: str | None) -> Path:
+    """Return a checkpoint's folder; a hub id is fetched.
 
-    return weights.resolve(checkpoint)
+    Tars and files that are not there are refused first: what follows loads torch.
+    """
+    from models.checkpoints import locate
+    from pipeline.media.pictures import check_there
+    from shards.inputs.listing import list_inputs
+
+    if shards:
+        list_inputs(shards)
+    check_there([file for file in files if file is not None])
+    folder = locate.resolve(checkpoint)
+    say_loading()
+    return folder

@@ -22,6 +22,9 @@ _ADVICE = {
 }
 
 
+INVERTED_BELOW = 0.4  # area under the ROC curve; by chance it is a half
+
+
 class NothingEvaluated(UsageError):  # noqa: N818 - reads as what happened
     """Not one row could be used."""
 
@@ -40,6 +43,17 @@ def check_outcome(numbers: Mapping[str, Any], counted: str, where: str) -> None:
         f"{where}: 0 of {total:,} rows can be used, so there is nothing to evaluate. "
         f"Left out: {left_out}. What to do: {advice}"
     )
+
+
+def check_direction(numbers: Mapping[str, Any]) -> None:
+    """Warn where a filter ranks wrong texts above right ones: its labels say the opposite."""
+    auc = numbers["roc_auc"]
+    if auc is not None and auc < INVERTED_BELOW:
+        typer.echo(
+            f"capfilt: roc_auc is {auc:.3f}: wrong texts have higher scores than right ones. Is "
+            "the label true where the text is wrong?",
+            err=True,
+        )
 
 
 def keep(result: Path | None, written: Sequence[Mapping[str, Any]]) -> None:

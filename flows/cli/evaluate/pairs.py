@@ -1,6 +1,6 @@
 """`capfilt evaluate`: how good a checkpoint is on labelled pairs."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flows.cli.display.progress import SampleProgress, counted, counted_by_bytes, watch_samples
+from flows.cli.evaluate.labels import Labels
 from flows.cli.evaluate.options import (
     BatchSize,
     Dtype,
@@ -22,7 +23,7 @@ from flows.cli.evaluate.options import (
     config_of,
     folder_of,
 )
-from flows.cli.evaluate.outcome import check_outcome, keep
+from flows.cli.evaluate.outcome import check_direction, check_outcome, keep
 from flows.cli.options import AsJson, Checkpoint, Method, path_option
 
 if TYPE_CHECKING:
@@ -79,13 +80,15 @@ def retrieval(
     as_json: AsJson = False,
 ) -> None:
     """Measure recall both ways of a filter or pre-training checkpoint, by ITC and by ITM."""
+    folder = folder_of(checkpoint, shards, annotations)
+
     from flows.cli.display.numbers import print_numbers
     from pipeline.evaluate import measure_retrieval, open_retriever
 
     config = config_of(batch_size, max_tokens, dtype)
     with _pairs(shards, annotations, images, split, limit) as (pairs, progress):
         ranked = progress.phase("ranking")
-        retriever = open_retriever(folder_of(checkpoint), config)
+        retriever = open_retriever(folder, config)
         numbers = measure_retrieval(retriever, pairs, batch_size, k=k, ranked=ranked)
     check_outcome(numbers, "images", annotations or ", ".join(shards or ()))
     print_numbers(numbers, as_json)
@@ -120,12 +123,14 @@ def caption(
     Published numbers split texts by the PTB tokenizer, a Java program, as METEOR is. SPICE is left
     out: it would download models of its own.
     """
-    from flows.cli.display.numbers import print_numbers
-    from models.decoding.generate import Decoding
-    from pipeline.evaluate import java_metrics, measure_captioner, open_captioner
-
     if min_tokens > max_tokens:
         raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
+    folder = folder_of(checkpoint, shards, annotations)
+
+    from flows.cli.display.numbers import print_numbers
+    from models.decoding.config import Decoding
+    from pipeline.evaluate import java_metrics, measure_captioner, open_captioner
+
     decoding = Decoding(
         method=method,
         beams=beams,
@@ -137,7 +142,7 @@ def caption(
     with _pairs(shards, annotations, images, split, limit) as (pairs, _):
         config = config_of(batch_size, 35, dtype)
         numbers = measure_captioner(
-            open_captioner(folder_of(checkpoint), decoding, config, seed=seed),
+            open_captioner(folder, decoding, config, seed=seed),
             pairs,
             batch_size,
             is_right=None if judge is None else _judges(judge).caption_is_right,
@@ -176,17 +181,20 @@ def filter_(
     as_json: AsJson = False,
 ) -> None:
     """Compare a filter's scores with labels: ROC, precision and recall, calibration."""
+    if (label is None) == (judge is None):
+        raise typer.BadParameter("give --label or --judge, and not both")
+    folder = folder_of(checkpoint, shards)
+
     from flows.cli.display.numbers import print_numbers
     from pipeline.evaluate import measure_filter, open_filter
     from pipeline.evaluate.curves import draw
 
     config = config_of(batch_size, max_tokens, dtype)
-    if (label is None) == (judge is None):
-        raise typer.BadParameter("give --label or --judge, and not both")
-    is_right = _judges(judge).pair_is_right if judge is not None else _label(str(label))
+    labels = Labels(label)
+    is_right = labels if judge is None else _judges(judge).pair_is_right
     with _pairs(shards, None, None, None, limit) as (pairs, _):
         numbers = measure_filter(
-            open_filter(folder_of(checkpoint), config),
+            open_filter(folder, config),
             pairs,
             batch_size,
             threshold=threshold,
@@ -194,7 +202,9 @@ def filter_(
             precision=precision,
             curves=True,
         )
+    labels.check_found(numbers["images"], ", ".join(shards))
     check_outcome(numbers, "images", ", ".join(shards))
+    check_direction(numbers)
     if plot is not None:
         plot.write_bytes(draw(numbers))
     if not (curves and as_json):
@@ -226,18 +236,6 @@ def _pairs(
     rows = read_captioned(annotations, split)[:limit]
     with watch_samples("evaluating", len(rows)) as progress:
         yield captioned(counted(rows, progress), images or beside(annotations)), progress
-
-
-def _label(dotted: str) -> "Callable[[LabelledPair], bool | None]":
-    """Read labels under a dotted key of the sidecar; what is neither true nor false is none."""
-
-    def label(pair: "LabelledPair") -> bool | None:
-        value: Any = pair.meta
-        for key in dotted.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value if isinstance(value, bool) else None
-
-    return label
 
 
 def _judges(judge: str) -> ModuleType:

@@ -51,6 +51,8 @@ def evaluate_video(
 
     The checkpoint is a filter or retrieval model for captions, a VQA model for questions.
     """
+    folder = folder_of(checkpoint, None, annotations)
+
     from flows.cli.display.numbers import print_numbers
     from models.roles.video import VideoRetriever
     from models.roles.vqa import VqaModel
@@ -64,9 +66,9 @@ def evaluate_video(
             f"{annotations} has captions: --answers, --own-answers and --result are for questions"
         )
     listed = _answers(clips, answers, own_answers)
-    folder, videos = folder_of(checkpoint), videos or beside(annotations)
     rows, options = clips.rows[:limit], model_options(dtype)
     written: list[dict[str, Any]] = []
+    videos = videos or beside(annotations)
     with watch_samples("evaluating", len(rows)) as progress:
         taken = counted(rows, progress)
         if clips.kind == "captions":
@@ -75,11 +77,10 @@ def evaluate_video(
             numbers = measure_video_retrieval(retriever, taken, videos, count, k=k, ranked=ranked)
         else:
             model, count = VqaModel.load(folder, **options), frames or video.FRAMES_FOR_QUESTIONS
-            numbers = measure_video_questions(
-                model, taken, videos, count, answers=listed, results=written
-            )
+            asked: dict[str, Any] = {"answers": listed, "results": written}
+            numbers = measure_video_questions(model, taken, videos, count, **asked)
     clips.left_out.join(numbers["left_out"])
-    numbers |= {"left_out": clips.left_out}
+    numbers["left_out"] = clips.left_out
     check_outcome(numbers, "videos" if clips.kind == "captions" else "questions", annotations)
     keep(result, written)
     print_numbers(numbers, as_json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, Device, Method, device_of, path_option
+from flows.cli.options import AsJson, Device, Method, device_of, path_option, say_loading
 from pipeline.printable import visible
 
 if TYPE_CHECKING:
@@ -79,14 +79,15 @@ def caption(
     as_json: AsJson = False,
 ) -> None:
     """Write captions for pictures; one that cannot be read is told, and the others go on."""
-    from models.checkpoints.weights import resolve
-    from models.decoding.generate import Decoding
+    if min_tokens > max_tokens:
+        raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
+    folder = _checked(model, *pictures)
+
+    from models.decoding.config import Decoding
     from models.roles.captioner import BlipCaptioner
     from pipeline.media.pictures import read_pictures
     from pipeline.predict import image as use
 
-    if min_tokens > max_tokens:
-        raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
     decoding = Decoding(
         method=method,
         prompt=prompt,
@@ -96,7 +97,7 @@ def caption(
     )
     with _as_usage():
         captioner = BlipCaptioner.load(
-            resolve(model), decoding=decoding, seed=seed, device=device_of(device)
+            folder, decoding=decoding, seed=seed, device=device_of(device)
         )
     read = unread = 0
     for captioned in use.caption(captioner, read_pictures(pictures), count, batch_size):
@@ -128,11 +129,12 @@ def match(
 
     Of several texts, `share` is a zero-shot classifier's: a softmax over their cosines.
     """
-    from models.checkpoints.weights import resolve
+    folder = _checked(model, picture)
+
     from models.roles.filter import Filter
     from pipeline.predict import image as use
 
-    scorer = Filter.load(resolve(model), device=device_of(device))
+    scorer = Filter.load(folder, device=device_of(device))
     matches = use.match(scorer, image_of(picture), texts)
     if as_json:
         print(json.dumps([dataclasses.asdict(match) for match in matches]))
@@ -163,18 +165,20 @@ def ask(
 
     With --caption or --said it goes on a dialogue, and --answers are ranked.
     """
-    from models.checkpoints.weights import resolve
+    from shards.training.annotation_file import read_answers
+
+    listed = [] if answers is None else read_answers(str(answers))
+    if (caption is not None or said) and not listed:
+        raise typer.BadParameter("in a dialogue answers are ranked: give --answers")
+    folder = _checked(model, picture)
+
     from models.roles.dialogue import load_ranker
     from models.roles.vqa import VqaModel
     from models.training.dialogue import Dialogue
     from pipeline.predict import image as use
-    from shards.training.annotation_file import read_answers
 
-    listed = [] if answers is None else read_answers(str(answers))
-    folder, image, used = resolve(model), image_of(picture), device_of(device)
+    image, used = image_of(picture), device_of(device)
     if caption is not None or said:
-        if not listed:
-            raise typer.BadParameter("in a dialogue answers are ranked: give --answers")
         dialogue = Dialogue(caption or "", [_round(earlier) for earlier in said or ()], question)
         ranked = use.converse(load_ranker(folder, device=used), image, dialogue, listed)
     else:
@@ -202,11 +206,12 @@ def reason(
     as_json: AsJson = False,
 ) -> None:
     """Say how likely a statement is true of two pictures (NLVR2)."""
-    from models.checkpoints.weights import resolve
+    folder = _checked(model, left, right)
+
     from models.roles.nlvr import NlvrModel
     from pipeline.predict import image as use
 
-    reasoner = NlvrModel.load(resolve(model), device=device_of(device))
+    reasoner = NlvrModel.load(folder, device=device_of(device))
     probability = use.reason(reasoner, image_of(left), image_of(right), statement)
     if as_json:
         print(json.dumps({"probability": probability}))
@@ -226,12 +231,12 @@ def attend(
     as_json: AsJson = False,
 ) -> None:
     """Draw where a model looks for each word: a heat map over the picture (Grad-CAM)."""
+    folder = _checked(model, picture)
+
     from models.checkpoints.description import describe
-    from models.checkpoints.weights import resolve
     from models.roles.attention_explainer import AttentionExplainer
     from pipeline.explain.heatmap import overlay
 
-    folder = resolve(model)
     writes = describe(folder).role == "captioner"
     attender = AttentionExplainer.load(
         folder, role="captioner" if writes else "filter", device=device_of(device)
@@ -245,6 +250,17 @@ def attend(
         print(json.dumps({"png": str(out), "words": heatmap.words, "left_out": heatmap.left_out}))
         return
     print(f"wrote {visible(str(out))}: {len(heatmap.words)} words")
+
+
+def _checked(model: str, *pictures: str) -> Path:
+    """Return the model's folder; refuse pictures that are not there before torch is loaded."""
+    from models.checkpoints.locate import resolve
+    from pipeline.media.pictures import check_there
+
+    check_there(pictures)
+    folder = resolve(model)
+    say_loading()
+    return folder
 
 
 @contextmanager

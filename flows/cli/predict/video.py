@@ -60,14 +60,19 @@ def watch(
     Of several texts, `share` is a zero-shot classifier's: a softmax over their cosines. Of several
     videos, each text's best one comes first.
     """
-    from pipeline.media import video as reading
-    from pipeline.media.sheet import sheet
-    from pipeline.media.video_guard import VideoGuard
-    from pipeline.predict.video import list_videos
+    from pipeline.media.pictures import check_there
     from shards.training.annotation_file import read_answers
 
     _check(text, question, answers)
     listed = [] if answers is None else read_answers(answers)
+    if len(videos) == 1:  # of several the others go on
+        check_there(videos)
+
+    from pipeline.media import video as reading
+    from pipeline.media.sheet import sheet
+    from pipeline.media.video_guard import VideoGuard
+    from pipeline.predict.video import list_videos
+
     count = frames or (reading.FRAMES_FOR_RETRIEVAL if text else reading.FRAMES_FOR_QUESTIONS)
     judge: Judge | None = None
     judged: dict[str, Answers] = {}
@@ -118,7 +123,7 @@ def _load(
     device: str,
 ) -> "Judge":
     """Load the model that texts, or the question, ask for."""
-    from models.checkpoints.weights import resolve
+    from models.checkpoints.locate import resolve
     from models.roles.video import VideoRetriever
     from models.roles.vqa import VqaModel
     from pipeline.predict import video as watch

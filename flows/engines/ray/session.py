@@ -3,7 +3,6 @@
 import io
 import logging
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
@@ -11,9 +10,9 @@ from typing import Any
 
 import ray
 
+from flows.engines.address import check_reachable
 from flows.engines.engine import EngineError
 from flows.engines.ray.token import make_token, token_advice
-from shards.errors import UsageError
 from shards.files.scratch import scratch_folder
 
 _log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ def ray_session(address: str | None) -> Iterator[threading.Event]:
     """
     if address is not None:
         address = _joined.get(address, address)
-        _check_reachable(address)
+        check_reachable(address)
     told_to_end = threading.Event()
     options: dict[str, Any] = {"address": address or "local"}
     if address is None:
@@ -73,27 +72,6 @@ def _start(options: dict[str, Any]) -> None:
             "committed is safe; run the same command again, or with --engine local."
             + token_advice()
         ) from error
-
-
-def _check_reachable(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself would try for minutes."""
-    if address in ("auto", "local"):
-        return  # Ray itself looks for it
-    if address.startswith("ray://"):
-        raise UsageError(
-            f"{address} is for Ray's client, which shows a driver no machines; give the head's own "
-            "address: HOST:6379, as `ray start --head` says"
-        )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError(f"{address!r} is no address of a Ray cluster; expected HOST:PORT, or auto")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), 10).close()
-    except OSError as error:
-        raise EngineError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}). Start one there "
-            "(ray start --head), or give another address"
-        ) from None
 
 
 class _ToLog(io.TextIOBase):

@@ -12,7 +12,7 @@ import torch
 from models.blip.framing import tokenize_batch
 from models.blip.tokenizer import normalise
 from models.checkpoints.folder import CheckpointContent
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from models.roles.captioner import BlipCaptioner
 from models.training.finetuning import NegativeCaptions
 from pipeline.train.dataloader import Batch

@@ -25,6 +25,7 @@ def test_judge_then_look(capfilt: InProcess) -> None:
     done = capfilt.run("judge", "run", "--name=strict", "--threshold=synthetic=0.7")
     assert done.returncode == 0, done.stderr
     assert "view strict: written" in done.stdout
+    assert "look at it: capfilt stats run --view strict --against own\n" in done.stdout
     own = json.loads(capfilt.run("stats", "run", "--json").stdout)
     strict = json.loads(capfilt.run("stats", "run", "--view=strict", "--json").stdout)
     assert strict["thresholds"] == {"synthetic": 0.7, "web": 0.5}
@@ -98,7 +99,7 @@ CLEAN = ("clean", "--direct", "--engine=local", "--input=~/web", "--output=~/out
     ("arguments", "message"),
     [
         ((*CLEAN, "--input="), "'' is no path or URL"),
-        ((*CLEAN, "--output="), "output: Value error, expected a folder"),
+        ((*CLEAN, "--output="), "output: expected a folder"),
         ((*CLEAN, "--output=~nobody-here/x"), "no user of that name here"),
         ((*CLEAN, "--captioner="), "no checkpoint without a name"),
         ((*CLEAN, "--filter=./tiny-filtr"), "Did you mean tiny-filter"),

@@ -38,7 +38,7 @@ def test_a_captioner_is_finetuned_from_what_was_pre_trained(
         (["--engine=ray", "--workers=4"], "data.lanes is 6, which 4 workers do not divide"),
         (
             ["--workers=2"],
-            "launch: Value error, workers is 2, and kind local trains in one process",
+            "launch: workers is 2, and kind local trains in one process",
         ),
     ],
 )

@@ -1,12 +1,14 @@
 """Which Ray is joined, and where a submitted job may write."""
 
+import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from flows.engines import address
-from flows.engines.address import check_output, join_address, resolve_kind
+from flows.engines.address import check_output, check_reachable, join_address, resolve_kind
 from shards.errors import UsageError
 
 
@@ -75,3 +77,48 @@ def test_a_file_in_the_place_of_an_output_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=f"output {tmp_path}/file is a file, expected a folder"):
         check_output(str(tmp_path / "file"))
+
+
+def test_an_address_where_nothing_listens_is_told_at_once() -> None:
+    with pytest.raises(UsageError, match=r"no Ray cluster answers at 127\.0\.0\.1:9 .*refused"):
+        check_reachable("127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"", r"no answer in 0\.2 s"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "something else"),
+        (b"\x00\x00", "something else"),
+    ],
+)
+def test_a_stranger_who_listens_is_no_cluster(
+    said: bytes, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address, "ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        given = f"127.0.0.1:{stranger.getsockname()[1]}"
+        held = []
+
+        def answer() -> None:
+            held.append(stranger.accept()[0])
+            held[0].sendall(said)
+
+        talking = threading.Thread(target=answer)
+        talking.start()
+        with pytest.raises(UsageError, match=f"answers at {given} .*{why}"):
+            check_reachable(given)
+        talking.join()
+        held[0].close()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("foo", r"'foo' is no address .*expected HOST:PORT"),
+        ("ray://127.0.0.1:10001", "is for Ray's client"),
+    ],
+)
+def test_what_is_no_address_of_a_head_is_bad_usage(given: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_reachable(given)

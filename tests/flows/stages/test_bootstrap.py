@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Listener:
 
     @contextmanager
     def cleaning(self) -> Iterator[RunListener]:
-        with closing(RunProgress()) as progress:
+        with RunProgress().shown() as progress:
             yield progress
 
     def ended(self, number: int, stage: str, entry: dict[str, Any], before: bool) -> None:

@@ -16,8 +16,8 @@ from flows.recipe import Recipe, RecipeError
 from flows.stages import clean
 from flows.stages.clean import CleanJob, LimitExceeded, RunResult
 from flows.stages.logged import LIBRARIES
-from models.checkpoints import weights
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints import locate
+from models.checkpoints.locate import CheckpointError
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import InputChanged, InputMismatch
 from shards.run import repair
@@ -251,12 +251,12 @@ def test_a_run_within_its_limits_goes_on(
 def test_models_are_pinned_for_workers_elsewhere(
     recipe: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    captioner = weights.SHIPPED["tiny-captioner"]
+    captioner = locate.SHIPPED["tiny-captioner"]
     monkeypatch.chdir(captioner.parent)
     job = clean.prepare(recipe(caption={"model": captioner.name, "revision": "main"}))
     assert job.spec.config.caption.model == str(captioner)
     assert job.spec.config.caption.revision is None
-    assert job.spec.config.score.model == str(weights.SHIPPED["tiny-filter"])
+    assert job.spec.config.score.model == str(locate.SHIPPED["tiny-filter"])
     assert job.recipe.caption == job.spec.config.caption
     assert job.spec.run_url == job.run.store.url()
 

@@ -28,7 +28,7 @@ EVALUATE = {"retrieval": {"itm": {"tr@1": 0.5, "ir@1": 0.25}}, "captions": {"cid
             {"steps": 4000, "samples": 128000, "last_numbers": {"loss": 2.0}},
             "4,000 steps, 128,000 samples, loss 2.000",
         ),
-        ("filter", {"steps": 1, "samples": 2, "last_numbers": {}}, "1 steps, 2 samples, loss none"),
+        ("filter", {"steps": 1, "samples": 2, "last_numbers": {}}, "1 steps, 2 samples"),
     ],
 )
 def test_a_stage_is_one_line(stage: Any, entry: dict[str, Any], line: str) -> None:
@@ -37,7 +37,7 @@ def test_a_stage_is_one_line(stage: Any, entry: dict[str, Any], line: str) -> No
 
 def test_a_cleaning_is_as_far_as_the_bytes_of_its_input() -> None:
     shards = [InputShard(f"{n}.tar", str(n), size, None, 0.0) for n, size in enumerate((100, 300))]
-    job: Any = SimpleNamespace(pending=shards)
+    job: Any = SimpleNamespace(pending=shards, mine=shards)
     heard: list[tuple[float, str]] = []
     progress = CleanProgress(lambda share, line: heard.append((share, line)))
     progress.begin(job)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def run(
     checkpoint.create(folder / "filter", "filter", config, words, seed=2)
     models = (folder / "captioner", folder / "filter")
     job = clean.prepare(cleaning(small_rounds(folder), folder / "run", *models))
-    with closing(RunProgress()) as progress:
+    with RunProgress().shown() as progress:
         clean.finish(job, clean.clean_shards(job, progress))
     listed = open_snapshot(job.run)
     for wish in (

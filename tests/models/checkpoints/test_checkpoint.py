@@ -21,7 +21,7 @@ from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.description import describe
 from models.checkpoints.folder import CheckpointContent, write
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 
 
 def save(

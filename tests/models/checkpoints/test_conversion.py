@@ -20,7 +20,7 @@ from models.checkpoints.conversion import Imported, import_original
 from models.checkpoints.folder import write
 from models.checkpoints.layout import read_stated
 from models.checkpoints.role_networks import ties
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
 from models.roles.vqa import VqaModel

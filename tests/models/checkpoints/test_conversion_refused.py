@@ -11,7 +11,7 @@ from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint, conversion
 from models.checkpoints.conversion import import_original
 from models.checkpoints.layout import read_stated
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 
 
 def test_what_is_missing_extra_or_bent_is_listed(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from models.blip.config import Role
 from models.checkpoints import checkpoint
 from models.checkpoints.description import describe
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 
 
 def load(folder: Path, role: Role = "captioner") -> checkpoint.Checkpoint:

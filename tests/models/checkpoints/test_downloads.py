@@ -12,8 +12,8 @@ from models.blip import tokenizer as tokenizers
 from models.checkpoints.checkpoint import info, read
 from models.checkpoints.conversion import vocabulary
 from models.checkpoints.layout import read_stated
+from models.checkpoints.locate import CheckpointError
 from models.checkpoints.original import read_original
-from models.checkpoints.weights import CheckpointError
 
 WEIGHTS = "model.safetensors"
 POINTER = (

@@ -23,7 +23,7 @@ from models.checkpoints import checkpoint
 from models.checkpoints.conversion import for_hugging_face, import_folder, import_original
 from models.checkpoints.folder import write
 from models.checkpoints.layout import Sizes
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from models.training.pretraining import PretrainNetwork
 
 ROLES: dict[str, Role] = {"decoder": "captioner", "itm": "filter"}

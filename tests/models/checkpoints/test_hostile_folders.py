@@ -14,7 +14,7 @@ import pytest
 
 from models.blip.config import Role
 from models.checkpoints import checkpoint
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from tests.models.checkpoints.test_weight_bounds import DOUBLED, header, many_names, zipped
 
 SECONDS, MEBIBYTES = 5, 500
@@ -24,7 +24,7 @@ RUN = """
 import json, os, sys, time
 from pathlib import Path
 from models.checkpoints import checkpoint
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 checkpoint.info(Path(sys.argv[1]))
 for name in sys.argv[1:]:
     answer, question = os.pipe()

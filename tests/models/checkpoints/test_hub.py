@@ -15,11 +15,11 @@ from tests.support.model_hub import COMMIT, ModelHub, giving
 LOAD = """
 import sys
 from pathlib import Path
-from models.checkpoints import checkpoint, weights
+from models.checkpoints import checkpoint, locate
 try:
-    pinned = weights.pin("me/captioner")
+    pinned = locate.pin("me/captioner")
     print(pinned.revision, checkpoint.info(pinned.folder).digest)
-except weights.CheckpointError as error:
+except locate.CheckpointError as error:
     sys.exit(str(error))
 """
 VOCABULARY = "from models.checkpoints import conversion; print(conversion.vocabulary(None).size)"

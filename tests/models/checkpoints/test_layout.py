@@ -16,9 +16,10 @@ from models.checkpoints.layout import (
     sizes_of,
     training_state,
 )
+from models.checkpoints.locate import CheckpointError
 from models.checkpoints.original import rename
 from models.checkpoints.role_networks import build, ties
-from models.checkpoints.weights import ALIASES, CheckpointError
+from models.checkpoints.weights import ALIASES
 
 Shapes = dict[str, tuple[int, ...]]
 ROLES: dict[str, Role] = {

@@ -7,7 +7,7 @@ import pytest
 from models.checkpoints.checkpoint import info
 from models.checkpoints.folder import read_json
 from models.checkpoints.local_folder import checkpoint_in, inner_checkpoints, near_to, path_of
-from models.checkpoints.weights import SHIPPED, CheckpointError, pin, resolve
+from models.checkpoints.locate import SHIPPED, CheckpointError, pin, resolve
 
 COMMITS = ("a" * 40, "b" * 40)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.checkpoints.locate import CheckpointError
 from models.checkpoints.original import read_original, rename
-from models.checkpoints.weights import CheckpointError
 
 HEAD = "text_decoder.cls.predictions"
 

@@ -13,9 +13,9 @@ from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder
 from models.checkpoints.folder import CheckpointContent
+from models.checkpoints.locate import CheckpointError
 from models.checkpoints.role_networks import build
 from models.checkpoints.transfer import transfer
-from models.checkpoints.weights import CheckpointError
 from models.training.pretraining import PretrainNetwork
 
 

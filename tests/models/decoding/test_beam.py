@@ -15,7 +15,8 @@ from models.blip.config import Role
 from models.blip.networks import CaptionNetwork
 from models.checkpoints.checkpoint import Checkpoint
 from models.decoding import beam
-from models.decoding.generate import DecoderStart, Decoding, GeneratedTexts, greedy
+from models.decoding.config import Decoding
+from models.decoding.generate import DecoderStart, GeneratedTexts, greedy
 
 
 def whole(start: DecoderStart, text: GeneratedTexts) -> list[int]:

@@ -15,7 +15,7 @@ from models.blip.config import Role
 from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from models.roles.attention_explainer import AttentionExplainer
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.blip.config import DtypeChoice, Role
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from models.roles.captioner import BlipCaptioner
 
 

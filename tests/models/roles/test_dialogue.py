@@ -12,7 +12,7 @@ from transformers import BlipForImageTextRetrieval
 
 from models.blip.config import Role
 from models.checkpoints import checkpoint
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from models.roles.dialogue import DialogueRanker, LikelihoodRanker, MatchRanker, load_ranker
 from models.roles.vqa import VqaModel
 from models.training.dialogue import Dialogue, compose_answered

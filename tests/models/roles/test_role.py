@@ -10,8 +10,8 @@ from models.blip.config import DtypeChoice, FirstToken, Role, Settings
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.checkpoints.checkpoint import Checkpoint
-from models.checkpoints.weights import CheckpointError
-from models.decoding.generate import Decoding
+from models.checkpoints.locate import CheckpointError
+from models.decoding.config import Decoding
 from models.roles.captioner import BlipCaptioner
 from models.roles.dialogue import MatchRanker
 from models.roles.features import FeatureExtractor

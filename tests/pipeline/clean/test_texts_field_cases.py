@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.checkpoints import weights
+from models.checkpoints import locate
 from models.roles.filter import Filter
 from pipeline.clean.screen import ScreenConfig, screen
 from shards.inputs.reader import RawSample, ShardReader, open_shard
@@ -19,7 +19,7 @@ CONFIG = ScreenConfig()
 
 @pytest.fixture(scope="module")
 def scorer() -> Filter:
-    return Filter.load(weights.SHIPPED["tiny-filter"])
+    return Filter.load(locate.SHIPPED["tiny-filter"])
 
 
 @pytest.fixture(scope="module")

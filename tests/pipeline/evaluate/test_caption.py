@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from models.roles.captioner import BlipCaptioner
 from models.roles.retrieval import Retriever
 from pipeline.evaluate import LabelledPair, measure_captioner, measure_retrieval, metrics

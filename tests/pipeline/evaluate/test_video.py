@@ -9,7 +9,7 @@ import torch
 
 from models.blip.config import ORIGINAL, blip_config
 from models.blip.tokenizer import normalise, train
-from models.checkpoints import checkpoint, weights
+from models.checkpoints import checkpoint, locate
 from models.roles.video import VideoRetriever
 from models.roles.vqa import VqaModel
 from pipeline.evaluate import metrics
@@ -36,7 +36,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def retriever() -> VideoRetriever:
-    return VideoRetriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    return VideoRetriever.load(locate.SHIPPED["tiny-filter"], dtype="fp32")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from pipeline.explain.match import draw, explain_texts, open_explainer, read_sample_image
 from shards.run.run import Run
 from tests.support.explained_run import sample_of

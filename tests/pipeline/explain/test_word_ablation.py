@@ -8,7 +8,7 @@ import torch
 
 from models.blip.networks import MatchNetwork
 from models.blip.tokenizer import normalise
-from models.checkpoints import weights
+from models.checkpoints import locate
 from models.roles.attention_explainer import AttentionExplainer
 from models.roles.filter import Filter
 from pipeline.explain.word_ablation import (
@@ -20,7 +20,7 @@ from pipeline.explain.word_ablation import (
 )
 from pipeline.toy.world import caption, draw, scene
 
-FILTER = weights.SHIPPED["tiny-filter"]
+FILTER = locate.SHIPPED["tiny-filter"]
 
 
 @pytest.fixture(scope="module")

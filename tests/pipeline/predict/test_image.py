@@ -10,7 +10,7 @@ from PIL import Image
 from models.blip.config import blip_config
 from models.blip.tokenizer import train
 from models.checkpoints import checkpoint
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
 from models.roles.nlvr import NlvrModel

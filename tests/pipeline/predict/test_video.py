@@ -8,7 +8,7 @@ from PIL import Image
 
 from models.blip.config import ORIGINAL, blip_config
 from models.blip.tokenizer import train
-from models.checkpoints import checkpoint, weights
+from models.checkpoints import checkpoint, locate
 from models.roles.filter import Filter
 from models.roles.video import VideoRetriever
 from models.roles.vqa import VqaModel
@@ -31,7 +31,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> tuple[Image.Image, ...]:
 
 @pytest.fixture(scope="module")
 def retriever() -> VideoRetriever:
-    return VideoRetriever.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    return VideoRetriever.load(locate.SHIPPED["tiny-filter"], dtype="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def answerer(tmp_path_factory: pytest.TempPathFactory) -> VqaModel:
 def test_a_video_of_one_frame_is_matched_as_a_picture(
     frames: tuple[Image.Image, ...], retriever: VideoRetriever
 ) -> None:
-    scorer = Filter.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    scorer = Filter.load(locate.SHIPPED["tiny-filter"], dtype="fp32")
     found = watch.match(retriever, frames[:1], TEXTS)
     for one, other in zip(found, use.match(scorer, frames[0], TEXTS), strict=True):
         assert one.text == other.text

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from models.checkpoints import weights
+from models.checkpoints import locate
 from pipeline.publish.cards import ModelFacts, dataset_card, facts_of, write_model_card
 
 HOSTILE = "`code` | cell\n---\nlicense: mit\n<script>alert(1)</script> \u202eevil\x1b[31m {{ 7*7 }}"
@@ -112,7 +112,7 @@ def test_nothing_known_is_said_to_be_so(tmp_path: Path) -> None:
 
 
 def test_a_shipped_checkpoint_describes_itself() -> None:
-    found = facts_of(weights.SHIPPED["tiny-filter"])
+    found = facts_of(locate.SHIPPED["tiny-filter"])
     assert (found.role, found.name, found.image_px) == ("filter", "filter", 32)
     assert found.parameters > 100_000
 

@@ -1,5 +1,6 @@
 """The files of an export: each of about a size, handed on once it is whole."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
+from PIL import Image
 
 from pipeline.publish.files import ParquetFiles, PictureTables, TarFiles
 from pipeline.publish.kept import KeptSample
@@ -49,6 +52,23 @@ def test_a_tar_has_the_picture_its_record_and_its_text(tmp_path: Path) -> None:
     assert (record["key"], record["shard"], record["sha256"]) == ("k 1", "00000", "ab")
     assert record["texts"] == [{"text": "a ring", "origin": "web", "itm": 0.5, "itc": 0.25}]
     assert "meta" not in record
+
+
+def test_datasets_reads_tars_whose_later_samples_alone_have_a_url(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    files = TarFiles(tmp_path / "data", 100_000, lambda _: None)
+    picture = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(picture, "PNG")
+    for number in range(8):
+        facts: SampleRow = {
+            **FACTS,
+            "key": str(number),
+            "url": "http://x/7" if number > 6 else None,
+        }
+        files.add(KeptSample("00000", facts, TEXTS, picture.getvalue(), "png"), "a ring")
+    files.close()
+    rows = load_dataset(str(tmp_path / "data"), split="train", cache_dir=str(tmp_path / "c"))
+    assert [row["json"]["url"] for row in rows] == [*[""] * 7, "http://x/7"]
 
 
 def test_tables_hold_the_pictures_in_order(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.checkpoints import weights
+from models.checkpoints import locate
 from models.roles.attention_explainer import AttentionExplainer, WordMaps
 from pipeline.toy.pointing import inside, noun_maps, peak, point
 from pipeline.toy.shapes import COLOURS
@@ -12,7 +12,7 @@ from pipeline.toy.world import Thing
 
 @pytest.fixture(scope="module")
 def attender() -> AttentionExplainer:
-    return AttentionExplainer.load(weights.SHIPPED["tiny-filter"], dtype="fp32")
+    return AttentionExplainer.load(locate.SHIPPED["tiny-filter"], dtype="fp32")
 
 
 def test_the_peak_of_a_noun_falls_into_its_box(attender: AttentionExplainer) -> None:

@@ -8,7 +8,7 @@ import torch
 from models.blip.positions import interpolate
 from models.blip.tokenizer import WordPiece
 from models.checkpoints.conversion import import_folder
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from pipeline.toy.tasks import ToyTasksConfig, write_questions, write_statements
 from pipeline.train.dataloader import Batch
 from pipeline.train.finetune import check_sources, start_finetuning

@@ -9,7 +9,7 @@ from models.blip.config import blip_config
 from models.blip.tokenizer import WordPiece, train
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from pipeline.toy.world import ToyWorldConfig, corpus, write_toy_world
 from pipeline.train import pretrain
 from pipeline.train.config import DataConfig

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,7 +129,7 @@ def job() -> Any:
 def test_a_cleaning_is_measured_in_bytes_of_its_input(
     clock: list[float], lines: Lines, job: Any
 ) -> None:
-    with closing(RunProgress()) as shown:
+    with RunProgress().shown() as shown:
         shown.begin(job)
         assert lines() == [f"{job.run.store.url()}: 2 shards to clean, 1 done"]
         shown.under_way(0, 0)
@@ -152,7 +151,7 @@ def test_a_cleaning_is_measured_in_bytes_of_its_input(
 @pytest.mark.parametrize("name", ["runs [v1]", "runs/x[/y]", "runs/[bold]"])
 def test_a_runs_name_is_said_as_it_is(lines: Lines, job: Any, name: str) -> None:
     job.run.store = Store(name)
-    with closing(RunProgress()) as shown:
+    with RunProgress().shown() as shown:
         shown.begin(job)
     assert f"{name}: 2 shards to clean" in lines()[0]
 
@@ -160,7 +159,7 @@ def test_a_runs_name_is_said_as_it_is(lines: Lines, job: Any, name: str) -> None
 def test_a_shard_that_ends_takes_nothing_from_those_still_at_work(
     clock: list[float], lines: Lines, job: Any
 ) -> None:
-    with closing(RunProgress()) as shown:
+    with RunProgress().shown() as shown:
         shown.begin(job)
         clock[0] = 10.0
         shown.under_way(60, 250)
@@ -170,11 +169,15 @@ def test_a_shard_that_ends_takes_nothing_from_those_still_at_work(
 
 
 def test_a_stop_says_where_the_run_stands(lines: Lines, job: Any) -> None:
-    shown = RunProgress()
-    shown.begin(job)
-    shown.ended(ShardDone(job.pending[0], Counts(samples_in=40, kept=40), damaged=False))
-    shown.stopped()
-    assert lines()[-1] == "stopped: 1 of 2 shards done; the same command goes on"
+    def break_off() -> None:
+        with RunProgress().shown() as shown:
+            shown.begin(job)
+            shown.ended(ShardDone(job.pending[0], Counts(samples_in=40, kept=40), damaged=False))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        break_off()
+    assert lines()[-1] == "2 of 3 shards committed; the same command goes on"
 
 
 LINE = {"step": 4, "samples": 40, "loss": 1.25, "rate": 0.1, "lm": 0.5, "samples_per_s": 20.0}
@@ -189,6 +192,23 @@ def test_a_training_has_a_line_for_each_line_of_numbers(lines: Lines) -> None:
         "step 4 of 10: loss 1.250  lm 0.500, 20 samples/s, 3 s left",
         "step 10 of 10: loss 1.250  lm 0.500, 20 samples/s, 0 s left",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "where"), [((), "nothing is trained yet"), (({"step": 2}, LINE), "step 4 of 10")]
+)
+def test_a_training_that_is_stopped_says_where(
+    lines: Lines, seen: tuple[dict[str, Any], ...], where: str
+) -> None:
+    def break_off() -> None:
+        with watch_training(10) as show:
+            for line in seen:
+                show(line)
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        break_off()
+    assert lines()[-1] == f"{where}; the same command goes on from what was saved last"
 
 
 def test_shards_that_are_checked_have_no_lines(lines: Lines) -> None:
@@ -211,7 +231,7 @@ def test_a_terminal_has_bars(terminal: Callable[[], str], job: Any) -> None:
     drawn = terminal()
     assert "indexing" in drawn
     assert re.search(r" 75%  [\d,]+ samples/s  left", drawn)
-    with closing(RunProgress()) as run:
+    with RunProgress().shown() as run:
         run.begin(job)
         run.under_way(10, 100)
     drawn = terminal()

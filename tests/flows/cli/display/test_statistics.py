@@ -25,6 +25,7 @@ def statistics() -> dict[str, Any]:
         "sidecar_fields": [],
         "rows_apart": 0,
         "damaged_shards": [],
+        "highest_itm": {"web": 0.00871, "[red]\x1b[2J": 0.98},
     }
 
 
@@ -46,6 +47,19 @@ def test_counts_shares_and_the_commonest_reasons(
     assert "shards: 3 total, 3 committed\n" in out
     assert out.endswith("output: /runs/[bold]first\n")
     assert all(cell_len(line) <= 80 for line in out.splitlines())
+
+
+def test_an_origin_of_which_nothing_is_kept_is_told_with_its_best_score(
+    capsys: pytest.CaptureFixture[str], statistics: dict[str, Any]
+) -> None:
+    told = "no web text passed: the best match of 900 is 0.0087. Is this the right filter"
+    print_statistics("/runs/first", statistics)
+    out = " ".join(capsys.readouterr().out.split())
+    assert told in out
+    assert out.count("text passed") == 1
+    statistics["texts"]["web"]["kept"] = 1
+    print_statistics("/runs/first", statistics)
+    assert "text passed" not in capsys.readouterr().out
 
 
 def test_members_that_could_not_be_joined_are_told_with_the_mend(

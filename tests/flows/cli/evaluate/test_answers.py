@@ -69,14 +69,21 @@ def test_statements_and_dialogues(capfilt: InProcess, place: Path) -> None:
     ("flags", "said"),
     [
         (("caption", "tiny-captioner"), "give tars, or --annotations"),
-        (("vqa", "{place}/vqa", "--annotations", "gone.json"), "gone.json is no file"),
+        (("vqa", "{place}/vqa", "--annotations", "gone.json"), "gone.json: no such file"),
         (("vqa", "tiny-filter", "--annotations", "{place}/q/vqa.json"), "expected a VQA model"),
         (("vqa", "{place}/vqa", "--annotations", "{place}/d/visdial.json"), "expected a JSON list"),
         (("nlvr", "{place}/nlvr", "--annotations", "{place}/captions.json"), "sentence"),
         (("caption", "tiny-captioner", "--annotations", "{place}/q/vqa.json"), "holds questions"),
         (("retrieval", "tiny-filter", "--annotations", "{place}/q/vqa.json"), "holds questions"),
         (
-            ("vqa", "{place}/vqa", "--annotations", "a.json", "--answers", "{place}/q/vqa.json"),
+            (
+                "vqa",
+                "{place}/vqa",
+                "--annotations",
+                "{place}/q/vqa.json",
+                "--answers",
+                "{place}/q/vqa.json",
+            ),
             "holds questions, not answers",
         ),
         (("dialogue", "{place}/vqa", "--annotations", "{place}/captions.json"), "dialogs"),

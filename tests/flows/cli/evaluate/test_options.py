@@ -4,7 +4,7 @@ from pathlib import Path
 
 from flows.cli.evaluate.options import beside, config_of, folder_of, model_options
 from flows.cli.options import device_of
-from models.checkpoints import weights
+from models.checkpoints import locate
 
 
 def test_flags_become_the_config() -> None:
@@ -20,4 +20,4 @@ def test_pictures_lie_beside_their_file(tmp_path: Path) -> None:
 
 
 def test_a_shipped_checkpoint_has_a_name() -> None:
-    assert folder_of("tiny-filter") == weights.SHIPPED["tiny-filter"]
+    assert folder_of("tiny-filter", None) == locate.SHIPPED["tiny-filter"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli.evaluate.outcome import NothingEvaluated, check_outcome, keep
+from flows.cli.evaluate.outcome import NothingEvaluated, check_direction, check_outcome, keep
 from shards.training.left_out import LeftOut, Unusable
 
 
@@ -54,3 +54,11 @@ def test_results_are_written_where_they_are_wanted(tmp_path: Path) -> None:
     keep(None, [{"a": 1}])
     keep(tmp_path / "r.json", [{"a": 1}])
     assert json.loads((tmp_path / "r.json").read_text()) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(("auc", "told"), [(0.27, True), (0.5, False), (0.9, False), (None, False)])
+def test_labels_that_mean_the_opposite_are_told(
+    capsys: pytest.CaptureFixture[str], auc: float | None, told: bool
+) -> None:
+    check_direction({"roc_auc": auc})
+    assert ("roc_auc is 0.270: wrong texts have higher" in capsys.readouterr().err) == told

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from models.checkpoints import weights
-from models.decoding.generate import Decoding
+from models.checkpoints import locate
+from models.decoding.config import Decoding
 from pipeline.evaluate import EvaluateConfig, LabelledPair, read_pairs
 from pipeline.toy.judges import caption_is_right
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
@@ -57,7 +57,7 @@ def close(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def test_retrieval_is_measured_as_asked(found: Callable[..., dict[str, Any]], world: Path) -> None:
-    folder = weights.SHIPPED["tiny-filter"]
+    folder = locate.SHIPPED["tiny-filter"]
     for limit, k in ((None, 256), (10, 3)):
         flags = [] if limit is None else [f"--limit={limit}", f"--k={k}"]
         numbers = found("retrieval", *flags, "--batch-size=7")
@@ -68,7 +68,7 @@ def test_retrieval_is_measured_as_asked(found: Callable[..., dict[str, Any]], wo
 def test_captions_are_written_as_asked(found: Callable[..., dict[str, Any]], world: Path) -> None:
     decoding = Decoding(method="greedy", min_tokens=2, max_tokens=8, prompt="a picture of ")
     expected = evaluate_captioner(
-        weights.SHIPPED["tiny-captioner"],
+        locate.SHIPPED["tiny-captioner"],
         read_pairs([str(world)]),
         decoding,
         CONFIG,
@@ -90,7 +90,7 @@ def test_a_filter_is_compared_with_the_labels_that_are_named(
     def label(pair: LabelledPair) -> bool:
         return not pair.meta["toy"]["is_noisy"]
 
-    folder = weights.SHIPPED["tiny-filter"]
+    folder = locate.SHIPPED["tiny-filter"]
     numbers = found("filter", "--threshold=0.7", "--judge=toy")
     close(numbers, evaluate_filter(folder, pairs, CONFIG, threshold=0.7, label=label))
     assert numbers["noise_before"] == pytest.approx(noisy / 24)

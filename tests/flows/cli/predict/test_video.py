@@ -134,7 +134,7 @@ def test_names_and_texts_that_steer_a_terminal_are_written_out(
     [
         (("watch", "{broken}/text.mp4", "--text", "x"), "video_undecodable"),
         (("watch", "{broken}/empty.mp4", "--question", "x"), "video_empty"),
-        (("watch", "{videos}/gone.mp4", "--text", "x"), "video_missing"),
+        (("watch", "{videos}/gone.mp4", "--text", "x"), "no such file or folder"),
         (("watch", "{videos}/video0.mp4"), "give --text"),
         (("watch", "{videos}/video0.mp4", "--text", "x", "--question", "y"), "not both"),
         (("watch", "{videos}/video0.mp4", "--text", " . "), "--text is empty"),

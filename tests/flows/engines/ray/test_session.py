@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.engines.engine import EngineError
 from flows.engines.ray.session import ray_session
 from shards.errors import UsageError
 
@@ -47,23 +46,11 @@ def test_workers_start_in_an_empty_folder_and_a_signal_is_heard(
     assert "ended as expected" in out.read_text()
 
 
-def test_an_address_where_nothing_listens_is_told_at_once() -> None:
+def test_an_address_where_no_head_listens_is_told_at_once() -> None:
     with (
-        pytest.raises(EngineError, match=r"no Ray cluster answers at 127\.0\.0\.1:9 .*refused"),
+        pytest.raises(UsageError, match=r"no Ray cluster answers at 127\.0\.0\.1:9 "),
         ray_session("127.0.0.1:9"),
     ):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("foo", r"'foo' is no address .*expected HOST:PORT"),
-        ("ray://127.0.0.1:10001", "is for Ray's client"),
-    ],
-)
-def test_what_is_no_address_of_a_head_is_bad_usage(address: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message), ray_session(address):
         pass
 
 

@@ -6,7 +6,7 @@ import torch
 from transformers import BlipForConditionalGeneration
 
 from models.blip.tokenizer import WordPiece
-from models.decoding.generate import Decoding
+from models.decoding.config import Decoding
 from models.roles.captioner import BlipCaptioner
 from pipeline.train.dataloader import Batch
 from pipeline.train.finetune import start_finetuning

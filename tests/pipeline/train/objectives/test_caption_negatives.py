@@ -10,7 +10,7 @@ from models.blip import tokenizer
 from models.blip.config import blip_config
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder
-from models.checkpoints.weights import CheckpointError
+from models.checkpoints.locate import CheckpointError
 from models.training.contrast import Pairs
 from models.training.finetuning import NegativeCaptions, RetrievalNetwork, RetrievalSettings
 from models.training.momentum import FeatureQueue

@@ -1,0 +1,140 @@
+"""Finding a checkpoint by the name that people give it: a folder, a shipped one, or the hub's.
+
+Nothing here loads torch, so that a name that leads nowhere is told at once.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from models.checkpoints.local_folder import CONFIG, checkpoint_in, near_to, path_of
+
+_SETTINGS = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "vocab.txt",
+]
+# files of weights, best first: alone, or the index of several
+WEIGHT_FILES = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+# checkpoints that come with capfilt: tiny ones, trained on the toy world
+SHIPPED = {
+    f"tiny-{role}": Path(__file__).parents[1] / "tiny" / role for role in ("captioner", "filter")
+}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing or cannot be used; the message says where, why and what to do."""
+
+    exit_code: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedCheckpoint:
+    """The folder that a checkpoint's name led to, and a name that leads to the same content.
+
+    `name` and `revision` are for other processes and machines: an absolute path without a
+    revision, or a hub id with the commit that was read here.
+    """
+
+    name: str
+    revision: str | None
+    folder: Path
+
+
+def pin(name: str | Path, revision: str | None = None) -> ResolvedCheckpoint:
+    """Resolve a name once for a whole run: see `resolve`, which may ask the hub.
+
+    What follows reads `folder`: `described = checkpoint.describe(pinned.folder, role)` for the
+    settings, then `checkpoint.info(described)` for the digest, which reads all of the weights.
+    """
+    folder = resolve(name, revision)
+    if path_of(name).is_dir() or str(name) in SHIPPED:
+        return ResolvedCheckpoint(str(folder), None, folder)
+    return ResolvedCheckpoint(str(name), folder.name, folder)  # the hub's cache names commits
+
+
+def resolve(name: str | Path, revision: str | None = None) -> Path:
+    """Find the folder of a local path, of a shipped checkpoint, or of a hub id, downloading it.
+
+    `revision`: branch, tag or commit of a hub id.
+    """
+    if (here := find_here(name, revision)) is not None:
+        return here
+    for single, index in WEIGHT_FILES:
+        stem, ending = single.split(".")
+        wanted = [*_SETTINGS, single, index, f"{stem}-*.{ending}"]
+        folder = _download(str(name), revision, wanted)
+        if (folder / single).is_file() or (folder / index).is_file():
+            return folder
+    raise CheckpointError(f"the hub's {name} holds no model.safetensors and no pytorch_model.bin")
+
+
+def find_here(name: str | Path, revision: str | None = None) -> Path | None:
+    """Find the folder of a local path or shipped checkpoint; None for what may be a hub id.
+
+    Raises CheckpointError for what can be neither. No network is asked.
+    """
+    path = path_of(name)
+    if name != "" and path.is_dir():  # "" would be the folder that one stands in
+        try:
+            return checkpoint_in(path.absolute(), revision).resolve()
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+    if str(name) in SHIPPED:
+        return SHIPPED[str(name)]
+    if path.is_file():
+        raise CheckpointError(_instead_of(path))
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name)):
+        what = f"folder {path.absolute()}" if name else "without a name"
+        raise CheckpointError(
+            f"there is no checkpoint {what}. "
+            "Give an existing folder or a Hugging Face hub id such as OWNER/NAME." + _others(name)
+        )
+    return None
+
+
+def _others(name: str | Path) -> str:
+    """Say which names are like one that leads nowhere; of a short one, what comes along, else."""
+    if near := near_to(name, SHIPPED):
+        return near
+    return "" if "/" in str(name) else f" With capfilt come {' and '.join(sorted(SHIPPED))}."
+
+
+def _instead_of(path: Path) -> str:
+    if (path.parent / CONFIG).is_file():
+        return f"{path} is a file of a checkpoint. Give its folder: {path.parent.absolute()}"
+    return (
+        f"{path} is a file. Give the folder of a checkpoint; `capfilt checkpoint import` makes one "
+        "of an original .pth file."
+    )
+
+
+def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
+    """Fetch what is not in the cache; the hub's library locks each file, so once a node."""
+    import huggingface_hub  # a third of a second
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
+        )
+    except (OSError, ValueError) as error:  # the hub's own errors are among these
+        if huggingface_hub.constants.is_offline_mode():
+            raise CheckpointError(
+                f"{name!r} is no folder here, and not in the cache of the Hugging Face hub "
+                f"(revision {revision or 'main'}, {huggingface_hub.constants.HF_HUB_CACHE}); "
+                f"HF_HUB_OFFLINE forbids to fetch it. Run `hf download {name}` where there is a "
+                "network, with HF_HOME on a disk that all nodes share, or give its folder."
+                + _others(name)
+            ) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise CheckpointError(
+            f"{name!r} is no folder here, and the Hugging Face hub did not give it "
+            f"(revision {revision or 'main'}): {reason}. Check the name and the network, or "
+            f"download the checkpoint and give its folder.{_others(name)}"
+        ) from error
