@@ -3,8 +3,9 @@
 import hashlib
 import json
 import shutil
+import tarfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pytest
 
@@ -56,6 +57,19 @@ def written_in(page: Node) -> dict[str, Any]:
     }
 
 
+def digest_of_set(path: Path) -> str:
+    """Digest an exported tar's pictures, texts and records; an empty field is as good as none."""
+    digest = hashlib.sha256()
+    with tarfile.open(path) as tar:
+        for member in tar:
+            content = cast("IO[bytes]", tar.extractfile(member)).read()
+            if member.name.endswith(".json"):
+                record = {name: value for name, value in json.loads(content).items() if value}
+                content = json.dumps(record, sort_keys=True).encode()
+            digest.update(member.name.encode() + hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
 @pytest.mark.parametrize("name", ["finished", "unfinished"])
 def test_a_run_is_read_as_ever(capfilt: InProcess, expected: Any, name: str) -> None:
     run, capfilt_said = capfilt.home / name, expected[name]
@@ -85,10 +99,7 @@ def test_a_finished_run_is_judged_explained_and_exported_as_ever(
     assert holds(said(capfilt, "stats", "finished", "--view=again"), earlier["stats of again"])
     assert capfilt.run("export", "finished", "--to=exported").returncode == 0
     exported = capfilt.home / "exported"
-    digests = {
-        name: hashlib.sha256((exported / name).read_bytes()).hexdigest()
-        for name in earlier["export"]
-    }
+    digests = {name: digest_of_set(exported / name) for name in earlier["export"]}
     assert digests == earlier["export"] != {}
 
 
