@@ -15,6 +15,7 @@ from shards.training.annotation_file import Annotation, Annotations, read_annota
 from shards.training.json_file import without_endings
 from shards.training.left_out import LeftOut, Unusable
 from shards.training.picture_folder import picture_folder
+from shards.training.picture_name import NamesTogether
 from shards.training.run_source import open_run, read_clean, read_judged
 from shards.training.source import (
     AnnotatedRows,
@@ -139,7 +140,7 @@ def _open_annotations(url: str, config: SourceConfig) -> Source:
 def _check_pictures(url: str, images: str, annotations: Annotations) -> None:
     """Raise SourceError if none of the first pictures is there: the folder is another one."""
     rows, folder = annotations.rows[:_LOOKED_AT], picture_folder(images)
-    reads = [folder.read(row.pictures[0]) for row in rows]
+    reads = [folder.read(row.pictures[0], annotations.names) for row in rows]
     reasons = [read for read in reads if isinstance(read, Unusable)]
     if rows and len(reasons) == len(rows):
         raise SourceError(
@@ -154,13 +155,13 @@ def _listed(part: Part, listed: AnnotatedRows) -> Iterator[SourceSample]:
         raise changed(part, f"sha256 {part.sha256}", annotations.sha256)
     for number in range(listed.first, listed.first + part.rows):
         row = annotations.rows[number]
-        image, *right = _pictures(listed.images, row)
+        image, *right = _pictures(listed.images, row, annotations.names)
         key = f"{part.shard}/{number:09d}"
         yield SourceSample(key, image, row.texts, right[0] if right else None)
 
 
-def _pictures(images: str, row: Annotation) -> Iterator[bytes]:
+def _pictures(images: str, row: Annotation, names: NamesTogether) -> Iterator[bytes]:
     """Read a row's pictures; one that is missing is empty."""
     for name in row.pictures:
-        picture = picture_folder(images).read(name)
+        picture = picture_folder(images).read(name, names)
         yield b"" if isinstance(picture, Unusable) else picture.data
