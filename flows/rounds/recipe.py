@@ -18,14 +18,19 @@ from flows.recipe import (
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from flows.training.trackers import Kind
 from models.decoding.config import Decoding
-from models.training.finetuning import Across
+from models.training.config import Across
 from pipeline.clean.export import WriteConfig
 from pipeline.clean.judge import JudgeConfig
 from pipeline.clean.screen import ScreenConfig
-from pipeline.train.config import LoaderConfig, OptimizationConfig, SaveConfig
+from pipeline.train.config import (
+    LoaderConfig,
+    LossConfig,
+    OptimizationConfig,
+    SaveConfig,
+    TowerConfig,
+)
 from pipeline.train.finetune_config import OwnCaptionsConfig
-from pipeline.train.objective import LossConfig, TowerConfig
-from pipeline.train.pretrain import ModelConfig
+from pipeline.train.pretrain_config import ModelConfig
 from shards.training.source import SourceConfig
 
 
