@@ -1,5 +1,6 @@
 """The recipes of rounds and of trials: each thing is said once, whatever stages it goes to."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,8 @@ from pipeline.train.config import (
 from pipeline.train.finetune_config import OwnCaptionsConfig
 from pipeline.train.pretrain_config import ModelConfig
 from shards.training.source import SourceConfig
+
+_VIEW = re.compile(r"(?P<run>.+):(?P<view>[A-Za-z0-9_-]+)")
 
 
 class PairsConfig(InputConfig):
@@ -207,6 +210,14 @@ def decoding(recipe: BootstrapRecipe) -> Decoding:
 def shards_of(pairs: PairsConfig) -> SourceConfig:
     """Describe shards as a source of training, unfiltered."""
     return SourceConfig(shards=pairs.urls, root=pairs.root, text=pairs.text, repeat=pairs.repeat)
+
+
+def parse_view(text: str) -> SourceConfig:
+    """Read RUN or RUN:VIEW; a colon in a URL belongs to the run."""
+    match = _VIEW.fullmatch(text)
+    if match is None:
+        return SourceConfig(run=text)
+    return SourceConfig(run=match["run"], view=match["view"])
 
 
 def check_composition(recipe: BootstrapRecipe) -> None:

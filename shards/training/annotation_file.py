@@ -69,6 +69,12 @@ def read_annotations(url: str, split: str | None = None, answers: str | None = N
     return _read(url, split, answers, versions)
 
 
+def check_there(*urls: str | None) -> None:
+    """Raise AnnotationError where one of these is no file; none is read."""
+    for url in filter(None, urls):
+        _version(url)
+
+
 def _version(url: str) -> str:
     fs, path = filesystem(url)
     try:
