@@ -173,6 +173,10 @@ def approve(
     """Let the round after this one begin, or not: a bootstrap that waits goes on by it."""
     import getpass
 
+    from flows.stages.first_checks import check_begun
+
+    check_begun(folder)
+
     from flows.rounds.approval import Answer
     from flows.stages import bootstrap as stages
 

@@ -41,7 +41,7 @@ from flows.rounds.recipe import (
 )
 from flows.stages import clean
 from flows.stages.clean import RunListener
-from flows.stages.first_checks import check_rounds
+from flows.stages.first_checks import check_begun, check_rounds
 from flows.training import run as train
 from flows.training.log import Display
 from flows.training.recipe import TrainingRecipe
@@ -209,9 +209,10 @@ def approve(folder: Path, number: int | None, answer: Answer) -> tuple[int, Answ
     Returns the round, and the answer that holds: an earlier one, if it says the same. Raises
     RecipeError if the round is not done.
     """
-    if (ledger := read_ledger(folder)) is None:
-        raise RecipeError(f"{folder} holds no rounds: there is no rounds.json in it")
+    check_begun(folder)
     if number is None:
+        ledger = read_ledger(folder)
+        assert ledger is not None
         done = [entry["round"] for entry in ledger["rounds"] if "gate" in entry]
         number = max(done, default=1)
     if read_stage(folder, number, STAGES[-1]) is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.engines.address import check_output, check_reachable, join_address
 from flows.recipe import Recipe, RecipeError, as_recipe_errors
@@ -43,7 +44,7 @@ def check_cleaning(recipe: Recipe) -> Checked:
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
         for model in (recipe.caption, recipe.score):
-            locate.find_here(model.model, model.revision)
+            locate.look_for(model.model, model.revision)
         inputs = tuple(list_inputs(list(recipe.input.urls), recipe.input.root))
         check_cluster(recipe.engine.kind, recipe.engine.address)
     return Checked(store, log, inputs)
@@ -57,6 +58,12 @@ def check_new(folder: str) -> None:
         raise NotEmpty(
             f"{store.url()} is not empty (found {there[0]}): give another --output, or remove it"
         )
+
+
+def check_begun(folder: Path) -> None:
+    """Refuse a folder in which no rounds were begun."""
+    if not (folder / "rounds.json").is_file():
+        raise RecipeError(f"{folder} holds no rounds: there is no rounds.json in it")
 
 
 def check_training(recipe: TrainingRecipe) -> None:
@@ -112,7 +119,7 @@ def _check_model(key: str, name: str | None) -> None:
     """Refuse a checkpoint that is not there, by its key: a recipe may name several."""
     try:
         if name is not None:
-            locate.find_here(name)
+            locate.look_for(name)
     except locate.CheckpointError as error:
         raise locate.CheckpointError(f"{key}: {error}") from None
 

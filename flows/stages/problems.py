@@ -36,7 +36,7 @@ class Problems:
         self.inputs = self._list(recipe)
         for subject, model in (("captioner", recipe.caption), ("filter", recipe.score)):
             self.attempt(
-                subject, model.model, partial(locate.find_here, model.model, model.revision)
+                subject, model.model, partial(locate.look_for, model.model, model.revision)
             )
         self.attempt("output", "", lambda: check_output(recipe.output))
         if all(problem.subject != "output" for problem in self.named):

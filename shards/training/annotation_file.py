@@ -78,6 +78,8 @@ def check_there(*urls: str | None) -> None:
 def _version(url: str) -> str:
     fs, path = filesystem(url)
     try:
+        if fs.isdir(path):
+            raise IsADirectoryError(path)
         return str(fs.ukey(path))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise AnnotationError(f"{url} is no file") from error

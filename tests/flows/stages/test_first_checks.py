@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from flows.recipe import Recipe, RecipeError
@@ -33,7 +34,7 @@ def recipe(folder: Path, **changed: Any) -> Recipe:
 
 
 def test_what_is_there_is_found_and_nothing_is_made(tmp_path: Path) -> None:
-    checked = check_cleaning(recipe(tmp_path, score={"model": "OWNER/not-asked-of-the-hub"}))
+    checked = check_cleaning(recipe(tmp_path))
     assert [shard.shard for shard in checked.inputs] == ["a"]
     assert not (tmp_path / "out").exists()
 
@@ -51,6 +52,15 @@ def test_what_is_not_there_is_said(
 ) -> None:
     with pytest.raises(kind, match=message):
         check_cleaning(recipe(tmp_path, **changed))
+
+
+def test_a_model_of_the_hub_is_looked_for_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match="hf download OWNER/none"):
+        check_cleaning(recipe(tmp_path, score={"model": "OWNER/none"}))
 
 
 def test_an_address_does_not_matter_where_the_work_is_done_here(tmp_path: Path) -> None:
