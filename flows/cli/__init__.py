@@ -1,6 +1,6 @@
 """The command line: `capfilt`. Heavy imports stand inside the commands, so that help is quick."""
 
-from flows import early
+from flows.engines import early
 
 # isort: split
 import os

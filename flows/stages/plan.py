@@ -117,20 +117,20 @@ def check(
 
     What is inside the models is looked at when all else is right.
     """
-    found = looked or Problems(recipe)
-    if found.inputs is None or found.named:
-        return None, found.named
+    seen = looked or Problems(recipe)
+    if seen.inputs is None or seen.named:
+        return None, seen.named
     caption, score = recipe.caption, recipe.score
-    found.attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
-    found.attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
-    if found.named:
-        return None, found.named
+    seen.attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
+    seen.attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
+    if seen.named:
+        return None, seen.named
     store = Store(recipe.output)
-    resolved = found.attempt("recipe", "", partial(resolve, recipe, store))
+    resolved = seen.attempt("recipe", "", partial(resolve, recipe, store))
     if resolved is None:
-        return None, found.named
-    do = partial(_task, resolved, found.inputs, store, part)
-    return found.attempt("output", "", do), found.named
+        return None, seen.named
+    do = partial(_task, resolved, seen.inputs, store, part)
+    return seen.attempt("output", "", do), seen.named
 
 
 def forecast_of(task: Task, sample: Sample) -> Forecast:

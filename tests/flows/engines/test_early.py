@@ -22,7 +22,7 @@ def test_ctrl_c_ends_without_a_traceback_until_it_is_over(
 ) -> None:
     script = f"""
 import signal, sys
-from flows import early
+from flows.engines import early
 {before}
 try:
     signal.raise_signal(signal.SIGINT)
@@ -37,7 +37,7 @@ def test_what_ignores_ctrl_c_goes_on_to() -> None:
     script = """
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from flows import early
+from flows.engines import early
 signal.raise_signal(signal.SIGINT)
 early.over()
 signal.raise_signal(signal.SIGINT)
