@@ -70,9 +70,17 @@ def read_annotations(url: str, split: str | None = None, answers: str | None = N
     return _read(url, split, answers, versions)
 
 
+def check_there(*urls: str | None) -> None:
+    """Raise AnnotationError where one of these is no file; none is read."""
+    for url in filter(None, urls):
+        _version(url)
+
+
 def _version(url: str) -> str:
     fs, path = filesystem(url)
     try:
+        if fs.isdir(path):
+            raise IsADirectoryError(path)
         return str(fs.ukey(path))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise AnnotationError(f"{url} is no file") from error

@@ -11,12 +11,17 @@ from shards.naming import encode_name
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
 from shards.training.annotation import annotated_texts
-from shards.training.annotation_file import Annotation, Annotations, read_annotations
+from shards.training.annotation_file import (
+    Annotation,
+    Annotations,
+    check_there,
+    read_annotations,
+)
 from shards.training.json_file import without_endings
 from shards.training.left_out import LeftOut, Unusable
 from shards.training.picture_folder import picture_folder
 from shards.training.picture_name import NamesTogether
-from shards.training.run_source import open_run, read_clean, read_judged
+from shards.training.run_source import check_run, open_run, read_clean, read_judged
 from shards.training.source import (
     AnnotatedRows,
     Part,
@@ -48,6 +53,16 @@ def open_source(config: SourceConfig) -> Source:
             f"damaged: {source.damaged or 'none'}. Mend what is told here, or leave the source out"
         )
     return source
+
+
+def check_source(config: SourceConfig) -> None:
+    """Raise what opening a source would where its name leads nowhere; no sample is read."""
+    if config.run is not None:
+        check_run(config)
+    elif config.annotations is not None:
+        check_there(config.annotations, config.answers)
+    else:
+        list_inputs(config.shards or (), config.root)
 
 
 def read_part(part: Part) -> Generator[SourceSample, None, None]:
