@@ -47,13 +47,19 @@ class UnusableName(UsageError):  # noqa: N818 - reads as what happened
 class StoredFile:
     """What lies under a name: its size, and when it was written, in seconds since 1970.
 
-    `modified_s` is None where the store does not say.
+    `modified_s` and `etag` are None where the store does not say.
     """
 
     name: str
     size_bytes: int
     modified_s: float | None
     is_folder: bool = False
+    etag: str | None = None
+
+    @property
+    def version(self) -> str | None:
+        """What tells this content from another of the same size: the ETag, or else the time."""
+        return self.etag or (None if self.modified_s is None else repr(self.modified_s))
 
     @property
     def temporary(self) -> str | None:
@@ -258,7 +264,9 @@ def _temporary(name: str) -> str | None:
 def _stored(name: str, info: Mapping[str, Any]) -> StoredFile:
     stamp = next((info[key] for key in _MODIFIED if info.get(key) is not None), None)
     folder = info["type"] == "directory"
-    return StoredFile(name, 0 if folder else int(info.get("size") or 0), seconds_of(stamp), folder)
+    size_bytes = 0 if folder else int(info.get("size") or 0)
+    etag = info.get("ETag") or info.get("etag")
+    return StoredFile(name, size_bytes, seconds_of(stamp), folder, str(etag) if etag else None)
 
 
 def seconds_of(stamp: object) -> float | None:

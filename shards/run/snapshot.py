@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from shards.errors import DamagedFile, UsageError
 from shards.inputs.reader import ShardState
 from shards.run.attempt import read_quarantined
-from shards.run.commit import Commit, Counts, FileRecord, read_commits
+from shards.run.commit import Commit, Counts, FileRecord
 from shards.run.record import canonical_json, read_record, write_record
 from shards.run.run import Run
+from shards.run.segment import Committed, read_committed
 from shards.schema import (
     SCHEMAS,
     VERSION_KEY,
@@ -86,12 +87,15 @@ def table_files(shards: Iterable[SnapshotShard], table: str) -> list[FileRecord]
     return [file for shard in shards for file in shard.files if file.table == table]
 
 
-def write_snapshot(run: Run, allow_partial: bool = False) -> Snapshot:
+def write_snapshot(
+    run: Run, allow_partial: bool = False, committed: Committed | None = None
+) -> Snapshot:
     """List all that is committed, make it the newest snapshot, and write `clean.txt`.
 
-    Raises SnapshotError while shards are pending, unless `allow_partial`.
+    `committed` is that, where it was read already. Raises SnapshotError while shards are pending,
+    unless `allow_partial`.
     """
-    commits = read_commits(run)
+    commits = (committed or read_committed(run)).commits
     done = commits.keys() | read_quarantined(run).keys()
     pending = [shard for shard in run.shards if shard not in done]
     if not commits or (pending and not allow_partial):
@@ -119,15 +123,15 @@ def _put_list(run: Run, snapshot: Snapshot) -> None:
 
     A shard whose commit was mended has other files with the same content: the id is as before.
     """
-    name = _name(snapshot.id)
-    if run.store.create(name, to_parquet(snapshot.shards)):
+    name, data = _name(snapshot.id), to_parquet(snapshot.shards)
+    if run.store.create(name, data) or run.store.read(name) == data:
         return
     try:
         listed = open_snapshot(run, snapshot.id)
     except (DamagedFile, SnapshotError):
         listed = None
     if listed != snapshot:
-        run.store.put(name, to_parquet(snapshot.shards))
+        run.store.put(name, data)
 
 
 def write_clean_list(run: Run, name: str, shards: Iterable[SnapshotShard]) -> None:
