@@ -52,6 +52,7 @@ from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
 from shards.run.repair import set_snapshots_aside
 from shards.run.run import Run, read_identity
+from shards.run.scores import keep_scores
 from shards.run.segment import Committed, read_committed, write_segments
 from shards.run.snapshot import write_snapshot
 from shards.run.view import own_view, view_of_commits
@@ -247,6 +248,7 @@ def _finish(job: CleanJob, work: Work) -> RunResult:
     view = view_of_commits(job.run, committed)
     if whole:
         newest = write_snapshot(job.run, committed=committed)
+        keep_scores(job.run, newest.shards, newest.id)
         for action in set_snapshots_aside(job.run, newest.id, committed):
             _log.warning("%s", action)
         if len(commits) == len(job.run.inputs):  # none was put aside

@@ -20,7 +20,13 @@ from shards.run.snapshot import (
     write_clean_list,
     write_snapshot,
 )
-from shards.run.verify.lists import check_newest, check_segment, check_snapshot, snapshot_names
+from shards.run.verify.lists import (
+    check_newest,
+    check_scores,
+    check_segment,
+    check_snapshot,
+    snapshot_names,
+)
 from shards.run.verify.problem import Problem
 from shards.run.verify.run import (
     Report,
@@ -86,6 +92,8 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     _mend_commits(run, commits, done, report)
     aside = _mend_quarantine(run, commits, done)
     for name in snapshot_names(run):
+        for problem in list(check_scores(run, name)):
+            _set_aside(run.store, problem.where, [problem], done)
         _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
     for name in segment_names(run):
         _set_aside(run.store, name, list(check_segment(run, name, commits)), done)

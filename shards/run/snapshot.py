@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -190,9 +191,9 @@ def from_parquet(data: bytes, where: str) -> tuple[SnapshotShard, ...]:
     if not version.isdigit():
         raise DamagedFile(where, "a number as schema version", version)
     check_version(int(version), where)
-    with as_damage(where):
-        rows = table.to_pylist()
     try:
+        with as_damage(where):
+            rows = _rows_of(table)
         return tuple(_from_row(row) for row in rows)
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedFile(where, "a list of committed shards", error) from error
@@ -240,6 +241,21 @@ def _row(shard: SnapshotShard) -> dict[str, Any]:
         "counts": canonical_json(shard.counts.model_dump()).decode(),
         "files": [file.model_dump() for file in shard.files],
     }
+
+
+def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows, with the files of each; column by column, which is many times as fast."""
+    names = [name for name in table.column_names if name != "files"]
+    columns = [table[name].to_pylist() for name in names]
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    lists = table["files"].combine_chunks()
+    files = lists.flatten()
+    parts = [files.field(number).to_pylist() for number in range(files.type.num_fields)]
+    fields = [files.type.field(number).name for number in range(files.type.num_fields)]
+    records = (dict(zip(fields, values, strict=True)) for values in zip(*parts, strict=True))
+    for row, count in zip(rows, lists.value_lengths().to_pylist(), strict=True):
+        row["files"] = list(islice(records, count or 0))
+    return rows
 
 
 def _from_row(row: dict[str, Any]) -> SnapshotShard:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from shards.errors import DamagedFile
 from shards.run.commit import Commit, FileRecord, commit_name
 from shards.run.run import Run
+from shards.run.scores import count_scores, parse_scores, scores_name
 from shards.run.segment import parse_segment
 from shards.run.snapshot import (
     Snapshot,
@@ -17,6 +18,7 @@ from shards.run.snapshot import (
     table_files,
 )
 from shards.run.verify.problem import Problem
+from shards.schema import SchemaError
 
 
 def snapshot_names(run: Run) -> list[str]:
@@ -48,6 +50,26 @@ def check_snapshot(run: Run, name: str, commits: Mapping[str, Commit]) -> Iterat
         done = commits.get(row.shard)
         if done is None or as_snapshot_shard(done) != row:
             yield Problem(name, f"shard {row.shard} is not as committed")
+
+
+def check_scores(run: Run, name: str) -> Iterator[Problem]:
+    """Count again what is kept beside a snapshot, where it is of these very files."""
+    snapshot = read_snapshot(run, name)
+    if isinstance(snapshot, Problem):
+        return  # `check_snapshot` says so
+    try:
+        kept = parse_scores(run, snapshot.id)
+    except FileNotFoundError:
+        return
+    except DamagedFile as error:
+        yield Problem.of(scores_name(snapshot.id), error)
+        return
+    try:
+        counted = count_scores(run, snapshot.shards)
+    except (DamagedFile, SchemaError):
+        return  # the check of the commit says so
+    if kept.texts_sha256 == counted.texts_sha256 and kept != counted:
+        yield Problem(scores_name(snapshot.id), "does not say how the texts scored")
 
 
 def check_segment(run: Run, name: str, commits: Mapping[str, Commit]) -> Iterator[Problem]:
