@@ -7,6 +7,7 @@ written has a name that `list` leaves out.
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -36,6 +37,7 @@ from shards.files.regular import RegularFiles
 from shards.files.scratch import scratch_folder
 
 _READERS = 16
+_NO_NAME = re.compile(r"/\.{0,2}/")  # a part that is empty, or leads elsewhere
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")  # as stores name it
 
 
@@ -225,7 +227,7 @@ class Store:
 
 def is_plain_name(name: str) -> bool:
     """Check that a name can lie nowhere but below a store's root."""
-    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+    return "\0" not in name and _NO_NAME.search(f"/{name}/") is None
 
 
 def creates_once(store: Store) -> bool:

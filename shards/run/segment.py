@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shards.errors import CapfiltError, DamagedFile
 from shards.run.commit import Commit, commit_name, parse_commits
+from shards.run.many import without_collection
 from shards.run.run import Run
 from shards.schema import SCHEMA_VERSION, check_version
 from shards.store import StoredFile
@@ -65,6 +66,7 @@ class Committed:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
+@without_collection()
 def read_committed(run: Run, known: Committed | None = None) -> Committed:
     """Read what is committed now: what `known` has, from it; the rest from segments or itself.
 

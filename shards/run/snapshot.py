@@ -16,11 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from shards.errors import DamagedFile, UsageError
 from shards.inputs.reader import ShardState
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Commit, Counts, FileRecord
+from shards.run.many import without_collection
 from shards.run.record import canonical_json, read_record, write_record
 from shards.run.run import Run
 from shards.run.segment import Committed, read_committed
@@ -58,6 +60,7 @@ _SNAPSHOT = versioned_schema(
         ("files", pa.list_(_FILE), False),
     ]
 )
+_FILES = TypeAdapter(tuple[FileRecord, ...])
 
 
 class SnapshotError(UsageError):
@@ -176,6 +179,7 @@ def open_snapshot(run: Run, id: str | None = None) -> Snapshot:
     return Snapshot(wanted, from_parquet(data, run.store.url(_name(wanted))))
 
 
+@without_collection()
 def to_parquet(shards: Sequence[SnapshotShard]) -> bytes:
     """Write a list of shards as the Parquet file that a snapshot is, and a view has."""
     buffer = io.BytesIO()
@@ -184,6 +188,7 @@ def to_parquet(shards: Sequence[SnapshotShard]) -> bytes:
     return buffer.getvalue()
 
 
+@without_collection()
 def from_parquet(data: bytes, where: str) -> tuple[SnapshotShard, ...]:
     """Read such a file; raises SchemaError for a newer version, and DamagedFile."""
     table = read_bytes(data, where)
@@ -267,5 +272,5 @@ def _from_row(row: dict[str, Any]) -> SnapshotShard:
         attempt=row["attempt"],
         state=ShardState(state=row["state"], offset=row["offset"], detail=row["detail"]),
         counts=Counts.model_validate_json(row["counts"]),
-        files=tuple(FileRecord(**file) for file in row["files"]),
+        files=_FILES.validate_python(row["files"]),
     )
