@@ -72,6 +72,7 @@ def read_committed(run: Run, known: Committed | None = None) -> Committed:
 
     Raises SchemaError for a commit that a newer version wrote.
     """
+    names = segment_names(run)  # first: what is listed last is read without a question for each
     listed = {file.name: file for file in run.store.survey("commits")}
     there = [shard for shard in run.shards if commit_name(shard) in listed]
     known = known or Committed()
@@ -79,7 +80,7 @@ def read_committed(run: Run, known: Committed | None = None) -> Committed:
     _take(known.entries.values(), listed, entries)
     segment_of.update((s, name) for s, name in known.segment_of.items() if s in entries)
     if len(entries) < len(there):
-        for name, found in _read_segments(run, known.sizes):
+        for name, found in _read_segments(run, [name for name in names if name not in known.sizes]):
             sizes[name] = len(found)
             taken = _take(found, listed, entries)
             segment_of.update(dict.fromkeys(taken, name))
@@ -161,9 +162,8 @@ def _take(
     return [entry.commit.shard for entry in taken]
 
 
-def _read_segments(run: Run, but: Mapping[str, int]) -> Iterator[tuple[str, Sequence[Entry]]]:
+def _read_segments(run: Run, names: list[str]) -> Iterator[tuple[str, Sequence[Entry]]]:
     shards = set(run.shards)
-    names = [name for name in segment_names(run) if name not in but]
     for name, data in run.store.read_many(names).items():
         try:
             entries = parse_segment(run, name, data)
