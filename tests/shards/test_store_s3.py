@@ -1,5 +1,6 @@
 """What holds on local disk holds on S3, too: against a real server, by its own rules."""
 
+import importlib
 import subprocess
 import sys
 import threading
@@ -188,9 +189,8 @@ def test_garbage_and_repair(place: str, make_run: MakeRun, do_work: DoWork) -> N
 
 
 def test_a_run_is_taken_up_by_few_requests(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import aiobotocore.client
-
-    requests, call = Counter[str](), aiobotocore.client.AioBaseClient._make_api_call
+    client_class: Any = importlib.import_module("aiobotocore.client").AioBaseClient
+    requests, call = Counter[str](), client_class._make_api_call
 
     async def count(client: Any, operation: str, parameters: Any) -> Any:
         requests[operation] += 1
@@ -200,7 +200,7 @@ def test_a_run_is_taken_up_by_few_requests(place: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(segment, "MOST", 10)
     segment.write_segments(run, segment.read_committed(run), 1)
     run.store.put("commits/000003.json", b"torn since")
-    monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", count)
+    monkeypatch.setattr(client_class, "_make_api_call", count)
     assert len(segment.read_committed(run).commits) == 19
     assert requests["GetObject"] == 3, "two segments, and what has changed"
     assert requests.total() < 3 + 6, requests

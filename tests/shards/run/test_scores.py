@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards.run import scores as module
+from shards.run.record import write_record
 from shards.run.repair import repair_run
 from shards.run.run import Run
 from shards.run.scores import count_scores, keep_scores, scores_name, scores_of
@@ -77,7 +78,7 @@ def test_what_is_damaged_is_said_and_counted_again(
 def test_numbers_that_are_wrong_are_a_problem(run: Run, snapshot: Snapshot) -> None:
     right = count_scores(run, snapshot.shards)
     wrong = right.model_copy(update={"highest": {"web": 0.1}})
-    run.store.put(scores_name(snapshot.id), module.write_record(wrong.model_dump()))
+    run.store.put(scores_name(snapshot.id), write_record(wrong.model_dump()))
     assert "does not say how the texts scored" in problems(run)
 
 
