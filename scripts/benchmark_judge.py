@@ -1,7 +1,8 @@
-"""Time and memory of `capfilt judge` on a run of made-up scores, and of `stats --against`.
+"""Time and memory of the commands that need no model, on a run of made-up scores.
 
-The run is the same every time for the same numbers: committed and listed by the real code, with
-tables as a run writes them, and no pictures. Each sample has a web text and a synthetic one.
+The run is the same every time for the same numbers: tables and commits as a run writes them, and no
+pictures. Each sample has a web text and a synthetic one. Many small shards show what each costs:
+`--shards 100000 --texts 20`; few large ones, what each text does.
 """
 
 import argparse
@@ -12,22 +13,17 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
-from pipeline.clean.judge import JudgeConfig, judge
-from shards.inputs.listing import InputShard
-from shards.inputs.reader import ShardState, State
-from shards.run.attempt import start_attempt
-from shards.run.commit import Commit, InputRecord, commit
-from shards.run.run import Run
+from shards.run.scores import keep_scores
+from shards.run.segment import read_committed, write_segments
 from shards.run.snapshot import write_snapshot
-from shards.schema import TEXTS, arrow_rows
-from shards.store import Store
-from shards.writer import ShardWriter
 
-ORIGINS = ("web", "synthetic")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 MAIN = "from flows.cli import main; main()"
 COMMANDS = {
+    "stats": ["stats"],
+    "gc": ["gc"],
+    "report": ["report"],
+    "verify": ["verify"],
     "thresholds": ["judge", "--name=t", "--threshold=web=0.6", "--threshold=synthetic=0.7"],
     "fraction": ["judge", "--name=f", "--keep-fraction=synthetic=0.3"],
     "again": ["judge", "--name=f", "--keep-fraction=synthetic=0.3"],
@@ -39,7 +35,8 @@ def main(o: argparse.Namespace, folder: Path) -> None:
     """Make the run, and time each command on it, in a process of its own."""
     make_run(str(folder / "run"), o.shards, o.texts // 2)
     print(f"{o.shards} shards of {o.texts} texts")
-    for name, command in COMMANDS.items():
+    for name in o.only or COMMANDS:
+        command = COMMANDS[name]
         call = [sys.executable, "-c", MAIN, command[0], str(folder / "run"), *command[1:]]
         started = time.perf_counter()
         with subprocess.Popen(call, stdout=subprocess.DEVNULL) as process:
@@ -50,50 +47,27 @@ def main(o: argparse.Namespace, folder: Path) -> None:
 
 
 def make_run(url: str, shards: int, samples: int) -> None:
-    """Commit shards of samples without pictures, and list them."""
-    inputs = [InputShard(f"/absent/{n:05}.tar", f"{n:05}", 1, None, 0.0) for n in range(shards)]
-    identity = {"judge": {"threshold": dict.fromkeys(ORIGINS, 0.5)}}
-    run = Run.create(Store(url), "", identity, {}, inputs)
-    for number, item in enumerate(inputs):
-        attempt = start_attempt(run, item.shard)
-        with ShardWriter(run.store, item.shard, attempt) as writer:
-            write_rows(writer, item.shard, samples, np.random.default_rng(number))
-            files, counts = tuple(writer.finish()), writer.counts
-        record = Commit(
-            shard=item.shard,
-            fingerprint=run.fingerprint,
-            attempt=attempt,
-            input=InputRecord(url=item.url, size_bytes=1, sha256="0" * 64),
-            state=ShardState(state=State.COMPLETE),
-            files=files,
-            counts=counts,
-            environment={},
-            started="",
-            ended="",
-        )
-        commit(run, record)
-    write_snapshot(run)
+    """Make a run as `clean` ends it, but for its pictures, and say what each step takes."""
+    from tests.support.many_shards import make_many
 
-
-def write_rows(writer: ShardWriter, shard: str, samples: int, draw: np.random.Generator) -> None:
-    """Write the rows of one shard, with scores as skewed as a filter's."""
-    scores, texts = draw.beta(0.6, 0.4, 2 * samples).astype(np.float32).tolist(), []
-    for number, itm in enumerate(scores):
-        index, text_no = divmod(number, 2)
-        text = (f"a picture of {index}", f"{index:09}")[text_no]
-        place = {"shard": shard, "index": index, "text_no": text_no}
-        texts.append(place | {"origin": ORIGINS[text_no], "text": text, "itm": itm})
-    decisions = judge(arrow_rows(texts, TEXTS), JudgeConfig()).to_pylist()
-    for index in range(samples):
-        web, synthetic = both = texts[2 * index : 2 * index + 2]
-        sample = {"index": index, "key": synthetic["text"], "status": "ok"}
-        sample["web_text"] = web["text"]
-        writer.add(sample, both, decisions[2 * index : 2 * index + 2])
+    run = make_many(url, shards, samples, processes=2)
+    for _ in range(2):  # as it ends, and as it is taken up again when all is done
+        begun = time.process_time()
+        committed = read_committed(run)
+        read = time.process_time()
+        write_segments(run, committed)
+        listed = write_snapshot(run, committed=committed)
+        written = time.process_time()
+        keep_scores(run, listed.shards, listed.id)
+        kept = time.process_time()
+        steps = f"commits {read - begun:.1f}, lists {written - read:.1f}"
+        print(f"CPU s: {steps}, scores {kept - written:.1f}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=1_000)
     parser.add_argument("--texts", type=int, default=10_000, help="a shard; an even number")
+    parser.add_argument("--only", nargs="*", choices=COMMANDS)
     with tempfile.TemporaryDirectory() as scratch:
         main(parser.parse_args(), Path(scratch))

@@ -11,16 +11,18 @@ from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
 from shards.run.run import Run
+from shards.run.scores import BINS, Scores, scores_of
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
 
-_BINS = 20
 _DAMAGED_NAMED, _FIELDS_NAMED, _SIDECARS_LOOKED_AT = 20, 20, 100
 
 
 def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
     """Count a run by one of its views (default: its own), as `capfilt stats --json` prints it."""
-    shards = (view or open_view(run)).shards
+    view = view or open_view(run)
+    shards = view.shards
+    scores = scores_of(run, shards, view.snapshot)
     quarantined = len(read_quarantined(run).keys() - {shard.shard for shard in shards})
     counts = total_counts(shard.counts for shard in shards)
     lacks_all = _lacks_all_texts(run, counts)
@@ -47,8 +49,8 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
             if shard.state.damaged
         ][:_DAMAGED_NAMED],
         "rows_apart": sum(_rows_apart(shard.counts) for shard in shards),
-        "histograms": itm_histograms(run, shards),
-        "highest_itm": _highest_itm(run, shards),
+        "histograms": _histograms(scores, shards),
+        "highest_itm": scores.highest,
     }
 
 
@@ -86,29 +88,11 @@ def _sidecar_fields(run: Run, shards: Sequence[SnapshotShard]) -> list[str]:
     return [name for name, _ in fields.most_common(_FIELDS_NAMED)]
 
 
-def _highest_itm(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, float]:
-    """Find the best match probability of each origin that has any."""
-    with connect(run, shards, ["texts"]) as connection:
-        best = connection.execute(
-            "SELECT origin, max(itm)::DOUBLE FROM texts WHERE isfinite(itm) GROUP BY ALL ORDER BY 1"
-        ).fetchall()
-    return dict(best)
-
-
-def itm_histograms(run: Run, shards: Sequence[SnapshotShard]) -> dict[str, Any]:
-    """Count match probabilities per origin in 20 bins from 0 to 1; the last one holds 1 too.
-
-    Texts without a score, or with one that is not finite, are in no bin.
-    """
-    origins = sorted({origin for shard in shards for origin in shard.counts.texts})
-    counts = {origin: [0] * _BINS for origin in origins}
-    with connect(run, shards, ["texts"]) as connection:
-        binned = connection.execute(
-            "SELECT origin, least(greatest(floor(itm::DOUBLE * ?), 0), ? - 1)::INT AS bin, "
-            "count(*) FROM texts WHERE isfinite(itm) GROUP BY ALL ORDER BY ALL",
-            [_BINS, _BINS],
-        ).fetchall()
-    for origin, place, count in binned:
-        counts.setdefault(origin, [0] * _BINS)[place] = count
-    edges = [place / _BINS for place in range(_BINS + 1)]
-    return {origin: {"edges": edges, "counts": bins} for origin, bins in counts.items()}
+def _histograms(scores: Scores, shards: Sequence[SnapshotShard]) -> dict[str, Any]:
+    """Write the bins of each origin that has texts, scored or not, with their edges."""
+    origins = {origin for shard in shards for origin in shard.counts.texts} | scores.counts.keys()
+    edges = [place / BINS for place in range(BINS + 1)]
+    return {
+        origin: {"edges": edges, "counts": scores.counts.get(origin, [0] * BINS)}
+        for origin in sorted(origins)
+    }

@@ -7,6 +7,7 @@ written has a name that `list` leaves out.
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -36,6 +37,7 @@ from shards.files.regular import RegularFiles
 from shards.files.scratch import scratch_folder
 
 _READERS = 16
+_NO_NAME = re.compile(r"/\.{0,2}/")  # a part that is empty, or leads elsewhere
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")  # as stores name it
 
 
@@ -47,13 +49,19 @@ class UnusableName(UsageError):  # noqa: N818 - reads as what happened
 class StoredFile:
     """What lies under a name: its size, and when it was written, in seconds since 1970.
 
-    `modified_s` is None where the store does not say.
+    `modified_s` and `etag` are None where the store does not say.
     """
 
     name: str
     size_bytes: int
     modified_s: float | None
     is_folder: bool = False
+    etag: str | None = None
+
+    @property
+    def version(self) -> str | None:
+        """What tells this content from another of the same size: the ETag, or else the time."""
+        return self.etag or (None if self.modified_s is None else repr(self.modified_s))
 
     @property
     def temporary(self) -> str | None:
@@ -219,7 +227,7 @@ class Store:
 
 def is_plain_name(name: str) -> bool:
     """Check that a name can lie nowhere but below a store's root."""
-    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+    return "\0" not in name and _NO_NAME.search(f"/{name}/") is None
 
 
 def creates_once(store: Store) -> bool:
@@ -258,7 +266,9 @@ def _temporary(name: str) -> str | None:
 def _stored(name: str, info: Mapping[str, Any]) -> StoredFile:
     stamp = next((info[key] for key in _MODIFIED if info.get(key) is not None), None)
     folder = info["type"] == "directory"
-    return StoredFile(name, 0 if folder else int(info.get("size") or 0), seconds_of(stamp), folder)
+    size_bytes = 0 if folder else int(info.get("size") or 0)
+    etag = info.get("ETag") or info.get("etag")
+    return StoredFile(name, size_bytes, seconds_of(stamp), folder, str(etag) if etag else None)
 
 
 def seconds_of(stamp: object) -> float | None:

@@ -18,8 +18,8 @@ from flows.training.worker import last_numbers
 from models.blip.config import Dtype
 from shards.errors import UsageError
 from shards.run.attempt import read_quarantined
-from shards.run.commit import read_commits
 from shards.run.run import Run, as_json, check_identity, fingerprint
+from shards.run.segment import read_committed
 from shards.run.snapshot import newest_snapshot_id
 from shards.statistics import run_statistics
 from shards.store import Store
@@ -189,7 +189,7 @@ def read_cleaning(folder: Path) -> Entry | None:
     if not all((folder / name).is_file() for name in ("input.parquet", "snapshot.json")):
         return None
     run = Run.open(str(folder))
-    done = read_commits(run).keys() | read_quarantined(run).keys()
+    done = read_committed(run).commits.keys() | read_quarantined(run).keys()
     if len(done) < len(run.inputs) or not (folder / "clean.txt").is_file():
         return None
     statistics = run_statistics(run)

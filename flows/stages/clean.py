@@ -49,10 +49,13 @@ from shards.errors import CapfiltError
 from shards.inputs.listing import InputShard, check_unchanged
 from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
-from shards.run.commit import Counts, read_commits, total_counts
+from shards.run.commit import Counts, total_counts
 from shards.run.repair import set_snapshots_aside
 from shards.run.run import Run, read_identity
+from shards.run.scores import keep_scores
+from shards.run.segment import Committed, read_committed, write_segments
 from shards.run.snapshot import write_snapshot
+from shards.run.view import own_view, view_of_commits
 from shards.statistics import run_statistics
 from shards.store import Store, creates_once
 
@@ -78,6 +81,7 @@ class CleanJob:
     pending: tuple[InputShard, ...]
     done: Counts
     log: RunLog
+    committed: Committed = dataclasses.field(repr=False)  # when it was prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,9 @@ def open_job(
     joined = store.exists("run.json")
     run = Run.create(store, dump_recipe(recipe), resolved.identity, resolved.about, inputs)
     _warn_of_overwriting(store)
-    commits = read_commits(run)
+    committed = read_committed(run)
+    write_segments(run, committed)
+    commits = committed.commits
     check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
     mine = tuple(inputs[part[0] :: part[1]])  # as they are now: one may have been touched
     done = commits.keys() | read_quarantined(run).keys()
@@ -189,6 +195,7 @@ def open_job(
         pending=_from_a_random_shard(pending) if joined else pending,
         done=total_counts(c.counts for c in commits.values()),
         log=log,
+        committed=committed,
     )
 
 
@@ -233,17 +240,23 @@ def finish(job: CleanJob, work: Work | None = None) -> RunResult:
 
 
 def _finish(job: CleanJob, work: Work) -> RunResult:
-    committed = read_commits(job.run)
-    done = committed.keys() | read_quarantined(job.run).keys()
-    whole = bool(committed) and len(done) == len(job.run.inputs)
+    committed = read_committed(job.run, job.committed)
+    write_segments(job.run, committed)
+    commits = committed.commits
+    done = commits.keys() | read_quarantined(job.run).keys()
+    whole = bool(commits) and len(done) == len(job.run.inputs)
+    view = view_of_commits(job.run, committed)
     if whole:
-        newest = write_snapshot(job.run).id
-        for action in set_snapshots_aside(job.run, newest):
+        newest = write_snapshot(job.run, committed=committed)
+        keep_scores(job.run, newest.shards, newest.id)
+        for action in set_snapshots_aside(job.run, newest.id, committed):
             _log.warning("%s", action)
+        if len(commits) == len(job.run.inputs):  # none was put aside
+            view = own_view(job.run, newest.shards, newest.id)
     pending_here = sum(shard.shard not in done for shard in job.mine)
-    statistics = run_statistics(job.run)
+    statistics = run_statistics(job.run, view)
     if whole:
-        job.run.store.put(cards.NAME, sets.card_of(job.run, statistics).encode())
+        job.run.store.put(cards.NAME, sets.card_of(job.run, statistics, view).encode())
     url = job.run.store.url()
     return RunResult(url, statistics, work.failures, work.workers, pending_here)
 

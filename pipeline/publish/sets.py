@@ -74,9 +74,8 @@ def export(
     return record
 
 
-def card_of(run: Run, statistics: Mapping[str, Any]) -> str:
+def card_of(run: Run, statistics: Mapping[str, Any], opened: View) -> str:
     """Write the card of a finished run's own clean set, which lies in its folder."""
-    opened = open_view(run)
     as_jpeg = run.identity.get("write", {}).get("images") == "jpeg"
     about = {
         "form": "run",

@@ -6,7 +6,7 @@ What no commit names did not happen.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -20,6 +20,8 @@ from shards.store import is_plain_name
 
 _log = logging.getLogger(__name__)
 _FROZEN = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+_AT_A_TIME = 1_000  # commits whose bytes are held
+_field_sets: dict[frozenset[str], set[str]] = {}
 
 
 class FilesGone(CapfiltError, OSError):  # noqa: N818 - reads as what happened
@@ -30,10 +32,24 @@ class RunGone(CapfiltError, RuntimeError):  # noqa: N818 - reads as what happene
     """A run folder that was moved or deleted under those who work on it."""
 
 
-class TextCounts(BaseModel):
-    """How many texts of one origin came in, and how many were kept."""
+class _Record(BaseModel):
+    """A part of a commit, of which a run holds very many: equal sets of field names are one.
+
+    Each set of its own would be larger than all that the record says.
+    """
 
     model_config = _FROZEN
+
+    def model_post_init(self, _context: Any) -> None:  # noqa: ANN401 - pydantic's
+        """Share the set of the fields that were given."""
+        names = self.__pydantic_fields_set__
+        shared = _field_sets.setdefault(frozenset(names), names)
+        object.__setattr__(self, "__pydantic_fields_set__", shared)
+
+
+class TextCounts(_Record):
+    """How many texts of one origin came in, and how many were kept."""
+
     given: int = Field(default=0, validation_alias="in", serialization_alias="in", ge=0)
     kept: int = Field(default=0, ge=0)
 
@@ -42,10 +58,9 @@ class TextCounts(BaseModel):
         return TextCounts(given=self.given + other.given, kept=self.kept + other.kept)
 
 
-class Counts(BaseModel):
+class Counts(_Record):
     """What became of a shard's samples; `samples_in = kept + filtered + rejected`, always."""
 
-    model_config = _FROZEN
     samples_in: int = Field(default=0, ge=0)
     kept: int = Field(default=0, ge=0)
     filtered: int = Field(default=0, ge=0)
@@ -88,14 +103,13 @@ def _plain(name: str) -> str:
     return name
 
 
-class FileRecord(BaseModel):
+class FileRecord(_Record):
     """One data file, as it must be found again; `rows` of a clean tar are its samples.
 
     `content_sha256` leaves out the models' numbers (see `shards.run.content`). Where a file has
     none, and in commits of older versions, there is none: its bytes are its content.
     """
 
-    model_config = _FROZEN
     table: str
     name: Annotated[str, AfterValidator(_plain)]
     size_bytes: int
@@ -104,10 +118,9 @@ class FileRecord(BaseModel):
     content_sha256: str | None = None
 
 
-class InputRecord(BaseModel):
+class InputRecord(_Record):
     """The input shard as it was read, all of it."""
 
-    model_config = _FROZEN
     url: str
     size_bytes: int
     etag: str | None = None
@@ -115,10 +128,9 @@ class InputRecord(BaseModel):
     sha256: str
 
 
-class Commit(BaseModel):
+class Commit(_Record):
     """All that an attempt on a shard came to."""
 
-    model_config = _FROZEN
     schema_version: int = SCHEMA_VERSION
     shard: str
     fingerprint: str
@@ -188,7 +200,7 @@ def check_published(run: Run, files: Iterable[FileRecord]) -> None:
 
 
 def _claim(run: Run, result: Commit) -> bool:
-    name, data = _name(result.shard), write_record(result.model_dump(mode="json"))
+    name, data = commit_name(result.shard), write_record(result.model_dump(mode="json"))
     try:
         if run.store.create(name, data):
             return True
@@ -210,7 +222,7 @@ def _withdraw(run: Run, result: Commit) -> bool:
     """
     stands = read_commit(run, result.shard)
     if stands is not None and stands.attempt == result.attempt:
-        run.store.delete(_name(result.shard))
+        run.store.delete(commit_name(result.shard))
         return True
     return stands is None
 
@@ -221,18 +233,29 @@ def read_commit(run: Run, shard: str) -> Commit | None:
     Raises SchemaError for one that a newer version wrote.
     """
     try:
-        return _parsed(run, shard, run.store.read(_name(shard)))
+        return _parsed(run, shard, run.store.read(commit_name(shard)))
     except FileNotFoundError:
         return None
 
 
 def read_commits(run: Run) -> dict[str, Commit]:
-    """Return all commits of the run's shards by SHARD, in the order of the list."""
+    """Return all commits of the run's shards by SHARD, in the order of the list.
+
+    Each is read itself, for who must know what stands there; `read_committed` needs few reads.
+    """
     there = set(run.store.list("commits"))
-    names = {_name(shard): shard for shard in run.shards if _name(shard) in there}
-    found = run.store.read_many(list(names))
-    parsed = ((names[name], _parsed(run, names[name], data)) for name, data in found.items())
-    return {shard: done for shard, done in parsed if done is not None}
+    shards = [shard for shard in run.shards if commit_name(shard) in there]
+    return {done.shard: done for done in parse_commits(run, shards)}
+
+
+def parse_commits(run: Run, shards: Sequence[str]) -> Iterator[Commit]:
+    """Read the commits of these shards, in their order; what is torn or gone is left out."""
+    for first in range(0, len(shards), _AT_A_TIME):
+        names = {commit_name(shard): shard for shard in shards[first : first + _AT_A_TIME]}
+        for name, data in run.store.read_many(list(names)).items():
+            done = _parsed(run, names[name], data)
+            if done is not None:
+                yield done
 
 
 def total_counts(counts: Iterable[Counts]) -> Counts:
@@ -240,12 +263,13 @@ def total_counts(counts: Iterable[Counts]) -> Counts:
     return sum(counts, Counts())
 
 
-def _name(shard: str) -> str:
+def commit_name(shard: str) -> str:
+    """Name the commit of a shard."""
     return f"commits/{shard}.json"
 
 
 def _parsed(run: Run, shard: str, data: bytes) -> Commit | None:
-    where = run.store.url(_name(shard))
+    where = run.store.url(commit_name(shard))
     try:
         record = read_record(data, where)
         check_version(record_version(record, "schema_version", where), where)

@@ -17,6 +17,7 @@ from shards.errors import CapfiltError
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run
+from shards.run.segment import read_committed
 from shards.run.verify.lists import read_snapshot, snapshot_names
 from shards.run.verify.problem import Problem
 from shards.run.verify.run import run_problems
@@ -31,7 +32,7 @@ _PROBE = re.compile(r"\.tmp-probe-[0-9a-f]{16}")  # a driver's, by which workers
 _KEPT = re.compile(
     r"run\.json|recipe\.yaml|input\.parquet|snapshot\.json|clean\.txt|README\.md"
     r"|views/[^/]+/(?:view\.json|clean\.txt)"
-    r"|(?:commits|attempts|snapshots|quarantine|scores|report|logs|set_aside)/.*"
+    r"|(?:commits|segments|attempts|snapshots|quarantine|scores|report|logs|set_aside)/.*"
 )
 _REMOVERS = 16
 
@@ -78,7 +79,7 @@ def find_garbage(run: Run, older_than_s: float, abandoned: bool = False) -> Garb
     age, too: whoever writes them, frozen or slow, has to do its work again.
     """
     there, now_s = run.store.survey(), time.time()
-    commits = read_commits(run)
+    commits = read_committed(run).commits
     named, shards = _named(run, commits), set(run.shards)
     settled = commits.keys() | {f"views/{name}" for name in view_records(run)}
     at_work = bool(shards - commits.keys() - read_quarantined(run).keys())

@@ -13,13 +13,20 @@ from pathlib import PurePosixPath
 from shards.errors import CapfiltError, DamagedFile
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run, recipe_is_whole
+from shards.run.segment import Committed, read_committed, segment_names
 from shards.run.snapshot import (
     newest_snapshot_id,
     open_snapshot,
     write_clean_list,
     write_snapshot,
 )
-from shards.run.verify.lists import check_newest, check_snapshot, snapshot_names
+from shards.run.verify.lists import (
+    check_newest,
+    check_scores,
+    check_segment,
+    check_snapshot,
+    snapshot_names,
+)
 from shards.run.verify.problem import Problem
 from shards.run.verify.run import (
     Report,
@@ -85,7 +92,11 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     _mend_commits(run, commits, done, report)
     aside = _mend_quarantine(run, commits, done)
     for name in snapshot_names(run):
+        for problem in list(check_scores(run, name)):
+            _set_aside(run.store, problem.where, [problem], done)
         _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
+    for name in segment_names(run):
+        _set_aside(run.store, name, list(check_segment(run, name, commits)), done)
     if commits and commits.keys() | aside >= set(run.shards):
         _mend_newest(run, done)
     else:
@@ -95,11 +106,11 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     return done
 
 
-def set_snapshots_aside(run: Run, newest: str) -> list[str]:
+def set_snapshots_aside(run: Run, newest: str, known: Committed | None = None) -> list[str]:
     """Move the snapshots of commits that are no more out of the way; give a line for each.
 
     A shard that was done again has other data where another version made it first, or in bf16.
-    `newest` is the id of the one just written, which stays.
+    `newest` is the id of the one just written, which stays; `known` are commits read before.
     """
     done = Repair()
     # read first: one written when the commits have been read is newer than they
@@ -107,7 +118,7 @@ def set_snapshots_aside(run: Run, newest: str) -> list[str]:
     if not others:  # as mostly: the commits need not be read again
         return []
     listed = run.store.read_many(others)
-    commits = read_commits(run)
+    commits = read_committed(run, known).commits
     for name, data in listed.items():
         with suppress(SchemaError):  # of a newer capfilt, which cannot be judged here
             problems = list(check_snapshot(run, name, commits))

@@ -11,17 +11,21 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from shards.errors import DamagedFile, UsageError
 from shards.inputs.reader import ShardState
 from shards.run.attempt import read_quarantined
-from shards.run.commit import Commit, Counts, FileRecord, read_commits
+from shards.run.commit import Commit, Counts, FileRecord
+from shards.run.many import without_collection
 from shards.run.record import canonical_json, read_record, write_record
 from shards.run.run import Run
+from shards.run.segment import Committed, read_committed
 from shards.schema import (
     SCHEMAS,
     VERSION_KEY,
@@ -56,6 +60,7 @@ _SNAPSHOT = versioned_schema(
         ("files", pa.list_(_FILE), False),
     ]
 )
+_FILES = TypeAdapter(tuple[FileRecord, ...])
 
 
 class SnapshotError(UsageError):
@@ -86,12 +91,15 @@ def table_files(shards: Iterable[SnapshotShard], table: str) -> list[FileRecord]
     return [file for shard in shards for file in shard.files if file.table == table]
 
 
-def write_snapshot(run: Run, allow_partial: bool = False) -> Snapshot:
+def write_snapshot(
+    run: Run, allow_partial: bool = False, committed: Committed | None = None
+) -> Snapshot:
     """List all that is committed, make it the newest snapshot, and write `clean.txt`.
 
-    Raises SnapshotError while shards are pending, unless `allow_partial`.
+    `committed` is that, where it was read already. Raises SnapshotError while shards are pending,
+    unless `allow_partial`.
     """
-    commits = read_commits(run)
+    commits = (committed or read_committed(run)).commits
     done = commits.keys() | read_quarantined(run).keys()
     pending = [shard for shard in run.shards if shard not in done]
     if not commits or (pending and not allow_partial):
@@ -119,15 +127,15 @@ def _put_list(run: Run, snapshot: Snapshot) -> None:
 
     A shard whose commit was mended has other files with the same content: the id is as before.
     """
-    name = _name(snapshot.id)
-    if run.store.create(name, to_parquet(snapshot.shards)):
+    name, data = _name(snapshot.id), to_parquet(snapshot.shards)
+    if run.store.create(name, data) or run.store.read(name) == data:
         return
     try:
         listed = open_snapshot(run, snapshot.id)
     except (DamagedFile, SnapshotError):
         listed = None
     if listed != snapshot:
-        run.store.put(name, to_parquet(snapshot.shards))
+        run.store.put(name, data)
 
 
 def write_clean_list(run: Run, name: str, shards: Iterable[SnapshotShard]) -> None:
@@ -171,6 +179,7 @@ def open_snapshot(run: Run, id: str | None = None) -> Snapshot:
     return Snapshot(wanted, from_parquet(data, run.store.url(_name(wanted))))
 
 
+@without_collection()
 def to_parquet(shards: Sequence[SnapshotShard]) -> bytes:
     """Write a list of shards as the Parquet file that a snapshot is, and a view has."""
     buffer = io.BytesIO()
@@ -179,6 +188,7 @@ def to_parquet(shards: Sequence[SnapshotShard]) -> bytes:
     return buffer.getvalue()
 
 
+@without_collection()
 def from_parquet(data: bytes, where: str) -> tuple[SnapshotShard, ...]:
     """Read such a file; raises SchemaError for a newer version, and DamagedFile."""
     table = read_bytes(data, where)
@@ -186,9 +196,9 @@ def from_parquet(data: bytes, where: str) -> tuple[SnapshotShard, ...]:
     if not version.isdigit():
         raise DamagedFile(where, "a number as schema version", version)
     check_version(int(version), where)
-    with as_damage(where):
-        rows = table.to_pylist()
     try:
+        with as_damage(where):
+            rows = _rows_of(table)
         return tuple(_from_row(row) for row in rows)
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedFile(where, "a list of committed shards", error) from error
@@ -238,6 +248,21 @@ def _row(shard: SnapshotShard) -> dict[str, Any]:
     }
 
 
+def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows, with the files of each; column by column, which is many times as fast."""
+    names = [name for name in table.column_names if name != "files"]
+    columns = [table[name].to_pylist() for name in names]
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    lists = table["files"].combine_chunks()
+    files = lists.flatten()
+    parts = [files.field(number).to_pylist() for number in range(files.type.num_fields)]
+    fields = [files.type.field(number).name for number in range(files.type.num_fields)]
+    records = (dict(zip(fields, values, strict=True)) for values in zip(*parts, strict=True))
+    for row, count in zip(rows, lists.value_lengths().to_pylist(), strict=True):
+        row["files"] = list(islice(records, count or 0))
+    return rows
+
+
 def _from_row(row: dict[str, Any]) -> SnapshotShard:
     missing = SCHEMAS.keys() - {file["table"] for file in row["files"]}
     if missing:
@@ -247,5 +272,5 @@ def _from_row(row: dict[str, Any]) -> SnapshotShard:
         attempt=row["attempt"],
         state=ShardState(state=row["state"], offset=row["offset"], detail=row["detail"]),
         counts=Counts.model_validate_json(row["counts"]),
-        files=tuple(FileRecord(**file) for file in row["files"]),
+        files=_FILES.validate_python(row["files"]),
     )

@@ -18,9 +18,10 @@ from difflib import get_close_matches
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from shards.errors import DamagedFile, UsageError
-from shards.run.commit import FilesGone, check_published, read_commits
+from shards.run.commit import FilesGone, check_published
 from shards.run.record import as_model, read_record, record_version, write_record
 from shards.run.run import Run
+from shards.run.segment import Committed, read_committed
 from shards.run.snapshot import (
     SnapshotShard,
     as_snapshot_shard,
@@ -222,14 +223,23 @@ def discard(run: Run, judging: Judging, shards: Iterable[str]) -> None:
 
 
 def _own(run: Run) -> View:
-    thresholds = run.identity.get("judge", {}).get("threshold", {})
     newest = newest_snapshot_id(run)
     if newest is not None:
         snapshot = open_snapshot(run, newest)
         if len(snapshot.shards) == len(run.shards):
-            return View(None, snapshot.id, thresholds, snapshot.shards)
-    shards = tuple(as_snapshot_shard(done) for done in read_commits(run).values())
-    return View(None, None, thresholds, shards)
+            return own_view(run, snapshot.shards, snapshot.id)
+    return view_of_commits(run, read_committed(run))
+
+
+def own_view(run: Run, shards: tuple[SnapshotShard, ...], snapshot: str | None = None) -> View:
+    """Return the run's own decisions on shards that were read already."""
+    thresholds = run.identity.get("judge", {}).get("threshold", {})
+    return View(None, snapshot, thresholds, shards)
+
+
+def view_of_commits(run: Run, committed: Committed) -> View:
+    """Return the run's own decisions on all that is committed, listed in a snapshot or not."""
+    return own_view(run, tuple(map(as_snapshot_shard, committed.commits.values())))
 
 
 def _overlaid(

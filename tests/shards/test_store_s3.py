@@ -1,9 +1,11 @@
 """What holds on local disk holds on S3, too: against a real server, by its own rules."""
 
+import importlib
 import subprocess
 import sys
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from shards.inputs.listing import InputChanged, InputError, check_current, list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
+from shards.run import segment
 from shards.run.commit import Commit, commit, read_commit, read_commits
 from shards.run.garbage import find_garbage, remove_garbage
 from shards.run.repair import repair_run
@@ -22,6 +25,7 @@ from shards.run.verify.run import verify_run
 from shards.statistics import run_statistics
 from shards.store import Store, creates_once
 from tests.shards.conftest import DoWork, MakeRun
+from tests.support.many_shards import make_many
 from tests.support.object_store import s3_server
 
 
@@ -182,6 +186,27 @@ def test_garbage_and_repair(place: str, make_run: MakeRun, do_work: DoWork) -> N
     remove_garbage(run, found.old)
     assert verify_run(run).problems == ()
     assert not torn & set(run.store.list("data"))
+
+
+def test_a_run_is_taken_up_by_few_requests(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client_class: Any = importlib.import_module("aiobotocore.client").AioBaseClient
+    requests, call = Counter[str](), client_class._make_api_call
+
+    async def count(client: Any, operation: str, parameters: Any) -> Any:
+        requests[operation] += 1
+        return await call(client, operation, parameters)
+
+    run = make_many(place, 20, 1)
+    monkeypatch.setattr(segment, "MOST", 10)
+    segment.write_segments(run, segment.read_committed(run), 1)
+    run.store.put("commits/000003.json", b"torn since")
+    monkeypatch.setattr(client_class, "_make_api_call", count)
+    assert len(segment.read_committed(run).commits) == 19
+    assert requests["GetObject"] == 3, "two segments, and what has changed"
+    assert requests.total() < 3 + 6, requests
+    requests.clear()
+    assert len(read_commits(run)) == 19
+    assert requests["GetObject"] == 20
 
 
 def test_inputs_lie_on_s3(bucket: str, tar_bytes: Any, pairs: Any) -> None:

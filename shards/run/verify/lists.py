@@ -1,11 +1,13 @@
-"""The lists of a run, checked against its commits: snapshots, `snapshot.json`, `clean.txt`."""
+"""The lists of a run, checked against its commits: snapshots, segments, `clean.txt` and so on."""
 
 import os.path
 from collections.abc import Iterator, Mapping, Sequence
 
 from shards.errors import DamagedFile
-from shards.run.commit import Commit, FileRecord
+from shards.run.commit import Commit, FileRecord, commit_name
 from shards.run.run import Run
+from shards.run.scores import count_scores, parse_scores, scores_name
+from shards.run.segment import parse_segment
 from shards.run.snapshot import (
     Snapshot,
     SnapshotError,
@@ -16,6 +18,7 @@ from shards.run.snapshot import (
     table_files,
 )
 from shards.run.verify.problem import Problem
+from shards.schema import SchemaError
 
 
 def snapshot_names(run: Run) -> list[str]:
@@ -47,6 +50,42 @@ def check_snapshot(run: Run, name: str, commits: Mapping[str, Commit]) -> Iterat
         done = commits.get(row.shard)
         if done is None or as_snapshot_shard(done) != row:
             yield Problem(name, f"shard {row.shard} is not as committed")
+
+
+def check_scores(run: Run, name: str) -> Iterator[Problem]:
+    """Count again what is kept beside a snapshot, where it is of these very files."""
+    snapshot = read_snapshot(run, name)
+    if isinstance(snapshot, Problem):
+        return  # `check_snapshot` says so
+    try:
+        kept = parse_scores(run, snapshot.id)
+    except FileNotFoundError:
+        return
+    except DamagedFile as error:
+        yield Problem.of(scores_name(snapshot.id), error)
+        return
+    try:
+        counted = count_scores(run, snapshot.shards)
+    except (DamagedFile, SchemaError):
+        return  # the check of the commit says so
+    if kept.texts_sha256 == counted.texts_sha256 and kept != counted:
+        yield Problem(scores_name(snapshot.id), "does not say how the texts scored")
+
+
+def check_segment(run: Run, name: str, commits: Mapping[str, Commit]) -> Iterator[Problem]:
+    """Compare a segment with its own name, and the copies in it that count with the commits."""
+    try:
+        entries = parse_segment(run, name, run.store.read(name))
+    except FileNotFoundError:
+        return  # another has made it part of a fuller one
+    except DamagedFile as error:
+        yield Problem.of(name, error)
+        return
+    listed = {file.name: file for file in run.store.survey("commits")}
+    for entry in entries:
+        shard = entry.commit.shard
+        if entry.is_of(listed.get(commit_name(shard))) and commits.get(shard) != entry.commit:
+            yield Problem(name, f"shard {shard} is not as committed")
 
 
 def check_newest(run: Run) -> Iterator[Problem]:

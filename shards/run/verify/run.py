@@ -9,7 +9,14 @@ from shards.errors import DamagedFile
 from shards.run.attempt import parse_quarantine
 from shards.run.commit import Commit, read_commit, read_commits
 from shards.run.run import Run, recipe_is_whole
-from shards.run.verify.lists import check_newest, check_snapshot, snapshot_names
+from shards.run.segment import segment_names
+from shards.run.verify.lists import (
+    check_newest,
+    check_scores,
+    check_segment,
+    check_snapshot,
+    snapshot_names,
+)
 from shards.run.verify.problem import Problem
 from shards.run.verify.shard import check_commit
 from shards.run.verify.views import check_view_lists, check_view_shard, read_view, view_records
@@ -85,6 +92,9 @@ def verify_run(
     problems += faults
     for name in snapshot_names(run):
         problems += check_snapshot(run, name, commits)
+        problems += check_scores(run, name)
+    for name in segment_names(run):
+        problems += check_segment(run, name, commits)
     problems += check_newest(run)
     names, views = view_records(run), list[View]()
     for name in names:

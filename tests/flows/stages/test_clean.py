@@ -21,8 +21,9 @@ from models.checkpoints.locate import CheckpointError
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import InputChanged, InputMismatch
 from shards.run import repair
-from shards.run.commit import Commit, Counts, TextCounts, read_commits
+from shards.run.commit import Counts, TextCounts, read_commits
 from shards.run.run import Run, RunMismatch
+from shards.run.segment import Committed
 from shards.run.snapshot import (
     as_snapshot_shard,
     newest_snapshot_id,
@@ -145,12 +146,12 @@ def test_a_snapshot_written_while_commits_are_read_stays(
     change_commit(job.run)
     ours, old = write_snapshot(job.run).id, read_commits(job.run)
 
-    def read_as_another_finishes(run: Run) -> dict[str, Commit]:
+    def read_as_another_finishes(run: Run, _known: Committed | None) -> Committed:
         change_commit(run, 1)
         write_snapshot(run)
-        return old
+        return Committed(old)
 
-    monkeypatch.setattr(repair, "read_commits", read_as_another_finishes)
+    monkeypatch.setattr(repair, "read_committed", read_as_another_finishes)
     (moved,) = repair.set_snapshots_aside(job.run, ours)
     assert f"snapshots/{stale}.parquet" in moved
     assert open_snapshot(job.run).shards != tuple(map(as_snapshot_shard, old.values()))
