@@ -1,6 +1,6 @@
 """What all roles share: a loaded checkpoint, and how texts and images get into its network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Generic, Protocol, TypedDict, TypeVar, cast
 
 import torch
@@ -8,12 +8,16 @@ from torch import Tensor, nn
 
 from models.blip import framing
 from models.blip.config import DtypeChoice
+from models.blip.text import TextTransformer
 from models.blip.vision import VisionTower
 from models.checkpoints.checkpoint import Checkpoint
 
 
 class _Seeing(Protocol):
     vision_model: VisionTower
+
+    def modules(self) -> Iterator[nn.Module]:
+        """List all parts."""
 
 
 NetworkT = TypeVar("NetworkT", bound=_Seeing)
@@ -43,6 +47,9 @@ class LoadedModel(Generic[NetworkT]):
         CheckpointError if the network is not the role's, ValueError if the limit does not fit it.
         """
         self.network = cast(NetworkT, loaded.network_as(*self.network_types))
+        for part in self.network.modules():
+            if isinstance(part, TextTransformer):
+                part.lay_together()
         self.description = loaded.description
         self.max_tokens = self.description.positions if max_tokens is None else max_tokens
         self.description.check_max_tokens(self.max_tokens)
