@@ -25,6 +25,7 @@ from models.blip.text_layers import (
     Projections,
     Slots,
     TextEmbeddings,
+    TextGroup,
     TextLayer,
 )
 
@@ -42,9 +43,10 @@ class Cache:
     """
 
     def __init__(self, texts: Tensor, images: Tensor, position: Tensor) -> None:
-        """Join what is kept of N texts (2 * layers, N, H, L, W) and B images, (2 * layers, B, H, P, W).
+        """Join what is kept of N texts and B images: keys and values of each layer in turn.
 
-        `position` (1,): places of each text that are written.
+        `texts` (2 * layers, N, H, L, W); `images` (2 * layers, B, H, P, W); `position` (1,): places
+        of each text that are written.
         """
         self.texts, self.images, self.position = texts, images, position
         self.order = torch.arange(texts.shape[3], device=texts.device)
@@ -106,6 +108,21 @@ class TextTransformer(nn.Module):
         `mask` (N, T) is True on tokens and False on pads.
         """
         return self._read(ids, mask[:, None, None, :], images, slots)
+
+    def encode_groups(self, groups: Sequence[TextGroup], images: Tensor) -> list[Tensor]:
+        """Encode groups of texts, each as long as its longest, grounded in the same images.
+
+        Image states (B, P, V) are projected once for all; only one layer's part is kept at a time.
+        """
+        hidden = [self.embeddings(group.ids) for group in groups]
+        visible = [group.mask[:, None, None, :] for group in groups]
+        for layer in self.encoder.layers():
+            image = layer.crossattention.self.key_value(images)
+            hidden = [
+                layer(layer.attention(states, mask), image, group.slots)
+                for states, mask, group in zip(hidden, visible, groups, strict=True)
+            ]
+        return hidden
 
     def decode(self, ids: Tensor, images: Images) -> Tensor:
         """Read whole ids (N, T) left to right, as `extend` does, but so that gradients flow.

@@ -46,6 +46,14 @@ class Slots:
     size: int
 
 
+class TextGroup(NamedTuple):
+    """Texts (N, T) that are read together: ids, what of them is no pad, and where they stand."""
+
+    ids: Tensor
+    mask: Tensor
+    slots: Slots | None
+
+
 class Projections(nn.Module):
     """Query, key and value of self-attention (`source` = D) or cross-attention (`source` = V)."""
 

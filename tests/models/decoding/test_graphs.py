@@ -72,9 +72,14 @@ def same(found: list[GeneratedTexts], expected: list[GeneratedTexts]) -> bool:
     "decoding",
     [
         Decoding(max_tokens=12, min_tokens=2, repetition_penalty=1.3),
-        Decoding(max_tokens=12, min_tokens=0, top_k=6, top_p=0.4),
+        pytest.param(
+            Decoding(max_tokens=12, min_tokens=0, top_k=6, top_p=0.4), marks=pytest.mark.slow
+        ),
         Decoding(max_tokens=1, min_tokens=1),
-        Decoding(max_tokens=12, min_tokens=1, method="greedy", repetition_penalty=1.5),
+        pytest.param(
+            Decoding(max_tokens=12, min_tokens=1, method="greedy", repetition_penalty=1.5),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_recorded_steps_write_what_single_steps_do(
@@ -135,7 +140,7 @@ def test_the_host_looks_every_fourth_step_at_most(
 
 
 def test_what_cannot_be_recorded_is_told(decoder: TextDecoder) -> None:
-    def broken(step: Play, reset: Play) -> Play:
+    def broken(*_: Play) -> Play:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     graphs = Graphs(decoder, START, Decoding(max_tokens=4, min_tokens=1), broken)
