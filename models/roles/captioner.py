@@ -76,7 +76,10 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a captioning checkpoint from a local folder."""
-        return cls(checkpoint.load(folder, "captioner", **options), decoding, seed)
+        model = cls(checkpoint.load(folder, "captioner", **options), decoding, seed)
+        if options.get("dtype") == "int8":
+            model.quantise()
+        return model
 
     @torch.inference_mode()
     def caption(self, images: Tensor, keys: Sequence[str], count: int) -> list[list[Caption]]:

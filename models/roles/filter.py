@@ -49,7 +49,10 @@ class Filter(LoadedModel[MatchNetwork]):
         cls, folder: str | Path, *, max_tokens: int = 35, **options: Unpack[LoadOptions]
     ) -> Self:
         """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
-        return cls(checkpoint.load(folder, "filter", **options), max_tokens)
+        model = cls(checkpoint.load(folder, "filter", **options), max_tokens)
+        if options.get("dtype") == "int8":
+            model.quantise()
+        return model
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text, without special ones, before it is cut."""

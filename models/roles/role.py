@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.blip import framing
 from models.blip.config import DtypeChoice
+from models.blip.image_encoder import ImageEncoder
 from models.blip.text import TextTransformer
 from models.blip.vision import VisionTower
 from models.checkpoints.checkpoint import Checkpoint
@@ -54,6 +55,7 @@ class LoadedModel(Generic[NetworkT]):
         self.max_tokens = self.description.positions if max_tokens is None else max_tokens
         self.description.check_max_tokens(self.max_tokens)
         self.digest, self.preprocess = loaded.digest, self.description.preprocess
+        self._encoder = ImageEncoder(self.network.vision_model, self.preprocess)
         self.tokenizer, self.settings = self.description.tokenizer, self.description.settings
         self.first_id = self.settings.first_id(self.tokenizer)
 
@@ -67,7 +69,15 @@ class LoadedModel(Generic[NetworkT]):
 
         Videos (B, F, 3, H, W) have states (B, F * P, V): one frame after the other.
         """
-        return framing.encode_images(self.network.vision_model, self.preprocess, images)
+        return self._encoder(images)
+
+    def compile(self) -> None:
+        """Compile the vision tower, for a long run on a GPU: see `ImageEncoder.compile`."""
+        self._encoder.compile()
+
+    def quantise(self) -> None:
+        """Compute the vision tower in int8, on a CPU: see `ImageEncoder.quantise`."""
+        self._encoder.quantise()
 
     def tokenize(self, texts: Sequence[str], first_id: int) -> framing.TokenBatch:
         """Tokenise texts that are normalised already; see `frame`."""
