@@ -78,11 +78,17 @@ class Draft:
 
     def first(self, images: int) -> "Draft":
         """Return the first images' part of this: the same memory."""
-        rows = images * self.copies
-        texts = [part[:rows] for part in self._texts()]
-        cache = self.cache
-        kept = Cache(cache.texts[:, :rows], cache.images[:, :images], cache.position)
-        return Draft(*texts, kept, self.copies)
+        rows, cache = images * self.copies, self.cache
+        return Draft(
+            self.ids[:rows],
+            self.last[:rows],
+            self.total[:rows],
+            self.ended[:rows],
+            self.unsettled[:rows],
+            self.streams[:rows],
+            Cache(cache.texts[:, :rows], cache.images[:, :images], cache.position),
+            self.copies,
+        )
 
     def begin(self, start: DecoderStart, images: int = 0, streams: Tensor | None = None) -> None:
         """Begin anew with the prompt's ids; only the texts of the first `images` are wanted."""

@@ -49,9 +49,17 @@ class Stepper(Protocol):
     A look costs a GPU the time until the host has answered, and a CPU nothing.
     """
 
-    decoder: TextDecoder
-    rules: Rules
-    look_every: int
+    @property
+    def decoder(self) -> TextDecoder:
+        """What reads."""
+
+    @property
+    def rules(self) -> Rules:
+        """How texts go on."""
+
+    @property
+    def look_every(self) -> int:
+        """Count the steps from look to look."""
 
     def make(self, images: Tensor, copies: int) -> Draft:
         """Make room for `copies` texts of each image (B, P, V), or of more images."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
 from models.blip.config import Role
+from models.blip.text_layers import TextGroup
 from models.blip.tokenizer import normalise
 from models.roles.filter import LEAST_SAVED, Filter, slots_of, split_by_length
 
@@ -187,13 +189,14 @@ def test_parted_texts_have_the_scores_of_undivided_ones(
     texts[-1] = ["a red bird near the old house " * (3 + n) for n in range(counts[-1])]
     whole = filter_.score(images[:4], texts)
     monkeypatch.setitem(LEAST_SAVED, "cpu", 0)
-    seen = []
+    seen: list[int] = []
     encode = filter_.network.text_encoder.encode_groups
-    monkeypatch.setattr(
-        filter_.network.text_encoder,
-        "encode_groups",
-        lambda groups, states: seen.append(len(groups)) or encode(groups, states),
-    )
+
+    def counted(groups: Sequence[TextGroup], states: Tensor) -> list[Tensor]:
+        seen.append(len(groups))
+        return encode(groups, states)
+
+    monkeypatch.setattr(filter_.network.text_encoder, "encode_groups", counted)
     parted = filter_.score(images[:4], texts)
     assert seen == [2]
     for row, others in zip(parted, whole, strict=True):
@@ -209,14 +212,13 @@ def test_a_picture_is_seen_once_and_projected_once(
     monkeypatch.setitem(LEAST_SAVED, "cpu", 0)
     tower, layers = filter_.network.vision_model, filter_.network.text_encoder.encoder.layers()
     seen: list[int] = []
-    hooks = [tower.post_layernorm.register_forward_hook(lambda *_: seen.append(1))]
-    made = []
-    for layer in layers:
-        attention = layer.crossattention.self
-        key_value = attention.key_value
-        monkeypatch.setattr(
-            attention, "key_value", lambda states, f=key_value: made.append(1) or f(states)
-        )
+    made: list[int] = []
+    projections = [layer.crossattention.self for layer in layers]
+    hooks = [part.key.register_forward_hook(lambda *_: made.append(1)) for part in projections]
+    hooks.append(tower.post_layernorm.register_forward_hook(lambda *_: seen.append(1)))
+    for part in projections:
+        part.key.weight.data = part.key.weight.clone()  # apart from the values: a product each
     filter_.score(images[:4], [["a dog", "a red bird near the old house " * 4]] * 4)
-    hooks[0].remove()
+    for hook in hooks:
+        hook.remove()
     assert (len(seen), len(made)) == (1, len(layers))

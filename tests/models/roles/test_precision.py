@@ -9,7 +9,9 @@ import random
 import pytest
 import torch
 
-from models.checkpoints.local_folder import SHIPPED
+from models.blip.config import DtypeChoice
+from models.checkpoints.locate import SHIPPED
+from models.decoding.config import Decoding
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter, Score
 from pipeline.toy.world import captions, draw, scene
@@ -30,7 +32,7 @@ def pairs() -> tuple[torch.Tensor, list[list[str]]]:
     return torch.stack([resize(draw(shown)) for shown in scenes]), texts
 
 
-def scores_in(dtype: str, pairs: tuple[torch.Tensor, list[list[str]]]) -> list[Score]:
+def scores_in(dtype: DtypeChoice, pairs: tuple[torch.Tensor, list[list[str]]]) -> list[Score]:
     model = Filter.load(SHIPPED["tiny-filter"], dtype=dtype)
     return [score for row in model.score(*pairs) for score in row]
 
@@ -39,7 +41,7 @@ def scores_in(dtype: str, pairs: tuple[torch.Tensor, list[list[str]]]) -> list[S
     ("dtype", "mean", "flips"), [("fp16", 0.002, 1), ("bf16", 0.01, 6), ("int8", 0.01, 6)]
 )
 def test_cheaper_arithmetic_drifts_little(
-    pairs: tuple[torch.Tensor, list[list[str]]], dtype: str, mean: float, flips: int
+    pairs: tuple[torch.Tensor, list[list[str]]], dtype: DtypeChoice, mean: float, flips: int
 ) -> None:
     exact, found = scores_in("fp32", pairs), scores_in(dtype, pairs)
     drift = [abs(a.itm - b.itm) for a, b in zip(exact, found, strict=True)]
@@ -48,18 +50,16 @@ def test_cheaper_arithmetic_drifts_little(
         for at in THRESHOLDS
         for a, b in zip(exact, found, strict=True)
     )
-    print(dtype, sum(drift) / len(drift), max(drift), turned)
     assert 0 < sum(drift) / len(drift) <= mean
     assert turned <= flips  # of 600
-    assert 20 < sum(score.itm >= 0.5 for score in exact) < 100  # both verdicts are among them
+    assert 10 < sum(score.itm >= 0.5 for score in exact) < 110  # both verdicts are among them
 
 
 def test_a_captioner_writes_in_int8() -> None:
     rng = random.Random(6)
     pictures = [draw(scene(rng)) for _ in range(8)]
-    from models.decoding.config import Decoding
 
-    def write(dtype: str) -> list[str]:
+    def write(dtype: DtypeChoice) -> list[str]:
         decoding = Decoding(method="greedy")
         model = BlipCaptioner.load(SHIPPED["tiny-captioner"], decoding=decoding, dtype=dtype)
         images = torch.stack([model.preprocess.resize(picture) for picture in pictures])
