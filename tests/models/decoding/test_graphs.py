@@ -129,7 +129,7 @@ def test_the_host_looks_every_fourth_step_at_most(
     looks: list[int] = []
     tolist = Tensor.tolist
 
-    def counted(tensor: Tensor) -> Any:  # noqa: ANN401 - as torch has it
+    def counted(tensor: Tensor) -> Any:
         looks.append(1)
         return tolist(tensor)
 
