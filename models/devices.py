@@ -43,13 +43,21 @@ def choose_device(choice: DeviceChoice = "auto", *, granted: bool = False) -> to
 
 
 def check_dtype(dtype: DtypeChoice, device: torch.device) -> None:
-    """Refuse bf16 on a GPU that only emulates it; a CPU computes it, if slowly."""
-    if device.type != "cuda" or dtype != "bf16":
+    """Refuse what a GPU cannot compute: int8, and bf16 that it only emulates; a CPU computes all.
+
+    A CPU may be slow at it: fp16 is for GPUs that are too old for bf16, int8 for CPUs that are.
+    """
+    if device.type != "cuda":
         return
-    if not torch.cuda.is_bf16_supported(including_emulation=False):
+    if dtype == "int8":
+        raise DeviceError(
+            f"dtype: int8 is computed by CPUs alone, and {name_device(device)} was chosen. Begin "
+            "another run with dtype: auto, or with device: cpu"
+        )
+    if dtype == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise DeviceError(
             f"{name_device(device)} does not compute bf16, the dtype of this run. Leave it out, or "
-            "begin another run with dtype: fp32"
+            "begin another run with dtype: fp32, or fp16, which is faster and less exact"
         )
 
 

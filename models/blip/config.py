@@ -17,8 +17,8 @@ from models.blip.tokenizer import WordPiece
 
 Size = Literal["tiny", "base", "large"]
 Role = Literal["captioner", "filter", "vqa", "nlvr", "features", "pretrain"]
-Dtype = Literal["fp32", "bf16"]
-DtypeChoice = Literal["auto", "fp32", "bf16"]
+Dtype = Literal["fp32", "bf16", "fp16", "int8"]
+DtypeChoice = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 FirstToken = Literal["cls", "enc"]
 LengthRule = Literal["generated", "total"]
 QuestionMask = Literal["applied", "ignored"]
@@ -32,7 +32,12 @@ ARCHITECTURES: dict[Role, str] = {
     "features": "CapfiltBlipForFeatures",
     "pretrain": "CapfiltBlipForPretraining",
 }
-TORCH_DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TORCH_DTYPES: dict[Dtype, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.float32,  # of all that is not computed in int8
+}
 VISION_EPS, TEXT_EPS = 1e-6, 1e-12  # of the original's LayerNorm; transformers takes 1e-5 in vision
 
 # of the vision tower; the text tower of `large` is that of `base` (BLIP §4.1)

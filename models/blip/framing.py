@@ -1,6 +1,6 @@
-"""What the roles feed a network: texts as rows of ids, pictures and videos as rows of states.
+"""What the roles feed a network of texts: rows of ids.
 
-Shapes: N texts, T tokens; B images or videos, F frames, P states of one picture, V their width.
+Shapes: N texts, T tokens.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.blip.preprocess import Preprocess
 from models.blip.tokenizer import WordPiece
-from models.blip.vision import VisionTower
 
 FRAME = 2  # tokens around a text: the first token and [SEP]
 
@@ -41,18 +39,6 @@ def tokenize_batch(
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
     return TokenBatch(ids.to(device), mask.to(device))
-
-
-def encode_images(tower: VisionTower, preprocess: Preprocess, pictures: Tensor) -> Tensor:
-    """Compute the states of images (B, 3, H, W) or videos (B, F, 3, H, W), uint8.
-
-    The frames of a video stand one after the other, each with its class token: (B, F * P, V), as
-    BLIP concatenates them (BLIP §5.6); F is 1 for an image.
-    """
-    frames = pictures.flatten(0, 1) if pictures.dim() == 5 else pictures
-    weight = tower.post_layernorm.weight  # says on which device the tower is, and in which dtype
-    states = tower(preprocess.normalise(frames.to(weight.device), weight.dtype))  # (B * F, P, V)
-    return states.reshape(len(pictures), -1, states.shape[-1])
 
 
 def check_max_tokens(max_tokens: int, positions: int, what: str) -> None:

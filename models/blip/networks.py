@@ -4,6 +4,7 @@ Shapes: B images, N texts, T tokens, P image states, V their width, E projection
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from transformers import BlipConfig
 
 from models.blip.sdpa import attend
 from models.blip.text import TextDecoder, TextTransformer
-from models.blip.text_layers import CrossAttention, Projections, Slots
+from models.blip.text_layers import CrossAttention, Projections, Slots, TextGroup
 from models.blip.vision import VisionTower
 
 
@@ -49,6 +50,11 @@ class MatchNetwork(nn.Module):
         """Score texts (N, T) against their images (B, P, V): fp32 (N, 2), no match and match."""
         hidden = self.text_encoder.encode(ids, mask, images, slots)
         return linear_fp32(self.itm_head, hidden[:, 0])
+
+    def match_groups(self, groups: Sequence[TextGroup], images: Tensor) -> Tensor:
+        """Score groups of texts against their images (B, P, V): fp32 (N, 2), group after group."""
+        hidden = self.text_encoder.encode_groups(groups, images)
+        return linear_fp32(self.itm_head, torch.cat([states[:, 0] for states in hidden]))
 
     def image_features(self, images: Tensor) -> Tensor:
         """Project image states (B, P, V) to unit vectors in fp32 (B, E)."""

@@ -63,7 +63,7 @@ class Preprocess:
     def normalise(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Turn uint8 (B, 3, H, W) into normalised pixels on the images' device."""
         mean, std = (
-            torch.tensor(values, device=images.device).view(3, 1, 1)
+            torch.tensor(values).to(images.device, non_blocking=True).view(3, 1, 1)
             for values in (self.mean, self.std)
         )
         return images.float().div_(255).sub_(mean).div_(std).to(dtype)

@@ -10,7 +10,6 @@ V width of the image states, H heads, C vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -19,36 +18,57 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 from transformers import BlipTextConfig
 
-from models.blip.text_layers import KeyValue, Slots, TextEmbeddings, TextLayer
+from models.blip.side_by_side import lay_together, project
+from models.blip.text_layers import (
+    CachedText,
+    KeyValue,
+    Projections,
+    Slots,
+    TextEmbeddings,
+    TextGroup,
+    TextLayer,
+)
 
 Images = Tensor | list[KeyValue] | None
 """States (B, P, V), or what `TextTransformer.project_images` made of them for each layer."""
 
 
-@dataclass(slots=True)
 class Cache:
-    """What decoding keeps between steps, for each layer, so that no token is read twice.
+    """What decoding keeps between steps, so that no token is read twice.
 
-    `self_kv` of the texts has room for all tokens from the start, and is written in place: a step
-    allocates nothing. `cross_kv` of the images is made once, and has one row for all their texts.
+    All of it has its full size from the start and is written in place, at places that the device
+    counts: a step needs nothing of the host, and finds everything where the last one did. Texts
+    have L places, those behind `position` not written yet; images, P places, are projected once,
+    and have one row for all their texts.
     """
 
-    self_kv: list[KeyValue]  # N rows, L places
-    cross_kv: list[KeyValue]  # B rows, P places
-    length: int = 0
+    def __init__(self, texts: Tensor, images: Tensor, position: Tensor) -> None:
+        """Join what is kept of N texts and B images: keys and values of each layer in turn.
+
+        `texts` (2 * layers, N, H, L, W); `images` (2 * layers, B, H, P, W); `position` (1,): places
+        of each text that are written.
+        """
+        self.texts, self.images, self.position = texts, images, position
+        self.order = torch.arange(texts.shape[3], device=texts.device)
+        self.layers = self._layers()
+
+    def _layers(self) -> list[tuple[KeyValue, KeyValue]]:
+        """Find the texts' and the images' part of each layer, once and not in each step."""
+        texts, images = self.texts, self.images
+        return [
+            (KeyValue(texts[n], texts[n + 1]), KeyValue(images[n], images[n + 1]))
+            for n in range(0, len(texts), 2)
+        ]
 
     def expand(self, copies: int) -> None:
         """Continue every text in `copies` ways; copies of a text stand next to each other."""
-        self.self_kv = [
-            KeyValue(*(part.repeat_interleave(copies, dim=0) for part in layer))
-            for layer in self.self_kv
-        ]
+        self.texts = self.texts.repeat_interleave(copies, dim=1)
+        self.layers = self._layers()
 
     def reorder(self, rows: Tensor) -> None:
         """Let text i continue from text rows[i], of the same image."""
-        self.self_kv = [
-            KeyValue(*(part.index_select(0, rows) for part in layer)) for layer in self.self_kv
-        ]
+        self.texts = self.texts.index_select(1, rows)
+        self.layers = self._layers()
 
 
 class TextEncoder(nn.Module):
@@ -89,6 +109,21 @@ class TextTransformer(nn.Module):
         """
         return self._read(ids, mask[:, None, None, :], images, slots)
 
+    def encode_groups(self, groups: Sequence[TextGroup], images: Tensor) -> list[Tensor]:
+        """Encode groups of texts, each as long as its longest, grounded in the same images.
+
+        Image states (B, P, V) are projected once for all; only one layer's part is kept at a time.
+        """
+        hidden = [self.embeddings(group.ids) for group in groups]
+        visible = [group.mask[:, None, None, :] for group in groups]
+        for layer in self.encoder.layers():
+            image = layer.crossattention.self.key_value(images)
+            hidden = [
+                layer(layer.attention(states, mask), image, group.slots)
+                for states, mask, group in zip(hidden, visible, groups, strict=True)
+            ]
+        return hidden
+
     def decode(self, ids: Tensor, images: Images) -> Tensor:
         """Read whole ids (N, T) left to right, as `extend` does, but so that gradients flow.
 
@@ -111,28 +146,55 @@ class TextTransformer(nn.Module):
                 hidden = recompute(_run, *arguments, use_reentrant=False)
         return hidden
 
+    def make_cache(self, images: Tensor, texts: int, room: int) -> Cache:
+        """Make room for image states (B, P, V) and for `room` tokens of so many texts."""
+        layers = self.encoder.layers()
+        layer: Projections = layers[0].attention.self
+        heads, width = layer.heads, layer.query.out_features // layer.heads
+        return Cache(
+            images.new_zeros(2 * len(layers), texts, heads, room, width),
+            images.new_empty(2 * len(layers), len(images), heads, images.shape[1], width),
+            torch.zeros(1, dtype=torch.long, device=images.device),
+        )
+
+    def image_projections(self) -> list[nn.Linear]:
+        """List what projects images: the keys of the first layer, its values, the next layer's."""
+        layers = [layer.crossattention.self for layer in self.encoder.layers()]
+        return [linear for layer in layers for linear in (layer.key, layer.value)]
+
+    def lay_together(self) -> None:
+        """Lay out the weights so that what reads the same states is one product."""
+        lay_together(self.image_projections())
+        for layer in self.encoder.layers():
+            own: Projections = layer.attention.self
+            lay_together((own.query, own.key, own.value))
+
+    def see(self, images: Tensor, cache: Cache) -> None:
+        """Project image states (B, P, V) into a cache, once for all steps."""
+        linears = self.image_projections()
+        # a GPU takes all in one product; a CPU is faster where each stays in its own cache
+        size = len(linears) if images.device.type == "cuda" else 1
+        for first in range(0, len(linears), size):
+            projected = project(linears[first : first + size], images)
+            for number, part in enumerate(projected, first):
+                # every step reads these: laid out head by head, a step on a CPU takes half the time
+                kept = cache.images[number]
+                kept.copy_(part.unflatten(-1, (kept.shape[1], -1)).transpose(1, 2))
+
     def open_cache(self, images: Tensor, room: int) -> Cache:
         """Project image states (B, P, V) once for all steps and make room for `room` tokens."""
-        self_kv, cross_kv = [], []
-        for image in self.project_images(images):
-            # every step reads these: laid out head by head, a step on a CPU takes half the time
-            cross_kv.append(KeyValue(image.key.contiguous(), image.value.contiguous()))
-            batch, heads, _, width = image.key.shape
-            empty = images.new_empty(2, batch, heads, room, width)
-            self_kv.append(KeyValue(empty[0], empty[1]))
-        return Cache(self_kv, cross_kv)
+        cache = self.make_cache(images, len(images), room)
+        self.see(images, cache)
+        return cache
 
     def extend(self, ids: Tensor, cache: Cache) -> Tensor:
         """Read the next ids (N, T) left to right after what `cache` holds: (N, T, D)."""
-        start, steps = cache.length, ids.shape[1]
-        hidden = self.embeddings(ids, start)
-        mask = None  # one token may look at all before it
-        if steps > 1:
-            mask = torch.ones(steps, start + steps, dtype=torch.bool, device=ids.device).tril(start)
-        kept = zip(self.encoder.layers(), cache.self_kv, cache.cross_kv, strict=True)
-        for layer, cached, image in kept:
-            hidden = layer(layer.attention(hidden, mask, cached, start), image, None)
-        cache.length = start + steps
+        places = cache.position + cache.order[: ids.shape[1]]
+        hidden = self.embeddings(ids, places)
+        mask = cache.order <= places[:, None]  # (T, L): a token sees itself and what is before it
+        for layer, (texts, image) in zip(self.encoder.layers(), cache.layers, strict=True):
+            hidden = layer(layer.attention(hidden, mask, CachedText(texts, places)), image, None)
+        cache.position += ids.shape[1]
         return hidden
 
 

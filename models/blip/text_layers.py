@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import BlipTextConfig
 
 from models.blip.sdpa import attend
+from models.blip.side_by_side import project
 
 
 class KeyValue(NamedTuple):
@@ -25,6 +26,13 @@ class KeyValue(NamedTuple):
 
     key: Tensor
     value: Tensor
+
+
+class CachedText(NamedTuple):
+    """What a layer keeps of the texts so far, and the places (T,) where the next tokens go."""
+
+    kept: KeyValue
+    places: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,14 @@ class Slots:
 
     index: Tensor
     size: int
+
+
+class TextGroup(NamedTuple):
+    """Texts (N, T) that are read together: ids, what of them is no pad, and where they stand."""
+
+    ids: Tensor
+    mask: Tensor
+    slots: Slots | None
 
 
 class Projections(nn.Module):
@@ -60,7 +76,8 @@ class Projections(nn.Module):
 
     def key_value(self, states: Tensor) -> KeyValue:
         """Project states (rows, places, source)."""
-        return KeyValue(self.split(self.key(states)), self.split(self.value(states)))
+        key, value = project((self.key, self.value), states)
+        return KeyValue(self.split(key), self.split(value))
 
 
 class AddNorm(nn.Module):
@@ -85,21 +102,18 @@ class SelfAttention(nn.Module):
         self.self = Projections(config, config.hidden_size)
         self.output = AddNorm(config, config.hidden_size)
 
-    def forward(
-        self, hidden: Tensor, mask: Tensor | None, cached: KeyValue | None = None, start: int = 0
-    ) -> Tensor:
-        """Map (N, T, D) to (N, T, D); with `cached`, write the new places there from `start` on.
+    def forward(self, hidden: Tensor, mask: Tensor, cached: CachedText | None = None) -> Tensor:
+        """Map (N, T, D) to (N, T, D); with `cached`, write the new places there, and read all.
 
         `mask` is True where a query (second last axis) may look.
         """
         layer: Projections = self.self
-        query = layer.split(layer.query(hidden))  # (N, H, T, D/H)
-        key, value = layer.key_value(hidden)
+        parts = project((layer.query, layer.key, layer.value), hidden)
+        query, key, value = (layer.split(part) for part in parts)  # (N, H, T, D/H)
         if cached is not None:
-            end = start + hidden.shape[1]  # what is behind it is not written yet, and not read
-            cached.key[:, :, start:end] = key
-            cached.value[:, :, start:end] = value
-            key, value = cached.key[:, :, :end], cached.value[:, :, :end]
+            cached.kept.key.index_copy_(2, cached.places, key)
+            cached.kept.value.index_copy_(2, cached.places, value)
+            key, value = cached.kept
         mixed = attend(query, key, value, mask, layer.dropout)
         return self.output(mixed.transpose(1, 2).flatten(2), hidden)
 
@@ -172,7 +186,10 @@ class TextEmbeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, ids: Tensor, start: int = 0) -> Tensor:
-        """Embed ids (N, T), of which the first stands at position `start`, as (N, T, D)."""
-        positions = self.position_embeddings.weight[start : start + ids.shape[1]]
+    def forward(self, ids: Tensor, places: Tensor | None = None) -> Tensor:
+        """Embed ids (N, T), which stand at `places` (T,), by default the first, as (N, T, D)."""
+        if places is None:
+            positions = self.position_embeddings.weight[: ids.shape[1]]
+        else:
+            positions = self.position_embeddings(places)
         return self.dropout(self.LayerNorm(self.word_embeddings(ids) + positions))

@@ -14,7 +14,8 @@ from models.blip.framing import TokenBatch
 from models.blip.networks import Answering, VqaNetwork
 from models.decoding import beam, generate
 from models.decoding.config import Decoding
-from models.decoding.generate import DecoderStart, GeneratedTexts
+from models.decoding.draft import DecoderStart
+from models.decoding.generate import GeneratedTexts
 
 SMOOTHING = 0.1  # of the labels, in training and in ranking (BLIP §4.1)
 _IGNORED = -100

@@ -15,7 +15,8 @@ from torch import Tensor
 from models.blip.config import LengthRule
 from models.blip.text import TextDecoder
 from models.decoding.config import Decoding
-from models.decoding.generate import DecoderStart, GeneratedTexts, constrain, start_texts
+from models.decoding.draft import DecoderStart, constrain
+from models.decoding.generate import GeneratedTexts, start_texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,21 @@
 counts for `max_tokens` and may not come before `min_tokens` others (BLIP's `min_length` and
 `max_length` minus the prompt's length).
 
-Shapes: B images, K texts for each, N = B * K, C vocabulary, T tokens so far.
+Shapes: B images, K texts for each, N = B * K, P image states, V their width, C vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.blip.text import Cache, TextDecoder
 from models.decoding import sampling
 from models.decoding.config import Decoding
+from models.decoding.draft import DecoderStart, Draft, Rules, advance, choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,6 @@ class GeneratedTexts:
     ended: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DecoderStart:
-    """What all texts begin with, and the ids that end and fill them."""
-
-    prompt: list[int]
-    end_id: int
-    pad_id: int
-
-
-Pick = Callable[[Tensor, int], Tensor]
-
-
 def start_texts(
     decoder: TextDecoder, images: Tensor, start: DecoderStart, room: int
 ) -> tuple[Cache, Tensor]:
@@ -52,24 +43,54 @@ def start_texts(
     return cache, decoder.next_logits(prompt, cache)
 
 
-def constrain(scores: Tensor, ids: Tensor, step: int, end_id: int, decoding: Decoding) -> Tensor:
-    """Apply the repetition penalty for the ids (N, T) so far, and forbid an early end."""
-    if decoding.repetition_penalty != 1:
-        # a logit above 0 is divided and one below is multiplied: both fall (CTRL, arXiv 1909.05858)
-        seen = scores.gather(-1, ids)
-        factor = decoding.repetition_penalty
-        scores = scores.scatter(-1, ids, torch.where(seen < 0, seen * factor, seen / factor))
-    if step < decoding.min_tokens:
-        scores = scores.clone()
-        scores[:, end_id] = -torch.inf
-    return scores
+class Stepper(Protocol):
+    """What takes drafts from token to token; `look_every` so many, the host looks what has ended.
+
+    A look costs a GPU the time until the host has answered, and a CPU nothing.
+    """
+
+    @property
+    def decoder(self) -> TextDecoder:
+        """What reads."""
+
+    @property
+    def rules(self) -> Rules:
+        """How texts go on."""
+
+    @property
+    def look_every(self) -> int:
+        """Count the steps from look to look."""
+
+    def make(self, images: Tensor, copies: int) -> Draft:
+        """Make room for `copies` texts of each image (B, P, V), or of more images."""
+
+    def advance(self, draft: Draft) -> None:
+        """Read the last token of each text, and choose what follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eager:
+    """Runs a step op by op; the words are those of any other stepper."""
+
+    decoder: TextDecoder
+    rules: Rules
+    look_every: int = 1
+
+    def make(self, images: Tensor, copies: int) -> Draft:
+        """Make room for `copies` texts of each image (B, P, V)."""
+        return Draft.make(self.decoder, images, copies, self.rules)
+
+    def advance(self, draft: Draft) -> None:
+        """Read the last token of each text, and choose what follows."""
+        advance(self.decoder, draft, self.rules)
 
 
 def greedy(
     decoder: TextDecoder, images: Tensor, start: DecoderStart, decoding: Decoding
 ) -> list[GeneratedTexts]:
     """Take the most probable token at each step: B texts."""
-    return _write(decoder, images, start, decoding, 1, lambda scores, _: scores.argmax(-1))
+    rules = Rules(start, decoding.model_copy(update={"method": "greedy"}))
+    return write_texts(Eager(decoder, rules), images)
 
 
 def nucleus(
@@ -80,50 +101,73 @@ def nucleus(
     seeds: Sequence[int],
 ) -> list[GeneratedTexts]:
     """Sample one text for each of N = B * K seeds, the texts of an image next to each other."""
-
-    def pick(scores: Tensor, step: int) -> Tensor:
-        probabilities = sampling.keep_top(scores, decoding.top_k).softmax(-1)
-        race = sampling.exponentials(seeds, step, scores.shape[-1], scores.device)
-        return sampling.nucleus(probabilities, race, decoding.top_p)
-
-    return _write(decoder, images, start, decoding, len(seeds) // len(images), pick)
+    return write_texts(Eager(decoder, Rules(start, decoding)), images, seeds)
 
 
-def _write(
-    decoder: TextDecoder,
-    images: Tensor,
-    start: DecoderStart,
-    decoding: Decoding,
-    copies: int,
-    pick: Pick,
+def write_texts(
+    stepper: Stepper, images: Tensor, seeds: Sequence[int] | None = None
 ) -> list[GeneratedTexts]:
-    """Write N = B * copies texts token by token until all have ended."""
-    cache, logits = start_texts(decoder, images, start, decoding.max_tokens)
-    cache.expand(copies)  # the prompt was read once for all copies
-    logits = logits.repeat_interleave(copies, dim=0)  # (N, C)
-    shape = (len(logits), len(start.prompt) + decoding.max_tokens)
-    ids = torch.full(shape, start.pad_id, device=images.device)
-    ids[:, : len(start.prompt)] = torch.tensor(start.prompt, device=images.device)
-    total = logits.new_zeros(len(logits))
-    ended = torch.zeros_like(total, dtype=torch.bool)
-    for step in range(decoding.max_tokens):
-        end = len(start.prompt) + step
-        tokens = pick(constrain(logits, ids[:, :end], step, start.end_id, decoding), step)
-        gain = logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
-        total = torch.where(ended, total, total + gain)  # what follows an end counts for nothing
-        ids[:, end] = torch.where(ended, start.pad_id, tokens)
-        ended = ended | (tokens == start.end_id)
-        if step + 1 == decoding.max_tokens or ended.all():
-            break
-        logits = decoder.next_logits(ids[:, end : end + 1], cache)
-    return _collect(ids[:, len(start.prompt) :], total, start.end_id)
+    """Write a text for each image (B, P, V), or one for each of N = B * K seeds."""
+    rules, copies = stepper.rules, len(seeds) // len(images) if seeds is not None else 1
+    streams = sampling.step_streams(seeds, rules.decoding.max_tokens) if seeds is not None else None
+    draft = stepper.make(images, copies)
+    draft.begin(rules.start, len(images), streams)
+    more = draft.images - len(images)
+    logits = draft.read_prompt(stepper.decoder, F.pad(images, (0, 0, 0, 0, 0, more)), rules.start)
+    choose(draft, logits, rules)
+    written = _go_on(stepper, draft)
+    if written is None:  # the device could not draw a word in the rounds that it was given
+        surely = Eager(stepper.decoder, Rules(rules.start, rules.decoding))
+        return write_texts(surely, images, seeds)
+    return [text for image in range(len(images)) for text in written[image]]
 
 
-def _collect(ids: Tensor, total: Tensor, end_id: int) -> list[GeneratedTexts]:
-    """Cut rows (N, max_tokens) at their end tokens."""
+def _go_on(stepper: Stepper, draft: Draft) -> dict[int, list[GeneratedTexts]] | None:
+    """Write a draft to its end: the texts of each image; None where a word could not be drawn."""
+    decoding, every = stepper.rules.decoding, stepper.look_every
+    places = list(range(draft.images))  # which image stands where
+    written: dict[int, list[GeneratedTexts]] = {}
+    for step in range(1, decoding.max_tokens):
+        if step % every == 0 and step > decoding.min_tokens:  # before, none can have ended
+            ended = draft.ended.unflatten(0, (-1, draft.copies)).all(1).tolist()
+            if all(ended):
+                break
+            size = bucket(ended.count(False))
+            if size < draft.images:
+                if bool(draft.unsettled.any()):
+                    return None
+                written |= zip(places, _collect(draft, stepper.rules.start), strict=True)
+                draft, places = _shrink(draft, places, ended, size)
+        stepper.advance(draft)
+    if bool(draft.unsettled.any()):
+        return None
+    return written | dict(zip(places, _collect(draft, stepper.rules.start), strict=True))
+
+
+def bucket(count: int) -> int:
+    """Round a number of images up to a size that drafts shrink to: a power of two."""
+    return 1 << (count - 1).bit_length()
+
+
+def _shrink(
+    draft: Draft, places: list[int], ended: list[bool], size: int
+) -> tuple[Draft, list[int]]:
+    """Go on with so many images, with all that have not ended among them."""
+    sources = [place for place in range(size, len(ended)) if not ended[place]]
+    holes = [place for place in range(size) if ended[place]][: len(sources)]
+    if sources:
+        draft.move(sources, holes)
+    for source, hole in zip(sources, holes, strict=True):
+        places[hole] = places[source]
+    return draft.first(size), places[:size]
+
+
+def _collect(draft: Draft, start: DecoderStart) -> list[list[GeneratedTexts]]:
+    """Cut the texts of each image at their end tokens."""
     texts = []
-    for row, logprob in zip(ids.tolist(), total.tolist(), strict=True):
-        ended = end_id in row
-        length = row.index(end_id) if ended else len(row)
+    written = draft.ids[:, len(start.prompt) :]
+    for row, logprob in zip(written.tolist(), draft.total.tolist(), strict=True):
+        ended = start.end_id in row
+        length = row.index(start.end_id) if ended else len(row)
         texts.append(GeneratedTexts(row[:length], logprob / (length + ended), ended))
-    return texts
+    return [texts[n : n + draft.copies] for n in range(0, len(texts), draft.copies)]

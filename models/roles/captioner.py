@@ -1,5 +1,6 @@
 """The captioner: writes texts for images with the image-grounded decoder (BLIP §3.2, LM)."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,15 @@ from torch import Tensor
 from models.blip.networks import CaptionNetwork
 from models.checkpoints import checkpoint
 from models.checkpoints.description import Description
-from models.decoding import beam, generate
+from models.decoding import beam
 from models.decoding.config import Decoding
-from models.decoding.generate import DecoderStart, GeneratedTexts
+from models.decoding.draft import DecoderStart, Rules
+from models.decoding.generate import Eager, GeneratedTexts, Stepper, write_texts
+from models.decoding.graphs import CudaRecorder, Graphs, RecordingError
 from models.decoding.sampling import text_seeds
 from models.roles.role import LoadedModel, LoadOptions
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,11 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
         super().__init__(loaded)
         self._decoding, self._seed = decoding, seed
         self._start = prompt_start(self.description, decoding)
+        decoder = self.network.text_decoder
+        self._eager = Eager(decoder, Rules(self._start, decoding))
+        self._stepper: Stepper = self._eager
+        if self.device.type == "cuda" and decoding.method != "beam":
+            self._stepper = Graphs(decoder, self._start, decoding, CudaRecorder())
 
     @classmethod
     def load(
@@ -66,7 +76,10 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
         **options: Unpack[LoadOptions],
     ) -> Self:
         """Load a captioning checkpoint from a local folder."""
-        return cls(checkpoint.load(folder, "captioner", **options), decoding, seed)
+        model = cls(checkpoint.load(folder, "captioner", **options), decoding, seed)
+        if options.get("dtype") == "int8":
+            model.quantise()
+        return model
 
     @torch.inference_mode()
     def caption(self, images: Tensor, keys: Sequence[str], count: int) -> list[list[Caption]]:
@@ -91,12 +104,18 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
             rule = self.settings.length_rule
             ranked = beam.beam_search(decoder, states, start, decoding, rule)
             return [texts[:count] for texts in ranked]
-        if decoding.method == "greedy":
-            return [[text] for text in generate.greedy(decoder, states, start, decoding)]
         # a text's randomness is its key's and number's own: the batch and its order change nothing
-        seeds = text_seeds(self._seed, keys, count)
-        texts = generate.nucleus(decoder, states, start, decoding, seeds)
+        seeds = text_seeds(self._seed, keys, count) if decoding.method == "nucleus" else None
+        texts = self._write(states, seeds)
         return [texts[first : first + count] for first in range(0, len(texts), count)]
+
+    def _write(self, states: Tensor, seeds: list[int] | None) -> list[GeneratedTexts]:
+        try:
+            return write_texts(self._stepper, states, seeds)
+        except RecordingError as error:
+            _log.warning("%s; captions are written step by step, which is slower", error)
+        self._stepper = self._eager
+        return write_texts(self._stepper, states, seeds)
 
     def _finish(self, texts: list[GeneratedTexts]) -> list[Caption]:
         words = self.tokenizer.decode([text.ids for text in texts])

@@ -13,10 +13,14 @@ from torch import Tensor
 
 from models.blip.framing import FRAME
 from models.blip.networks import MatchNetwork
-from models.blip.text_layers import Slots
+from models.blip.text_layers import Slots, TextGroup
 from models.blip.tokenizer import normalise
 from models.checkpoints import checkpoint
 from models.roles.role import LoadedModel, LoadOptions
+
+# Pads that a second reading must save: the network's small operations cost as much as so many.
+LEAST_SAVED = {"cpu": 256, "cuda": 4_096}
+_CUTS = (12, 16, 24)  # lengths, special tokens included, at which short texts may end
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,10 @@ class Filter(LoadedModel[MatchNetwork]):
         cls, folder: str | Path, *, max_tokens: int = 35, **options: Unpack[LoadOptions]
     ) -> Self:
         """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
-        return cls(checkpoint.load(folder, "filter", **options), max_tokens)
+        model = cls(checkpoint.load(folder, "filter", **options), max_tokens)
+        if options.get("dtype") == "int8":
+            model.quantise()
+        return model
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text, without special ones, before it is cut."""
@@ -80,12 +87,48 @@ class Filter(LoadedModel[MatchNetwork]):
     ) -> tuple[Tensor, Tensor]:
         """Compute fp32 ITM logits (N, 2) and ITC cosines (N,), `counts` texts for each image."""
         network, states = self.network, self.image_states(images)  # (B, P, V)
-        framed = self.frame(pieces, self.tokenizer.cls_id)
-        device, most = states.device, max(counts)
-        owner = torch.repeat_interleave(torch.tensor(counts, device=device))  # (N,) image of a text
-        places = [image * most + n for image, count in enumerate(counts) for n in range(count)]
-        slots = Slots(torch.tensor(places, device=device), len(counts) * most)
-        text_features = network.text_features(framed.ids, framed.mask)
-        cosines = (network.image_features(states)[owner] * text_features).sum(-1)
-        framed.ids[:, 0] = self.first_id  # ITM reads the same texts behind its own first token
-        return network.match_logits(framed.ids, framed.mask, states, slots), cosines
+        owners = [image for image, count in enumerate(counts) for _ in range(count)]
+        lengths = [min(len(piece) + FRAME, self.max_tokens) for piece in pieces]
+        parts = split_by_length(lengths, LEAST_SAVED[states.device.type])
+        groups = []
+        for part in parts:
+            framed = self.frame([pieces[text] for text in part], self.tokenizer.cls_id)
+            slots = slots_of([owners[text] for text in part], len(counts), states.device)
+            groups.append(TextGroup(framed.ids, framed.mask, slots))
+        features = torch.cat([network.text_features(group.ids, group.mask) for group in groups])
+        order = torch.tensor([text for part in parts for text in part], device=states.device)
+        owner = torch.tensor(owners, device=states.device)[order]
+        cosines = (network.image_features(states)[owner] * features).sum(-1)
+        for group in groups:  # ITM reads the same texts behind its own first token
+            group.ids[:, 0] = self.first_id
+        logits = network.match_groups(groups, states)
+        back = order.argsort()
+        return logits[back], cosines[back]
+
+
+def split_by_length(lengths: Sequence[int], least_saved: int) -> list[list[int]]:
+    """Part long texts from short ones if that saves so many pads; each part keeps its order."""
+    longest = max(lengths)
+
+    def saved(cut: int) -> int:
+        return (longest - cut) * sum(length <= cut for length in lengths)
+
+    cut = max(_CUTS, key=saved)
+    if longest <= cut or saved(cut) < least_saved:
+        return [list(range(len(lengths)))]
+    short = [n for n, length in enumerate(lengths) if length <= cut]
+    return [short, [n for n, length in enumerate(lengths) if length > cut]]
+
+
+def slots_of(owners: Sequence[int], images: int, device: torch.device) -> Slots | None:
+    """Place texts, in the order of their images; None if each image has as many."""
+    counts = [0] * images
+    within = []
+    for owner in owners:
+        within.append(counts[owner])
+        counts[owner] += 1
+    most = max(counts)
+    if min(counts) == most:
+        return None
+    places = [owner * most + number for owner, number in zip(owners, within, strict=True)]
+    return Slots(torch.tensor(places, device=device), images * most)

@@ -1,6 +1,6 @@
 """What all roles share: a loaded checkpoint, and how texts and images get into its network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Generic, Protocol, TypedDict, TypeVar, cast
 
 import torch
@@ -8,12 +8,17 @@ from torch import Tensor, nn
 
 from models.blip import framing
 from models.blip.config import DtypeChoice
+from models.blip.image_encoder import ImageEncoder
+from models.blip.text import TextTransformer
 from models.blip.vision import VisionTower
 from models.checkpoints.checkpoint import Checkpoint
 
 
 class _Seeing(Protocol):
     vision_model: VisionTower
+
+    def modules(self) -> Iterator[nn.Module]:
+        """List all parts."""
 
 
 NetworkT = TypeVar("NetworkT", bound=_Seeing)
@@ -43,10 +48,14 @@ class LoadedModel(Generic[NetworkT]):
         CheckpointError if the network is not the role's, ValueError if the limit does not fit it.
         """
         self.network = cast(NetworkT, loaded.network_as(*self.network_types))
+        for part in self.network.modules():
+            if isinstance(part, TextTransformer):
+                part.lay_together()
         self.description = loaded.description
         self.max_tokens = self.description.positions if max_tokens is None else max_tokens
         self.description.check_max_tokens(self.max_tokens)
         self.digest, self.preprocess = loaded.digest, self.description.preprocess
+        self._encoder = ImageEncoder(self.network.vision_model, self.preprocess)
         self.tokenizer, self.settings = self.description.tokenizer, self.description.settings
         self.first_id = self.settings.first_id(self.tokenizer)
 
@@ -60,7 +69,15 @@ class LoadedModel(Generic[NetworkT]):
 
         Videos (B, F, 3, H, W) have states (B, F * P, V): one frame after the other.
         """
-        return framing.encode_images(self.network.vision_model, self.preprocess, images)
+        return self._encoder(images)
+
+    def compile(self) -> None:
+        """Compile the vision tower, for a long run on a GPU: see `ImageEncoder.compile`."""
+        self._encoder.compile()
+
+    def quantise(self) -> None:
+        """Compute the vision tower in int8, on a CPU: see `ImageEncoder.quantise`."""
+        self._encoder.quantise()
 
     def tokenize(self, texts: Sequence[str], first_id: int) -> framing.TokenBatch:
         """Tokenise texts that are normalised already; see `frame`."""

@@ -70,7 +70,7 @@ class CleanConfig(Config):
     """Everything that decides what a run writes."""
 
     seed: int = 0
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     screen: ScreenConfig = ScreenConfig()
     caption: CaptionConfig
     score: ScoreConfig

@@ -1,9 +1,12 @@
 """A GPU that is there and cannot be used is told, never replaced by the CPU without a word."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from models import devices
+from models.blip.config import DtypeChoice
 from models.devices import (
     DeviceChoice,
     DeviceError,
@@ -51,8 +54,23 @@ def test_the_driver_of_a_gpu_that_torch_cannot_use_is_named(
         choose_device("auto", granted=True)
 
 
+def test_int8_is_refused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    with pytest.raises(DeviceError, match="computed by CPUs alone, and Tesla T4 was chosen"):
+        check_dtype("int8", torch.device("cuda"))
+
+
+def test_bf16_is_refused_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    with pytest.raises(DeviceError, match=r"does not compute bf16.* fp16"):
+        check_dtype("bf16", torch.device("cuda"))
+    check_dtype("fp16", torch.device("cuda"))
+
+
 def test_a_cpu_computes_any_dtype_and_has_memory() -> None:
-    check_dtype("bf16", CPU)
+    for dtype in get_args(DtypeChoice):
+        check_dtype(dtype, CPU)
     check_memory(CPU, 10**18)
 
 

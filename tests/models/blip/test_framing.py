@@ -1,15 +1,12 @@
-"""What the roles feed a network: framed texts, places in a grid, states of pictures and videos."""
+"""What the roles feed a network: framed texts."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from models.blip import framing
 from models.blip.tokenizer import WordPiece
-from models.checkpoints.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 
@@ -26,21 +23,6 @@ def test_texts_are_framed_cut_and_padded(words: WordPiece) -> None:
     assert (found.ids[~found.mask] == pad).all()
     none = framing.tokenize_batch([], words, 5, 6, CPU)
     assert none.ids.shape == none.mask.shape == (0, framing.FRAME)
-
-
-def test_states_of_a_video_are_those_of_its_frames(
-    match_checkpoint: Checkpoint, images: Tensor
-) -> None:
-    network: Any = match_checkpoint.network
-    preprocess = match_checkpoint.description.preprocess
-    images = images[:6]
-    frames = framing.encode_images(network.vision_model, preprocess, images)
-    video = framing.encode_images(
-        network.vision_model, preprocess, images.view(2, 3, *images.shape[1:])
-    )
-    assert video.shape == (2, 3 * frames.shape[1], frames.shape[2])
-    torch.testing.assert_close(video.view(frames.shape), frames)
-    assert torch.equal(frames, network.vision_model(preprocess.normalise(images, torch.float32)))
 
 
 @pytest.mark.parametrize("limit", [1, 0, -3, 11])

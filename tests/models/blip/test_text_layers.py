@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 from transformers import BlipConfig
 
-from models.blip.text_layers import CrossAttention, KeyValue, Projections, SelfAttention, Slots
+from models.blip.text_layers import (
+    CachedText,
+    CrossAttention,
+    KeyValue,
+    Projections,
+    SelfAttention,
+    Slots,
+)
 
 
 def slow_mix(layer: Projections, hidden: Tensor, states: Tensor, visible: Tensor) -> Tensor:
@@ -40,11 +47,12 @@ def test_a_token_after_cached_ones_is_read_as_in_the_whole_text(config: BlipConf
     attention, hidden = SelfAttention(config.text_config).eval(), torch.randn(2, 5, 128)
     whole = attention(hidden, torch.ones(5, 5, dtype=torch.bool).tril())
     heads = attention.self.heads
-    cached = KeyValue(*(torch.full((2, heads, 9, 128 // heads), torch.nan) for _ in range(2)))
-    first = attention(hidden[:, :4], torch.ones(4, 4, dtype=torch.bool).tril(), cached)
-    last = attention(hidden[:, 4:], None, cached, 4)
+    kept = KeyValue(*(torch.full((2, heads, 9, 128 // heads), 7.0) for _ in range(2)))
+    seen = torch.arange(9) <= torch.arange(5)[:, None]
+    first = attention(hidden[:, :4], seen[:4], CachedText(kept, torch.arange(4)))
+    last = attention(hidden[:, 4:], seen[4:], CachedText(kept, torch.tensor([4])))
     torch.testing.assert_close(torch.cat([first, last], 1), whole, atol=1e-5, rtol=1e-5)
-    assert cached.key[:, :, 5:].isnan().all()  # nothing is written behind the text
+    assert (kept.key[:, :, 5:] == 7).all()  # nothing is written behind the text
 
 
 @pytest.mark.parametrize("uneven", [False, True])

@@ -15,7 +15,7 @@ from models.blip.networks import VqaNetwork
 from models.checkpoints import checkpoint
 from models.decoding import answering
 from models.decoding.answering import Questions
-from models.decoding.generate import DecoderStart
+from models.decoding.draft import DecoderStart
 from models.roles.vqa import DECODING
 from tests.support.gradients import check_gradients
 

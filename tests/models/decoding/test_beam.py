@@ -16,7 +16,8 @@ from models.blip.networks import CaptionNetwork
 from models.checkpoints.checkpoint import Checkpoint
 from models.decoding import beam
 from models.decoding.config import Decoding
-from models.decoding.generate import DecoderStart, GeneratedTexts, greedy
+from models.decoding.draft import DecoderStart
+from models.decoding.generate import GeneratedTexts, greedy
 
 
 def whole(start: DecoderStart, text: GeneratedTexts) -> list[int]:

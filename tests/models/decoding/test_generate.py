@@ -16,7 +16,8 @@ from models.blip.networks import CaptionNetwork
 from models.checkpoints.checkpoint import Checkpoint
 from models.decoding import sampling
 from models.decoding.config import Decoding
-from models.decoding.generate import DecoderStart, constrain, greedy, nucleus
+from models.decoding.draft import DecoderStart, constrain
+from models.decoding.generate import greedy, nucleus
 from models.decoding.sampling import text_seeds
 
 
@@ -114,7 +115,7 @@ def nucleus_probabilities(scores: Tensor, decoding: Decoding) -> Tensor:
     for word in range(scores.shape[-1]):
         race = torch.ones_like(probabilities, dtype=torch.float64)
         race[:, word] = 1e-300
-        picked = sampling.nucleus(probabilities, race, decoding.top_p)
+        picked, _ = sampling.nucleus(probabilities, race, decoding.top_p)
         reached[:, word] = (picked == word).float()
     kept = probabilities * reached
     return kept / kept.sum(-1, keepdim=True)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
 from models.blip.config import Role
+from models.blip.text_layers import TextGroup
 from models.blip.tokenizer import normalise
-from models.roles.filter import Filter
+from models.roles.filter import LEAST_SAVED, Filter, slots_of, split_by_length
 
 TEXTS = [
     ["a red dog", "two birds flying over the sea and the river near an old wooden house"],
@@ -152,3 +154,71 @@ def test_bf16_is_close(folders: dict[Role, Path]) -> None:
         for first, second in zip(row, other, strict=True):
             assert second.itm == pytest.approx(first.itm, abs=0.02)
             assert second.itc == pytest.approx(first.itc, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "parts"),
+    [
+        ([5, 9, 7], [[0, 1, 2]]),  # all are short
+        ([35, 9], [[0, 1]]),  # 23 pads are not worth another reading
+        ([35, 9, 9, 35, 9], [[1, 2, 4], [0, 3]]),
+        ([35, 20, 34, 20, 20], [[1, 3, 4], [0, 2]]),
+        ([40, 40], [[0, 1]]),
+    ],
+)
+def test_long_texts_are_parted_where_it_saves_pads(
+    lengths: list[int], parts: list[list[int]]
+) -> None:
+    assert split_by_length(lengths, 30) == parts
+
+
+def test_equal_numbers_of_texts_need_no_slots() -> None:
+    cpu = torch.device("cpu")
+    assert slots_of([0, 0, 1, 1], 2, cpu) is None
+    uneven = slots_of([0, 2, 2], 3, cpu)
+    assert uneven is not None
+    assert (uneven.index.tolist(), uneven.size) == ([0, 4, 5], 6)
+
+
+@pytest.mark.parametrize("counts", [[1, 1, 1, 1], [2, 2, 2, 2], [0, 3, 1, 2]])
+def test_parted_texts_have_the_scores_of_undivided_ones(
+    filter_: Filter, images: Tensor, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [["a dog", "a red bird near the old house " * 4, "sea"][:count] for count in counts]
+    texts = [row[::-1] if number % 2 else row for number, row in enumerate(texts)]
+    texts[-1] = ["a red bird near the old house " * (3 + n) for n in range(counts[-1])]
+    whole = filter_.score(images[:4], texts)
+    monkeypatch.setitem(LEAST_SAVED, "cpu", 0)
+    seen: list[int] = []
+    encode = filter_.network.text_encoder.encode_groups
+
+    def counted(groups: Sequence[TextGroup], states: Tensor) -> list[Tensor]:
+        seen.append(len(groups))
+        return encode(groups, states)
+
+    monkeypatch.setattr(filter_.network.text_encoder, "encode_groups", counted)
+    parted = filter_.score(images[:4], texts)
+    assert seen == [2]
+    for row, others in zip(parted, whole, strict=True):
+        for score, other in zip(row, others, strict=True):
+            assert score.itm_logit == pytest.approx(other.itm_logit, abs=1e-5)
+            assert score.itc == pytest.approx(other.itc, abs=1e-5)
+            assert (score.tokens, score.truncated) == (other.tokens, other.truncated)
+
+
+def test_a_picture_is_seen_once_and_projected_once(
+    filter_: Filter, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LEAST_SAVED, "cpu", 0)
+    tower, layers = filter_.network.vision_model, filter_.network.text_encoder.encoder.layers()
+    seen: list[int] = []
+    made: list[int] = []
+    projections = [layer.crossattention.self for layer in layers]
+    hooks = [part.key.register_forward_hook(lambda *_: made.append(1)) for part in projections]
+    hooks.append(tower.post_layernorm.register_forward_hook(lambda *_: seen.append(1)))
+    for part in projections:
+        part.key.weight.data = part.key.weight.clone()  # apart from the values: a product each
+    filter_.score(images[:4], [["a dog", "a red bird near the old house " * 4]] * 4)
+    for hook in hooks:
+        hook.remove()
+    assert (len(seen), len(made)) == (1, len(layers))
