@@ -38,7 +38,7 @@ class Cost:
 def measure(work: Callable[[], int]) -> Cost:
     """Do the work, which returns how many images it did, and measure it and its children.
 
-    Bytes count what the page cache gives and takes, too, but not what children read and write.
+    Bytes count what the page cache gives and takes, too.
     """
     on_gpu = torch.cuda.is_available()
     if on_gpu:
