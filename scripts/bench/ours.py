@@ -13,9 +13,26 @@ Work = Callable[[], int]
 
 
 def open_run(inputs: Inputs, settings: tuple[str, ...]) -> Work:
-    """Begin a run with models loaded and a shard done; what is returned does the others.
+    """Begin a run with models loaded and a shard done; what is returned does the others."""
+    job = prepare(read_recipe(Recipe, None, {}, settings_of(inputs, *settings)))
+    worker = job.spec.open(Grant())
+    warm_up, *timed = job.pending
+    worker.process(warm_up)
 
-    Settings are as of `capfilt clean --set`; `{folder}` in them is where the inputs lie.
+    def work() -> int:
+        results = [worker.process(shard) for shard in timed]
+        done = [result for result in results if isinstance(result, ShardDone)]
+        if len(done) < len(timed):
+            raise RuntimeError(f"{len(timed) - len(done)} of {len(timed)} shards failed: {results}")
+        return sum(result.counts.samples_in for result in done)
+
+    return work
+
+
+def settings_of(inputs: Inputs, *changed: str) -> list[str]:
+    """Write the settings of a new run, as of `capfilt clean --set`, the changed ones last.
+
+    `{folder}` in these is where the inputs lie.
     """
     folder = inputs.folder
     default = [
@@ -29,17 +46,4 @@ def open_run(inputs: Inputs, settings: tuple[str, ...]) -> Work:
         f"engine.device={inputs.device.type}",
         "engine.kind=local",
     ]
-    changed = [setting.format(folder=folder) for setting in settings]
-    job = prepare(read_recipe(Recipe, None, {}, [*default, *changed]))
-    worker = job.spec.open(Grant())
-    warm_up, *timed = job.pending
-    worker.process(warm_up)
-
-    def work() -> int:
-        results = [worker.process(shard) for shard in timed]
-        done = [result for result in results if isinstance(result, ShardDone)]
-        if len(done) < len(timed):
-            raise RuntimeError(f"{len(timed) - len(done)} of {len(timed)} shards failed: {results}")
-        return sum(result.counts.samples_in for result in done)
-
-    return work
+    return [*default, *(setting.format(folder=folder) for setting in changed)]
