@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import BlipConfig
 
+from models.blip.preprocess import Preprocess
 from models.blip.text import TextEncoder
 from models.blip.tokenizer import normalise
 from models.blip.vision import VisionEncoder
@@ -79,11 +80,17 @@ class Objective(nn.Module):
         self.network = network
         self.about = replace(about, tensors={}, training={})
         self._beside: list[FeatureQueue] = []
+        self._statistics = _statistics(about.preprocess, torch.device("cpu"))
 
     @property
     def queue(self) -> FeatureQueue | None:
         """What the loss keeps between steps beside the network, if anything."""
         return self._beside[0] if self._beside else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._statistics[0].device
 
     @property
     def first_token(self) -> int:
@@ -103,24 +110,35 @@ class Objective(nn.Module):
         self.to(device)
         for part in self._beside:
             part.to(device)
+        self._statistics = _statistics(self.about.preprocess, device)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Normalise uint8 pictures (B, 3, S, S) on the network's device."""
-        device = next(self.network.parameters()).device
-        return self.about.preprocess.normalise(pixels.to(device), torch.float32)
+        """Normalise uint8 pictures (B, 3, S, S) on the network's device, as `Preprocess` does.
+
+        Mean and deviation lie there already: a step that copied them would wait for the device.
+        """
+        mean, std = self._statistics
+        return pixels.to(mean.device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
 
     def pairs(self, batch: Batch, workers: Workers) -> Pairs:
-        """Move a batch to the network's device, padded as long as the other workers' texts."""
-        device = next(self.network.parameters()).device
-        more = (0, workers.longest(batch.ids.shape[1]) - batch.ids.shape[1])
-        ids = nn.functional.pad(batch.ids, more, value=self.about.tokenizer.pad_id)
-        return Pairs(
-            pixels=self.normalise(batch.pixels),
-            ids=ids.to(device),
-            mask=nn.functional.pad(batch.mask, more).to(device),
-            image_ids=batch.image_ids.to(device),
-            text_hashes=batch.text_hashes.to(device),
+        """Move a batch to the network's device, padded as long as the other workers' texts.
+
+        Nothing is waited for where the batch is pinned.
+        """
+        device = self.device
+        length = workers.longest(batch.ids.shape[1])
+        padded = batch.padded(length, self.about.tokenizer.pad_id)
+        ids, mask, learned, image_ids, hashes = (
+            rows.to(device, non_blocking=True)
+            for rows in (
+                padded.ids,
+                padded.mask,
+                padded.learned,
+                batch.image_ids,
+                batch.text_hashes,
+            )
         )
+        return Pairs(self.normalise(batch.pixels), ids, mask, image_ids, hashes, learned)
 
     def write(self, path: Path, network: nn.Module) -> Path:
         """Write a network, trained here, as a new folder; one that is there was written before."""
@@ -131,6 +149,15 @@ class Objective(nn.Module):
             content = replace(self.about, tensors=network.state_dict(), training=kept)
             write_checkpoint(path, content)
         return path
+
+
+def _statistics(preprocess: Preprocess, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Put mean and deviation of the colours on a device."""
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1)
+        for values in (preprocess.mean, preprocess.std)
+    )
+    return mean, std
 
 
 def trainable(

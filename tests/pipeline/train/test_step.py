@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from models.blip.tokenizer import WordPiece
 from models.training.schedule import RateConfig
@@ -43,7 +44,11 @@ def take(config: PretrainConfig, start: Path, batch: Batch, number: int = 0) -> 
     optimiser = make_optimiser(objective.network, config)
     stepper = Stepper(config, "fp32", objective, optimiser, ALONE, several=False)
     stepper.set_rate(number, 4, 0)
-    return stepper.take([batch], number, 0)
+    return floats(stepper.take([batch], number, 0))
+
+
+def floats(numbers: dict[str, Tensor]) -> dict[str, float]:
+    return {name: value.item() for name, value in numbers.items()}
 
 
 def test_the_same_step_draws_the_same_and_another_one_does_not(
@@ -114,7 +119,7 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole(
         group = {"params": [*objective.network.parameters()], "factor": 1.0}
         optimiser = torch.optim.SGD([group], lr=1.0)
         stepper = Stepper(config, "fp32", objective, optimiser, ALONE, several=False)
-        numbers = stepper.take(parts, 0, 0)
+        numbers = floats(stepper.take(parts, 0, 0))
         taken.append((numbers, objective.network.state_dict()))
     (one, wanted), (two, found) = taken
     assert two == pytest.approx(one, rel=1e-4)
