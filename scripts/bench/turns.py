@@ -23,28 +23,34 @@ class Outcome:
 
 
 def take_turns(picked: Sequence[Arm], made: Inputs, repeats: int) -> list[Outcome]:
-    """Measure each arm once, then each again; one that fails is told and left out from there."""
+    """Measure each arm once, then each again; Ctrl-C ends it with what is measured by then."""
     outcomes = {arm.name: Outcome(arm.name, arm.whole) for arm in picked}
     before = ceiling(made.device, made.dtype)
-    for turn in range(repeats):
-        for arm in picked:
-            outcome = outcomes[arm.name]
-            if outcome.skipped:
-                continue
-            print(f"\r{turn + 1}/{repeats} {arm.name:40}", end="", file=sys.stderr, flush=True)
-            try:
-                cost = measure(arm.open(made))
-            except NotInstalled as missing:
-                outcome.skipped = str(missing)
-                continue
-            except Exception as error:
-                outcome.skipped = f"{arm.name}, turn {turn + 1}: {type(error).__name__}: {error}"[
-                    :300
-                ]
-                continue
-            after = ceiling(made.device, made.dtype)
-            outcome.turns.append(cost)
-            outcome.ceilings.append((before + after) / 2)
-            before = after
-    print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
+    try:
+        for turn in range(repeats):
+            for arm in picked:
+                if outcomes[arm.name].skipped:
+                    continue
+                told = f"\r{turn + 1}/{repeats} {arm.name:40}"
+                print(told, end="", file=sys.stderr, flush=True)
+                before = _take_turn(arm, made, outcomes[arm.name], before)
+    except KeyboardInterrupt:
+        print("\rinterrupted: what follows is what was measured", file=sys.stderr)
     return list(outcomes.values())
+
+
+def _take_turn(arm: Arm, made: Inputs, outcome: Outcome, before: float) -> float:
+    """Measure a turn, and return the ceiling after it; what fails is left out from there."""
+    try:
+        cost = measure(arm.open(made))
+    except NotInstalled as missing:
+        outcome.skipped = str(missing)
+        return before
+    except Exception as error:
+        turn, kind = len(outcome.turns) + 1, type(error).__name__
+        outcome.skipped = f"{arm.name}, turn {turn}: {kind}: {error}"[:300]
+        return before
+    after = ceiling(made.device, made.dtype)
+    outcome.turns.append(cost)
+    outcome.ceilings.append((before + after) / 2)
+    return after
