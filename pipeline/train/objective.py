@@ -22,6 +22,7 @@ from models.training.negatives import Rule
 from models.training.workers import Workers
 from pipeline.checkpoint import write_checkpoint
 from pipeline.config import Config
+from pipeline.train.compiled import bucketed, compile_towers
 from pipeline.train.dataloader import Batch
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -33,6 +34,12 @@ class TowerConfig(Config):
     dropout: float = Field(0.1, ge=0, lt=1, description="of the text transformer")
     drop_path: float = Field(0.0, ge=0, lt=1, description="of the vision tower's branches")
     recompute: int = Field(0, ge=0, description="last layers that keep no activations")
+    recompute_text: int | None = Field(
+        None, ge=0, description="the same of the text transformers; null: as recompute"
+    )
+    compile: bool | None = Field(
+        None, description="both towers by torch.compile; texts are padded to few lengths"
+    )
     freeze_vision: bool = Field(False, description="train the text transformer and heads alone")
 
 
@@ -80,6 +87,8 @@ class Objective(nn.Module):
         self.network = network
         self.about = replace(about, tensors={}, training={})
         self._beside: list[FeatureQueue] = []
+        self._prompt: tuple[int, ...] = ()  # before each text that LM learns
+        self._compiled = False
         self._statistics = _statistics(about.preprocess, torch.device("cpu"))
 
     @property
@@ -105,6 +114,11 @@ class Objective(nn.Module):
         """Write the trained checkpoints, each a new folder in `folder`, by role."""
         return {self.about.role: self.write(folder / "model", self.network)}
 
+    def compile_towers(self, backend: str = "inductor") -> None:
+        """Compute by torch.compile from the first step on."""
+        compile_towers(self.network, backend)
+        self._compiled = True
+
     def to_device(self, device: torch.device) -> None:
         """Move network and queue."""
         self.to(device)
@@ -127,6 +141,9 @@ class Objective(nn.Module):
         """
         device = self.device
         length = workers.longest(batch.ids.shape[1])
+        if self._compiled:
+            positions = self.about.config.text_config.max_position_embeddings
+            length = bucketed(length, positions - len(self._prompt))
         padded = batch.padded(length, self.about.tokenizer.pad_id)
         ids, mask, learned, image_ids, hashes = (
             rows.to(device, non_blocking=True)
@@ -176,10 +193,11 @@ def trainable(
     if isinstance(network, ContrastNetwork) and lacking:
         network.start()
     for module in network.modules():
-        if isinstance(module, VisionEncoder | TextEncoder):
-            module.recomputed = towers.recompute
         if isinstance(module, VisionEncoder):
-            module.drop_path = towers.drop_path
+            module.recomputed, module.drop_path = towers.recompute, towers.drop_path
+        if isinstance(module, TextEncoder):
+            text = towers.recompute_text
+            module.recomputed = towers.recompute if text is None else text
     if towers.freeze_vision:
         network.get_submodule("vision_model").requires_grad_(False)
     if isinstance(network, ContrastNetwork):
