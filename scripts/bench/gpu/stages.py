@@ -28,4 +28,5 @@ STAGES = (
     Stage("arms", 8 * 60),
     Stage("parts", 3 * 60),
     Stage("scaling", 3 * 60),
+    Stage("training", 3 * 60),
 )
