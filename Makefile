@@ -63,7 +63,7 @@ table1: $(INSTALLED) ## the paper's Table 1 on the toy world, three seeds (an ho
 toy-tasks: $(INSTALLED) ## every task in miniature: train, evaluate, compare with chance (half an hour)
 	$(BIN)/python scripts/reproduce_toy_tasks.py
 
-bench: $(INSTALLED) ## images per second, beside transformers, in one run
-	$(BIN)/python scripts/benchmark_clean.py
+bench: $(INSTALLED) ## cleaning beside its peers: rates and costs in one table (an hour on two cores)
+	$(BIN)/python -m scripts.bench
 
 .PHONY: help install browser java check format test test-slow test-gpu chaos test-core picture demo tiny-checkpoint table1 toy-tasks bench

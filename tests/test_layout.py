@@ -19,7 +19,7 @@ FILES = [
 ]
 FOLDERS = [
     path
-    for package in PACKAGES
+    for package in (*PACKAGES, "scripts")
     for path in [ROOT / package, *sorted((ROOT / package).rglob("*"))]
     if path.is_dir() and path.name != "__pycache__"
 ]

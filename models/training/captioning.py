@@ -19,17 +19,19 @@ def language_loss(
     *,
     prompt: int = 0,
     smoothing: float = losses.LABEL_SMOOTHING,
+    learned: Tensor | None = None,
     workers: Workers = ALONE,
 ) -> Tensor:
     """Predict each word of ids (B, T), which begin with [DEC], from those before it.
 
     Every token after the first counts, [SEP] too. Pads, where `mask` (B, T) is False, do not, nor
     the first `prompt` tokens after [DEC], which a captioner is given. The mean is over the tokens
-    of all workers.
+    of all workers. `learned`: the places that count, by number, where they are known on the host.
     """
     hidden = decoder.bert.decode(ids[:, :-1], images)[:, prompt:]
-    labels, counted = ids[:, 1 + prompt :], mask[:, 1 + prompt :].bool()
-    logits = decoder.logits(hidden[counted])  # a pad's would be thrown away
+    labels, counted = ids[:, 1 + prompt :].flatten(), mask[:, 1 + prompt :].bool().flatten()
+    learned = counted.nonzero().squeeze(1) if learned is None else learned
+    logits = decoder.logits(hidden.flatten(0, 1)[learned])  # a pad's would be thrown away
     with in_fp32(hidden):
         count = workers.mean(counted.sum().float())
-        return losses.language(logits, labels[counted], smoothing, count)
+        return losses.language(logits, labels[learned], smoothing, count)

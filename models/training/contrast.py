@@ -34,7 +34,8 @@ class Pairs:
 
     `pixels` (B, 3, S, S), normalised; `ids` (B, T), which begin with [CLS], padded at the end;
     `mask` (B, T), True on tokens; `image_ids` and `text_hashes` (B,): equal numbers are the same
-    image, or the same text.
+    image, or the same text. `learned`: places of the flat mask (B * (T - 1),) without its first
+    column that are tokens, so that LM need not wait to learn from a GPU how many there are.
     """
 
     pixels: Tensor
@@ -42,6 +43,7 @@ class Pairs:
     mask: Tensor
     image_ids: Tensor | None = None
     text_hashes: Tensor | None = None
+    learned: Tensor | None = None
 
     def with_first_token(self, token: int) -> Tensor:
         """Copy the ids with another first token."""
@@ -49,7 +51,8 @@ class Pairs:
 
     def with_prompt(self, token: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Copy ids and mask with another first token and a prompt after it."""
-        start = self.ids.new_tensor([token, *prompt]).expand(len(self.ids), -1)
+        # filled in one by one: a tensor made of a list would be waited for on a GPU
+        start = torch.cat([torch.full_like(self.ids[:, :1], n) for n in (token, *prompt)], 1)
         shown = torch.ones_like(start, dtype=torch.bool)
         return torch.cat([start, self.ids[:, 1:]], 1), torch.cat([shown, self.mask[:, 1:]], 1)
 
@@ -223,7 +226,7 @@ class ContrastNetwork(MatchNetwork):
         if wrong.workers.size == 1:  # they are among those that were made already
             return [KeyValue(key[index], value[index]) for key, value in cross_kv]
         # gradients must reach the tower of the worker that saw the image
-        return self.text_encoder.project_images(wrong.workers.gather_with_gradient(states)[index])
+        return self.text_encoder.project_images(wrong.workers.take(states, index))
 
 
 def _enqueue(

@@ -68,7 +68,7 @@ def masked_weights(logits: Tensor, forbidden: Tensor, floor: float = 0) -> Tenso
     finite = logits.detach().float().nan_to_num()  # a diverged model must not stop the draw
     weights = finite.log_softmax(1)
     if floor:
-        weights = weights.logaddexp(weights.new_tensor(floor).log())
+        weights = weights.logaddexp(torch.full_like(weights[:1, :1], floor).log())
     return weights.masked_fill(forbidden, -torch.inf)
 
 

@@ -128,8 +128,15 @@ class PretrainNetwork(ContrastNetwork, Answering):
         # made once for ITM and LM: encoder and decoder share their cross-attentions
         cross_kv = self.text_encoder.project_images(states)
         itm = self.match(ids, batch.mask, states, cross_kv, wrong, workers)
-        prompt = len(settings.prompt)
-        lm = language_loss(self.text_decoder, words, mask, cross_kv, prompt=prompt, workers=workers)
+        lm = language_loss(
+            self.text_decoder,
+            words,
+            mask,
+            cross_kv,
+            prompt=len(settings.prompt),
+            learned=batch.learned,
+            workers=workers,
+        )
         return StepResult(contrast.loss, itm, self.temp.detach().clone(), wrong, lm)
 
 

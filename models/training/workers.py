@@ -32,9 +32,13 @@ class Workers:
         dist.all_gather(found, mine)
         return torch.cat(found)
 
-    def gather_with_gradient(self, rows: Tensor) -> Tensor:
-        """Put the rows (B, …) of all workers in order, as (W, …); gradients go back to all."""
-        return rows if self.size == 1 else _Gathered.apply(rows, self)
+    def take(self, rows: Tensor, index: Tensor) -> Tensor:
+        """Take rows by their numbers (B,) among those of all workers, (B, …); gradients go back.
+
+        What nobody takes does not travel. How much does is known on the host: the device is
+        waited for once.
+        """
+        return rows[index] if self.size == 1 else _Taken.apply(rows, self._exchange(index))
 
     def mean(self, value: Tensor) -> Tensor:
         """Average a number over the workers, without its gradient."""
@@ -60,23 +64,59 @@ class Workers:
         dist.all_gather_object(found, value)
         return found
 
+    def _exchange(self, index: Tensor) -> "_Exchange":
+        """Find out which of this worker's rows go to whom."""
+        wishes = self.gather(index).cpu().view(self.size, -1)  # (size, B)
+        owners, local = wishes // wishes.shape[1], wishes % wishes.shape[1]
+        mine = owners == self.rank
+        received = owners[self.rank].argsort(stable=True)  # what comes is in the order of owners
+        return _Exchange(
+            sent=local[mine].to(index.device),
+            received=received.to(index.device),
+            sent_counts=mine.sum(1).tolist(),
+            received_counts=owners[self.rank].bincount(minlength=self.size).tolist(),
+        )
+
     def _device(self) -> torch.device:
         return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
-class _Gathered(torch.autograd.Function):
-    """All-gather whose backward pass adds up what all workers found for a worker's rows."""
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """Rows that go to each worker, and places that those of each come to.
+
+    `sent`: numbers of own rows, for one worker after the other; `received`: places among the rows
+    that were asked for.
+    """
+
+    sent: Tensor
+    received: Tensor
+    sent_counts: list[int]
+    received_counts: list[int]
+
+
+class _Taken(torch.autograd.Function):
+    """Rows that travel to who asked for them, and whose gradients travel back and add up."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, workers: Workers) -> Tensor:  # noqa: ANN401 - torch's
-        ctx.workers = workers
-        return workers.gather(rows)
+    def forward(ctx: Any, rows: Tensor, exchange: _Exchange) -> Tensor:  # noqa: ANN401 - torch's
+        ctx.exchange, ctx.shape = exchange, rows.shape
+        wanted = rows.detach()[exchange.sent]
+        arrived = wanted.new_empty(len(exchange.received), *rows.shape[1:])
+        sizes = exchange.received_counts, exchange.sent_counts
+        dist.all_to_all_single(arrived, wanted, *sizes)
+        taken = torch.empty_like(arrived)
+        taken[exchange.received] = arrived
+        return taken
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's
-        total = gradient.clone(memory_format=torch.contiguous_format)  # others may hold it too
-        dist.all_reduce(total)
-        return total.chunk(ctx.workers.size)[ctx.workers.rank], None
+        exchange: _Exchange = ctx.exchange
+        leaving = gradient[exchange.received]
+        arrived = leaving.new_empty(len(exchange.sent), *gradient.shape[1:])
+        dist.all_to_all_single(arrived, leaving, exchange.sent_counts, exchange.received_counts)
+        total = gradient.new_zeros(ctx.shape)
+        return total.index_add_(0, exchange.sent, arrived), None  # a row may be asked for often
 
 
 ALONE = Workers()

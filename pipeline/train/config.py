@@ -37,6 +37,12 @@ class TowerConfig(Config):
     dropout: float = Field(0.1, ge=0, lt=1, description="of the text transformer")
     drop_path: float = Field(0.0, ge=0, lt=1, description="of the vision tower's branches")
     recompute: int = Field(0, ge=0, description="last layers that keep no activations")
+    recompute_text: int | None = Field(
+        None, ge=0, description="the same of the text transformers; null: as recompute"
+    )
+    compile: bool | None = Field(
+        None, description="both towers by torch.compile; texts are padded to few lengths"
+    )
     freeze_vision: bool = Field(False, description="train the text transformer and heads alone")
 
 

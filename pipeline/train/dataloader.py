@@ -85,6 +85,30 @@ class Batch:
         """Count the rows."""
         return len(self.texts)
 
+    @property
+    def learned(self) -> Tensor:
+        """Number the tokens after the first of each text, among all such places of the batch."""
+        places = self.mask[:, 1:].flatten().nonzero().squeeze(1)
+        return places.pin_memory() if self.ids.is_pinned() else places
+
+    def padded(self, length: int, pad_id: int) -> "Batch":
+        """Pad the texts to a length."""
+        more = length - self.ids.shape[1]
+        if not more:
+            return self
+        ids = torch.nn.functional.pad(self.ids, (0, more), value=pad_id)
+        mask = torch.nn.functional.pad(self.mask, (0, more))
+        whole = replace(self, ids=ids, mask=mask)
+        return whole.pinned() if self.ids.is_pinned() else whole
+
+    def pinned(self) -> "Batch":
+        """Move the tensors where a GPU can fetch them while this process goes on."""
+        names = ("pixels", "ids", "mask", "image_ids", "text_hashes", "right")
+        tensors = {name: getattr(self, name) for name in names}
+        return replace(
+            self, **{name: t.pin_memory() for name, t in tensors.items() if t is not None}
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -103,8 +127,8 @@ class _Closed(Exception):  # noqa: N818 - a signal within this file, not an erro
 class BatchLoader:
     """Endless batches of the stream's lanes, `rows_per_lane` rows of each, lane after lane.
 
-    `picture` turns an RGB image and a seed into uint8 (3, S, S). `ahead` batches wait at most.
-    Close it; it closes the stream too.
+    `picture` turns an RGB image and a seed into uint8 (3, S, S). `ahead` batches wait at most, in
+    pinned memory if `pin` says that a GPU fetches them. Close it; it closes the stream too.
     """
 
     def __init__(
@@ -116,6 +140,7 @@ class BatchLoader:
         limits: DecodeLimits,
         threads: int = 2,
         ahead: int = 4,
+        pin: bool = False,
     ) -> None:
         if min(rows_per_lane, threads, ahead) < 1:
             raise ValueError(
@@ -123,7 +148,7 @@ class BatchLoader:
                 f"{threads} and {ahead}"
             )
         self.left_out: Counter[str] = Counter()
-        self._stream, self._wording = stream, wording
+        self._stream, self._wording, self._pin = stream, wording, pin
         prepare = _PrepareRow(picture, wording.clean, limits)
         self._rows = _LaneRows(stream, prepare, rows_per_lane, threads)
         # one thread makes batch after batch: its own work, collating, overlaps with the step too
@@ -157,7 +182,8 @@ class BatchLoader:
     def _next_batch(self) -> Batch:
         left_out: Counter[str] = Counter()
         rows = self._rows.take(left_out)
-        return _collate(rows, self._wording, dict(self._rows.positions), left_out)
+        batch = _collate(rows, self._wording, dict(self._rows.positions), left_out)
+        return batch.pinned() if self._pin else batch
 
 
 class _LaneRows:

@@ -30,7 +30,10 @@ def start_finetuning(config: FinetuneConfig) -> Objective:
     content = import_folder(Path(config.model.start), config.model.image_size).content
     if content.role != spec.role:
         content = _part(content, spec.role, config.seed)
-    return load_objective(spec)(content, config)
+    objective = load_objective(spec)(content, config)
+    if config.model.compile:
+        objective.compile_towers()
+    return objective
 
 
 def spec_of(config: FinetuneConfig) -> TaskSpec:

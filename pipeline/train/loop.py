@@ -25,6 +25,7 @@ from pipeline.train.alarm import Alarms
 from pipeline.train.config import TrainConfig, count_steps
 from pipeline.train.dataloader import BatchLoader, TextTransform
 from pipeline.train.mixture import Positions, TaskMixture, TaskSource
+from pipeline.train.numbers import PendingNumbers
 from pipeline.train.objective import Objective
 from pipeline.train.state import TrainerProgress
 from pipeline.train.step import Stepper, make_optimiser
@@ -104,6 +105,7 @@ class _Training:
         self._stepper = Stepper(
             config, dtype, objective, self._optimiser, context.workers, several=several
         )
+        self._pending = PendingNumbers(context.workers)
         self._written_at, self._written_samples = time.monotonic(), self._progress.samples
         self._epoch_rows = 1.0
 
@@ -164,24 +166,33 @@ class _Training:
         config, progress, number = self._config, self._progress, self._progress.step
         parts, moved = mixture.take(number, config.step.accumulate)
         rate = self._stepper.set_rate(number, steps, self._epoch)
-        numbers = self._stepper.take(parts, number, self._epoch)
         samples = progress.samples + config.step.batch_size
-        # before anything is saved: what comes after a loss that is no number is worthless
-        fresh = self._alarms.check(number + 1, samples, numbers)
-        for alarm in fresh if self._first else ():
-            _log.warning("step %d: %s", number + 1, alarm)
-        self._progress = TrainerProgress(
-            number + 1,
-            samples,
-            {**progress.positions, **moved},
-            _sum([progress.left_out, *(part.left_out for part in parts)]),
-            numbers,
-            tuple(self._alarms.raised),
-            self._alarms.itm,
-            self._alarms.log_temperature,
+        self._pending.add(number + 1, samples, self._stepper.take(parts, number, self._epoch))
+        self._progress = replace(
+            progress,
+            step=number + 1,
+            samples=samples,
+            positions={**progress.positions, **moved},
+            left_out=_sum([progress.left_out, *(part.left_out for part in parts)]),
         )
-        if self._first and self._progress.step % config.save.log_every == 0:
-            self._write_numbers(rate)
+        if self._progress.step % config.save.log_every == 0:
+            self._read_numbers()
+            if self._first:
+                self._write_numbers(rate)
+
+    def _read_numbers(self) -> None:
+        """Look at the numbers of all steps since the last look; all workers look at once."""
+        for done in self._pending.read():
+            fresh = self._alarms.check(done.step, done.samples, done.values)
+            for alarm in fresh if self._first else ():
+                _log.warning("step %d: %s", done.step, alarm)
+            self._progress = replace(
+                self._progress,
+                numbers=done.values,
+                alarms=tuple(self._alarms.raised),
+                itm=self._alarms.itm,
+                log_temperature=self._alarms.log_temperature,
+            )
 
     def _write_numbers(self, rate: float) -> None:
         progress = self._progress
@@ -193,6 +204,7 @@ class _Training:
         training_state.append_line(self._log_file, line)
 
     def _save(self) -> None:
+        self._read_numbers()  # what comes after a loss that is no number is worthless
         whole = self._whole()  # asked for by all workers, before all but the first turn back
         if not self._first:
             return
@@ -236,6 +248,7 @@ def open_loader(
         step.batch_size // (data.lanes * step.accumulate),
         DecodeLimits(data.min_side, data.max_pixels, data.max_aspect),
         data.decode_threads,
+        pin=objective.device.type == "cuda",
     )
 
 

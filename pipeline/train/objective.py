@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BlipConfig
 
+from models.blip.preprocess import Preprocess
 from models.blip.text import TextEncoder
 from models.blip.tokenizer import normalise
 from models.blip.vision import VisionEncoder
@@ -18,6 +19,7 @@ from models.training.contrast import ContrastNetwork, Pairs
 from models.training.momentum import FeatureQueue
 from models.training.workers import Workers
 from pipeline.checkpoint import write_checkpoint
+from pipeline.train.compiled import bucketed, compile_towers
 from pipeline.train.config import TowerConfig
 from pipeline.train.dataloader import Batch
 
@@ -54,11 +56,19 @@ class Objective(nn.Module):
         self.network = network
         self.about = replace(about, tensors={}, training={})
         self._beside: list[FeatureQueue] = []
+        self._prompt: tuple[int, ...] = ()  # before each text that LM learns
+        self._compiled = False
+        self._statistics = _statistics(about.preprocess, torch.device("cpu"))
 
     @property
     def queue(self) -> FeatureQueue | None:
         """What the loss keeps between steps beside the network, if anything."""
         return self._beside[0] if self._beside else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._statistics[0].device
 
     @property
     def first_token(self) -> int:
@@ -73,29 +83,48 @@ class Objective(nn.Module):
         """Write the trained checkpoints, each a new folder in `folder`, by role."""
         return {self.about.role: self.write(folder / "model", self.network)}
 
+    def compile_towers(self, backend: str = "inductor") -> None:
+        """Compute by torch.compile from the first step on."""
+        compile_towers(self.network, backend)
+        self._compiled = True
+
     def to_device(self, device: torch.device) -> None:
         """Move network and queue."""
         self.to(device)
         for part in self._beside:
             part.to(device)
+        self._statistics = _statistics(self.about.preprocess, device)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Normalise uint8 pictures (B, 3, S, S) on the network's device."""
-        device = next(self.network.parameters()).device
-        return self.about.preprocess.normalise(pixels.to(device), torch.float32)
+        """Normalise uint8 pictures (B, 3, S, S) on the network's device, as `Preprocess` does.
+
+        Mean and deviation lie there already: a step that copied them would wait for the device.
+        """
+        mean, std = self._statistics
+        return pixels.to(mean.device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
 
     def pairs(self, batch: Batch, workers: Workers) -> Pairs:
-        """Move a batch to the network's device, padded as long as the other workers' texts."""
-        device = next(self.network.parameters()).device
-        more = (0, workers.longest(batch.ids.shape[1]) - batch.ids.shape[1])
-        ids = nn.functional.pad(batch.ids, more, value=self.about.tokenizer.pad_id)
-        return Pairs(
-            pixels=self.normalise(batch.pixels),
-            ids=ids.to(device),
-            mask=nn.functional.pad(batch.mask, more).to(device),
-            image_ids=batch.image_ids.to(device),
-            text_hashes=batch.text_hashes.to(device),
+        """Move a batch to the network's device, padded as long as the other workers' texts.
+
+        Nothing is waited for where the batch is pinned.
+        """
+        device = self.device
+        length = workers.longest(batch.ids.shape[1])
+        if self._compiled:
+            positions = self.about.config.text_config.max_position_embeddings
+            length = bucketed(length, positions - len(self._prompt))
+        padded = batch.padded(length, self.about.tokenizer.pad_id)
+        ids, mask, learned, image_ids, hashes = (
+            rows.to(device, non_blocking=True)
+            for rows in (
+                padded.ids,
+                padded.mask,
+                padded.learned,
+                batch.image_ids,
+                batch.text_hashes,
+            )
         )
+        return Pairs(self.normalise(batch.pixels), ids, mask, image_ids, hashes, learned)
 
     def write(self, path: Path, network: nn.Module) -> Path:
         """Write a network, trained here, as a new folder; one that is there was written before."""
@@ -106,6 +135,15 @@ class Objective(nn.Module):
             content = replace(self.about, tensors=network.state_dict(), training=kept)
             write_checkpoint(path, content)
         return path
+
+
+def _statistics(preprocess: Preprocess, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Put mean and deviation of the colours on a device."""
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1)
+        for values in (preprocess.mean, preprocess.std)
+    )
+    return mean, std
 
 
 def trainable(
@@ -124,10 +162,11 @@ def trainable(
     if isinstance(network, ContrastNetwork) and lacking:
         network.start()
     for module in network.modules():
-        if isinstance(module, VisionEncoder | TextEncoder):
-            module.recomputed = towers.recompute
         if isinstance(module, VisionEncoder):
-            module.drop_path = towers.drop_path
+            module.recomputed, module.drop_path = towers.recompute, towers.drop_path
+        if isinstance(module, TextEncoder):
+            text = towers.recompute_text
+            module.recomputed = towers.recompute if text is None else text
     if towers.freeze_vision:
         network.get_submodule("vision_model").requires_grad_(False)
     if isinstance(network, ContrastNetwork):

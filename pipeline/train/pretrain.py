@@ -45,7 +45,10 @@ def start_pretraining(path: Path, config: PretrainConfig) -> PretrainObjective:
         raise CheckpointError(
             f"{path} holds a {content.role}; pre-training goes on from a pretrain folder"
         )
-    return PretrainObjective(content, config.model, config.loss)
+    objective = PretrainObjective(content, config.model, config.loss)
+    if config.model.compile:
+        objective.compile_towers()
+    return objective
 
 
 def _words(words: str | int | None, sources: Sequence[Source]) -> WordPiece:

@@ -5,9 +5,9 @@ after a kill is the same step.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,15 +63,18 @@ class Stepper:
             group["lr"] = rate * group["factor"]
         return rate
 
-    def take(self, parts: Sequence[Batch], number: int, epoch: float) -> dict[str, float]:
-        """Take a step on a batch in parts; returns its losses, the mean of all workers."""
+    def take(self, parts: Sequence[Batch], number: int, epoch: float) -> dict[str, Tensor]:
+        """Take a step on a batch in parts; returns this worker's losses, still on its device.
+
+        Nothing is waited for: the next step can be prepared while a GPU does this one.
+        """
         sums = self._forward_backward(parts, number, epoch)
         norm = torch.nn.utils.clip_grad_norm_(
             self._network.parameters(), self._config.step.clip or math.inf
         )
         self._optimiser.step()
         self._optimiser.zero_grad()
-        return self._average(sums) | {"grad_norm": norm.item()}
+        return sums | {"grad_norm": norm}
 
     def _forward_backward(
         self, parts: Sequence[Batch], number: int, epoch: float
@@ -99,10 +102,6 @@ class Stepper:
     def _no_sync(self) -> AbstractContextManager[None]:
         module = self._module
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
-
-    def _average(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        together = self._workers.mean(torch.stack(list(sums.values())))
-        return dict(zip(sums, cast(list[float], together.tolist()), strict=True))
 
 
 def _groups(network: torch.nn.Module, temperature: float) -> list[dict[str, Any]]:

@@ -60,12 +60,16 @@ def sources_of(config: TrainConfig) -> list[Source]:
 
 
 def run(
-    config: PretrainConfig, start: Path, folder: Path, workers: Workers = ALONE
+    config: PretrainConfig,
+    start: Path,
+    folder: Path,
+    workers: Workers = ALONE,
+    device: torch.device = CPU,
 ) -> tuple[TrainResult, Objective]:
     """Train from a start folder to the end, or from where it was left."""
     folder.mkdir(exist_ok=True)
     objective = pretrain.start_pretraining(start, config)
-    place = TrainingContext(folder, CPU, workers)
+    place = TrainingContext(folder, device, workers)
     return train(config, "fp32", sources_of(config), objective, place), objective
 
 

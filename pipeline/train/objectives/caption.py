@@ -29,6 +29,7 @@ class CaptionObjective(Objective):
             mask,
             self.network.vision_model(pairs.pixels),
             prompt=len(self._prompt),
+            learned=pairs.learned,
             workers=moment.workers,
         )
         return {"loss": loss, "lm": loss}

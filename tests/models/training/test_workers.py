@@ -6,6 +6,7 @@ The workers are processes that this file starts as a program, joined by gloo on 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,19 +114,18 @@ def state(
 
 def operate(workers: Workers) -> Found:
     """Do each operation of the workers once."""
-    rank = workers.rank
+    rank, size = workers.rank, workers.size
     mine = (torch.arange(6.0).reshape(2, 3).T + 10 * rank).requires_grad_()  # not contiguous
-    weights = torch.arange(3.0 * workers.size)[:, None] + 100 * rank
-    beside = torch.zeros(3 * workers.size, 2, requires_grad=True)
-    earlier = beside * 1  # so that its gradient is taken up after the gathered rows' own
-    gathered = workers.gather_with_gradient(mine)
-    ((gathered + earlier) * weights).sum().backward()  # both get one and the same gradient
+    # one's own, one that all take, and the next worker's last
+    index = torch.tensor([3 * rank, 1, 3 * ((rank + 1) % size) + 2])
+    weights = torch.arange(3.0)[:, None] + 1 + 100 * rank
+    taken = workers.take(mine, index)
+    (taken * weights).sum().backward()
     return {
         "gathered": workers.gather(mine),
-        "with_gradient": gathered.detach(),
-        "has_gradient": (workers.gather(mine).requires_grad, gathered.requires_grad),
+        "taken": taken.detach(),
+        "has_gradient": (workers.gather(mine).requires_grad, taken.requires_grad),
         "gradient": mine.grad,
-        "beside": beside.grad,
         "flags": workers.gather(torch.tensor([rank == 0, True])),
         "mean": workers.mean(torch.tensor(float(rank), requires_grad=True)),
         "longest": workers.longest(7 - rank),
@@ -133,11 +133,35 @@ def operate(workers: Workers) -> Found:
     }
 
 
+def count_traffic(work: Callable[[], Found]) -> tuple[Found, Found]:
+    """Do some work, and count the image states that reach this worker."""
+    counts = {"gathered states": 0, "taken states": 0}
+    all_gather: Any = dist.all_gather
+    all_to_all: Any = dist.all_to_all_single
+
+    def gather(parts: list[Tensor], rows: Tensor) -> None:
+        counts["gathered states"] += sum(map(len, parts)) if rows.dim() == 3 else 0
+        all_gather(parts, rows)
+
+    def exchange(arrived: Tensor, leaving: Tensor, *sizes: list[int]) -> None:
+        counts["taken states"] += len(arrived)
+        all_to_all(arrived, leaving, *sizes)
+
+    for name, way in (("all_gather", gather), ("all_to_all_single", exchange)):
+        setattr(dist, name, way)
+    done = work()
+    for name, way in (("all_gather", all_gather), ("all_to_all_single", all_to_all)):
+        setattr(dist, name, way)
+    return done, counts
+
+
 def work(workers: Workers) -> dict[str, Found]:
     """Compute everything that is compared."""
+    pretrained, traffic = count_traffic(lambda: pretrain(workers, "masked"))
     return {
+        "traffic": traffic,
         "operations": operate(workers),
-        "pretrain": pretrain(workers, "masked"),
+        "pretrain": pretrained,
         "retrieval": retrieve(workers, "everything"),
         "caption": caption(workers),
         "pretrain apart": pretrain(workers, "original"),
@@ -166,7 +190,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, 
         subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=environment)
         for rank in range(max(SIZES))
     ]
-    assert [process.wait(timeout=100) for process in started] == [0] * len(started)
+    assert [process.wait(timeout=200) for process in started] == [0] * len(started)
     return {
         size: [torch.load(folder / f"{size}-{rank}.pt") for rank in range(size)] for size in SIZES
     }
@@ -185,7 +209,6 @@ def test_rows_are_gathered_in_order(found: dict[int, list[dict[str, Found]]], si
     for each in found[size]:
         operations = each["operations"]
         assert torch.equal(operations["gathered"], expected)
-        assert torch.equal(operations["with_gradient"], expected)
         assert operations["has_gradient"] == (False, True)
         flags = [True, True, *[False, True] * (size - 1)]
         assert operations["flags"].tolist() == flags
@@ -194,15 +217,30 @@ def test_rows_are_gathered_in_order(found: dict[int, list[dict[str, Found]]], si
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_rows_gradient_comes_from_all_workers(
+def test_rows_are_taken_from_whom_they_are_of(
     found: dict[int, list[dict[str, Found]]], size: int
 ) -> None:
-    own = [torch.arange(3.0 * size)[:, None] + 100 * rank for rank in range(size)]
+    rows = torch.arange(6.0).reshape(2, 3).T
+    everything = torch.cat([rows + 10 * rank for rank in range(size)])
+    gradients = torch.zeros(3 * size, 2)
     for rank, each in enumerate(found[size]):
-        expected = sum(weights[3 * rank : 3 * rank + 3] for weights in own)
-        assert torch.equal(each["operations"]["gradient"], torch.as_tensor(expected).expand(3, 2))
-        # what another branch of the graph was given is its own still
-        assert torch.equal(each["operations"]["beside"], own[rank].expand(3 * size, 2))
+        index = torch.tensor([3 * rank, 1, 3 * ((rank + 1) % size) + 2])
+        assert torch.equal(each["operations"]["taken"], everything[index])
+        for number, row in enumerate(index.tolist()):
+            gradients[row] += number + 1 + 100 * rank
+    for rank, each in enumerate(found[size]):
+        assert torch.equal(each["operations"]["gradient"], gradients[3 * rank : 3 * rank + 3])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_image_states_travel_only_where_they_are_wrong_of_a_text(
+    found: dict[int, list[dict[str, Found]]], size: int
+) -> None:
+    """A gather of all states would bring each worker size x B of them, for the B that it reads."""
+    traffic = [each["traffic"] for each in found[size]]
+    assert [counts["gathered states"] for counts in traffic] == [0] * size
+    # and as many gradients, to whom the images are of
+    assert sum(counts["taken states"] for counts in traffic) == 2 * STEPS * ROWS
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -245,7 +283,7 @@ def test_alone_nothing_is_sent() -> None:
     rows = torch.arange(6.0).reshape(2, 3).T
     assert torch.equal(operations["gathered"], rows)
     assert operations["has_gradient"] == (False, True)
-    assert torch.equal(operations["gradient"], torch.arange(3.0)[:, None].expand(3, 2))
+    assert torch.equal(operations["gradient"], torch.arange(1.0, 4)[:, None].expand(3, 2))
     assert operations["longest"] == 7
     assert operations["collected"] == [{"rank": 0}]
     assert not operations["mean"].requires_grad

@@ -1,11 +1,13 @@
 """A step: which parameters it moves, how fast, and what its random numbers depend on."""
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from models.blip.tokenizer import WordPiece
 from models.training.schedule import RateConfig
@@ -14,11 +16,14 @@ from pipeline.train import pretrain
 from pipeline.train.config import StepConfig
 from pipeline.train.dataloader import Batch
 from pipeline.train.finetune import start_finetuning
+from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.loop import open_loader
 from pipeline.train.mixture import TaskSource
-from pipeline.train.pretrain_config import PretrainConfig
+from pipeline.train.objective import Objective
+from pipeline.train.pretrain_config import ModelConfig, PretrainConfig
 from pipeline.train.step import Stepper, make_optimiser
 from tests.support import small_finetuning
+from tests.support.host_reads import host_reads
 from tests.support.small_training import BATCH, config_of, sources_of
 
 
@@ -43,7 +48,11 @@ def take(config: PretrainConfig, start: Path, batch: Batch, number: int = 0) -> 
     optimiser = make_optimiser(objective.network, config)
     stepper = Stepper(config, "fp32", objective, optimiser, ALONE, several=False)
     stepper.set_rate(number, 4, 0)
-    return stepper.take([batch], number, 0)
+    return floats(stepper.take([batch], number, 0))
+
+
+def floats(numbers: dict[str, Tensor]) -> dict[str, float]:
+    return {name: value.item() for name, value in numbers.items()}
 
 
 def test_the_same_step_draws_the_same_and_another_one_does_not(
@@ -114,9 +123,59 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole(
         group = {"params": [*objective.network.parameters()], "factor": 1.0}
         optimiser = torch.optim.SGD([group], lr=1.0)
         stepper = Stepper(config, "fp32", objective, optimiser, ALONE, several=False)
-        numbers = stepper.take(parts, 0, 0)
+        numbers = floats(stepper.take(parts, 0, 0))
         taken.append((numbers, objective.network.state_dict()))
     (one, wanted), (two, found) = taken
     assert two == pytest.approx(one, rel=1e-4)
     assert one["grad_norm"] > 0.1  # so that the clip bites
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+TASKS = ("pretrain", "captioner", "filter")
+
+
+def stepper_of(task: str, folder: Path, words: WordPiece) -> tuple[Stepper, Batch]:
+    start = small_finetuning.create(folder / "start", "pretrain", words)
+    batch = small_finetuning.pairs_of(words)
+    batch.mask[1, 4:] = False  # a text that is shorter than the others
+    config: FinetuneConfig | PretrainConfig
+    if task == "pretrain":
+        config = config_of(Path("none"), model=ModelConfig(start=str(start)))
+        objective: Objective = pretrain.start_pretraining(start, config)
+    else:
+        config = small_finetuning.config_of(task, start, step={"clip": 1.0})
+        objective = start_finetuning(config)
+    objective.network.train()
+    optimiser = make_optimiser(objective.network, config)
+    return Stepper(config, "bf16", objective, optimiser, ALONE, several=False), batch
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_step_waits_for_nothing(task: str, tmp_path: Path, words: WordPiece) -> None:
+    """The host reads no value of the device, so that it can prepare the next step meanwhile.
+
+    It counts tokens on the batch as it was read: once, before anything is on the device.
+    """
+    stepper, batch = stepper_of(task, tmp_path, words)
+    stepper.take([batch], 0, 0)  # the optimiser makes its moments
+    with host_reads() as reads:
+        stepper.take([batch], 1, 0)
+    assert reads == {"nonzero": 1}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.tolist(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x[x > 1],
+        lambda x: x.new_tensor([1.0]),
+        lambda x: torch.nn.utils.clip_grad_norm_([x], 1.0, error_if_nonfinite=True),
+    ],
+)
+def test_the_look_at_what_is_waited_for_bites(read: Callable[[Tensor], object]) -> None:
+    values = torch.arange(3.0, requires_grad=True)
+    values.grad = torch.ones(3)
+    with host_reads() as reads:
+        read(values)
+    assert reads.total() > 0

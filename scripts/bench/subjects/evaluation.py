@@ -1,6 +1,6 @@
 """What evaluation and indexing save by working ahead and by looking once, and what a guard costs.
 
-    OMP_WAIT_POLICY=PASSIVE python scripts/benchmark_evaluation.py   # as the commands have it
+    OMP_WAIT_POLICY=PASSIVE python -m scripts.bench.subjects.evaluation   # as the commands have it
 
 Each figure is a ratio of medians over turns that alternate, on made-up pictures in a temporary
 folder: decoding a batch ahead against one by one; questions that share a look at their picture

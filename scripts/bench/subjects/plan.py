@@ -1,6 +1,6 @@
 """Does the truth lie where `capfilt plan` says? Plan runs of differing size, do them, compare.
 
-    python scripts/measure_plan.py [--runs 10] [--n 480] [--engines local ray]
+    python -m scripts.bench.subjects.plan [--runs 10] [--n 480] [--engines local ray]
 
 Worlds of 150 to 1,500 pictures, of several sizes, in shards of several sizes; 4 to 16 captions
 for each picture. Time is that of the whole command `capfilt clean`, from its start to its end.

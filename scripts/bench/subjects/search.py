@@ -1,6 +1,6 @@
 """Search over embeddings of toy pictures: how near does IVF come to all, how fast, how large?
 
-    python scripts/benchmark_search.py [FOLDER] [--pictures 100000]
+    python -m scripts.bench.subjects.search [FOLDER] [--pictures 100000]
 
 Pictures and captions are drawn, embedded by the shipped tiny filter, and indexed as `capfilt index`
 does it. Queries are captions of new pictures. What is in FOLDER (default: runs/search) is not made

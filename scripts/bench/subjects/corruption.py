@@ -1,6 +1,6 @@
 """One corrupt picture among 32: what Data-Juicer 1.6.1 makes of it, and what capfilt does.
 
-    python scripts/compare_data_juicer.py WORK [--peer-python PATH] [--json]
+    python -m scripts.bench.subjects.corruption WORK [--peer-python PATH] [--json]
 
 Both use two tiny, random BLIP folders, and refuse nothing. Data-Juicer has an environment of its
 own, of PATH or made in WORK (2 GB). It should lose 16, or die with its tracer on; capfilt, 1.

@@ -1,0 +1,1 @@
+"""Benchmarks: cleaning beside its peers (`python -m scripts.bench`), GPUs, single subjects."""

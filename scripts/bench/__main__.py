@@ -1,0 +1,99 @@
+"""Cleaning beside its peers: images per second, and what they cost, in one table.
+
+    python -m scripts.bench [--arms capfilt transformers] [--record docs/benchmarks/DATE.md]
+
+All arms have the same pictures, texts, weights and number of tokens, and take turns: A B C, A B C.
+capfilt does all of a run, tar to commit; the others decode, caption, and score both texts by ITM.
+Before and after each turn the machine's own matmul ceiling is read.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from models.blip.config import resolve_dtype
+from models.devices import choose_device
+from scripts.bench import arms, inputs, table
+from scripts.bench.inputs import Inputs
+from scripts.bench.turns import Outcome, take_turns
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write inputs, take turns, and print the table."""
+    o = _options(arguments)
+    try:
+        picked = arms.chosen(o.arms)
+    except ValueError as error:
+        sys.exit(str(error))
+    with tempfile.TemporaryDirectory(prefix="capfilt-bench-") as scratch:
+        made = make_inputs(Path(scratch), o)
+        outcomes = take_turns(picked, made, o.repeats)
+    what = f"{made.images} pictures, {o.size} at {o.px} px, {made.dtype}, {made.tokens} tokens, "
+    facts = table.about(made.device, f"{what}batches of {made.batch} elsewhere")
+    show(outcomes, facts, table.NUMERATORS.get((o.size, o.px)), o)
+
+
+def make_inputs(folder: Path, o: argparse.Namespace) -> Inputs:
+    """Write pictures and models."""
+    device = choose_device(o.device)
+    warm_up = min(o.batch, o.images)
+    pairs = inputs.real_pairs(o.shards) if o.shards else inputs.made_up_pairs(warm_up + o.images)
+    pairs = islice(pairs, warm_up + o.images)
+    written = inputs.write_inputs(folder / "input", pairs, warm_up, o.per_shard)
+    inputs.write_models(folder, o.size, o.px)
+    inputs.write_models(folder / "tiny", "tiny", 64)
+    dtype = resolve_dtype(o.dtype, device)
+    return Inputs(folder, device, dtype, o.batch, written - warm_up, o.tokens, o.peer_python)
+
+
+def show(
+    outcomes: Sequence[Outcome],
+    facts: dict[str, Any],
+    numerator: int | None,
+    o: argparse.Namespace,
+) -> None:
+    """Print the table, or JSON, and write the record."""
+    cells = table.rows(outcomes, numerator, arms.WHOLE)
+    skipped = [outcome.skipped for outcome in outcomes if outcome.skipped]
+    tops = [top for outcome in outcomes for top in outcome.ceilings]
+    facts |= {"ceiling, GFLOP/s": f"{min(tops):.0f} to {max(tops):.0f}" if tops else "not read"}
+    facts |= {"GFLOP of an image": numerator or "not counted", "turns": o.repeats}
+    if o.json:
+        turns = [
+            {"arm": x.name, "skipped": x.skipped, "ceilings": x.ceilings}
+            | {"turns": [cost.to_dict() for cost in x.turns]}
+            for x in outcomes
+        ]
+        print(json.dumps(facts | {"arms": turns}))
+    else:
+        print("\n".join([table.heading(facts), "", table.text(cells), *skipped, "", table.LEGEND]))
+    if o.record:
+        title = f"# Cleaning beside its peers, {facts['date']}"
+        body = [title, table.heading(facts), table.markdown(cells), table.LEGEND, *skipped]
+        o.record.write_text("\n\n".join(body) + "\n", encoding="utf-8")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--arms", nargs="*", default=[], help="beginnings of names; default: all")
+    parser.add_argument("--size", choices=("tiny", "base", "large"), default="base")
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--shards", help="a folder of tars with real JPEGs (default: made up)")
+    parser.add_argument("--peer-python", type=Path, help="of an environment with Data-Juicer")
+    parser.add_argument("--record", type=Path, help="markdown file to write")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    for name, value in (("px", 384), ("images", 8), ("per-shard", 10_000), ("batch", 8)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    for name, value in (("repeats", 5), ("tokens", inputs.TOKENS)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

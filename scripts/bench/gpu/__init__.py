@@ -1,0 +1,1 @@
+"""What a GPU does with capfilt, in stages of minutes: `python scripts/benchmark_gpu.py`."""

@@ -1,0 +1,1 @@
+"""Benchmarks of single subjects, each a program: `python -m scripts.bench.subjects.NAME`."""

@@ -1,0 +1,56 @@
+"""Arms take turns, so that what slows the machine down slows all of them down alike."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from scripts.bench.arms import Arm
+from scripts.bench.ceiling import ceiling
+from scripts.bench.data_juicer import NotInstalled
+from scripts.bench.inputs import Inputs
+from scripts.bench.meter import Cost, measure
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The turns of an arm; `skipped` says why there are none."""
+
+    name: str
+    whole: bool
+    turns: list[Cost] = field(default_factory=list)
+    ceilings: list[float] = field(default_factory=list)  # GFLOP/s, around each turn
+    skipped: str = ""
+
+
+def take_turns(picked: Sequence[Arm], made: Inputs, repeats: int) -> list[Outcome]:
+    """Measure each arm once, then each again; Ctrl-C ends it with what is measured by then."""
+    outcomes = {arm.name: Outcome(arm.name, arm.whole) for arm in picked}
+    before = ceiling(made.device, made.dtype)
+    try:
+        for turn in range(repeats):
+            for arm in picked:
+                if outcomes[arm.name].skipped:
+                    continue
+                told = f"\r{turn + 1}/{repeats} {arm.name:40}"
+                print(told, end="", file=sys.stderr, flush=True)
+                before = _take_turn(arm, made, outcomes[arm.name], before)
+    except KeyboardInterrupt:
+        print("\rinterrupted: what follows is what was measured", file=sys.stderr)
+    return list(outcomes.values())
+
+
+def _take_turn(arm: Arm, made: Inputs, outcome: Outcome, before: float) -> float:
+    """Measure a turn, and return the ceiling after it; what fails is left out from there."""
+    try:
+        cost = measure(arm.open(made))
+    except NotInstalled as missing:
+        outcome.skipped = str(missing)
+        return before
+    except Exception as error:
+        turn, kind = len(outcome.turns) + 1, type(error).__name__
+        outcome.skipped = f"{arm.name}, turn {turn}: {kind}: {error}"[:300]
+        return before
+    after = ceiling(made.device, made.dtype)
+    outcome.turns.append(cost)
+    outcome.ceilings.append((before + after) / 2)
+    return after

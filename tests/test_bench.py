@@ -1,0 +1,94 @@
+"""The benchmark of cleaning: its arms do the work, and its table says what it took."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.bench.__main__ import main
+from scripts.bench.arms import ARMS, chosen
+from scripts.bench.meter import Cost, measure
+from scripts.bench.table import LEGEND, rows, text
+from scripts.bench.turns import Outcome
+
+SMALL = ["--size=tiny", "--px=64", "--images=3", "--batch=2", "--repeats=2", "--tokens=4"]
+
+
+def test_arms_take_turns_and_say_what_they_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "record.md"
+    arms = ["--arms", "transformers, encode once", "capfilt", "Data-Juicer"]
+    main([*SMALL, *arms, "--json", f"--record={record}", "--peer-python=/absent/python"])
+    result = json.loads(capsys.readouterr().out)
+    by_name = {arm["arm"]: arm for arm in result["arms"]}
+    assert "is not installed" in by_name.pop("Data-Juicer 1.6.1")["skipped"]
+    assert by_name.keys() == {"transformers, encode once", "capfilt", "capfilt, tiny models"}
+    for arm in by_name.values():
+        assert arm["skipped"] == ""
+        assert len(arm["turns"]) == len(arm["ceilings"]) == 2
+        for turn in arm["turns"]:
+            assert turn["images"] == 3
+            assert min(turn["wall_s"], turn["cpu_s"], turn["peak_gib"]) > 0
+            assert turn["read_bytes"] > 3 * 10_000  # pictures that are as heavy as photographs
+    # of ours, which copies what it keeps
+    assert by_name["capfilt"]["turns"][0]["written_bytes"] > 3 * 10_000
+    assert "| capfilt |" in record.read_text()
+
+
+@pytest.mark.slow
+def test_every_arm_does_every_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    main([*SMALL, "--repeats=1", "--json"])
+    arms = json.loads(capsys.readouterr().out)["arms"]
+    assert [arm["arm"] for arm in arms] == [arm.name for arm in ARMS]
+    for arm in arms:
+        if "is not installed" not in arm["skipped"]:
+            slow = arm["arm"] in {"transformers, model card", "Data-Juicer 1.6.1"}
+            assert [turn["images"] for turn in arm["turns"]] == [1 if slow else 3], arm
+
+
+def test_an_arm_that_is_none_is_told_of() -> None:
+    with pytest.raises(SystemExit, match="no arm 'ours'; there are transformers, model card, "):
+        main([*SMALL, "--arms", "ours"])
+
+
+def test_an_arm_that_fails_costs_no_other_its_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scripts.bench import arms
+
+    broken = arms.capfilt("broken", "caption.candidates=0")
+    monkeypatch.setattr(arms, "ARMS", (broken, *chosen(["capfilt"])[:1]))
+    main([*SMALL, "--json"])
+    first, second = json.loads(capsys.readouterr().out)["arms"]
+    assert first["turns"] == []
+    assert "turn 1" in first["skipped"]
+    assert len(second["turns"]) == 2
+
+
+def test_the_table_compares_turn_by_turn_and_fits_a_terminal() -> None:
+    def costs(*seconds: float) -> list[Cost]:
+        return [Cost(10, wall, 2 * wall, 1.5, 0, 10_000, 20_000) for wall in seconds]
+
+    ours = Outcome("capfilt", True, costs(1, 2, 4), [1_000.0] * 3)
+    slow = Outcome("loop", True, costs(2, 4, 4), [1_000.0] * 3)
+    guest = Outcome("guest", False, costs(20, 20, 20), [1_000.0] * 3)
+    cells = rows([slow, guest, ours, Outcome("absent", True, skipped="no")], 40, "capfilt")
+    # of each turn: 2, 2 and 1 times; 2.5 of 1,000 images/s x 40 GFLOP
+    assert cells[0] == [
+        *("loop", "2.50", "2.50-5.00", "2.00", "10%", "1.50", "800", "1.00", "2.00")
+    ]
+    assert [row[0] for row in cells] == ["loop", "guest", "capfilt"]
+    assert cells[1][4] == "-"
+    assert cells[2][3] == "1.00"
+    assert max(map(len, [*text(cells).splitlines(), *LEGEND.splitlines()])) <= 80
+
+
+def test_the_meter_sees_memory_that_is_gone_again() -> None:
+    def work() -> int:
+        bytearray(200 << 20)
+        return 1
+
+    before = measure(lambda: 1).peak_gib
+    assert measure(work).peak_gib > before + 0.15
+    assert measure(lambda: 1).peak_gib < before + 0.1
