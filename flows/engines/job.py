@@ -47,6 +47,9 @@ class ShardWorker(Protocol[ShardTaken, ResultMade]):
     def device(self) -> str:
         """The name of the GPU that it computes on, or `cpu`."""
 
+    def expect(self, shard: ShardTaken | None) -> None:
+        """Hear, from another thread, which shard is next; it may be begun. None takes that back."""
+
     def process(self, shard: ShardTaken) -> ResultMade:
         """Do one shard; raises AttemptLost where another worker should try."""
 
