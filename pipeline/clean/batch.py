@@ -34,11 +34,15 @@ class BatchModels:
 
     def prepare(self, raw: RawSample, decode: Decode) -> PreparedSample:
         """Decode a sample once, for both models and for the clean shard; several threads may."""
-        screened = screen(raw, self._screening, decode, self._scorer.count_tokens)
+        write = self._writing
+        ways = dict.fromkeys((self._captioner.preprocess, self._scorer.preprocess))
+        side = None
+        if write.clean == "none" or write.images == "original":  # nobody wants it as large as it is
+            side = max(max(way.width, way.height) for way in ways)
+        screened = screen(raw, self._screening, decode, self._scorer.count_tokens, side)
         if screened.image is None:
             return PreparedSample(screened)
-        picture, write = screened.image, self._writing
-        ways = dict.fromkeys((self._captioner.preprocess, self._scorer.preprocess))
+        picture = screened.image
         views = tuple(way.resize(picture) for way in ways)  # one for both where they are equal
         image = b""
         if write.clean == "tar":

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Raised whenever the same recipe, weights and input would give another output.
-OUTPUT_VERSION = 2
+OUTPUT_VERSION = 3
 
 
 class CleanConfig(Config):

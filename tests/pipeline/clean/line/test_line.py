@@ -23,7 +23,7 @@ from pipeline.clean.shard import ShardCleaner
 from pipeline.media.decode import decode
 from shards.inputs.reader import open_shard
 from shards.run.attempt import Ending, read_attempts, start_attempt
-from shards.run.commit import read_commit, read_commits
+from shards.run.commit import commit, read_commit, read_commits
 from shards.run.run import Run
 from shards.run.verify.run import verify_run
 from tests.support.bench import Bench
@@ -86,7 +86,6 @@ def test_the_next_shard_is_computed_while_one_is_committed(
     bench: Bench, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    commit = pipeline.clean.line.attempt.commit
 
     def late(a_run: Run, result: Any) -> bool:
         following = f"{int(result.shard) + 1:05}"
@@ -105,9 +104,9 @@ def test_rows_do_not_depend_on_what_comes_next(bench: Bench, run: Run) -> None:
     alone = bench.run(*(Path(shard.url) for shard in run.inputs))[0]
     for shard in alone.inputs:
         bench.cleaner(alone, bench.config, pace=PACE).clean(shard, bench.ignore)
-    for shard in run.shards:
+    for name in run.shards:
         for table in ("samples", "texts", "decisions"):
-            assert bench.rows(run, table, shard) == bench.rows(alone, table, shard)
+            assert bench.rows(run, table, name) == bench.rows(alone, table, name)
 
 
 def note(heard: list[int], samples: int, _: int) -> None:
