@@ -12,6 +12,7 @@ from flows.engines.engine import (
     is_shard_fault,
 )
 from flows.engines.job import Grant
+from flows.engines.pace import Pace
 from models.checkpoints import locate
 from models.devices import (
     DeviceChoice,
@@ -23,7 +24,6 @@ from models.devices import (
 )
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
-from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.shard import CleanConfig, ShardCleaner
 from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
@@ -40,7 +40,7 @@ class CleanSpec:
 
     run_url: str
     config: CleanConfig
-    pace: ExecutionConfig
+    pace: Pace
     device: DeviceChoice = "auto"
     weights_bytes: int = 0  # of both models, in the run's dtype
 
@@ -86,7 +86,7 @@ class CleanWorker:
             config,
             captioner,
             scorer,
-            spec.pace,
+            spec.pace.on(device, grant.cpus),
             hardware,
             device=device,
             worker=grant.worker,

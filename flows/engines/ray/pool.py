@@ -190,7 +190,8 @@ class RayCluster(Generic[Shard, Result]):
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.machine, soft=False),
         ).remote()
         threads = max(1, int(seat.cpus))
-        starting = handle.start.remote(self._checks, self._job, Grant(worker, seat.gpus), threads)
+        grant = Grant(worker, seat.gpus, threads)
+        starting = handle.start.remote(self._checks, self._job, grant, threads)
         report = handle.report.remote()
         self._actors[worker] = _Actor(handle, seat, starting, report, time.monotonic())
 

@@ -24,7 +24,7 @@ def assert_close_bytes(found: Tensor, expected: Tensor) -> None:
     assert found.is_contiguous()
     apart = (found.int() - expected.int()).abs()
     assert apart.max() <= 16  # of noise, in the last row and column
-    assert apart.float().mean() < 0.15
+    assert apart.float().mean() < 0.5
 
 
 @pytest.mark.parametrize("resample", Image.Resampling)

@@ -40,10 +40,10 @@ def decoded(data: bytes, side: int | None) -> Decoded:
     ("wanted", "expected"),
     [
         (None, (801, 603)),
-        (400, (801, 603)),
-        (301, (401, 302)),
-        (150, (201, 151)),
-        (60, (101, 76)),
+        (151, (801, 603)),
+        (150, (401, 302)),
+        (75, (201, 151)),
+        (30, (101, 76)),
         (1, (101, 76)),
     ],
 )
@@ -55,7 +55,7 @@ def test_it_is_never_smaller_than_wanted(wanted: int | None, expected: tuple[int
 
 def test_it_looks_the_same() -> None:
     data = jpeg(smooth(1600, 1200))
-    whole, part = decoded(data, None), decoded(data, 384)
+    whole, part = decoded(data, None), decoded(data, 300)
     assert part.image.size == (800, 600)
     one, two = (np.asarray(d.image.resize((384, 384))).astype(int) for d in (whole, part))
     assert np.abs(one - two).mean() < 1
@@ -70,7 +70,7 @@ def test_facts_are_upright_and_of_the_file(turn: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = turn
     data = jpeg(smooth(800, 600), exif=exif)
-    found, whole = decoded(data, 200), decoded(data, None)
+    found, whole = decoded(data, 150), decoded(data, None)
     assert found.size == whole.size == whole.image.size
     assert found.image.size == (whole.image.width // 2, whole.image.height // 2)
     assert found.notes == whole.notes
