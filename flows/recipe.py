@@ -126,8 +126,12 @@ class EngineConfig(RecipeSection):
     )
     forward_env: tuple[str, ...] = Field((), description="variables that workers need, by name")
     start_timeout_s: float = Field(600, gt=0, description="for the first machine to come")
-    batch_size: int = Field(16, ge=1, description="pictures in one pass of a model")
-    decode_threads: int = Field(2, ge=1, description="in each actor")
+    batch_size: PositiveInt | Literal["auto"] = Field(
+        "auto", description="pictures in one pass of a model; 16 on a CPU, up to 256 on a GPU"
+    )
+    decode_threads: PositiveInt | Literal["auto"] = Field(
+        "auto", description="in each actor; its CPUs less 2, and 2 at least"
+    )
     stall_timeout_s: float = Field(600, gt=0, description="without a finished sample")
 
     @field_validator("gpus_per_actor")

@@ -214,9 +214,6 @@ class CleanFile:
         self.path, self.rows = path, 0
         self.sink = _HashingFile(path)
         self._shard, self._content = shard, ContentHash()
-        self._tar = tarfile.open(  # noqa: SIM115 - closed by close
-            fileobj=self.sink, mode="w|", format=tarfile.PAX_FORMAT
-        )
 
     def add(self, sample: CleanSample) -> None:
         """Write one sample."""
@@ -234,13 +231,17 @@ class CleanFile:
 
     def close(self) -> None:
         """Write the end marker."""
-        self._tar.close()
+        end = 2 * tarfile.BLOCKSIZE
+        self.sink.write(bytes(end + -(self.sink.size_bytes + end) % tarfile.RECORDSIZE))
         self.sink.close()
 
     def _member(self, name: str, data: bytes) -> None:
         member = tarfile.TarInfo(name)  # owner and time stay zero: bytes are the same every time
         member.size = len(data)
-        self._tar.addfile(member, io.BytesIO(data))
+        # not by way of a TarFile, which copies each member and remembers all of them
+        self.sink.write(member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+        self.sink.write(data)
+        self.sink.write(bytes(-len(data) % tarfile.BLOCKSIZE))
 
 
 class _Tally:

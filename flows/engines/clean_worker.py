@@ -12,6 +12,7 @@ from flows.engines.engine import (
     is_shard_fault,
 )
 from flows.engines.job import Grant
+from flows.engines.pace import Pace
 from models.checkpoints import locate
 from models.devices import (
     DeviceChoice,
@@ -23,7 +24,6 @@ from models.devices import (
 )
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
-from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.shard import CleanConfig, ShardCleaner
 from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
@@ -40,7 +40,7 @@ class CleanSpec:
 
     run_url: str
     config: CleanConfig
-    pace: ExecutionConfig
+    pace: Pace
     device: DeviceChoice = "auto"
     weights_bytes: int = 0  # of both models, in the run's dtype
 
@@ -81,7 +81,24 @@ class CleanWorker:
             device=device,
         )
         run, hardware = Run.open(spec.run_url), describe_device(device)
-        self._cleaner = ShardCleaner(run, config, captioner, scorer, spec.pace, hardware)
+        self._cleaner = ShardCleaner(
+            run,
+            config,
+            captioner,
+            scorer,
+            spec.pace.on(device, grant.cpus),
+            hardware,
+            device=device,
+            worker=grant.worker,
+        )
+
+    def expect(self, shard: InputShard | None) -> None:
+        """Read and decode a shard ahead, which is the next to process; None takes that back."""
+        self._cleaner.expect(shard)
+
+    def close(self) -> bool:
+        """Give back what was begun ahead; whether no thread is caught in native code."""
+        return self._cleaner.close()
 
     def process(self, shard: InputShard) -> ShardResult:
         """Clean one shard and commit it, or find that it was put aside.
@@ -90,7 +107,7 @@ class CleanWorker:
         """
         begun = time.monotonic()
         try:
-            done = self._cleaner.clean(shard, self._note, self._name)
+            done = self._cleaner.clean(shard, self._note)
         except Exception as error:
             if not is_shard_fault(error):
                 raise

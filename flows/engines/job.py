@@ -26,10 +26,14 @@ ResultMade = TypeVar("ResultMade", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a worker is told where it is opened: its name, and the GPUs set aside for it."""
+    """What a worker is told where it is opened: its name, and the GPUs and CPUs set aside for it.
+
+    `cpus` None: all that its process may use.
+    """
 
     worker: str | None = None
     gpus: float = 0.0
+    cpus: int | None = None
 
 
 class ShardWorker(Protocol[ShardTaken, ResultMade]):
@@ -46,6 +50,9 @@ class ShardWorker(Protocol[ShardTaken, ResultMade]):
     @property
     def device(self) -> str:
         """The name of the GPU that it computes on, or `cpu`."""
+
+    def expect(self, shard: ShardTaken | None) -> None:
+        """Hear, from another thread, which shard is next; it may be begun. None takes that back."""
 
     def process(self, shard: ShardTaken) -> ResultMade:
         """Do one shard; raises AttemptLost where another worker should try."""

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 
 from flows.engines.clean_worker import CleanSpec, CleanWorker
+from flows.engines.ending import end_at_once
 from flows.engines.engine import ProgressListener, ShardDone, ShardResult, WorkerReport
 from flows.engines.job import Grant
 from flows.run_log.events import tell_ready
-from pipeline.clean.shard import AttemptLost
+from pipeline.clean.line.attempt import AttemptLost
 from shards.inputs.listing import InputShard
 
 _log = logging.getLogger(__name__)
@@ -27,13 +28,19 @@ class LocalEngine:
         worker = CleanWorker(self._spec, Grant(), on_progress=watch.under_way)
         tell_ready("", platform.node(), worker.device)
         ready_at, done, samples = time.monotonic(), 0, 0
-        for shard in shards:
-            result = _process(worker, shard)
-            if isinstance(result, ShardDone):
-                done, samples = done + 1, samples + result.counts.samples_in
-            rate = round(samples / (time.monotonic() - ready_at), 2)
-            self.reports = (WorkerReport(platform.node(), worker.device, done, samples, rate),)
-            yield result
+        try:
+            for shard, following in zip(shards, [*shards[1:], None], strict=True):
+                if following is not None:
+                    worker.expect(following)
+                result = _process(worker, shard)
+                if isinstance(result, ShardDone):
+                    done, samples = done + 1, samples + result.counts.samples_in
+                rate = round(samples / (time.monotonic() - ready_at), 2)
+                self.reports = (WorkerReport(platform.node(), worker.device, done, samples, rate),)
+                yield result
+        finally:
+            if not worker.close():
+                end_at_once()
 
 
 def _process(worker: CleanWorker, shard: InputShard) -> ShardResult:

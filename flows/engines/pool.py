@@ -168,8 +168,8 @@ class Pool(Generic[Shard, Result]):
         else:
             loss = self._schedule.lose(event.worker)
             self._tell_loss(event, loss.at_work)
-            self._record(event.worker, loss.at_work, Ending.DIED, event.why)
-            self._record(event.worker, loss.waiting, Ending.RELEASED)
+            # one that waited may have been begun ahead, and be what has killed the worker
+            self._record(event.worker, (*loss.at_work, *loss.waiting), Ending.DIED, event.why)
             if loss.deaths:
                 why = f"its worker died {loss.deaths} times; the last: {event.why}"
                 yield self._records.failed(loss.at_work[0], why)

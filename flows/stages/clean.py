@@ -18,6 +18,7 @@ from flows.engines.address import join_address, resolve_kind
 from flows.engines.clean_worker import CleanRecords, CleanSpec
 from flows.engines.engine import Engine, ShardDone, ShardFailed, WorkerReport
 from flows.engines.local import LocalEngine
+from flows.engines.pace import Pace
 from flows.engines.start_checks import Demands
 from flows.extras import versions_of
 from flows.recipe import EngineConfig, LimitsConfig, Recipe, as_recipe_errors, dump_recipe
@@ -39,7 +40,6 @@ from models.devices import choose_device
 from models.roles.captioner import prompt_start
 from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.judge import odd_thresholds
-from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import ScoreConfig
 from pipeline.clean.shard import identity
 from pipeline.printable import number_of, tally
@@ -186,7 +186,7 @@ def open_job(
     mine = tuple(inputs[part[0] :: part[1]])  # as they are now: one may have been touched
     done = commits.keys() | read_quarantined(run).keys()
     pending = tuple(shard for shard in mine if shard.shard not in done)
-    pace = ExecutionConfig(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
+    pace = Pace(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
     return CleanJob(
         recipe=recipe,
         run=run,

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from flows.engines.engine import ShardDone, ShardFailed, WorkerReport
+from flows.engines.pace import assumed_batch
 from flows.recipe import EngineConfig, InputConfig
 from flows.run_log.log import RunLog
 from flows.stages.clean import CleanJob, Resolved, RunResult, Work, finish, open_engine, open_job
@@ -92,7 +93,7 @@ def take_sample(
     """
     text = TextSource.parse(resolved.recipe.input.text)
     age_s, excerpts = process_age_s(), Excerpts(shards, config.seed, text)
-    drawn = _draw(excerpts, config.samples, resolved.recipe.engine.batch_size)
+    drawn = _draw(excerpts, config.samples, assumed_batch(resolved.recipe.engine.batch_size))
     source = _write(drawn, Store(f"{folder}/input"))
     if not source:
         raise EmptySample(_nothing_in(shards))
@@ -140,7 +141,9 @@ def enough_samples(engine: EngineConfig) -> int:
     """Return how many samples give each worker some small shards."""
     workers = 1 if engine.actors == "auto" else engine.actors
     shards = max(LEAST_SHARDS, SHARDS_OF_A_WORKER * workers)
-    return max(LEAST_SAMPLES, shards * engine.batch_size * sum(BATCHES) // len(BATCHES))
+    return max(
+        LEAST_SAMPLES, shards * assumed_batch(engine.batch_size) * sum(BATCHES) // len(BATCHES)
+    )
 
 
 def process_age_s() -> float:

@@ -49,6 +49,9 @@ class CheckWorker:
         views = (read_view(run, name) for name in view_records(run))
         self._checker = ShardChecker(run, [view for view in views if isinstance(view, View)])
 
+    def expect(self, shard: ShardToCheck | None) -> None:
+        """Begin nothing ahead: the disk would only be shared."""
+
     def process(self, shard: ShardToCheck) -> tuple[Problem, ...]:
         """List what is wrong with a shard."""
         return tuple(self._checker.check(shard.shard))

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _LEAST_STD = 1e-6
 _BICUBIC = 3
+_KERNELS = {2: "bilinear", _BICUBIC: "bicubic"}  # by PIL's numbers: those that torch has for bytes
 _FIXED = {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255}
 
 
@@ -56,9 +58,19 @@ class Preprocess:
         }
 
     def resize(self, image: Image.Image) -> Tensor:
-        """Squash an RGB picture to uint8 (3, H, W), as BLIP does: the aspect is not kept."""
-        resized = image.resize((self.width, self.height), Image.Resampling(self.resample))
-        return torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+        """Squash an RGB picture to uint8 (3, H, W), as BLIP does: the aspect is not kept.
+
+        torch's kernel for bytes takes a third of the time of Pillow's, and rounds its weights
+        coarser: few bytes differ, most of them by one.
+        """
+        kernel = _KERNELS.get(self.resample)
+        if kernel is None:
+            image = image.resize((self.width, self.height), Image.Resampling(self.resample))
+        pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+        if kernel is None:
+            return pixels.contiguous()
+        size = self.height, self.width
+        return interpolate(pixels[None], size, mode=kernel, antialias=True)[0].contiguous()
 
     def normalise(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Turn uint8 (B, 3, H, W) into normalised pixels on the images' device."""

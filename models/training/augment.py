@@ -39,8 +39,8 @@ class Augment:
         draw = random.Random(seed)
         if self.config.crop is not None:
             image = image.crop(_draw_crop(image.width, image.height, self.config.crop, draw))
-        size = (self.preprocess.width, self.preprocess.height)
-        image = image.resize(size, Image.Resampling(self.preprocess.resample))
+        # by the kernel that models are used with, then a picture again, for what varies it
+        image = Image.fromarray(self.preprocess.resize(image).permute(1, 2, 0).numpy())
         if draw.random() < self.config.flip:
             image = ImageOps.mirror(image)
         for operation in draw.choices(list(OPERATIONS.values()), k=self.config.operations):

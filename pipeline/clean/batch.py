@@ -1,5 +1,8 @@
 """Run the models over batches: each picture is decoded once, and seen once by each model."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from pipeline.clean.caption import Captioner, caption
 from pipeline.clean.export import WriteConfig, encode_jpeg
 from pipeline.clean.prepare import PreparedSample
@@ -8,12 +11,14 @@ from pipeline.clean.screen import Decode, ScreenConfig, screen
 from shards.inputs.reader import RawSample
 from shards.schema import SampleRow, TextRow
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class BatchModels:
     """A captioner and a scorer, with what they need of a sample and what they say of it.
 
-    `candidates` captions are written for each picture. `splits` counts the batches that the GPU
-    could not hold.
+    `candidates` captions are written for each picture.
     """
 
     def __init__(
@@ -24,56 +29,79 @@ class BatchModels:
         writing: WriteConfig,
         candidates: int,
     ) -> None:
-        self.splits = 0
         self._captioner, self._scorer = captioner, scorer
         self._screening, self._writing, self._candidates = screening, writing, candidates
 
     def prepare(self, raw: RawSample, decode: Decode) -> PreparedSample:
         """Decode a sample once, for both models and for the clean shard; several threads may."""
-        screened = screen(raw, self._screening, decode, self._scorer.count_tokens)
+        write = self._writing
+        ways = dict.fromkeys((self._captioner.preprocess, self._scorer.preprocess))
+        side = None
+        if write.clean == "none" or write.images == "original":  # nobody wants it as large as it is
+            side = max(max(way.width, way.height) for way in ways)
+        screened = screen(raw, self._screening, decode, self._scorer.count_tokens, side)
         if screened.image is None:
             return PreparedSample(screened)
-        picture, write = screened.image, self._writing
-        first = self._captioner.preprocess.resize(picture)
-        same = self._captioner.preprocess == self._scorer.preprocess
-        second = first if same else self._scorer.preprocess.resize(picture)
+        picture = screened.image
+        views = tuple(way.resize(picture) for way in ways)  # one for both where they are equal
         image = b""
         if write.clean == "tar":
             image = encode_jpeg(picture) if write.images == "jpeg" else screened.original
         screened.image, screened.original = None, b""
-        return PreparedSample(screened, (first, second), image)
+        return PreparedSample(screened, views, image)
 
-    def fill_in(self, shard: str, batch: list[PreparedSample]) -> None:
-        """Fill in the texts of pictures; a batch that the GPU cannot hold is done in halves."""
-        if not batch:
-            return
+    def fill_in(
+        self, shard: str, batch: Sequence[PreparedSample], views: "Sequence[Tensor]"
+    ) -> int:
+        """Fill in the texts of pictures; give the number of batches that the GPU could not hold.
+
+        Such a batch is done in halves. `views`: uint8 (B, 3, H, W), one for both models or one for
+        each.
+        """
+        splits, parts = 0, [slice(0, len(batch))]
+        while parts:
+            part = parts.pop()
+            if self._has_filled_in(shard, batch[part], [view[part] for view in views]):
+                continue
+            # not while the error is handled, whose traceback holds what has filled the GPU
+            _empty_cache()
+            half = (part.start + part.stop) // 2
+            parts += [slice(half, part.stop), slice(part.start, half)]
+            splits += 1
+        return splits
+
+    def _has_filled_in(
+        self, shard: str, batch: Sequence[PreparedSample], views: "Sequence[Tensor]"
+    ) -> bool:
         import torch
 
         try:
-            self._fill_in(shard, batch)
+            self._fill_in(shard, batch, views)
         except torch.OutOfMemoryError:
-            half = len(batch) // 2
-            if not half:
+            if len(batch) == 1:
                 raise
-            self.splits += 1
-            torch.cuda.empty_cache()
-            self.fill_in(shard, batch[:half])
-            self.fill_in(shard, batch[half:])
+            return False
+        return True
 
-    def _fill_in(self, shard: str, batch: list[PreparedSample]) -> None:
+    def _fill_in(
+        self, shard: str, batch: Sequence[PreparedSample], views: "Sequence[Tensor]"
+    ) -> None:
         """Fill in the texts of pictures: the web's, the captioner's, all with their scores."""
-        import torch
-
         keys = [f"{shard}/{sample.screened.facts['key']}" for sample in batch]
-        images = torch.stack([sample.views[0] for sample in batch])
-        written = caption(self._captioner, images, keys, self._candidates)
+        written = caption(self._captioner, views[0], keys, self._candidates)
         texts = [
             [*_web_rows(sample.screened.facts), *rows]
             for sample, rows in zip(batch, written, strict=True)
         ]
-        scored = score(self._scorer, torch.stack([sample.views[1] for sample in batch]), texts)
+        scored = score(self._scorer, views[-1], texts)
         for sample, rows in zip(batch, scored, strict=True):
-            sample.texts, sample.views = rows, ()
+            sample.texts = rows
+
+
+def _empty_cache() -> None:
+    import torch
+
+    torch.cuda.empty_cache()
 
 
 def _web_rows(facts: SampleRow) -> list[TextRow]:

@@ -5,6 +5,7 @@ in number and in bytes: neither a shard of huge files nor one of rejected sample
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -19,6 +20,8 @@ from shards.schema import TextRow
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+AHEAD_OF_THREAD = 8  # samples: threads never wait, and their views fill no memory
 
 # In safe mode a stall must not be taken for a shard's before it is known for a picture's.
 GUARD_SHARE = 0.2  # of the stall time-out, for one try of a picture
@@ -43,7 +46,7 @@ class PreparedSample:
     """A screened sample with what the models and the writer need, the decoded picture let go."""
 
     screened: ScreenedSample
-    views: tuple["Tensor", ...] = ()  # uint8 (3, H, W) for the captioner and for the filter
+    views: tuple["Tensor", ...] = ()  # uint8 (3, H, W): one for both models, or one for each
     image: bytes = b""  # as the clean shard will hold it
     texts: list[TextRow] = field(default_factory=list)
 
@@ -54,19 +57,24 @@ Stream = Iterator[tuple[PreparedSample, int]]  # each with the input's bytes rea
 
 @contextmanager
 def in_threads(
-    raws: Iterable[RawSample], prepare: Prepare, pace: ExecutionConfig
+    raws: Iterable[RawSample],
+    prepare: Prepare,
+    pace: ExecutionConfig,
+    stop: Future[None] | None = None,
 ) -> Iterator[Stream]:
     """Prepare samples at most two batches ahead of who takes them, in the order of the input.
 
-    Raises DecodeStalled where one is not ready within the stall time-out.
+    Raises DecodeStalled where one is not ready within the stall time-out, and Stopped where it
+    would be waited for after `stop` is done.
     """
     ahead = read_ahead(
         _with_size(raws),
         lambda sized: prepare(sized[0], decode),
         itemgetter(1),
-        2 * pace.batch_size,
+        min(2 * pace.batch_size, AHEAD_OF_THREAD * pace.decode_threads),
         threads=pace.decode_threads,
         timeout_s=pace.stall_timeout_s,
+        stop=stop,
     )
     with closing(ahead):  # so that an error ends the threads
         try:

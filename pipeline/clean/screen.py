@@ -60,11 +60,12 @@ def screen(
     config: ScreenConfig,
     decode: Decode = decode,
     count_tokens: CountTokens | None = None,
+    wanted_side: int | None = None,
 ) -> ScreenedSample:
     """Decode and check one sample; the first fault in the order of the reason codes decides.
 
     `decode` may be a guard's, which works in a child process; `count_tokens` says how many tokens
-    of a text the scorer reads.
+    of a text the scorer reads; `wanted_side`, how large the picture is wanted at most.
     """
     facts: SampleRow = {
         "index": raw.index,
@@ -84,7 +85,7 @@ def screen(
     if raw.image is None:
         return ScreenedSample(facts | {"reason": SampleReason.IMAGE_MISSING})
     facts |= {"bytes": len(raw.image), "sha256": hashlib.sha256(raw.image).hexdigest()}
-    limits = DecodeLimits(config.min_side, config.max_pixels, config.max_aspect)
+    limits = DecodeLimits(config.min_side, config.max_pixels, config.max_aspect, wanted_side)
     decoded = decode(raw.image, limits)
     if isinstance(decoded, DecodeRefusal):
         return ScreenedSample(facts | {"reason": decoded.reason, "detail": decoded.detail})
@@ -106,8 +107,8 @@ def _web_text(
 
 def _image_facts(decoded: Decoded, notes: list[str]) -> SampleRow:
     return {
-        "width": decoded.image.width,
-        "height": decoded.image.height,
+        "width": decoded.size[0],
+        "height": decoded.size[1],
         "format": decoded.format,
         "phash": difference_hash(decoded.image),
         "notes": [*decoded.notes, *notes],

@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
@@ -16,6 +16,10 @@ _MOST_THREADS = 4  # each may decode a picture of gigabytes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Tasks = SimpleQueue[tuple[Item, Future[Result]] | None]  # None ends one thread
+
+
+class Stopped(Exception):  # noqa: N818 - reads as what happened
+    """Whoever takes was told to go no further."""
 
 
 class Stalled(Exception):  # noqa: N818 - reads as what happened
@@ -34,12 +38,14 @@ def read_ahead(
     *,
     threads: int | None = None,
     timeout_s: float | None = None,
+    stop: Future[None] | None = None,
 ) -> Generator[tuple[Item, Result], None, None]:
     """Yield each item with what `work` makes of it, in order; what that raises is raised here.
 
     Items are drawn in the thread of who takes. At most `count` wait, and fewer where they are
     large: one more than fits 128 MiB. Closing the generator ends the threads (default: as many as
-    processors, 4 at most). Raises Stalled where a result is not there after `timeout_s` of waiting.
+    processors, 4 at most). Raises Stalled where a result is not there after `timeout_s` of waiting,
+    and Stopped where one would be waited for after `stop` is done.
     """
     crew_size = threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     tasks: Tasks[Item, Result] = SimpleQueue()
@@ -59,9 +65,9 @@ def read_ahead(
             held += size_bytes(item)
             while len(waiting) > count or held > MAX_WAITING_BYTES:
                 held -= size_bytes(waiting[0][0])
-                yield _take(waiting, timeout_s)
+                yield _take(waiting, timeout_s, stop)
         while waiting:
-            yield _take(waiting, timeout_s)
+            yield _take(waiting, timeout_s, stop)
     except (Stalled, KeyboardInterrupt, SystemExit):
         is_stuck = timeout_s is not None  # who waits for a thread that hangs would hang too
         raise
@@ -99,11 +105,17 @@ def load_batches(
 
 
 def _take(
-    waiting: deque[tuple[Item, Future[Result]]], timeout_s: float | None
+    waiting: deque[tuple[Item, Future[Result]]],
+    timeout_s: float | None,
+    stop: Future[None] | None,
 ) -> tuple[Item, Result]:
     item, future = waiting.popleft()
-    if not wait([future], timeout_s).done:  # a TimeoutError may be the work's own
-        raise Stalled(item)
+    if not future.done():
+        ends: list[Future[Any]] = [future] if stop is None else [future, stop]
+        if not wait(ends, timeout_s, FIRST_COMPLETED).done:  # a TimeoutError may be the work's own
+            raise Stalled(item)
+    if not future.done():
+        raise Stopped
     return item, future.result()
 
 

@@ -7,7 +7,7 @@ from its structure, before any pixel is made.
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -33,6 +33,12 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+SIDEWAYS = {UPRIGHT[number] for number in (5, 6, 7, 8)}  # width becomes height
+
+# Of a JPEG's reduced size, over what is wanted: with less, what resizes it has little to average,
+# and four times as many of a filter's verdicts change.
+SPARE = 2
+
 HASH_SIDE = 16  # 16 x 16 differences: a 256-bit hash
 
 # What Pillow says about each odd file stands in our notes and reasons; Python would also remember
@@ -42,20 +48,29 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """Which pictures are worth decoding: sides and pixels as in the header."""
+    """Which pictures are worth decoding: sides and pixels as in the header.
+
+    `wanted_side`: pixels of a side that whoever looks wants; a JPEG that is at least four times as
+    large is decoded at a half, a quarter or an eighth of its size, no smaller than twice of that.
+    """
 
     min_side: int
     max_pixels: int
     max_aspect: float
+    wanted_side: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture in upright 8-bit RGB, with the name of its format and what was converted."""
+    """A picture in upright 8-bit RGB, with the name of its format and what was converted.
+
+    `size` is the upright width and height of the file's picture, which `image` may be smaller than.
+    """
 
     image: Image.Image
     format: str
     notes: tuple[str, ...]
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +121,17 @@ def _decode(data: bytes, limits: DecodeLimits) -> Decoded | DecodeRefusal:
 
 def _picture(source: Source, limits: DecodeLimits) -> Decoded | DecodeRefusal:
     with Image.open(io.BytesIO(source.data), formats=ALLOWED_FORMATS) as opened:
-        refusal = _judge_size(*opened.size, limits)
+        size = opened.size
+        refusal = _judge_size(*size, limits)
         if refusal:
             return refusal
         pixels = opened.width * opened.height
         if excess := excess_scans(source.data, pixels):
             return DecodeRefusal(SampleReason.IMAGE_TOO_LARGE, excess)
         name = "jpeg" if opened.format == "MPO" else str(opened.format).lower()
+        if limits.wanted_side is not None and name == "jpeg":
+            side = SPARE * limits.wanted_side
+            opened.draft(None, (side, side))
         image, notes = first_shown(opened, source)
         turn = UPRIGHT.get(_orientation(opened))
     if not source.is_ended:
@@ -122,13 +141,16 @@ def _picture(source: Source, limits: DecodeLimits) -> Decoded | DecodeRefusal:
             )
         notes.append("end_mark_missing")
     if is_blank(image):
+        if limits.wanted_side is not None and image.size != size:  # small marks may be gone
+            return _picture(source, replace(limits, wanted_side=None))
         return DecodeRefusal(
             SampleReason.IMAGE_BLANK, f"one flat colour, {image.width} x {image.height}"
         )
     if turn is not None:
         image = image.transpose(turn)
+        size = size[::-1] if turn in SIDEWAYS else size
         notes.append("exif_transposed")
-    return Decoded(image, name, tuple(notes))
+    return Decoded(image, name, tuple(notes), size)
 
 
 def is_whole(data: bytes, pixels: int) -> bool:
@@ -181,6 +203,6 @@ def _explain(data: bytes, error: BaseException) -> DecodeRefusal:
 
 def difference_hash(image: Image.Image) -> bytes:
     """Hash 256 brightness steps between neighbours into 32 bytes; near-duplicates differ little."""
-    small = image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BILINEAR)
-    grey = np.asarray(small, dtype=np.int16)
+    small = image.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    grey = np.asarray(small.convert("L"), dtype=np.int16)
     return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()

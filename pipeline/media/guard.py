@@ -82,7 +82,8 @@ def _picture(answer: dict[str, Any], pixels: bytes) -> Decoded:
     if len(pixels) != 3 * width * height:
         raise ValueError(f"{len(pixels)} bytes are no picture of {width} x {height}")
     image = Image.frombytes("RGB", (width, height), pixels)
-    return Decoded(image, str(answer["format"]), tuple(map(str, answer["notes"])))
+    notes, (whole_width, whole_height) = tuple(map(str, answer["notes"])), answer["size"]
+    return Decoded(image, str(answer["format"]), notes, (int(whole_width), int(whole_height)))
 
 
 def memory_limit(limits: DecodeLimits) -> int:
@@ -111,7 +112,8 @@ def _message(decoded: Decoded | DecodeRefusal) -> dict[str, Any]:
     if isinstance(decoded, DecodeRefusal):
         return {"reason": decoded.reason, "detail": decoded.detail}
     width, height = decoded.image.size
-    return {"width": width, "height": height, "format": decoded.format, "notes": decoded.notes}
+    facts = {"format": decoded.format, "notes": decoded.notes, "size": decoded.size}
+    return {"width": width, "height": height, **facts}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ One that cannot be decoded comes with its reason instead of an image, and takes 
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,8 @@ def read_picture(location: str) -> UserPicture:
 
 def resized(data: bytes, preprocess: "Preprocess") -> "Tensor | str":
     """Decode a picture and make it the model's size: uint8 (3, H, W); or say why it cannot be."""
-    decoded = decode(data, LIMITS)
+    side = max(preprocess.height, preprocess.width)
+    decoded = decode(data, replace(LIMITS, wanted_side=side))
     if isinstance(decoded, DecodeRefusal):
         return str(decoded.reason)
     return preprocess.resize(decoded.image)

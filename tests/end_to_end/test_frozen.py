@@ -17,13 +17,13 @@ from typing import Any
 import psutil
 import pytest
 
-import pipeline.clean.shard
+import pipeline.clean.line.attempt
 from flows.cli import main
 from shards.store import Store
 from tests.support.driving import InProcess, Models, committed, table, wait_until
 
 TABLES = ("samples", "texts", "decisions")
-STEPS = {"published": (pipeline.clean.shard, "commit"), "looked": (Store, "create")}
+STEPS = {"published": (pipeline.clean.line.attempt, "commit"), "looked": (Store, "create")}
 
 
 def drive(arguments: list[str], step: str) -> None:

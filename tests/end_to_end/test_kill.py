@@ -205,7 +205,8 @@ def test_sigterm_releases_what_the_local_engine_was_at(
     process.terminate()
     assert command.wait(process).returncode == 143
     left = [ending for shard, ending in endings(run) if shard not in committed(run)]
-    assert left == ["released"]
+    assert 1 <= len(left) <= 2, "the shard at work, and the one begun ahead"
+    assert set(left) == {"released"}
     (log,) = (run / "logs").iterdir()
     last = json.loads(log.read_text().splitlines()[-1])
     assert (last["event"], last["exit_code"], last["signal"]) == ("ended", 143, "SIGTERM")

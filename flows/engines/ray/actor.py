@@ -68,6 +68,11 @@ class PoolActor:
         lines = tuple(self._lines.popleft() for _ in range(len(self._lines)))
         return Progress(counts, lines)
 
+    @ray.method(concurrency_group="report")
+    def expect(self, shard: Any) -> None:  # noqa: ANN401 - as the job has it
+        """Hear which shard is next; None takes that back."""
+        self._worker.expect(shard)
+
     def process(self, shard: Any) -> Any:  # noqa: ANN401 - as the job has it
         """Do one shard."""
         return self._worker.process(shard)

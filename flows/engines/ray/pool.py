@@ -34,7 +34,7 @@ from flows.engines.ray.nodes import LOOK_EVERY_S, RayNodes
 from flows.engines.ray.session import ray_session
 from flows.engines.start_checks import Demands, MachineUnfit, Requirements, requirements
 from flows.recipe import EngineConfig
-from pipeline.clean.shard import AttemptLost
+from pipeline.clean.line.attempt import AttemptLost
 
 PLACED_WITHIN_S = 30.0  # or others hold what Ray had free
 
@@ -140,13 +140,17 @@ class RayCluster(Generic[Shard, Result]):
         self._nodes.wait(machines, len(self._actors), unfinished)
 
     def submit(self, worker: str, shard: Shard) -> None:
-        """Queue a shard at an actor."""
+        """Queue a shard at an actor; it hears at once of one that has to wait."""
         actor = self._actors[worker]
+        if actor.tasks:
+            actor.handle.expect.remote(shard)
         actor.tasks.append(actor.handle.process.remote(shard))
 
     def withdraw(self, worker: str) -> None:
         """Cancel the task queued last; if it has just begun, its commit will lose or win."""
-        ray.cancel(self._actors[worker].tasks.pop())
+        actor = self._actors[worker]
+        ray.cancel(actor.tasks.pop())
+        actor.handle.expect.remote(None)
 
     def wait(self, timeout_s: float) -> Sequence[Event[Result]]:
         """Wait for one of the tasks at work, or for an actor to start; a lost one is forgotten."""
@@ -186,7 +190,8 @@ class RayCluster(Generic[Shard, Result]):
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.machine, soft=False),
         ).remote()
         threads = max(1, int(seat.cpus))
-        starting = handle.start.remote(self._checks, self._job, Grant(worker, seat.gpus), threads)
+        grant = Grant(worker, seat.gpus, threads)
+        starting = handle.start.remote(self._checks, self._job, grant, threads)
         report = handle.report.remote()
         self._actors[worker] = _Actor(handle, seat, starting, report, time.monotonic())
 

@@ -274,8 +274,9 @@ def _checksum_fits(block: bytes) -> bool:
         return False
     blanked = block[:148] + b" " * 8 + block[156:]
     total = sum(blanked)
-    # of old, bytes were signed
-    return stored == total or stored == total - 256 * sum(byte > 127 for byte in blanked)
+    if stored == total:
+        return True
+    return stored == total - 256 * sum(byte > 127 for byte in blanked)  # of old, bytes were signed
 
 
 def _number(field: bytes) -> int:

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 import pipeline.clean.batch
+from pipeline.clean.line.attempt import AttemptLost
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
-from pipeline.clean.shard import AttemptLost, CleanConfig, ShardCleaner, identity
+from pipeline.clean.shard import CleanConfig, ShardCleaner, identity
 from shards.inputs.listing import InputChanged, list_inputs
 from shards.inputs.reader import State
 from shards.run.attempt import Quarantine

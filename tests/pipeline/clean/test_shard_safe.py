@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import pipeline.clean.prepare
+from pipeline.clean.line.attempt import AttemptLost
 from pipeline.clean.prepare import ExecutionConfig
-from pipeline.clean.shard import AttemptLost
 from pipeline.media.decode import decode
 from shards.run.attempt import (
     SAFE_FROM,

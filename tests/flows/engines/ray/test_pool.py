@@ -26,7 +26,7 @@ from flows.engines.ray.pool import RayCluster, cause_of, gist, wish_of
 from flows.engines.ray.session import ray_session
 from flows.engines.start_checks import Demands, MachineUnfit, Requirements, requirements
 from flows.recipe import EngineConfig
-from pipeline.clean.shard import AttemptLost
+from pipeline.clean.line.attempt import AttemptLost
 from shards.errors import UsageError
 from shards.run.attempt import Ending
 from tests.support.driving import wait_until
@@ -74,7 +74,7 @@ class Made:
         process, count = self._process, self._count
 
         class Worker:
-            samples, device = 3, f"cpu for {grant.gpus:g} GPUs"
+            samples, device, expect = 3, f"cpu for {grant.gpus:g} GPUs", print
 
             @property
             def counts(self) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""Shards on their way: three stages that overlap, from bytes to commit: `line`."""
