@@ -4,13 +4,16 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.cli.options import AsJson, Public, Push, RunFolder
 from pipeline.printable import size, visible
 from shards.files.home import expand_home
+
+if TYPE_CHECKING:
+    from shards.store import Store
 
 EXPORT_EXAMPLES = """
 Examples:
@@ -93,22 +96,27 @@ def report(
     """Write one HTML page about a run, finished or not: numbers, scores, reasons, pictures."""
     from shards.run.run import Run
     from shards.run.view import open_view
-    from shards.store import Store
 
     opened = Run.open(run)
     seen = open_view(opened, view)
+    place = None if output is None else _place_of(output)
 
     from pipeline.report.page import build_report, report_name
 
     page = build_report(opened, seen, partial(print, file=sys.stderr), gallery, explain)
-    store, name = opened.store, report_name(seen)
-    if output is not None:
-        folder, _, name = output.rpartition("/")
-        if name in ("", ".", ".."):
-            raise typer.BadParameter(f"--output {output!r}: expected a file, such as report.html")
-        store = Store(folder or ("/" if output.startswith("/") else "."))
+    store, name = place or (opened.store, report_name(seen))
     store.put(name, page)
     if as_json:
         print(json.dumps({"report": store.url(name), "size_bytes": len(page)}))
     else:
         print(f"{store.url(name)} ({size(len(page))})")
+
+
+def _place_of(output: str) -> "tuple[Store, str]":
+    """Return the store and the name of a file that is to be written."""
+    from shards.store import Store
+
+    folder, _, name = output.rpartition("/")
+    if name in ("", ".", "..") or Path(output).is_dir():
+        raise typer.BadParameter(f"--output {output!r}: expected a file, such as report.html")
+    return Store(folder or ("/" if output.startswith("/") else ".")), name

@@ -18,6 +18,7 @@ from flows.stages.sample import Sample, SampleConfig, take_sample
 from models.checkpoints import locate
 from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.forecast import (
+    LEAST_BLOCKS,
     Interval,
     Whole,
     run_seconds,
@@ -207,14 +208,15 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
             "write smaller shards",
             warning=True,
         )
-    if forecast.seconds.half_width > WIDE:
+    if forecast.seconds.half_width > WIDE or sample.timed < LEAST_BLOCKS:
         width = forecast.seconds.half_width
+        doubt = "wide" if width > WIDE else "unsure"
         yield Problem(
             "sample",
-            f"the interval of the time is {'not known' if math.isinf(width) else 'wide'}, from "
+            f"the interval of the time is {'not known' if math.isinf(width) else doubt}, from "
             f"{number_of(sample.timed, 'small shard')} by "
-            f"{number_of(len(sample.workers), 'worker')}, the first of each left out. A larger "
-            "sample makes it narrower: --n, --budget",
+            f"{number_of(len(sample.workers), 'worker')}, each one's first, slower one left out. A "
+            "larger sample makes it surer: --n, --budget",
             warning=True,
         )
 

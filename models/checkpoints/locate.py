@@ -161,13 +161,13 @@ def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
             ) from error
         raise CheckpointError(
             f"{name!r} is no folder here, and the Hugging Face hub did not give it "
-            f"(revision {revision or 'main'}): {_why(error)}. Check the name and the network, or "
-            f"download the checkpoint and give its folder.{_others(name)}"
+            f"(revision {revision or 'main'}): {plain_reason(error)}. Check the name and the "
+            f"network, or download the checkpoint and give its folder.{_others(name)}"
         ) from error
 
 
-def _why(error: BaseException) -> str:
-    """Say in plain words why the hub gave nothing, where its library's own are none."""
+def plain_reason(error: BaseException) -> str:
+    """Say in plain words why the hub does not serve, where its library's own are none."""
     import huggingface_hub
 
     causes: list[BaseException] = []

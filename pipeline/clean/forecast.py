@@ -99,7 +99,10 @@ def share_of(blocks: Blocks, whole: Whole, count: Callable[[Block], int]) -> Int
         weighed = weigh(some, whole)
         return math.fsum(weight * count(b) for b, weight in weighed) / _samples(weighed)
 
-    share = _unseen(blocks, whole, _interval(blocks, estimate))
+    share = _interval(blocks, estimate)
+    low, high = _of_so_many(share.value, sum(block.samples for block in blocks))
+    wider = Interval(share.value, min(share.low, low), max(share.high, high))
+    share = _unseen(blocks, whole, wider)
     return Interval(share.value, max(share.low, 0.0), min(share.high, 1.0))
 
 
@@ -198,6 +201,14 @@ def _interval(
     return Interval(value, max(value - half, 0.0), value + half)
 
 
+def _of_so_many(share: float, count: int) -> tuple[float, float]:
+    """Bound a share that so many samples show (Wilson): none of a few is not none at all."""
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    centre = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return (centre - half) / (1 + z * z / count), (centre + half) / (1 + z * z / count)
+
+
 def _unseen(blocks: Blocks, whole: Whole, interval: Interval) -> Interval:
     """Narrow an interval of what the input holds: what the blocks have seen of it is known."""
     seen = sum(block.input_bytes for block in blocks) / max(whole.size_bytes, 1.0)
@@ -219,7 +230,9 @@ def _in_all(
 ) -> Interval:
     """Forecast what all shards cost, each and by their samples, as the blocks that know it say."""
     known = [block for block in blocks if of(block) is not None]
-    each = cost_of_a_shard([(block.samples, of(block) or 0) for block in known])
+    points = [(block.samples, of(block) or 0) for block in known]
+    # of a few blocks, chance may put all of the cost into the shards and none into the samples
+    each = cost_of_a_shard(points) if len(points) >= LEAST_BLOCKS else 0.0
 
     def estimate(some: Blocks) -> float:
         weighed = weigh(some, whole)

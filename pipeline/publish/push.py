@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
+import httpx2
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
+from models.checkpoints.locate import plain_reason
 from shards.errors import CapfiltError
 
 Kind = Literal["model", "dataset"]
@@ -35,10 +37,10 @@ def push(folder: Path, repo: str, kind: Kind, *, private: bool = True) -> str:
         raise PushError(f"{repo}: {error}") from error
     except HfHubHTTPError as error:
         raise PushError(_refusal(repo, api.endpoint, error)) from error
-    except (OSError, RuntimeError) as error:  # what the library makes of a lost connection
+    except (OSError, RuntimeError, httpx2.TransportError) as error:  # of a lost connection
         raise PushError(
-            f"{repo}: the upload to {api.endpoint} broke off ({error.__cause__ or error}); run the "
-            "same command again, and what arrived is not sent twice"
+            f"{repo}: the upload to {api.endpoint} broke off ({plain_reason(error)}); {folder} is "
+            "whole: run the same command again, and what arrived is not sent twice"
         ) from error
     return str(created)
 

@@ -1,14 +1,16 @@
-"""What stands beside a path that leads nowhere: the inputs that may have been meant."""
+"""What stands beside a path that leads nowhere: the inputs or runs that may have been meant."""
 
 import os
 from collections import Counter
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from shards.inputs.names import is_tar
 
 _RUN = "run.json"
 _KINDS_NAMED = 5
+_RUNS_LOOKED_AT, _RUNS_NAMED = 1_000, 5
 
 
 def near_to(path: str) -> str:
@@ -28,9 +30,26 @@ def near_to(path: str) -> str:
     meant = {other.name: str(other) for other in there if _is_input(other)}
     near = [meant[name] for name in get_close_matches(missing.name, meant, n=3)]
     kinds = Counter(map(_kind, there)).most_common(_KINDS_NAMED)
-    counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds)
+    counts = ", ".join(f"{number:,} {_plural(kind, number)}" for kind, number in kinds)
     holds = f"; found in {folder.absolute()}: {counts or 'nothing'}"
     return holds + (f". Did you mean {' or '.join(near)}?" if near else "")
+
+
+def runs_near(path: str) -> str:
+    """Say of a local path that is no run which runs stand in it, or beside it with such a name."""
+    place = Path(path)
+    if "://" in path or place.is_file():
+        return "; it is a file" if place.is_file() else ""
+    folder = place if place.is_dir() else place.parent
+    if not folder.is_dir() or not os.access(folder, os.R_OK):
+        return "; there is no such folder"
+    there = sorted(islice(folder.iterdir(), _RUNS_LOOKED_AT))
+    runs = {other.name: str(other) for other in there if (other / _RUN).is_file()}
+    if place.is_dir():
+        inside = ", ".join(list(runs)[:_RUNS_NAMED])
+        return f"; in it lie runs: {inside}" if runs else ""
+    near = [runs[name] for name in get_close_matches(place.name, runs, n=3)]
+    return "; there is no such folder" + (f". Did you mean {' or '.join(near)}?" if near else "")
 
 
 def _is_input(path: Path) -> bool:
@@ -43,3 +62,7 @@ def _kind(path: Path) -> str:
     if path.is_dir():
         return "folder"
     return PurePosixPath(path.name).suffix.lower() or "without an ending"
+
+
+def _plural(kind: str, number: int) -> str:
+    return f"{kind}s" if kind == "folder" and number > 1 else kind

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from shards.errors import DamagedFile, UsageError
 from shards.inputs.listing import InputMismatch, InputShard, compare_lists, list_digest
+from shards.inputs.near import runs_near
 from shards.run.record import canonical_json, read_record, record_version, write_record
 from shards.schema import as_damage, read_bytes
 from shards.store import Store
@@ -181,7 +182,8 @@ def _read_record(store: Store) -> dict[str, Any]:
     try:
         data = store.read("run.json")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotARun(f"{store.url()} holds no run (no run.json)") from error
+        near = runs_near(store.url())
+        raise NotARun(f"{store.url()} holds no run (no run.json){near}") from error
     record = read_record(data, where)
     version = record_version(record, "run_version", where)
     if version > RUN_VERSION:

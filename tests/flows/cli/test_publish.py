@@ -125,6 +125,7 @@ def test_what_cannot_be_exported_is_one_message(
         (("{run}", "--view=nothing"), "no view 'nothing'"),
         (("{nowhere}",), "holds no run"),
         (("{run}", "--output=folder/"), "expected a file, such as report.html"),
+        (("{run}", "--output={run}"), "expected a file, such as report.html"),
         (("{run}", "--gallery=61"), "less than or equal to 60"),
     ],
 )

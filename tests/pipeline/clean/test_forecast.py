@@ -126,6 +126,23 @@ def test_tables_have_a_size_each_and_one_a_row() -> None:
     assert table_bytes(world.blocks, whole, "clean").value == 0
 
 
+def test_none_of_a_few_is_not_none_of_all() -> None:
+    blocks = [Block(10, 1_000) for _ in range(4)]
+    share = share_of(blocks, Whole([1e9], 1), lambda block: block.kept)
+    assert share.value == share.low == 0
+    assert share.high == pytest.approx(1.645**2 / (40 + 1.645**2), rel=1e-3)  # Wilson's bound
+    all_kept = share_of([Block(10, 1_000, kept=10)] * 4, Whole([1e9], 1), lambda block: block.kept)
+    assert all_kept.low == pytest.approx(1 - share.high, rel=1e-3)
+    assert all_kept.high == 1
+
+
+def test_few_blocks_do_not_part_a_shards_cost_from_its_samples() -> None:
+    """Of three, by chance the smallest was the slowest: all of it would be the shards' own."""
+    blocks = [Block(n, 100 * n, seconds=s) for n, s in ((10, 1.2), (12, 1.21), (14, 1.22))]
+    forecast = work_seconds(blocks, Whole([1e6], 1))
+    assert forecast.value == pytest.approx(1e4 * 3.63 / 36, rel=0.1)
+
+
 def test_all_that_is_there_is_known_exactly() -> None:
     blocks = [Block(10, 1_000, 9), Block(10, 3_000, 1), Block(20, 2_000, 0)]
     whole = Whole([2_000, 4_000], 1)

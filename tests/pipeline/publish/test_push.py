@@ -29,10 +29,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def pushed(hub: Hub, folder: Path, repo: str, kind: str, token: str = TOKEN) -> str:
+def pushed(hub: Hub | str, folder: Path, repo: str, kind: str, token: str = TOKEN) -> str:
     """Push in a process of its own, whose library reads its endpoint once; return what it says."""
     environment = {
-        "HF_ENDPOINT": hub.url,
+        "HF_ENDPOINT": hub if isinstance(hub, str) else hub.url,
         "HF_TOKEN": token,
         "HF_HOME": str(folder.parent / "home"),
     }
@@ -54,3 +54,9 @@ def test_a_wrong_token_and_a_wrong_name_are_told(hub: Hub, folder: Path) -> None
     refused = pushed(hub, folder, "me/pairs", "model", token="hf_wrong")
     assert "refuses (HTTP 401); set HF_TOKEN to a token that may write" in refused
     assert not hub.repos
+
+
+def test_a_hub_that_is_not_there_is_one_line(folder: Path) -> None:
+    told = pushed("http://127.0.0.1:9", folder, "me/pairs", "dataset")
+    assert "\n" not in told
+    assert "127.0.0.1:9 broke off (no connection to http://127.0.0.1:9)" in told

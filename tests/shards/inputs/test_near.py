@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.inputs.near import near_to
+from shards.inputs.near import near_to, runs_near
 
 
 @pytest.fixture
@@ -40,3 +40,17 @@ def test_runs_and_other_files_are_not_offered(place: Path, missing: str) -> None
 def test_what_is_there_is_told(place: Path) -> None:
     assert f"found in {place}/data [v1]: 1 .tar, 1 .txt" in near_to(f"{place}/data [v1]/*.tra")
     assert near_to("s3://bucket/*.tra") == ""
+
+
+def test_runs_are_offered_in_a_folder_and_beside_it(tmp_path: Path) -> None:
+    for name in ("first", "noisy", "no-run"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    for name in ("first", "noisy"):
+        (tmp_path / "runs" / name / "run.json").touch()
+    (tmp_path / "web.tar").touch()
+    assert runs_near(f"{tmp_path}/runs") == "; in it lie runs: first, noisy"
+    assert runs_near(f"{tmp_path}/runs/fist").endswith(f"Did you mean {tmp_path}/runs/first?")
+    assert runs_near(f"{tmp_path}/runs/no-run") == ""
+    assert runs_near(f"{tmp_path}/web.tar") == "; it is a file"
+    assert runs_near(f"{tmp_path}/none/run") == "; there is no such folder"
+    assert runs_near("s3://bucket/run") == ""
