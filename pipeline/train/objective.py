@@ -15,11 +15,11 @@ from models.blip.text import TextEncoder
 from models.blip.tokenizer import normalise
 from models.blip.vision import VisionEncoder
 from models.checkpoints.folder import CheckpointContent
+from models.training.compiled import bucketed, compile_towers
 from models.training.contrast import ContrastNetwork, Pairs
 from models.training.momentum import FeatureQueue
 from models.training.workers import Workers
 from pipeline.checkpoint import write_checkpoint
-from pipeline.train.compiled import bucketed, compile_towers
 from pipeline.train.config import TowerConfig
 from pipeline.train.dataloader import Batch
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.blip.tokenizer import WordPiece
+from models.training.compiled import bucketed
 from models.training.workers import ALONE
-from pipeline.train.compiled import bucketed
 from pipeline.train.dataloader import Batch
 from pipeline.train.finetune import start_finetuning
 from pipeline.train.finetune_config import FinetuneConfig
