@@ -37,18 +37,18 @@ def near_to(path: str) -> str:
 
 def runs_near(path: str) -> str:
     """Say of a local path that is no run which runs stand in it, or beside it with such a name."""
-    place = Path(path)
-    if "://" in path or place.is_file():
-        return "; it is a file" if place.is_file() else ""
-    folder = place if place.is_dir() else place.parent
+    local = Path(path)
+    if "://" in path or local.is_file():
+        return "; it is a file" if local.is_file() else ""
+    folder = local if local.is_dir() else local.parent
     if not folder.is_dir() or not os.access(folder, os.R_OK):
         return "; there is no such folder"
     there = sorted(islice(folder.iterdir(), _RUNS_LOOKED_AT))
     runs = {other.name: str(other) for other in there if (other / _RUN).is_file()}
-    if place.is_dir():
+    if local.is_dir():
         inside = ", ".join(list(runs)[:_RUNS_NAMED])
         return f"; in it lie runs: {inside}" if runs else ""
-    near = [runs[name] for name in get_close_matches(place.name, runs, n=3)]
+    near = [runs[name] for name in get_close_matches(local.name, runs, n=3)]
     return "; there is no such folder" + (f". Did you mean {' or '.join(near)}?" if near else "")
 
 
