@@ -189,11 +189,13 @@ class TextTransformer(nn.Module):
 
     def extend(self, ids: Tensor, cache: Cache) -> Tensor:
         """Read the next ids (N, T) left to right after what `cache` holds: (N, T, D)."""
-        places = cache.position + cache.order[: ids.shape[1]]
-        hidden = self.embeddings(ids, places)
-        mask = cache.order <= places[:, None]  # (T, L): a token sees itself and what is before it
+        positions = cache.position + cache.order[: ids.shape[1]]
+        hidden = self.embeddings(ids, positions)
+        mask = (
+            cache.order <= positions[:, None]
+        )  # (T, L): a token sees itself and what is before it
         for layer, (texts, image) in zip(self.encoder.layers(), cache.layers, strict=True):
-            hidden = layer(layer.attention(hidden, mask, CachedText(texts, places)), image, None)
+            hidden = layer(layer.attention(hidden, mask, CachedText(texts, positions)), image, None)
         cache.position += ids.shape[1]
         return hidden
 

@@ -29,10 +29,10 @@ class KeyValue(NamedTuple):
 
 
 class CachedText(NamedTuple):
-    """What a layer keeps of the texts so far, and the places (T,) where the next tokens go."""
+    """What a layer keeps of the texts so far, and the positions (T,) where the next tokens go."""
 
     kept: KeyValue
-    places: Tensor
+    positions: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ class SelfAttention(nn.Module):
         parts = project((layer.query, layer.key, layer.value), hidden)
         query, key, value = (layer.split(part) for part in parts)  # (N, H, T, D/H)
         if cached is not None:
-            cached.kept.key.index_copy_(2, cached.places, key)
-            cached.kept.value.index_copy_(2, cached.places, value)
+            cached.kept.key.index_copy_(2, cached.positions, key)
+            cached.kept.value.index_copy_(2, cached.positions, value)
             key, value = cached.kept
         mixed = attend(query, key, value, mask, layer.dropout)
         return self.output(mixed.transpose(1, 2).flatten(2), hidden)

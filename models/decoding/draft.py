@@ -146,15 +146,15 @@ def constrain(
 def choose(draft: Draft, logits: Tensor, rules: Rules) -> None:
     """Choose and write the next token of each text, given fp32 logits (N, C) of what follows."""
     start, decoding = rules.start, rules.decoding
-    place = draft.cache.position  # (1,): where the token goes that follows what was read
-    step = place - len(start.prompt)
+    position = draft.cache.position  # (1,): where the token goes that follows what was read
+    step = position - len(start.prompt)
     # what is not written yet repeats the first token, which is seen anyway
     scores = constrain(logits, draft.ids, step, start.end_id, decoding)
     tokens, unsettled = _pick(draft, scores, step, rules)
     gain = logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
     draft.total.add_(gain.masked_fill_(draft.ended, 0))  # what follows an end counts for nothing
     draft.last.copy_(tokens.masked_fill(draft.ended, start.pad_id)[:, None])
-    draft.ids.index_copy_(1, place, draft.last)
+    draft.ids.index_copy_(1, position, draft.last)
     if unsettled is not None:
         draft.unsettled.logical_or_(unsettled & ~draft.ended)
     draft.ended.logical_or_(tokens == start.end_id)

@@ -125,7 +125,7 @@ def write_texts(
 def _go_on(stepper: Stepper, draft: Draft) -> dict[int, list[GeneratedTexts]] | None:
     """Write a draft to its end: the texts of each image; None where a word could not be drawn."""
     decoding, every = stepper.rules.decoding, stepper.look_every
-    places = list(range(draft.images))  # which image stands where
+    image_at = list(range(draft.images))  # which image stands where
     written: dict[int, list[GeneratedTexts]] = {}
     for step in range(1, decoding.max_tokens):
         if step % every == 0 and step > decoding.min_tokens:  # before, none can have ended
@@ -136,12 +136,12 @@ def _go_on(stepper: Stepper, draft: Draft) -> dict[int, list[GeneratedTexts]] | 
             if size < draft.images:
                 if bool(draft.unsettled.any()):
                     return None
-                written |= zip(places, _collect(draft, stepper.rules.start), strict=True)
-                draft, places = _shrink(draft, places, ended, size)
+                written |= zip(image_at, _collect(draft, stepper.rules.start), strict=True)
+                draft, image_at = _shrink(draft, image_at, ended, size)
         stepper.advance(draft)
     if bool(draft.unsettled.any()):
         return None
-    return written | dict(zip(places, _collect(draft, stepper.rules.start), strict=True))
+    return written | dict(zip(image_at, _collect(draft, stepper.rules.start), strict=True))
 
 
 def bucket(count: int) -> int:
@@ -150,7 +150,7 @@ def bucket(count: int) -> int:
 
 
 def _shrink(
-    draft: Draft, places: list[int], ended: list[bool], size: int
+    draft: Draft, image_at: list[int], ended: list[bool], size: int
 ) -> tuple[Draft, list[int]]:
     """Go on with so many images, with all that have not ended among them."""
     sources = [place for place in range(size, len(ended)) if not ended[place]]
@@ -158,8 +158,8 @@ def _shrink(
     if sources:
         draft.move(sources, holes)
     for source, hole in zip(sources, holes, strict=True):
-        places[hole] = places[source]
-    return draft.first(size), places[:size]
+        image_at[hole] = image_at[source]
+    return draft.first(size), image_at[:size]
 
 
 def _collect(draft: Draft, start: DecoderStart) -> list[list[GeneratedTexts]]:
