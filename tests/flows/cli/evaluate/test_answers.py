@@ -69,7 +69,7 @@ def test_statements_and_dialogues(capfilt: InProcess, place: Path) -> None:
     ("flags", "said"),
     [
         (("caption", "tiny-captioner"), "give tars, or --annotations"),
-        (("vqa", "{place}/vqa", "--annotations", "gone.json"), "gone.json: no such file"),
+        (("vqa", "{place}/vqa", "--annotations", "gone.json"), "gone.json is no file"),
         (("vqa", "tiny-filter", "--annotations", "{place}/q/vqa.json"), "expected a VQA model"),
         (("vqa", "{place}/vqa", "--annotations", "{place}/d/visdial.json"), "expected a JSON list"),
         (("nlvr", "{place}/nlvr", "--annotations", "{place}/captions.json"), "sentence"),
