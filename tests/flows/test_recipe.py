@@ -329,3 +329,12 @@ def test_a_recipe_of_another_command_names_it(
     with pytest.raises(RecipeError, match=f"{other} is for `capfilt {command}`") as told:
         read_recipe(kind, Path(recipe.__file__).parent / "recipes" / other, {})
     assert "\n" not in str(told.value)
+
+
+def test_a_recipe_of_such_a_name_is_offered(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").touch()
+    offered = f"no recipe at .*recipie.yaml. Did you mean {tmp_path}/recipe.yaml\\?"
+    with pytest.raises(RecipeError, match=offered):
+        read_recipe(Recipe, tmp_path / "recipie.yaml", {})
+    with pytest.raises(RecipeError, match=r"no recipe at .*/none$"):
+        read_recipe(Recipe, tmp_path / "none", {})
