@@ -132,5 +132,5 @@ def test_weights_that_were_never_fetched_are_told_offline(
     (repo / "refs" / "main").write_text("d" * 40)
     (repo / "snapshots" / ("d" * 40)).mkdir(parents=True)
     (repo / "snapshots" / ("d" * 40) / "config.json").write_text('{"model_type": "blip"}')
-    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE forbids to fetch it. Run `hf down"):
+    with pytest.raises(CheckpointError, match=r"HF_HUB_OFFLINE forbids to fetch it\. Run `hf down"):
         resolve("Owner/blip")
