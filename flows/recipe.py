@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
 )
 
+from models.checkpoints.local_folder import near_to
 from pipeline.clean.shard import CleanConfig
 from pipeline.printable import cut
 from shards.errors import UsageError
@@ -219,7 +220,8 @@ def read_yaml(path: Path, advice: str = "") -> dict[str, Any]:
             raise RecipeError(f"{path} is {other}, {_NO_RECIPE}{advice}")
         values = parse_yaml(_read_text(path))
     except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}") from None
+        near = near_to(path, ())
+        raise RecipeError(f"no recipe at {path}{'.' if near else ''}{near}") from None
     except UnicodeDecodeError:
         raise RecipeError(f"{path} is no text file, {_NO_RECIPE}{advice}") from None
     except (OSError, BoundedYamlError) as error:

@@ -28,7 +28,7 @@ from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of, say
 from flows.cli.predict import image, video
-from flows.engines.ending import leave
+from flows.engines.ending import leave, settle
 
 early.over()
 
@@ -116,6 +116,7 @@ def main() -> None:
         code = app(standalone_mode=False)  # of typer.Exit; None where a command just returns
     except SystemExit as told:  # by SIGTERM; all that was under way is released by now
         if told.code == _TERMINATED:
+            settle(_TERMINATED)
             say("stopped by SIGTERM", _TERMINATED)
             leave(_TERMINATED, at_once=True)
         raise
@@ -123,6 +124,7 @@ def main() -> None:
         code = _INTERRUPTED
     except Exception as error:
         code = exit_code_of(error)
+    settle(code or 0)
     if code == _INTERRUPTED:  # what Typer makes of Ctrl-C, too
         say("stopped by Ctrl-C", _INTERRUPTED)
     leave(code or 0)

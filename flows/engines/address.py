@@ -63,6 +63,8 @@ def check_reachable(address: str) -> None:
             why = "" if _speaks_grpc(connection) else "what listens there is something else"
     except TimeoutError:
         why = f"no answer in {ANSWER_S:g} s"
+    except UnicodeError:  # of names that the domain name system cannot have
+        why = "that is no name of a machine"
     except OSError as error:
         why = error.strerror or str(error)
     if why:
@@ -74,11 +76,13 @@ def check_reachable(address: str) -> None:
 
 def _speaks_grpc(connection: socket.socket) -> bool:
     """Whether a server answers as a head's does: a SETTINGS frame begins HTTP/2 (RFC 9113, 3.4)."""
-    if os.environ.get("RAY_USE_TLS") == "1":
+    if os.environ.get("RAY_USE_TLS", "").lower() in ("1", "true"):
         return True  # Ray itself looks, with its certificates
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS)
-    frame = connection.recv(len(_SETTINGS), socket.MSG_WAITALL)
-    return len(frame) == len(_SETTINGS) and frame[3] == _SETTINGS[3]
+    frame = b""
+    while len(frame) < len(_SETTINGS) and (more := connection.recv(len(_SETTINGS) - len(frame))):
+        frame += more  # each piece within the connection's time
+    return frame[3:4] == _SETTINGS[3:4] and frame[5:] == _SETTINGS[5:]
 
 
 def check_output(output: str) -> None:

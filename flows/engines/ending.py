@@ -1,8 +1,10 @@
 """How a command's process ends: at once, where the interpreter's own end would abort it."""
 
 import os
+import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import NoReturn
 
 _at_once = threading.Event()
@@ -11,6 +13,20 @@ _at_once = threading.Event()
 def end_at_once() -> None:
     """Note that threads of this process are caught in native code, and will not come back."""
     _at_once.set()
+
+
+def settle(code: int) -> None:
+    """Let signals end the process at once, by this code: it is known, and all is released.
+
+    The interpreter's own end takes seconds behind torch, and a signal there would be an exception
+    that nobody catches, or end the process by itself.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # who reads it may be gone
+            stream.flush()
+    if threading.current_thread() is threading.main_thread():
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: os._exit(code))
 
 
 def leave(code: int, at_once: bool = False) -> NoReturn:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -56,8 +55,7 @@ class Problems:
             if not (hasattr(type(error), "exit_code") or is_store_error(error)):
                 raise
             message = str(error) if name in str(error) else f"{name}: {error}"
-            near = "" if subject == "input" else _nearest(name, message)  # it says its own
-            self.named.append(Problem(subject, message + near))
+            self.named.append(Problem(subject, message))
             return None
 
     def _list(self, recipe: Recipe) -> list[InputShard] | None:
@@ -76,23 +74,6 @@ def where(output: str) -> Path | None:
         return None
     folder = Path(store.path("data")).parent
     return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _nearest(name: str, message: str) -> str:
-    """Say which names are like one that leads nowhere: beside a local path, and of our models."""
-    if "Did you mean" in message:
-        return ""
-    path = Path(name.rstrip("/") or "/")
-    while name and "://" not in name and not path.parent.exists():
-        path = path.parent
-    if not name or "://" in name or path.exists() or not path.parent.is_dir():
-        return ""
-    beside = {other.name: str(path.with_name(other.name)) for other in path.parent.iterdir()}
-    known = beside | {shipped: shipped for shipped in locate.SHIPPED}
-    near = [known[other] for other in get_close_matches(path.name, known, n=3)]
-    return (
-        f"{'' if message.endswith('.') else '.'} Did you mean {' or '.join(near)}?" if near else ""
-    )
 
 
 def _check_writable(output: str) -> None:

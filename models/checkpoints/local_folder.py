@@ -67,6 +67,8 @@ def check_family(folder: Path) -> None:
 def near_to(name: str | Path, known: Iterable[str]) -> str:
     """Say which names are like one that leads nowhere: beside a local path, or known ones."""
     path = path_of(name)
+    while not path.parent.exists():
+        path = path.parent
     parent = path.parent
     beside = os.listdir(parent) if parent.is_dir() else []  # noqa: PTH208 - names alone
     places = {other: str(parent / other) for other in beside} | {other: other for other in known}

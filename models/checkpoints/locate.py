@@ -5,17 +5,18 @@ Nothing here loads torch, so that a name that leads nowhere is told at once.
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from models.checkpoints.local_folder import CONFIG, check_family, checkpoint_in, near_to, path_of
 
+_VOCABULARIES = ("tokenizer.json", "vocab.txt")
 _SETTINGS = [
     "config.json",
     "preprocessor_config.json",
     "processor_config.json",
-    "tokenizer.json",
-    "vocab.txt",
+    *_VOCABULARIES,
 ]
 # files of weights, best first: alone, or the index of several
 WEIGHT_FILES = (
@@ -37,6 +38,8 @@ _PLAIN = {
     "ConnectError": "no connection to {hub}",
     "NetworkError": "the connection to {hub} broke off",
 }
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class CheckpointError(RuntimeError):
@@ -77,6 +80,8 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
     """
     if (here := find_here(name, revision)) is not None:
         return here
+    if (cached := _pinned_in_cache(str(name), revision)) is not None:
+        return cached
     _look_into(str(name), revision)  # first: weights may be tens of GB
     for single, index in WEIGHT_FILES:
         stem, ending = single.split(".")
@@ -84,7 +89,27 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
         folder = _download(str(name), revision, wanted)
         if (folder / single).is_file() or (folder / index).is_file():
             return folder
+    if _is_offline():
+        raise CheckpointError(_not_in_cache(str(name), revision))
     raise CheckpointError(f"the hub's {name} holds no model.safetensors and no pytorch_model.bin")
+
+
+def _pinned_in_cache(name: str, revision: str | None) -> Path | None:
+    """Find a commit whose weights are all here: the hub is not asked, by any of many workers."""
+    if revision is None or not _COMMIT.fullmatch(revision):
+        return None
+    import huggingface_hub
+
+    cache = huggingface_hub.constants.HF_HUB_CACHE
+    look = partial(huggingface_hub.try_to_load_from_cache, name, cache_dir=cache, revision=revision)
+
+    def is_there(file: str) -> bool:
+        return isinstance(look(file), str)
+
+    config = look(CONFIG)
+    words = any(map(is_there, _VOCABULARIES))
+    weights = any(is_there(single) for single, _ in WEIGHT_FILES)  # parts of an index may lack
+    return Path(config).parent if isinstance(config, str) and words and weights else None
 
 
 def look_for(name: str | Path, revision: str | None = None) -> None:
@@ -151,19 +176,30 @@ def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
             huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
         )
     except (OSError, ValueError) as error:  # the hub's own errors are among these
-        if huggingface_hub.constants.is_offline_mode():
-            raise CheckpointError(
-                f"{name!r} is no folder here, and not in the cache of the Hugging Face hub "
-                f"(revision {revision or 'main'}, {huggingface_hub.constants.HF_HUB_CACHE}); "
-                f"HF_HUB_OFFLINE forbids to fetch it. Run `hf download {name}` where there is a "
-                "network, with HF_HOME on a disk that all nodes share, or give its folder."
-                + _others(name)
-            ) from error
+        if _is_offline():
+            raise CheckpointError(_not_in_cache(name, revision)) from error
         raise CheckpointError(
             f"{name!r} is no folder here, and the Hugging Face hub did not give it "
             f"(revision {revision or 'main'}): {plain_reason(error)}. Check the name and the "
             f"network, or download the checkpoint and give its folder.{_others(name)}"
         ) from error
+
+
+def _is_offline() -> bool:
+    import huggingface_hub
+
+    return huggingface_hub.constants.is_offline_mode()
+
+
+def _not_in_cache(name: str, revision: str | None) -> str:
+    import huggingface_hub
+
+    return (
+        f"{name!r} is no folder here, and not in the cache of the Hugging Face hub "
+        f"(revision {revision or 'main'}, {huggingface_hub.constants.HF_HUB_CACHE}); "
+        f"HF_HUB_OFFLINE forbids to fetch it. Run `hf download {name}` where there is a "
+        f"network, with HF_HOME on a disk that all nodes share, or give its folder.{_others(name)}"
+    )
 
 
 def plain_reason(error: BaseException) -> str:

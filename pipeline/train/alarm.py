@@ -16,7 +16,7 @@ ITM_PRIOR = math.log(3) - 2 / 3 * math.log(2)
 _NEAR_PRIOR = 0.01
 _NEAR_BOUND = 1.05  # times the bound
 _WEIGHT = 0.02  # of a step in the moving average
-_FALL, _FALL_STEPS = 0.5, 200  # a temperature that falls by so much within so many steps
+_FALL, _FALL_STEPS = 0.5, 200  # a temperature so far below its mean over so many steps
 
 
 class TrainingDiverged(CapfiltError, RuntimeError):  # noqa: N818 - reads as what happened
@@ -88,7 +88,7 @@ class Alarms:
         if value > _FALL * mean:
             return []
         return [
-            f"temperature falls fast: {value:.4f}, and {mean:.4f} in the mean of the last "
+            f"temperature falls fast: {value:.4f}, and {mean:.4f} in the moving mean of "
             f"{_FALL_STEPS} steps; negatives of ITM grow hard before it has learned anything. "
             "Lower rate.temperature (0.05 lets it learn at a twentieth of the rate) or "
             "rate.highest, or lengthen rate.warmup_steps"

@@ -55,7 +55,10 @@ class LossConfig(Config):
     queue: int = Field(57_600, ge=1)
     negatives: Rule = Field("masked", description="of ITM: never equal pictures or texts")
     negatives_floor: float = Field(
-        0, ge=0, description="added to the weights that pre-training's masked ones are drawn by"
+        0,
+        ge=0,
+        le=1,
+        description="added to the weights that pre-training's masked ones are drawn by",
     )
     itc_negatives: Rule = Field("masked", description="of ITC in pre-training: the same")
 

@@ -44,7 +44,7 @@ def runs_near(path: str) -> str:
     if not folder.is_dir() or not os.access(folder, os.R_OK):
         return "; there is no such folder"
     there = sorted(islice(folder.iterdir(), _RUNS_LOOKED_AT))
-    runs = {other.name: str(other) for other in there if (other / _RUN).is_file()}
+    runs = {other.name: str(other) for other in there if _is_there(other / _RUN)}
     if local.is_dir():
         inside = ", ".join(list(runs)[:_RUNS_NAMED])
         return f"; in it lie runs: {inside}" if runs else ""
@@ -54,8 +54,13 @@ def runs_near(path: str) -> str:
 
 def _is_input(path: Path) -> bool:
     if path.is_dir():
-        return not any((path / run).exists() for run in (_RUN, f"run/{_RUN}"))
+        return not any(_is_there(path / run) for run in (_RUN, f"run/{_RUN}"))
     return is_tar(path.name)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file can be seen; in a folder that may not be read, none can."""
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib's raises there
 
 
 def _kind(path: Path) -> str:

@@ -153,7 +153,7 @@ class PictureFolder:
             if len(paths) > 1:
                 return self._missing(name, _several(paths))
             if paths:
-                rival = _rival(paths[0], reading, root, among)
+                rival = _rival(name, paths[0], reading, root, among)
                 return self._missing(name, rival) if rival else paths[0]
         if name.isascii() and name.isdigit() and int(name) in listing.by_number:
             return self._find_number(int(name))
@@ -215,12 +215,13 @@ def _depth(path: str) -> int:
     return path.count("/") + 1
 
 
-def _rival(path: str, reading: Reading, root: Parts, among: NamesTogether | None) -> str | None:
+def _rival(
+    name: str, path: str, reading: Reading, root: Parts, among: NamesTogether | None
+) -> str | None:
     """Say which other name of the annotation file could mean a file, if the start is dropped."""
     wanted = folded(reading.parts)
-    above = root if reading.is_absolute else ()
-    depth = shared_end((*above, *path.split("/")), wanted)
+    depth = shared_end((*root, *path.split("/")), wanted)  # the folder's own names confirm, too
     if among is None or depth == len(wanted):
         return None
-    rival = among.rival(wanted, depth)
+    rival = among.rival(name, wanted, depth)
     return rival and f"{path} has not this folder, and {excerpt(rival)} could mean it too"

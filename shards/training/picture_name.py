@@ -100,24 +100,35 @@ class NamesTogether:
     """
 
     def __init__(self, names: Iterable[object]) -> None:
-        self._by_stem: dict[str, set[Parts]] = {}
+        self._by_stem: dict[str, set[tuple[Parts, Parts]]] = {}  # of each, the freest reading too
         for name in {name for name in names if isinstance(name, str)}:
-            *_, last = readings(name)
-            if parts := folded(last.parts):
-                self._by_stem.setdefault(without_ending(parts)[-1], set()).add(parts)
+            ways = _ways(name)
+            for parts in filter(None, ways):
+                stem = without_ending(parts)[-1]
+                self._by_stem.setdefault(stem, set()).add((parts, ways[-1]))
 
-    def rival(self, wanted: Parts, depth: int) -> str | None:
-        """Return a name that ends as the wanted one does, in `depth` parts, and is another path.
+    def rival(self, name: str, wanted: Parts, depth: int) -> str | None:
+        """Return another name that may be read to end as this one does, in `depth` parts.
 
-        Of two names one may begin further up than the other. One that is no more than that end
-        names the file itself.
+        `wanted` is what this one is read as. Of two names one may begin further up than the other;
+        one that is no more than that end names the file itself.
         """
-        for other in self._by_stem.get(without_ending(wanted)[-1], ()):
+        same = _ways(name)[-1]
+        for other, freest in self._by_stem.get(without_ending(wanted)[-1], ()):
+            if freest == same:  # this name, or another spelling of it
+                continue
+            if other == wanted:
+                return "/".join(freest)
             shared = max(shared_end(other, wanted), shared_end(wanted, other))
             is_longer_way = shared == min(len(other), len(wanted)) and len(other) > depth
             if shared >= depth and not is_longer_way:
                 return "/".join(other)
         return None
+
+
+def _ways(name: str) -> list[Parts]:
+    """Return all that a name may be read as, the freest last."""
+    return [folded(reading.parts) for reading in readings(name)]
 
 
 def shared_end(path: Sequence[str], wanted: Parts) -> int:

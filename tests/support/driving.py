@@ -90,7 +90,8 @@ class InProcess:
 
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         """Run the command to its end; an unexpected error is raised here, not printed."""
-        given, handler, folder = sys.argv, signal.getsignal(signal.SIGTERM), Path.cwd()
+        given, folder = sys.argv, Path.cwd()
+        handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
         sys.argv = ["capfilt", *map(str, arguments)]
         os.chdir(self.home)
         try:
@@ -100,7 +101,8 @@ class InProcess:
         finally:
             sys.argv = given
             os.chdir(folder)
-            signal.signal(signal.SIGTERM, handler)
+            for name, handler in handlers.items():
+                signal.signal(name, handler)
         return subprocess.CompletedProcess(sys.argv, code, *self.capture())
 
 

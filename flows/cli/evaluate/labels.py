@@ -9,7 +9,7 @@ from shards.errors import UsageError
 if TYPE_CHECKING:
     from pipeline.evaluate import LabelledPair
 
-_MOST_NAMED = 20
+_MOST_NAMED, _MOST_CHARACTERS = 20, 100
 
 
 class NoLabel(UsageError):  # noqa: N818 - reads as what happened
@@ -44,6 +44,6 @@ class Labels:
 def _boolean_keys(meta: Mapping[str, Any], before: str = "") -> Iterator[str]:
     for key, value in meta.items():
         if isinstance(value, bool):
-            yield before + key
+            yield (before + key)[:_MOST_CHARACTERS]
         elif isinstance(value, Mapping):
             yield from _boolean_keys(value, f"{before}{key}.")

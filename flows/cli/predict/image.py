@@ -81,7 +81,8 @@ def caption(
     """Write captions for pictures; one that cannot be read is told, and the others go on."""
     if min_tokens > max_tokens:
         raise typer.BadParameter(f"--min-tokens {min_tokens} is more than {max_tokens}")
-    folder = _checked(model, *pictures)
+    # of several, one that is not there is told, and the others go on
+    folder = _checked(model, *(pictures if len(pictures) == 1 else ()))
 
     from models.decoding.config import Decoding
     from models.roles.captioner import BlipCaptioner

@@ -3,6 +3,7 @@
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_an_address_where_nothing_listens_is_told_at_once() -> None:
     [
         (b"", r"no answer in 0\.2 s"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "something else"),
-        (b"\x00\x00", "something else"),
+        (b"\x00\x00", r"no answer in 0\.2 s"),
     ],
 )
 def test_a_stranger_who_listens_is_no_cluster(
@@ -122,3 +123,32 @@ def test_a_stranger_who_listens_is_no_cluster(
 def test_what_is_no_address_of_a_head_is_bad_usage(given: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_reachable(given)
+
+
+@pytest.mark.parametrize("given", ["a..b:6379", f"{'a' * 64}.org:6379"])
+def test_what_no_machine_can_be_called_is_bad_usage(given: str) -> None:
+    with pytest.raises(UsageError, match="no Ray cluster answers at"):
+        check_reachable(given)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "tls"),
+    [((b"\0\0\0\4", b"\0\0\0\0\0"), ""), ((b"\x15\3\1",), "1"), ((b"\x15\3\1",), "True")],
+)
+def test_a_head_may_answer_in_pieces_or_by_tls(
+    pieces: tuple[bytes, ...], tls: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", tls)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+
+        def answer() -> None:
+            connection = head.accept()[0]
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.1)
+            connection.close()
+
+        talking = threading.Thread(target=answer)
+        talking.start()
+        check_reachable(f"127.0.0.1:{head.getsockname()[1]}")
+        talking.join()

@@ -33,6 +33,19 @@ except KeyboardInterrupt:
     assert (done.returncode, done.stderr) == (code, said)
 
 
+def test_sigterm_ends_with_its_code_and_then_by_itself() -> None:
+    script = (
+        "import signal\nfrom flows.engines import early\n{}\nsignal.raise_signal(signal.SIGTERM)"
+    )
+    for before, code, said in (
+        ("", 143, "capfilt: stopped by SIGTERM\n"),
+        ("early.over()", -signal.SIGTERM, ""),
+    ):
+        command = [sys.executable, "-c", script.format(before)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, said)
+
+
 def test_what_ignores_ctrl_c_goes_on_to() -> None:
     script = """
 import signal

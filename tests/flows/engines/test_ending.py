@@ -35,3 +35,17 @@ def test_at_once_waits_for_nothing_but_what_was_said(before: str, how: str, out:
     script = ENDS.format(before=before, how=how)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (7, out)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_behind_the_end_changes_no_code(name: str) -> None:
+    script = f"""
+import atexit, signal
+from flows.engines.ending import leave, settle
+print("said")
+atexit.register(signal.raise_signal, signal.{name})
+settle(3)
+leave(3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said\n", "")

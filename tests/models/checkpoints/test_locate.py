@@ -107,3 +107,30 @@ def test_a_model_of_another_family_is_told_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "florence2"}')
     with pytest.raises(CheckpointError, match="only BLIP is supported, found florence2"):
         resolve(tmp_path)
+
+
+def test_a_pinned_commit_that_is_all_here_asks_no_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", pytest.fail)
+    commit = "c" * 40
+    folder = tmp_path / "models--Owner--blip" / "snapshots" / commit
+    folder.mkdir(parents=True)
+    for name in ("config.json", "vocab.txt", "model.safetensors"):
+        (folder / name).touch()
+    assert resolve("Owner/blip", commit) == folder
+
+
+def test_weights_that_were_never_fetched_are_told_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "models--Owner--blip"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("d" * 40)
+    (repo / "snapshots" / ("d" * 40)).mkdir(parents=True)
+    (repo / "snapshots" / ("d" * 40) / "config.json").write_text('{"model_type": "blip"}')
+    with pytest.raises(CheckpointError, match=r"HF_HUB_OFFLINE forbids to fetch it\. Run `hf down"):
+        resolve("Owner/blip")

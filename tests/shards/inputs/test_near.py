@@ -1,5 +1,7 @@
 """What is offered in a missing input's place is an input, and is there."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,19 @@ def test_runs_are_offered_in_a_folder_and_beside_it(tmp_path: Path) -> None:
     assert runs_near(f"{tmp_path}/web.tar") == "; it is a file"
     assert runs_near(f"{tmp_path}/none/run") == "; there is no such folder"
     assert runs_near("s3://bucket/run") == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_strangers_folder_is_no_fault() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "secret").mkdir(mode=0o700)
+        (folder / "first").mkdir()
+        (folder / "first" / "run.json").touch()
+        os.seteuid(65534)
+        try:
+            assert runs_near(f"{folder}/fist").endswith(f"Did you mean {folder}/first?")
+            assert "2 folders" in near_to(f"{folder}/web")
+        finally:
+            os.seteuid(0)

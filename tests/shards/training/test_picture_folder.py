@@ -149,6 +149,9 @@ def test_a_name_and_the_picture_that_it_means(
         (["v/1.jpg", "t/1.jpg"], ["coco/v/1.jpg", "coco/t/1.jpg"], ["v/1.jpg", "t/1.jpg"]),
         (["1.jpg", "1.png"], ["dog/1.jpg", "cat/1.png"], ["1.jpg", "1.png"]),
         (["dog/1.jpg", "cat/1.jpg"], ["dog/1.jpg", "cat/1.jpg"], ["dog/1.jpg", "cat/1.jpg"]),
+        (["a%20b.jpg"], ["x/a%20b.jpg", "y/a%20b.jpg"], ["image_missing"] * 2),
+        (["100%25.jpg"], ["x/100%2525.jpg", "x/100%25.jpg"], ["image_missing"] * 2),
+        (["1.jpg"], ["images/1.jpg", "val/1.jpg"], ["1.jpg", "image_missing"]),
     ],
 )
 def test_two_names_of_a_file_never_mean_one_picture_by_their_ends(
