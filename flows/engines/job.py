@@ -69,7 +69,7 @@ class Records(Protocol[ShardTaken, Result]):
     """What the driver writes down, and knows, of the shards of a job."""
 
     def ended(self, shard: ShardTaken, worker: str, ending: Ending, why: str = "") -> None:
-        """Record how a worker's attempt ended, for one that cannot any more."""
+        """Record, for a worker that cannot any more, how its attempt ended, if it had begun one."""
 
     def look_up(self, shard: ShardTaken) -> Result | None:
         """Return the result of a shard that has one already, whoever has done it."""

@@ -9,8 +9,9 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def drive(arguments: list[str], step: str) -> None:
         is_commit = function == "commit" or given[1].startswith("commits/")
         if is_commit and not stopped:
             stopped.append(True)
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # the signal to the process might stop another thread first, and this one go on
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         return original(*given)
 
     setattr(owner, function, freeze_first)
@@ -59,21 +61,26 @@ def command(flags: Callable[..., list[str]], toy_models: Models, one_shard: Path
 @pytest.fixture
 def freeze(
     tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], tuple[Any, list[Path]]]:
+) -> Iterator[Callable[[str], tuple[Any, list[Path]]]]:
     """Start a driver, and wait until it is frozen; give it and the files that it has published."""
     monkeypatch.chdir(tmp_path)
+    drivers: list[Any] = []
 
     def start(step: str) -> tuple[Any, list[Path]]:
         fork = multiprocessing.get_context("fork")
         driver = fork.Process(target=drive, args=(command, step))
         driver.start()
+        drivers.append(driver)
         process = psutil.Process(driver.pid)
         wait_until(lambda: process.status() == psutil.STATUS_STOPPED, timeout_s=60)
         assert committed(tmp_path / "run") == set()
         age(tmp_path / "run")
         return driver, sorted((tmp_path / "run" / "data").rglob("*.*"))
 
-    return start
+    yield start
+    for driver in drivers:  # a stopped child would be reaped by nobody
+        driver.kill()
+        driver.join()
 
 
 def wake(driver: Any) -> int:
