@@ -44,7 +44,9 @@ class BatchModels:
         if screened.image is None:
             return PreparedSample(screened)
         picture = screened.image
-        views = tuple(way.resize(picture, pixels_of) for way in ways)  # one for both where they are equal
+        views = tuple(
+            way.resize(picture, pixels_of) for way in ways
+        )  # one for both where they are equal
         image = b""
         if write.clean == "tar":
             image = encode_jpeg(picture) if write.images == "jpeg" else screened.original

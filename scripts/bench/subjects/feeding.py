@@ -14,50 +14,16 @@ import time
 from itertools import cycle, islice, pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from models.blip.preprocess import Preprocess
-from models.roles.captioner import Caption
-from models.roles.filter import Score
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.shard import CleanConfig, ShardCleaner, identity
-from scripts.bench.feeding_pieces import pieces
+from scripts.bench.feeding.device import Device
+from scripts.bench.feeding.pieces import pieces
 from scripts.bench.inputs import made_up_pairs, real_pairs, write_inputs
 from shards.inputs.listing import list_inputs
 from shards.run.run import Run
 from shards.store import Store
-
-WAY = Preprocess(384, 384)
-
-
-class Device:
-    """Both models at once; it sleeps for half of an image's time in each, and remembers when."""
-
-    digest, preprocess = "0" * 64, WAY
-
-    def __init__(self, ms: float) -> None:
-        self._image_s = ms / 2e3
-        self.busy: list[tuple[float, float]] = []
-
-    def caption(self, _: Any, keys: Any, count: int) -> list[list[Caption]]:
-        """Write the one caption."""
-        self._work(len(keys))
-        return [[Caption("a picture of a thing", -1.0, 5, False)] * count for _ in keys]
-
-    def score(self, _: Any, texts: Any) -> list[list[Score]]:
-        """Give the one score."""
-        self._work(len(texts))
-        return [[Score(0.7, 1.0, 0.3, 5, False) for _ in rows] for rows in texts]
-
-    def count_tokens(self, text: str) -> int:
-        """Count words."""
-        return len(text.split())
-
-    def _work(self, images: int) -> None:
-        begun = time.monotonic()
-        if self._image_s:
-            time.sleep(images * self._image_s)
-        self.busy.append((begun, time.monotonic()))
 
 
 class Turn(NamedTuple):
@@ -71,7 +37,7 @@ class Turn(NamedTuple):
 
 def clean(tars: Path, folder: Path, ms: float, o: argparse.Namespace) -> Turn:
     """Clean all shards into a new run; the first is to warm up."""
-    device: Any = Device(ms)
+    device = Device(ms)
     config = CleanConfig(dtype="fp32", caption={"model": "none"}, score={"model": "none"})
     inputs = list_inputs([str(tars)])
     run = Run.create(
@@ -123,7 +89,7 @@ def main(o: argparse.Namespace, folder: Path) -> None:
                     f"  {name:14}{median(numbers):8.3f} ({min(numbers):.3f} to {max(numbers):.3f})"
                 )
     print("\npieces alone, CPU ms an image, the least of 5 times:")
-    for name, ms in pieces(sorted(tars.glob("*.tar"))[0], WAY, o.batch):
+    for name, ms in pieces(sorted(tars.glob("*.tar"))[0], Device.preprocess, o.batch):
         print(f"  {name:40}{ms:8.3f}")
 
 
