@@ -51,7 +51,8 @@ class JudgeConfig(Config):
 def judge(texts: pa.Table, config: JudgeConfig) -> pa.Table:
     """Judge every row of a texts table; the decisions come in the order of the texts.
 
-    Of its columns, those of `JUDGED` are enough. Raises ValueError where a text's origin has no threshold.
+    Of its columns, those of `JUDGED` are enough. Raises ValueError where a text's origin has no
+    threshold.
     """
     reasons = np.full(len(texts), DecisionReason.KEPT, dtype=object)
     for reason, mask in reversed(list(_rules(texts, config))):
