@@ -229,14 +229,15 @@ class TarReader:
         """
         data = self._file.read(min(size_bytes, CHUNK_BYTES)) if size_bytes else b""
         if data and len(data) < size_bytes:
-            data = b"".join((data, *self._chunks(size_bytes - len(data))))
+            data = b"".join((data, *_chunks(self._file, size_bytes - len(data))))
         self.bytes_read += len(data)
         return data
 
-    def _chunks(self, left: int) -> Iterator[bytes]:
-        while left > 0 and (chunk := self._file.read(min(left, CHUNK_BYTES))):
-            yield chunk
-            left -= len(chunk)
+
+def _chunks(file: Readable, left: int) -> Iterator[bytes]:
+    while left > 0 and (chunk := file.read(min(left, CHUNK_BYTES))):
+        yield chunk
+        left -= len(chunk)
 
 
 def _kind_in_words(kind: bytes, extension: _Extension, unsized: TarDamage | None) -> str:
