@@ -209,10 +209,10 @@ def read_table(
 
 def arrow_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Turn rows into a table of exactly `schema`; an unknown column is an error, not dropped."""
+    names = set(schema.names)
     for row in rows:
-        unknown = row.keys() - set(schema.names)
-        if unknown:
-            raise SchemaError(f"no such column: {', '.join(sorted(unknown))}")
+        if not row.keys() <= names:
+            raise SchemaError(f"no such column: {', '.join(sorted(row.keys() - names))}")
     return pa.Table.from_pylist(rows, schema=schema)
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import CapfiltError
+from shards.files.tar_member import tar_member
 from shards.naming import encode_name
 from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, FilesGone, TextCounts, data_name
@@ -35,13 +36,17 @@ class WriteCheckError(CapfiltError, OSError):
 
 @dataclass(frozen=True, slots=True)
 class CleanSample:
-    """One kept sample of the clean tar; `key` is the input's, `record` becomes KEY.json."""
+    """One kept sample of the clean tar; `key` is the input's, `record` becomes KEY.json.
+
+    `sha256` is the image's, by whoever has hashed it already.
+    """
 
     key: str
     ext: str
     image: bytes
     record: Mapping[str, Any]
     text: str
+    sha256: str | None = None
 
 
 class ShardWriter:
@@ -218,10 +223,14 @@ class CleanFile:
     def add(self, sample: CleanSample) -> None:
         """Write one sample."""
         key = f"{self._shard}/{encode_name(sample.key)}"
-        self._member(f"{key}.{sample.ext}", sample.image)
-        self._member(f"{key}.json", canonical_json(sample.record))
-        self._member(f"{key}.txt", sample.text.encode())
-        self._content.add_clean(key, sample.ext, sample.image, sample.record, sample.text)
+        members = (
+            *tar_member(f"{key}.{sample.ext}", sample.image),
+            *tar_member(f"{key}.json", canonical_json(sample.record)),
+            *tar_member(f"{key}.txt", sample.text.encode()),
+        )
+        self.sink.write(b"".join(members))
+        sha256 = sample.sha256 or hashlib.sha256(sample.image).hexdigest()
+        self._content.add_clean(key, sample.ext, sha256, sample.record, sample.text)
         self.rows += 1
 
     @property
@@ -234,14 +243,6 @@ class CleanFile:
         end = 2 * tarfile.BLOCKSIZE
         self.sink.write(bytes(end + -(self.sink.size_bytes + end) % tarfile.RECORDSIZE))
         self.sink.close()
-
-    def _member(self, name: str, data: bytes) -> None:
-        member = tarfile.TarInfo(name)  # owner and time stay zero: bytes are the same every time
-        member.size = len(data)
-        # not by way of a TarFile, which copies each member and remembers all of them
-        self.sink.write(member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-        self.sink.write(data)
-        self.sink.write(bytes(-len(data) % tarfile.BLOCKSIZE))
 
 
 class _Tally:

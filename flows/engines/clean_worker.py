@@ -1,8 +1,12 @@
 """Cleaning as a job of an engine: models loaded once, then shard after shard."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from flows.engines.engine import (
     ShardDone,
@@ -13,6 +17,7 @@ from flows.engines.engine import (
 )
 from flows.engines.job import Grant
 from flows.engines.pace import Pace
+from models.blip.image_encoder import See
 from models.checkpoints import locate
 from models.devices import (
     DeviceChoice,
@@ -24,6 +29,7 @@ from models.devices import (
 )
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
+from models.roles.role import LoadedModel
 from pipeline.clean.shard import CleanConfig, ShardCleaner
 from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
@@ -60,6 +66,7 @@ class CleanWorker:
     ) -> None:
         self.counts = (0, 0)  # samples and bytes done of the shard under way
         self.samples = 0  # done since it was opened, in every attempt
+        self.warm_up_s = 0.0  # of compiling, before the first shard
         self._name = grant.worker
         self._on_progress = on_progress
         config = spec.config
@@ -81,12 +88,15 @@ class CleanWorker:
             device=device,
         )
         run, hardware = Run.open(spec.run_url), describe_device(device)
+        pace = spec.pace.on(device, grant.cpus)
+        if device.type == "cuda":
+            self.warm_up_s = compile_towers((captioner, scorer), pace.batch_size)
         self._cleaner = ShardCleaner(
             run,
             config,
             captioner,
             scorer,
-            spec.pace.on(device, grant.cpus),
+            pace,
             hardware,
             device=device,
             worker=grant.worker,
@@ -124,6 +134,25 @@ class CleanWorker:
         self.counts = (samples, size_bytes)
         if self._on_progress:
             self._on_progress(samples, size_bytes)
+
+
+def compile_towers(
+    models: Sequence[LoadedModel[Any]],
+    count: int,
+    compiler: Callable[[See], See] = torch.compile,
+) -> float:
+    """Compile the models' vision towers for batches of `count`; return the seconds that it took.
+
+    Where the first cannot be compiled it is told, and all are run as they are.
+    """
+    begun = time.monotonic()
+    for model in models:
+        model.compile(compiler)
+        with suppress(torch.OutOfMemoryError):  # batches are halved until they fit
+            model.warm_up(count)
+        if not model.is_compiled:
+            break  # what ails the compiler would be told of each
+    return time.monotonic() - begun
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class LocalEngine:
     def run(self, shards: Sequence[InputShard], watch: ProgressListener) -> Iterator[ShardResult]:
         """Clean each shard in turn; see `Engine.run`."""
         worker = CleanWorker(self._spec, Grant(), on_progress=watch.under_way)
-        tell_ready("", platform.node(), worker.device)
+        tell_ready("", platform.node(), worker.device, warm_up_s=worker.warm_up_s)
         ready_at, done, samples = time.monotonic(), 0, 0
         try:
             for shard, following in zip(shards, [*shards[1:], None], strict=True):

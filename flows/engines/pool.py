@@ -32,6 +32,7 @@ class WorkerReady:
     host: str
     device: str
     log: str = ""
+    warm_up_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class Pool(Generic[Shard, Result]):
             self._schedule.mark_ready(event.worker)
             now = time.monotonic()
             self._tallies[event.worker] = _Tally(event, now, now)
-            tell_ready(event.worker, event.host, event.device, event.log)
+            tell_ready(event.worker, event.host, event.device, event.log, event.warm_up_s)
         elif isinstance(event, TaskDone):
             self._schedule.complete(event.worker)
             self._count(event.worker, event.result)

@@ -21,10 +21,16 @@ def tell(event: str, line: str, level: int = logging.INFO, **fields: object) -> 
     EVENTS.log(level, line, extra=fields_of(event, **fields))
 
 
-def tell_ready(worker: str, host: str, device: str, log: str = "") -> None:
-    """Tell that a worker has loaded its models; `log` is where its machine has all it writes."""
-    line = f"a worker on {host} ({device}) is ready"
-    tell("worker_ready", line, worker=worker, host=host, device=device, log=log)
+def tell_ready(worker: str, host: str, device: str, log: str = "", warm_up_s: float = 0.0) -> None:
+    """Tell that a worker has loaded its models; `log` is where its machine has all it writes.
+
+    `warm_up_s`: the seconds that compiling them took, 0 where nothing was compiled.
+    """
+    line, seconds = f"a worker on {host} ({device}) is ready", None
+    if warm_up_s:
+        line, seconds = f"{line}, warmed up in {warm_up_s:.0f} s", round(warm_up_s, 1)
+    about = {"worker": worker, "host": host, "device": device, "log": log}
+    tell("worker_ready", line, **about, warm_up_s=seconds)
 
 
 def fields_of(event: str, **fields: object) -> dict[str, dict[str, object]]:

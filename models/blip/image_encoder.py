@@ -49,6 +49,11 @@ class ImageEncoder:
         """
         self._fast, self._warm = compiler(self._see), False
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether pictures are seen by a compiled tower, as far as is known."""
+        return self._fast is not None
+
     def quantise(self) -> None:
         """Compute the tower's products in int8, on a CPU: weights once, states as they come.
 

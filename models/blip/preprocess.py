@@ -3,7 +3,7 @@
 Shapes: B images, H height, W width, in pixels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,20 +57,23 @@ class Preprocess:
             **_FIXED,
         }
 
-    def resize(self, image: Image.Image) -> Tensor:
+    def resize(
+        self, image: Image.Image, read: Callable[[Image.Image], Tensor] | None = None
+    ) -> Tensor:
         """Squash an RGB picture to uint8 (3, H, W), as BLIP does: the aspect is not kept.
 
         torch's kernel for bytes takes a third of the time of Pillow's, and rounds its weights
-        coarser: few bytes differ, most of them by one.
+        coarser: few bytes differ, most of them by one. `read` gives the picture's bytes (H, W, 3 or
+        more); what it gives behind the three colours is left out.
         """
         kernel = _KERNELS.get(self.resample)
         if kernel is None:
             image = image.resize((self.width, self.height), Image.Resampling(self.resample))
-        pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+        pixels = (read or _copied)(image).permute(2, 0, 1)
         if kernel is None:
-            return pixels.contiguous()
+            return pixels[:3].contiguous()
         size = self.height, self.width
-        return interpolate(pixels[None], size, mode=kernel, antialias=True)[0].contiguous()
+        return interpolate(pixels[None], size, mode=kernel, antialias=True)[0, :3].contiguous()
 
     def normalise(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Turn uint8 (B, 3, H, W) into normalised pixels on the images' device."""
@@ -79,6 +82,10 @@ class Preprocess:
             for values in (self.mean, self.std)
         )
         return images.float().div_(255).sub_(mean).div_(std).to(dtype)
+
+
+def _copied(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image, dtype=np.uint8))
 
 
 def _three(values: Iterable[float], name: str, least: float) -> tuple[float, float, float]:

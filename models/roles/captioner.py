@@ -81,6 +81,10 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
             model.quantise()
         return model
 
+    def write_step_by_step(self) -> None:
+        """Write captions without recorded steps from now on, on a GPU, too: slower."""
+        self._stepper = self._eager
+
     @torch.inference_mode()
     def caption(self, images: Tensor, keys: Sequence[str], count: int) -> list[list[Caption]]:
         """Write `count` texts for each image.
@@ -114,7 +118,7 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
             return write_texts(self._stepper, states, seeds)
         except RecordingError as error:
             _log.warning("%s; captions are written step by step, which is slower", error)
-        self._stepper = self._eager
+        self.write_step_by_step()
         return write_texts(self._stepper, states, seeds)
 
     def _finish(self, texts: list[GeneratedTexts]) -> list[Caption]:

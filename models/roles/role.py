@@ -1,6 +1,6 @@
 """What all roles share: a loaded checkpoint, and how texts and images get into its network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Generic, Protocol, TypedDict, TypeVar, cast
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.blip import framing
 from models.blip.config import DtypeChoice
-from models.blip.image_encoder import ImageEncoder
+from models.blip.image_encoder import ImageEncoder, See
 from models.blip.text import TextTransformer
 from models.blip.vision import VisionTower
 from models.checkpoints.checkpoint import Checkpoint
@@ -71,9 +71,21 @@ class LoadedModel(Generic[NetworkT]):
         """
         return self._encoder(images)
 
-    def compile(self) -> None:
+    def compile(self, compiler: Callable[[See], See] = torch.compile) -> None:
         """Compile the vision tower, for a long run on a GPU: see `ImageEncoder.compile`."""
-        self._encoder.compile()
+        self._encoder.compile(compiler)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the vision tower is compiled; known after a first batch."""
+        return self._encoder.is_compiled
+
+    @torch.inference_mode()
+    def warm_up(self, count: int) -> None:
+        """See so many blank pictures, so that no batch of that size waits for a compiler."""
+        way = self.preprocess
+        blank = torch.zeros(count, 3, way.height, way.width, dtype=torch.uint8)
+        self.image_states(blank)
 
     def quantise(self) -> None:
         """Compute the vision tower in int8, on a CPU: see `ImageEncoder.quantise`."""

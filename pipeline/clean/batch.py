@@ -8,6 +8,7 @@ from pipeline.clean.export import WriteConfig, encode_jpeg
 from pipeline.clean.prepare import PreparedSample
 from pipeline.clean.score import Scorer, score
 from pipeline.clean.screen import Decode, ScreenConfig, screen
+from pipeline.media.pixels import pixels_of
 from shards.inputs.reader import RawSample
 from shards.schema import SampleRow, TextRow
 
@@ -43,7 +44,9 @@ class BatchModels:
         if screened.image is None:
             return PreparedSample(screened)
         picture = screened.image
-        views = tuple(way.resize(picture) for way in ways)  # one for both where they are equal
+        views = tuple(
+            way.resize(picture, pixels_of) for way in ways
+        )  # one for both where they are equal
         image = b""
         if write.clean == "tar":
             image = encode_jpeg(picture) if write.images == "jpeg" else screened.original

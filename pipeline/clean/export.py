@@ -51,7 +51,10 @@ def clean_sample(
     key, image_format = cast(str, facts["key"]), cast(str, facts["format"])  # an ok sample has both
     seed = f"{source.seed}/{source.shard}/{key}"
     chosen = choose_text(kept, config.text_policy, seed)
-    extension = "jpg" if config.images == "jpeg" else EXTENSIONS[image_format]
+    if config.images == "jpeg":
+        extension, sha256 = "jpg", None
+    else:
+        extension, sha256 = EXTENSIONS[image_format], facts.get("sha256")
     record = {
         "key": key,
         "shard": source.shard,
@@ -59,7 +62,7 @@ def clean_sample(
         "source": facts["meta"],
         "run": source.fingerprint,
     }
-    return CleanSample(key, extension, image, record, chosen["text"])
+    return CleanSample(key, extension, image, record, chosen["text"], sha256)
 
 
 def choose_text(kept: Sequence[TextRow], policy: str, seed: str) -> TextRow:

@@ -17,11 +17,15 @@ from pydantic import Field, FiniteFloat, StringConstraints, field_validator
 
 from pipeline.config import Config
 from shards.reasons import DecisionReason
-from shards.schema import DECISIONS
+from shards.schema import DECISIONS, TEXTS
 
 Mask = NDArray[np.bool_]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
+# The columns of the texts that are looked at, and no others.
+JUDGED = pa.schema(
+    [TEXTS.field(name) for name in ("shard", "index", "text_no", "origin", "text", "itm")]
+)
 _OPEN = (DecisionReason.KEPT, DecisionReason.ITM_BELOW_THRESHOLD)
 
 DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
@@ -47,7 +51,8 @@ class JudgeConfig(Config):
 def judge(texts: pa.Table, config: JudgeConfig) -> pa.Table:
     """Judge every row of a texts table; the decisions come in the order of the texts.
 
-    Raises ValueError where a text's origin has no threshold.
+    Of its columns, those of `JUDGED` are enough. Raises ValueError where a text's origin has no
+    threshold.
     """
     reasons = np.full(len(texts), DecisionReason.KEPT, dtype=object)
     for reason, mask in reversed(list(_rules(texts, config))):

@@ -26,15 +26,14 @@ class ContentHash:
         self._add([row.get(name) for name in TEXT_CONTENT])
 
     def add_clean(
-        self, key: str, ext: str, image: bytes, record: Mapping[str, Any], text: str
+        self, key: str, ext: str, image_sha256: str, record: Mapping[str, Any], text: str
     ) -> None:
         """Take a sample of a clean tar, with its key there; `record` is its KEY.json."""
         texts = [
             {name: value for name, value in row.items() if name not in SCORES}
             for row in record.get("texts", ())
         ]
-        digest = hashlib.sha256(image).hexdigest()
-        self._add([key, ext, digest, {**record, "texts": texts}, text])
+        self._add([key, ext, image_sha256, {**record, "texts": texts}, text])
 
     def hexdigest(self) -> str:
         """Return the SHA-256 of what was taken so far."""

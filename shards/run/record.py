@@ -14,15 +14,15 @@ from pydantic import BaseModel, ValidationError
 from shards.errors import DamagedFile
 
 SEAL = "seal"
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Write JSON in the one way that equal values share; NaN is refused."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def write_record(record: Mapping[str, Any]) -> bytes:

@@ -17,7 +17,7 @@ from shards.naming import encode_name
 from shards.run.commit import FileRecord
 from shards.schema import DecisionRow, SampleRow, SchemaError, TextRow, read_table
 from shards.store import Store
-from shards.writer import CleanSample, ShardWriter, WriteCheckError
+from shards.writer import CleanFile, CleanSample, ShardWriter, WriteCheckError
 
 OK: SampleRow = {"status": "ok", "width": 3, "notes": ["exif_transposed"], "phash": b"p" * 32}
 WEB: TextRow = {"text_no": 0, "origin": "web", "text": "a cat", "itm": 0.5}
@@ -150,6 +150,19 @@ def test_abort_removes_its_own_files_alone(any_url: str) -> None:
     with ShardWriter(Store(any_url), "s", "b2") as writer:
         fill(writer, 2000)
     assert Store(any_url).list() == before
+
+
+def test_a_picture_hashed_already_is_not_hashed_again(tmp_path: Path) -> None:
+    """Whoever gives the hash is believed: only `verify` reads the picture for it again."""
+    image, record = b"an image", {"key": "k"}
+    given = hashlib.sha256(image).hexdigest()
+    hashes = []
+    for number, sha256 in enumerate((None, given, "other")):
+        file = CleanFile(tmp_path / str(number), "s")
+        file.add(CleanSample("k", "png", image, record, "a cat", sha256))
+        file.close()
+        hashes.append(file.content_sha256)
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 class Faulty(Store):

@@ -24,6 +24,7 @@ class Started:
     host: str
     device: str
     log: str  # folder of Ray's logs on that machine, where all that it writes lies
+    warm_up_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,9 @@ class PoolActor:
         self._worker = opened.open(grant)
         self._meters = _Meters(grant.worker or "", self._worker.device)
         logs = ray._private.worker.global_worker.node.get_logs_dir_path()
-        return Started(platform.node(), self._worker.device, f"{logs} (pid {os.getpid()})")
+        log = f"{logs} (pid {os.getpid()})"
+        warm_up_s = getattr(self._worker, "warm_up_s", 0.0)  # of workers that compile
+        return Started(platform.node(), self._worker.device, log, warm_up_s)
 
     @ray.method(concurrency_group="report")
     def report(self) -> Progress:

@@ -236,7 +236,8 @@ class RayCluster(Generic[Shard, Result]):
         self._nodes.note_start(actor.seat, None)
         actor.starting = None
         actor.placed = True
-        return WorkerReady(worker, actor.seat.host, started.device, started.log)
+        ready = started.device, started.log, started.warm_up_s
+        return WorkerReady(worker, actor.seat.host, *ready)
 
     def _unplaced(self) -> Iterable[Event[Result]]:
         """Give up actors that nothing comes of: on machines that are lost, or held by others."""

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample
-from pipeline.clean.judge import JudgeConfig, judge
+from pipeline.clean.judge import JUDGED, JudgeConfig, judge
 from pipeline.clean.prepare import DecodeStalled, PreparedSample
 from shards.inputs.listing import InputShard, changed_since_listed, check_current
 from shards.inputs.reader import ShardReader
@@ -28,7 +30,7 @@ from shards.run.attempt import (
 )
 from shards.run.commit import Commit, InputRecord, commit, read_commit
 from shards.run.run import Run
-from shards.schema import TEXTS, DecisionRow, arrow_rows
+from shards.schema import DecisionRow
 from shards.writer import ShardWriter
 
 # What another attempt may overcome: by more memory, or in safe mode.
@@ -220,7 +222,8 @@ def _judged(shard: str, batch: list[PreparedSample], config: JudgeConfig) -> lis
         for sample in batch
         for text in sample.texts
     ]
-    decisions: list[DecisionRow] = judge(arrow_rows(rows, TEXTS), config).to_pylist()
+    table = pa.Table.from_pylist(rows, schema=JUDGED)
+    decisions: list[DecisionRow] = judge(table, config).to_pylist()
     return decisions
 
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
+from flows.engines.clean_worker import compile_towers
 from models.blip.config import Dtype
 from scripts.bench.gpu import runs
 from scripts.bench.gpu.runner import Case, Facts
 from scripts.bench.gpu.setting import Setting
 
 CPU = torch.device("cpu")
-EAGER: dict[str, Any] | None = None  # what a captioner is loaded with to decode without graphs
 Way = tuple[torch.device, Dtype, int]  # device, dtype, batch
 
 
@@ -27,6 +26,7 @@ def cases(setting: Setting) -> Iterator[Case]:
         ways = (gpu, "fp32", few), (gpu, "fp32", size)
         yield Case(f"batches of {size} against {few}, fp32", partial(compare, *ways))
     yield Case("graphs against eager", partial(graphs, setting, few))
+    yield Case("compiled towers against eager", partial(compiled, setting, few), 240)
     yield Case("clean, then verify", partial(runs.whole, setting), 180)
     yield Case("out of memory", partial(runs.out_of_memory, setting), 180)
 
@@ -69,12 +69,27 @@ def outputs(
     return words, torch.tensor(scores)
 
 
+@torch.inference_mode()
+def compiled(setting: Setting, count: int) -> Facts:
+    """Compare the states of a compiled vision tower with those of the tower as it is."""
+    if setting.device.type != "cuda":
+        return {"skipped": "only on a GPU are towers compiled"}
+    pictures, scorer = setting.pictures(count), setting.scorer("auto", setting.device)
+    eager = scorer.image_states(pictures).float()
+    warm_up_s = compile_towers([scorer], count)
+    found = scorer.image_states(pictures).float()
+    apart = ((found - eager).norm() / eager.norm()).item()
+    return {"compiled": scorer.is_compiled, "warm_up_s": warm_up_s, "relative_error": apart}
+
+
 def graphs(setting: Setting, count: int) -> Facts:
     """Compare captions written by captured graphs with those of the eager loop."""
-    if EAGER is None:
-        return {"skipped": "captions are written without graphs, so far"}
+    if setting.device.type != "cuda":
+        return {"skipped": "only a GPU records graphs"}
     pictures, keys = setting.pictures(count), [str(number) for number in range(count)]
     by_graph = setting.captioner("auto", setting.device).caption(pictures, keys, 1)
-    eager = setting.captioner("auto", setting.device, **EAGER).caption(pictures, keys, 1)
+    stepping = setting.captioner("auto", setting.device)
+    stepping.write_step_by_step()
+    eager = stepping.caption(pictures, keys, 1)
     same = [a.text == b.text for (a,), (b,) in zip(by_graph, eager, strict=True)]
     return {"captions_equal": sum(same) / count}

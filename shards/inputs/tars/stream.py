@@ -34,9 +34,12 @@ class HashedFile:
 
     def read(self, size_bytes: int) -> bytes:
         """Read up to so many bytes; none at the end."""
-        data, self._ahead = self._ahead[:size_bytes], self._ahead[size_bytes:]
-        if len(data) < size_bytes:
-            data += self._file.read(size_bytes - len(data))
+        if self._ahead:
+            data, self._ahead = self._ahead[:size_bytes], self._ahead[size_bytes:]
+            if len(data) < size_bytes:
+                data += self._file.read(size_bytes - len(data))
+        else:
+            data = self._file.read(size_bytes)
         self._sha256.update(data)
         self.bytes_read += len(data)
         return data

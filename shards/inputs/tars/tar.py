@@ -6,6 +6,7 @@ link, holds one member at a time, and says where and how the archive ends. It re
 names, and PAX paths and sizes; members of other kinds are passed by.
 """
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -41,6 +42,7 @@ _ODD_KINDS = {
     b"V": "volume label",
 }
 _PAX, _GLOBAL, _LONG_NAME, _LONG_LINK = (b"x", b"X"), b"g", b"L", b"K"
+_EXTENSIONS = (*_PAX, _GLOBAL, _LONG_NAME, _LONG_LINK)
 _SPARSE = b"S"
 
 
@@ -102,7 +104,7 @@ class TarReader:
         while True:
             offset = self.bytes_read
             block = self._bytes(BLOCK_BYTES)
-            if block.count(0) == len(block):
+            if not block.lstrip(b"\0"):
                 self._end(block, offset, extension)
                 return
             extension = extension or _Extension(offset)
@@ -143,7 +145,7 @@ class TarReader:
         if kind in _EMPTY_KINDS:
             return Member(name, _EMPTY_KINDS[kind], 0, extension.start, self.bytes_read)
         size_bytes = self._size(block, offset, extension, name)
-        if kind in (*_PAX, _GLOBAL, _LONG_NAME, _LONG_LINK):
+        if kind in _EXTENSIONS:
             self._extend(extension, kind, Member(b"", "extended header", size_bytes))
             return None
         if kind == _SPARSE:
@@ -225,13 +227,17 @@ class TarReader:
 
         In chunks, since a header may claim more bytes than there are.
         """
-        chunks: list[bytes] = []
-        left = size_bytes
-        while left > 0 and (chunk := self._file.read(min(left, CHUNK_BYTES))):
-            chunks.append(chunk)
-            left -= len(chunk)
-        self.bytes_read += size_bytes - left
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        data = self._file.read(min(size_bytes, CHUNK_BYTES)) if size_bytes else b""
+        if data and len(data) < size_bytes:
+            data = b"".join((data, *_chunks(self._file, size_bytes - len(data))))
+        self.bytes_read += len(data)
+        return data
+
+
+def _chunks(file: Readable, left: int) -> Iterator[bytes]:
+    while left > 0 and (chunk := file.read(min(left, CHUNK_BYTES))):
+        yield chunk
+        left -= len(chunk)
 
 
 def _kind_in_words(kind: bytes, extension: _Extension, unsized: TarDamage | None) -> str:
@@ -273,10 +279,15 @@ def _checksum_fits(block: bytes) -> bool:
     except ValueError:
         return False
     blanked = block[:148] + b" " * 8 + block[156:]
-    total = sum(blanked)
+    total = _sum(blanked[:256]) + _sum(blanked[256:])
     if stored == total:
         return True
     return stored == total - 256 * sum(byte > 127 for byte in blanked)  # of old, bytes were signed
+
+
+def _sum(few: bytes) -> int:
+    """Add up to 256 bytes, as the lower half of Adler's checksum does in a tenth of the time."""
+    return (zlib.adler32(few) & 0xFFFF) - 1
 
 
 def _number(field: bytes) -> int:

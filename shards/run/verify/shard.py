@@ -1,5 +1,6 @@
 """One committed shard, checked: its files against its commit, and their rows against each other."""
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterator
@@ -141,7 +142,8 @@ def check_clean(
 
 def _add_clean(content: ContentHash, row: RawSample) -> None:
     record, text = json.loads(row.meta or b""), (row.text or b"").decode("utf-8", "replace")
-    content.add_clean(row.key, row.image_ext or "", row.image or b"", record, text)
+    sha256 = hashlib.sha256(row.image or b"").hexdigest()
+    content.add_clean(row.key, row.image_ext or "", sha256, record, text)
 
 
 def _fits(row: RawSample, texts: list[TextRow], run: str) -> bool:

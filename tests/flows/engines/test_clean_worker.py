@@ -1,11 +1,20 @@
 """The worker: models loaded once, then shard after shard."""
 
+import logging
 import pickle
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from flows.engines.clean_worker import CleanRecords, CleanWorker
+import pytest
+import torch
+
+from flows.engines.clean_worker import CleanRecords, CleanWorker, compile_towers
 from flows.engines.engine import ShardDone, ShardFailed, ShardQuarantined
 from flows.engines.job import Grant
 from flows.stages.clean import CleanJob
+from models.checkpoints import locate
+from models.roles.filter import Filter
 from shards.run.attempt import (
     Ending,
     end_attempt,
@@ -69,6 +78,55 @@ def test_a_commit_says_on_what_it_was_made_and_how_fast(job: CleanJob) -> None:
     assert commit is not None
     assert commit.environment["device"] == worker.device == "cpu"
     assert commit.environment["images_per_s"] > 0
+
+
+# --- Compiled towers. ---
+
+
+@pytest.fixture
+def two() -> list[Filter]:
+    return [Filter.load(locate.resolve("tiny-filter")) for _ in range(2)]
+
+
+@torch.inference_mode()
+def test_towers_are_compiled_before_the_first_batch(
+    two: list[Filter], caplog: pytest.LogCaptureFixture
+) -> None:
+    size = two[0].preprocess.height
+    pictures = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
+    expected = two[0].image_states(pictures)
+    caplog.set_level(logging.INFO)
+    seconds = compile_towers(two, 3, partial(torch.compile, backend="eager"))
+    assert seconds > 0
+    assert caplog.text.count("was compiled in") == 2
+    for model in two:
+        assert model.is_compiled
+        torch.testing.assert_close(model.image_states(pictures), expected)
+    assert caplog.text.count("was compiled in") == 2, "no batch waits for it"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_compiler_that_fails_is_told_once_and_one_that_is_full_not_at_all(
+    two: list[Filter], caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    asked = []
+
+    def broken(_: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+        def see(_: torch.Tensor) -> torch.Tensor:
+            asked.append(1)
+            raise RuntimeError("no C compiler") if fails else torch.OutOfMemoryError("full")
+
+        return see
+
+    compile_towers(two, 2, broken)
+    assert len(asked) == (1 if fails else 2)
+    assert caplog.text.count("is run as it is") == (1 if fails else 0)
+    assert [model.is_compiled for model in two] == [not fails] * 2
+
+
+def test_a_worker_on_a_cpu_compiles_nothing(job: CleanJob) -> None:
+    assert job.spec.open(Grant("w1")).warm_up_s == 0
 
 
 def test_the_driver_knows_what_is_done_whoever_did_it(job: CleanJob) -> None:

@@ -37,8 +37,9 @@ def test_an_event_is_a_line_for_people_and_fields_for_machines() -> None:
     with heard_by(listener):
         tell("shard_done", "shard a%sb is done", shard="a%sb", kept=0, why=None, worker="")
         tell_ready("w1", "here", "cpu")
+        tell_ready("w2", "there", "a GPU", warm_up_s=61.23)
     tell("ended", "nobody listens")
-    done, ready = listener.records
+    done, ready, warmed = listener.records
     assert (done.levelname, done.name, done.getMessage()) == (
         "INFO",
         "capfilt.run",
@@ -51,6 +52,8 @@ def test_an_event_is_a_line_for_people_and_fields_for_machines() -> None:
         "host": "here",
         "device": "cpu",
     }
+    assert warmed.getMessage() == "a worker on there (a GPU) is ready, warmed up in 61 s"
+    assert vars(warmed)["fields"]["warm_up_s"] == 61.2
 
 
 def test_warnings_of_our_packages_are_heard_and_of_no_others() -> None:

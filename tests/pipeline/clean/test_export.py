@@ -88,6 +88,12 @@ def test_the_record() -> None:
     }
 
 
+@pytest.mark.parametrize(("images", "sha256"), [("original", "a1"), ("jpeg", None)])
+def test_the_hash_is_that_of_the_original(images: Any, sha256: str | None) -> None:
+    facts: SampleRow = {**FACTS, "sha256": "a1"}
+    assert clean_sample(facts, [WEB], b"", WriteConfig(images=images), SOURCE).sha256 == sha256
+
+
 def test_a_sample_without_a_sidecar() -> None:
     found = clean_sample({**FACTS, "meta": None}, [WEB], b"", WriteConfig(), SOURCE)
     assert found.record["source"] is None

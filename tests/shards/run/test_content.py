@@ -11,7 +11,7 @@ ROW = {"shard": "s", "index": 3, "text_no": 1, "origin": "synthetic", "text": "a
 CLEAN: dict[str, Any] = {
     "key": "s/k",
     "ext": "jpg",
-    "image": b"i",
+    "image_sha256": "1a",
     "record": {"key": "k", "texts": [{"text": "a dot", "itm": 0.5, "itc": 0.1}], "run": "r"},
     "text": "a dot",
 }
@@ -51,7 +51,7 @@ def test_all_else_of_a_text_counts(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *({"key": "s/l"}, {"ext": "png"}, {"image": b"j"}, {"text": "a dog"}),
+        *({"key": "s/l"}, {"ext": "png"}, {"image_sha256": "2b"}, {"text": "a dog"}),
         {"record": CLEAN["record"] | {"run": "other"}},
         {"record": CLEAN["record"] | {"texts": []}},
     ],

@@ -1,0 +1,1 @@
+"""What `scripts.bench.subjects.feeding` measures with: a device that sleeps, pieces alone."""
