@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.fs
 
@@ -137,11 +138,11 @@ def run_query(
 
 
 def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.dataset.Dataset:
-    """Return one of the three tables of the shards as an Arrow data set.
+    """Return one of the three tables of the shards as an Arrow data set, and no row of others.
 
     Raises SchemaError, DamagedFile.
     """
-    schema, store = SCHEMAS[table], run.store
+    schema, store, wanted = SCHEMAS[table], run.store, [shard.shard for shard in shards]
     names = [file.name for file in table_files(shards, table)]
     if not names:
         return pyarrow.dataset.dataset(schema.empty_table())
@@ -155,7 +156,9 @@ def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.datase
     # without it, half of all changed bytes would pass for data
     checked = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
     form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=checked)
-    return pyarrow.dataset.dataset(paths, schema=schema, filesystem=files, format=form)
+    found = pyarrow.dataset.dataset(paths, schema=schema, filesystem=files, format=form)
+    # a file of decisions may be shared with others: `shards.run.data`
+    return found if len(paths) == len(wanted) else found.filter(pc.field("shard").isin(wanted))
 
 
 def _read_schema(store: Store, name: str) -> pa.Schema:
