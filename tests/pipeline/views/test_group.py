@@ -156,3 +156,12 @@ def test_an_object_store_is_asked_for_each_table_once(monkeypatch: pytest.Monkey
         judged(run)
         assert len(asked) < 2 * 30 + 30
         assert sum(method == "put_object" for method in asked) < 10
+
+
+@pytest.mark.parametrize("shards", [300, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_very_many_small_shards_have_few_files(tmp_path: Path, shards: int) -> None:
+    run = made(str(tmp_path / "run"), shards, 10)
+    view = judged(run)
+    assert len(run.store.list("views/v/decisions")) == -(-shards * 20 // 100_000)
+    kept = sum(text[2] for texts in read_by_hand(run, view).values() for text in texts)
+    assert kept == sum(t.kept for s in view.shards for t in s.counts.texts.values()) > 0
