@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, TypedDict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shards.errors import CapfiltError, DamagedFile, UsageError
@@ -139,6 +140,8 @@ SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}
 
 def check_schema(schema: pa.Schema, expected: pa.Schema, where: str) -> None:
     """Refuse a table that does not fit `expected`, naming file, column, expected and found."""
+    if schema.equals(expected, check_metadata=True):
+        return
     version = _version(schema, where)
     for field in expected:
         position = schema.get_field_index(field.name)
@@ -162,7 +165,11 @@ def open_parquet(source: str | BinaryIO | pa.Buffer, where: str) -> Iterator[pq.
 
     `where` names the file in errors.
     """
-    with as_damage(where), pq.ParquetFile(source, page_checksum_verification=True) as file:
+    ahead = not isinstance(source, str)  # a local disk is as near as the threads that would help
+    with (
+        as_damage(where),
+        pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=ahead) as file,
+    ):
         yield file
 
 
@@ -192,19 +199,39 @@ def read_bytes(data: bytes, where: str) -> pa.Table:
 
 
 def read_table(
-    source: str | BinaryIO, table: str, where: str, columns: list[str] | None = None
+    source: str | BinaryIO | pa.Buffer,
+    table: str,
+    where: str,
+    columns: list[str] | None = None,
+    shard: str | None = None,
 ) -> pa.Table:
     """Read one of the three tables, checked; columns an older version lacks come as null.
 
-    `where` names the file in errors. Raises SchemaError, and DamagedFile.
+    Of a file that several shards share, `shard` names the one whose rows are wanted. `where` names
+    the file in errors. Raises SchemaError, and DamagedFile.
     """
     expected = SCHEMAS[table]
+    wanted = expected.names if columns is None else columns
     with open_parquet(source, where) as file:
         check_schema(file.schema_arrow, expected, where)
-        wanted = expected.names if columns is None else columns
-        present = [name for name in wanted if name in file.schema_arrow.names]
-        read = file.read(columns=present, use_threads=False)  # as in `read_bytes`
+        names = wanted if shard is None else {*wanted, "shard"}
+        present = [name for name in file.schema_arrow.names if name in names]
+        groups = range(file.num_row_groups) if shard is None else groups_of(file, shard)
+        read = file.read_row_groups(groups, present, use_threads=False)  # as in `read_bytes`
+    if shard is not None:
+        read = read.filter(pc.equal(read["shard"], shard))
     return _completed(read, [expected.field(name) for name in wanted])
+
+
+def groups_of(file: pq.ParquetFile, shard: str) -> list[int]:
+    """Number the row groups that may hold rows of a shard, by what their statistics say."""
+    place = file.schema_arrow.get_field_index("shard")
+    groups = []
+    for number in range(file.num_row_groups):
+        said = file.metadata.row_group(number).column(place).statistics
+        if said is None or not said.has_min_max or said.min <= shard <= said.max:
+            groups.append(number)
+    return groups
 
 
 def arrow_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -226,11 +253,11 @@ def _version(schema: pa.Schema, where: str) -> int:
     return int(text)
 
 
-def check_version(version: int, where: str) -> None:
+def check_version(version: int, where: str, newest: int = SCHEMA_VERSION) -> None:
     """Refuse a version that is newer than this code (SchemaError); `where` names the file."""
-    if version > SCHEMA_VERSION:
+    if version > newest:
         raise SchemaError(
-            f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
+            f"{where}: schema version {version} is newer than {newest}, the newest this "
             "capfilt reads; update capfilt"
         )
 

@@ -124,9 +124,13 @@ class Store:
             raise ValueError(f"{name!r} is not a plain name below {self._root}")
         return f"{self._root}/{name}"
 
-    def read(self, name: str) -> bytes:
-        """Read a whole file; FileNotFoundError if it is not there."""
-        return bytes(self.fs.cat_file(self.path(name)))
+    def read(self, name: str, size_bytes: int | None = None) -> bytes:
+        """Read a whole file, or as much as its size should be; FileNotFoundError for none.
+
+        s3fs asks for a size that it is not told.
+        """
+        start = None if size_bytes is None else 0
+        return bytes(self.fs.cat_file(self.path(name), start=start, end=size_bytes))
 
     def read_many(self, names: list[str]) -> dict[str, bytes]:
         """Read whole files, several at once; names that are gone are left out."""

@@ -28,6 +28,7 @@ from shards.schema import SCHEMAS, DecisionRow, SampleRow, TextRow, arrow_rows
 from shards.store import Store
 
 _ROWS_PER_GROUP = 1_000
+_TABLE_ROWS_PER_GROUP = 10_000  # whoever wants one shard of a file that many share reads so many
 
 
 class WriteCheckError(CapfiltError, OSError):
@@ -195,10 +196,10 @@ class TableFile:
         return None if self._content is None else self._content.hexdigest()
 
     def add_table(self, table: pa.Table) -> None:
-        """Write decisions that stand in a table already, as one row group."""
+        """Write decisions that stand in a table already, in row groups of a few shards."""
         self._flush()
         self.rows += len(table)
-        self._writer.write_table(table)
+        self._writer.write_table(table, _TABLE_ROWS_PER_GROUP)
 
     def close(self) -> None:
         """Write the footer."""

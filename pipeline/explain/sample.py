@@ -14,8 +14,8 @@ from shards.inputs.names import stem
 from shards.naming import encode_name
 from shards.query import connect
 from shards.run.attempt import read_quarantined
-from shards.run.commit import FileRecord, read_commit
-from shards.run.data import read_data
+from shards.run.commit import read_commit
+from shards.run.data import read_shard
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard, as_snapshot_shard
 from shards.run.view import OWN, ViewError, open_view, view_names
@@ -100,7 +100,7 @@ def _by_file(run: Run, address: str) -> tuple[str, str] | None:
 
 def _samples(run: Run, shard: SnapshotShard, key: str) -> list[SampleRow]:
     """Find the samples of a key; as the clean tar writes it, with or without an extension, too."""
-    keys = read_data(run, _file(shard, "samples"), ["index", "key"]).to_pylist()
+    keys = read_shard(run, shard, "samples", ["index", "key"]).to_pylist()
     base, _, extension = key.rpartition(".")
     encoded = base if extension in _MEMBERS else key
     indices = [row["index"] for row in keys if row["key"] == key] or [
@@ -133,18 +133,19 @@ def _explained(
     run: Run, facts: SnapshotShard, sample: SampleRow, views: Sequence[_ShardView]
 ) -> dict[str, Any]:
     """Join a sample's facts with its texts, and those with the decisions of each view."""
-    texts = _rows_of(run, _file(facts, "texts"), sample["index"], _SCORES)
+    texts = _rows_of(run, facts, "texts", sample["index"], _SCORES)
     for text in texts:
         text["decisions"] = {}
     for view in views:
         if view.shard is None:
             continue
-        file = _file(view.shard, "decisions")
-        rows = _rows_of(run, file, sample["index"], ["text_no", "keep", "reason"])
+        columns = ["text_no", "keep", "reason"]
+        rows = _rows_of(run, view.shard, "decisions", sample["index"], columns)
         decisions = {row.pop("text_no"): row for row in rows}
         if missing := {text["text_no"] for text in texts} - decisions.keys():
             expected = f"a decision on each text of sample {sample['index']}"
-            raise DamagedFile(run.store.url(file.name), expected, f"none on {sorted(missing)}")
+            where = run.store.url(view.shard.file("decisions").name)
+            raise DamagedFile(where, expected, f"none on {sorted(missing)}")
         for text in texts:
             threshold = {"threshold": view.thresholds.get(text["origin"])}
             text["decisions"][view.name] = decisions[text["text_no"]] | threshold
@@ -168,11 +169,9 @@ def _clean_member(run: Run, shard: SnapshotShard, sample: SampleRow) -> dict[str
     return {"tar": run.store.url(tar.name), "member": member}
 
 
-def _file(shard: SnapshotShard, table: str) -> FileRecord:
-    return next(file for file in shard.files if file.table == table)
-
-
-def _rows_of(run: Run, file: FileRecord, index: int, columns: list[str]) -> list[Any]:
-    table = read_data(run, file, ["index", *columns])
-    rows: list[Any] = table.filter(pc.equal(table["index"], index)).select(columns).to_pylist()
+def _rows_of(
+    run: Run, shard: SnapshotShard, table: str, index: int, columns: list[str]
+) -> list[Any]:
+    read = read_shard(run, shard, table, ["index", *columns])
+    rows: list[Any] = read.filter(pc.equal(read["index"], index)).select(columns).to_pylist()
     return rows

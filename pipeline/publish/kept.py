@@ -8,8 +8,7 @@ from typing import Any, cast
 
 from pipeline.clean.export import EXTENSIONS
 from shards.naming import encode_name
-from shards.run.commit import FileRecord
-from shards.run.data import read_data
+from shards.run.data import read_shard
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View
@@ -76,6 +75,5 @@ def kept_texts(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[Judge
 
 def rows_of(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> list[Any]:
     """Read the rows of one of a shard's tables."""
-    file: FileRecord = next(file for file in shard.files if file.table == table)
-    rows: list[Any] = read_data(run, file, columns).to_pylist()
+    rows: list[Any] = read_shard(run, shard, table, columns).to_pylist()
     return rows

@@ -1,46 +1,43 @@
 """Judge a finished run again: other thresholds over the facts that are there, without a model.
 
 A reason that lies in the text itself stays; the rest is `itm >= float32(threshold of its origin)`.
-So only numbers are read: each text's origin and score, and the run's own reason. Shards are judged
-in threads, one at a time in each; the view exists once all of its files are safe.
+So only numbers are read: each text's origin and score, and the run's own reason. Small shards are
+judged in groups, which share a file of decisions; groups are judged in threads, one at a time in
+each. The view exists once all of its files are safe.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.clean.judge import is_open, thresholds_of
 from pipeline.media.ahead import read_ahead
+from pipeline.views.group import count_again, in_groups, open_scores, read_group, redecide
 from pipeline.views.request import ViewRequest, is_resolved, resolve_thresholds
 from pipeline.views.rewrite import rewrite
-from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
-from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import Snapshot, SnapshotShard, write_clean_list
 from shards.run.view import (
     Judging,
     Rule,
     View,
-    ViewError,
     check_view_name,
     commit_view,
     discard,
     open_view,
 )
-from shards.schema import DECISIONS
 from shards.writer import TableFile, publish_file
 
-THREADS = 4  # reading and writing let others run; an object store wants several at once
+THREADS = 4  # reading and writing let others run
+REMOTE_THREADS = 16  # an object store answers many at once
 
 Report = Callable[[int], None]  # hears how many more samples are done
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -64,7 +61,7 @@ def rejudge(
     try:
         new = _write(run, request, snapshot, thresholds, judging, report)
     except BaseException:
-        discard(run, judging, (shard.shard for shard in snapshot.shards))
+        discard(run, judging)
         raise
     if not new:  # another was first: it is the same, or an error
         is_resolved(run, request, snapshot, thresholds)
@@ -79,9 +76,12 @@ def fraction_threshold(
     Only texts that a threshold decides can be among them. Texts that share the score are all kept;
     where k is 0, the threshold lies just above the best.
     """
-    scores = np.concatenate(
-        [np.empty(0, np.float32), *_in_threads(partial(_open_scores, run, origin), shards)]
-    )
+
+    def read(group: Sequence[SnapshotShard]) -> NDArray[np.float32]:
+        return open_scores(read_group(run, group), origin)
+
+    found = _in_threads(run, read, in_groups(shards))
+    scores = np.concatenate([np.empty(0, np.float32), *found])
     wanted = round(fraction * total)
     if not wanted:
         best = scores.max(initial=np.float32(0))
@@ -91,30 +91,6 @@ def fraction_threshold(
     rank = max(len(scores) - wanted, 0)
     scores.partition(rank)
     return float(scores[rank])
-
-
-def redecide(
-    shard: str, texts: pa.Table, decisions: pa.Table, thresholds: Mapping[str, float]
-) -> pa.Table:
-    """Decide the texts (origin, itm) of one shard; `decisions` are the run's on them."""
-    reasons = decisions["reason"].combine_chunks().dictionary_encode()
-    names = [
-        *reasons.dictionary.to_pylist(),
-        DecisionReason.KEPT,
-        DecisionReason.ITM_BELOW_THRESHOLD,
-    ]
-    kept, below = len(names) - 2, len(names) - 1
-    is_judged, itm = is_open(decisions["reason"]), texts["itm"].to_numpy().astype(np.float32)
-    keep = is_judged & (itm >= thresholds_of(texts["origin"], dict(thresholds)))
-    codes = np.where(is_judged, np.where(keep, kept, below), reasons.indices.to_numpy())
-    columns = {
-        "shard": pa.repeat(pa.scalar(shard, pa.string()), len(decisions)),
-        "index": decisions["index"],
-        "text_no": decisions["text_no"],
-        "keep": pa.array(keep),
-        "reason": pc.take(pa.array(names, pa.string()), pa.array(codes)),
-    }
-    return pa.table(columns).cast(DECISIONS)
 
 
 def _write(
@@ -127,7 +103,9 @@ def _write(
 ) -> bool:
     with run.store.staging() as folder:
         work = _Work(run, judging, thresholds, request.write_clean, folder, report)
-        shards = _in_threads(work.judge, snapshot.shards)
+        groups = _in_threads(run, work.judge, in_groups(snapshot.shards))
+        judged = [shard for group in groups for shard in group]
+        shards = _in_threads(run, work.rewrite, judged) if request.write_clean else judged
     texts = total_counts(shard.counts for shard in shards).texts
     rules = {}
     for origin, threshold in sorted(thresholds.items()):
@@ -148,7 +126,7 @@ def _opened(run: Run, name: str) -> View:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What the judging of each shard needs."""
+    """What the judging of shards needs."""
 
     run: Run
     judging: Judging
@@ -157,24 +135,30 @@ class _Work:
     folder: Path
     report: Report
 
-    def judge(self, facts: SnapshotShard) -> SnapshotShard:
-        """Write the decisions of one shard, and its clean tar if wanted."""
-        texts = _read(self.run, facts, "texts", ["origin", "itm"])
-        decisions = _read(self.run, facts, "decisions", ["index", "text_no", "reason"])
-        if len(texts) != len(decisions):
-            raise ViewError(
-                f"shard {facts.shard}: {len(texts)} texts, but {len(decisions)} decisions on them; "
-                "run `capfilt verify`"
-            )
-        decided = redecide(facts.shard, texts, decisions, self.thresholds)
-        counts = _counted(facts.counts, texts["origin"], decided)
-        written = [file for file in facts.files if file.table not in ("decisions", "clean")]
-        written.append(self._publish(facts.shard, decided))
-        judged = replace(facts, files=tuple(written), counts=counts)
-        if self.write_clean and counts.kept:  # there is no tar where nothing is kept
-            return replace(judged, files=(*written, self._rewrite(judged)))
-        self.report(counts.samples_in)
+    def judge(self, shards: Sequence[SnapshotShard]) -> list[SnapshotShard]:
+        """Write the decisions on a group of shards, into one file."""
+        group = read_group(self.run, shards)
+        decided = redecide(group.texts, group.decisions, self.thresholds)
+        file = self._publish(shards[0].shard, decided)
+        judged = []
+        for facts, counts in zip(shards, count_again(group, decided), strict=True):
+            there = [file for file in facts.files if file.table not in ("decisions", "clean")]
+            judged.append(replace(facts, files=(*there, file), counts=counts))
+            if not self._is_rewritten(counts):
+                self.report(counts.samples_in)
         return judged
+
+    def rewrite(self, judged: SnapshotShard) -> SnapshotShard:
+        """Write the clean tar of one shard, if it is wanted and something is kept."""
+        if not self._is_rewritten(judged.counts):
+            return judged
+        file = rewrite(self.run, judged, self.folder / f"{judged.shard}.tar", self.report)
+        name = self.judging.file_name("clean", judged.shard)
+        clean = publish_file(self.run.store, file, "clean", name)
+        return replace(judged, files=(*judged.files, clean))
+
+    def _is_rewritten(self, counts: Counts) -> bool:
+        return self.write_clean and counts.kept > 0
 
     def _publish(self, shard: str, decided: pa.Table) -> FileRecord:
         file = TableFile(self.folder / f"{shard}.parquet", "decisions")
@@ -182,52 +166,9 @@ class _Work:
         name = self.judging.file_name("decisions", shard)
         return publish_file(self.run.store, file, "decisions", name)
 
-    def _rewrite(self, judged: SnapshotShard) -> FileRecord:
-        file = rewrite(self.run, judged, self.folder / f"{judged.shard}.tar", self.report)
-        name = self.judging.file_name("clean", judged.shard)
-        return publish_file(self.run.store, file, "clean", name)
 
-
-def _counted(facts: Counts, origins: pa.ChunkedArray, decided: pa.Table) -> Counts:
-    """Count a shard by its new decisions; what became of rejected samples is a fact."""
-    keep = decided["keep"].combine_chunks()
-    has_kept = np.zeros(facts.samples_in, dtype=bool)
-    has_kept[decided["index"].filter(keep).to_numpy()] = True
-    kept = int(has_kept.sum())
-    by_origin = {
-        row["values"]: row["counts"] for row in origins.filter(keep).value_counts().to_pylist()
-    }
-    return Counts(
-        samples_in=facts.samples_in,
-        kept=kept,
-        filtered=facts.samples_in - facts.rejected - kept,
-        rejected=facts.rejected,
-        rejected_by_reason=facts.rejected_by_reason,
-        text_reasons=facts.text_reasons,
-        texts={
-            origin: TextCounts(given=texts.given, kept=by_origin.get(origin, 0))
-            for origin, texts in facts.texts.items()
-        },
-        not_finite=facts.not_finite,
-    )
-
-
-def _open_scores(run: Run, origin: str, shard: SnapshotShard) -> NDArray[np.float32]:
-    """Read the scores of a shard's texts of one origin that a threshold decides."""
-    texts = _read(run, shard, "texts", ["origin", "itm"])
-    decisions = _read(run, shard, "decisions", ["reason"])
-    wanted = is_open(decisions["reason"]) & pc.equal(texts["origin"], origin).to_numpy()
-    scores = texts["itm"].to_numpy().astype(np.float32)[wanted]
-    return scores[np.isfinite(scores)]
-
-
-def _read(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> pa.Table:
-    return read_data(run, next(file for file in shard.files if file.table == table), columns)
-
-
-def _in_threads(
-    work: Callable[[SnapshotShard], Result], shards: Sequence[SnapshotShard]
-) -> list[Result]:
-    """Do the work on every shard; after a failure nothing more is begun."""
-    ahead = read_ahead(shards, work, lambda _: 0, len(shards), threads=THREADS)
+def _in_threads(run: Run, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Do the work on every item; after a failure nothing more is begun."""
+    threads = THREADS if run.store.is_local else REMOTE_THREADS
+    ahead = read_ahead(items, work, lambda _: 0, len(items), threads=threads)
     return [result for _, result in ahead]

@@ -74,8 +74,8 @@ def _kept(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[TextRow]]]
 
 def _rows(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> Iterator[Any]:
     """Yield the rows of one of the shard's tables, a few in memory at a time."""
-    name = next(file.name for file in shard.files if file.table == table)
-    return read_rows(run.store.url(name), table, columns)
+    only = shard.shard if table == "decisions" else None  # a view's file of them may be shared
+    return read_rows(run.store.url(shard.file(table).name), table, columns, only)
 
 
 def _same_image(raw: RawSample | None, row: SampleRow, where: str) -> bytes:

@@ -77,6 +77,10 @@ class SnapshotShard:
     counts: Counts
     files: tuple[FileRecord, ...]
 
+    def file(self, table: str) -> FileRecord:
+        """Return the file of one of the three tables, which each shard has."""
+        return next(file for file in self.files if file.table == table)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -87,8 +91,9 @@ class Snapshot:
 
 
 def table_files(shards: Iterable[SnapshotShard], table: str) -> list[FileRecord]:
-    """Return the files of one table (`clean` too), in the order of the shards."""
-    return [file for shard in shards for file in shard.files if file.table == table]
+    """Return the files of one table (`clean` too), each once, in the order of the shards."""
+    files = (file for shard in shards for file in shard.files if file.table == table)
+    return list({file.name: file for file in files}.values())
 
 
 def write_snapshot(

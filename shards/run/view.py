@@ -3,13 +3,16 @@
 A view is read as a snapshot is, shard by shard: only the decisions (and the clean tars, where they
 were written again) are files of its own. `views/NAME/view.json` is its commit point: created only
 if absent, it names one complete set of them. Facts are read where the snapshot says now.
+
+Small shards share a file of decisions, which is named by the first of them (see `shards.run.data`);
+in views of versions before 3 each shard has its own.
 """
 
 import dataclasses
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,10 +31,12 @@ from shards.run.snapshot import (
     from_parquet,
     newest_snapshot_id,
     open_snapshot,
+    table_files,
     to_parquet,
 )
-from shards.schema import SCHEMA_VERSION, SchemaError, check_version
+from shards.schema import SchemaError, check_version
 
+VERSION = 3  # of a view's record; 3: shards may share a file of decisions
 OWN = "own"  # what people call the run's own decisions
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +62,7 @@ class ViewRecord(BaseModel):
     """`view.json`: the rules of a view, the snapshot it stands on, and the list of its files."""
 
     model_config = _FROZEN
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = VERSION
     name: str
     fingerprint: str
     snapshot: str
@@ -143,7 +148,7 @@ def read_view_record(run: Run, name: str) -> ViewRecord | None:
         stored = read_record(run.store.read(_record_name(name)), where)
     except FileNotFoundError:
         return None
-    check_version(record_version(stored, "schema_version", where), where)
+    check_version(record_version(stored, "schema_version", where), where, VERSION)
     record = as_model(ViewRecord, stored, where)
     if record.fingerprint != run.fingerprint:
         raise DamagedFile(where, f"a view of the run {run.fingerprint}", record.fingerprint)
@@ -160,7 +165,7 @@ class Judging:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def file_name(self, table: str, shard: str) -> str:
-        """Name the file of a shard's decisions, or its clean tar."""
+        """Name a shard's clean tar, or the file of its decisions and of those that share it."""
         suffix = "tar" if table == "clean" else "parquet"
         return f"views/{self.name}/{table}/{shard}-{self.id}.{suffix}"
 
@@ -183,7 +188,8 @@ def commit_view(
     A loser's own files are removed, and no others. Data files must be published before; as with a
     shard's commit they are looked for before and after, and FilesGone leaves no view.
     """
-    files = [file for shard in shards for file in shard.files if judging.id in file.name]
+    own = [file for table in ("decisions", "clean") for file in table_files(shards, table)]
+    files = [file for file in own if judging.id in file.name]
     check_published(run, files)
     data = to_parquet(shards)
     run.store.put(judging.shards_name, data)
@@ -206,20 +212,19 @@ def commit_view(
             run.store.delete(_record_name(judging.name))
             raise
         return True
-    discard(run, judging, (shard.shard for shard in shards))
+    discard(run, judging)
     return False
 
 
-def discard(run: Run, judging: Judging, shards: Iterable[str]) -> None:
+def discard(run: Run, judging: Judging) -> None:
     """Remove the files of a judging that came to nothing; those of a view stay."""
     with suppress(DamagedFile, SchemaError):
         record = read_view_record(run, judging.name)
         if record is not None and record.shards == judging.shards_name:
             return
-    for shard in shards:
-        for table in ("decisions", "clean"):
-            run.store.delete(judging.file_name(table, shard))
-    run.store.delete(judging.shards_name)
+    for name in run.store.list(f"views/{judging.name}"):
+        if judging.id in name:
+            run.store.delete(name)
 
 
 def _own(run: Run) -> View:

@@ -7,6 +7,8 @@ from itertools import groupby, zip_longest
 from operator import itemgetter
 from typing import Any
 
+import pyarrow.compute as pc
+
 from shards.inputs.reader import RawSample, ShardReader, State, open_shard
 from shards.inputs.text import text_source
 from shards.naming import encode_name
@@ -15,7 +17,7 @@ from shards.run.commit import FileRecord, total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, newest_snapshot_id, open_snapshot, snapshot_id
 from shards.run.view import OWN, open_view
-from shards.schema import SCHEMAS, check_schema, open_parquet
+from shards.schema import SCHEMAS, check_schema, groups_of, open_parquet
 from shards.training.annotation import SourceText
 from shards.training.source import (
     CleanedTables,
@@ -147,7 +149,7 @@ def read_judged(part: Part, tables: CleanedTables, reader: ShardReader) -> Itera
     """Yield the kept samples of an input tar, with the kept texts of its tables."""
     raws = iter(reader)
     facts = read_rows(tables.samples, "samples", ["index", "key", "sha256"])
-    for index, texts in _kept(tables):
+    for index, texts in _kept(tables, part.shard):
         fact = next((row for row in facts if row["index"] == index), None)
         if fact is None:
             raise SourceError(f"{tables.samples}: no row of sample {index}; {_VERIFY}")
@@ -159,18 +161,18 @@ def read_judged(part: Part, tables: CleanedTables, reader: ShardReader) -> Itera
         )
 
 
-def _kept(tables: CleanedTables) -> Iterator[tuple[int, tuple[SourceText, ...]]]:
+def _kept(tables: CleanedTables, shard: str) -> Iterator[tuple[int, tuple[SourceText, ...]]]:
     """Yield the index and the kept texts of each kept sample, in order."""
-    for index, rows in groupby(_decided(tables), key=itemgetter("index")):
+    for index, rows in groupby(_decided(tables, shard), key=itemgetter("index")):
         texts = tuple(SourceText(row["text"], row["origin"]) for row in rows if row["keep"])
         if texts:
             yield index, texts
 
 
-def _decided(tables: CleanedTables) -> Iterator[Row]:
+def _decided(tables: CleanedTables, shard: str) -> Iterator[Row]:
     """Yield the texts with their decisions, which stand in the same order."""
     texts = read_rows(tables.texts, "texts", ["index", "text_no", "text", "origin"])
-    decisions = read_rows(tables.decisions, "decisions", ["index", "text_no", "keep"])
+    decisions = read_rows(tables.decisions, "decisions", ["index", "text_no", "keep"], shard)
     pairs: Iterator[tuple[Row, Row]] = zip_longest(texts, decisions, fillvalue={})
     for text, said in pairs:
         if any(text.get(name) != said.get(name) for name in ("index", "text_no")):
@@ -181,12 +183,16 @@ def _decided(tables: CleanedTables) -> Iterator[Row]:
         yield {**text, "keep": said["keep"]}
 
 
-def read_rows(url: str, table: str, columns: list[str]) -> Iterator[Row]:
-    """Yield the rows of a table, a few in memory at a time."""
+def read_rows(url: str, table: str, columns: list[str], shard: str | None = None) -> Iterator[Row]:
+    """Yield the rows of a table (of a file that is shared: those of one shard), a few at a time."""
     with open_shard(url) as opened, open_parquet(opened, url) as file:
         check_schema(file.schema_arrow, SCHEMAS[table], url)
+        groups = None if shard is None else groups_of(file, shard)
+        names = columns if shard is None else ["shard", *columns]
         # in this thread alone, as in `read_bytes`
-        for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
+        for batch in file.iter_batches(_ROWS, groups, names, use_threads=False):
+            if shard is not None:
+                batch = batch.filter(pc.equal(batch["shard"], shard)).select(columns)
             yield from batch.to_pylist()
 
 

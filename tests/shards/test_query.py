@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.views.rejudge import rejudge
+from pipeline.views.request import ViewRequest
 from shards.errors import DamagedFile
 from shards.query import QueryError, connect, run_query
 from shards.run.run import Run
@@ -32,6 +34,18 @@ def test_the_tables_are_the_rows(run: Run) -> None:
         joined = "SELECT count(*) FROM texts JOIN decisions USING (shard, index, text_no)"
         texts = sum(t.given for shard in snapshot.shards for t in shard.counts.texts.values())
         assert list(run_query(connection, joined).rows) == [(texts,)]
+
+
+def test_rows_of_shards_that_share_a_file_and_were_not_asked_for_are_left_out(run: Run) -> None:
+    asked = ViewRequest("v", {"web": 0.7, "synthetic": 0.3})
+    view, _ = rejudge(run, asked, write_snapshot(run), lambda _: None)
+    assert len(table_files(view.shards, "decisions")) == 1
+    for shards in (view.shards, view.shards[:1], view.shards[1:]):
+        with connect(run, shards, ["decisions"]) as connection:
+            answer = run_query(
+                connection, "SELECT shard, count(*) FROM decisions GROUP BY 1 ORDER BY 1"
+            )
+            assert list(answer.rows) == [(s.shard, s.file("texts").rows) for s in shards]
 
 
 def test_no_shards_are_empty_tables(run: Run) -> None:

@@ -19,7 +19,13 @@ from shards.run.verify.lists import (
 )
 from shards.run.verify.problem import Problem
 from shards.run.verify.shard import check_commit
-from shards.run.verify.views import check_view_lists, check_view_shard, read_view, view_records
+from shards.run.verify.views import (
+    check_view_lists,
+    check_view_shard,
+    decisions_checks,
+    read_view,
+    view_records,
+)
 from shards.run.view import View
 
 THREADS = 4  # hashing and decoding let others run; an object store wants several at once
@@ -103,7 +109,7 @@ def verify_run(
             problems.append(view)
         else:
             views.append(view)
-            problems += check_view_lists(run, view)
+            problems += check_view_files(run, view)
     checked = check_all(ShardChecker(run, views), list(commits), report)
     problems += (fault for faults in checked for fault in faults)
     quarantined = tuple(shard for shard in run.shards if shard in aside and shard not in commits)
@@ -155,6 +161,12 @@ def check_commits(
 def check_view(run: Run, view: View, commits: Mapping[str, Commit]) -> list[Problem]:
     """Check all files of a view."""
     found = in_threads(_view_works(run, view, commits), no_report)
+    return [*check_view_files(run, view), *(fault for faults in found for fault in faults)]
+
+
+def check_view_files(run: Run, view: View) -> list[Problem]:
+    """Check the files of a view that are of more than one shard."""
+    found = in_threads(decisions_checks(run, view), no_report)
     return [*check_view_lists(run, view), *(fault for faults in found for fault in faults)]
 
 

@@ -1,7 +1,8 @@
 """One view, checked: its files, and its decisions against the facts and the run's own decisions."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow as pa
 from shards.errors import DamagedFile
 from shards.reasons import DecisionReason
 from shards.run.commit import FileRecord
+from shards.run.data import read_data, read_shard
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard, table_files
 from shards.run.verify.lists import check_clean_list
@@ -48,17 +50,49 @@ def check_view_lists(run: Run, view: View) -> Iterator[Problem]:
         yield from check_clean_list(run, f"views/{view.name}/clean.txt", files)
 
 
+def decisions_checks(run: Run, view: View) -> list[Callable[[], Iterator[Problem]]]:
+    """Return the checks of a view's files of decisions, each of which shards may share."""
+    files = table_files(view.shards, "decisions")
+    named: dict[str, set[str]] = {file.name: set() for file in files}
+    for shard in view.shards:
+        named[shard.file("decisions").name].add(shard.shard)
+    return [partial(_decisions_file_problems, run, file, named[file.name]) for file in files]
+
+
+def _decisions_file_problems(run: Run, file: FileRecord, shards: set[str]) -> Iterator[Problem]:
+    """Yield what is wrong with a file of decisions as a whole; `shards` share it."""
+    faults = list(check_file(run, file))
+    yield from faults
+    if faults:
+        return
+    try:
+        rows = read_data(run, file, ["shard"])["shard"]
+    except SchemaError as error:
+        yield Problem(file.name, str(error))
+    except DamagedFile as error:
+        yield Problem.of(file.name, error)
+    else:
+        if file.rows != len(rows):
+            yield Problem(file.name, "rows", str(file.rows), str(len(rows)))
+        if others := set(rows.unique().to_pylist()) - shards:
+            yield Problem(file.name, f"holds rows of other shards: {sorted(map(str, others))[:3]}")
+
+
 def check_view_shard(
     run: Run, view: View, shard: SnapshotShard, decided_by_run: FileRecord
 ) -> list[Problem]:
-    """Check a view's files of one shard; `decided_by_run` are the run's own decisions on it."""
+    """Check a view's decisions on one shard, and its clean tar, against the facts.
+
+    `decided_by_run` are the run's own decisions on it. `decisions_checks` look into the files.
+    """
     files = {file.table: file for file in shard.files}
     mine = [file for file in shard.files if file.table in ("decisions", "clean")]
+    clean = [file for file in mine if file.table == "clean"]
     folder = f"views/{view.name}/"
     if "decisions" not in files or not all(file.name.startswith(folder) for file in mine):
         record_name = f"{folder}view.json"
         return [Problem(record_name, f"its files of shard {shard.shard} are not its own")]
-    faults = [fault for file in mine for fault in check_file(run, file)]
+    faults = [fault for file in clean for fault in check_file(run, file)]
     return faults or list(_content_problems(run, view, shard, files, decided_by_run))
 
 
@@ -73,18 +107,9 @@ def _content_problems(
     try:
         facts = {table: read_checked(run, files[table]) for table in ("samples", "texts")}
         before = read_checked(run, decided_by_run)
+        decisions = read_shard(run, shard, "decisions")
     except (OSError, SchemaError, DamagedFile):
-        return  # the facts are broken: the check of their commit says so
-    try:
-        decisions = read_checked(run, files["decisions"])
-    except SchemaError as error:
-        yield Problem(decisions_name, str(error))
-        return
-    except DamagedFile as error:
-        yield Problem.of(decisions_name, error)
-        return
-    if files["decisions"].rows != len(decisions):
-        yield Problem(decisions_name, "rows", str(files["decisions"].rows), str(len(decisions)))
+        return  # the check of the commit says so, or that of the view's file
     faults = list(complaints(shard.shard, **facts, decisions=decisions))
     yield from (Problem(decisions_name, fault) for fault in faults)
     if faults:

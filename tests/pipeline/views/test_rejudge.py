@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clean.judge import JudgeConfig, judge
+from pipeline.views import group as grouping
 from pipeline.views import rejudge as rejudging
-from pipeline.views.rejudge import redecide, rejudge
+from pipeline.views.group import redecide
+from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.inputs.listing import InputShard
 from shards.inputs.reader import ShardState, State
@@ -58,7 +61,7 @@ def table_of(drawn: list[tuple[bool, str, float | None]]) -> pa.Table:
 def test_at_the_own_thresholds_nothing_changes(drawn: Any) -> None:
     texts = table_of(drawn)
     own = judge(texts, CONFIG)
-    again = redecide("s", texts.select(["origin", "itm"]), own, OWN)
+    again = redecide(texts.select(["origin", "itm"]), own, OWN)
     assert again.schema.equals(DECISIONS, check_metadata=True)
     assert again.equals(own)
 
@@ -66,7 +69,7 @@ def test_at_the_own_thresholds_nothing_changes(drawn: Any) -> None:
 @given(TEXT_ROWS, st.floats(-1, 2), st.floats(-1, 2))
 def test_at_others_it_is_as_judged_anew(drawn: Any, web: float, synthetic: float) -> None:
     texts, thresholds = table_of(drawn), {"web": web, "synthetic": synthetic}
-    again = redecide("s", texts.select(["origin", "itm"]), judge(texts, CONFIG), thresholds)
+    again = redecide(texts.select(["origin", "itm"]), judge(texts, CONFIG), thresholds)
     anew = judge(texts, CONFIG.model_copy(update={"threshold": thresholds}))
     assert again.equals(anew)
 
@@ -76,7 +79,7 @@ def test_at_others_it_is_as_judged_anew(drawn: Any, web: float, synthetic: float
 def test_against_a_loop(drawn: Any, threshold: float) -> None:
     texts = table_of(drawn)
     own = judge(texts, CONFIG).to_pylist()
-    again = redecide("s", texts, pa.Table.from_pylist(own, DECISIONS), {**OWN, "web": threshold})
+    again = redecide(texts, pa.Table.from_pylist(own, DECISIONS), {**OWN, "web": threshold})
     for text, before, after in zip(texts.to_pylist(), own, again.to_pylist(), strict=True):
         if before["reason"] not in ("kept", "itm_below_threshold"):
             assert after == before
@@ -149,11 +152,13 @@ def view_of(run: Run, name: str = "v", **asked: Any) -> View:
 def tables(run: Run, view: View) -> list[dict[str, pa.Table]]:
     return [
         {
-            file.table: read_table(run.store.open(file.name), file.table, file.name)
-            for file in shard.files
-            if file.table in SCHEMAS
+            table: read_table(run.store.open(name), table, name).filter(
+                pc.field("shard") == s.shard
+            )
+            for table in SCHEMAS
+            for name in [s.file(table).name]
         }
-        for shard in view.shards
+        for s in view.shards
     ]
 
 
@@ -182,7 +187,7 @@ def test_a_view_adds_up_and_leaves_the_run_alone(run: Run) -> None:
         assert recount(**read) == shard.counts
         anew = judge(read["texts"], CONFIG.model_copy(update={"threshold": view.thresholds}))
         assert read["decisions"].equals(anew)
-        decisions = shard.files[-1]
+        decisions = shard.file("decisions")
         assert run.store.sha256(decisions.name) == decisions.sha256
         assert run.store.size_bytes(decisions.name) == decisions.size_bytes
     assert {name: run.store.read(name) for name in before} == before
@@ -313,7 +318,7 @@ def test_two_at_once_under_one_name(run: Run, same_rules: bool) -> None:
 
 
 def test_a_failure_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = rejudging.redecide, []
+    real, calls = redecide, []
 
     def third_fails(*arguments: Any) -> pa.Table:
         calls.append(arguments)
@@ -321,6 +326,7 @@ def test_a_failure_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
             raise OSError("the disk is full")
         return real(*arguments)
 
+    monkeypatch.setattr(grouping, "MOST_TEXTS", 1)  # each shard by itself
     monkeypatch.setattr(rejudging, "redecide", third_fails)
     before = run.store.list()
     with pytest.raises(OSError, match="full"):

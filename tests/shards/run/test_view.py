@@ -123,7 +123,7 @@ def test_the_second_of_a_name_loses_and_leaves_nothing(any_url: str, make_run: M
     assert len(run.store.list("views")) > len(before)
     assert not commit_view(run, loser, snapshot.id, RULES, shards, False)
     assert run.store.list("views") == before
-    discard(run, winner, run.shards)  # which is the view by now
+    discard(run, winner)  # which is the view by now
     assert run.store.list("views") == before
     assert open_view(run, "none").shards[0].files[2].name.endswith(f"-{winner.id}.parquet")
 
@@ -136,7 +136,7 @@ def test_files_without_a_record_are_no_view(any_url: str, make_run: MakeRun) -> 
     assert view_names(run) == []
     with pytest.raises(ViewError, match="no view 'none'; there are: own"):
         open_view(run, "none")
-    discard(run, killed, run.shards)
+    discard(run, killed)
     assert run.store.list("views") == []
 
 

@@ -1,5 +1,6 @@
 """A whole view has no problems; each kind of change to it is one."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -38,7 +39,7 @@ RECORD = "views/strict/view.json"
 
 
 def replace_decisions(run: Run, change: Change) -> None:
-    """Change the view's decisions on shard 0, and make its own records agree with them."""
+    """Change the view's decisions, which shards share, and make its own records agree with them."""
     record = record_of(run, RECORD)
     shards = list(from_parquet(run.store.read(record["shards"]), "here"))
     (file,) = (file for file in shards[0].files if file.table == "decisions")
@@ -51,15 +52,23 @@ def replace_decisions(run: Run, change: Change) -> None:
         "size_bytes": len(buffer.getvalue()),
         "rows": len(changed),
     }
-    kept = [other for other in shards[0].files if other != file]
-    files = (*kept, file.model_copy(update=update))
-    shards[0] = type(shards[0])(
-        shards[0].shard, shards[0].attempt, shards[0].state, shards[0].counts, files
-    )
+    for place, shard in enumerate(shards):
+        kept = [other for other in shard.files if other != file]
+        files = (*kept, file.model_copy(update=update))
+        shards[place] = dataclasses.replace(shard, files=files)
     data = to_parquet(shards)
     run.store.put(record["shards"], data)
     record["shards_sha256"] = hashlib.sha256(data).hexdigest()
     run.store.put("views/strict/view.json", json.dumps(record).encode())
+
+
+def test_rows_of_shards_that_do_not_name_the_file(judged: Run) -> None:
+    def add(table: pa.Table) -> pa.Table:
+        row = {**table.to_pylist()[0], "shard": "other"}
+        return pa.concat_tables([table, pa.Table.from_pylist([row], schema=table.schema)])
+
+    replace_decisions(judged, add)
+    assert problems(judged).endswith("holds rows of other shards: ['other']")
 
 
 def with_row(place: int, **values: Any) -> Change:
