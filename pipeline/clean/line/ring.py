@@ -28,11 +28,15 @@ class Buffer:
         self._tensors: tuple[Tensor, ...] = ()
 
     def put(self, row: int, views: Views) -> None:
-        """Copy the views of one picture into a row: the one copy that a batch costs."""
+        """Copy the views of one picture into a row: the one copy that a batch costs.
+
+        NumPy copies: torch would open a team of threads for this one, and with more threads than
+        CPUs OpenMP lets those that compute sleep at each barrier.
+        """
         if not self._tensors:
             self._tensors = tuple(self._like(view) for view in views)
         for tensor, view in zip(self._tensors, views, strict=True):
-            tensor[row].copy_(view)
+            tensor[row].numpy()[:] = view.numpy()
 
     def first(self, count: int) -> "tuple[Tensor, ...]":
         """Give the first rows; they are good until the buffer is given back."""

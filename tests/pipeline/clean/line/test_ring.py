@@ -1,12 +1,15 @@
 """Buffers go round and keep their memory; what waits is bounded."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
 import pipeline.clean.line.ring
 from pipeline.clean.line.ring import BUFFERS, Buffer, Ring, Room
+
+TASKS = Path("/proc/self/task")
 
 
 def view(value: int) -> torch.Tensor:
@@ -63,3 +66,20 @@ def test_room_is_bounded(
         room.give(size)
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_copy_opens_no_team_of_threads() -> None:
+    picture = torch.zeros(3, 384, 384, dtype=torch.uint8)
+    threads, counts = torch.get_num_threads(), list[int]()
+
+    def put() -> None:
+        torch.set_num_threads(2)
+        counts.append(len(list(TASKS.iterdir())))
+        Buffer(1, pinned=False).put(0, [picture])
+        counts.append(len(list(TASKS.iterdir())))
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(threads)
+    assert counts[0] == counts[1]
