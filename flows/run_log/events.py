@@ -29,8 +29,7 @@ def tell_ready(worker: str, host: str, device: str, log: str = "", warm_up_s: fl
     line, seconds = f"a worker on {host} ({device}) is ready", None
     if warm_up_s:
         line, seconds = f"{line}, warmed up in {warm_up_s:.0f} s", round(warm_up_s, 1)
-    about = {"worker": worker, "host": host, "device": device, "log": log}
-    tell("worker_ready", line, **about, warm_up_s=seconds)
+    tell("worker_ready", line, worker=worker, host=host, device=device, log=log, warm_up_s=seconds)
 
 
 def fields_of(event: str, **fields: object) -> dict[str, dict[str, object]]:

@@ -17,9 +17,10 @@ def pixels_of(image: Image.Image) -> "Tensor":
     is copied, to (H, W, 3).
     """
     import torch
+    from torch.utils.dlpack import from_dlpack
 
     try:
-        pixels = torch.from_dlpack(pa.array(image).flatten())
+        pixels = from_dlpack(pa.array(image).flatten())
     except ValueError:
         return torch.from_numpy(np.array(image))
     return pixels.view(image.height, image.width, -1)
