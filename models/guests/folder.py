@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from models.bounded_file import SETTINGS_BYTES, fault_of, open_plain, read_bounded
 from models.checkpoints.locate import CheckpointError, download, find_here
@@ -50,6 +51,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
 def load_network(auto: Any, folder: Path, **options: Any) -> PreTrainedModel:  # noqa: ANN401
     """Load a network by one of transformers' Auto classes; all of its weights must be there."""
+    logging.disable_progress_bar()  # a worker has no terminal
     with as_checkpoint_errors(folder):
         network, report = auto.from_pretrained(
             folder,

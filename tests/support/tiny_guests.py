@@ -63,7 +63,7 @@ def words(*marks: str, framed: bool = False, **named: str) -> hf.PreTrainedToken
     return tokenizer
 
 
-def draw_weights(network: nn.Module, seed: int = 1) -> None:
+def draw_weights(network: nn.Module, gain: float, seed: int = 1) -> None:
     """Fill a network with weights that let pictures through to the words."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.named_parameters():
@@ -75,12 +75,17 @@ def draw_weights(network: nn.Module, seed: int = 1) -> None:
             nn.init.normal_(tensor, std=0.12, generator=generator)
         else:
             fan_in = math.prod(tensor.shape[1:])
-            nn.init.normal_(tensor, std=1.2 / math.sqrt(fan_in), generator=generator)
+            nn.init.normal_(tensor, std=gain / math.sqrt(fan_in), generator=generator)
 
 
-def save(network: hf.PreTrainedModel, folder: Path, tokenizer: hf.PreTrainedTokenizerFast) -> None:
+def save(
+    network: hf.PreTrainedModel,
+    folder: Path,
+    tokenizer: hf.PreTrainedTokenizerFast,
+    gain: float = 1.2,
+) -> None:
     """Write a network with wide weights; special tokens are never said, one word ends a text."""
-    draw_weights(network)
+    draw_weights(network, gain)
     head = network.get_output_embeddings()
     if head is not None:
         with torch.no_grad():
@@ -141,8 +146,8 @@ def llava(folder: Path) -> None:
     )
     processor.save_pretrained(folder)
     config = hf.LlavaConfig(
-        hf.CLIPVisionConfig(**_vision()),
-        hf.LlamaConfig(**_text(vocab_size=len(tokenizer))),
+        vision_config={"model_type": "clip_vision_model", **_vision()},
+        text_config={"model_type": "llama", **_text(vocab_size=len(tokenizer))},
         image_token_id=tokenizer.image_token_id,
     )
     save(hf.LlavaForConditionalGeneration(config), folder, tokenizer)
@@ -275,7 +280,7 @@ def florence2(folder: Path) -> None:
         image_token_id=tokenizer.image_token_id,
         is_encoder_decoder=True,
     )
-    save(hf.Florence2ForConditionalGeneration(config), folder, tokenizer)
+    save(hf.Florence2ForConditionalGeneration(config), folder, tokenizer, gain=2.0)
 
 
 CAPTIONERS: dict[str, tuple[Build, str]] = {
