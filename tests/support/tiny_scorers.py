@@ -51,11 +51,11 @@ def siglip(folder: Path) -> None:
 def siglip2(folder: Path) -> None:
     """Pictures in their own shape, as so many patches."""
     tokenizer = _siglip_words()
-    images = hf.Siglip2ImageProcessorPil(patch_size=16, max_num_patches=16)
+    images = hf.Siglip2ImageProcessorPil(patch_size=16, max_num_patches=256)
     hf.Siglip2Processor(images, tokenizer).save_pretrained(folder)
     config = hf.Siglip2Config(
         text_config={**_TOWER, "vocab_size": len(tokenizer), "projection_size": 32},
-        vision_config={**_TOWER, "num_patches": 16, "patch_size": 16},
+        vision_config={**_TOWER, "num_patches": 256, "patch_size": 16},
     )
     _save(hf.Siglip2Model(config), folder)
 
