@@ -179,7 +179,9 @@ def _read(data: bytes) -> Caption:
     try:
         choice = _Reply.model_validate_json(data).choices[0]
     except ValidationError as error:  # a page of a proxy, above all
-        raise _Again(f"no chat completion, but {data[:60]!r}: {error.error_count()} faults") from None
+        raise _Again(
+            f"no chat completion, but {data[:60]!r}: {error.error_count()} faults"
+        ) from None
     cut = None if choice.finish_reason is None else choice.finish_reason == "length"
     return Caption((choice.message.content or "").strip(), truncated=cut)
 

@@ -83,6 +83,8 @@ def test_what_the_folder_decides_is_no_part_of_the_identity() -> None:
 
 
 def test_sections_are_read_without_torch() -> None:
-    code = "import models.captioners.config, models.scorers.config, sys; print('torch' in sys.modules)"
+    code = (
+        "import models.captioners.config, models.scorers.config, sys; print('torch' in sys.modules)"
+    )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"

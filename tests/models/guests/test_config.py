@@ -1,0 +1,21 @@
+"""What the sections of guests have in common."""
+
+import pytest
+from pydantic import ValidationError
+
+from models.guests.config import GuestConfig
+
+
+def test_a_section_does_not_change_and_knows_its_keys() -> None:
+    config = GuestConfig(model="m")
+    with pytest.raises(ValidationError, match="frozen"):
+        config.model = "n"
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        GuestConfig(model="m", max_pixel=4096)  # type: ignore[call-arg]
+
+
+def test_how_pictures_are_made_ready_is_part_of_the_identity() -> None:
+    plain = GuestConfig(model="m").identity()
+    assert GuestConfig(model="elsewhere", revision="r").identity() == plain
+    assert GuestConfig(model="m", max_pixels=4096).identity() != plain
+    assert GuestConfig(model="m", image_backend="torchvision").identity() != plain
