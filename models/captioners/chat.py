@@ -215,4 +215,4 @@ def _wish_s(header: str | None) -> float:
         except ValueError:
             return 0
         seconds = (until.astimezone(UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0), _LONGEST_WISH_S)
+    return min(seconds, _LONGEST_WISH_S) if seconds > 0 else 0  # NaN is not
