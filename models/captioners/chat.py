@@ -73,12 +73,13 @@ class _Reply(BaseModel):
 
 
 class ChatClient:
-    """Asks one question about pictures; `opened` holds its connections."""
+    """Asks one question about pictures while it is `opened`, in one event loop or the next."""
 
     def __init__(self, config: EndpointCaptionerConfig) -> None:
         """Read the key; EndpointUsageError if its variable does not hold one."""
         self._config, self._key = config, _read_key(config.key_env)
         self._url = f"{config.base_url}/chat/completions"
+        self._trust = httpx2.create_ssl_context()  # reads all certificates, which takes a while
         self._slots = asyncio.Semaphore(config.concurrency)
         self._client: httpx2.AsyncClient | None = None
 
@@ -87,12 +88,11 @@ class ChatClient:
         """Hold connections, as many as requests may be under way."""
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx2.Limits(max_connections=self._config.concurrency)
-        async with httpx2.AsyncClient(headers=headers, limits=limits, timeout=None) as client:
-            self._client = client
-            try:
-                yield self
-            finally:
-                self._client = None
+        async with httpx2.AsyncClient(
+            headers=headers, limits=limits, timeout=None, verify=self._trust
+        ) as client:
+            self._client, self._slots = client, asyncio.Semaphore(self._config.concurrency)
+            yield self
 
     async def ask(self, picture: bytes) -> Caption | Unanswered:
         """Ask about a picture until there is an answer, at most as often as the recipe says.

@@ -41,6 +41,7 @@ class EndpointCaptioner:
     def __init__(self, config: EndpointCaptionerConfig) -> None:
         """Ask about a small picture at once; EndpointError if that is not answered."""
         self._config, self.digest = config, digest(config)
+        self._client = ChatClient(config)
         self.prepare_key = f"{config.image_format} of {config.max_pixels} pixels"
         self._trial = self._encode(Image.linear_gradient("L").resize((_TRIAL_SIDE, _TRIAL_SIDE)))
         self._check_trial(asyncio.run(self._ask([self._trial]))[0])
@@ -66,20 +67,19 @@ class EndpointCaptioner:
         return encode(bounded(picture, self._config.max_pixels), self._config.image_format)
 
     async def _ask(self, pictures: Sequence[bytes]) -> list[Caption | Unanswered]:
-        client = ChatClient(self._config)
-        async with client.opened():
+        async with self._client.opened():
             try:
                 async with asyncio.TaskGroup() as group:  # the first error ends the others
-                    tasks = [group.create_task(self._ask_one(client, data)) for data in pictures]
+                    tasks = [group.create_task(self._ask_one(data)) for data in pictures]
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _ask_one(self, client: ChatClient, picture: bytes) -> Caption | Unanswered:
-        answer = await client.ask(picture)
+    async def _ask_one(self, picture: bytes) -> Caption | Unanswered:
+        answer = await self._client.ask(picture)
         mute = isinstance(answer, Unanswered) and not answer.final
         if mute and picture is not self._trial:
-            self._check_trial(await client.ask(self._trial))
+            self._check_trial(await self._client.ask(self._trial))
         return answer
 
     def _check_trial(self, answer: Caption | Unanswered) -> None:

@@ -138,7 +138,7 @@ def forget_folder(network: PreTrainedModel, settings: GenerationConfig) -> None:
 
 
 def end_ids(settings: GenerationConfig, tokenizer: Any) -> set[int]:  # noqa: ANN401
-    """Collect the tokens that end a text: the folder's, which may be several, and the words' own."""
+    """Collect the tokens that end a text: the folder's, maybe several, and the tokenizer's."""
     named = settings.eos_token_id
     ends = {named} if isinstance(named, int) else set(named or ())
     if tokenizer.eos_token_id is not None:

@@ -20,7 +20,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from models.captioners.config import EndpointCaptionerConfig
 from tests.support.http_server import in_thread
+
+Settings = Callable[..., EndpointCaptionerConfig]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -61,7 +64,8 @@ class ChatServer(ThreadingHTTPServer):
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
-        self.under_way = self.most_under_way = 0
+        self.under_way: list[BaseHTTPRequestHandler] = []
+        self.most_under_way = 0
         self.work_s = 0.0
 
     @property
@@ -100,15 +104,16 @@ class _Handler(BaseHTTPRequestHandler):
             server.asked.append(body)
             server.headers.append(dict(self.headers))
             server.times.append(time.monotonic())
-            server.under_way += 1
-            server.most_under_way = max(server.most_under_way, server.under_way)
+            under_way = server.under_way  # of this test, whenever the answer comes
+            under_way.append(self)
+            server.most_under_way = max(server.most_under_way, len(under_way))
             fault = server.faults.pop(0) if server.faults else None
         try:
             time.sleep(server.work_s)
             self._answer(body, fault)
         finally:
             with server.lock:
-                server.under_way -= 1
+                under_way.remove(self)
 
     def _answer(self, body: dict[str, Any], fault: Fault | None) -> None:
         picture = _picture(body)

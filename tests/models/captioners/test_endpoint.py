@@ -1,7 +1,6 @@
 """A server as a captioner: what it does not answer is refused, and the others go on."""
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,12 +8,10 @@ from PIL import Image
 
 from models.captioners.captioner import Caption, Refusal
 from models.captioners.chat import EndpointError, EndpointUsageError
-from models.captioners.config import EndpointCaptionerConfig
 from models.captioners.endpoint import EndpointCaptioner, check, digest
-from tests.support.chat_server import ChatServer, Fault, describe
+from tests.support.chat_server import ChatServer, Fault, Settings, describe
 from tests.support.tiny_guests import pictures
 
-Settings = Callable[..., EndpointCaptionerConfig]
 KEYS = [f"shard/{number}" for number in range(6)]
 WIDE = 120  # of one of the pictures alone
 BROKEN = Fault(500, b"Internal Server Error")
@@ -70,7 +67,7 @@ def test_a_server_that_answers_nothing_any_more_ends_the_run(
 ) -> None:
     captioner = EndpointCaptioner(settings(tries=1))
     server.struck = lambda _: fault
-    with pytest.raises(EndpointError, match="does not answer: .* run the same command") as error:
+    with pytest.raises(EndpointError, match=r"does not answer: .* run the same command") as error:
         write(captioner)
     assert (type(error.value), error.value.exit_code) == (EndpointError, 1)
 

@@ -243,7 +243,7 @@ def test_weights_that_are_not_there_are_never_random(
     block = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(block | {"num_hidden_layers": 3}))
     check(config(folder, "git"))  # weights are not looked at
-    with pytest.raises(CheckpointError, match="lacks .* of the weights of a GitForCausalLM"):
+    with pytest.raises(CheckpointError, match=r"lacks .* of the weights of a GitForCausalLM"):
         opened(folder, "git")
 
 

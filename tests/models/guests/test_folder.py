@@ -70,7 +70,7 @@ def test_damaged_weights(copy: Path) -> None:
 def test_settings_that_are_not_there_are_empty(copy: Path) -> None:
     assert read_settings(copy, "nothing.json") == {}
     (copy / "processor_config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="processor_config.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"processor_config\.json cannot be read"):
         read_settings(copy, "processor_config.json")
 
 

@@ -105,7 +105,7 @@ def test_a_text_that_is_cut_says_so(guest_folder: Callable[[str], Path]) -> None
         [opened(guest_folder("clip")).prepare(pictures()[0])], [[" ".join(WORDS[:6])]]
     )
     assert not exact[0][0].truncated
-    with pytest.raises(CheckpointError, match="max_tokens is 13, but .* reads at most 12"):
+    with pytest.raises(CheckpointError, match=r"max_tokens is 13, but .* reads at most 12"):
         check(config(guest_folder("clip"), max_tokens=13))
 
 
@@ -139,7 +139,7 @@ def test_weights_that_are_not_there_are_never_random(
     block["text_config"]["num_hidden_layers"] = 3
     (folder / "config.json").write_text(json.dumps(block))
     check(config(folder))
-    with pytest.raises(CheckpointError, match="lacks .* of the weights of a CLIPModel"):
+    with pytest.raises(CheckpointError, match=r"lacks .* of the weights of a CLIPModel"):
         opened(folder)
 
 
