@@ -10,6 +10,7 @@ from models.blip.config import DtypeChoice
 from models.captioners.captioner import Caption, CaptionerInfo
 from models.captioners.config import BlipCaptionerConfig
 from models.checkpoints import checkpoint
+from models.checkpoints.description import describe
 from models.checkpoints.locate import resolve
 from models.decoding.config import Decoding
 from models.guests.picture import Prepared
@@ -18,7 +19,7 @@ from models.roles import captioner as role
 
 def check(config: BlipCaptionerConfig) -> CaptionerInfo:
     """Check a captioner, all of its files; CheckpointError says what is wrong with it."""
-    described = checkpoint.describe(resolve(config.model, config.revision), "captioner")
+    described = describe(resolve(config.model, config.revision), "captioner")
     role.prompt_start(described, decoding(config))
     return CaptionerInfo(checkpoint.info(described).digest)
 

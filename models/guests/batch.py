@@ -20,7 +20,9 @@ def collate(rows: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tens
     }
 
 
-def to_model(batch: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict:
+def to_model(
+    batch: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """Move a batch to a model; some families do not cast pictures to the weights' type."""
     return {
         name: tensor.to(device, dtype if tensor.is_floating_point() else None)

@@ -71,7 +71,7 @@ class PromptedProcessor:
         if kind is None:
             return None
         attributes = [name for name in kind.get_attributes() if name != "video_processor"]
-        pictures_only = type(
+        pictures_only: Any = type(
             kind.__name__, (kind,), {"get_attributes": classmethod(lambda _: attributes)}
         )
         settings = read_settings(self.folder, "processor_config.json")

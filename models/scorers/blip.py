@@ -8,6 +8,7 @@ from PIL import Image
 
 from models.blip.config import DtypeChoice
 from models.checkpoints import checkpoint
+from models.checkpoints.description import describe
 from models.checkpoints.locate import resolve
 from models.guests.picture import Prepared
 from models.roles.filter import Filter
@@ -19,7 +20,7 @@ SCORES = ("itm", "itm_logit", "itc")
 
 def check(config: BlipScorerConfig) -> ScorerInfo:
     """Check a filter, all of its files; CheckpointError says what is wrong with it."""
-    described = checkpoint.describe(resolve(config.model, config.revision), "filter")
+    described = describe(resolve(config.model, config.revision), "filter")
     described.check_max_tokens(config.max_tokens)
     return ScorerInfo(checkpoint.info(described).digest, SCORES)
 
@@ -27,7 +28,7 @@ def check(config: BlipScorerConfig) -> ScorerInfo:
 class BlipScorer:
     """A loaded filter, with its scores under their names."""
 
-    scores = SCORES
+    scores: tuple[str, ...] = SCORES
 
     def __init__(self, role: Filter) -> None:
         self._role, self.digest = role, role.digest

@@ -31,10 +31,9 @@ def test_each_picture_has_its_own_captions(server: ChatServer, settings: Setting
 
 def test_pictures_are_scaled_down_before_they_are_sent(settings: Settings) -> None:
     captioner = EndpointCaptioner(settings(max_pixels=1024))
-    (((caption,),)) = captioner.caption(
-        [captioner.prepare(Image.new("RGB", (400, 100)))], KEYS[:1], 1
-    )
-    assert caption.text == "64 by 16, 0 0 0"
+    wide = captioner.prepare(Image.new("RGB", (400, 100)))
+    expected = Caption("64 by 16, 0 0 0", truncated=False)
+    assert captioner.caption([wide], KEYS[:1], 1) == [[expected]]
 
 
 def test_a_picture_that_breaks_the_server_is_refused_alone(

@@ -9,7 +9,7 @@ from models.guests.config import GuestConfig
 def test_a_section_does_not_change_and_knows_its_keys() -> None:
     config = GuestConfig(model="m")
     with pytest.raises(ValidationError, match="frozen"):
-        config.model = "n"
+        config.model = "n"  # type: ignore[misc]
     with pytest.raises(ValidationError, match="Extra inputs"):
         GuestConfig(model="m", max_pixel=4096)  # type: ignore[call-arg]
 
