@@ -25,7 +25,6 @@ _PLACES_PICTURE = {
     "git",
     "instructblip",
     "kosmos-2",
-    "paligemma",
     "pix2struct",
 }
 _WITHOUT_WORDS = {"blip", "git", "pix2struct"}  # asked nothing, they take no text at all
