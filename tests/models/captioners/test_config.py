@@ -1,10 +1,12 @@
 """Sections of recipes about captioners: told apart by kind, BLIP's as they always were."""
 
+import re
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from models.captioners.config import (
@@ -13,7 +15,9 @@ from models.captioners.config import (
     EndpointCaptionerConfig,
     TransformersCaptionerConfig,
 )
+from models.scorers.config import ScorerConfig
 from pipeline.clean.caption import CaptionConfig
+from tests.test_lengths import ROOT
 
 READ = TypeAdapter(CaptionerConfig).validate_python
 GUEST = {"kind": "transformers", "model": "m"}
@@ -80,6 +84,18 @@ def test_what_the_folder_decides_is_no_part_of_the_identity() -> None:
     identity = READ({**GUEST, "generation": "folder"}).identity()
     assert "top_p" not in identity
     assert identity["max_tokens"] == READ(GUEST).identity()["max_tokens"]
+
+
+def test_the_sections_of_the_page_about_guests_are_read() -> None:
+    page = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:caption|score): \{.*\}$", page, re.MULTILINE)
+    kinds = {"caption": READ, "score": TypeAdapter(ScorerConfig).validate_python}
+    sections = [yaml.safe_load(line).popitem() for line in lines]
+    assert [kinds[name](section).kind for name, section in sections] == [
+        "transformers",
+        "endpoint",
+        "dual_encoder",
+    ]
 
 
 def test_sections_are_read_without_torch() -> None:
