@@ -27,7 +27,7 @@ _PLACES_PICTURE = {
     "kosmos-2",
     "pix2struct",
 }
-_WITHOUT_WORDS = {"blip", "git", "pix2struct"}  # asked nothing, they take no text at all
+_WITHOUT_WORDS = {"blip", "blip-2", "git", "pix2struct"}  # asked nothing, they take no text at all
 # the same inputs, from a class that does not want num2words for videos
 _INSTEAD = {"SmolVLMProcessor": "Idefics3Processor"}
 _NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")

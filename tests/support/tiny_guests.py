@@ -105,7 +105,8 @@ def save(
     network.save_pretrained(folder)
 
 
-def _text(**sizes: object) -> dict[str, object]:
+def text_tower(**sizes: object) -> dict[str, object]:
+    """The sizes of a decoder, as Llama names them."""
     return {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -120,7 +121,8 @@ def _text(**sizes: object) -> dict[str, object]:
     }
 
 
-def _vision(**sizes: object) -> dict[str, object]:
+def vision_tower(**sizes: object) -> dict[str, object]:
+    """The sizes of a ViT, as CLIP names them."""
     return {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -146,8 +148,8 @@ def llava(folder: Path) -> None:
     )
     processor.save_pretrained(folder)
     config = hf.LlavaConfig(
-        vision_config={"model_type": "clip_vision_model", **_vision()},
-        text_config={"model_type": "llama", **_text(vocab_size=len(tokenizer))},
+        vision_config={"model_type": "clip_vision_model", **vision_tower()},
+        text_config={"model_type": "llama", **text_tower(vocab_size=len(tokenizer))},
         image_token_id=tokenizer.image_token_id,
     )
     save(hf.LlavaForConditionalGeneration(config), folder, tokenizer)
@@ -160,8 +162,8 @@ def git(folder: Path) -> None:
     images = hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
     hf.GitProcessor(images, tokenizer).save_pretrained(folder)
     config = hf.GitConfig(
-        vision_config=_vision(),
-        **_text(vocab_size=len(tokenizer)),
+        vision_config=vision_tower(),
+        **text_tower(vocab_size=len(tokenizer)),
     )
     save(hf.GitForCausalLM(config), folder, tokenizer)
 
@@ -196,8 +198,8 @@ def _tiled(folder: Path, whole: type, images: type, family: str) -> None:
     }
     config, network = kinds[family]
     made = config(
-        vision_config=_vision(),
-        text_config={"model_type": "llama", **_text(vocab_size=len(tokenizer))},
+        vision_config=vision_tower(),
+        text_config={"model_type": "llama", **text_tower(vocab_size=len(tokenizer))},
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         pad_token_id=0,
@@ -231,7 +233,7 @@ def qwen2_5_vl(folder: Path) -> None:
             "window_size": 16,
             "fullatt_block_indexes": [1],
         },
-        text_config=_text(
+        text_config=text_tower(
             vocab_size=len(tokenizer),
             rope_parameters={"rope_type": "default", "mrope_section": [2, 3, 3]},
         ),

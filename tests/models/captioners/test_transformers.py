@@ -174,7 +174,7 @@ def own_minded(tmp_path: Path, guest_folder: Callable[[str], Path]) -> Path:
     """A folder with wishes of its own about decoding."""
     folder = shutil.copytree(guest_folder("llava"), tmp_path / "llava")
     path = folder / "generation_config.json"
-    wishes = {"num_beams": 3, "repetition_penalty": 5.0, "no_repeat_ngram_size": 2}
+    wishes = {"num_beams": 3, "repetition_penalty": 5.0, "suppress_tokens": list(range(20, 60))}
     path.write_text(json.dumps(json.loads(path.read_text()) | wishes))
     return folder
 
