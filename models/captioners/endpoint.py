@@ -5,8 +5,6 @@ whose fault it was is told by a small picture, which it answered at the start an
 """
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 
@@ -31,8 +29,7 @@ def check(config: EndpointCaptionerConfig) -> CaptionerInfo:
 
 def digest(config: EndpointCaptionerConfig) -> str:
     """Sum up what is asked, of which model; where it is served changes nothing."""
-    facts = json.dumps(config.identity() | {"model": config.model}, sort_keys=True)
-    return hashlib.sha256(facts.encode()).hexdigest()
+    return config.digest_of(config.model)
 
 
 class EndpointCaptioner:

@@ -142,7 +142,8 @@ def _open(config: TransformersCaptionerConfig) -> _Opened:
     processor = PromptedProcessor(folder, network, config.prompt, config.image_backend)
     with as_checkpoint_errors(folder):  # a prompt that does not fit is told here
         processor(Image.new("RGB", _TRIAL_PICTURE))
-    return _Opened(folder, network, processor, plan(config, folder, network), digest(folder))
+    content = config.digest_of(digest(folder))
+    return _Opened(folder, network, processor, plan(config, folder, network), content)
 
 
 def _key(folder_digest: str, config: TransformersCaptionerConfig) -> str:

@@ -1,5 +1,7 @@
 """What the configs of guest models have in common; no torch here, so that recipes read at once."""
 
+import hashlib
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 ImageBackend = Literal["pil", "torchvision"]
 ImageFormat = Literal["jpeg", "png"]
 
+_APART = {"name", "candidates"}  # of a recipe's section, what changes no single text
 MAX_PIXELS = 1 << 20  # larger pictures cost time and memory, and hardly better a caption
 
 
@@ -18,6 +21,11 @@ class ModelConfig(BaseModel):
     def identity(self) -> dict[str, Any]:
         """Collect the settings that change the output; a model stands by its digest, not here."""
         return self.model_dump(mode="json", exclude={"model", "revision"})
+
+    def digest_of(self, content: str) -> str:
+        """Sum up a model and how it is used: SHA-256 in hex; what its texts are called is apart."""
+        facts = {key: value for key, value in self.identity().items() if key not in _APART}
+        return hashlib.sha256(json.dumps([content, facts], sort_keys=True).encode()).hexdigest()
 
 
 class GuestConfig(ModelConfig):

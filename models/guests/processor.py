@@ -131,7 +131,13 @@ class PromptedProcessor:
 
 
 def open_image_processor(folder: Path, backend: ImageBackend) -> Any:  # noqa: ANN401
-    """Open what makes pixels of pictures."""
-    return AutoImageProcessor.from_pretrained(
+    """Open what makes pixels of pictures; CheckpointError for a backend that is not here."""
+    made = AutoImageProcessor.from_pretrained(
         folder, backend=backend, trust_remote_code=False, local_files_only=True
     )
+    if (used := getattr(made, "backend", backend)) != backend:
+        raise CheckpointError(
+            f"image_backend is {backend}, but here {used} alone opens the pictures of {folder}, "
+            f"with other values. Say image_backend: {used}, or install what {backend} needs"
+        )
+    return made

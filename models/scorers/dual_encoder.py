@@ -161,7 +161,8 @@ def _open(config: DualEncoderConfig) -> _Opened:
         )
     sigmoid = network.model_type in _SIGMOID_FAMILIES
     limit = config.max_tokens or most
-    return _Opened(folder, images, tokenizer, sigmoid, limit, digest(folder))
+    content = config.digest_of(digest(folder))
+    return _Opened(folder, images, tokenizer, sigmoid, limit, content)
 
 
 def _check_kind(folder: Path, network: PreTrainedConfig) -> None:

@@ -52,6 +52,12 @@ def test_a_name_of_its_own_is_part_of_blips_identity() -> None:
     assert READ({"model": "m", "name": "second"}).identity()["name"] == "second"
 
 
+def test_what_texts_are_called_is_no_part_of_the_digest() -> None:
+    plain = READ(GUEST).digest_of("content")
+    assert READ({**GUEST, "name": "second", "candidates": 3}).digest_of("content") == plain
+    assert READ({**GUEST, "prompt": "Why?"}).digest_of("content") != plain
+
+
 def test_where_a_model_lies_is_no_part_of_its_identity() -> None:
     for section in (GUEST, SERVER, {"model": "m"}):
         assert "model" not in READ(section).identity()

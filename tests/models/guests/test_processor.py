@@ -1,5 +1,8 @@
 """A picture and a prompt, made ready as the family's own processor does it."""
 
+import importlib.util
+import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,6 +53,25 @@ def test_the_picture_stands_before_the_words_where_nobody_puts_it(
         ids = opened(tmp_path, prompt)(pictures()[0])["input_ids"]
         own = whole(text="<image>a dog", images=pictures()[0], return_tensors="pt")["input_ids"]
         assert ids.tolist() == own.tolist()
+
+
+def test_a_blip2_that_would_batch_wrongly_is_refused(
+    tmp_path: Path, guest_folder: Callable[[str], Path]
+) -> None:
+    folder = Path(shutil.copytree(guest_folder("blip2"), tmp_path / "blip2"))
+    settings = json.loads((folder / "processor_config.json").read_text())
+    del settings["num_query_tokens"]
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="has no num_query_tokens"):
+        opened(folder, "")
+
+
+def test_a_backend_that_is_not_installed(guest_folder: Callable[[str], Path]) -> None:
+    if importlib.util.find_spec("torchvision"):
+        pytest.skip("torchvision is installed")
+    folder = guest_folder("llava")
+    with pytest.raises(CheckpointError, match="here pil alone opens the pictures"):
+        PromptedProcessor(folder, read_config(folder), QUESTION, "torchvision")
 
 
 def test_a_folder_of_two_towers_has_no_words_for_a_picture(tmp_path: Path) -> None:
