@@ -23,6 +23,7 @@ from models.checkpoints.layout import config_of, read_stated
 from models.checkpoints.original import read_original
 from models.checkpoints.role_networks import build
 from tests.support.more_guests import MORE_CAPTIONERS
+from tests.support.more_scorers import MORE_SCORERS
 from tests.support.tiny_guests import CAPTIONERS
 from tests.support.tiny_scorers import SCORERS
 
@@ -225,7 +226,7 @@ def normalise() -> Callable[[Tensor], Tensor]:
 def guest_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Build the tiny folder of another maker's family, once; tests may not change it."""
     captioners = CAPTIONERS | MORE_CAPTIONERS
-    builds = {name: build for name, (build, _) in captioners.items()} | SCORERS
+    builds = {name: build for name, (build, _) in captioners.items()} | SCORERS | MORE_SCORERS
     built: dict[str, Path] = {}
 
     def folder(name: str) -> Path:
