@@ -106,7 +106,8 @@ MORE_SCORERS: dict[str, Build] = {
 
 def _save(network: hf.PreTrainedModel, folder: Path) -> None:
     draw_weights(network, gain=1.2)
-    scale = getattr(network, "logit_scale", getattr(network, "temperature", None))
     with torch.no_grad():
-        scale.fill_(0.5)
+        for name, tensor in network.named_parameters():
+            if name in ("logit_scale", "temperature"):
+                tensor.fill_(0.5)
     network.save_pretrained(folder)
