@@ -22,8 +22,8 @@ from tests.support.tiny_guests import CAPTIONERS, END, QUESTION, pictures
 
 TOKENS = 12
 KEYS = [f"shard/{number}" for number in range(6)]
-QUICK = ("florence2", "qwen2_5_vl")
-SOME = [
+QUICK = ("florence2", "qwen2_5_vl")  # an encoder with a decoder, and ragged pictures
+FAMILIES = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CAPTIONERS
 ]
 PROMPTS = {
@@ -107,7 +107,7 @@ def own_captions(
     return texts, rows, means
 
 
-@pytest.mark.parametrize("name", sorted(CAPTIONERS))
+@pytest.mark.parametrize("name", FAMILIES)
 def test_greedy_captions_are_transformers_own(
     name: str, guest_folder: Callable[[str], Path]
 ) -> None:
@@ -120,7 +120,7 @@ def test_greedy_captions_are_transformers_own(
     assert [caption.logprob for caption in written] == pytest.approx(means, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_each_draw_is_the_same_in_whatever_batch(
     name: str, guest_folder: Callable[[str], Path]
 ) -> None:
