@@ -8,12 +8,14 @@ import asyncio
 import base64
 import os
 import random
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -79,7 +81,6 @@ class ChatClient:
         """Read the key; EndpointUsageError if its variable does not hold one."""
         self._config, self._key = config, _read_key(config.key_env)
         self._url = f"{config.base_url}/chat/completions"
-        self._trust = httpx2.create_ssl_context()  # reads all certificates, which takes a while
         self._slots = asyncio.Semaphore(config.concurrency)
         self._client: httpx2.AsyncClient | None = None
 
@@ -89,7 +90,7 @@ class ChatClient:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx2.Limits(max_connections=self._config.concurrency)
         async with httpx2.AsyncClient(
-            headers=headers, limits=limits, timeout=None, verify=self._trust
+            headers=headers, limits=limits, timeout=None, verify=_trust()
         ) as client:
             self._client, self._slots = client, asyncio.Semaphore(self._config.concurrency)
             yield self
@@ -173,6 +174,12 @@ class ChatClient:
         if self._key:
             said = said.replace(self._key, "…")
         return " ".join(said.split())[:_SHOWN]
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Read the certificates that this machine trusts, once: it takes a while."""
+    return httpx2.create_ssl_context()
 
 
 def _read(data: bytes) -> Caption:
