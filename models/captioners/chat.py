@@ -124,7 +124,7 @@ class ChatClient:
         except httpx2.RequestError as error:
             raise _Again(f"{self._where()}: {self._safe(repr(error))}") from None
         if status == httpx2.codes.OK:
-            return _read(data)
+            return self._read(data)
         said = f"HTTP {status}: {self._safe(data.decode('utf-8', 'replace'))}"
         if status in _AGAIN or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
             raise _Again(said, _wish_s(headers.get("Retry-After")))
@@ -169,6 +169,15 @@ class ChatClient:
             return self._url
         return f"{self._url} (by the proxy of {parts.scheme}_proxy; no_proxy names exceptions)"
 
+    def _read(self, data: bytes) -> Caption:
+        try:
+            choice = _Reply.model_validate_json(data).choices[0]
+        except ValidationError:  # a page of a proxy, above all
+            said = self._safe(data.decode("utf-8", "replace"))
+            raise _Again(f"no chat completion, but {said}") from None
+        cut = None if choice.finish_reason is None else choice.finish_reason == "length"
+        return Caption((choice.message.content or "").strip(), truncated=cut)
+
     def _safe(self, said: str) -> str:
         """Cut what a server says, on one line and without the key, which some repeat."""
         if self._key:
@@ -180,17 +189,6 @@ class ChatClient:
 def _trust() -> ssl.SSLContext:
     """Read the certificates that this machine trusts, once: it takes a while."""
     return httpx2.create_ssl_context()
-
-
-def _read(data: bytes) -> Caption:
-    try:
-        choice = _Reply.model_validate_json(data).choices[0]
-    except ValidationError as error:  # a page of a proxy, above all
-        raise _Again(
-            f"no chat completion, but {data[:60]!r}: {error.error_count()} faults"
-        ) from None
-    cut = None if choice.finish_reason is None else choice.finish_reason == "length"
-    return Caption((choice.message.content or "").strip(), truncated=cut)
 
 
 def _read_key(variable: str | None) -> str | None:
