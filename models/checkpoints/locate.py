@@ -86,7 +86,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
     for single, index in WEIGHT_FILES:
         stem, ending = single.split(".")
         wanted = [*_SETTINGS, single, index, f"{stem}-*.{ending}"]
-        folder = _download(str(name), revision, wanted)
+        folder = download(str(name), revision, wanted)
         if (folder / single).is_file() or (folder / index).is_file():
             return folder
     if _is_offline():
@@ -167,7 +167,7 @@ def _instead_of(path: Path) -> str:
     )
 
 
-def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
+def download(name: str, revision: str | None, wanted: list[str]) -> Path:
     """Fetch what is not in the cache; the hub's library locks each file, so once a node."""
     import huggingface_hub  # a third of a second
 

@@ -1,0 +1,41 @@
+"""What the configs of guest models have in common; no torch here, so that recipes read at once."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ImageBackend = Literal["pil", "torchvision"]
+ImageFormat = Literal["jpeg", "png"]
+
+_APART = {"name", "candidates"}  # of a recipe's section, what changes no single text
+MAX_PIXELS = 1 << 20  # larger pictures cost time and memory, and hardly better a caption
+
+
+class ModelConfig(BaseModel):
+    """A section of a recipe about one model; a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def identity(self) -> dict[str, Any]:
+        """Collect the settings that change the output; a model stands by its digest, not here."""
+        return self.model_dump(mode="json", exclude={"model", "revision"})
+
+    def digest_of(self, content: str) -> str:
+        """Sum up a model and how it is used: SHA-256 in hex; what its texts are called is apart."""
+        facts = {key: value for key, value in self.identity().items() if key not in _APART}
+        return hashlib.sha256(json.dumps([content, facts], sort_keys=True).encode()).hexdigest()
+
+
+class GuestConfig(ModelConfig):
+    """A folder of the Hugging Face kind, and how pictures are made ready for it."""
+
+    model: str = Field(description="a Hugging Face folder, or the id of one on the hub")
+    revision: str | None = Field(None, description="of the hub; the newest if not given")
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1024, description="larger pictures are scaled down before the processor"
+    )
+    image_backend: ImageBackend = Field(
+        "pil", description="what resizes; the two differ by a grey level or two"
+    )
