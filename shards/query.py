@@ -18,7 +18,7 @@ from shards.query_limits import QueryLimits, QueryWatch
 from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, table_files
-from shards.schema import SCHEMAS, check_schema, open_parquet
+from shards.schema import ALL_SCHEMAS, SCHEMAS, check_schema, open_parquet
 from shards.store import Store
 
 if TYPE_CHECKING:
@@ -137,11 +137,11 @@ def run_query(
 
 
 def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.dataset.Dataset:
-    """Return one of the three tables of the shards as an Arrow data set.
+    """Return one of the tables of the shards as an Arrow data set.
 
     Raises SchemaError, DamagedFile.
     """
-    schema, store = SCHEMAS[table], run.store
+    schema, store = ALL_SCHEMAS[table], run.store
     names = [file.name for file in table_files(shards, table)]
     if not names:
         return pyarrow.dataset.dataset(schema.empty_table())

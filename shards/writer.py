@@ -23,7 +23,7 @@ from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, FilesGone, TextCounts, data_name
 from shards.run.content import ContentHash
 from shards.run.record import canonical_json
-from shards.schema import SCHEMAS, DecisionRow, SampleRow, TextRow, arrow_rows
+from shards.schema import ALL_SCHEMAS, SCHEMAS, DecisionRow, SampleRow, TextRow, arrow_rows
 from shards.store import Store
 
 _ROWS_PER_GROUP = 1_000
@@ -167,7 +167,7 @@ class TableFile:
     def __init__(self, path: Path, table: str) -> None:
         self.path, self.rows = path, 0
         self.sink = _HashingFile(path)
-        self._schema = SCHEMAS[table]
+        self._schema = ALL_SCHEMAS[table]
         self._waiting: list[Mapping[str, Any]] = []
         self._content = ContentHash() if table == "texts" else None
         self._writer = pq.ParquetWriter(
