@@ -1,4 +1,4 @@
-"""SQL over a run: DuckDB with the tables samples, texts and decisions, read where they lie."""
+"""SQL over a run: DuckDB with the tables of its shards, read where they lie."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _QUESTIONS = {"SELECT", "EXPLAIN", "PRAGMA", "CALL", "MULTI"}  # DuckDB's kinds; the last: PIVOT
-_NO_FILES = "files cannot be read here, only the tables samples, texts and decisions"
+_NO_FILES = "files cannot be read here, only the tables samples, texts, scores and decisions"
 _MISSING = re.compile("Table with name (.+?) does not exist")
 _ROWS = 1_000  # taken from DuckDB at a time
 _READERS = 16  # of footers; an object store answers many at once
@@ -50,7 +50,7 @@ def connect(
     tables: Iterable[str] = tuple(SCHEMAS),
     limits: QueryLimits | None = None,
 ) -> "Iterator[duckdb.DuckDBPyConnection]":
-    """Open a database with the tables (`samples`, `texts`, `decisions`) of the shards.
+    """Open a database with the tables (`samples`, `texts`, `decisions`, `scores`) of the shards.
 
     They are read through Arrow data sets: from any fsspec store, whatever signs the names hold.
     Nothing else can be read or written through the connection. Raises SchemaError, and DamagedFile,

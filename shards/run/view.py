@@ -67,6 +67,10 @@ class Basis:
     prefer: tuple[str, ...] = ()
     scores: Mapping[str, str] = field(default_factory=dict)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it for machines, without the sets' fingerprints."""
+        return {"by": self.by, "where": self.where, "prefer": list(self.prefer)}
+
 
 THRESHOLDS_ALONE = Basis()
 
@@ -126,9 +130,9 @@ class View:
     by: str = ITM
 
     @property
-    def where(self) -> str | None:
-        """The condition that a kept text meets, if there is one."""
-        return self.record.where if self.record is not None else None
+    def basis(self) -> Basis:
+        """What it is judged by beside its thresholds."""
+        return Basis(self.by) if self.record is None else self.record.basis
 
     @property
     def keep_fractions(self) -> dict[str, float]:
