@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 
 from pipeline.printable import number_of, visible
-from shards.errors import UsageError
+from shards.errors import DamagedFile, UsageError
 from shards.query import data_set, database, naming_damage
 from shards.run.attempt import Ending, end_attempt, start_attempt
 from shards.run.commit import Commit, read_commits
@@ -28,7 +28,7 @@ from shards.run.run import Run
 from shards.run.scores import ScoresError, ScoreSet, check_score_name, commit_scores
 from shards.run.scores import create_score_set as create
 from shards.run.snapshot import as_snapshot_shard
-from shards.schema import SCORES, as_damage, open_parquet
+from shards.schema import SCORES, open_parquet
 from shards.store import Store
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def import_scores(
 ) -> Imported:
     """Import a file's scores as a set of this name (default: the file's), or find it imported.
 
-    Raises ScoresError for what fits the run not in all its rows, and RunMismatch where the name
-    holds other scores.
+    Raises ScoresError where not every row fits the run, or the name holds other scores.
     """
     folder, _, file_name = url.rpartition("/")
     store = Store(folder or ("/" if url.startswith("/") else "."))
@@ -105,7 +104,8 @@ def import_scores(
             database({**tables, "given": given}) as connection,
             naming_damage(run, shards, ["samples", "texts"]),
         ):
-            not_finite = _match(connection, columns)
+            with _as_unreadable(columns.where):
+                not_finite = _match(connection, columns)
             source = {"kind": "file", "sha256": store.sha256(file_name)}
             about = {"kind": "scores", "file": store.url(file_name)}
             scores = create(run, name, _names(connection), source, about)
@@ -183,7 +183,7 @@ def _match(connection: "duckdb.DuckDBPyConnection", columns: _Columns) -> int:
             f"{_told(first)}. Leave them out, and check that {', '.join(columns.keys)} are as in "
             'the run\'s tables (`capfilt stats RUN --sql "FROM texts"`)'
         )
-    count, first = _faults(connection, _AMBIGUOUS) if "text" in columns.keys else (0, {})
+    count, first = _faults(connection, _AMBIGUOUS) if "shard" not in columns.keys else (0, {})
     if count:
         raise ScoresError(
             f"{where}: {number_of(count, 'row')} whose key stands on several samples with that "
@@ -261,16 +261,29 @@ def _by_shard(
 
 
 @contextmanager
-def _opened(store: Store, name: str) -> "Iterator[pa.dataset.Dataset]":
+def _as_unreadable(where: str) -> Iterator[None]:
+    """Say of a file that fails while it is read that it is that file."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        raise UsageError(f"{where} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _opened(store: Store, name: str) -> Iterator[pyarrow.dataset.Dataset]:
     """Open a Parquet file from anywhere as an Arrow data set; raises UsageError for none."""
     where = store.url(name)
     try:
         with store.open(name) as source, open_parquet(source, where):
             pass
+        given = pyarrow.dataset.dataset([store.path(name)], filesystem=store.fs, format="parquet")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UsageError(f"{where}: no Parquet file of scores is there") from error
-    with as_damage(where):
-        yield pyarrow.dataset.dataset([store.path(name)], filesystem=store.fs, format="parquet")
+    except DamagedFile as error:
+        raise UsageError(f"{where} is no whole Parquet file: {error.actual}") from error
+    yield given
 
 
 def _name_of(file_name: str) -> str:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from shards.errors import DamagedFile, UsageError
 from shards.run.commit import Commit, FileRecord, commit, data_name, read_commits
-from shards.run.run import Run
+from shards.run.run import Run, as_json, differences, read_identity
 from shards.run.snapshot import SnapshotShard
 from shards.schema import SAMPLES, SCORES, TEXTS
 from shards.store import Store
@@ -63,7 +63,7 @@ def check_score_name(name: str, what: str = "a set of scores") -> None:
 def create_score_set(
     run: Run, name: str, scores: Sequence[str], scorer: Mapping[str, Any], about: Mapping[str, Any]
 ) -> ScoreSet:
-    """Begin a set of scores, or go on with it; RunMismatch where another scorer has the name.
+    """Begin a set of scores, or go on with it; ScoresError where another scorer has the name.
 
     `scorer` is what decides the numbers: a model's digest, or that of a file.
     """
@@ -77,7 +77,15 @@ def create_score_set(
         "scores": list(scores),
         "scorer": dict(scorer),
     }
-    record = Run.create(Store(run.store.url(f"scores/{name}")), "", identity, about, run.inputs)
+    store = Store(run.store.url(f"scores/{name}"))
+    if store.exists("run.json"):
+        differing = "; ".join(differences(read_identity(store), as_json(identity)))
+        if differing:
+            raise ScoresError(
+                f"{store.url()} holds other scores; differing (recorded -> given): {differing}. "
+                "Choose another name"
+            )
+    record = Run.create(store, "", identity, about, run.inputs)
     return ScoreSet(name, tuple(scores), run, record)
 
 
@@ -161,17 +169,22 @@ def with_scores(
     Raises ScoresError for scores of texts that the shard no longer has.
     """
     listed: dict[str, list[FileRecord]] = {shard.shard: list(shard.files) for shard in shards}
-    contents = {shard.shard: texts_content(shard.files) for shard in shards}
     for name in score_set_names(run) if names is None else names:
         for shard, done in read_commits(open_score_set(run, name).record).items():
-            file = done.file("scores")
-            if file is None or shard not in listed:
-                continue
-            if file.content_sha256 != contents[shard]:
-                raise ScoresError(
-                    f"scores {name!r} of shard {shard} are of other texts than the run has now; "
-                    "`capfilt verify RUN --repair` sets them aside, then score it again"
-                )
-            path = f"scores/{name}/{file.name}"
-            listed[shard].append(file.model_copy(update={"name": path}))
+            if shard in listed:
+                listed[shard].append(scores_file(name, done, listed[shard]))
     return tuple(dataclasses.replace(shard, files=tuple(listed[shard.shard])) for shard in shards)
+
+
+def scores_file(name: str, done: Commit, facts: Iterable[FileRecord]) -> FileRecord:
+    """Return a shard's file of scores by its name in the run; `facts` are the files scored.
+
+    Raises ScoresError if these hold other texts by now.
+    """
+    file = next(file for file in done.files if file.table == "scores")
+    if file.content_sha256 != texts_content(facts):
+        raise ScoresError(
+            f"scores {name!r} of shard {done.shard} are of other texts than the run has now; "
+            "`capfilt verify RUN --repair` sets them aside, then score it again"
+        )
+    return file.model_copy(update={"name": f"scores/{name}/{file.name}"})

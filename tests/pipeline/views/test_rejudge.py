@@ -94,7 +94,8 @@ def made_run(url: str, shards: int = 4, samples: int = 60, seed: int = 0) -> Run
     """Commit a run of scores alone: samples of all outcomes, texts refused for all reasons."""
     draw = random.Random(seed)
     inputs = [InputShard(f"/absent/{n}.tar", f"s{n}", 1, None, 0.0) for n in range(shards)]
-    run = Run.create(Store(url), "", {"judge": {"threshold": OWN}}, {}, inputs)
+    identity = {"judge": {"threshold": OWN}, "write": {"clean": "none"}}
+    run = Run.create(Store(url), "", identity, {}, inputs)
     for item in inputs:
         attempt = start_attempt(run, item.shard)
         with ShardWriter(run.store, item.shard, attempt) as writer:
