@@ -1,14 +1,16 @@
-"""`capfilt judge`: decide about a run again, by any scores, without a model."""
+"""`capfilt judge` and `capfilt score`: decide about a run again by any scores, and make more."""
 
 import json
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, RunFolder
+from flows.cli.options import Address, AsJson, Engine, RunFolder, local_path, say_loading
 
 if TYPE_CHECKING:
+    from flows.stages.score import Scored
     from pipeline.views.import_scores import Imported
     from pipeline.views.request import ViewRequest
 
@@ -26,6 +28,16 @@ Examples:
   capfilt judge RUN --name first --prefer web,synthetic
 
   capfilt stats RUN --view strict --against own
+"""
+
+SCORE_EXAMPLES = """
+Examples:
+
+  capfilt score RUN --scorer Salesforce/blip-itm-large-coco --name large
+
+  capfilt score RUN --scorer scorer.yaml --name large  # model, max_tokens, dtype
+
+  capfilt judge RUN --name both --where "itm >= 0.5 and large.itm >= 0.5"
 """
 
 
@@ -88,6 +100,53 @@ def judge(
     origins = tuple(part.strip() for part in prefer.split(",")) if prefer else ()
     request = ViewRequest(str(name), asked, fractions, write_shards, by, where, origins)
     _view(run, snapshot, request, as_json)
+
+
+def score(
+    run: RunFolder,
+    scorer: Annotated[str, typer.Option(help="BLIP filter: folder or hub id; or a recipe (YAML)")],
+    name: Annotated[str, typer.Option(help="of the scores: a-z A-Z 0-9 _, as in NAME.itm")],
+    engine: Engine = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a finished run's texts by another model: NAME.itm, and what else it says.
+
+    Pictures are read from the input again. After a kill, the same command goes on.
+    """
+    from flows.cli.display.progress import watch_samples
+    from flows.recipe import EngineConfig, read_recipe
+    from flows.stages import score as stages
+    from shards.files.home import expand_home
+    from shards.run.run import Run
+
+    opened = Run.open(run)
+    is_recipe = scorer.endswith((".yaml", ".yml"))
+    overrides = {} if is_recipe else {"model": expand_home(scorer)}
+    path = local_path(scorer) if is_recipe else None
+    config = read_recipe(stages.ScorerConfig, path, overrides)
+    wish = read_recipe(EngineConfig, None, {"kind": engine, "address": address})
+    say_loading()
+    job = stages.prepare(opened, name, config, wish)
+    with watch_samples("scoring", job.samples) as progress:
+        scored = stages.score_shards(job, progress.add)
+    if as_json:
+        print(json.dumps(stages.as_record(scored)))
+    else:
+        _print_scored(scored)
+    raise typer.Exit(scored.exit_code)
+
+
+def _print_scored(scored: "Scored") -> None:
+    from pipeline.printable import count, visible
+
+    for failure in scored.failures:
+        print(visible(f"{failure.shard.shard}: {failure.why}"), file=sys.stderr)
+    print(
+        f"{', '.join(scored.scores.qualified)}: {count(scored.done)} of {count(scored.of)} shards"
+    )
+    if scored.exit_code:
+        print("run the same command again to go on", file=sys.stderr)
 
 
 def _view(run: str, snapshot: str | None, request: "ViewRequest", as_json: bool) -> None:

@@ -64,7 +64,7 @@ def test_what_nothing_names_goes_and_all_else_stays(full: Run, do_work: DoWork) 
     ours = [
         "report/index.html",
         "logs/2026-11-28T20-00-00Z-0123abcd.jsonl",
-        "scores/x/y.parquet",
+        "scores/x/commits/00001.json",
         "quarantine/00001.json",
         "set_aside/commits/a.json",
     ]
