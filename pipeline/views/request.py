@@ -29,6 +29,7 @@ from shards.run.view import (
     Rule,
     ViewError,
     ViewRecord,
+    own_score,
     read_view_record,
 )
 
@@ -99,11 +100,6 @@ def resolve_rules(run: Run, request: ViewRequest, snapshot: Snapshot) -> Resolve
     for one in used:
         _check_whole(one, snapshot)
     return Resolved(rules, used, reopens=True)
-
-
-def own_score(run: Run) -> str:
-    """Name the score that a run's own decisions are by."""
-    return str(run.identity.get("judge", {}).get("by", ITM))
 
 
 def resolve_thresholds(run: Run, request: ViewRequest, counts: Counts) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from shards.errors import DamagedFile, UsageError
-from shards.run.commit import Commit, FileRecord, commit, data_name, read_commits
+from shards.run.commit import Commit, FileRecord, commit, data_name, read_commit, read_commits
 from shards.run.run import Run, as_json, differences, read_identity
 from shards.run.snapshot import SnapshotShard
 from shards.schema import SAMPLES, SCORES, TEXTS
@@ -188,3 +188,12 @@ def scores_file(name: str, done: Commit, facts: Iterable[FileRecord]) -> FileRec
             "`capfilt verify RUN --repair` sets them aside, then score it again"
         )
     return file.model_copy(update={"name": f"scores/{name}/{file.name}"})
+
+
+def scores_of_shard(run: Run, facts: Commit) -> list[FileRecord]:
+    """Name the files of scores of one shard, of all sets that have come to it."""
+    files = []
+    for name in score_set_names(run):
+        done = read_commit(open_score_set(run, name).record, facts.shard)
+        files += [] if done is None else [scores_file(name, done, facts.files)]
+    return files

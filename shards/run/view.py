@@ -172,6 +172,11 @@ def view_names(run: Run) -> list[str]:
     return [name for name in names if _record_name(name) in there]
 
 
+def own_score(run: Run) -> str:
+    """Name the score that a run's own decisions are by."""
+    return str(run.identity.get("judge", {}).get("by", ITM))
+
+
 def check_view_name(name: str) -> None:
     """Raise ViewError for what cannot name a new view."""
     if not _NAME.fullmatch(name):
@@ -280,8 +285,8 @@ def discard(run: Run, judging: Judging, shards: Iterable[str]) -> None:
 
 
 def _own(run: Run) -> View:
-    judged = run.identity.get("judge", {})
-    thresholds, by = judged.get("threshold", {}), judged.get("by", ITM)
+    thresholds = run.identity.get("judge", {}).get("threshold", {})
+    by = own_score(run)
     newest = newest_snapshot_id(run)
     if newest is not None:
         snapshot = open_snapshot(run, newest)
