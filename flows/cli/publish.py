@@ -85,6 +85,10 @@ def report(
             min=0, max=MOST, help="filtered samples whose words are explained, by the filter"
         ),
     ] = EXPLAINED,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="SCORE,SCORE", help="side by side; default: itm and an added one"),
+    ] = None,
     output: Annotated[
         str | None, typer.Option(help="file or URL; default: report/index.html in the run")
     ] = None,
@@ -100,7 +104,8 @@ def report(
 
     from pipeline.report.page import build_report, report_name
 
-    page = build_report(opened, seen, partial(print, file=sys.stderr), gallery, explain)
+    tell = partial(print, file=sys.stderr)
+    page = build_report(opened, seen, tell, gallery, explain, _pair(compare))
     store, name = opened.store, report_name(seen)
     if output is not None:
         folder, _, name = output.rpartition("/")
@@ -112,3 +117,12 @@ def report(
         print(json.dumps({"report": store.url(name), "size_bytes": len(page)}))
     else:
         print(f"{store.url(name)} ({size(len(page))})")
+
+
+def _pair(compare: str | None) -> tuple[str, str] | None:
+    if compare is None:
+        return None
+    names = [name.strip() for name in compare.split(",")]
+    if len(names) != 2:
+        raise typer.BadParameter(f"--compare {compare!r}: expected two, such as itm,siglip2.prob")
+    return names[0], names[1]

@@ -161,7 +161,7 @@ def _explained(
             expected = f"a decision on each text of sample {sample['index']}"
             raise DamagedFile(run.store.url(file.name), expected, f"none on {sorted(missing)}")
         for text in texts:
-            threshold = {"threshold": view.thresholds.get(text["origin"]), "by": view.basis.by}
+            threshold = {"threshold": view.thresholds.get(text["origin"])}
             text["decisions"][view.name] = decisions[text["text_no"]] | threshold
     clean = {
         view.name: _clean_member(run, view.shard, sample)

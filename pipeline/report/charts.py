@@ -95,6 +95,30 @@ def draw_kept_shares(all_scores: Sequence[ScoreHistogram]) -> str:
     return _svg(figure, "shares-")
 
 
+def draw_scatter(points: Sequence[tuple[int, float, float]], first: str, second: str) -> str:
+    """Draw two scores of each text against each other; a point has the number of its colour.
+
+    `first` and `second` are names of scores, which hold letters, digits and dots alone.
+    """
+    figure, axes = _figure(5.25)
+    for colour in sorted({colour for colour, _, _ in points}):
+        xs, ys = zip(*[(x, y) for c, x, y in points if c == colour], strict=True)
+        paint = _ORIGIN.format(colour % COLOURS)
+        axes.scatter(xs, ys, s=9, color=paint, alpha=0.45, linewidths=0)
+    axes.autoscale()
+    axes.margins(0.03)
+    axes.xaxis.set_major_locator(_at_most_six())
+    axes.set_xlabel(first)
+    axes.set_ylabel(second)
+    return _svg(figure, "scorers-")
+
+
+def _at_most_six() -> Any:  # noqa: ANN401 - matplotlib's own
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(6)
+
+
 def _figure(height_in: float) -> tuple["Figure", "Axes"]:
     import matplotlib as mpl
     from matplotlib.figure import Figure

@@ -100,7 +100,7 @@ def _rule(text: Row, view: Row, decision: Row) -> str:
         return ""
     said = []
     if (threshold := decision["threshold"]) is not None:
-        by = decision["by"]
+        by = view["by"]
         value = text["scores"].get(by) if "." in by else text[by]
         sign = "missing" if value is None else ">=" if value >= float32(threshold) else "<"
         name = "" if by == "itm" else f"{by} "
