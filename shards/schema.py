@@ -113,7 +113,7 @@ class SampleRow(TypedDict, total=False):
 
 
 class TextRow(TypedDict, total=False):
-    """A row of the texts table, whole or in part."""
+    """A row of the texts table, whole or in part; `score` is what a view judges it by."""
 
     shard: str
     index: int
@@ -127,6 +127,7 @@ class TextRow(TypedDict, total=False):
     logprob: float | None
     tokens: int | None
     truncated: bool | None
+    score: float | None
 
 
 class DecisionRow(TypedDict, total=False):

@@ -35,7 +35,8 @@ def export(
     ] = "webdataset",
     view: Annotated[str | None, typer.Option(help="whose decisions; default: the run's")] = None,
     text_policy: Annotated[
-        Literal["web_first", "best", "random"], typer.Option(help="the one text of each picture")
+        str,
+        typer.Option(help="the one text of each: web_first, best, random, first:ORIGIN,ORIGIN"),
     ] = "web_first",
     file_mib: Annotated[int, typer.Option(min=1, help="size of a file, about")] = 512,
     push: Push = None,
@@ -54,9 +55,14 @@ def export(
     if push is not None and not Store(to).is_local:
         raise typer.BadParameter(f"--push uploads a local folder; --to is {to}")
 
+    from pipeline.clean.export import check_policy
     from pipeline.publish import sets
     from pipeline.publish.push import push as upload
 
+    try:
+        check_policy(text_policy)
+    except ValueError as error:
+        raise typer.BadParameter(f"--text-policy {text_policy!r}: {error}") from None
     config = sets.ExportConfig(form=form, text_policy=text_policy, file_bytes=file_mib << 20)
     record = sets.export(opened, to, config, view)
     address = (

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.clean.judge import JudgeConfig, is_open
 from pipeline.media.ahead import read_ahead
-from pipeline.views.decide import Rules, passing, redecide, reopened, scores_of
+from pipeline.views.decide import ITM, Rules, passing, redecide, reopened, scores_of
 from pipeline.views.facts import read_facts
 from pipeline.views.request import (
     LARGEST,
@@ -190,7 +190,8 @@ class _Work:
         written.append(self._publish(shard.shard, decided))
         judged = replace(shard, files=tuple(written), counts=counts)
         if self.write_clean and counts.kept:  # there is no tar where nothing is kept
-            return replace(judged, files=(*written, self._rewrite(judged)))
+            scores = None if self.rules.by == ITM else texts[self.rules.by.name].to_pylist()
+            return replace(judged, files=(*written, self._rewrite(judged, scores)))
         self.report(counts.samples_in)
         return judged
 
@@ -200,8 +201,9 @@ class _Work:
         name = self.judging.file_name("decisions", shard)
         return publish_file(self.facts.run.store, file, "decisions", name)
 
-    def _rewrite(self, judged: SnapshotShard) -> FileRecord:
-        file = rewrite(self.facts.run, judged, self.folder / f"{judged.shard}.tar", self.report)
+    def _rewrite(self, judged: SnapshotShard, scores: Sequence[float | None] | None) -> FileRecord:
+        path = self.folder / f"{judged.shard}.tar"
+        file = rewrite(self.facts.run, judged, path, self.report, scores)
         name = self.judging.file_name("clean", judged.shard)
         return publish_file(self.facts.run.store, file, "clean", name)
 
