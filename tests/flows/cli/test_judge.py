@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from shards.run.run import Run
@@ -104,3 +105,75 @@ def test_a_killed_judge_leaves_no_view(capfilt: InProcess, run: Run) -> None:
     done = capfilt.run("judge", "run", "--name=x", "--threshold=web=0.6")
     assert (done.returncode, "written" in done.stdout) == (0, True)
     assert capfilt.run("stats", "run", "--view=x").returncode == 0
+
+
+SCORED = (
+    "COPY (SELECT shard, index, text_no, 1 - itm AS p FROM read_parquet('run/data/texts/*')) "
+    "TO 'clip.parquet'"
+)
+
+
+@pytest.mark.usefixtures("run")
+def test_scores_from_outside_judge_a_view(
+    capfilt: InProcess, monkeypatch: pytest.MonkeyPatch, harmless: Harmless
+) -> None:
+    monkeypatch.chdir(capfilt.home)
+    duckdb.execute(SCORED)
+    done = capfilt.run("judge", "run", "--scores=clip.parquet", "--json")
+    taken = json.loads(done.stdout)
+    assert (taken["scores"], taken["new"], taken["texts"]) == (["clip.p"], True, 30)
+    flags = ("--name=v", "--where=clip.p >= 0.5 and itm > 0.3", "--prefer=web,synthetic")
+    judged = capfilt.run("judge", "run", "--scores=clip.parquet", *flags)
+    assert judged.returncode == 0, judged.stderr
+    assert "scores clip.p: were there already, of 30 texts (100.0 %)" in judged.stdout
+    assert "judged by: where clip.p >= 0.5 and itm > 0.3, the first of web, s" in judged.stdout
+    stats = capfilt.run("stats", "run", "--view=v")
+    assert "scores: clip.p, of" in stats.stdout
+    assert "view: v (where clip.p >= 0.5 and itm > 0.3, the first of" in stats.stdout
+    asked = "SELECT count(*) AS n FROM decisions JOIN texts USING (shard, index, text_no) WHERE "
+    asked += "keep AND NOT (1 - itm >= 0.5 AND itm > 0.3)"
+    rows = json.loads(capfilt.run("stats", "run", "--view=v", "--json", "--sql", asked).stdout)
+    assert rows == [{"n": 0}]
+    kept = json.loads(capfilt.run("stats", "run", "--view=v", "--json").stdout)
+    assert kept["kept"] > 0
+    assert kept["where"] == "clip.p >= 0.5 and itm > 0.3"
+    again = capfilt.run("judge", "run", *flags, "--json")
+    assert json.loads(again.stdout)["new"] is False
+    other = capfilt.run("judge", "run", "--name=v", "--where=itm > 0.3")
+    assert other.returncode == 2
+    assert "with other rules (where clip.p >= 0.5 and itm > 0.3, the first of" in other.stderr
+    assert capfilt.run("verify", "run").returncode == 0
+    assert harmless(judged.stdout + stats.stdout + other.stderr)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "give the new view a --name"),
+        (("--name=x", "--scores-name=y"), "give that, too"),
+        (("--scores=none.parquet",), "no Parquet file of scores is there"),
+        (("--name=x", "--where=itn > 1"), "no score or column 'itn'; did you mean itm?"),
+        (("--name=x", "--where=itm = 1"), "equal is =="),
+        (("--name=x", "--by=width"), "no score or column 'width'"),
+        (("--name=x", "--by=text_no"), "it is no score; there are: itc, itm"),
+        (("--name=x", "--by=itc"), "the run's own are on itm, not itc"),
+        (("--name=x", "--prefer=wbe"), "'wbe' is no origin of this run"),
+    ],
+)
+def test_what_names_nothing_is_one_message(
+    capfilt: InProcess, run: Run, flags: tuple[str, ...], message: str
+) -> None:
+    done = capfilt.run("judge", "run", *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert run.store.list("views") == run.store.list("scores") == []
+
+
+def test_score_as_a_user_types_it(capfilt: InProcess, run: Run) -> None:
+    for flags, message in (
+        (("--scorer=nowhere", "--name=x"), "nowhere"),
+        (("--scorer=tiny-filter", "--name=a-b"), "'a-b' cannot name a set of scores"),
+    ):
+        done = capfilt.run("score", "run", *flags, "--engine=local")
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert run.store.list("scores") == []
