@@ -101,11 +101,11 @@ def import_scores(
         shards = [as_snapshot_shard(done) for done in commits.values()]
         tables = {table: data_set(run, shards, table) for table in ("samples", "texts")}
         with (
+            _as_unreadable(columns.where),  # if it is no table of the run's, which is told first
             database({**tables, "given": given}) as connection,
             naming_damage(run, shards, ["samples", "texts"]),
         ):
-            with _as_unreadable(columns.where):
-                not_finite = _match(connection, columns)
+            not_finite = _match(connection, columns)
             source = {"kind": "file", "sha256": store.sha256(file_name)}
             about = {"kind": "scores", "file": store.url(file_name)}
             scores = create(run, name, _names(connection), source, about)

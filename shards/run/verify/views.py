@@ -16,7 +16,14 @@ from shards.run.verify.lists import check_clean_list
 from shards.run.verify.problem import Problem
 from shards.run.verify.rules import complaints, recount
 from shards.run.verify.shard import check_clean, check_file, expected_clean, read_checked
-from shards.run.view import THRESHOLDS_ALONE, View, ViewError, open_view, read_view_record
+from shards.run.view import (
+    THRESHOLDS_ALONE,
+    View,
+    ViewError,
+    open_view,
+    own_score,
+    read_view_record,
+)
 from shards.schema import SchemaError
 
 _RECORD = re.compile(r"views/([^/]+)/view\.json")
@@ -90,7 +97,7 @@ def _content_problems(
     yield from (Problem(decisions_name, fault) for fault in faults)
     if faults:
         return
-    if view.basis == THRESHOLDS_ALONE:
+    if view.basis == THRESHOLDS_ALONE and own_score(run) == view.basis.by:
         broken = _rule_problems(view, facts, before, decisions)
     else:
         broken = rule_problems(run, view, shard, before, decisions)

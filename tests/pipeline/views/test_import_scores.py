@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.views import import_scores as importing
 from pipeline.views.import_scores import import_scores
-from shards.errors import UsageError
+from shards.errors import DamagedFile, UsageError
 from shards.query import connect
 from shards.run.commit import read_commits
 from shards.run.run import Run
@@ -192,3 +192,20 @@ def test_another_file_under_the_name_is_refused(run: Run, tmp_path: Path) -> Non
     import_scores(run, str(tmp_path / "0.25.parquet"), "x")
     with pytest.raises(ScoresError, match=r"scorer\.sha256: .* Choose another name"):
         import_scores(run, str(tmp_path / "0.5.parquet"), "x")
+
+
+@pytest.mark.parametrize("whose", ["run", "file"])
+def test_a_damaged_file_is_named_for_what_it_is(run: Run, tmp_path: Path, whose: str) -> None:
+    rows = texts_of(run)
+    path = tmp_path / "x.parquet"
+    table = table_of(rows, ["shard", "index", "text_no"], p=[n / 7 for n in range(len(rows))])
+    pq.write_table(table, path, write_page_checksum=True)
+    texts = next(name for name in run.store.list("data/texts") if "s1-" in name)
+    broken = path if whose == "file" else Path(run.store.path(texts))
+    data = bytearray(broken.read_bytes())
+    data[40] ^= 0xFF
+    broken.write_bytes(data)
+    error = DamagedFile if whose == "run" else UsageError
+    with pytest.raises(error, match=str(broken)):
+        import_scores(run, str(path))
+    assert score_set_names(run) == []
