@@ -113,7 +113,7 @@ class SampleRow(TypedDict, total=False):
 
 
 class TextRow(TypedDict, total=False):
-    """A row of the texts table, whole or in part; `score` is what a view judges it by."""
+    """A row of the texts table, whole or in part."""
 
     shard: str
     index: int
@@ -127,7 +127,6 @@ class TextRow(TypedDict, total=False):
     logprob: float | None
     tokens: int | None
     truncated: bool | None
-    score: float | None
 
 
 class DecisionRow(TypedDict, total=False):
@@ -141,10 +140,11 @@ class DecisionRow(TypedDict, total=False):
 
 
 class JudgedTextRow(TextRow, total=False):
-    """A text's row joined with its decision."""
+    """A text's row joined with its decision; `score` is what a view judges it by, if not `itm`."""
 
     keep: bool
     reason: str
+    score: float | None
 
 
 SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}  # that every shard has

@@ -3,9 +3,9 @@
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from PIL import Image
 from pydantic import AfterValidator
@@ -96,7 +96,7 @@ def choose_text(kept: Sequence[TextRow], policy: str, seed: str) -> TextRow:
     return max(kept, key=_score)
 
 
-def _score(row: TextRow) -> float:
+def _score(row: Mapping[str, Any]) -> float:
     """Return what a text is chosen by; one that has no score comes last."""
     score = row["score"] if "score" in row else row["itm"]
     return -math.inf if score is None or math.isnan(score) else score

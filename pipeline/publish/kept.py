@@ -7,11 +7,11 @@ from operator import itemgetter
 from typing import Any, cast
 
 from pipeline.clean.export import EXTENSIONS
-from pipeline.views.facts import read_facts
-from shards.expression import Column
+from pipeline.clean.facts import read_facts
 from shards.naming import encode_name
 from shards.run.commit import FileRecord
 from shards.run.data import read_data
+from shards.run.expression import Column
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import ITM, View

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.report.gallery import Gallery, GalleryPick, judge_samples, look_up, spread
-from shards.expression import TEXT_COLUMNS, find_column, score_columns
 from shards.query import connect
 from shards.run.commit import TextCounts, total_counts
+from shards.run.expression import TEXT_COLUMNS, find_column, score_columns
 from shards.run.run import Run
 from shards.run.scores import open_score_set, score_set_names, with_scores
 from shards.run.view import View

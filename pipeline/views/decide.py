@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.clean.judge import JudgeConfig, Mask, is_open, text_reasons, thresholds_of
 from pipeline.views.condition import evaluate
-from shards.expression import TEXT_COLUMNS, Column, Condition
 from shards.reasons import DecisionReason
+from shards.run.expression import TEXT_COLUMNS, Column, Condition
 from shards.schema import DECISIONS
 
 ITM = TEXT_COLUMNS["itm"]
@@ -50,7 +50,7 @@ class Rules:
 def redecide(shard: str, facts: pa.Table, decisions: pa.Table, rules: Rules) -> pa.Table:
     """Decide the texts of one shard; `decisions` are the run's own on them, or reopened ones."""
     reasons = decisions["reason"].combine_chunks().dictionary_encode()
-    own = reasons.dictionary.to_pylist()
+    run_reasons = reasons.dictionary.to_pylist()
     below = DecisionReason.ITM_BELOW_THRESHOLD
     if not rules.is_plain:
         below = DecisionReason.SCORE_BELOW_THRESHOLD
@@ -60,7 +60,9 @@ def redecide(shard: str, facts: pa.Table, decisions: pa.Table, rules: Rules) -> 
         DecisionReason.SCORE_NOT_FINITE,
         DecisionReason.NOT_PREFERRED,
     ]
-    kept, too_low, not_finite, not_preferred = range(len(own), len(own) + len(decided))
+    kept, too_low, not_finite, not_preferred = range(
+        len(run_reasons), len(run_reasons) + len(decided)
+    )
     is_judged = is_open(decisions["reason"])
     keep = is_judged & passing(facts, rules)
     codes = np.where(is_judged, np.where(keep, kept, too_low), reasons.indices.to_numpy())
@@ -75,7 +77,7 @@ def redecide(shard: str, facts: pa.Table, decisions: pa.Table, rules: Rules) -> 
         "index": decisions["index"],
         "text_no": decisions["text_no"],
         "keep": pa.array(keep),
-        "reason": pc.take(pa.array([*own, *decided], pa.string()), pa.array(codes)),
+        "reason": pc.take(pa.array([*run_reasons, *decided], pa.string()), pa.array(codes)),
     }
     return pa.table(columns).cast(DECISIONS)
 

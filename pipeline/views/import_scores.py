@@ -25,11 +25,12 @@ from shards.query import data_set, database, naming_damage
 from shards.run.attempt import Ending, end_attempt, start_attempt
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run
-from shards.run.scores import ScoresError, ScoreSet, check_score_name, commit_scores
+from shards.run.scores import ScoresError, ScoreSet, check_score_name
 from shards.run.scores import create_score_set as create
 from shards.run.snapshot import as_snapshot_shard
 from shards.schema import SCORES, open_parquet
 from shards.store import Store
+from shards.writer import commit_scores
 
 if TYPE_CHECKING:
     import duckdb
@@ -95,14 +96,14 @@ def import_scores(
     store = Store(folder or ("/" if url.startswith("/") else "."))
     name = name or _name_of(file_name)
     check_score_name(name)
-    with _opened(store, file_name) as given:
-        columns = _Columns.of(given.schema, store.url(file_name), name)
+    with _opened(store, file_name) as rows:
+        columns = _Columns.of(rows.schema, store.url(file_name), name)
         commits = read_commits(run)
         shards = [as_snapshot_shard(done) for done in commits.values()]
         tables = {table: data_set(run, shards, table) for table in ("samples", "texts")}
         with (
             _as_unreadable(columns.where),  # if it is no table of the run's, which is told first
-            database({**tables, "given": given}) as connection,
+            database({**tables, "given": rows}) as connection,
             naming_damage(run, shards, ["samples", "texts"]),
         ):
             not_finite = _match(connection, columns)

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.clean.facts import read_facts
 from pipeline.clean.judge import JudgeConfig, is_open
 from pipeline.media.ahead import read_ahead
 from pipeline.views.decide import ITM, Rules, passing, redecide, reopened, scores_of
-from pipeline.views.facts import read_facts
 from pipeline.views.request import (
     LARGEST,
     Resolved,

@@ -10,7 +10,8 @@ import numpy as np
 from pipeline.clean.judge import odd_thresholds
 from pipeline.printable import number_of
 from pipeline.views.decide import Rules
-from shards.expression import (
+from shards.run.commit import Counts, read_commits, total_counts
+from shards.run.expression import (
     SAMPLE_COLUMNS,
     TEXT_COLUMNS,
     Column,
@@ -18,7 +19,6 @@ from shards.expression import (
     parse_condition,
     score_columns,
 )
-from shards.run.commit import Counts, read_commits, total_counts
 from shards.run.run import Run
 from shards.run.scores import ScoresError, ScoreSet, open_score_set, score_set_names
 from shards.run.snapshot import Snapshot
@@ -87,18 +87,18 @@ def resolve_rules(run: Run, request: ViewRequest, snapshot: Snapshot) -> Resolve
         by = TEXT_COLUMNS[own_by]
         return Resolved(Rules(by=by, prefer=_checked_prefer(run, request, snapshot)))
     sets = [open_score_set(run, name) for name in score_set_names(run)]
-    scores = TEXT_COLUMNS | score_columns({one.name: one.scores for one in sets})
-    by = find_column(request.by or own_by, scores)
+    columns = TEXT_COLUMNS | score_columns({each.name: each.scores for each in sets})
+    by = find_column(request.by or own_by, columns)
     if not by.is_score:
-        raise ViewError(f"--by {by.name}: it is no score; there are: {_scores_of(scores)}")
+        raise ViewError(f"--by {by.name}: it is no score; there are: {_scores_of(columns)}")
     where = None
     if request.where is not None:
-        where = parse_condition(request.where, scores | SAMPLE_COLUMNS)
+        where = parse_condition(request.where, columns | SAMPLE_COLUMNS)
     rules = Rules(by=by, where=where, prefer=_checked_prefer(run, request, snapshot))
     needed = {column.name.partition(".")[0] for column in rules.columns if "." in column.name}
-    used = tuple(one for one in sets if one.name in needed)
-    for one in used:
-        _check_whole(one, snapshot)
+    used = tuple(scores for scores in sets if scores.name in needed)
+    for each in used:
+        _check_whole(each, snapshot)
     return Resolved(rules, used, reopens=True)
 
 

@@ -79,7 +79,7 @@ def _kept(
 ) -> Iterator[tuple[int, list[TextRow]]]:
     """Yield the index and the kept texts of each kept sample, in order."""
     columns = ["index", "text", "origin", "itm", "itc"]
-    texts: Iterator[TextRow] = _rows(run, shard, "texts", columns)
+    texts: Iterator[Any] = _rows(run, shard, "texts", columns)
     decisions: Iterator[DecisionRow] = _rows(run, shard, "decisions", ["keep"])
     if scores is not None:
         texts = (row | {"score": score} for row, score in zip(texts, scores, strict=True))

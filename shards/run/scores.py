@@ -11,19 +11,15 @@ import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 
-import pyarrow as pa
-
 from shards.errors import DamagedFile, UsageError
-from shards.run.commit import Commit, FileRecord, commit, data_name, read_commit, read_commits
+from shards.run.commit import Commit, FileRecord, read_commit, read_commits
 from shards.run.run import Run, as_json, differences, read_identity
 from shards.run.snapshot import SnapshotShard
 from shards.schema import SAMPLES, SCORES, TEXTS
 from shards.store import Store
-from shards.writer import TableFile, publish_file
 
 # Names that an expression reads otherwise, or that DuckDB does.
 _TAKEN = {*SAMPLES.names, *TEXTS.names, *SCORES.names, "own"}
@@ -120,39 +116,6 @@ def score_set_names(run: Run) -> list[str]:
     names = [name for name in folders if _NAME.fullmatch(name)]
     there = store.read_many([f"scores/{name}/run.json" for name in names])
     return [name for name in names if f"scores/{name}/run.json" in there]
-
-
-def commit_scores(
-    scores: ScoreSet,
-    facts: Commit,
-    table: pa.Table,
-    attempt: str,
-    environment: Mapping[str, Any],
-    started: str,
-) -> bool:
-    """Write the scores of one shard's texts, and commit them unless another did; say whether.
-
-    `facts` is the run's own commit of the shard, whose texts they are; `table` is of SCORES.
-    """
-    with scores.record.store.staging() as folder:
-        file = TableFile(folder / f"{facts.shard}.parquet", "scores")
-        file.add_table(table.cast(SCORES))
-        name = data_name("scores", facts.shard, attempt)
-        written = publish_file(scores.record.store, file, "scores", name)
-    written = written.model_copy(update={"content_sha256": texts_content(facts.files)})
-    return commit(
-        scores.record,
-        facts.model_copy(
-            update={
-                "fingerprint": scores.record.fingerprint,
-                "attempt": attempt,
-                "files": (written,),
-                "environment": dict(environment),
-                "started": started,
-                "ended": datetime.now(UTC).isoformat(),
-            }
-        ),
-    )
 
 
 def texts_content(files: Iterable[FileRecord]) -> str:

@@ -6,10 +6,14 @@ Written apart from what decides (which is Arrow's), so that it is a second opini
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from shards.errors import CapfiltError
-from shards.expression import (
+from shards.reasons import DecisionReason
+from shards.run.commit import read_commit
+from shards.run.data import read_data
+from shards.run.expression import (
     SAMPLE_COLUMNS,
     TEXT_COLUMNS,
     Column,
@@ -20,13 +24,11 @@ from shards.expression import (
     parse_condition,
     score_columns,
 )
-from shards.query import connect
-from shards.reasons import DecisionReason
-from shards.run.commit import read_commit
 from shards.run.run import Run
 from shards.run.scores import ScoresError, ScoreSet, open_score_set, scores_file
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View
+from shards.schema import SCORES
 
 _OPEN = {
     DecisionReason.KEPT,
@@ -68,24 +70,21 @@ def rule_problems(
         yield f"its rules cannot be checked: {error}"
         return
     old, new = before["reason"].to_pylist(), after["reason"].to_pylist()
-    wrong = [
-        number
-        for number, (reason, own, (_, origin, passes, score, is_not_finite)) in enumerate(
-            zip(new, old, rows, strict=True)
-        )
-        if reason not in _expected(
-            own, passes and _reaches(score, view.thresholds.get(origin)), is_not_finite, view
-        )
-    ]  # fmt: skip
+    wrong = []
+    for number, (before_reason, reason, row) in enumerate(zip(old, new, rows, strict=True)):
+        _, origin, passes, score, is_not_finite = row
+        passes = passes and _reaches(score, view.thresholds.get(origin))
+        if reason not in _expected(before_reason, passes, is_not_finite, view):
+            wrong.append(number)
     if wrong:
         yield f"{len(wrong)} texts are not decided by the view's rules (the first: row {wrong[0]})"
     yield from _preferred(view, rows, new)
 
 
-def _expected(own: str, passes: bool, is_not_finite: bool, view: View) -> set[str]:
+def _expected(run_reason: str, passes: bool, is_not_finite: bool, view: View) -> set[str]:
     """Return the reasons that a text may have."""
-    if own not in _OPEN:
-        return {own}
+    if run_reason not in _OPEN:
+        return {run_reason}
     reasons = {str(DecisionReason.SCORE_BELOW_THRESHOLD)}
     if view.basis.by == "itm" and view.basis.where is None:
         reasons = {str(DecisionReason.ITM_BELOW_THRESHOLD)}
@@ -94,9 +93,11 @@ def _expected(own: str, passes: bool, is_not_finite: bool, view: View) -> set[st
     if passes:
         reasons = {str(DecisionReason.KEPT)}
         reasons |= {str(DecisionReason.NOT_PREFERRED)} if view.basis.prefer else set()
-    if own == DecisionReason.SCORE_NOT_FINITE:  # what is wrong with such a text shows only now
+    if (
+        run_reason == DecisionReason.SCORE_NOT_FINITE
+    ):  # what is wrong with such a text shows only now
         faults = set(DecisionReason) - _OPEN - {DecisionReason.NOT_PREFERRED}
-        reasons |= {str(fault) for fault in faults} | {own}
+        reasons |= {str(fault) for fault in faults} | {run_reason}
     return reasons
 
 
@@ -132,12 +133,14 @@ def _decided(run: Run, view: View, shard: SnapshotShard) -> list[_Row]:
     by = find_column(basis.by, columns)
     where = parse_condition(basis.where, columns) if basis.where else None
     used = dict.fromkeys((*(where.columns if where else ()), by))
-    files = [file for file in shard.files if file.table in ("samples", "texts")]
-    for scores in sets:
-        done = read_commit(scores.record, shard.shard)
-        if done is None:
-            raise ScoresError(f"scores {scores.name!r} of shard {shard.shard} are not there")
-        files.append(scores_file(scores.name, done, files))
+    tables = {
+        file.table: read_data(run, file)
+        for file in shard.files
+        if file.table in ("samples", "texts")
+    }
+    tables["scores"] = pa.concat_tables(
+        [SCORES.empty_table(), *(_scores(run, scores, shard) for scores in sets)]
+    )
     values: list[Any] = []
     sql = _DECIDED.format(
         columns=", ".join(_selected(column) for column in used),
@@ -146,9 +149,18 @@ def _decided(run: Run, view: View, shard: SnapshotShard) -> list[_Row]:
         by=f'"{by.name}"',
         is_not_finite=_not_finite(where, by, has_thresholds=bool(view.thresholds)),
     )
-    whole = SnapshotShard(shard.shard, shard.attempt, shard.state, shard.counts, tuple(files))
-    with connect(run, [whole], ["samples", "texts", "scores"]) as connection:
+    with duckdb.connect() as connection:
+        for name, table in tables.items():
+            connection.register(name, table)
+        connection.execute("SET python_enable_replacements = false")
         return connection.execute(sql, values).fetchall()
+
+
+def _scores(run: Run, scores: ScoreSet, shard: SnapshotShard) -> pa.Table:
+    done = read_commit(scores.record, shard.shard)
+    if done is None:
+        raise ScoresError(f"scores {scores.name!r} of shard {shard.shard} are not there")
+    return read_data(run, scores_file(scores.name, done, shard.files))
 
 
 def _opened(run: Run, name: str, fingerprint: str) -> ScoreSet:

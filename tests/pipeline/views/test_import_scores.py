@@ -16,12 +16,12 @@ from shards.run.commit import read_commits
 from shards.run.run import Run
 from shards.run.scores import (
     ScoresError,
-    commit_scores,
     open_score_set,
     score_set_names,
     with_scores,
 )
 from shards.run.snapshot import open_snapshot
+from shards.writer import commit_scores
 from tests.pipeline.views.test_rejudge import made_run
 
 KEYS = ["shard", "index", "text_no", "key", "text"]

@@ -16,7 +16,6 @@ from shards.run.scores import (
     ScoresError,
     ScoreSet,
     check_score_name,
-    commit_scores,
     create_score_set,
     open_score_set,
     score_set_names,
@@ -24,6 +23,7 @@ from shards.run.scores import (
 )
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.schema import SCORES
+from shards.writer import commit_scores
 from tests.shards.conftest import MakeRun
 
 SCORER = {"kind": "test", "digest": "a"}

@@ -9,11 +9,12 @@ from shards.run.commit import read_commits
 from shards.run.data import read_data
 from shards.run.record import read_record, write_record
 from shards.run.run import Run
-from shards.run.scores import ScoreSet, commit_scores, create_score_set, scores_file
+from shards.run.scores import ScoreSet, create_score_set, scores_file
 from shards.run.snapshot import write_snapshot
 from shards.run.verify.run import verify_run
 from shards.run.verify.scores import read_score_sets
 from shards.schema import SCORES, arrow_rows
+from shards.writer import commit_scores
 from tests.shards.conftest import MakeRun
 
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.views.facts import read_facts
+from pipeline.clean.facts import read_facts
 from pipeline.views.import_scores import import_scores
-from shards.expression import SAMPLE_COLUMNS, TEXT_COLUMNS, score_columns
 from shards.query import connect
+from shards.run.expression import SAMPLE_COLUMNS, TEXT_COLUMNS, score_columns
 from shards.run.run import Run
 from shards.run.scores import with_scores
 from shards.run.snapshot import open_snapshot
