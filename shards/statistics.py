@@ -11,7 +11,7 @@ from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
 from shards.run.run import Run
-from shards.run.scores import open_score_set, score_set_names
+from shards.run.scoring.score_set import open_score_set, score_set_names
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
 

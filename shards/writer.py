@@ -32,7 +32,7 @@ from shards.run.commit import (
 )
 from shards.run.content import ContentHash
 from shards.run.record import canonical_json
-from shards.run.scores import ScoreSet, texts_content
+from shards.run.scoring.score_set import ScoreSet, texts_content
 from shards.schema import ALL_SCHEMAS, SCHEMAS, SCORES, DecisionRow, SampleRow, TextRow, arrow_rows
 from shards.store import Store
 

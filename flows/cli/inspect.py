@@ -92,7 +92,7 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
 def _answer(run: "Run", view: "View", sql: str, limits: QueryLimits, as_json: bool) -> None:
     from flows.cli.display.sql import print_answer, print_answer_as_json
     from shards.query import connect, run_query
-    from shards.run.scores import with_scores
+    from shards.run.scoring.score_set import with_scores
     from shards.schema import ALL_SCHEMAS
 
     shards = with_scores(run, view.shards)

@@ -11,9 +11,9 @@ from flows.cli.options import Address, AsJson, RunFolder
 from pipeline.printable import number_of, size, visible
 
 if TYPE_CHECKING:
-    from shards.run.garbage import Garbage, Leftover
     from shards.run.repair import Repair
     from shards.run.run import Run
+    from shards.run.verify.garbage import Garbage, Leftover
     from shards.store import Store
 
 NAMED_AT_MOST = 5
@@ -58,8 +58,8 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """List the files that no commit, snapshot or view names; remove them with --delete."""
-    from shards.run.garbage import find_garbage, remove_garbage
     from shards.run.run import Run
+    from shards.run.verify.garbage import find_garbage, remove_garbage
 
     opened = Run.open(run)
     garbage = find_garbage(opened, older_than_hours * HOUR_S, abandoned)

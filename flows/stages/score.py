@@ -29,7 +29,7 @@ from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, end_attempts_of
 from shards.run.commit import read_commit, read_commits
 from shards.run.run import Run
-from shards.run.scores import ScoreSet, create_score_set, open_score_set
+from shards.run.scoring.score_set import ScoreSet, create_score_set, open_score_set
 
 WORKER_BYTES = 1_500_000_000  # of a worker beside its weights
 LIBRARIES = ("torch", "transformers")

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shards.run.data import read_data
-from shards.run.expression import SAMPLE_COLUMNS, TEXT_COLUMNS, Column
 from shards.run.run import Run
+from shards.run.scoring.expression import SAMPLE_COLUMNS, TEXT_COLUMNS, Column
 from shards.run.snapshot import SnapshotShard
 from shards.schema import SAMPLES, TEXTS
 

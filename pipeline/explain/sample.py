@@ -17,7 +17,7 @@ from shards.run.attempt import read_quarantined
 from shards.run.commit import FileRecord, read_commit
 from shards.run.data import read_data
 from shards.run.run import Run
-from shards.run.scores import scores_of_shard
+from shards.run.scoring.score_set import scores_of_shard
 from shards.run.snapshot import SnapshotError, SnapshotShard, as_snapshot_shard
 from shards.run.view import (
     OWN,

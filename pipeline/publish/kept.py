@@ -11,8 +11,8 @@ from pipeline.clean.facts import read_facts
 from shards.naming import encode_name
 from shards.run.commit import FileRecord
 from shards.run.data import read_data
-from shards.run.expression import Column
 from shards.run.run import Run
+from shards.run.scoring.expression import Column
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import ITM, View
 from shards.schema import JudgedTextRow, SampleRow

@@ -30,7 +30,7 @@ from pipeline.publish.files import (
 )
 from pipeline.publish.kept import FACTS, KeptSample, kept_samples, kept_texts, rows_of, texts_of
 from shards.run.run import Run
-from shards.run.scores import with_scores
+from shards.run.scoring.score_set import with_scores
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import ITM, THRESHOLDS_ALONE, View, open_view
 from shards.statistics import run_statistics

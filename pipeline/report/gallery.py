@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.query import connect
 from shards.run.run import Run
-from shards.run.scores import with_scores
+from shards.run.scoring.score_set import with_scores
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View
 from shards.schema import ALL_SCHEMAS, JudgedTextRow, SampleRow

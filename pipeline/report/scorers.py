@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from pipeline.report.gallery import Gallery, GalleryPick, judge_samples, look_up, spread
 from shards.query import connect
 from shards.run.commit import TextCounts, total_counts
-from shards.run.expression import TEXT_COLUMNS, find_column, score_columns
 from shards.run.run import Run
-from shards.run.scores import open_score_set, score_set_names, with_scores
+from shards.run.scoring.expression import TEXT_COLUMNS, find_column, score_columns
+from shards.run.scoring.score_set import open_score_set, score_set_names, with_scores
 from shards.run.view import View
 from shards.schema import ALL_SCHEMAS
 

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.run.expression import Column, Constant, Node, Operation
+from shards.run.scoring.expression import Column, Constant, Node, Operation
 
 _COMPARE: dict[str, Callable[..., Any]] = {
     "==": pc.equal,

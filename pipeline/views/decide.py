@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.clean.judge import JudgeConfig, Mask, is_open, text_reasons, thresholds_of
 from pipeline.views.condition import evaluate
 from shards.reasons import DecisionReason
-from shards.run.expression import TEXT_COLUMNS, Column, Condition
+from shards.run.scoring.expression import TEXT_COLUMNS, Column, Condition
 from shards.schema import DECISIONS
 
 ITM = TEXT_COLUMNS["itm"]

@@ -25,8 +25,8 @@ from shards.query import data_set, database, naming_damage
 from shards.run.attempt import Ending, end_attempt, start_attempt
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run
-from shards.run.scores import ScoresError, ScoreSet, check_score_name
-from shards.run.scores import create_score_set as create
+from shards.run.scoring.score_set import ScoresError, ScoreSet, check_score_name
+from shards.run.scoring.score_set import create_score_set as create
 from shards.run.snapshot import as_snapshot_shard
 from shards.schema import SCORES, open_parquet
 from shards.store import Store

@@ -33,7 +33,7 @@ from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
 from shards.run.data import read_data
 from shards.run.run import Run
-from shards.run.scores import with_scores
+from shards.run.scoring.score_set import with_scores
 from shards.run.snapshot import Snapshot, SnapshotShard, write_clean_list
 from shards.run.view import (
     Judging,

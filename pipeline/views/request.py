@@ -11,7 +11,8 @@ from pipeline.clean.judge import odd_thresholds
 from pipeline.printable import number_of
 from pipeline.views.decide import Rules
 from shards.run.commit import Counts, read_commits, total_counts
-from shards.run.expression import (
+from shards.run.run import Run
+from shards.run.scoring.expression import (
     SAMPLE_COLUMNS,
     TEXT_COLUMNS,
     Column,
@@ -19,8 +20,7 @@ from shards.run.expression import (
     parse_condition,
     score_columns,
 )
-from shards.run.run import Run
-from shards.run.scores import ScoresError, ScoreSet, open_score_set, score_set_names
+from shards.run.scoring.score_set import ScoresError, ScoreSet, open_score_set, score_set_names
 from shards.run.snapshot import Snapshot
 from shards.run.view import (
     ITM,

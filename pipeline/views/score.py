@@ -28,7 +28,7 @@ from shards.inputs.text import text_source
 from shards.run.attempt import Ending, end_attempt, start_attempt
 from shards.run.commit import Commit, read_commit
 from shards.run.data import read_data
-from shards.run.scores import ScoresError, ScoreSet, scores_file
+from shards.run.scoring.score_set import ScoresError, ScoreSet, scores_file
 from shards.schema import SCORES
 from shards.writer import commit_scores
 

@@ -13,7 +13,7 @@ import pytest
 from shards.run.attempt import start_attempt
 from shards.run.commit import Counts, commit, read_commits
 from shards.run.run import Run
-from shards.run.scores import create_score_set
+from shards.run.scoring.score_set import create_score_set
 from shards.run.snapshot import write_snapshot
 from shards.schema import DecisionRow, SampleRow, TextRow, read_table
 from shards.statistics import run_statistics

@@ -13,7 +13,8 @@ from shards.errors import CapfiltError
 from shards.reasons import DecisionReason
 from shards.run.commit import read_commit
 from shards.run.data import read_data
-from shards.run.expression import (
+from shards.run.run import Run
+from shards.run.scoring.expression import (
     SAMPLE_COLUMNS,
     TEXT_COLUMNS,
     Column,
@@ -24,8 +25,7 @@ from shards.run.expression import (
     parse_condition,
     score_columns,
 )
-from shards.run.run import Run
-from shards.run.scores import ScoresError, ScoreSet, open_score_set, scores_file
+from shards.run.scoring.score_set import ScoresError, ScoreSet, open_score_set, scores_file
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View
 from shards.schema import SCORES

@@ -8,7 +8,13 @@ from shards.errors import DamagedFile
 from shards.run.commit import Commit, FileRecord, data_name, read_commit, read_commits
 from shards.run.data import read_data
 from shards.run.run import NotARun, Run
-from shards.run.scores import ScoresError, ScoreSet, open_score_set, score_set_names, scores_file
+from shards.run.scoring.score_set import (
+    ScoresError,
+    ScoreSet,
+    open_score_set,
+    score_set_names,
+    scores_file,
+)
 from shards.run.verify.problem import Problem
 from shards.run.verify.shard import check_file
 from shards.schema import SchemaError

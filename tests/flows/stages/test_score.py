@@ -21,7 +21,7 @@ from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.run.attempt import Ending, read_attempts, start_attempt
 from shards.run.commit import read_commits
 from shards.run.run import Run
-from shards.run.scores import ScoresError, open_score_set
+from shards.run.scoring.score_set import ScoresError, open_score_set
 from shards.run.snapshot import write_snapshot
 from shards.run.verify.run import verify_run
 from tests.support.driving import Command

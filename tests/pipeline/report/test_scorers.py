@@ -15,8 +15,8 @@ from pipeline.views.import_scores import import_scores
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.query import connect
-from shards.run.expression import ExpressionError
 from shards.run.run import Run
+from shards.run.scoring.expression import ExpressionError
 from shards.run.snapshot import open_snapshot
 from shards.run.view import open_view
 from tests.support.report_page import Tree

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.views.condition import evaluate
-from shards.run.expression import SAMPLE_COLUMNS, TEXT_COLUMNS, parse_condition
+from shards.run.scoring.expression import SAMPLE_COLUMNS, TEXT_COLUMNS, parse_condition
 
 COLUMNS = TEXT_COLUMNS | SAMPLE_COLUMNS
 ROWS = st.lists(

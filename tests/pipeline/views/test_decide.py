@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.views.decide import Rules, redecide, reopened
-from shards.run.expression import TEXT_COLUMNS, parse_condition, score_columns
+from shards.run.scoring.expression import TEXT_COLUMNS, parse_condition, score_columns
 from shards.schema import TEXTS, arrow_rows
 from tests.pipeline.views.test_rejudge import CONFIG, SCORES, WORDS
 

@@ -14,7 +14,7 @@ from shards.errors import DamagedFile, UsageError
 from shards.query import connect
 from shards.run.commit import read_commits
 from shards.run.run import Run
-from shards.run.scores import (
+from shards.run.scoring.score_set import (
     ScoresError,
     open_score_set,
     score_set_names,

@@ -21,7 +21,7 @@ from shards.query import connect
 from shards.run.attempt import Ending, read_attempts
 from shards.run.commit import read_commits
 from shards.run.run import Run
-from shards.run.scores import ScoreSet, create_score_set, with_scores
+from shards.run.scoring.score_set import ScoreSet, create_score_set, with_scores
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
 from tests.support.tars import read_members

@@ -15,11 +15,11 @@ from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.query import connect
 from shards.run.data import read_data
-from shards.run.garbage import find_garbage
 from shards.run.record import read_record, write_record
 from shards.run.repair import repair
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, to_parquet
+from shards.run.verify.garbage import find_garbage
 from shards.run.verify.rules import recount
 from shards.run.verify.run import verify_run
 from shards.run.view import open_view

@@ -9,7 +9,7 @@ from shards.run.commit import read_commits
 from shards.run.data import read_data
 from shards.run.record import read_record, write_record
 from shards.run.run import Run
-from shards.run.scores import ScoreSet, create_score_set, scores_file
+from shards.run.scoring.score_set import ScoreSet, create_score_set, scores_file
 from shards.run.snapshot import write_snapshot
 from shards.run.verify.run import verify_run
 from shards.run.verify.scores import read_score_sets

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.run.expression import (
+from shards.run.scoring.expression import (
     MOST_CHARACTERS,
     SAMPLE_COLUMNS,
     TEXT_COLUMNS,

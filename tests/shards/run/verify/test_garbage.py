@@ -10,9 +10,9 @@ import pytest
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.run.commit import commit
-from shards.run.garbage import Garbage, GarbageError, Kind, find_garbage, remove_garbage
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
+from shards.run.verify.garbage import Garbage, GarbageError, Kind, find_garbage, remove_garbage
 from shards.run.verify.run import verify_run
 from tests.shards.conftest import DoWork, MakeRun
 

@@ -12,7 +12,7 @@ from shards.run.commit import read_commits
 from shards.run.data import read_data
 from shards.run.record import read_record, write_record
 from shards.run.run import Run
-from shards.run.scores import (
+from shards.run.scoring.score_set import (
     ScoresError,
     ScoreSet,
     check_score_name,

@@ -17,7 +17,7 @@ from shards.errors import CapfiltError
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run
-from shards.run.scores import open_score_set, score_set_names
+from shards.run.scoring.score_set import open_score_set, score_set_names
 from shards.run.verify.lists import read_snapshot, snapshot_names
 from shards.run.verify.problem import Problem
 from shards.run.verify.run import run_problems
