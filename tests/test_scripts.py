@@ -20,7 +20,9 @@ SMALL = {
     "benchmark_search.py {out} --pictures 300": "queries",
     "benchmark_training.py fp32 'capfilt lm'": "s/step",
     "check_attention.py --pictures 6": "| layer | map |",
+    "demo.py {out}/demo -- --engine local --direct": "capfilt verify",
     "draw_architecture.py --check": "",
+    "measure_plan.py --runs 1 --n 48 --budget 1 --engines local": "inside its 90 % interval",
 }
 
 

@@ -1,5 +1,8 @@
 """The command line: `capfilt`. Heavy imports stand inside the commands, so that help is quick."""
 
+from flows.engines import early
+
+# isort: split
 import os
 import signal
 from importlib.metadata import version
@@ -26,6 +29,8 @@ from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of, say
 from flows.cli.predict import image, search, video
 from flows.engines.ending import leave
+
+early.over()
 
 # What libraries read when a command imports them, unless the user says otherwise: nothing calls
 # home.

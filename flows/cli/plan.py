@@ -8,11 +8,13 @@ import typer
 
 from flows.cli.clean import parse_part
 from flows.cli.faults import BAD_USAGE
-from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, Set
+from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, Set, say_loading
 from pipeline.printable import visible
 
 if TYPE_CHECKING:
+    from flows.recipe import Recipe
     from flows.stages.first_look import FirstLook
+    from flows.stages.problems import Problems
 
 PLAN_EXAMPLES = """
 Examples:
@@ -82,8 +84,10 @@ def plan(
         "engine.actors": actors,
         "engine.address": address,
     }
-    loaded = read_recipe(Recipe, recipe, flags, set_ or ())
     numbers = parse_part(part)
+    loaded = read_recipe(Recipe, recipe, flags, set_ or ())
+    looked = _look(loaded, BLOCKED, as_json)
+    say_loading()
 
     from flows.cli.display.plan import SamplingProgress, plan_as_json, print_plan
     from flows.stages.plan import make_plan
@@ -92,7 +96,7 @@ def plan(
     config = SampleConfig(n or enough_samples(loaded.engine), budget, seed)
     watch = SamplingProgress(config.samples, budget)
     with watch.display.shown():
-        made = make_plan(loaded, numbers, config, watch)
+        made = make_plan(loaded, numbers, config, watch, looked)
     if as_json:
         print(json.dumps(plan_as_json(made, price_per_gpu_hour)))
     else:
@@ -117,10 +121,8 @@ def try_(
     as_json: AsJson = False,
 ) -> None:
     """Clean a random sample of your pictures: its report, a price for all, and their recipe."""
-    from flows.cli.display.plan import SamplingProgress, plan_as_json
     from flows.recipe import Recipe, named_folder, read_recipe
-    from flows.stages.first_look import look_at
-    from flows.stages.sample import SampleConfig
+    from flows.stages.first_checks import check_new
 
     folder = named_folder(output)
     flags = {
@@ -133,9 +135,17 @@ def try_(
         "engine.address": address,
     }
     loaded = read_recipe(Recipe, None, flags, set_ or ())
+    check_new(folder)
+    looked = _look(loaded, BAD_USAGE, as_json)
+    say_loading()
+
+    from flows.cli.display.plan import SamplingProgress, plan_as_json
+    from flows.stages.first_look import look_at
+    from flows.stages.sample import SampleConfig
+
     watch = SamplingProgress(n, None)
     with watch.display.shown():
-        look = look_at(loaded, folder, SampleConfig(n, seed=seed), watch)
+        look = look_at(loaded, folder, SampleConfig(n, seed=seed), watch, looked)
     if as_json:
         files = {"run": look.run, "report": look.report, "recipe": look.recipe}
         print(json.dumps(plan_as_json(look.plan, price_per_gpu_hour) | files))
@@ -143,6 +153,21 @@ def try_(
         _print_look(look, price_per_gpu_hour)
     blocked = BAD_USAGE if look.plan.task is None else BLOCKED
     raise typer.Exit(0 if look.plan.ready else blocked)
+
+
+def _look(recipe: "Recipe", blocked: int, as_json: bool) -> "Problems":
+    """Tell what is wrong as far as it is seen without a model, and end with this code."""
+    from flows.cli.display.plan import print_problems, problems_as_json
+    from flows.stages.problems import Problems
+
+    looked = Problems(recipe)
+    if looked.named:
+        if as_json:
+            print(json.dumps(problems_as_json(looked.named)))
+        else:
+            print_problems(looked.named)
+        raise typer.Exit(blocked)
+    return looked
 
 
 def _print_look(look: "FirstLook", price: float | None) -> None:

@@ -61,14 +61,14 @@ def bootstrap(
 ) -> None:
     """Pre-train, finetune, clean and evaluate in rounds; the same command takes them up again."""
     from flows.following.reporter import reporting
-
-    flags = {"output": output, "rounds": rounds}
-    say_loading()
-
     from flows.recipe import read_recipe
     from flows.rounds.recipe import BootstrapRecipe
+    from flows.stages.first_checks import check_rounds
 
+    flags = {"output": output, "rounds": rounds}
     loaded = read_recipe(BootstrapRecipe, recipe, flags, set_ or ())
+    check_rounds(loaded)
+    say_loading()
     with reporting("bootstrap", direct) as report:
         from flows.stages import bootstrap as stages
         from flows.stages.summary import of_rounds
@@ -173,6 +173,10 @@ def approve(
     """Let the round after this one begin, or not: a bootstrap that waits goes on by it."""
     import getpass
 
+    from flows.stages.first_checks import check_begun
+
+    check_begun(folder)
+
     from flows.rounds.approval import Answer
     from flows.stages import bootstrap as stages
 
@@ -218,8 +222,11 @@ def trial(
     """Train the same small network on each view, and measure its retrieval on held-out pairs."""
     from flows.recipe import read_recipe
     from flows.rounds.recipe import TrialRecipe
+    from flows.stages.first_checks import check_trial
 
     loaded = read_recipe(TrialRecipe, recipe, {"output": output}, set_ or ())
+    check_trial(loaded, views)
+    say_loading()
 
     from flows.cli.display.progress import watch_training
     from flows.stages import trial as stages

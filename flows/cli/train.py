@@ -54,16 +54,16 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Pre-train on clean and human-annotated pairs; the same command takes a training up again."""
-    from flows.following.reporter import reporting
-
     flags = dict(zip(_KEYS, (output, start, engine, workers, address), strict=True))
-    say_loading()
 
+    from flows.following.reporter import reporting
     from flows.recipe import read_recipe
+    from flows.stages.first_checks import check_training
     from flows.training.recipe import PretrainRecipe
 
     loaded = read_recipe(PretrainRecipe, recipe, flags, set_ or ())
-    _check(loaded)
+    check_training(loaded)
+    say_loading()
     with reporting("pretrain", direct) as report:
         report.begin(_parameters(loaded, recipe, set_ or ()))
         _train(loaded, report, as_json)
@@ -82,33 +82,20 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Finetune a pre-trained checkpoint on what people annotated."""
-    from flows.following.reporter import reporting
-
     flags = dict(zip(_KEYS, (output, start, engine, workers, address), strict=True))
     flags["task"] = task
-    say_loading()
 
+    from flows.following.reporter import reporting
     from flows.recipe import read_recipe
+    from flows.stages.first_checks import check_training
     from flows.training.recipe import FinetuneRecipe
 
     loaded = read_recipe(FinetuneRecipe, recipe, flags, set_ or ())
-    _check(loaded)
+    check_training(loaded)
+    say_loading()
     with reporting("finetune", direct) as report:
         report.begin(_parameters(loaded, recipe, set_ or ()) | {"task": task})
         _train(loaded, report, as_json)
-
-
-def _check(recipe: "TrainingRecipe") -> None:
-    """Refuse a start and a cluster that are not there before anything is begun."""
-    from flows.stages.first_checks import check_cluster
-    from models.checkpoints.locate import CheckpointError, find_here
-
-    try:
-        if recipe.model.start is not None:
-            find_here(recipe.model.start)
-    except CheckpointError as error:
-        raise CheckpointError(f"model.start: {error}") from None
-    check_cluster(recipe.launch.kind, recipe.launch.address)
 
 
 def _parameters(

@@ -1,5 +1,6 @@
 """The recipes of rounds and of trials: each thing is said once, whatever stages it goes to."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,15 +19,22 @@ from flows.recipe import (
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from flows.training.trackers import Kind
 from models.decoding.config import Decoding
-from models.training.finetuning import Across
+from models.training.config import Across
 from pipeline.clean.export import WriteConfig
 from pipeline.clean.judge import JudgeConfig
 from pipeline.clean.screen import ScreenConfig
-from pipeline.train.config import LoaderConfig, OptimizationConfig, SaveConfig
+from pipeline.train.config import (
+    LoaderConfig,
+    LossConfig,
+    OptimizationConfig,
+    SaveConfig,
+    TowerConfig,
+)
 from pipeline.train.finetune_config import OwnCaptionsConfig
-from pipeline.train.objective import LossConfig, TowerConfig
-from pipeline.train.pretrain import ModelConfig
+from pipeline.train.pretrain_config import ModelConfig
 from shards.training.source import SourceConfig
+
+_VIEW = re.compile(r"(?P<run>.+):(?P<view>[A-Za-z0-9_-]+)")
 
 
 class PairsConfig(InputConfig):
@@ -202,6 +210,14 @@ def decoding(recipe: BootstrapRecipe) -> Decoding:
 def shards_of(pairs: PairsConfig) -> SourceConfig:
     """Describe shards as a source of training, unfiltered."""
     return SourceConfig(shards=pairs.urls, root=pairs.root, text=pairs.text, repeat=pairs.repeat)
+
+
+def parse_view(text: str) -> SourceConfig:
+    """Read RUN or RUN:VIEW; a colon in a URL belongs to the run."""
+    match = _VIEW.fullmatch(text)
+    if match is None:
+        return SourceConfig(run=text)
+    return SourceConfig(run=match["run"], view=match["view"])
 
 
 def check_composition(recipe: BootstrapRecipe) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from flows.engines.engine import EngineError
 from flows.lock import lock_folder
-from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
+from flows.recipe import RecipeError, dump_recipe
 from flows.rounds.approval import Answer, read_answer, write_answer
 from flows.rounds.ledger import (
     EVALUATION,
@@ -33,7 +33,6 @@ from flows.rounds.recipe import (
     BootstrapRecipe,
     Experiment,
     RetrievalSection,
-    check_composition,
     cleaning,
     decoding,
     finetuning,
@@ -42,6 +41,7 @@ from flows.rounds.recipe import (
 )
 from flows.stages import clean
 from flows.stages.clean import RunListener
+from flows.stages.first_checks import check_begun, check_rounds
 from flows.training import run as train
 from flows.training.log import Display
 from flows.training.recipe import TrainingRecipe
@@ -56,7 +56,6 @@ from pipeline.evaluate import (
     read_pairs,
 )
 from pipeline.printable import number_of
-from pipeline.train.config import check_batch
 from shards.inputs.listing import list_inputs
 from shards.run.run import fingerprint
 from shards.store import Store
@@ -113,10 +112,7 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
     Raises RecipeError, RunMismatch where the folder holds other rounds, FolderInUse where another
     process goes round there, and what opening the sources raises.
     """
-    check_composition(recipe)
-    with as_recipe_errors():
-        for section in (recipe.pretrain, recipe.captioner, recipe.filter):
-            check_batch(section.step, recipe.data.lanes)
+    check_rounds(recipe)
     for doubt in odd_thresholds(recipe.clean.judge.threshold):
         _log.warning("warning: %s", doubt)
     folder = Path(recipe.output).absolute()
@@ -213,9 +209,10 @@ def approve(folder: Path, number: int | None, answer: Answer) -> tuple[int, Answ
     Returns the round, and the answer that holds: an earlier one, if it says the same. Raises
     RecipeError if the round is not done.
     """
-    if (ledger := read_ledger(folder)) is None:
-        raise RecipeError(f"{folder} holds no rounds: there is no rounds.json in it")
+    check_begun(folder)
     if number is None:
+        ledger = read_ledger(folder)
+        assert ledger is not None
         done = [entry["round"] for entry in ledger["rounds"] if "gate" in entry]
         number = max(done, default=1)
     if read_stage(folder, number, STAGES[-1]) is None:

@@ -1,13 +1,31 @@
 """What a mistyped command is told at once: checks that load no library of seconds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.engines.address import check_output, check_reachable, join_address
-from flows.recipe import Recipe
+from flows.recipe import Recipe, RecipeError, as_recipe_errors
+from flows.rounds.recipe import (
+    BootstrapRecipe,
+    Experiment,
+    TrialRecipe,
+    check_composition,
+    parse_view,
+    shards_of,
+)
 from flows.run_log.log import RunLog
+from flows.training.recipe import FinetuneRecipe, TrainingRecipe
 from models.checkpoints import locate
+from pipeline.train.config import StepConfig, check_batch, check_division
+from shards.errors import UsageError
 from shards.inputs.listing import InputShard, list_inputs
 from shards.store import Store
+from shards.training.source_reader import check_source
+
+
+class NotEmpty(UsageError):  # noqa: N818 - reads as what happened
+    """A folder for a first look that holds something already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +44,84 @@ def check_cleaning(recipe: Recipe) -> Checked:
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
         for model in (recipe.caption, recipe.score):
-            locate.find_here(model.model, model.revision)
+            locate.look_for(model.model, model.revision)
         inputs = tuple(list_inputs(list(recipe.input.urls), recipe.input.root))
         check_cluster(recipe.engine.kind, recipe.engine.address)
     return Checked(store, log, inputs)
+
+
+def check_new(folder: str) -> None:
+    """Refuse what cannot be a new folder, or holds something."""
+    check_output(folder)
+    store = Store(folder)
+    if there := store.list():
+        raise NotEmpty(
+            f"{store.url()} is not empty (found {there[0]}): give another --output, or remove it"
+        )
+
+
+def check_begun(folder: Path) -> None:
+    """Refuse a folder in which no rounds were begun."""
+    if not (folder / "rounds.json").is_file():
+        raise RecipeError(f"{folder} holds no rounds: there is no rounds.json in it")
+
+
+def check_training(recipe: TrainingRecipe) -> None:
+    """Find what a training names: its folder, start and sources, and the cluster it joins."""
+    check_output(recipe.output)
+    _check_model("model.start", recipe.model.start)
+    sources = [*recipe.data.sources]
+    if isinstance(recipe, FinetuneRecipe):
+        if recipe.captions is not None:
+            _check_model("captions.captioner", recipe.captions.captioner)
+        sources += recipe.questions.sources if recipe.questions else ()
+    for source in sources:
+        check_source(source)
+    workers = recipe.launch.workers
+    with as_recipe_errors():
+        check_division(recipe, 1 if workers == "auto" else workers)
+    check_cluster(recipe.launch.kind, recipe.launch.address)
+
+
+def check_rounds(recipe: BootstrapRecipe) -> None:
+    """Find what rounds name, and whether their stages fit together."""
+    check_composition(recipe)
+    _check_experiment(recipe, recipe.pretrain.step, recipe.captioner.step, recipe.filter.step)
+    check_source(shards_of(recipe.web))
+    check_cluster(recipe.engine.kind, recipe.engine.address)
+
+
+def check_trial(recipe: TrialRecipe, views: Sequence[str]) -> None:
+    """Find what a trial names, its views among it, and whether it is fair to them."""
+    step = recipe.pretrain.step
+    if step.steps is None or step.epochs is not None:
+        raise RecipeError(
+            "a trial gives each view as many steps; set pretrain.step.steps, and "
+            "pretrain.step.epochs to null: by epochs a larger view would be trained on for longer"
+        )
+    _check_experiment(recipe, step)
+    for view in views:
+        check_source(parse_view(view))
+
+
+def _check_experiment(recipe: Experiment, *steps: StepConfig) -> None:
+    check_output(recipe.output)
+    with as_recipe_errors():
+        for step in steps:
+            check_batch(step, recipe.data.lanes)
+    _check_model("pretrain.model.start", recipe.pretrain.model.start)
+    check_source(shards_of(recipe.human))
+    list_inputs(recipe.held_out.urls)
+    check_cluster(recipe.launch.kind, recipe.launch.address)
+
+
+def _check_model(key: str, name: str | None) -> None:
+    """Refuse a checkpoint that is not there, by its key: a recipe may name several."""
+    try:
+        if name is not None:
+            locate.look_for(name)
+    except locate.CheckpointError as error:
+        raise locate.CheckpointError(f"{key}: {error}") from None
 
 
 def check_cluster(kind: str, address: str | None) -> None:

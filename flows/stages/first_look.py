@@ -3,22 +3,18 @@
 import logging
 from dataclasses import dataclass
 
-from flows.engines.address import check_output
 from flows.recipe import Recipe, dump_recipe
+from flows.stages.first_checks import check_new
 from flows.stages.logged import ResultListener
 from flows.stages.plan import Plan, check, plan_from
+from flows.stages.problems import Problems
 from flows.stages.sample import SampleConfig
 from pipeline.report.page import build_report, report_name
-from shards.errors import UsageError
 from shards.run.run import Run
 from shards.run.view import open_view
 from shards.store import Store
 
 _log = logging.getLogger(__name__)
-
-
-class NotEmpty(UsageError):  # noqa: N818 - reads as what happened
-    """A folder for a first look that holds something already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +27,21 @@ class FirstLook:
     recipe: str
 
 
-def look_at(recipe: Recipe, folder: str, config: SampleConfig, watch: ResultListener) -> FirstLook:
-    """Clean a sample into a new folder, with its report, and the recipe of all beside it."""
-    check_output(folder)
+def look_at(
+    recipe: Recipe,
+    folder: str,
+    config: SampleConfig,
+    watch: ResultListener,
+    looked: Problems | None = None,
+) -> FirstLook:
+    """Clean a sample into a new folder, with its report, and the recipe of all beside it.
+
+    `looked`: what was seen of the recipe at once, if somebody has looked.
+    """
+    check_new(folder)
     store = Store(folder)
-    if there := store.list():
-        raise NotEmpty(
-            f"{store.url()} is not empty (found {there[0]}): give another --output, or remove it"
-        )
     run, named = store.url("run"), store.url("recipe.yaml")
-    task, problems = check(recipe)
+    task, problems = check(recipe, looked=looked)
     if task is None or problems:
         return FirstLook(Plan(tuple(problems), task), run, "", named)
     plan = plan_from(task, store.url(), config, watch)

@@ -4,18 +4,16 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from flows.engines.address import check_output
 from flows.recipe import Recipe
 from flows.stages.clean import Resolved, read_captioner, read_scorer, resolve
 from flows.stages.logged import ResultListener
+from flows.stages.problems import Problem, Problems, where
 from flows.stages.sample import Sample, SampleConfig, take_sample
 from models.checkpoints import locate
 from pipeline.clean.caption import CaptionConfig
@@ -32,9 +30,8 @@ from pipeline.clean.judge import odd_thresholds
 from pipeline.clean.score import ScoreConfig
 from pipeline.printable import number_of, size, tally
 from pipeline.report.wording import HOW_TO_JOIN, advice_on_rejected
-from shards.errors import is_store_error
 from shards.files.durable import TEMPORARY
-from shards.inputs.listing import InputShard, check_unchanged, list_inputs
+from shards.inputs.listing import InputShard, check_unchanged
 from shards.run.attempt import read_quarantined
 from shards.run.commit import read_commits, total_counts
 from shards.run.run import NotARun, Run, RunMismatch, as_json, differences
@@ -42,16 +39,6 @@ from shards.store import Store, filesystem
 
 WIDE = 0.30  # of a value, on either side
 SHARDS_PER_WORKER = 4  # with fewer, the last shards leave workers idle
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What stands in the way of a run, or (`warning`) only makes it worse; and what to do."""
-
-    subject: str
-    message: str
-    warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +82,17 @@ class Plan:
 
 
 def make_plan(
-    recipe: Recipe, part: tuple[int, int], config: SampleConfig, watch: ResultListener
+    recipe: Recipe,
+    part: tuple[int, int],
+    config: SampleConfig,
+    watch: ResultListener,
+    looked: Problems | None = None,
 ) -> Plan:
-    """Check a recipe, clean a sample beside its output, which is removed, and forecast the rest."""
-    task, problems = check(recipe, part)
+    """Check a recipe, clean a sample beside its output, which is removed, and forecast the rest.
+
+    `looked`: what was seen at once, if somebody has looked.
+    """
+    task, problems = check(recipe, part, looked)
     if task is None or problems or not task.pending:
         return Plan(tuple(problems), task)
     with _room_beside(recipe.output) as folder:
@@ -116,42 +110,27 @@ def plan_from(task: Task, folder: str, config: SampleConfig, watch: ResultListen
     return Plan(tuple(doubts(task, sample, forecast)), task, sample, forecast)
 
 
-def check(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> tuple[Task | None, list[Problem]]:
-    """Check all that can be checked without work, and name every problem, not the first alone."""
-    problems: list[Problem] = []
+def check(
+    recipe: Recipe, part: tuple[int, int] = (0, 1), looked: Problems | None = None
+) -> tuple[Task | None, list[Problem]]:
+    """Check all that can be checked without work, and name every problem, not the first alone.
 
-    def attempt(subject: str, name: str, do: Callable[[], Value]) -> Value | None:
-        try:
-            return do()
-        except Exception as error:
-            if not (hasattr(type(error), "exit_code") or is_store_error(error)):
-                raise
-            message = str(error) if name in str(error) else f"{name}: {error}"
-            near = "" if subject == "input" else _nearest(name, message)  # it says its own
-            problems.append(Problem(subject, message + near))
-            return None
-
-    urls, root = recipe.input.urls, recipe.input.root
-    for url in urls if len(urls) > 1 else ():  # each for itself, then all of them
-        attempt("input", url, partial(list_inputs, [url], root))
-    inputs = None if problems else attempt("input", urls[0], partial(list_inputs, urls, root))
+    What is inside the models is looked at when all else is right.
+    """
+    seen = looked or Problems(recipe)
+    if seen.inputs is None or seen.named:
+        return None, seen.named
     caption, score = recipe.caption, recipe.score
-    attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
-    attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
-    attempt("output", "", lambda: check_output(recipe.output))
-    if all(problem.subject != "output" for problem in problems):
-        attempt("output", recipe.output, lambda: _check_writable(recipe.output))
-    unset = [name for name in recipe.engine.forward_env if name not in os.environ]
-    if unset:
-        mend = "is not set here. Set it, or take it out"
-        problems.append(Problem("engine.forward_env", f"{', '.join(unset)} {mend}"))
-    if problems or inputs is None:
-        return None, problems
+    seen.attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
+    seen.attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
+    if seen.named:
+        return None, seen.named
     store = Store(recipe.output)
-    resolved = attempt("recipe", "", partial(resolve, recipe, store))
+    resolved = seen.attempt("recipe", "", partial(resolve, recipe, store))
     if resolved is None:
-        return None, problems
-    return attempt("output", "", partial(_task, resolved, inputs, store, part)), problems
+        return None, seen.named
+    do = partial(_task, resolved, seen.inputs, store, part)
+    return seen.attempt("output", "", do), seen.named
 
 
 def forecast_of(task: Task, sample: Sample) -> Forecast:
@@ -345,44 +324,9 @@ def _folder(section: CaptionConfig | ScoreConfig) -> Path:
     return locate.pin(section.model, section.revision).folder
 
 
-def _nearest(name: str, message: str) -> str:
-    """Say which names are like one that leads nowhere: beside a local path, and of our models."""
-    if "Did you mean" in message:
-        return ""
-    path = Path(name.rstrip("/") or "/")
-    while name and "://" not in name and not path.parent.exists():
-        path = path.parent
-    if not name or "://" in name or path.exists() or not path.parent.is_dir():
-        return ""
-    beside = {other.name: str(path.with_name(other.name)) for other in path.parent.iterdir()}
-    known = beside | {shipped: shipped for shipped in locate.SHIPPED}
-    near = [known[other] for other in get_close_matches(path.name, known, n=3)]
-    return (
-        f"{'' if message.endswith('.') else '.'} Did you mean {' or '.join(near)}?" if near else ""
-    )
-
-
 def _free_bytes(output: str) -> int | None:
-    there = _where(output)
+    there = where(output)
     return None if there is None else shutil.disk_usage(there).free
-
-
-def _check_writable(output: str) -> None:
-    """Raise OSError where no folder can be made; a store over a network is asked by the sample."""
-    there = _where(output)
-    if there is not None and not there.is_dir():  # one above the output
-        raise NotADirectoryError(f"{there} is a file, expected a folder; give another output")
-    if there is not None and not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"{there} cannot be written to; give another output")
-
-
-def _where(output: str) -> Path | None:
-    """Return the output, or the folder nearest above it that is there; None if not on a disk."""
-    store = Store(output)
-    if not store.is_local:
-        return None
-    folder = Path(store.path("data")).parent
-    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 @contextmanager

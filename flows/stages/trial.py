@@ -6,7 +6,6 @@ pairs. Each view's training is taken up again after a kill; more views may be ad
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ from pydantic import ValidationError
 
 from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
 from flows.rounds.ledger import EVALUATION, Entry, gate_measure, read_evaluation, read_training
-from flows.rounds.recipe import TrialRecipe, pretraining
+from flows.rounds.recipe import TrialRecipe, parse_view, pretraining
 from flows.stages.bootstrap import free_memory, identity_of, measure, open_human
+from flows.stages.first_checks import check_trial
 from flows.training import run as train
 from flows.training.log import OpenDisplay, silent
 from flows.training.recipe import PretrainRecipe
 from models.blip.config import Dtype, resolve_dtype
 from pipeline.train import pretrain
-from pipeline.train.config import check_batch
 from shards.files.durable import whole_folder
 from shards.naming import encode_name
 from shards.run.run import check_identity, fingerprint
@@ -32,7 +31,6 @@ from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source
 
 RESULT = "trial.json"
-_VIEW = re.compile(r"(?P<run>.+):(?P<view>[A-Za-z0-9_-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +53,9 @@ class TrialJob:
     contenders: tuple[Contender, ...]
 
 
-def parse_view(text: str) -> SourceConfig:
-    """Read RUN or RUN:VIEW; a colon in a URL belongs to the run."""
-    match = _VIEW.fullmatch(text)
-    if match is None:
-        return SourceConfig(run=text)
-    return SourceConfig(run=match["run"], view=match["view"])
-
-
 def prepare(recipe: TrialRecipe, views: Sequence[str]) -> TrialJob:
     """Open views and pairs, check all that can be checked, and write the common start."""
-    step = recipe.pretrain.step
-    if step.steps is None or step.epochs is not None:
-        raise RecipeError(
-            "a trial gives each view as many steps; set pretrain.step.steps, and "
-            "pretrain.step.epochs to null: by epochs a larger view would be trained on for longer"
-        )
-    with as_recipe_errors():
-        check_batch(step, recipe.data.lanes)
+    check_trial(recipe, views)
     folder = Path(recipe.output).absolute()
     human, held_out = open_human(recipe)
     contenders = tuple(_contender(parse_view(view)) for view in views)

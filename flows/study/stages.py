@@ -16,7 +16,7 @@ from models.blip import tokenizer
 from pipeline.toy import world as toy_world
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from pipeline.train import pretrain
-from pipeline.train.pretrain import ModelConfig
+from pipeline.train.pretrain_config import ModelConfig
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.run.run import Run

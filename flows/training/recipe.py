@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 from flows.recipe import Folder, RecipeSection
 from flows.training.trackers import Kind
 from pipeline.train.finetune_config import FinetuneConfig
-from pipeline.train.pretrain import PretrainConfig
+from pipeline.train.pretrain_config import PretrainConfig
 
 
 class LaunchConfig(RecipeSection):

@@ -1,13 +1,18 @@
 """Folders of checkpoints as people name them: one of the hub's cache, a file in it, a slip."""
 
+import json
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+from models.bounded_file import SETTINGS_BYTES, read_bounded
+
 CONFIG = "config.json"
+FAMILY = "blip"
 _SNAPSHOTS, _CACHED = "snapshots", "models--*"
 _NAMED_AT_MOST = 5
+_LONGEST_FAMILY = 40
 
 
 def path_of(name: str | Path) -> Path:
@@ -37,6 +42,26 @@ def checkpoint_in(folder: Path, revision: str | None = None) -> Path:
         f"{top} is a folder of the Hugging Face hub's cache without a snapshot of {name!r}; "
         f"{there}. Give one of its snapshots, or fetch it: hf download OWNER/NAME"
     )
+
+
+def check_family(folder: Path) -> None:
+    """Raise ValueError for a folder without settings, or with those of another family of models."""
+    try:
+        block = json.loads(read_bounded(folder / CONFIG, SETTINGS_BYTES))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder} has no {CONFIG}. Give a Hugging Face BLIP folder or hub id."
+            + inner_checkpoints(folder)
+        ) from None
+    except (OSError, ValueError, RecursionError):
+        return  # who reads all of it says what is wrong
+    family = block.get("model_type") if isinstance(block, dict) else None
+    if isinstance(family, str) and family != FAMILY:
+        raise ValueError(
+            f"{folder} holds a model of another family: only BLIP is supported, found "
+            f"{family[:_LONGEST_FAMILY]}. Give one of BLIP's checkpoints, as docs/checkpoints.md "
+            "lists them"
+        )
 
 
 def near_to(name: str | Path, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from models.checkpoints.local_folder import CONFIG, checkpoint_in, near_to, path_of
+from models.checkpoints.local_folder import CONFIG, check_family, checkpoint_in, near_to, path_of
 
 _SETTINGS = [
     "config.json",
@@ -25,6 +25,17 @@ WEIGHT_FILES = (
 # checkpoints that come with capfilt: tiny ones, trained on the toy world
 SHIPPED = {
     f"tiny-{role}": Path(__file__).parents[1] / "tiny" / role for role in ("captioner", "filter")
+}
+
+# by the classes of errors, of the hub's library and of what it speaks through
+_PLAIN = {
+    "GatedRepoError": "its owner gives it to whom asks on its page; then set HF_TOKEN",
+    "RepositoryNotFoundError": "it has no such model, or a private one, for which HF_TOKEN is read",
+    "RevisionNotFoundError": "the model has no such revision",
+    "ProxyError": "the proxy of this network does not let it through to {hub}",
+    "TimeoutException": "{hub} does not answer",
+    "ConnectError": "no connection to {hub}",
+    "NetworkError": "the connection to {hub} broke off",
 }
 
 
@@ -66,6 +77,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
     """
     if (here := find_here(name, revision)) is not None:
         return here
+    _look_into(str(name), revision)  # first: weights may be tens of GB
     for single, index in WEIGHT_FILES:
         stem, ending = single.split(".")
         wanted = [*_SETTINGS, single, index, f"{stem}-*.{ending}"]
@@ -73,6 +85,12 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
         if (folder / single).is_file() or (folder / index).is_file():
             return folder
     raise CheckpointError(f"the hub's {name} holds no model.safetensors and no pytorch_model.bin")
+
+
+def look_for(name: str | Path, revision: str | None = None) -> None:
+    """Raise what `resolve` would, as far as settings tell: of the hub, config.json alone is got."""
+    if find_here(name, revision) is None:
+        _look_into(str(name), revision)
 
 
 def find_here(name: str | Path, revision: str | None = None) -> Path | None:
@@ -83,7 +101,9 @@ def find_here(name: str | Path, revision: str | None = None) -> Path | None:
     path = path_of(name)
     if name != "" and path.is_dir():  # "" would be the folder that one stands in
         try:
-            return checkpoint_in(path.absolute(), revision).resolve()
+            folder = checkpoint_in(path.absolute(), revision).resolve()
+            check_family(folder)
+            return folder
         except ValueError as error:
             raise CheckpointError(str(error)) from None
     if str(name) in SHIPPED:
@@ -97,6 +117,13 @@ def find_here(name: str | Path, revision: str | None = None) -> Path | None:
             "Give an existing folder or a Hugging Face hub id such as OWNER/NAME." + _others(name)
         )
     return None
+
+
+def _look_into(name: str, revision: str | None) -> None:
+    try:
+        check_family(_download(name, revision, [CONFIG]))
+    except ValueError as error:
+        raise CheckpointError(f"the hub's {name}: {error}") from None
 
 
 def _others(name: str | Path) -> str:
@@ -132,9 +159,24 @@ def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
                 "network, with HF_HOME on a disk that all nodes share, or give its folder."
                 + _others(name)
             ) from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
             f"{name!r} is no folder here, and the Hugging Face hub did not give it "
-            f"(revision {revision or 'main'}): {reason}. Check the name and the network, or "
+            f"(revision {revision or 'main'}): {_why(error)}. Check the name and the network, or "
             f"download the checkpoint and give its folder.{_others(name)}"
         ) from error
+
+
+def _why(error: BaseException) -> str:
+    """Say in plain words why the hub gave nothing, where its library's own are none."""
+    import huggingface_hub
+
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    named = {kind.__name__ for one in causes for kind in type(one).__mro__}
+    for kind, words in _PLAIN.items():
+        if kind in named:
+            return words.format(hub=huggingface_hub.constants.ENDPOINT)
+    return str(error).strip().partition("\n")[0] or repr(error)

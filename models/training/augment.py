@@ -9,43 +9,22 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 from PIL import Image, ImageEnhance, ImageOps
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from models.blip.preprocess import Preprocess
+from models.training.config import LEVELS, AugmentConfig
 
 _RATIOS = (3 / 4, 4 / 3)  # width to height of a crop
 _TRIES = 10  # to draw a crop that lies within the picture
 _APPLIED = 0.5  # probability of a drawn operation
-_LEVELS = 10  # a magnitude of 10 is the strongest
 _SHEAR = 0.3
 _TRANSLATE_PIXELS = 10.0
 _ROTATE_DEGREES = 30.0
 _FILL = (128, 128, 128)
 
 Operation = Callable[[Image.Image, int, random.Random], Image.Image]
-
-
-class AugmentConfig(BaseModel):
-    """How pictures are varied; the defaults are pre-training's, finetuning crops (0.5, 1.0)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    crop: tuple[float, float] | None = Field(
-        (0.2, 1.0), description="least and largest share of the area; null: the whole picture"
-    )
-    flip: float = Field(0.5, ge=0, le=1, description="probability of left and right exchanged")
-    operations: int = Field(2, ge=0, description="of RandAugment, drawn for each picture")
-    magnitude: int = Field(5, ge=0, le=_LEVELS, description="of these operations, 0 to 10")
-
-    @model_validator(mode="after")
-    def _check_crop(self) -> Self:
-        if self.crop is not None and not 0 < self.crop[0] <= self.crop[1] <= 1:
-            raise ValueError(f"crop is {self.crop}; expected 0 < least <= largest <= 1, or null")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +68,11 @@ def _draw_crop(
 
 
 def _factor(level: int) -> float:
-    return level / _LEVELS * 1.8 + 0.1
+    return level / LEVELS * 1.8 + 0.1
 
 
 def _signed(level: int, strongest: float, draw: random.Random) -> float:
-    return level / _LEVELS * strongest * draw.choice((-1, 1))
+    return level / LEVELS * strongest * draw.choice((-1, 1))
 
 
 def _affine(image: Image.Image, inverse: tuple[float, ...]) -> Image.Image:

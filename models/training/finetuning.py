@@ -4,12 +4,12 @@ Shapes: B pairs of image and text, W pairs of all workers.
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from models.training import losses, negatives
+from models.training.config import Across
 from models.training.contrast import (
     ContrastiveOutput,
     ContrastiveSettings,
@@ -23,8 +23,6 @@ from models.training.contrast import (
 from models.training.momentum import FeatureQueue
 from models.training.negatives import Negatives
 from models.training.workers import ALONE, Workers
-
-Across = Literal["nothing", "negatives", "everything"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,12 @@ Shapes: B rows, M candidates of a row.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from models.training.workers import ALONE, Workers
 
-Rule = Literal["masked", "original"]
 FLOOR = 1e-4  # what the original adds to each weight in pre-training
 
 

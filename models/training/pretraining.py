@@ -23,6 +23,7 @@ from models.blip.networks import Answering
 from models.blip.text import TextDecoder
 from models.training import losses, negatives
 from models.training.captioning import language_loss
+from models.training.config import Rule
 from models.training.contrast import (
     ContrastiveOutput,
     ContrastiveSettings,
@@ -31,7 +32,6 @@ from models.training.contrast import (
     Pairs,
 )
 from models.training.momentum import FeatureQueue
-from models.training.negatives import Rule
 from models.training.workers import ALONE, Workers
 
 _ENCODER, _DECODER = "text_encoder.", "text_decoder.bert."

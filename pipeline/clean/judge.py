@@ -25,13 +25,10 @@ Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 Rule = tuple[DecisionReason, Mask]
 
-_OPEN = pa.array(
-    [
-        DecisionReason.KEPT,
-        DecisionReason.ITM_BELOW_THRESHOLD,
-        DecisionReason.SCORE_BELOW_THRESHOLD,
-    ],
-    pa.string(),
+_OPEN = (
+    DecisionReason.KEPT,
+    DecisionReason.ITM_BELOW_THRESHOLD,
+    DecisionReason.SCORE_BELOW_THRESHOLD,
 )
 
 DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
@@ -140,7 +137,7 @@ def thresholds_of(origins: pa.ChunkedArray, thresholds: dict[str, float]) -> NDA
 
 def is_open(reasons: pa.ChunkedArray) -> Mask:
     """Mark the decisions that a threshold makes; any other reason lies in the text itself."""
-    return _mask(pc.is_in(reasons, value_set=_OPEN))
+    return _mask(pc.is_in(reasons, value_set=pa.array(_OPEN, pa.string())))
 
 
 def _repeated(texts: pa.Table, folded: pa.Array) -> Mask:

@@ -13,17 +13,22 @@ from pipeline.media.ahead import load_batches
 from shards.training.annotation import Fields, fold_spaces, read_label
 from shards.training.annotation_file import statement_reason
 from shards.training.left_out import LeftOut, Unusable, excerpt
+from shards.training.picture_name import NamesTogether
 
 
 def measure_nlvr(
-    reasoner: NlvrModel, rows: Iterable[Fields], images: str, batch_size: int = 32
+    reasoner: NlvrModel,
+    rows: Iterable[Fields],
+    images: str,
+    batch_size: int = 32,
+    names: NamesTogether | None = None,
 ) -> dict[str, Any]:
     """Judge the statements of NLVR2's rows; in [0, 1].
 
     `consistency` is the share of sentences that are judged right with every pair of pictures that
     they stand beside.
     """
-    pictures, left_out = AnnotatedPictures(images, reasoner.preprocess), LeftOut()
+    pictures, left_out = AnnotatedPictures(images, reasoner.preprocess, names), LeftOut()
     right_of: dict[str, list[bool]] = defaultdict(list)
     load = partial(_load, pictures=pictures)
     for batch, loaded in load_batches(rows, load, batch_size, left_out):

@@ -16,7 +16,7 @@ from shards.reasons import SampleReason, TextReason
 from shards.training.annotation import Fields, read_texts
 from shards.training.left_out import Unusable, excerpt
 from shards.training.picture_folder import FolderPicture, PictureFolder, picture_folder
-from shards.training.picture_name import PictureName, is_name
+from shards.training.picture_name import NamesTogether, PictureName, is_name
 
 _KEPT = 64  # pictures: rows about one picture often stand together
 
@@ -31,7 +31,10 @@ class AnnotatedPictures:
     Several threads may load; a picture that two of them ask for is read once.
     """
 
-    def __init__(self, folder: str, preprocess: Preprocess) -> None:
+    def __init__(
+        self, folder: str, preprocess: Preprocess, names: NamesTogether | None = None
+    ) -> None:
+        self._names = names
         self._folder, self._preprocess = picture_folder(folder), preprocess
         self._kept: OrderedDict[PictureName, Future[Tensor | str]] = OrderedDict()
         self._lock = Lock()
@@ -66,16 +69,18 @@ class AnnotatedPictures:
         return loading.result()
 
     def _read(self, name: PictureName) -> Tensor | str:
-        picture = read_picture(self._folder, name)
+        picture = read_picture(self._folder, name, self._names)
         if isinstance(picture, str):
             return picture
         loaded = resized(picture.data, self._preprocess)
         return Unusable(loaded, picture.path) if isinstance(loaded, str) else loaded
 
 
-def read_picture(folder: PictureFolder, name: object) -> FolderPicture | Unusable:
+def read_picture(
+    folder: PictureFolder, name: object, among: NamesTogether | None = None
+) -> FolderPicture | Unusable:
     """Read a picture that a row names; endings of formats that are not read are refused."""
-    picture = folder.read(name)
+    picture = folder.read(name, among)
     if isinstance(picture, FolderPicture) and extension(picture.path) in FOREIGN_EXTENSIONS:
         return Unusable(SampleReason.FORMAT_NOT_ALLOWED, picture.path)
     return picture
@@ -102,7 +107,9 @@ def each_once(loaded: Sequence[Loaded]) -> tuple[Tensor, list[int]]:
     return torch.stack(distinct), about
 
 
-def captioned(rows: Iterable[Fields], images: str) -> Iterator[LabelledPair]:
+def captioned(
+    rows: Iterable[Fields], images: str, names: NamesTogether | None = None
+) -> Iterator[LabelledPair]:
     """Turn rows of Karpathy's split, or of nocaps, which has no captions, into labelled pairs."""
     folder = picture_folder(images)
     for number, row in enumerate(rows, 1):
@@ -113,7 +120,7 @@ def captioned(rows: Iterable[Fields], images: str) -> Iterator[LabelledPair]:
             example = f"row {number:,}: {excerpt(row)}"
             yield LabelledPair(str(name), b"", (), row, Unusable(reason, example))
             continue
-        picture = read_picture(folder, name)
+        picture = read_picture(folder, name, names)
         captions = tuple(text for text in texts if text)
         if isinstance(picture, Unusable):
             yield LabelledPair(str(name), b"", captions, row, picture)

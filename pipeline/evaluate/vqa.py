@@ -20,6 +20,7 @@ from shards.training.annotation import (
     spell_answers,
 )
 from shards.training.left_out import LeftOut, Unusable, excerpt
+from shards.training.picture_name import NamesTogether
 
 _GROUPS = ("answer_type", "question_type")  # that the official evaluator reports, if rows have them
 
@@ -33,6 +34,7 @@ def measure_vqa(
     answers: Sequence[str] = (),
     by: str | None = None,
     results: list[dict[str, Any]] | None = None,
+    names: NamesTogether | None = None,
 ) -> dict[str, Any]:
     """Answer the questions of VQA's rows and compare with what people answered.
 
@@ -41,7 +43,7 @@ def measure_vqa(
     `by` names a field of the rows: the mean accuracy of each of its values is given too. `results`,
     if given, is filled in the form of the VQA server.
     """
-    pictures, left_out = AnnotatedPictures(images, answerer.preprocess), LeftOut()
+    pictures, left_out = AnnotatedPictures(images, answerer.preprocess, names), LeftOut()
     scores: list[float] = []
     groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     asked = 0

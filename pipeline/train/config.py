@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.training.augment import AugmentConfig
+from models.training.config import AugmentConfig, Rule
 from models.training.schedule import RateConfig
 from pipeline.config import Config
 from shards.training.source import SourceConfig
@@ -29,6 +29,29 @@ class DataConfig(LoaderConfig):
     """What is trained on, and how it is read."""
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
+
+
+class TowerConfig(Config):
+    """How the towers of a network are trained; none of it changes what is computed afterwards."""
+
+    dropout: float = Field(0.1, ge=0, lt=1, description="of the text transformer")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="of the vision tower's branches")
+    recompute: int = Field(0, ge=0, description="last layers that keep no activations")
+    freeze_vision: bool = Field(False, description="train the text transformer and heads alone")
+
+
+class LossConfig(Config):
+    """How a step computes; the defaults are the paper's."""
+
+    alpha: float = Field(0.4, ge=0, le=1, description="share of the soft targets in ITC")
+    ramp_epochs: float = Field(2, ge=0, description="over which alpha rises from 0")
+    momentum: float = Field(0.995, ge=0, le=1)
+    queue: int = Field(57_600, ge=1)
+    negatives: Rule = Field("masked", description="of ITM: never equal pictures or texts")
+    negatives_floor: float = Field(
+        0, ge=0, description="added to the weights that pre-training's masked ones are drawn by"
+    )
+    itc_negatives: Rule = Field("masked", description="of ITC in pre-training: the same")
 
 
 class StepConfig(Config):

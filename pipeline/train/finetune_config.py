@@ -5,10 +5,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from models.decoding.config import Decoding
-from models.training.finetuning import Across
+from models.training.config import Across
 from pipeline.config import Config
-from pipeline.train.config import TrainConfig
-from pipeline.train.objective import LossConfig, TowerConfig
+from pipeline.train.config import LossConfig, TowerConfig, TrainConfig
 from pipeline.train.tasks import Task
 from shards.training.source import SourceConfig
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from transformers import BlipConfig
 
@@ -17,36 +16,12 @@ from models.blip.vision import VisionEncoder
 from models.checkpoints.folder import CheckpointContent
 from models.training.contrast import ContrastNetwork, Pairs
 from models.training.momentum import FeatureQueue
-from models.training.negatives import Rule
 from models.training.workers import Workers
 from pipeline.checkpoint import write_checkpoint
-from pipeline.config import Config
+from pipeline.train.config import TowerConfig
 from pipeline.train.dataloader import Batch
 
 _Network = TypeVar("_Network", bound=nn.Module)
-
-
-class TowerConfig(Config):
-    """How the towers of a network are trained; none of it changes what is computed afterwards."""
-
-    dropout: float = Field(0.1, ge=0, lt=1, description="of the text transformer")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="of the vision tower's branches")
-    recompute: int = Field(0, ge=0, description="last layers that keep no activations")
-    freeze_vision: bool = Field(False, description="train the text transformer and heads alone")
-
-
-class LossConfig(Config):
-    """How a step computes; the defaults are the paper's."""
-
-    alpha: float = Field(0.4, ge=0, le=1, description="share of the soft targets in ITC")
-    ramp_epochs: float = Field(2, ge=0, description="over which alpha rises from 0")
-    momentum: float = Field(0.995, ge=0, le=1)
-    queue: int = Field(57_600, ge=1)
-    negatives: Rule = Field("masked", description="of ITM: never equal pictures or texts")
-    negatives_floor: float = Field(
-        0, ge=0, description="added to the weights that pre-training's masked ones are drawn by"
-    )
-    itc_negatives: Rule = Field("masked", description="of ITC in pre-training: the same")
 
 
 @dataclass(frozen=True, slots=True)

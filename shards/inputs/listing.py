@@ -82,8 +82,9 @@ def compare_lists(recorded: Sequence[InputShard], listed: Sequence[InputShard]) 
     ]
     if any(parts):
         raise InputMismatch(
-            f"the input is another list ({len(listed)} shards) than the one this run was created "
-            f"with ({len(recorded)}): {'; '.join(part for part in parts if part)}; "
+            f"the input is another list ({len(listed)} shard{'' if len(listed) == 1 else 's'}) "
+            f"than the one this run was created with ({len(recorded)}): "
+            f"{'; '.join(part for part in parts if part)}; "
             "give the same input, or another output folder (training takes several runs)"
         )
 

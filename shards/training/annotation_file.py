@@ -9,7 +9,7 @@ used is counted by its reason. A file is held in memory, its pictures are not.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from shards.training.annotation import (
 from shards.training.dialogue_file import DialogueRow, dialogues, is_dialogues
 from shards.training.json_file import AnnotationError, load_json, read_json
 from shards.training.left_out import LeftOut
-from shards.training.picture_name import PictureName, unusable
+from shards.training.picture_name import NamesTogether, PictureName, unusable
 from shards.training.raw_file import rows_of
 
 Kind = Literal["captions", "questions", "statements", "dialogues"]
@@ -58,6 +58,7 @@ class Annotations:
     rows: tuple[Annotation, ...]
     left_out: LeftOut
     sha256: str
+    names: NamesTogether = field(compare=False)
 
 
 def read_annotations(url: str, split: str | None = None, answers: str | None = None) -> Annotations:
@@ -69,9 +70,17 @@ def read_annotations(url: str, split: str | None = None, answers: str | None = N
     return _read(url, split, answers, versions)
 
 
+def check_there(*urls: str | None) -> None:
+    """Raise AnnotationError where one of these is no file; none is read."""
+    for url in filter(None, urls):
+        _version(url)
+
+
 def _version(url: str) -> str:
     fs, path = filesystem(url)
     try:
+        if fs.isdir(path):
+            raise IsADirectoryError(path)
         return str(fs.ukey(path))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise AnnotationError(f"{url} is no file") from error
@@ -94,7 +103,8 @@ def _read(
     if split is not None or answers is not None:  # other samples than those of the whole file
         others = f"{split}\n{answers and load_json(answers).sha256}"
         sha256 = hashlib.sha256(f"{sha256}\n{others}".encode()).hexdigest()
-    return Annotations(kind, rows, left_out, sha256)
+    names = NamesTogether(name for row in rows for name in row.pictures)
+    return Annotations(kind, rows, left_out, sha256, names)
 
 
 def _rows(url: str, parsed: Any, split: str | None, answers: str | None) -> list[Any]:  # noqa: ANN401

@@ -17,6 +17,7 @@ from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
 from shards.training.left_out import Unusable, excerpt
 from shards.training.picture_name import (
+    NamesTogether,
     Parts,
     Reading,
     folded,
@@ -24,6 +25,7 @@ from shards.training.picture_name import (
     is_picture,
     last_number,
     readings,
+    shared_end,
     unusable,
     without_ending,
 )
@@ -75,7 +77,7 @@ class _Listing:
         is_below = reading.is_absolute and len(root) > 0 and reading.parts[: len(root)] == root
         wanted = folded(reading.parts[len(root) :] if is_below else reading.parts)
         above = folded(root) if reading.is_absolute and not is_below else ()
-        ends = {path: _end((*above, *path.split("/")), wanted) for path in self.named(wanted)}
+        ends = {path: shared_end((*above, *path.split("/")), wanted) for path in self.named(wanted)}
         whole = [path for path in ends if ends[path] == len(wanted) == _depth(path)]
         longest = max(ends.values(), default=0)
         if whole or is_below or not longest:
@@ -97,9 +99,11 @@ class PictureFolder:
         self._kept: _Listing | None = None
         self.url = url_of(self._fs, self._root)
 
-    def read(self, name: object) -> FolderPicture | Unusable:
+    def read(self, name: object, among: NamesTogether | None = None) -> FolderPicture | Unusable:
         """Read a picture, or say why there is none; a lost connection raises.
 
+        `among` are the names of the annotation file: two of them never mean one picture by their
+        last parts alone.
         An object store may answer in ways of its own for what is not there.
         """
         reason = unusable(name)
@@ -112,7 +116,7 @@ class PictureFolder:
             picture = self._read_as_it_stands(name)
             if picture is not None:
                 return picture
-            path = self._find(name)
+            path = self._find(name, among)
         if isinstance(path, Unusable):
             return path
         return self._read(path) or self._missing(path, "it was there, and is gone")
@@ -139,7 +143,7 @@ class PictureFolder:
             raise
         return FolderPicture(path, data) if data else Unusable(SampleReason.IMAGE_EMPTY, full)
 
-    def _find(self, name: str) -> str | Unusable:
+    def _find(self, name: str, among: NamesTogether | None) -> str | Unusable:
         listing = self._listing()
         if listing.count >= MAX_LISTED:
             return self._missing(name, f"{self.url} has too many files to look further")
@@ -149,7 +153,8 @@ class PictureFolder:
             if len(paths) > 1:
                 return self._missing(name, _several(paths))
             if paths:
-                return paths[0]
+                rival = _rival(paths[0], reading, root, among)
+                return self._missing(name, rival) if rival else paths[0]
         if name.isascii() and name.isdigit() and int(name) in listing.by_number:
             return self._find_number(int(name))
         return self._missing(name, self._why(name, listing))
@@ -210,12 +215,12 @@ def _depth(path: str) -> int:
     return path.count("/") + 1
 
 
-def _end(path: Parts, wanted: Parts) -> int:
-    """Count the parts at the end that a path shares with a wanted one, which may lack an ending."""
-    parts = folded(path) if is_picture(wanted[-1]) else without_ending(folded(path))
-    count = 0
-    for part, other in zip(reversed(parts), reversed(wanted), strict=False):
-        if part != other:
-            break
-        count += 1
-    return count
+def _rival(path: str, reading: Reading, root: Parts, among: NamesTogether | None) -> str | None:
+    """Say which other name of the annotation file could mean a file, if the start is dropped."""
+    wanted = folded(reading.parts)
+    above = root if reading.is_absolute else ()
+    depth = shared_end((*above, *path.split("/")), wanted)
+    if among is None or depth == len(wanted):
+        return None
+    rival = among.rival(wanted, depth)
+    return rival and f"{path} has not this folder, and {excerpt(rival)} could mean it too"

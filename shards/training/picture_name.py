@@ -7,7 +7,7 @@ letters in another of Unicode's forms.
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeGuard
@@ -91,3 +91,41 @@ def folded(parts: Sequence[str]) -> Parts:
 def without_ending(parts: Parts) -> Parts:
     """Cut off a picture's ending."""
     return (*parts[:-1], parts[-1].rpartition(".")[0]) if is_picture(parts[-1]) else parts
+
+
+class NamesTogether:
+    """The names of one annotation file, which tell its pictures apart.
+
+    A folder may drop the start of a name only where no other name of the file says otherwise.
+    """
+
+    def __init__(self, names: Iterable[object]) -> None:
+        self._by_stem: dict[str, set[Parts]] = {}
+        for name in {name for name in names if isinstance(name, str)}:
+            *_, last = readings(name)
+            if parts := folded(last.parts):
+                self._by_stem.setdefault(without_ending(parts)[-1], set()).add(parts)
+
+    def rival(self, wanted: Parts, depth: int) -> str | None:
+        """Return a name that ends as the wanted one does, in `depth` parts, and is another path.
+
+        Of two names one may begin further up than the other. One that is no more than that end
+        names the file itself.
+        """
+        for other in self._by_stem.get(without_ending(wanted)[-1], ()):
+            shared = max(shared_end(other, wanted), shared_end(wanted, other))
+            is_longer_way = shared == min(len(other), len(wanted)) and len(other) > depth
+            if shared >= depth and not is_longer_way:
+                return "/".join(other)
+        return None
+
+
+def shared_end(path: Sequence[str], wanted: Parts) -> int:
+    """Count the parts at the end that a path shares with a wanted one, which may lack an ending."""
+    parts = folded(path) if is_picture(wanted[-1]) else without_ending(folded(path))
+    count = 0
+    for part, other in zip(reversed(parts), reversed(wanted), strict=False):
+        if part != other:
+            break
+        count += 1
+    return count

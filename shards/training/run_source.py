@@ -54,6 +54,11 @@ def open_run(config: SourceConfig) -> Source:
     )
 
 
+def check_run(config: SourceConfig) -> None:
+    """Raise what `open_run` would where there is no such run, view or snapshot, or it goes on."""
+    _view_shards(Run.open(str(config.run)), config)
+
+
 def _view_shards(run: Run, config: SourceConfig) -> tuple[SnapshotShard, ...]:
     if config.view not in (None, OWN):
         view = open_view(run, config.view)

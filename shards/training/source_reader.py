@@ -11,11 +11,17 @@ from shards.naming import encode_name
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
 from shards.training.annotation import annotated_texts
-from shards.training.annotation_file import Annotation, Annotations, read_annotations
+from shards.training.annotation_file import (
+    Annotation,
+    Annotations,
+    check_there,
+    read_annotations,
+)
 from shards.training.json_file import without_endings
 from shards.training.left_out import LeftOut, Unusable
 from shards.training.picture_folder import picture_folder
-from shards.training.run_source import open_run, read_clean, read_judged
+from shards.training.picture_name import NamesTogether
+from shards.training.run_source import check_run, open_run, read_clean, read_judged
 from shards.training.source import (
     AnnotatedRows,
     Part,
@@ -47,6 +53,16 @@ def open_source(config: SourceConfig) -> Source:
             f"damaged: {source.damaged or 'none'}. Mend what is told here, or leave the source out"
         )
     return source
+
+
+def check_source(config: SourceConfig) -> None:
+    """Raise what opening a source would where its name leads nowhere; no sample is read."""
+    if config.run is not None:
+        check_run(config)
+    elif config.annotations is not None:
+        check_there(config.annotations, config.answers)
+    else:
+        list_inputs(config.shards or (), config.root)
 
 
 def read_part(part: Part) -> Generator[SourceSample, None, None]:
@@ -139,7 +155,7 @@ def _open_annotations(url: str, config: SourceConfig) -> Source:
 def _check_pictures(url: str, images: str, annotations: Annotations) -> None:
     """Raise SourceError if none of the first pictures is there: the folder is another one."""
     rows, folder = annotations.rows[:_LOOKED_AT], picture_folder(images)
-    reads = [folder.read(row.pictures[0]) for row in rows]
+    reads = [folder.read(row.pictures[0], annotations.names) for row in rows]
     reasons = [read for read in reads if isinstance(read, Unusable)]
     if rows and len(reasons) == len(rows):
         raise SourceError(
@@ -154,13 +170,13 @@ def _listed(part: Part, listed: AnnotatedRows) -> Iterator[SourceSample]:
         raise changed(part, f"sha256 {part.sha256}", annotations.sha256)
     for number in range(listed.first, listed.first + part.rows):
         row = annotations.rows[number]
-        image, *right = _pictures(listed.images, row)
+        image, *right = _pictures(listed.images, row, annotations.names)
         key = f"{part.shard}/{number:09d}"
         yield SourceSample(key, image, row.texts, right[0] if right else None)
 
 
-def _pictures(images: str, row: Annotation) -> Iterator[bytes]:
+def _pictures(images: str, row: Annotation, names: NamesTogether) -> Iterator[bytes]:
     """Read a row's pictures; one that is missing is empty."""
     for name in row.pictures:
-        picture = picture_folder(images).read(name)
+        picture = picture_folder(images).read(name, names)
         yield b"" if isinstance(picture, Unusable) else picture.data

@@ -52,7 +52,7 @@ CASES = (
         ("2/1",),
         ("actors=3", "gpus_per_actor=1"),
         (0, 1),
-        says=("1 workers run; wanted: 3 workers with 1 GPU", "2 processors and 1 GPU free"),
+        says=("1 worker runs; wanted: 3 workers with 1 GPU", "2 processors and 1 GPU free"),
     ),
     Case(
         "two GPUs, on no machine",

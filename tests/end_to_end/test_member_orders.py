@@ -6,6 +6,7 @@
 import io
 import logging
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.driving import committed, table, wait_until
 from tests.support.tars import read_members
 from tests.support.toy_run import clean_world
 
@@ -83,15 +85,15 @@ def tables(run: Path) -> dict[str, Any]:
     """Read what is told of each key, without places; scores to a few digits, as batches differ."""
     keys: dict[int, str] = {}
     told: dict[str, Any] = {}
-    for table in ("samples", "texts", "decisions"):
-        (file,) = (run / "data" / table).glob("*.parquet")
+    for name in ("samples", "texts", "decisions"):
+        (file,) = (run / "data" / name).glob("*.parquet")
         for row in pq.read_table(file).to_pylist():
             keys.setdefault(row["index"], row.get("key", ""))
-            place = f"{table} {keys[row.pop('index')]} {row.pop('text_no', '')}"
+            place = f"{name} {keys[row.pop('index')]} {row.pop('text_no', '')}"
             told[place] = {
-                name: pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
-                for name, value in row.items()
-                if name != "shard"
+                field: pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
+                for field, value in row.items()
+                if field != "shard"
             }
     return told
 
@@ -141,3 +143,30 @@ def test_a_few_pairs(pairs: Members, tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_many_pairs(pairs: Members, tmp_path: Path) -> None:
     check(pairs[:400], tmp_path, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_killed_run_is_taken_up_whatever_the_order(
+    order: str, pairs: Members, tmp_path: Path
+) -> None:
+    world, whole, broken = (tmp_path / name for name in ("world", "whole", "broken"))
+    world.mkdir()
+    starts = range(0, 240, 40)
+    for start in starts:
+        ORDERS[order](world / f"web-{start:03d}.tar", pairs[start : start + 40])
+        shutil.rmtree(tmp_path / "loose", ignore_errors=True)
+    clean_world(world, whole)
+    process = subprocess.Popen([sys.executable, "-c", CLEAN, str(world), str(broken)])
+    wait_until(lambda: len(committed(broken)) >= 2)
+    process.kill()
+    process.wait()
+    kept = {path: path.read_bytes() for path in (broken / "commits").glob("*.json")}
+    assert 2 <= len(kept) < len(starts), "the run was over before it was killed"
+    clean_world(world, broken)
+    assert {path: path.read_bytes() for path in kept} == kept
+    for name in ("samples", "decisions"):
+        assert table(broken, name) == table(whole, name)
+    both = zip(table(broken, "texts"), table(whole, "texts"), strict=True)
+    assert all(row[:6] == other[:6] for row, other in both)
+    assert len(table(whole, "samples")) == 120

@@ -14,7 +14,7 @@ from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
 from flows.study.recipe import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
 from pipeline.train.config import DataConfig, StepConfig, check_division
-from pipeline.train.pretrain import ModelConfig
+from pipeline.train.pretrain_config import ModelConfig
 from shards.errors import UsageError
 
 RECIPES = sorted((Path(recipe.__file__).parent / "recipes").rglob("*.yaml"))

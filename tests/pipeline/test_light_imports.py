@@ -36,6 +36,12 @@ def test_a_module_loads_no_optional_library(module: str) -> None:
     assert loaded_by(module, *OPTIONAL) == []
 
 
+@pytest.mark.parametrize("module", ["flows.recipe", "flows.training.recipe", "flows.rounds.recipe"])
+def test_a_recipe_is_read_without_what_takes_seconds_to_load(module: str) -> None:
+    assert loaded_by(module, *OPTIONAL, "torch", "transformers") == []
+
+
 def test_what_needs_a_library_is_seen_to_load_it() -> None:
     assert loaded_by("pipeline.search.query", *OPTIONAL) == ["faiss"]
     assert loaded_by("pipeline.media.video", *OPTIONAL) == ["av"]
+    assert loaded_by("models.blip.config", "torch") == ["torch"]

@@ -55,7 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
             files = self.server.repos.get(asked[1])
             self.server.revisions.add(asked[3])
             if files is None:
-                return self._send(b'{"error": "Repository not found"}', status=404)
+                unknown = {"X-Error-Code": "RepoNotFound"}  # the hub's own word
+                return self._send(b"{}", status=404, headers=unknown)
             if asked[2] == "revision":
                 return self._send(json.dumps({"id": asked[1], "sha": COMMIT}).encode())
             tree = [

@@ -14,10 +14,10 @@ from models.training.workers import ALONE, Workers
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from pipeline.train import pretrain
 from pipeline.train import state as training_state
-from pipeline.train.config import DataConfig, SaveConfig, StepConfig, TrainConfig
+from pipeline.train.config import DataConfig, LossConfig, SaveConfig, StepConfig, TrainConfig
 from pipeline.train.loop import TrainingContext, TrainResult, train
-from pipeline.train.objective import LossConfig, Objective
-from pipeline.train.pretrain import ModelConfig, PretrainConfig
+from pipeline.train.objective import Objective
+from pipeline.train.pretrain_config import ModelConfig, PretrainConfig
 from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source
 

@@ -1,7 +1,7 @@
 """A plan on the terminal: what is wrong, what is left to do, and what it will take."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pipeline.printable import count, number_of, percent, size, visible
 
 if TYPE_CHECKING:
     from flows.stages.plan import Forecast, Plan
+    from flows.stages.problems import Problem
 
 Row = tuple[str, str, str]
 
@@ -70,17 +71,26 @@ def print_plan(plan: "Plan", price: float | None) -> None:
     if plan.sample is not None and forecast is not None:
         console.print(_table(_rows(forecast, price)))
         console.print(_basis(plan), soft_wrap=True)
-    for problem in plan.problems:
+    print_problems(plan.problems)
+
+
+def print_problems(problems: "Iterable[Problem]") -> None:
+    """Print what stands in the way, and what only makes it worse."""
+    console = Console()
+    for problem in problems:
         kind = "warning" if problem.warning else "problem"
         console.print(f"{kind}: {problem.subject}: {visible(problem.message)}", markup=False)
 
 
+def problems_as_json(problems: "Iterable[Problem]") -> dict[str, Any]:
+    """Return what `print_problems` prints, for machines."""
+    listed = [asdict(problem) for problem in problems]
+    return {"ready": all(problem["warning"] for problem in listed), "problems": listed}
+
+
 def plan_as_json(plan: "Plan", price: float | None) -> dict[str, Any]:
     """Return all that `print_plan` prints, for machines; times are in seconds."""
-    known: dict[str, Any] = {
-        "ready": plan.ready,
-        "problems": [asdict(problem) for problem in plan.problems],
-    }
+    known = problems_as_json(plan.problems)
     if plan.task is not None:
         shards, pending = len(plan.task.shards), len(plan.task.pending)
         known["shards"] = {"total": shards, "done": shards - pending, "pending": pending}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ from flows.cli.options import AsJson, Checkpoint
 
 if TYPE_CHECKING:
     from shards.training.annotation import Fields
+    from shards.training.picture_name import NamesTogether
 
 VQA_EXAMPLES = """
 Examples:
@@ -86,7 +88,7 @@ def vqa(
     listed, people = _answers(answers or ())
     model = VqaModel.load(folder, max_tokens=max_tokens, **model_options(dtype))
     written: list[dict[str, Any]] = []
-    with _rows(annotations, ("image", "question"), limit, split, people) as rows:
+    with _rows(annotations, ("image", "question"), limit, split, people) as (rows, names):
         numbers = measure_vqa(
             model,
             rows,
@@ -95,6 +97,7 @@ def vqa(
             answers=listed,
             by=by,
             results=written,
+            names=names,
         )
     check_outcome(numbers, "questions", annotations)
     if not numbers["compared"]:
@@ -125,8 +128,8 @@ def nlvr(
     from pipeline.evaluate.nlvr import measure_nlvr
 
     model = NlvrModel.load(folder, max_tokens=max_tokens, **model_options(dtype))
-    with _rows(annotations, ("images", "sentence", "label"), limit) as rows:
-        numbers = measure_nlvr(model, rows, images or beside(annotations), batch_size)
+    with _rows(annotations, ("images", "sentence", "label"), limit) as (rows, names):
+        numbers = measure_nlvr(model, rows, images or beside(annotations), batch_size, names)
     check_outcome(numbers, "statements", annotations)
     print_numbers(numbers, as_json)
 
@@ -183,13 +186,23 @@ def _rows(
     limit: int | None,
     split: str | None = None,
     answers: str | None = None,
-) -> "Iterator[Iterator[Fields]]":
-    """Yield the rows of an annotation file; what is taken of them moves the progress."""
-    from shards.training.annotation_file import read_rows
+) -> "Iterator[tuple[Iterator[Fields], NamesTogether]]":
+    """Yield an annotation file's rows, up to the limit, and the names of all its pictures.
 
-    rows = read_rows(annotations, fields, split, answers)[:limit]
+    What is taken of the rows moves the progress.
+    """
+    from shards.training.annotation_file import read_rows
+    from shards.training.picture_name import NamesTogether
+
+    listed = read_rows(annotations, fields, split, answers)
+    rows, names = listed[:limit], NamesTogether(chain.from_iterable(map(_names, listed)))
     with watch_samples("evaluating", len(rows)) as progress:
-        yield counted(rows, progress)
+        yield counted(rows, progress), names
+
+
+def _names(row: "Fields") -> list[Any]:
+    pictures = row.get("images")
+    return [row.get("image"), *(pictures if isinstance(pictures, list) else ())]
 
 
 def _answers(files: Sequence[str]) -> tuple[list[str], str | None]:

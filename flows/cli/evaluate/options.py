@@ -52,12 +52,12 @@ def folder_of(checkpoint: str, shards: Sequence[str] | None, *files: str | None)
     Tars and files that are not there are refused first: what follows loads torch.
     """
     from models.checkpoints import locate
-    from pipeline.media.pictures import check_there
     from shards.inputs.listing import list_inputs
+    from shards.training.annotation_file import check_there
 
     if shards:
         list_inputs(shards)
-    check_there([file for file in files if file is not None])
+    check_there(*files)
     folder = locate.resolve(checkpoint)
     say_loading()
     return folder

@@ -224,6 +224,7 @@ def _pairs(
     from pipeline.evaluate import read_pairs
     from pipeline.evaluate.rows import captioned
     from shards.training.annotation_file import read_captioned
+    from shards.training.picture_name import NamesTogether
 
     if bool(shards) == (annotations is not None):
         raise typer.BadParameter("give tars, or --annotations, and not both")
@@ -233,9 +234,11 @@ def _pairs(
         with watch_samples("evaluating", None) as progress:
             yield counted_by_bytes(read_pairs(shards or (), limit), progress, limit), progress
         return
-    rows = read_captioned(annotations, split)[:limit]
+    listed = read_captioned(annotations, split)
+    rows, names = listed[:limit], NamesTogether(row.get("image") for row in listed)
     with watch_samples("evaluating", len(rows)) as progress:
-        yield captioned(counted(rows, progress), images or beside(annotations)), progress
+        folder = images or beside(annotations)
+        yield captioned(counted(rows, progress), folder, names), progress
 
 
 def _judges(judge: str) -> ModuleType:

@@ -231,6 +231,8 @@ def attend(
     as_json: AsJson = False,
 ) -> None:
     """Draw where a model looks for each word: a heat map over the picture (Grad-CAM)."""
+    if out.is_dir():
+        raise typer.BadParameter(f"--out {out} is a folder; give a file, such as {out}/where.png")
     folder = _checked(model, picture)
 
     from models.checkpoints.description import describe

@@ -128,10 +128,9 @@ class RayNodes:
             return
         if now - self._said_at >= WAIT_SAID_EVERY_S:
             self._said_at = now
-            running_now = f"{running} workers run; " if running else "waiting for machines; "
             _log.warning(
                 "%s%s",
-                running_now,
+                _said_of(running),
                 explain(machines, self.wish, (self.head.launched() if self._grows else ())),
             )
 
@@ -201,3 +200,9 @@ def _living(placed: Sequence[Seat], alone: bool) -> tuple[Machine, ...]:
 def _host(node: dict[str, str]) -> str:
     name, address = node["NodeManagerHostname"], node["NodeManagerAddress"]
     return name if name == address else f"{name} ({address}, node {node['NodeID'][:8]})"
+
+
+def _said_of(running: int) -> str:
+    if not running:
+        return "waiting for machines; "
+    return "1 worker runs; " if running == 1 else f"{running} workers run; "

@@ -6,8 +6,9 @@ from models.checkpoints.folder import CheckpointContent
 from models.training.momentum import FeatureQueue
 from models.training.pretraining import PretrainNetwork, StepSettings
 from models.training.schedule import distillation_alpha
+from pipeline.train.config import LossConfig, TowerConfig
 from pipeline.train.dataloader import Batch
-from pipeline.train.objective import LossConfig, Objective, StepContext, TowerConfig, trainable
+from pipeline.train.objective import Objective, StepContext, trainable
 
 
 class PretrainObjective(Objective):

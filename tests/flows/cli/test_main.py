@@ -117,7 +117,7 @@ for command, wanted in (
     (["report", "nothere"], "nothere holds no run"),
     (["evaluate", "retrieval", "tiny-filter", "nothere"], "nothere"),
     (["evaluate", "filter", "tiny-filter", "nothere", "--label=a"], "nothere"),
-    (["evaluate", "vqa", "./nomodel", "--annotations=nothere.json"], "nothere.json: no such"),
+    (["evaluate", "vqa", "./nomodel", "--annotations=nothere.json"], "nothere.json is no file"),
     (["checkpoint", "info", "./nomodel"], "nomodel"),
 ):
     sys.argv = ["capfilt", *command]

@@ -12,6 +12,7 @@ from flows.rounds.recipe import (
     cleaning,
     decoding,
     finetuning,
+    parse_view,
     pretraining,
     shards_of,
 )
@@ -85,3 +86,17 @@ def test_a_network_that_goes_on_has_the_sizes_of_its_start(recipe: BootstrapReci
     assert model.size == "tiny"
     made = pretraining(recipe, HERE, shards_of(recipe.web), {"start": "first"}).model
     assert made == type(model)(start="first", dropout=model.dropout)
+
+
+@pytest.mark.parametrize(
+    ("given", "run_url", "view"),
+    [
+        ("runs/first", "runs/first", None),
+        ("runs/first:strict", "runs/first", "strict"),
+        ("s3://bucket/run", "s3://bucket/run", None),
+        ("s3://bucket/run:loose-2", "s3://bucket/run", "loose-2"),
+    ],
+)
+def test_a_view_is_named_behind_its_run(given: str, run_url: str, view: str | None) -> None:
+    parsed = parse_view(given)
+    assert (parsed.run, parsed.view) == (run_url, view)

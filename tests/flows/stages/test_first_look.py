@@ -6,7 +6,8 @@ import pytest
 
 from flows.recipe import Recipe, read_recipe
 from flows.stages import clean
-from flows.stages.first_look import NotEmpty, look_at
+from flows.stages.first_checks import NotEmpty
+from flows.stages.first_look import look_at
 from flows.stages.sample import SampleConfig
 from tests.flows.stages.test_sample import Watch
 

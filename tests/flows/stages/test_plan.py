@@ -15,7 +15,8 @@ import pytest
 from flows.engines.engine import WorkerReport
 from flows.recipe import Recipe
 from flows.stages import clean, plan
-from flows.stages.plan import Plan, Problem, check, make_plan
+from flows.stages.plan import Plan, check, make_plan
+from flows.stages.problems import Problem
 from flows.stages.sample import SampleConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import InputShard
@@ -108,17 +109,23 @@ def test_every_problem_is_named_with_its_mend(
         recipe(
             input={"urls": [str(tmp_path / "picturse")]},
             caption={"model": "tiny-captoner/"},
-            score={"model": "tiny-captioner"},
-            engine={"kind": "local", "forward_env": ["NEVER_SET"]},
+            score={"model": "./nowhere"},
+            engine={"kind": "ray", "address": "127.0.0.1:9", "forward_env": ["NEVER_SET"]},
         )
     )
     assert not made.ready
     problems = named(made.problems)
-    assert set(problems) == {"input", "captioner", "filter", "engine.forward_env"}
+    subjects = {"input", "captioner", "filter", "engine.forward_env", "engine.address"}
+    assert set(problems) == subjects
     assert problems["input"].endswith(f"Did you mean {tmp_path / 'pictures'}?")
     assert "no checkpoint folder" in problems["captioner"]
     assert "Did you mean tiny-captioner" in problems["captioner"]
     assert "NEVER_SET" in problems["engine.forward_env"]
+
+
+def test_both_models_are_looked_into_when_all_else_is_right(recipe: Make) -> None:
+    swapped = recipe(caption={"model": "tiny-filter"}, score={"model": "tiny-captioner"})
+    assert set(named(check(swapped)[1])) == {"captioner", "filter"}
 
 
 def test_a_run_of_another_recipe_stands_in_the_way(recipe: Make) -> None:

@@ -126,17 +126,3 @@ def test_a_trial_counts_steps(
     by_epochs = small_pretraining | {"step": {"epochs": 1, "batch_size": 12}}
     with pytest.raises(RecipeError, match=r"set pretrain\.step\.steps"):
         trial.prepare(recipe(tmp_path / "out", pretrain=by_epochs), [f"{run}:all"])
-
-
-@pytest.mark.parametrize(
-    ("given", "run_url", "view"),
-    [
-        ("runs/first", "runs/first", None),
-        ("runs/first:strict", "runs/first", "strict"),
-        ("s3://bucket/run", "s3://bucket/run", None),
-        ("s3://bucket/run:loose-2", "s3://bucket/run", "loose-2"),
-    ],
-)
-def test_a_view_is_named_behind_its_run(given: str, run_url: str, view: str | None) -> None:
-    parsed = trial.parse_view(given)
-    assert (parsed.run, parsed.view) == (run_url, view)

@@ -73,6 +73,31 @@ def test_an_empty_cache_says_what_to_do(hub: ModelHub, tmp_path: Path) -> None:
     assert not hub.fetched
 
 
+def test_of_another_familys_model_no_weights_are_fetched(hub: ModelHub, tmp_path: Path) -> None:
+    hub.repos["me/captioner"]["config.json"] = b'{"model_type": "florence2"}'
+    errors = start(hub, tmp_path).communicate(timeout=120)[1]
+    assert "the hub's me/captioner: " in errors
+    assert "only BLIP is supported, found florence2" in errors
+    assert hub.fetched == {"config.json": 1}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name", "said"),
+    [
+        ("http://127.0.0.1:9", "me/captioner", "no connection to http://127.0.0.1:9"),
+        ("http://nowhere.invalid", "me/captioner", "no connection to http://nowhere.invalid"),
+        (None, "me/nobody", "it has no such model"),
+    ],
+)
+def test_a_hub_that_gives_nothing_is_told_in_words(
+    hub: ModelHub, tmp_path: Path, endpoint: str | None, name: str, said: str
+) -> None:
+    script = LOAD.replace("me/captioner", name)
+    errors = start(hub, tmp_path, script, HF_ENDPOINT=endpoint or hub.url).communicate(timeout=120)
+    assert said in errors[1]
+    assert "Errno" not in errors[1]
+
+
 def test_the_vocabulary_is_of_one_revision(hub: ModelHub, tmp_path: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
     hub.repos[BERT] = {"vocab.txt": "\n".join(words).encode(), "model.safetensors": b"large"}

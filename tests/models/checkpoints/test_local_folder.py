@@ -76,6 +76,7 @@ def test_home_folders_and_empty_names(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(SHIPPED["tiny-filter"])
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
     assert path_of("~/mine") == resolve("~/mine") == tmp_path / "mine"
     assert resolve(".") == SHIPPED["tiny-filter"]
     with pytest.raises(CheckpointError, match="no checkpoint without a name"):

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import BlipConfig
 
 from models.training import losses, negatives
+from models.training.config import Rule
 from models.training.contrast import Pairs
 from models.training.momentum import FeatureQueue
 from models.training.negatives import Negatives
@@ -157,7 +158,7 @@ def test_10000_adversarial_batches_through_the_whole_network() -> None:
             ids, pixels = ids[:1].repeat(count, 1), pixels[:1].repeat(count, 1, 1, 1)
         mask = torch.arange(5) < torch.randint(1, 6, (count, 1), generator=source)
         image_ids = torch.randint(number(count, source) + 1, (count,), generator=source)
-        rule: negatives.Rule = "masked" if number(4, source) else "original"
+        rule: Rule = "masked" if number(4, source) else "original"
         with torch.no_grad():  # the ends of the range, and beyond
             network.temp.fill_((1e-9, 0.001, 0.07, 0.5, 9.0)[number(5, source)])
         settings = StepSettings(31, 30, negatives=rule)

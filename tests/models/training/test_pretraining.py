@@ -16,9 +16,9 @@ from transformers import BlipConfig
 from models.blip.config import blip_config
 from models.blip.tokenizer import WordPiece
 from models.checkpoints.original import read_original, rename
+from models.training.config import Rule
 from models.training.contrast import Pairs, project_and_normalize
 from models.training.momentum import FeatureQueue
-from models.training.negatives import Rule
 from models.training.pretraining import PretrainNetwork, StepResult, StepSettings
 
 References = tuple[dict[str, Tensor], dict[str, float]]

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from models.blip.config import blip_config
 from models.blip.networks import CaptionNetwork
 from models.training.captioning import language_loss
+from models.training.config import Across, Rule
 from models.training.contrast import Pairs
-from models.training.finetuning import Across, RetrievalNetwork, RetrievalSettings
+from models.training.finetuning import RetrievalNetwork, RetrievalSettings
 from models.training.momentum import FeatureQueue
-from models.training.negatives import Rule
 from models.training.pretraining import PretrainNetwork, StepSettings
 from models.training.workers import ALONE, Workers
 

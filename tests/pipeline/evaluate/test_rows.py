@@ -17,6 +17,7 @@ from shards.training.annotation_file import read_dialogues, read_rows
 from shards.training.json_file import AnnotationError
 from shards.training.left_out import Unusable
 from shards.training.picture_folder import FolderPicture, PictureFolder
+from shards.training.picture_name import NamesTogether
 
 SIDE = 16
 
@@ -42,10 +43,12 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read = PictureFolder.read
 
-    def watched(folder: PictureFolder, name: object) -> FolderPicture | Unusable:
+    def watched(
+        folder: PictureFolder, name: object, among: NamesTogether | None = None
+    ) -> FolderPicture | Unusable:
         names.append(str(name))
         time.sleep(0.01)
-        return read(folder, name)
+        return read(folder, name, among)
 
     monkeypatch.setattr(PictureFolder, "read", watched)
     return names

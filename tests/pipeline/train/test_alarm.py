@@ -1,12 +1,18 @@
 """Alarms say what a training's numbers show, once, also across a restart."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from models.training import losses
+from models.training.schedule import RateConfig
+from pipeline.toy.world import ToyWorldConfig, write_toy_world
+from pipeline.train import pretrain
 from pipeline.train.alarm import ITM_PRIOR, Alarms, TrainingDiverged
+from pipeline.train.config import SaveConfig, StepConfig
+from tests.support.small_training import config_of, run, sources_of
 
 PATIENCE = 1_000
 FINE = {"itc": 3.0, "itm": 0.3, "lm": 2.0, "temperature": 0.06}
@@ -162,3 +168,22 @@ def test_average_and_alarms_go_over_a_restart() -> None:
         after = Alarms(PATIENCE, before.itm, list(before.raised))
         assert first + look(after, range(stop, 200)) == expected, stop
         assert after.itm == whole.itm
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "raised"), [(1.0, ["temperature falls fast"]), (0.02, [])])
+def test_a_temperature_that_falls_in_a_real_training_is_told(
+    tmp_path: Path, share: float, raised: list[str]
+) -> None:
+    """At too high a rate it halves within some forty steps; at a low one of its own it stays."""
+    world = tmp_path / "world"
+    write_toy_world(world, ToyWorldConfig(samples=48, samples_per_shard=12, image_px=32))
+    config = config_of(
+        world,
+        rate=RateConfig(highest=5e-3, warmup_steps=3, factor=1, temperature=share),
+        step=StepConfig(epochs=None, steps=60, batch_size=12),
+        save=SaveConfig(every_steps=100, log_every=20),
+    )
+    pretrain.write_start(tmp_path / "start", config, sources_of(config))
+    ended, _ = run(config, tmp_path / "start", tmp_path / "trained")
+    assert [alarm.split(":")[0] for alarm in ended.alarms] == raised

@@ -12,8 +12,9 @@ from models.blip.vision import VisionEncoder
 from models.checkpoints.conversion import import_folder
 from models.training.finetuning import RetrievalNetwork
 from models.training.workers import ALONE
+from pipeline.train.config import TowerConfig
 from pipeline.train.dataloader import Batch
-from pipeline.train.objective import Objective, StepContext, TowerConfig, trainable
+from pipeline.train.objective import Objective, StepContext, trainable
 from tests.support.small_finetuning import SIDE, create
 
 

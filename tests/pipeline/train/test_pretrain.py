@@ -12,9 +12,8 @@ from models.checkpoints.conversion import import_folder
 from models.checkpoints.locate import CheckpointError
 from pipeline.toy.world import ToyWorldConfig, corpus, write_toy_world
 from pipeline.train import pretrain
-from pipeline.train.config import DataConfig
-from pipeline.train.objective import LossConfig
-from pipeline.train.pretrain import ModelConfig, PretrainConfig
+from pipeline.train.config import DataConfig, LossConfig
+from pipeline.train.pretrain_config import ModelConfig, PretrainConfig
 from shards.training.source import Source, SourceConfig
 from shards.training.source_reader import open_source, read_part
 
@@ -101,31 +100,3 @@ def test_the_starts_positions_are_as_wide_as_wanted(
     pretrain.write_start(tmp_path / "wide", config_of({"position_range": 1.0}), sources)
     assert spread_of_positions(start) == pytest.approx(0.02, rel=0.2)
     assert spread_of_positions(tmp_path / "wide") == pytest.approx(1.0, rel=0.2)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("position_range", 1.0),
-        ("size", "large"),
-        ("image_size", 384),
-        ("words", 90),
-        ("vision", {"hidden_size": 8}),
-        ("text", {"hidden_size": 8}),
-    ],
-)
-def test_what_a_start_has_of_its_own_is_refused_beside_it(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"{name} beside start: .*Leave out model\.{name}, or"):
-        ModelConfig.model_validate({"start": "runs/first", name: value})
-
-
-def test_a_recipe_that_names_every_default_may_have_a_start() -> None:
-    every = ModelConfig(dropout=0.3).model_dump() | {"start": "runs/first", "image_size": None}
-    assert ModelConfig.model_validate(every).start == "runs/first"
-
-
-def test_going_on_keeps_how_towers_are_trained_alone() -> None:
-    wide = ModelConfig(size="tiny", position_range=1.0, words=90, dropout=0.3, drop_path=0.2)
-    assert wide.going_on("runs/first") == ModelConfig(
-        start="runs/first", dropout=0.3, drop_path=0.2
-    )

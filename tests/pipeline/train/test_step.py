@@ -16,7 +16,7 @@ from pipeline.train.dataloader import Batch
 from pipeline.train.finetune import start_finetuning
 from pipeline.train.loop import open_loader
 from pipeline.train.mixture import TaskSource
-from pipeline.train.pretrain import PretrainConfig
+from pipeline.train.pretrain_config import PretrainConfig
 from pipeline.train.step import Stepper, make_optimiser
 from tests.support import small_finetuning
 from tests.support.small_training import BATCH, config_of, sources_of

@@ -244,6 +244,18 @@ def test_pictures_are_found_by_names_of_other_machines(tmp_path: Path, write: An
     assert [sample.image for sample in samples(source)] == [b"one"] * 4 + [b""]
 
 
+def test_rows_of_two_folders_do_not_share_the_picture_of_a_flat_one(
+    tmp_path: Path, write: Any
+) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    names = ["dog/1.jpg", "cat/1.jpg", "dog/2.jpg", "dog/2.jpg"]
+    source = open_source(
+        SourceConfig(annotations=write([CAPTION | {"image": name} for name in names]))
+    )
+    assert [sample.image for sample in samples(source)] == [b"", b"", b"2.jpg", b"2.jpg"]
+
+
 def test_what_data_sets_publish_is_a_source(tmp_path: Path, write: Any) -> None:
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "COCO_val2014_000000000007.jpg").write_bytes(b"seven")

@@ -12,6 +12,7 @@ import pytest
 from shards.training import picture_folder as module
 from shards.training.left_out import Unusable
 from shards.training.picture_folder import FolderPicture, PictureFolder, picture_folder
+from shards.training.picture_name import NamesTogether
 
 Made = Callable[..., Path]
 
@@ -129,6 +130,36 @@ def test_a_name_and_the_picture_that_it_means(
     made: Made, files: list[str], name: object, expected: str
 ) -> None:
     assert found(made(*files), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "expected"),
+    [
+        (["1.jpg"], ["dog/1.jpg", "cat/1.jpg"], ["image_missing", "image_missing"]),
+        (["1.jpg"], ["dog\\1.jpg", "cat\\1.jpg"], ["image_missing", "image_missing"]),
+        (["1.jpg"], ["dog/1", "cat/1.jpg"], ["image_missing", "image_missing"]),
+        (["1.JPG"], ["dog%2F1.jpg", "cat/1.jpg"], ["image_missing", "image_missing"]),
+        (["1.jpg"], ["C:\\data\\images\\1.jpg", "D:/cat/images/1.jpg"], ["image_missing"] * 2),
+        (["t/1.jpg"], ["/dog/t/1.jpg", "/cat/t/1.jpg"], ["image_missing", "image_missing"]),
+        (["1.jpg"], ["1.jpg", "dog/1.jpg"], ["1.jpg", "image_missing"]),
+        (["v/1.jpg"], ["coco/v/1.jpg", "/mnt/coco/v/1.jpg"], ["v/1.jpg", "v/1.jpg"]),
+        # one picture under one name, however it is written, and ends that differ
+        (["1.jpg"], ["dog/1.jpg", "dog\\1.jpg", "dog/1.jpg"], ["1.jpg"] * 3),
+        (["1.jpg", "2.jpg"], ["dog/1.jpg", "cat/2.jpg"], ["1.jpg", "2.jpg"]),
+        (["v/1.jpg", "t/1.jpg"], ["coco/v/1.jpg", "coco/t/1.jpg"], ["v/1.jpg", "t/1.jpg"]),
+        (["1.jpg", "1.png"], ["dog/1.jpg", "cat/1.png"], ["1.jpg", "1.png"]),
+        (["dog/1.jpg", "cat/1.jpg"], ["dog/1.jpg", "cat/1.jpg"], ["dog/1.jpg", "cat/1.jpg"]),
+    ],
+)
+def test_two_names_of_a_file_never_mean_one_picture_by_their_ends(
+    made: Made, files: list[str], names: list[str], expected: list[str]
+) -> None:
+    folder, among = PictureFolder(str(made(*files))), NamesTogether([*names, 7, None])
+    read = [folder.read(name, among) for name in names]
+    assert [one.path if isinstance(one, FolderPicture) else str(one) for one in read] == expected
+    for one in read:
+        if isinstance(one, Unusable):
+            assert "has not this folder, and " in one.example
 
 
 def test_copies_of_a_numbered_picture_are_one(made: Made) -> None:

@@ -56,7 +56,7 @@ def test_fewer_workers_than_asked_for_are_told(caplog: pytest.LogCaptureFixture)
     looked.wait((gpu,), running=1, most=5)
     looked.wait((gpu,), running=1, most=5)
     (line,) = caplog.messages
-    assert line.startswith("1 workers run; wanted: 3 workers with 1 GPU and a processor each")
+    assert line.startswith("1 worker runs; wanted: 3 workers with 1 GPU and a processor each")
     assert "gpu-box with 4 processors and 1 GPU free" in line
 
 

@@ -47,7 +47,7 @@ FORMATS = {
     "svg": [
         *(SVG, DECLARED + SVG, b"\xef\xbb\xbf" + SVG, b"\n\t " + SVG, DECLARED + DOCTYPE + SVG),
         *(b"<!-- drawn by hand -->\n" + SVG, b"\xff\xfe" + SVG.decode().encode("utf-16-le")),
-        *(b"\xfe\xff" + SVG.decode().encode("utf-16-be"), gzip.compress(DECLARED + SVG)),
+        *(b"\xfe\xff" + SVG.decode().encode("utf-16-be"), gzip.compress(DECLARED + SVG, mtime=0)),
         SVG.replace(b"<svg", b"<svg:svg"),
     ],
 }
@@ -77,7 +77,7 @@ PAGES = [
     b"<HEAD><TITLE>Access denied</TITLE>",
     b"<script>location='/login'</script>",
     b"\xff\xfe" + "<html>é".encode("utf-16-le"),
-    gzip.compress(b"<!doctype html><html>" + bytes(100_000)),
+    gzip.compress(b"<!doctype html><html>" + bytes(100_000), mtime=0),
 ]
 
 

@@ -15,8 +15,9 @@ from models.training.contrast import Pairs
 from models.training.finetuning import NegativeCaptions, RetrievalNetwork, RetrievalSettings
 from models.training.momentum import FeatureQueue
 from pipeline.toy.world import corpus
+from pipeline.train.config import TowerConfig
 from pipeline.train.finetune_config import CaptionNegativesConfig
-from pipeline.train.objective import TowerConfig, trainable
+from pipeline.train.objective import trainable
 from pipeline.train.objectives.caption_negatives import CaptionNegatives, is_unlike
 
 CPU = torch.device("cpu")

@@ -11,8 +11,9 @@ from torch import Tensor
 from models.checkpoints import checkpoint
 from models.checkpoints.conversion import import_folder
 from models.training.workers import ALONE
+from pipeline.train.config import LossConfig, TowerConfig
 from pipeline.train.dataloader import Batch
-from pipeline.train.objective import LossConfig, StepContext, TowerConfig
+from pipeline.train.objective import StepContext
 from pipeline.train.objectives.pretrain import PretrainObjective
 from tests.support.small_finetuning import PAIRS
 
