@@ -107,16 +107,18 @@ def draw_scatter(points: Sequence[tuple[int, float, float]], first: str, second:
         axes.scatter(xs, ys, s=9, color=paint, alpha=0.45, linewidths=0)
     axes.autoscale()
     axes.margins(0.03)
-    axes.xaxis.set_major_locator(_at_most_six())
+    _number_freely(axes)
     axes.set_xlabel(first)
     axes.set_ylabel(second)
     return _svg(figure, "scorers-")
 
 
-def _at_most_six() -> Any:  # noqa: ANN401 - matplotlib's own
-    from matplotlib.ticker import MaxNLocator
+def _number_freely(axes: "Axes") -> None:
+    """Number the axis of a score that need not lie between 0 and 1."""
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-    return MaxNLocator(6)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
 
 
 def _figure(height_in: float) -> tuple["Figure", "Axes"]:
