@@ -29,7 +29,12 @@ from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, end_attempts_of
 from shards.run.commit import read_commit, read_commits
 from shards.run.run import Run
-from shards.run.scoring.score_set import ScoreSet, create_score_set, open_score_set
+from shards.run.scoring.score_set import (
+    ScoreSet,
+    check_score_name,
+    create_score_set,
+    open_score_set,
+)
 
 WORKER_BYTES = 1_500_000_000  # of a worker beside its weights
 LIBRARIES = ("torch", "transformers")
@@ -156,6 +161,7 @@ def prepare(run: Run, name: str, scorer: ScorerConfig, engine: EngineConfig) -> 
 
     Raises ScoresError where the name holds other scores, and RecipeError, CheckpointError.
     """
+    check_score_name(name)  # before a model is fetched
     kind = resolve_kind(engine.kind, engine.address)
     pinned = locate.pin(scorer.model, scorer.revision)
     scorer = scorer.model_copy(update={"model": pinned.name, "revision": pinned.revision})
