@@ -140,11 +140,10 @@ class DecisionRow(TypedDict, total=False):
 
 
 class JudgedTextRow(TextRow, total=False):
-    """A text's row joined with its decision; `score` is what a view judges it by, if not `itm`."""
+    """A text's row joined with its decision."""
 
     keep: bool
     reason: str
-    score: float | None
 
 
 SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}  # that every shard has

@@ -1,6 +1,6 @@
 """What a view of a run keeps, sample by sample: facts, texts with their scores, and the picture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -23,13 +23,19 @@ FACTS = ["index", "key", "status", "reason", "width", "height", "format", "sha25
 _TEXTS = ["index", "text_no", "origin", "text", "itm", "itc"]
 
 
+class ScoredTextRow(JudgedTextRow, total=False):
+    """A judged text's row with the score that the view judges by, where that is not `itm`."""
+
+    score: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class KeptSample:
     """A kept sample: its facts, its kept texts, and its picture."""
 
     shard: str
     facts: SampleRow
-    texts: list[JudgedTextRow]
+    texts: Sequence[JudgedTextRow]
     image: bytes
     extension: str
 
@@ -62,7 +68,7 @@ def _extension(run: Run, part: Part, facts: SampleRow) -> str:
 
 def texts_of(
     run: Run, shard: SnapshotShard, by: str = ITM
-) -> Iterator[tuple[int, list[JudgedTextRow]]]:
+) -> Iterator[tuple[int, list[ScoredTextRow]]]:
     """Yield the texts of each sample, each with its decision, which stands in the same order.
 
     Where another score than `itm` is what the view judges by, it is each text's `score`; the shard
@@ -80,7 +86,7 @@ def texts_of(
 
 def kept_texts(
     run: Run, shard: SnapshotShard, by: str = ITM
-) -> Iterator[tuple[int, list[JudgedTextRow]]]:
+) -> Iterator[tuple[int, list[ScoredTextRow]]]:
     """Yield the kept texts of each sample that keeps any."""
     for index, texts in texts_of(run, shard, by):
         if kept := [row for row in texts if row["keep"]]:
