@@ -67,7 +67,7 @@ def run(made: Path, tmp_path: Path) -> Run:
     return copied
 
 
-@pytest.mark.parametrize("when", ["before", "behind"])
+@pytest.mark.parametrize("when", ["before", pytest.param("behind", marks=pytest.mark.slow)])
 def test_after_a_kill_it_goes_on_and_each_shard_counts_once(run: Run, when: str) -> None:
     code = [sys.executable, "-c", KILLED, run.store.url(), when, SCORER.model]
     killed = subprocess.run(code, check=False, env=os.environ)
