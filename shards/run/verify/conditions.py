@@ -6,7 +6,6 @@ Written apart from what decides (which is Arrow's), so that it is a second opini
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from shards.errors import CapfiltError
@@ -149,6 +148,8 @@ def _decided(run: Run, view: View, shard: SnapshotShard) -> list[_Row]:
         by=f'"{by.name}"',
         is_not_finite=_not_finite(where, by, has_thresholds=bool(view.thresholds)),
     )
+    import duckdb  # a tenth of a second, and few views need it
+
     with duckdb.connect() as connection:
         for name, table in tables.items():
             connection.register(name, table)
