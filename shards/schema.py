@@ -1,7 +1,8 @@
-"""The three tables (samples, texts, decisions), and how they are read.
+"""The tables (samples, texts, decisions; scores), and how they are read.
 
-Facts (samples, texts) and decisions are separate tables, so that a new threshold rewrites only the
-decisions. Every file carries its schema version; readers take older versions and refuse newer.
+Facts (samples, texts, scores) and decisions are separate tables, so that a new threshold rewrites
+only the decisions. Every file carries its schema version; readers take older versions and refuse
+newer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +77,17 @@ DECISIONS = versioned_schema(
         ("reason", pa.string(), False),
     ]
 )
+# What is no column of `texts`: one row per text and score; a text without a row has no such score.
+SCORES = versioned_schema(
+    [
+        ("shard", pa.string(), False),
+        ("index", pa.int32(), False),
+        ("text_no", pa.int16(), False),
+        ("scorer", pa.string(), False),
+        ("name", pa.string(), False),
+        ("value", pa.float32(), False),
+    ]
+)
 
 
 class SampleRow(TypedDict, total=False):
@@ -134,7 +146,8 @@ class JudgedTextRow(TextRow, total=False):
     reason: str
 
 
-SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}
+SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}  # that every shard has
+ALL_SCHEMAS = {**SCHEMAS, "scores": SCORES}
 
 
 def check_schema(schema: pa.Schema, expected: pa.Schema, where: str) -> None:
@@ -194,11 +207,11 @@ def read_bytes(data: bytes, where: str) -> pa.Table:
 def read_table(
     source: str | BinaryIO, table: str, where: str, columns: list[str] | None = None
 ) -> pa.Table:
-    """Read one of the three tables, checked; columns an older version lacks come as null.
+    """Read one of the tables, checked; columns an older version lacks come as null.
 
     `where` names the file in errors. Raises SchemaError, and DamagedFile.
     """
-    expected = SCHEMAS[table]
+    expected = ALL_SCHEMAS[table]
     with open_parquet(source, where) as file:
         check_schema(file.schema_arrow, expected, where)
         wanted = expected.names if columns is None else columns
@@ -226,11 +239,11 @@ def _version(schema: pa.Schema, where: str) -> int:
     return int(text)
 
 
-def check_version(version: int, where: str) -> None:
+def check_version(version: int, where: str, newest: int = SCHEMA_VERSION) -> None:
     """Refuse a version that is newer than this code (SchemaError); `where` names the file."""
-    if version > SCHEMA_VERSION:
+    if version > newest:
         raise SchemaError(
-            f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
+            f"{where}: schema version {version} is newer than {newest}, the newest this "
             "capfilt reads; update capfilt"
         )
 

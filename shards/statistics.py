@@ -12,6 +12,7 @@ from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
 from shards.run.run import Run
 from shards.run.scores import BINS, Scores, scores_of
+from shards.run.scoring.score_set import open_score_set, score_set_names
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
 
@@ -51,6 +52,23 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
         "rows_apart": sum(_rows_apart(shard.counts) for shard in shards),
         "histograms": _histograms(scores, shards),
         "highest_itm": scores.highest,
+        **_added_scores(run),
+    }
+
+
+def _added_scores(run: Run) -> dict[str, Any]:
+    """Name the scores that were made later or elsewhere, and of how many shards they are."""
+    sets = [open_score_set(run, name) for name in score_set_names(run)]
+    if not sets:
+        return {}
+    return {
+        "scores": {
+            scores.name: {
+                "names": list(scores.qualified),
+                "shards": len(scores.record.store.list("commits")),
+            }
+            for scores in sets
+        }
     }
 
 

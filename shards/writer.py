@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,19 @@ import pyarrow.parquet as pq
 from shards.errors import CapfiltError
 from shards.naming import encode_name
 from shards.reasons import DecisionReason
-from shards.run.commit import Counts, FileRecord, FilesGone, TextCounts, data_name
+from shards.run.commit import (
+    Commit,
+    Counts,
+    FileRecord,
+    FilesGone,
+    TextCounts,
+    commit,
+    data_name,
+)
 from shards.run.content import ContentHash
 from shards.run.record import canonical_json
-from shards.schema import SCHEMAS, DecisionRow, SampleRow, TextRow, arrow_rows
+from shards.run.scoring.score_set import ScoreSet, texts_content
+from shards.schema import ALL_SCHEMAS, SCHEMAS, SCORES, DecisionRow, SampleRow, TextRow, arrow_rows
 from shards.store import Store
 
 _ROWS_PER_GROUP = 1_000
@@ -167,7 +177,7 @@ class TableFile:
     def __init__(self, path: Path, table: str) -> None:
         self.path, self.rows = path, 0
         self.sink = _HashingFile(path)
-        self._schema = SCHEMAS[table]
+        self._schema = ALL_SCHEMAS[table]
         self._waiting: list[Mapping[str, Any]] = []
         self._content = ContentHash() if table == "texts" else None
         self._writer = pq.ParquetWriter(
@@ -307,6 +317,39 @@ def publish_file(store: Store, file: TableFile | CleanFile, table: str, name: st
     with _staged_file(Path(name)):
         _check_written(store, record)
     return record
+
+
+def commit_scores(
+    scores: ScoreSet,
+    facts: Commit,
+    table: pa.Table,
+    attempt: str,
+    environment: Mapping[str, Any],
+    started: str,
+) -> bool:
+    """Write the scores of one shard's texts, and commit them unless another did; say whether.
+
+    `facts` is the run's own commit of the shard, whose texts they are; `table` is of SCORES.
+    """
+    with scores.record.store.staging() as folder:
+        file = TableFile(folder / f"{facts.shard}.parquet", "scores")
+        file.add_table(table.cast(SCORES))
+        name = data_name("scores", facts.shard, attempt)
+        written = publish_file(scores.record.store, file, "scores", name)
+    written = written.model_copy(update={"content_sha256": texts_content(facts.files)})
+    return commit(
+        scores.record,
+        facts.model_copy(
+            update={
+                "fingerprint": scores.record.fingerprint,
+                "attempt": attempt,
+                "files": (written,),
+                "environment": dict(environment),
+                "started": started,
+                "ended": datetime.now(UTC).isoformat(),
+            }
+        ),
+    )
 
 
 @contextmanager

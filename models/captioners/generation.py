@@ -49,13 +49,13 @@ class Draw:
     top_k: int = 0
     top_p: float = 1.0
 
-    def pick(self, scores: Tensor, seeds: Sequence[int], step: int) -> Tensor:
-        """Take a token for each row of scores (N, C): (N,)."""
+    def pick(self, scores: Tensor, streams: Tensor) -> Tensor:
+        """Take a token for each row of scores (N, C), by this step's streams (N, 1): (N,)."""
         if not self.sampled:
             return scores.argmax(-1)
         probabilities = sampling.keep_top(scores / self.temperature, self.top_k).softmax(-1)
-        race = sampling.exponentials(seeds, step, scores.shape[-1], scores.device)
-        return sampling.nucleus(probabilities, race, self.top_p)
+        race = sampling.exponentials(streams, scores.shape[-1])
+        return sampling.nucleus(probabilities, race, self.top_p)[0]
 
 
 class Draws(LogitsProcessor):
@@ -65,9 +65,10 @@ class Draws(LogitsProcessor):
     `compute_transition_scores` has them.
     """
 
-    def __init__(self, draw: Draw | None, seeds: Sequence[int]) -> None:
+    def __init__(self, draw: Draw | None, seeds: Sequence[int], settings: GenerationConfig) -> None:
         self.begin: int | None = None
-        self._draw, self._seeds = draw, seeds
+        self._draw = draw
+        self._streams = sampling.step_streams(seeds, settings.max_new_tokens or 0)
         self._gains: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -76,7 +77,9 @@ class Draws(LogitsProcessor):
             self.begin = input_ids.shape[1]
         if self._draw is None:
             return scores
-        tokens = self._draw.pick(scores, self._seeds, len(self._gains))[:, None]
+        step = len(self._gains)
+        streams = self._streams[:, step : step + 1].to(scores.device)
+        tokens = self._draw.pick(scores, streams)[:, None]
         self._gains.append(scores.log_softmax(-1).gather(-1, tokens))
         return torch.full_like(scores, -torch.inf).scatter(-1, tokens, 0)
 

@@ -103,7 +103,7 @@ class TransformersCaptioner:
         if not batch:
             return []
         inputs = collate([prepared.content for prepared in batch], self._processor.pad_id)
-        draws = Draws(self._plan.draw, text_seeds(self._seed, keys, count))
+        draws = Draws(self._plan.draw, text_seeds(self._seed, keys, count), self._plan.settings)
         written = self._network.generate(
             **to_model(inputs, self._device, self._dtype),
             generation_config=for_count(self._plan.settings, count),

@@ -146,7 +146,7 @@ def find_here(name: str | Path, revision: str | None = None) -> Path | None:
 
 def _look_into(name: str, revision: str | None) -> None:
     try:
-        check_family(_download(name, revision, [CONFIG]))
+        check_family(download(name, revision, [CONFIG]))
     except ValueError as error:
         raise CheckpointError(f"the hub's {name}: {error}") from None
 

@@ -1,13 +1,14 @@
 """Decide which texts are kept, from their facts alone: no model, no picture.
 
 The rules about the text itself come first and stay whatever the threshold; what is left is kept
-where `itm >= float32(threshold of its origin)`. CapFilt's rule is a threshold of 0.5 on the
-probability of a match (BLIP, section 4.3; the number is the authors' own answer, BLIP issue 46).
+where `itm >= float32(threshold of its origin)`, or another score is, where `judge.by` names one.
+CapFilt's rule is a threshold of 0.5 on the probability of a match (BLIP, section 4.3; the number is
+the authors' own answer, BLIP issue 46).
 """
 
 import re
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +23,25 @@ from shards.schema import DECISIONS
 Mask = NDArray[np.bool_]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
-_OPEN = (DecisionReason.KEPT, DecisionReason.ITM_BELOW_THRESHOLD)
+Rule = tuple[DecisionReason, Mask]
+
+_OPEN = (
+    DecisionReason.KEPT,
+    DecisionReason.ITM_BELOW_THRESHOLD,
+    DecisionReason.SCORE_BELOW_THRESHOLD,
+)
 
 DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
 
 
 class JudgeConfig(Config):
-    """Thresholds on the probability of a match, by origin, and rules about the text itself."""
+    """Thresholds on a score (the probability of a match), by origin, and rules about the text."""
 
+    by: Literal["itm", "itc"] = Field(
+        default="itm",
+        exclude_if=lambda by: by == "itm",  # so that runs of older versions keep their fingerprint
+        description="the score that decides",
+    )
     threshold: dict[str, FiniteFloat] = Field(default_factory=DEFAULT_THRESHOLD.copy)
     min_words: int = Field(default=1, ge=1)
     max_repeats: int | None = Field(
@@ -49,30 +61,48 @@ def judge(texts: pa.Table, config: JudgeConfig) -> pa.Table:
 
     Raises ValueError where a text's origin has no threshold.
     """
-    reasons = np.full(len(texts), DecisionReason.KEPT, dtype=object)
-    for reason, mask in reversed(list(_rules(texts, config))):
-        reasons[mask] = reason
+    reasons = _first_that_holds(_rules(texts, config), len(texts))
     keep = reasons == DecisionReason.KEPT
     columns = {name: texts[name] for name in ("shard", "index", "text_no")}
     columns |= {"keep": pa.array(keep), "reason": pa.array(reasons, pa.string())}
     return pa.table(columns).select(DECISIONS.names).cast(DECISIONS)
 
 
-def _rules(texts: pa.Table, config: JudgeConfig) -> list[tuple[DecisionReason, Mask]]:
+def text_reasons(texts: pa.Table, config: JudgeConfig) -> NDArray[np.object_]:
+    """Say of each text what is wrong with it, whatever its scores are; `kept` where nothing is."""
+    return _first_that_holds(_text_rules(texts, config), len(texts))
+
+
+def _first_that_holds(rules: Sequence[Rule], count: int) -> NDArray[np.object_]:
+    reasons = np.full(count, DecisionReason.KEPT, dtype=object)
+    for reason, mask in reversed(rules):
+        reasons[mask] = reason
+    return reasons
+
+
+def _rules(texts: pa.Table, config: JudgeConfig) -> list[Rule]:
     """List each reason with the rows it holds for; the first that holds decides."""
+    score = texts[config.by].to_numpy().astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        below = score < thresholds_of(texts["origin"], config.threshold)
+    too_low = DecisionReason.SCORE_BELOW_THRESHOLD
+    if config.by == "itm":
+        too_low = DecisionReason.ITM_BELOW_THRESHOLD
+    empty, *others = _text_rules(texts, config)
+    not_finite = (DecisionReason.SCORE_NOT_FINITE, ~np.isfinite(score))
+    return [empty, not_finite, *others, (too_low, below)]
+
+
+def _text_rules(texts: pa.Table, config: JudgeConfig) -> list[Rule]:
+    """List the reasons that lie in the text itself; an empty one comes first."""
     folded = pc.utf8_lower(pc.utf8_trim_whitespace(texts["text"])).combine_chunks()
     word_count = pc.list_value_length(pc.utf8_split_whitespace(folded))
-    itm = texts["itm"].to_numpy().astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        below = itm < thresholds_of(texts["origin"], config.threshold)
     return [
         (DecisionReason.CAPTION_EMPTY, _mask(pc.equal(folded, ""))),
-        (DecisionReason.SCORE_NOT_FINITE, ~np.isfinite(itm)),
         (DecisionReason.DUPLICATE_TEXT, _repeated(texts, folded)),
         (DecisionReason.TEXT_TOO_SHORT, _mask(pc.less(word_count, config.min_words))),
         (DecisionReason.REPETITIVE, _matches(folded, _repeat_pattern(config.max_repeats))),
         (DecisionReason.BANNED_WORD, _matches(folded, _word_pattern(config.banned_words))),
-        (DecisionReason.ITM_BELOW_THRESHOLD, below),
     ]
 
 

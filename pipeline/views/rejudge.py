@@ -1,8 +1,8 @@
-"""Judge a finished run again: other thresholds over the facts that are there, without a model.
+"""Judge a finished run again: other rules over the facts that are there, without a model.
 
-A reason that lies in the text itself stays; the rest is `itm >= float32(threshold of its origin)`.
-So only numbers are read: each text's origin and score, and the run's own reason. Shards are judged
-in threads, one at a time in each; the view exists once all of its files are safe.
+Only what the rules name is read: by thresholds alone, each text's origin and score, and the run's
+own reason. Shards are judged in threads, one at a time in each; the view exists once all of its
+files are safe.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.clean.judge import is_open, thresholds_of
+from pipeline.clean.facts import read_facts
+from pipeline.clean.judge import JudgeConfig, is_open
 from pipeline.media.ahead import read_ahead
-from pipeline.views.request import ViewRequest, is_resolved, resolve_thresholds
+from pipeline.views.decide import ITM, Rules, passing, redecide, reopened, scores_of
+from pipeline.views.request import (
+    LARGEST,
+    Resolved,
+    ViewRequest,
+    is_resolved,
+    resolve_rules,
+    resolve_thresholds,
+)
 from pipeline.views.rewrite import rewrite
 from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
 from shards.run.data import read_data
 from shards.run.run import Run
+from shards.run.scoring.score_set import with_scores
 from shards.run.snapshot import Snapshot, SnapshotShard, write_clean_list
 from shards.run.view import (
     Judging,
@@ -35,7 +45,6 @@ from shards.run.view import (
     discard,
     open_view,
 )
-from shards.schema import DECISIONS
 from shards.writer import TableFile, publish_file
 
 THREADS = 4  # reading and writing let others run; an object store wants several at once
@@ -54,37 +63,72 @@ def rejudge(
     """
     check_view_name(request.name)
     counts = total_counts(shard.counts for shard in snapshot.shards)
+    resolved = resolve_rules(run, request, snapshot)
     thresholds = resolve_thresholds(run, request, counts)
-    if is_resolved(run, request, snapshot, thresholds):
+    if is_resolved(run, request, snapshot, thresholds, resolved.basis):
         return _opened(run, request.name), False
+    facts = Facts(run, resolved, with_scores(run, snapshot.shards, resolved.set_names))
     for origin, fraction in request.keep_fraction.items():
         total = counts.texts.get(origin, TextCounts()).given
-        thresholds[origin] = fraction_threshold(run, snapshot.shards, origin, fraction, total)
+        thresholds[origin] = fraction_threshold(facts, origin, fraction, total)
     judging = Judging(request.name)
     try:
-        new = _write(run, request, snapshot, thresholds, judging, report)
+        new = _write(facts, request, snapshot, thresholds, judging, report)
     except BaseException:
         discard(run, judging, (shard.shard for shard in snapshot.shards))
         raise
     if not new:  # another was first: it is the same, or an error
-        is_resolved(run, request, snapshot, thresholds)
+        is_resolved(run, request, snapshot, thresholds, resolved.basis)
     return _opened(run, request.name), new
 
 
-def fraction_threshold(
-    run: Run, shards: Sequence[SnapshotShard], origin: str, fraction: float, total: int
-) -> float:
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a view is judged by: shards with the scores that its rules name."""
+
+    run: Run
+    resolved: Resolved
+    shards: Sequence[SnapshotShard]
+
+    def read(self, shard: SnapshotShard) -> tuple[pa.Table, pa.Table]:
+        """Read the facts on a shard's texts, and the run's own decisions, open again if need be."""
+        texts = read_facts(self.run, shard, self.resolved.rules.columns)
+        decisions = _read(self.run, shard, "decisions", ["index", "text_no", "reason"])
+        if len(texts) != len(decisions):
+            raise ViewError(
+                f"shard {shard.shard}: {len(texts)} texts, but {len(decisions)} decisions on them; "
+                "run `capfilt verify`"
+            )
+        if self.resolved.reopens and _not_finite(decisions):
+            config = JudgeConfig.model_validate(self.run.identity.get("judge", {}))
+            whole = _read(self.run, shard, "texts", ["shard", "index", "text"])
+            decisions = reopened(whole, decisions, config)
+        return texts, decisions
+
+    def open_scores(self, origin: str, shard: SnapshotShard) -> NDArray[np.float32]:
+        """Read the scores of a shard's texts of one origin that a threshold decides."""
+        texts, decisions = self.read(shard)
+        rules = self.resolved.rules
+        wanted = is_open(decisions["reason"]) & pc.equal(texts["origin"], origin).to_numpy()
+        scores = scores_of(texts, rules.by)[wanted & passing(texts, rules)]
+        return scores[~np.isnan(scores)]
+
+
+def fraction_threshold(facts: Facts, origin: str, fraction: float, total: int) -> float:
     """Find the score of the k-th best text of an origin, k being `fraction` of all `total`.
 
-    Only texts that a threshold decides can be among them. Texts that share the score are all kept;
-    where k is 0, the threshold lies just above the best.
+    Only texts that a threshold decides, and that meet the condition, can be among them. Texts that
+    share the score are all kept; where k is 0, the threshold lies just above the best.
     """
     scores = np.concatenate(
-        [np.empty(0, np.float32), *_in_threads(partial(_open_scores, run, origin), shards)]
+        [
+            np.empty(0, np.float32),
+            *_in_threads(partial(facts.open_scores, origin), facts.shards),
+        ]
     )
     wanted = round(fraction * total)
     if not wanted:
-        best = scores.max(initial=np.float32(0))
+        best = scores.max(initial=-LARGEST if facts.resolved.reopens else np.float32(0))
         return float(np.nextafter(best, np.float32(np.inf)))
     if not len(scores):
         return 0.0
@@ -93,49 +137,29 @@ def fraction_threshold(
     return float(scores[rank])
 
 
-def redecide(
-    shard: str, texts: pa.Table, decisions: pa.Table, thresholds: Mapping[str, float]
-) -> pa.Table:
-    """Decide the texts (origin, itm) of one shard; `decisions` are the run's on them."""
-    reasons = decisions["reason"].combine_chunks().dictionary_encode()
-    names = [
-        *reasons.dictionary.to_pylist(),
-        DecisionReason.KEPT,
-        DecisionReason.ITM_BELOW_THRESHOLD,
-    ]
-    kept, below = len(names) - 2, len(names) - 1
-    is_judged, itm = is_open(decisions["reason"]), texts["itm"].to_numpy().astype(np.float32)
-    keep = is_judged & (itm >= thresholds_of(texts["origin"], dict(thresholds)))
-    codes = np.where(is_judged, np.where(keep, kept, below), reasons.indices.to_numpy())
-    columns = {
-        "shard": pa.repeat(pa.scalar(shard, pa.string()), len(decisions)),
-        "index": decisions["index"],
-        "text_no": decisions["text_no"],
-        "keep": pa.array(keep),
-        "reason": pc.take(pa.array(names, pa.string()), pa.array(codes)),
-    }
-    return pa.table(columns).cast(DECISIONS)
-
-
 def _write(
-    run: Run,
+    facts: Facts,
     request: ViewRequest,
     snapshot: Snapshot,
     thresholds: Mapping[str, float],
     judging: Judging,
     report: Report,
 ) -> bool:
-    with run.store.staging() as folder:
-        work = _Work(run, judging, thresholds, request.write_clean, folder, report)
-        shards = _in_threads(work.judge, snapshot.shards)
+    with facts.run.store.staging() as folder:
+        rules = replace(facts.resolved.rules, thresholds=thresholds)
+        work = _Work(facts, judging, rules, request.write_clean, folder, report)
+        shards = _in_threads(work.judge, facts.shards)
     texts = total_counts(shard.counts for shard in shards).texts
-    rules = {}
+    recorded = {}
     for origin, threshold in sorted(thresholds.items()):
         count = texts.get(origin, TextCounts())
         share = count.kept / count.given if count.given else None
         fraction = request.keep_fraction.get(origin)
-        rules[origin] = Rule(threshold=threshold, keep_fraction=fraction, share=share)
-    return commit_view(run, judging, snapshot.id, rules, shards, request.write_clean)
+        recorded[origin] = Rule(threshold=threshold, keep_fraction=fraction, share=share)
+    basis = facts.resolved.basis
+    return commit_view(
+        facts.run, judging, snapshot.id, recorded, shards, request.write_clean, basis
+    )
 
 
 def _opened(run: Run, name: str) -> View:
@@ -150,29 +174,24 @@ def _opened(run: Run, name: str) -> View:
 class _Work:
     """What the judging of each shard needs."""
 
-    run: Run
+    facts: Facts
     judging: Judging
-    thresholds: Mapping[str, float]
+    rules: Rules
     write_clean: bool
     folder: Path
     report: Report
 
-    def judge(self, facts: SnapshotShard) -> SnapshotShard:
+    def judge(self, shard: SnapshotShard) -> SnapshotShard:
         """Write the decisions of one shard, and its clean tar if wanted."""
-        texts = _read(self.run, facts, "texts", ["origin", "itm"])
-        decisions = _read(self.run, facts, "decisions", ["index", "text_no", "reason"])
-        if len(texts) != len(decisions):
-            raise ViewError(
-                f"shard {facts.shard}: {len(texts)} texts, but {len(decisions)} decisions on them; "
-                "run `capfilt verify`"
-            )
-        decided = redecide(facts.shard, texts, decisions, self.thresholds)
-        counts = _counted(facts.counts, texts["origin"], decided)
-        written = [file for file in facts.files if file.table not in ("decisions", "clean")]
-        written.append(self._publish(facts.shard, decided))
-        judged = replace(facts, files=tuple(written), counts=counts)
+        texts, decisions = self.facts.read(shard)
+        decided = redecide(shard.shard, texts, decisions, self.rules)
+        counts = _counted(shard.counts, texts["origin"], decided)
+        written = [file for file in shard.files if file.table in ("samples", "texts")]
+        written.append(self._publish(shard.shard, decided))
+        judged = replace(shard, files=tuple(written), counts=counts)
         if self.write_clean and counts.kept:  # there is no tar where nothing is kept
-            return replace(judged, files=(*written, self._rewrite(judged)))
+            scores = None if self.rules.by == ITM else texts[self.rules.by.name].to_pylist()
+            return replace(judged, files=(*written, self._rewrite(judged, scores)))
         self.report(counts.samples_in)
         return judged
 
@@ -180,12 +199,13 @@ class _Work:
         file = TableFile(self.folder / f"{shard}.parquet", "decisions")
         file.add_table(decided)
         name = self.judging.file_name("decisions", shard)
-        return publish_file(self.run.store, file, "decisions", name)
+        return publish_file(self.facts.run.store, file, "decisions", name)
 
-    def _rewrite(self, judged: SnapshotShard) -> FileRecord:
-        file = rewrite(self.run, judged, self.folder / f"{judged.shard}.tar", self.report)
+    def _rewrite(self, judged: SnapshotShard, scores: Sequence[float | None] | None) -> FileRecord:
+        path = self.folder / f"{judged.shard}.tar"
+        file = rewrite(self.facts.run, judged, path, self.report, scores)
         name = self.judging.file_name("clean", judged.shard)
-        return publish_file(self.run.store, file, "clean", name)
+        return publish_file(self.facts.run.store, file, "clean", name)
 
 
 def _counted(facts: Counts, origins: pa.ChunkedArray, decided: pa.Table) -> Counts:
@@ -208,17 +228,13 @@ def _counted(facts: Counts, origins: pa.ChunkedArray, decided: pa.Table) -> Coun
             origin: TextCounts(given=texts.given, kept=by_origin.get(origin, 0))
             for origin, texts in facts.texts.items()
         },
-        not_finite=facts.not_finite,
+        not_finite=_not_finite(decided),
     )
 
 
-def _open_scores(run: Run, origin: str, shard: SnapshotShard) -> NDArray[np.float32]:
-    """Read the scores of a shard's texts of one origin that a threshold decides."""
-    texts = _read(run, shard, "texts", ["origin", "itm"])
-    decisions = _read(run, shard, "decisions", ["reason"])
-    wanted = is_open(decisions["reason"]) & pc.equal(texts["origin"], origin).to_numpy()
-    scores = texts["itm"].to_numpy().astype(np.float32)[wanted]
-    return scores[np.isfinite(scores)]
+def _not_finite(decisions: pa.Table) -> int:
+    scoreless = pc.equal(decisions["reason"], DecisionReason.SCORE_NOT_FINITE)
+    return pc.sum(scoreless).as_py() or 0
 
 
 def _read(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> pa.Table:

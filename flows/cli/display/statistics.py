@@ -21,6 +21,9 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     shards = statistics["shards"]
     counted = ", ".join(f"{count(number)} {name}" for name, number in shards.items() if number)
     console.print(f"shards: {counted}")
+    for scores in statistics.get("scores", {}).values():
+        names, of = ", ".join(scores["names"]), number_of(scores["shards"], "shard")
+        console.print(f"scores: {names}, of {of}", markup=False, highlight=False, soft_wrap=True)
     for line in (*_damaged(statistics), *_no_texts(statistics)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if apart := statistics["rows_apart"]:

@@ -12,12 +12,13 @@ from shards.run.run import Run, recipe_is_whole
 from shards.run.segment import segment_names
 from shards.run.verify.lists import (
     check_newest,
-    check_scores,
+    check_score_counts,
     check_segment,
     check_snapshot,
     snapshot_names,
 )
 from shards.run.verify.problem import Problem
+from shards.run.verify.scores import check_score_commits, check_scores, read_score_sets
 from shards.run.verify.shard import check_commit
 from shards.run.verify.views import check_view_lists, check_view_shard, read_view, view_records
 from shards.run.view import View
@@ -37,6 +38,7 @@ class Verification:
     pending: tuple[str, ...]
     quarantined: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
 
 
 def no_report(_done: int, _of: int) -> None:
@@ -50,6 +52,7 @@ class ShardChecker:
         self._run = run
         self._sizes = {item.shard: item.size_bytes for item in run.inputs}
         self._views = [(view, {shard.shard: shard for shard in view.shards}) for view in views]
+        self._scores, _ = read_score_sets(run)
 
     def check(self, shard: str) -> list[Problem]:
         """Read all of a shard's files, once and once more for each view; list what is wrong.
@@ -64,6 +67,8 @@ class ShardChecker:
         for view, shards in self._views:
             if decisions is not None and shard in shards:
                 problems += check_view_shard(self._run, view, shards[shard], decisions)
+        for scores in self._scores:
+            problems += check_scores(scores, done)
         return problems
 
 
@@ -92,10 +97,14 @@ def verify_run(
     problems += faults
     for name in snapshot_names(run):
         problems += check_snapshot(run, name, commits)
-        problems += check_scores(run, name)
+        problems += check_score_counts(run, name)
     for name in segment_names(run):
         problems += check_segment(run, name, commits)
     problems += check_newest(run)
+    sets, faults = read_score_sets(run)
+    problems += faults
+    for scores in sets:
+        problems += check_score_commits(scores)
     names, views = view_records(run), list[View]()
     for name in names:
         view = read_view(run, name)
@@ -109,7 +118,8 @@ def verify_run(
     quarantined = tuple(shard for shard in run.shards if shard in aside and shard not in commits)
     done = commits.keys() | set(quarantined)
     pending = tuple(shard for shard in run.shards if shard not in done)
-    return Verification(tuple(problems), len(commits), pending, quarantined, tuple(names))
+    scored = tuple(scores.name for scores in sets)
+    return Verification(tuple(problems), len(commits), pending, quarantined, tuple(names), scored)
 
 
 def run_problems(run: Run, commits: Mapping[str, Commit]) -> Iterator[Problem]:

@@ -11,11 +11,19 @@ from shards.reasons import DecisionReason
 from shards.run.commit import FileRecord
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard, table_files
+from shards.run.verify.conditions import rule_problems
 from shards.run.verify.lists import check_clean_list
 from shards.run.verify.problem import Problem
 from shards.run.verify.rules import complaints, recount
 from shards.run.verify.shard import check_clean, check_file, expected_clean, read_checked
-from shards.run.view import View, ViewError, open_view, read_view_record
+from shards.run.view import (
+    THRESHOLDS_ALONE,
+    View,
+    ViewError,
+    open_view,
+    own_score,
+    read_view_record,
+)
 from shards.schema import SchemaError
 
 _RECORD = re.compile(r"views/([^/]+)/view\.json")
@@ -89,9 +97,11 @@ def _content_problems(
     yield from (Problem(decisions_name, fault) for fault in faults)
     if faults:
         return
-    yield from (
-        Problem(decisions_name, what) for what in _rule_problems(view, facts, before, decisions)
-    )
+    if view.basis == THRESHOLDS_ALONE and own_score(run) == view.basis.by:
+        broken = _rule_problems(view, facts, before, decisions)
+    else:
+        broken = rule_problems(run, view, shard, before, decisions)
+    yield from (Problem(decisions_name, what) for what in broken)
     counted = recount(**facts, decisions=decisions)
     if counted != shard.counts:
         sides = counted.model_dump_json(), shard.counts.model_dump_json()

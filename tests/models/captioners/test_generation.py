@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from models.captioners.config import TransformersCaptionerConfig
 from models.captioners.generation import Draw, Draws, end_ids, for_count, forget_folder, plan
 from models.checkpoints.locate import CheckpointError
 from models.decoding import sampling
 from tests.support.tiny_guests import words
+
+SHORT = GenerationConfig(max_new_tokens=4)
 
 NETWORK = GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1, n_positions=64)
 
@@ -79,19 +81,20 @@ def test_a_text_ends_at_any_token_that_ends_one(tmp_path: Path) -> None:
 def test_draws_have_the_shares_that_the_model_gives() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     seeds = sampling.text_seeds(0, [str(number) for number in range(20_000)], 1)
+    streams = sampling.step_streams(seeds, 1)
     scores = probabilities.log().expand(len(seeds), -1)
-    drawn = Draw(True, top_p=0.9).pick(scores, seeds, 0)
+    drawn = Draw(True, top_p=0.9).pick(scores, streams)
     shares = torch.bincount(drawn, minlength=4) / len(seeds)
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.15, 0]) / 0.95, atol=0.01, rtol=0)
-    cold = torch.bincount(Draw(True, temperature=0.5).pick(scores, seeds, 0), minlength=4)
+    cold = torch.bincount(Draw(True, temperature=0.5).pick(scores, streams), minlength=4)
     torch.testing.assert_close(
         cold / len(seeds), probabilities**2 / (probabilities**2).sum(), atol=0.01, rtol=0
     )
-    assert set(Draw(True, top_k=2).pick(scores, seeds, 0).tolist()) == {0, 1}
+    assert set(Draw(True, top_k=2).pick(scores, streams).tolist()) == {0, 1}
 
 
 def test_tokens_behind_an_end_count_for_nothing() -> None:
-    draws = Draws(Draw(sampled=False), [0, 1])
+    draws = Draws(Draw(sampled=False), [0, 1], SHORT)
     scores = torch.log_softmax(torch.tensor([[1.0, 2.0, 0.5], [0.1, 0.0, 3.0]]), -1)
     prompt = torch.zeros(2, 5, dtype=torch.long)
     for step in range(3):
@@ -100,4 +103,4 @@ def test_tokens_behind_an_end_count_for_nothing() -> None:
         assert left.argmax(-1).tolist() == [1, 2]
     assert draws.begin == 5
     assert draws.logprobs([1, 3]) == pytest.approx([scores[0, 1].item(), scores[1, 2].item()])
-    assert Draws(None, []).logprobs([4]) == [None]
+    assert Draws(None, [], SHORT).logprobs([4]) == [None]

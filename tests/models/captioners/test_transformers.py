@@ -152,13 +152,13 @@ def test_a_draw_is_from_the_nucleus_of_the_tempered_distribution(
     written = captioner.caption([captioner.prepare(picture)], [key], 1)[0][0]
     network = hf.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     inputs = dict(own_inputs("llava", folder, [picture]))
-    seeds, ids = sampling.text_seeds(3, [key], 1), []
+    streams, ids = sampling.step_streams(sampling.text_seeds(3, [key], 1), TOKENS), []
     cuts = LogitsProcessorList([TopKLogitsWarper(20), TopPLogitsWarper(0.8)])
     for step in range(TOKENS):
         with torch.no_grad():
             scores = network(**inputs).logits[:, -1] / 0.7
         left = cuts(inputs["input_ids"], scores).softmax(-1).double()
-        race = sampling.exponentials(seeds, step, left.shape[-1], torch.device("cpu"))
+        race = sampling.exponentials(streams[:, step : step + 1], left.shape[-1])
         token = (left / race).argmax(-1, keepdim=True)
         if token.item() == 2:
             break

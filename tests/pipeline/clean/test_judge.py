@@ -294,3 +294,16 @@ def test_a_million_texts() -> None:
     taken = time.perf_counter() - started
     assert abs(np.asarray(found["keep"]).mean() - 0.5) < 0.01
     assert taken < 8, f"{taken:.1f} s"
+
+
+def test_another_score_may_decide_and_the_default_leaves_no_trace() -> None:
+    rows = [
+        {"shard": "s", "index": n, "text_no": 0, "origin": "web", "text": f"a {n}", "itc": itc}
+        for n, itc in enumerate([0.2, 0.4, float("nan"), None])
+    ]
+    config = JudgeConfig(by="itc", threshold={"web": 0.3})
+    judged = judge(arrow_rows([row | {"itm": 0.9} for row in rows], TEXTS), config)
+    expected = ["score_below_threshold", "kept", "score_not_finite", "score_not_finite"]
+    assert judged["reason"].to_pylist() == expected
+    assert "by" not in JudgeConfig().model_dump(mode="json")  # older fingerprints stay
+    assert config.model_dump(mode="json")["by"] == "itc"
