@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from models.checkpoints.local_folder import near_to
-from pipeline.clean.shard import CleanConfig
+from pipeline.clean.config import CleanConfig
 from pipeline.printable import cut
 from shards.errors import UsageError
 from shards.files.bounded_yaml import MOST_CHARACTERS, MOST_DEPTH, BoundedYamlError, parse_yaml
@@ -155,6 +155,12 @@ class Recipe(CleanConfig):
     limits: LimitsConfig = LimitsConfig()
     engine: EngineConfig = EngineConfig()
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The environment variables that workers need, those that hold a server's key, too."""
+        keys = (name for section in self.captioners for name in section.secrets)
+        return tuple(dict.fromkeys([*self.engine.forward_env, *keys]))
+
 
 def read_recipe(
     kind: type[Kind],
@@ -281,10 +287,14 @@ def _refuse_other_kind(kind: type[BaseModel], values: Mapping[str, Any], where: 
 
 def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     path = [cut(str(part), _SHOWN) or "" for part in problem["loc"]]
+    path = [part for part in path if not part.startswith("kind=")]
     dotted = ".".join(path)
     if problem["type"] == "missing":
         known = FLAGS if kind is Recipe else {"output": FLAGS["output"]}
-        key, flag = known.get(path[0], (dotted, f"--set {dotted}=…"))
+        key, flag = dotted, f"--set {dotted}=…"
+        for section, whole in known.items():
+            if dotted in (section, whole[0]):
+                key, flag = whole
         return f"  {key}: missing. Add it to the recipe, or give {flag}"
     if problem["type"] == "extra_forbidden":
         names = ".".join(part for part in path if not part.isdigit())  # no places in a list

@@ -53,5 +53,6 @@ class DecisionReason(StrEnum):
     BANNED_WORD = "banned_word"
     DUPLICATE_TEXT = "duplicate_text"
     CAPTION_EMPTY = "caption_empty"
+    CAPTION_REFUSED = "caption_refused"
     SCORE_NOT_FINITE = "score_not_finite"
     NOT_PREFERRED = "not_preferred"

@@ -129,6 +129,12 @@ class TextRow(TypedDict, total=False):
     truncated: bool | None
 
 
+class ScoredTextRow(TextRow, total=False):
+    """A text's row with the score that it is chosen by."""
+
+    score: float | None
+
+
 class DecisionRow(TypedDict, total=False):
     """A row of the decisions table, whole or in part."""
 
@@ -137,6 +143,17 @@ class DecisionRow(TypedDict, total=False):
     text_no: int
     keep: bool
     reason: str
+
+
+class ScoreRow(TypedDict, total=False):
+    """A row of the scores table, whole or in part."""
+
+    shard: str
+    index: int
+    text_no: int
+    scorer: str
+    name: str
+    value: float
 
 
 class JudgedTextRow(TextRow, total=False):

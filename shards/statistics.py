@@ -12,7 +12,7 @@ from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
 from shards.run.run import Run
 from shards.run.scores import BINS, Scores, scores_of
-from shards.run.scoring.score_set import open_score_set, score_set_names
+from shards.run.scoring.score_set import open_score_set, own_scorers, score_set_names
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
 
@@ -52,24 +52,21 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
         "rows_apart": sum(_rows_apart(shard.counts) for shard in shards),
         "histograms": _histograms(scores, shards),
         "highest_itm": scores.highest,
-        **_added_scores(run),
+        **_added_scores(run, len(shards)),
     }
 
 
-def _added_scores(run: Run) -> dict[str, Any]:
-    """Name the scores that were made later or elsewhere, and of how many shards they are."""
-    sets = [open_score_set(run, name) for name in score_set_names(run)]
-    if not sets:
-        return {}
-    return {
-        "scores": {
-            scores.name: {
-                "names": list(scores.qualified),
-                "shards": len(scores.record.store.list("commits")),
-            }
-            for scores in sets
-        }
+def _added_scores(run: Run, committed: int) -> dict[str, Any]:
+    """Name the scores beside the texts' own columns, and of how many shards they are."""
+    named = {
+        scorer: {"names": [f"{scorer}.{score}" for score in scores], "shards": committed}
+        for scorer, scores in own_scorers(run).items()
     }
+    for name in score_set_names(run):
+        scores = open_score_set(run, name)
+        done = len(scores.record.store.list("commits"))
+        named[name] = {"names": list(scores.qualified), "shards": done}
+    return {"scores": named} if named else {}
 
 
 def _rows_apart(counts: Counts) -> int:

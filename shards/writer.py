@@ -33,7 +33,16 @@ from shards.run.commit import (
 from shards.run.content import ContentHash
 from shards.run.record import canonical_json
 from shards.run.scoring.score_set import ScoreSet, texts_content
-from shards.schema import ALL_SCHEMAS, SCHEMAS, SCORES, DecisionRow, SampleRow, TextRow, arrow_rows
+from shards.schema import (
+    ALL_SCHEMAS,
+    SCHEMAS,
+    SCORES,
+    DecisionRow,
+    SampleRow,
+    ScoreRow,
+    TextRow,
+    arrow_rows,
+)
 from shards.store import Store
 
 _ROWS_PER_GROUP = 1_000
@@ -88,10 +97,12 @@ class ShardWriter:
         texts: Sequence[TextRow],
         decisions: Sequence[DecisionRow],
         clean: CleanSample | None = None,
+        scores: Sequence[ScoreRow] = (),
     ) -> None:
-        """Add one sample; `shard`, and `index` of texts and decisions, are filled in.
+        """Add one sample; `shard`, and `index` of texts, decisions and scores, are filled in.
 
-        Decisions stand in the order of the texts, one each. `clean` is given for kept samples,
+        Decisions stand in the order of the texts, one each; `scores` are those that are no columns
+        of the texts, and a shard without any has no such table. `clean` is given for kept samples,
         unless the run writes no clean tars. Raises SchemaError for an unknown column.
         """
         self._tally.add(sample, texts, decisions)
@@ -99,6 +110,11 @@ class ShardWriter:
         self._tables["samples"].add([{**sample, **place}])
         self._tables["texts"].add([{**text, **place} for text in texts])
         self._tables["decisions"].add([{**decision, **place} for decision in decisions])
+        if scores:
+            if "scores" not in self._tables:
+                with _staged_file(self._folder / "scores") as path:
+                    self._tables["scores"] = TableFile(path, "scores")
+            self._tables["scores"].add([{**score, **place} for score in scores])
         if clean is not None:
             if self._clean is None:
                 with _staged_file(self._folder / "clean") as path:
@@ -110,11 +126,14 @@ class ShardWriter:
         files: dict[str, TableFile | CleanFile] = {**self._tables}
         if self._clean is not None:
             files["clean"] = self._clean
-        records = []
+        records: list[FileRecord] = []
         for table, file in files.items():
             name = data_name(table, self._shard, self._attempt)
             self._published.append(name)
-            records.append(publish_file(self._store, file, table, name))
+            record = publish_file(self._store, file, table, name)
+            if table == "scores":  # without the numbers, they are the texts
+                record = record.model_copy(update={"content_sha256": texts_content(records)})
+            records.append(record)
         self._published = []  # they are the commit's now, no longer ours to remove
         self._closing.close()
         return records

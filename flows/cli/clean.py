@@ -111,8 +111,8 @@ def _parameters(recipe: "Recipe", path: Path | None, settings: Sequence[str]) ->
         "input": shortened(recipe.input.urls),
         "output": place(recipe.output),
         "recipe": place(str(path)) if path else "",
-        "captioner": recipe.caption.model,
-        "filter": recipe.score.model,
+        "captioner": ", ".join(section.model for section in recipe.captioners),
+        "filter": ", ".join(section.model for section in recipe.scorers),
         "engine": recipe.engine.kind,
         "settings": dict(parse_settings(settings)),
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Address, AsJson, Engine, RunFolder, local_path, say_loading
+from flows.cli.options import Address, AsJson, Engine, RunFolder, say_loading
 
 if TYPE_CHECKING:
     from flows.stages.score import Scored
@@ -35,7 +35,9 @@ Examples:
 
   capfilt score RUN --scorer Salesforce/blip-itm-large-coco --name large
 
-  capfilt score RUN --scorer scorer.yaml --name large  # model, max_tokens, dtype
+  capfilt score RUN --scorer scorer.yaml --name large  # kind, model, max_tokens, dtype …
+
+  capfilt score RUN --scorer google/siglip2-base-patch16-224 --name siglip2
 
   capfilt judge RUN --name both --where "itm >= 0.5 and large.itm >= 0.5"
 """
@@ -104,7 +106,10 @@ def judge(
 
 def score(
     run: RunFolder,
-    scorer: Annotated[str, typer.Option(help="BLIP filter: folder or hub id; or a recipe (YAML)")],
+    scorer: Annotated[
+        str,
+        typer.Option(help="folder or hub id of a BLIP filter, CLIP, SigLIP …; or a recipe (YAML)"),
+    ],
     name: Annotated[str, typer.Option(help="of the scores: a-z A-Z 0-9 _, as in NAME.itm")],
     engine: Engine = None,
     address: Address = None,
@@ -117,17 +122,13 @@ def score(
     from flows.cli.display.progress import watch_samples
     from flows.recipe import EngineConfig, read_recipe
     from flows.stages import score as stages
-    from shards.files.home import expand_home
     from shards.run.run import Run
 
     opened = Run.open(run)
-    is_recipe = scorer.endswith((".yaml", ".yml"))
-    overrides = {} if is_recipe else {"model": expand_home(scorer)}
-    path = local_path(scorer) if is_recipe else None
-    config = read_recipe(stages.ScorerConfig, path, overrides)
+    chosen = stages.read_scorer(scorer)
     wish = read_recipe(EngineConfig, None, {"kind": engine, "address": address})
     say_loading()
-    job = stages.prepare(opened, name, config, wish)
+    job = stages.prepare(opened, name, chosen.scorer, wish, chosen.dtype)
     with watch_samples("scoring", job.samples) as progress:
         scored = stages.score_shards(job, progress.add)
     if as_json:

@@ -13,7 +13,7 @@ from flows.engines.engine import (
 )
 from flows.engines.job import Grant
 from flows.engines.pace import Pace
-from models.checkpoints import locate
+from models.captioners.opening import open_captioner
 from models.devices import (
     DeviceChoice,
     check_dtype,
@@ -22,9 +22,9 @@ from models.devices import (
     describe_device,
     name_device,
 )
-from models.roles.captioner import BlipCaptioner
-from models.roles.filter import Filter
-from pipeline.clean.shard import CleanConfig, ShardCleaner
+from models.scorers.opening import open_scorer
+from pipeline.clean.config import CleanConfig
+from pipeline.clean.shard import ShardCleaner
 from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
 from shards.run.commit import read_commit
@@ -42,7 +42,7 @@ class CleanSpec:
     config: CleanConfig
     pace: Pace
     device: DeviceChoice = "auto"
-    weights_bytes: int = 0  # of both models, in the run's dtype
+    weights_bytes: int = 0  # of all models, in the run's dtype
 
     def open(self, grant: Grant) -> "CleanWorker":
         """Load the models on the machine where they work."""
@@ -67,25 +67,18 @@ class CleanWorker:
         self.device = name_device(device)
         check_dtype(config.dtype, device)
         check_memory(device, spec.weights_bytes)
-        captioner = BlipCaptioner.load(
-            locate.resolve(config.caption.model, config.caption.revision),
-            decoding=config.caption,
-            seed=config.seed,
-            dtype=config.dtype,
-            device=device,
-        )
-        scorer = Filter.load(
-            locate.resolve(config.score.model, config.score.revision),
-            max_tokens=config.score.max_tokens,
-            dtype=config.dtype,
-            device=device,
-        )
+        dtype, seed = config.dtype, config.seed
+        captioners = [
+            open_captioner(section, seed=seed, dtype=dtype, device=device)
+            for section in config.captioners
+        ]
+        scorers = [open_scorer(section, dtype=dtype, device=device) for section in config.scorers]
         run, hardware = Run.open(spec.run_url), describe_device(device)
         self._cleaner = ShardCleaner(
             run,
             config,
-            captioner,
-            scorer,
+            captioners,
+            scorers,
             spec.pace.on(device, grant.cpus),
             hardware,
             device=device,

@@ -8,10 +8,9 @@ import dataclasses
 import logging
 import platform
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from flows.engines.address import join_address, resolve_kind
@@ -33,15 +32,15 @@ from flows.stages.logged import (
     told_to,
 )
 from models.blip.config import TORCH_DTYPES, Dtype, DtypeChoice, resolve_dtype
-from models.checkpoints import checkpoint, locate
-from models.checkpoints.checkpoint import CheckpointInfo
-from models.checkpoints.description import Description, describe
+from models.captioners.captioner import CaptionerInfo
+from models.captioners.config import CaptionerConfig
+from models.captioners.opening import check_captioner
 from models.devices import choose_device
-from models.roles.captioner import prompt_start
-from pipeline.clean.caption import CaptionConfig
+from models.scorers.config import ScorerConfig
+from models.scorers.opening import check_scorer
+from models.scorers.scorer import ScorerInfo
+from pipeline.clean.config import identity
 from pipeline.clean.judge import odd_thresholds
-from pipeline.clean.score import ScoreConfig
-from pipeline.clean.shard import identity
 from pipeline.printable import number_of, tally
 from pipeline.publish import cards, sets
 from pipeline.report.wording import advice_on_rejected
@@ -60,7 +59,7 @@ from shards.statistics import run_statistics
 from shards.store import Store, creates_once
 
 _log = logging.getLogger(__name__)
-ModelSection = TypeVar("ModelSection", CaptionConfig, ScoreConfig)
+Known = TypeVar("Known", CaptionerInfo, ScorerInfo)
 
 WORKER_BYTES = 1_500_000_000  # of a worker beside its weights: torch, pictures, a batch at work
 LIMITS_FROM = 1_000  # samples; a share of fewer says little
@@ -121,6 +120,14 @@ class RunListener(ResultListener, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Models:
+    """What is known of a recipe's models, in its order."""
+
+    captioners: tuple[CaptionerInfo, ...]
+    scorers: tuple[ScorerInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """A recipe with nothing left open, its models read; `identity` is what decides the output."""
 
@@ -146,25 +153,33 @@ def prepare(
         return open_job(resolved, found.inputs, found.store, found.log, part)
 
 
-def resolve(recipe: Recipe, store: Store) -> Resolved:
-    """Fix what a recipe leaves open, as a run in this store will have it, and read the models."""
+def resolve(recipe: Recipe, store: Store, models: Models | None = None) -> Resolved:
+    """Fix what a recipe leaves open, as a run in this store will have it.
+
+    `models` are read, unless they were already.
+    """
     kind = resolve_kind(recipe.engine.kind, recipe.engine.address)
-    engine = recipe.engine.model_copy(update={"kind": kind})
+    engine = recipe.engine.model_copy(update={"kind": kind, "forward_env": recipe.secrets})
     dtype = _pin_dtype(recipe.dtype, engine, store)
-    captioner = locate.pin(recipe.caption.model, recipe.caption.revision)
-    scorer = locate.pin(recipe.score.model, recipe.score.revision)
-    caption, score = _pin_model(recipe.caption, captioner), _pin_model(recipe.score, scorer)
-    recipe = recipe.model_copy(
-        update={"dtype": dtype, "caption": caption, "score": score, "engine": engine}
+    known = models or read_models(recipe)
+    update = {"dtype": dtype, "engine": engine}
+    update |= {"caption": _alone(known.captioners, lambda model: model.config)}
+    update |= {"score": _alone(known.scorers, lambda model: model.config)}
+    recipe = recipe.model_copy(update=update)
+    with as_recipe_errors():
+        named = identity(recipe, known.captioners, known.scorers, text=recipe.input.text)
+    numbers = sum(model.parameters for model in (*known.captioners, *known.scorers))
+    return Resolved(recipe, named, _about(known), TORCH_DTYPES[dtype].itemsize * numbers)
+
+
+def read_models(recipe: Recipe) -> Models:
+    """Check all models of a recipe, whole, so that a broken one is found before a worker starts.
+
+    Raises RecipeError where the recipe does not fit them, CheckpointError and EndpointError.
+    """
+    return Models(
+        tuple(map(read_captioner, recipe.captioners)), tuple(map(read_scorer, recipe.scorers))
     )
-    # whole, so that a broken one is found before any worker starts
-    models = (
-        checkpoint.info(read_captioner(captioner.folder, recipe.caption)),
-        checkpoint.info(read_scorer(scorer.folder, recipe.score)),
-    )
-    digests = models[0].digest, models[1].digest
-    named = identity(recipe, *digests, text=recipe.input.text)
-    return Resolved(recipe, named, _about(*models), _weights_bytes(dtype, *models))
 
 
 def open_job(
@@ -274,39 +289,34 @@ def _pin_dtype(dtype: DtypeChoice, engine: EngineConfig, store: Store) -> Dtype:
     return resolve_dtype("auto", choose_device(engine.device))
 
 
-def _pin_model(section: ModelSection, pinned: locate.ResolvedCheckpoint) -> ModelSection:
-    """Fix what a worker elsewhere must not decide for itself."""
-    return section.model_copy(update={"model": pinned.name, "revision": pinned.revision})
-
-
-def read_captioner(folder: Path, config: CaptionConfig) -> Description:
-    """Read a captioner's settings; raises RecipeError where the recipe does not fit them."""
+def read_captioner(section: CaptionerConfig) -> CaptionerInfo:
+    """Check a captioner; raises RecipeError where the recipe does not fit it."""
     with as_recipe_errors():
-        settings = describe(folder, "captioner")
-        prompt_start(settings, config)
-        return settings
+        return check_captioner(section)
 
 
-def read_scorer(folder: Path, config: ScoreConfig) -> Description:
-    """Read a filter's settings; raises RecipeError where the recipe does not fit them."""
+def read_scorer(section: ScorerConfig) -> ScorerInfo:
+    """Check a scorer; raises RecipeError where the recipe does not fit it."""
     with as_recipe_errors():
-        settings = describe(folder, "filter")
-        settings.check_max_tokens(config.max_tokens)
-        return settings
+        return check_scorer(section)
 
 
-def _weights_bytes(dtype: Dtype, *models: CheckpointInfo) -> int:
-    return TORCH_DTYPES[dtype].itemsize * sum(model.parameters for model in models)
+def _alone(models: Sequence[Known], what: Callable[[Known], Any]) -> Any:  # noqa: ANN401
+    """Say something of all models as a recipe does: of one alone, or in a list."""
+    said = tuple(map(what, models))
+    return said[0] if len(said) == 1 else said
 
 
-def _about(captioner: CheckpointInfo, scorer: CheckpointInfo) -> dict[str, Any]:
-    return {
+def _about(models: Models) -> dict[str, Any]:
+    about = {
         "kind": "clean",
         "versions": versions_of("capfilt", *LIBRARIES),
         "host": platform.node(),
-        "captioner": dataclasses.asdict(captioner),
-        "filter": dataclasses.asdict(scorer),
+        "captioner": _alone(models.captioners, lambda model: dict(model.about)),
+        "filter": _alone(models.scorers, lambda model: dict(model.about)),
     }
+    varying = [model.config.name for model in models.captioners if not model.reproducible]
+    return about | ({"not_reproducible": varying} if varying else {})
 
 
 def _warn_of_overwriting(store: Store) -> None:

@@ -5,6 +5,7 @@ What is committed under `scores/NAME/` is the only record of what is done: the s
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -15,16 +16,14 @@ from flows.engines.job import Grant
 from flows.engines.pace import Pace
 from flows.engines.start_checks import Demands
 from flows.extras import versions_of
-from flows.recipe import EngineConfig, as_recipe_errors
+from flows.recipe import EngineConfig, RecipeSection, as_recipe_errors, read_recipe, read_yaml
 from models.blip.config import Dtype
-from models.checkpoints import checkpoint, locate
-from models.checkpoints.description import describe
 from models.devices import check_dtype, choose_device, describe_device, name_device
-from models.roles.filter import Filter
+from models.scorers.config import ScorerConfig
+from models.scorers.opening import as_section, check_scorer, open_scorer
 from pipeline.clean.line.attempt import AttemptLost
-from pipeline.config import Config
 from pipeline.views.score import ShardScorer
-from pipeline.views.score_blip import SCORES, BlipScorer
+from shards.files.home import expand_home
 from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, end_attempts_of
 from shards.run.commit import read_commit, read_commits
@@ -40,14 +39,20 @@ WORKER_BYTES = 1_500_000_000  # of a worker beside its weights
 LIBRARIES = ("torch", "transformers")
 
 
-class ScorerConfig(Config):
-    """Which model scores, and how much of a text it reads."""
+class ScoreRecipe(RecipeSection):
+    """A scorer of texts that are there."""
 
-    kind: Literal["blip"] = "blip"
-    model: str = Field(description="a Hugging Face BLIP folder, or the id of one on the hub")
-    revision: str | None = Field(None, description="of the hub; the newest if not given")
-    max_tokens: int = Field(35, ge=3, le=512, description="special tokens included")
-    dtype: Dtype = Field("fp32", description="fp32 or bf16")
+    scorer: ScorerConfig
+    dtype: Dtype = Field("fp32", description="fp32, bf16, fp16 or int8")
+
+
+def read_scorer(name: str) -> ScoreRecipe:
+    """Read what `--scorer` names: a recipe, or a folder or hub id of whatever kind it is."""
+    path = Path(expand_home(name)) if name.endswith((".yaml", ".yml")) else None
+    values = dict(read_yaml(path)) if path else as_section(expand_home(name))
+    given: dict[str, Any] = {"dtype": values.pop("dtype", None), "scorer": values}
+    values.setdefault("name", "scorer")  # its scores have the name of their set
+    return read_recipe(ScoreRecipe, None, given, where=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class ScoreSpec:
     run_url: str
     name: str
     scorer: ScorerConfig
+    dtype: Dtype
     pace: Pace
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -74,17 +80,12 @@ class ScoreWorker:
         self._name = grant.worker
         device = choose_device(spec.device, granted=grant.gpus > 0)
         self.device = name_device(device)
-        check_dtype(spec.scorer.dtype, device)
-        role = Filter.load(
-            locate.resolve(spec.scorer.model, spec.scorer.revision),
-            max_tokens=spec.scorer.max_tokens,
-            dtype=spec.scorer.dtype,
-            device=device,
-        )
+        check_dtype(spec.dtype, device)
+        scorer = open_scorer(spec.scorer, dtype=spec.dtype, device=device)
         scores = open_score_set(Run.open(spec.run_url), spec.name)
-        hardware = {**describe_device(device), "dtype": spec.scorer.dtype}
+        hardware = {**describe_device(device), "dtype": spec.dtype}
         pace = spec.pace.on(device, grant.cpus)
-        self._scorer = ShardScorer(scores, BlipScorer(role), pace, hardware)
+        self._scorer = ShardScorer(scores, scorer, pace, hardware)
 
     def expect(self, shard: InputShard | None) -> None:
         """Begin nothing ahead: the texts of a shard are read when it is its turn."""
@@ -160,23 +161,22 @@ class Scored:
         return 0 if self.done == self.of else 1
 
 
-def prepare(run: Run, name: str, scorer: ScorerConfig, engine: EngineConfig) -> ScoreJob:
+def prepare(
+    run: Run, name: str, scorer: ScorerConfig, engine: EngineConfig, dtype: Dtype = "fp32"
+) -> ScoreJob:
     """Read the model, open or begin the set of scores, and see what is left to do.
 
     Raises ScoresError where the name holds other scores, and RecipeError, CheckpointError.
     """
     check_score_name(name)  # before a model is fetched
     kind = resolve_kind(engine.kind, engine.address)
-    pinned = locate.pin(scorer.model, scorer.revision)
-    scorer = scorer.model_copy(update={"model": pinned.name, "revision": pinned.revision})
     with as_recipe_errors():
-        settings = describe(pinned.folder, "filter")
-        settings.check_max_tokens(scorer.max_tokens)
-    info = checkpoint.info(settings)
-    identity = scorer.model_dump(mode="json", exclude={"model", "revision"})
+        known = check_scorer(scorer)
+    identity = {"kind": known.config.kind, **known.config.identity(), "dtype": dtype}
+    identity = {key: value for key, value in identity.items() if key != "name"}
     about = {"kind": "scores", "versions": versions_of("capfilt", *LIBRARIES)}
-    about |= {"scorer": {"model": scorer.model, "revision": scorer.revision}}
-    scores = create_score_set(run, name, SCORES, identity | {"digest": info.digest}, about)
+    about |= {"scorer": known.config.model_dump(mode="json", include={"model", "revision"})}
+    scores = create_score_set(run, name, known.scores, identity | {"digest": known.digest}, about)
     facts, done = read_commits(run), read_commits(scores.record)
     pending = tuple(
         shard for shard in run.inputs if shard.shard in facts and shard.shard not in done
@@ -184,11 +184,11 @@ def prepare(run: Run, name: str, scorer: ScorerConfig, engine: EngineConfig) -> 
     pace = Pace(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
     return ScoreJob(
         scores,
-        ScoreSpec(run.store.url(), name, scorer, pace, engine.device),
+        ScoreSpec(run.store.url(), name, known.config, dtype, pace, engine.device),
         engine.model_copy(update={"kind": kind}),
         pending,
         sum(facts[shard.shard].counts.samples_in for shard in pending),
-        4 * info.parameters,
+        4 * known.parameters,
     )
 
 

@@ -1,27 +1,32 @@
 """BLIP's image-grounded decoder as a captioner."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Self
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from models.blip.config import DtypeChoice
-from models.captioners.captioner import Caption, CaptionerInfo
+from models.captioners.captioner import CaptionerInfo, Written
 from models.captioners.config import BlipCaptionerConfig
 from models.checkpoints import checkpoint
 from models.checkpoints.description import describe
-from models.checkpoints.locate import resolve
+from models.checkpoints.locate import pin, resolve
 from models.decoding.config import Decoding
-from models.guests.picture import Prepared
+from models.guests.picture import Prepared, as_pixels
 from models.roles import captioner as role
 
 
 def check(config: BlipCaptionerConfig) -> CaptionerInfo:
     """Check a captioner, all of its files; CheckpointError says what is wrong with it."""
-    described = describe(resolve(config.model, config.revision), "captioner")
+    pinned = pin(config.model, config.revision)
+    described = describe(pinned.folder, "captioner")
     role.prompt_start(described, decoding(config))
-    return CaptionerInfo(checkpoint.info(described).digest)
+    info = checkpoint.info(described)
+    there = config.model_copy(update={"model": pinned.name, "revision": pinned.revision})
+    return CaptionerInfo(info.digest, there, info.parameters, about=dataclasses.asdict(info))
 
 
 def decoding(config: BlipCaptionerConfig) -> Decoding:
@@ -33,7 +38,7 @@ class BlipCaptioner:
     """A loaded captioner behind the seam that all captioners share."""
 
     def __init__(self, loaded: role.BlipCaptioner) -> None:
-        self._role, self.digest = loaded, loaded.digest
+        self._role, self.digest, self.preprocess = loaded, loaded.digest, loaded.preprocess
         self.prepare_key = repr(loaded.preprocess)
 
     @classmethod
@@ -58,13 +63,9 @@ class BlipCaptioner:
         return Prepared(made, made.nbytes)
 
     def caption(
-        self, batch: Sequence[Prepared], keys: Sequence[str], count: int
-    ) -> list[list[Caption]]:
-        """Write `count` captions for each prepared picture."""
-        if not batch:
+        self, batch: Sequence[Prepared] | Tensor, keys: Sequence[str], count: int
+    ) -> Sequence[Sequence[Written]]:
+        """Write `count` captions for each picture: prepared ones, or uint8 (B, 3, H, W)."""
+        if not len(batch):
             return []
-        images = torch.stack([prepared.content for prepared in batch])
-        return [
-            [Caption(text.text, text.logprob, text.tokens, text.truncated) for text in texts]
-            for texts in self._role.caption(images, keys, count)
-        ]
+        return self._role.caption(as_pixels(batch), keys, count)

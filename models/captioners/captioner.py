@@ -4,13 +4,35 @@ A picture is prepared once, in a decode thread, in whatever form the model takes
 was prepared are captioned on the model's device, or by a server elsewhere.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from __future__ import annotations
 
-from PIL import Image
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-from models.guests.picture import Prepared
+from models.guests.picture import Prepared, TakesPixels
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from models.guests.config import ModelConfig
+
+
+class Written(Protocol):
+    """A text that a model wrote; see `Caption`."""
+
+    @property
+    def text(self) -> str:
+        """What it wrote, without the prompt."""
+
+    @property
+    def logprob(self) -> float | None:
+        """The mean log-probability per generated token."""
+
+    @property
+    def truncated(self) -> bool | None:
+        """Whether the token limit came before the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +61,15 @@ class Refusal:
 class CaptionerInfo:
     """What is known of a captioner before its weights are in memory.
 
-    `local`: it computes in this process, on the device of the run. `reproducible`: equal arguments
-    give equal texts.
+    `config` leads to the same weights on any machine. `parameters` are those that this process must
+    hold. `reproducible`: equal arguments give equal texts. `about` is for the run's record.
     """
 
     digest: str
-    local: bool = True
+    config: ModelConfig
+    parameters: int = 0
     reproducible: bool = True
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Captioner(Protocol):
@@ -64,6 +88,18 @@ class Captioner(Protocol):
 
     def caption(
         self, batch: Sequence[Prepared], keys: Sequence[str], count: int
-    ) -> Sequence[Sequence[Caption] | Refusal]:
+    ) -> Sequence[Sequence[Written] | Refusal]:
         """Write `count` captions for each prepared picture; keys seed the draws."""
+        ...
+
+
+class PixelCaptioner(TakesPixels, Protocol):
+    """A captioner of pictures of one size."""
+
+    digest: str
+
+    def caption(
+        self, images: Tensor, keys: Sequence[str], count: int
+    ) -> Sequence[Sequence[Written] | Refusal]:
+        """Write `count` captions for each of uint8 images (B, 3, H, W); keys seed the draws."""
         ...

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from models.checkpoints import locate
 from models.decoding.config import Decoding
-from models.guests.config import MAX_PIXELS, GuestConfig, ImageFormat, ModelConfig
+from models.guests.config import MAX_PIXELS, FolderConfig, GuestConfig, ImageFormat, ModelConfig
 
 NAME = Field("synthetic", pattern=r"^[a-z][a-z0-9_]*$", description="the origin of its texts")
 CANDIDATES = Field(1, ge=1, le=1000, description="captions per picture")
@@ -27,7 +28,7 @@ _DECIDED_BY_FOLDER = {
 }
 
 
-class BlipCaptionerConfig(Decoding, ModelConfig):
+class BlipCaptionerConfig(Decoding, FolderConfig):
     """BLIP's image-grounded decoder.
 
     CapFilt samples with nucleus 0.9 (BLIP, section 4.3); the lengths are those of the authors'
@@ -37,12 +38,15 @@ class BlipCaptionerConfig(Decoding, ModelConfig):
     kind: Literal["blip"] = "blip"
     name: str = NAME
     model: str = Field(description="a Hugging Face BLIP folder, or the id of one on the hub")
-    revision: str | None = Field(None, description="of the hub; the newest if not given")
     candidates: int = CANDIDATES
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
         return check_candidates(self, self.method, self.beams, self.candidates)
+
+    def look_for(self) -> None:
+        """Raise CheckpointError for a name that leads nowhere, or to another family."""
+        locate.look_for(self.model, self.revision)
 
     def identity(self) -> dict[str, Any]:
         """Leave out what recipes did not have when BLIP was the only captioner."""
@@ -131,6 +135,11 @@ class EndpointCaptionerConfig(ModelConfig):
             )
         return self
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The environment variables that it reads keys from."""
+        return () if self.key_env is None else (self.key_env,)
+
     def identity(self) -> dict[str, Any]:
         """Leave out where the server is and how it is asked; its digest holds the model's name."""
         pace = {"base_url", "key_env", "concurrency", "timeout_s", "tries"}
@@ -152,19 +161,28 @@ def _changed(config: ModelConfig) -> set[str]:
     return {name for name in fields if getattr(config, name) != fields[name].default}
 
 
-def _kind_of(section: Any) -> str | None:  # noqa: ANN401 - whatever a recipe holds
-    if isinstance(section, dict):
-        return section.get("kind", "blip")
-    return getattr(section, "kind", None)
+def _kind_of(section: Any) -> str:  # noqa: ANN401 - whatever a recipe holds
+    kind = section.get("kind", "blip") if isinstance(section, dict) else None
+    return f"kind={kind or getattr(section, 'kind', 'blip')}"
+
+
+def _is_list(section: Any) -> str:  # noqa: ANN401 - whatever a recipe holds
+    return "kind=list" if isinstance(section, list | tuple) else "kind=one"
 
 
 CaptionerConfig = Annotated[
-    Annotated[BlipCaptionerConfig, Tag("blip")]
-    | Annotated[TransformersCaptionerConfig, Tag("transformers")]
-    | Annotated[EndpointCaptionerConfig, Tag("endpoint")],
+    Annotated[BlipCaptionerConfig, Tag("kind=blip")]
+    | Annotated[TransformersCaptionerConfig, Tag("kind=transformers")]
+    | Annotated[EndpointCaptionerConfig, Tag("kind=endpoint")],
     Discriminator(
         _kind_of,
         custom_error_type="captioner_kind",
         custom_error_message="kind should be blip, transformers or endpoint",
     ),
+]
+
+CaptionerConfigs = Annotated[
+    Annotated[CaptionerConfig, Tag("kind=one")]
+    | Annotated[tuple[CaptionerConfig, ...], Field(min_length=1), Tag("kind=list")],
+    Discriminator(_is_list),
 ]

@@ -24,7 +24,7 @@ def check(config: EndpointCaptionerConfig) -> CaptionerInfo:
     """Ask the server about a small picture; EndpointError says what is wrong with it."""
     EndpointCaptioner(config)
     _log.warning("captions of %s are not reproducible: asked again, it varies", config.model)
-    return CaptionerInfo(digest(config), local=False, reproducible=False)
+    return CaptionerInfo(digest(config), config, reproducible=False)
 
 
 def digest(config: EndpointCaptionerConfig) -> str:

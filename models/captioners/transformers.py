@@ -35,9 +35,11 @@ from models.decoding.sampling import text_seeds
 from models.guests.batch import collate, held_bytes, to_model
 from models.guests.folder import (
     as_checkpoint_errors,
+    count_parameters,
     digest,
     load_network,
     locate,
+    pin,
     read_config,
 )
 from models.guests.picture import Prepared, bounded
@@ -59,7 +61,14 @@ class _Opened:
 
 def check(config: TransformersCaptionerConfig) -> CaptionerInfo:
     """Check all of a captioner but its weights; CheckpointError says what is wrong with it."""
-    return CaptionerInfo(_open(config).digest)
+    pinned = pin(config.model, config.revision)
+    opened = _open(config)
+    return CaptionerInfo(
+        opened.digest,
+        config.model_copy(update={"model": pinned.name, "revision": pinned.revision}),
+        count_parameters(opened.folder),
+        about={"model_type": opened.config.model_type},
+    )
 
 
 class TransformersCaptioner:

@@ -128,7 +128,8 @@ def _blip_here(name: str | Path, revision: str | None) -> Path | None:
 def find_here(name: str | Path, revision: str | None = None) -> Path | None:
     """Find the folder of a local path or shipped checkpoint; None for what may be a hub id.
 
-    The model may be of any family. Raises CheckpointError for what can be neither. No network is asked.
+    The model may be of any family. Raises CheckpointError for what can be neither. No network is
+    asked.
     """
     path = path_of(name)
     if name != "" and path.is_dir():  # "" would be the folder that one stands in

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.checkpoints import locate
+
 ImageBackend = Literal["pil", "torchvision"]
 ImageFormat = Literal["jpeg", "png"]
 
@@ -17,6 +19,16 @@ class ModelConfig(BaseModel):
     """A section of a recipe about one model; a key that it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    model: str
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The environment variables that it reads keys from."""
+        return ()
+
+    def look_for(self) -> None:
+        """Raise an error for a model that is not there, as far as is seen at once."""
 
     def identity(self) -> dict[str, Any]:
         """Collect the settings that change the output; a model stands by its digest, not here."""
@@ -28,11 +40,20 @@ class ModelConfig(BaseModel):
         return hashlib.sha256(json.dumps([content, facts], sort_keys=True).encode()).hexdigest()
 
 
-class GuestConfig(ModelConfig):
-    """A folder of the Hugging Face kind, and how pictures are made ready for it."""
+class FolderConfig(ModelConfig):
+    """A model of a folder of the Hugging Face kind, here or on the hub."""
 
     model: str = Field(description="a Hugging Face folder, or the id of one on the hub")
     revision: str | None = Field(None, description="of the hub; the newest if not given")
+
+    def look_for(self) -> None:
+        """Raise CheckpointError for a name that leads nowhere."""
+        locate.find_here(self.model, self.revision)
+
+
+class GuestConfig(FolderConfig):
+    """A guest's folder, and how pictures are made ready for it."""
+
     max_pixels: int = Field(
         MAX_PIXELS, ge=1024, description="larger pictures are scaled down before the processor"
     )

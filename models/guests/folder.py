@@ -5,17 +5,24 @@ Nothing that a folder holds is run: code that comes along is refused, and so are
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from models.bounded_file import SETTINGS_BYTES, fault_of, open_plain, read_bounded
-from models.checkpoints.locate import CheckpointError, download, find_here
+from models.checkpoints.locate import (
+    CheckpointError,
+    ResolvedCheckpoint,
+    download,
+    find_here,
+)
 
 # all that transformers reads of a folder, in it and beside the tokenizer of a second network
 _ENDINGS = (".json", ".jinja", ".txt", ".model", ".safetensors")
@@ -30,6 +37,14 @@ _WANTED = [
     f"{_SECOND_TOKENIZER}/*",
 ]
 _SHOWN = 300  # characters of what transformers says
+
+
+def pin(name: str, revision: str | None = None) -> ResolvedCheckpoint:
+    """Find a folder once for a whole run, and a name that leads to the same content elsewhere."""
+    folder = locate(name, revision)
+    if find_here(name, revision) is not None:
+        return ResolvedCheckpoint(str(folder), None, folder)
+    return ResolvedCheckpoint(name, folder.name, folder)  # the hub's cache names commits
 
 
 def locate(name: str, revision: str | None = None) -> Path:
@@ -68,6 +83,17 @@ def load_network(auto: Any, folder: Path, **options: Any) -> PreTrainedModel:  #
             f"{missing[0]} among them: they would be random. Give a folder that was saved from one"
         )
     return network.requires_grad_(False).eval()
+
+
+def count_parameters(folder: Path) -> int:
+    """Count the numbers of a folder's weights, from the heads of their files."""
+    total = 0
+    with as_checkpoint_errors(folder):
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, "pt") as file:
+                shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118
+                total += sum(math.prod(shape) for shape in shapes)
+    return total
 
 
 def digest(folder: Path) -> str:

@@ -1,38 +1,43 @@
 """BLIP's filter as a scorer: the probability of a match, its logit, and the cosine."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Self
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from models.blip.config import DtypeChoice
 from models.checkpoints import checkpoint
 from models.checkpoints.description import describe
-from models.checkpoints.locate import resolve
-from models.guests.picture import Prepared
+from models.checkpoints.locate import pin, resolve
+from models.guests.picture import Prepared, as_pixels
 from models.roles.filter import Filter
 from models.scorers.config import BlipScorerConfig
-from models.scorers.scorer import ScorerInfo, TextScores
-
-SCORES = ("itm", "itm_logit", "itc")
+from models.scorers.scorer import Scored, ScorerInfo
 
 
 def check(config: BlipScorerConfig) -> ScorerInfo:
     """Check a filter, all of its files; CheckpointError says what is wrong with it."""
-    described = describe(resolve(config.model, config.revision), "filter")
+    pinned = pin(config.model, config.revision)
+    described = describe(pinned.folder, "filter")
     described.check_max_tokens(config.max_tokens)
-    return ScorerInfo(checkpoint.info(described).digest, SCORES)
+    info = checkpoint.info(described)
+    there = config.model_copy(update={"model": pinned.name, "revision": pinned.revision})
+    about = dataclasses.asdict(info)
+    return ScorerInfo(info.digest, there, Filter.scores, info.parameters, about)
 
 
 class BlipScorer:
     """A loaded filter, with its scores under their names."""
 
-    scores: tuple[str, ...] = SCORES
+    scores = Filter.scores
 
     def __init__(self, role: Filter) -> None:
-        self._role, self.digest = role, role.digest
+        self._role, self.digest, self.preprocess = role, role.digest, role.preprocess
         self.prepare_key = repr(role.preprocess)
+        self.count_tokens = role.count_tokens
 
     @classmethod
     def load(
@@ -48,16 +53,9 @@ class BlipScorer:
         return Prepared(made, made.nbytes)
 
     def score(
-        self, batch: Sequence[Prepared], texts: Sequence[Sequence[str]]
-    ) -> list[list[TextScores]]:
-        """Score the texts of each prepared picture."""
-        if not batch:
+        self, batch: Sequence[Prepared] | Tensor, texts: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[Scored]]:
+        """Score the texts of each picture: prepared ones, or uint8 (B, 3, H, W)."""
+        if not len(batch):
             return []
-        images = torch.stack([prepared.content for prepared in batch])
-        return [
-            [
-                TextScores((score.itm, score.itm_logit, score.itc), score.tokens, score.truncated)
-                for score in group
-            ]
-            for group in self._role.score(images, texts)
-        ]
+        return self._role.score(as_pixels(batch), texts)

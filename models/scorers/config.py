@@ -7,19 +7,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from models.guests.config import GuestConfig, ModelConfig
+from models.checkpoints import locate
+from models.guests.config import FolderConfig, GuestConfig
 
 _NAME = r"^[a-z][a-z0-9_]*$"
 
 
-class BlipScorerConfig(ModelConfig):
+class BlipScorerConfig(FolderConfig):
     """BLIP's filter: itm, itm_logit and itc."""
 
     kind: Literal["blip"] = "blip"
     name: str = Field("blip", pattern=_NAME)
     model: str = Field(description="a Hugging Face BLIP folder, or the id of one on the hub")
-    revision: str | None = Field(None, description="of the hub; the newest if not given")
     max_tokens: int = Field(35, ge=3, le=512, description="special tokens included")
+
+    def look_for(self) -> None:
+        """Raise CheckpointError for a name that leads nowhere, or to another family."""
+        locate.look_for(self.model, self.revision)
 
     def identity(self) -> dict[str, Any]:
         """Leave out what recipes did not have when BLIP was the only scorer."""
@@ -40,17 +44,27 @@ class DualEncoderConfig(GuestConfig):
     )
 
 
-def _kind_of(section: Any) -> str | None:  # noqa: ANN401 - whatever a recipe holds
-    if isinstance(section, dict):
-        return section.get("kind", "blip")
-    return getattr(section, "kind", None)
+def _kind_of(section: Any) -> str:  # noqa: ANN401 - whatever a recipe holds
+    kind = section.get("kind", "blip") if isinstance(section, dict) else None
+    return f"kind={kind or getattr(section, 'kind', 'blip')}"
+
+
+def _is_list(section: Any) -> str:  # noqa: ANN401 - whatever a recipe holds
+    return "kind=list" if isinstance(section, list | tuple) else "kind=one"
 
 
 ScorerConfig = Annotated[
-    Annotated[BlipScorerConfig, Tag("blip")] | Annotated[DualEncoderConfig, Tag("dual_encoder")],
+    Annotated[BlipScorerConfig, Tag("kind=blip")]
+    | Annotated[DualEncoderConfig, Tag("kind=dual_encoder")],
     Discriminator(
         _kind_of,
         custom_error_type="scorer_kind",
         custom_error_message="kind should be blip or dual_encoder",
     ),
+]
+
+ScorerConfigs = Annotated[
+    Annotated[ScorerConfig, Tag("kind=one")]
+    | Annotated[tuple[ScorerConfig, ...], Field(min_length=1), Tag("kind=list")],
+    Discriminator(_is_list),
 ]

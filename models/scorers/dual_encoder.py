@@ -22,7 +22,15 @@ from transformers import MODEL_MAPPING, AutoModel, AutoTokenizer, PreTrainedConf
 from models.blip.config import TORCH_DTYPES, DtypeChoice, resolve_dtype
 from models.checkpoints.locate import CheckpointError
 from models.guests.batch import collate, held_bytes, to_model
-from models.guests.folder import as_checkpoint_errors, digest, load_network, locate, read_config
+from models.guests.folder import (
+    as_checkpoint_errors,
+    count_parameters,
+    digest,
+    load_network,
+    locate,
+    pin,
+    read_config,
+)
 from models.guests.picture import Prepared, bounded
 from models.guests.processor import open_image_processor
 from models.scorers.config import DualEncoderConfig
@@ -42,6 +50,7 @@ class _Opened:
     """All of a scorer but its weights."""
 
     folder: Path
+    model_type: str
     images: Any
     tokenizer: Any
     sigmoid: bool
@@ -56,7 +65,11 @@ class _Opened:
 def check(config: DualEncoderConfig) -> ScorerInfo:
     """Check all of a scorer but its weights; CheckpointError says what is wrong with it."""
     opened = _open(config)
-    return ScorerInfo(opened.digest, opened.scores)
+    pinned = pin(config.model, config.revision)
+    there = config.model_copy(update={"model": pinned.name, "revision": pinned.revision})
+    parameters = count_parameters(opened.folder)
+    about = {"model_type": opened.model_type}
+    return ScorerInfo(opened.digest, there, opened.scores, parameters, about)
 
 
 class DualEncoder:
@@ -162,7 +175,7 @@ def _open(config: DualEncoderConfig) -> _Opened:
     sigmoid = network.model_type in _SIGMOID_FAMILIES
     limit = config.max_tokens or most
     content = config.digest_of(digest(folder))
-    return _Opened(folder, images, tokenizer, sigmoid, limit, content)
+    return _Opened(folder, network.model_type, images, tokenizer, sigmoid, limit, content)
 
 
 def _check_kind(folder: Path, network: PreTrainedConfig) -> None:

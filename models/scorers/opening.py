@@ -3,9 +3,19 @@
 import torch
 
 from models.blip.config import DtypeChoice
+from models.checkpoints import locate
+from models.checkpoints.local_folder import CONFIG
+from models.guests.folder import read_settings
 from models.scorers import blip, dual_encoder
 from models.scorers.config import BlipScorerConfig, DualEncoderConfig
 from models.scorers.scorer import Scorer, ScorerInfo
+
+
+def as_section(model: str) -> dict[str, str]:
+    """Write the section of a recipe for a folder or hub id, by what it says of its family."""
+    folder = locate.find_here(model) or locate.download(model, None, [CONFIG])
+    family = read_settings(folder, CONFIG).get("model_type")
+    return {"kind": "blip" if family in (None, "blip") else "dual_encoder", "model": model}
 
 
 def open_scorer(

@@ -8,7 +8,7 @@ the authors' own answer, BLIP issue 46).
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from shards.reasons import DecisionReason
 from shards.schema import DECISIONS
 
 Mask = NDArray[np.bool_]
+Scores = NDArray[np.float32]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 Rule = tuple[DecisionReason, Mask]
@@ -37,10 +38,11 @@ DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
 class JudgeConfig(Config):
     """Thresholds on a score (the probability of a match), by origin, and rules about the text."""
 
-    by: Literal["itm", "itc"] = Field(
+    by: str = Field(
         default="itm",
+        pattern=r"^(itm|itc|[a-z][a-z0-9_]*\.[a-z0-9_]+)$",
         exclude_if=lambda by: by == "itm",  # so that runs of older versions keep their fingerprint
-        description="the score that decides",
+        description="the score that decides: itm, itc, or NAME.SCORE",
     )
     threshold: dict[str, FiniteFloat] = Field(default_factory=DEFAULT_THRESHOLD.copy)
     min_words: int = Field(default=1, ge=1)
@@ -56,12 +58,15 @@ class JudgeConfig(Config):
         return DEFAULT_THRESHOLD | named
 
 
-def judge(texts: pa.Table, config: JudgeConfig) -> pa.Table:
+def judge(texts: pa.Table, config: JudgeConfig, score: Scores | None = None) -> pa.Table:
     """Judge every row of a texts table; the decisions come in the order of the texts.
 
-    Raises ValueError where a text's origin has no threshold.
+    `score` is what decides, where it is no column of the texts; NaN where a text has none. Raises
+    ValueError where a text's origin has no threshold.
     """
-    reasons = _first_that_holds(_rules(texts, config), len(texts))
+    if score is None:
+        score = texts[config.by].to_numpy().astype(np.float32)
+    reasons = _first_that_holds(_rules(texts, config, score), len(texts))
     keep = reasons == DecisionReason.KEPT
     columns = {name: texts[name] for name in ("shard", "index", "text_no")}
     columns |= {"keep": pa.array(keep), "reason": pa.array(reasons, pa.string())}
@@ -80,25 +85,33 @@ def _first_that_holds(rules: Sequence[Rule], count: int) -> NDArray[np.object_]:
     return reasons
 
 
-def _rules(texts: pa.Table, config: JudgeConfig) -> list[Rule]:
+def _rules(texts: pa.Table, config: JudgeConfig, score: Scores) -> list[Rule]:
     """List each reason with the rows it holds for; the first that holds decides."""
-    score = texts[config.by].to_numpy().astype(np.float32)
     with np.errstate(invalid="ignore"):
         below = score < thresholds_of(texts["origin"], config.threshold)
     too_low = DecisionReason.SCORE_BELOW_THRESHOLD
     if config.by == "itm":
         too_low = DecisionReason.ITM_BELOW_THRESHOLD
-    empty, *others = _text_rules(texts, config)
+    refused, empty, *others = _text_rules(texts, config)
     not_finite = (DecisionReason.SCORE_NOT_FINITE, ~np.isfinite(score))
-    return [empty, not_finite, *others, (too_low, below)]
+    return [refused, empty, not_finite, *others, (too_low, below)]
 
 
 def _text_rules(texts: pa.Table, config: JudgeConfig) -> list[Rule]:
-    """List the reasons that lie in the text itself; an empty one comes first."""
+    """List the reasons that lie in the text itself; one that is not there, or empty, comes first.
+
+    A text without an author and without words is what its captioner refused to write.
+    """
     folded = pc.utf8_lower(pc.utf8_trim_whitespace(texts["text"])).combine_chunks()
     word_count = pc.list_value_length(pc.utf8_split_whitespace(folded))
+    is_empty = _mask(pc.equal(folded, ""))
+    has_no_author = _mask(pc.is_null(texts["author"].combine_chunks()))
     return [
-        (DecisionReason.CAPTION_EMPTY, _mask(pc.equal(folded, ""))),
+        (
+            DecisionReason.CAPTION_REFUSED,
+            is_empty & has_no_author,
+        ),
+        (DecisionReason.CAPTION_EMPTY, is_empty),
         (DecisionReason.DUPLICATE_TEXT, _repeated(texts, folded)),
         (DecisionReason.TEXT_TOO_SHORT, _mask(pc.less(word_count, config.min_words))),
         (DecisionReason.REPETITIVE, _matches(folded, _repeat_pattern(config.max_repeats))),

@@ -42,6 +42,7 @@ MEANING = {
     "not_preferred": "the sample keeps texts of an origin that comes first",
     "score_not_finite": "no finite score to judge by",
     "caption_empty": "an empty text",
+    "caption_refused": "a text that the captioner would not write",
     "duplicate_text": "the same as an earlier text of the sample",
     "text_too_short": "fewer words than the recipe wants",
     "repetitive": "one word again and again",

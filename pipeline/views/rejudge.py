@@ -101,7 +101,7 @@ class Facts:
             )
         if self.resolved.reopens and _not_finite(decisions):
             config = JudgeConfig.model_validate(self.run.identity.get("judge", {}))
-            whole = _read(self.run, shard, "texts", ["shard", "index", "text"])
+            whole = _read(self.run, shard, "texts", ["shard", "index", "author", "text"])
             decisions = reopened(whole, decisions, config)
         return texts, decisions
 

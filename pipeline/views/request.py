@@ -20,7 +20,13 @@ from shards.run.scoring.expression import (
     parse_condition,
     score_columns,
 )
-from shards.run.scoring.score_set import ScoresError, ScoreSet, open_score_set, score_set_names
+from shards.run.scoring.score_set import (
+    ScoresError,
+    ScoreSet,
+    open_score_set,
+    own_scorers,
+    score_set_names,
+)
 from shards.run.snapshot import Snapshot
 from shards.run.view import (
     ITM,
@@ -82,12 +88,12 @@ def resolve_rules(run: Run, request: ViewRequest, snapshot: Snapshot) -> Resolve
 
     Raises ViewError, ExpressionError, and ScoresError for scores that are not whole.
     """
-    own_by = own_score(run)
+    own_by, own = own_score(run), TEXT_COLUMNS | score_columns(own_scorers(run))
     if request.where is None and request.by in (None, own_by):
-        by = TEXT_COLUMNS[own_by]
+        by = find_column(own_by, own)
         return Resolved(Rules(by=by, prefer=_checked_prefer(run, request, snapshot)))
     sets = [open_score_set(run, name) for name in score_set_names(run)]
-    columns = TEXT_COLUMNS | score_columns({each.name: each.scores for each in sets})
+    columns = own | score_columns({each.name: each.scores for each in sets})
     by = find_column(request.by or own_by, columns)
     if not by.is_score:
         raise ViewError(f"--by {by.name}: it is no score; there are: {_scores_of(columns)}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -33,38 +33,9 @@ from shards.schema import SCORES
 from shards.writer import commit_scores
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from models.scorers.scorer import Scored, Scorer
 
-PreparedT = TypeVar("PreparedT")
 Report = Callable[[int, int], None]  # hears how many samples and bytes are done
-
-
-class TextScores(Protocol):
-    """The scores of one text, in the order of the scorer's names."""
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        """One number for each name."""
-
-
-class Scorer(Protocol[PreparedT]):
-    """What scores texts against pictures; a score does not depend on what else is in the batch."""
-
-    @property
-    def digest(self) -> str:
-        """What covers all that changes its output."""
-
-    @property
-    def scores(self) -> tuple[str, ...]:
-        """The names of what it says of each text."""
-
-    def prepare(self, picture: "Image.Image") -> PreparedT:
-        """Make a picture of any size ready; several threads may ask."""
-
-    def score(
-        self, batch: Sequence[PreparedT], texts: Sequence[Sequence[str]]
-    ) -> Sequence[Sequence[TextScores]]:
-        """Score the texts of each prepared picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +54,7 @@ class ShardScorer:
     def __init__(
         self,
         scores: ScoreSet,
-        scorer: Scorer[Any],
+        scorer: "Scorer",
         pace: ExecutionConfig,
         hardware: dict[str, Any],
     ) -> None:
@@ -199,7 +170,7 @@ class ShardScorer:
 
     def _in_halves(
         self, batch: Sequence[Any], texts: Sequence[Sequence[str]]
-    ) -> Sequence[Sequence[TextScores]]:
+    ) -> "Sequence[Sequence[Scored]]":
         """Score a batch; one that the GPU cannot hold is done in halves."""
         import torch
 

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
+from pipeline.clean.config import CleanConfig, identity
 from pipeline.clean.prepare import ExecutionConfig
-from pipeline.clean.shard import CleanConfig, ShardCleaner, identity
+from pipeline.clean.shard import ShardCleaner
 from shards.inputs.listing import list_inputs
 from shards.run.commit import read_commit
 from shards.run.run import Run
@@ -39,7 +40,7 @@ class Bench:
     def run(self, *inputs: Path, **changed: Any) -> tuple[Run, CleanConfig]:
         self._runs += 1
         config = self.config.model_copy(update=changed)
-        identity_ = identity(config, self.captioner.digest, self.scorer.digest)
+        identity_ = identity(config, [self.captioner], [self.scorer])
         listed = list_inputs([str(path) for path in inputs])
         folder = self.folder / f"run{self._runs}"
         return Run.create(Store(str(folder)), "", identity_, {}, listed), config
@@ -47,7 +48,8 @@ class Bench:
     def cleaner(self, run: Run, config: CleanConfig, **other: Any) -> ShardCleaner:
         captioner = other.get("captioner", self.captioner)
         scorer = other.get("scorer", self.scorer)
-        return ShardCleaner(run, config, captioner, scorer, other.get("pace", ExecutionConfig()))
+        pace = other.get("pace", ExecutionConfig())
+        return ShardCleaner(run, config, [captioner], [scorer], pace)
 
     def clean(self, *inputs: Path, pace: ExecutionConfig | None = None, **changed: Any) -> Run:
         """Clean all shards of a new run."""

@@ -1,15 +1,18 @@
 """One attempt on a shard: its record, its rows, and at last its commit."""
 
+import math
 import platform
 import resource
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+import numpy as np
 
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JudgeConfig, judge
@@ -28,7 +31,7 @@ from shards.run.attempt import (
 )
 from shards.run.commit import Commit, InputRecord, commit, read_commit
 from shards.run.run import Run
-from shards.schema import TEXTS, DecisionRow, arrow_rows
+from shards.schema import TEXTS, DecisionRow, ScoredTextRow, ScoreRow, TextRow, arrow_rows
 from shards.writer import ShardWriter
 
 # What another attempt may overcome: by more memory, or in safe mode.
@@ -128,15 +131,18 @@ class ShardAttempt:
         """Judge and write a batch."""
         target, shard = self._target, self.shard.shard
         decisions = iter(_judged(shard, batch, target.judge))
+        by = target.judge.by
         provenance = Provenance(shard, target.run.fingerprint, target.seed)
         for sample in batch:
             texts, facts = sample.texts, sample.screened.facts
             verdicts = [next(decisions) for _ in texts]
             kept = [t for t, verdict in zip(texts, verdicts, strict=True) if verdict["keep"]]
+            if kept and "." in by:
+                kept = _with_scores(kept, sample.scores, by)
             clean = None
             if kept and target.write.clean == "tar":
                 clean = clean_sample(facts, kept, sample.image, target.write, provenance)
-            self._writer.add(facts, texts, verdicts, clean)
+            self._writer.add(facts, texts, verdicts, clean, sample.scores)
         self.samples += len(batch)
 
     def close(self, free_since: float) -> None:
@@ -220,8 +226,31 @@ def _judged(shard: str, batch: list[PreparedSample], config: JudgeConfig) -> lis
         for sample in batch
         for text in sample.texts
     ]
-    decisions: list[DecisionRow] = judge(arrow_rows(rows, TEXTS), config).to_pylist()
+    scores = None
+    if "." in config.by:
+        values = (
+            _values(sample.scores, config.by).get(text["text_no"], math.nan)
+            for sample in batch
+            for text in sample.texts
+        )
+        scores = np.fromiter(values, np.float32, len(rows))
+    decisions: list[DecisionRow] = judge(arrow_rows(rows, TEXTS), config, scores).to_pylist()
     return decisions
+
+
+def _with_scores(
+    texts: Sequence[TextRow], scores: Sequence[ScoreRow], by: str
+) -> list[ScoredTextRow]:
+    """Put the score that decides beside texts, so that the best of them can be told."""
+    values = _values(scores, by)
+    return [{**text, "score": values.get(text["text_no"])} for text in texts]
+
+
+def _values(scores: Sequence[ScoreRow], by: str) -> dict[int, float]:
+    """Find a scorer's score, NAME.SCORE, of each text of a sample."""
+    return {
+        row["text_no"]: row["value"] for row in scores if f"{row['scorer']}.{row['name']}" == by
+    }
 
 
 def _ending(error: BaseException) -> Ending:

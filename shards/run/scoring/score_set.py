@@ -45,6 +45,13 @@ class ScoreSet:
         return tuple(f"{self.name}.{score}" for score in self.scores)
 
 
+def own_scorers(run: Run) -> dict[str, tuple[str, ...]]:
+    """Name the scores that a run's own scorers gave beside the columns of its texts, by scorer."""
+    said = run.identity.get("score") or {}
+    sections = said if isinstance(said, list) else [said]
+    return {each["name"]: tuple(each["scores"]) for each in sections if "scores" in each}
+
+
 def check_score_name(name: str, what: str = "a set of scores") -> None:
     """Raise ScoresError for what cannot name a set, or a score of one."""
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
@@ -52,7 +59,7 @@ def check_score_name(name: str, what: str = "a set of scores") -> None:
             f"{name!r} cannot name {what}: expected 1 to 64 of the characters A-Z a-z 0-9 _, no "
             "digit first, and no word of the language (and, or, not, in, is …)"
         )
-    if what == "a set of scores" and name.lower() in _TAKEN:
+    if what != "a score" and name.lower() in _TAKEN:
         raise ScoresError(f"{name!r} is a column of the run's own tables; choose another name")
 
 
@@ -64,6 +71,8 @@ def create_score_set(
     `scorer` is what decides the numbers: a model's digest, or that of a file.
     """
     check_score_name(name)
+    if name in own_scorers(run):
+        raise ScoresError(f"{name!r} is one of the run's own scorers; choose another name")
     for score in scores:
         check_score_name(score, "a score")
     identity = {

@@ -24,7 +24,13 @@ from shards.run.scoring.expression import (
     parse_condition,
     score_columns,
 )
-from shards.run.scoring.score_set import ScoresError, ScoreSet, open_score_set, scores_file
+from shards.run.scoring.score_set import (
+    ScoresError,
+    ScoreSet,
+    open_score_set,
+    own_scorers,
+    scores_file,
+)
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View
 from shards.schema import SCORES
@@ -128,7 +134,8 @@ def _decided(run: Run, view: View, shard: SnapshotShard) -> list[_Row]:
     """Decide each text of a shard by the condition, and read the score that thresholds are on."""
     basis = view.basis
     sets = [_opened(run, name, fingerprint) for name, fingerprint in basis.scores.items()]
-    columns = TEXT_COLUMNS | SAMPLE_COLUMNS | score_columns({s.name: s.scores for s in sets})
+    qualified = own_scorers(run) | {scores.name: scores.scores for scores in sets}
+    columns = TEXT_COLUMNS | SAMPLE_COLUMNS | score_columns(qualified)
     by = find_column(basis.by, columns)
     where = parse_condition(basis.where, columns) if basis.where else None
     used = dict.fromkeys((*(where.columns if where else ()), by))
@@ -137,9 +144,9 @@ def _decided(run: Run, view: View, shard: SnapshotShard) -> list[_Row]:
         for file in shard.files
         if file.table in ("samples", "texts")
     }
-    tables["scores"] = pa.concat_tables(
-        [SCORES.empty_table(), *(_scores(run, scores, shard) for scores in sets)]
-    )
+    own = [read_data(run, file) for file in shard.files if file.table == "scores"]
+    added = [_scores(run, scores, shard) for scores in sets]
+    tables["scores"] = pa.concat_tables([SCORES.empty_table(), *own, *added])
     values: list[Any] = []
     sql = _DECIDED.format(
         columns=", ".join(_selected(column) for column in used),

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import pyarrow as pa
-
 from shards.errors import DamagedFile
 from shards.run.commit import Commit, FileRecord, data_name, read_commit, read_commits
 from shards.run.data import read_data
@@ -16,6 +14,7 @@ from shards.run.scoring.score_set import (
     scores_file,
 )
 from shards.run.verify.problem import Problem
+from shards.run.verify.rules import score_complaints
 from shards.run.verify.shard import check_file
 from shards.schema import SchemaError
 
@@ -82,20 +81,5 @@ def _row_problems(scores: ScoreSet, facts: Commit, file: FileRecord) -> Iterator
         known = read_data(scores.run, texts, ["index", "text_no"])
     except (OSError, SchemaError, DamagedFile):
         return  # the check of the run's own says so
-    yield from (Problem(file.name, what) for what in _complaints(scores, facts.shard, rows, known))
-
-
-def _complaints(scores: ScoreSet, shard: str, rows: pa.Table, texts: pa.Table) -> Iterator[str]:
-    if set(rows["shard"].to_pylist()) - {shard}:
-        yield "holds rows of other shards"
-    if set(rows["scorer"].to_pylist()) - {scores.name}:
-        yield "holds rows of another scorer"
-    if set(rows["name"].to_pylist()) - set(scores.scores):
-        yield f"holds scores that are not {', '.join(scores.scores)}"
-    columns = (rows[name].to_pylist() for name in ("index", "text_no", "name"))
-    places = list(zip(*columns, strict=True))
-    if places != sorted(set(places)):
-        yield "rows are not in the order of index, text_no and name, each once"
-    known = set(zip(texts["index"].to_pylist(), texts["text_no"].to_pylist(), strict=True))
-    if {place[:2] for place in places} - known:
-        yield "holds scores of texts that the run does not have"
+    faults = score_complaints({scores.name: scores.scores}, facts.shard, rows, known)
+    yield from (Problem(file.name, what) for what in faults)

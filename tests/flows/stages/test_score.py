@@ -14,9 +14,10 @@ import pytest
 from flows.engines.engine import ShardDone, ShardFailed
 from flows.engines.job import Grant
 from flows.recipe import EngineConfig
-from flows.stages.score import ScorerConfig, ScoreRecords, ScoreSpec, as_record, prepare
+from flows.stages.score import ScoreRecords, ScoreSpec, as_record, prepare
 from flows.stages.score import score_shards as score
 from models.checkpoints import locate
+from models.scorers.config import BlipScorerConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.run.attempt import Ending, read_attempts, start_attempt
 from shards.run.commit import read_commits
@@ -27,7 +28,7 @@ from shards.run.verify.run import verify_run
 from tests.support.driving import Command
 from tests.support.toy_run import clean_world
 
-SCORER = ScorerConfig(model=str(locate.SHIPPED["tiny-filter"]))
+SCORER = BlipScorerConfig(model=str(locate.SHIPPED["tiny-filter"]))
 HERE = EngineConfig(kind="local")
 KILLED = """
 import os, sys
@@ -46,8 +47,8 @@ def commit_scores(*arguments):
         os._exit(9)
     return won
 scoring.commit_scores = commit_scores
-job = score.prepare(Run.open(sys.argv[1]), "again", score.ScorerConfig(model=sys.argv[3]),
-    EngineConfig(kind="local"))
+scorer = score.read_scorer(sys.argv[3]).scorer
+job = score.prepare(Run.open(sys.argv[1]), "again", scorer, EngineConfig(kind="local"))
 score.score_shards(job, lambda _: None)
 """
 

@@ -15,8 +15,8 @@ from models.captioners.config import (
     EndpointCaptionerConfig,
     TransformersCaptionerConfig,
 )
+from models.decoding.config import Decoding
 from models.scorers.config import ScorerConfig
-from pipeline.clean.caption import CaptionConfig
 from tests.test_lengths import ROOT
 
 READ = TypeAdapter(CaptionerConfig).validate_python
@@ -43,9 +43,9 @@ def test_a_kind_that_there_is_not() -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"top_p": 0.8, "candidates": 3}, {"method": "beam"}])
 def test_blips_identity_is_what_recipes_before_kinds_had(settings: dict[str, Any]) -> None:
-    before = CaptionConfig(model="m", **settings)
+    before = Decoding.model_validate({k: v for k, v in settings.items() if k != "candidates"})
     identity = READ({"model": "m", **settings}).identity()
-    assert identity == before.model_dump(mode="json", exclude={"model", "revision"})
+    assert identity == before.model_dump() | {"candidates": settings.get("candidates", 1)}
 
 
 def test_a_name_of_its_own_is_part_of_blips_identity() -> None:

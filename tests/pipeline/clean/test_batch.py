@@ -89,7 +89,7 @@ def test_the_counts_bite(bench: Bench, shard: Path, passes: Passes) -> None:
 
     class Wasteful:
         digest, preprocess = bench.scorer.digest, bench.scorer.preprocess
-        count_tokens = bench.scorer.count_tokens
+        count_tokens, scores = bench.scorer.count_tokens, bench.scorer.scores
 
         def score(self, images: Any, texts: Any) -> Any:
             bench.scorer.score(images, texts)
@@ -110,6 +110,8 @@ def test_each_model_gets_its_own_view(bench: Bench, shard: Path) -> None:
     seen: dict[str, list[torch.Tensor]] = {"captioner": [], "scorer": []}
 
     class Guest:
+        scores = bench.scorer.scores
+
         def __init__(self, name: str, role: Any, preprocess: Any) -> None:
             self.digest, self.preprocess = role.digest, preprocess
             self._name, self._role = name, role

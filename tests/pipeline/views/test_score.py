@@ -12,10 +12,10 @@ from PIL import Image
 
 from models.checkpoints import locate
 from models.roles.filter import Filter
+from models.scorers.blip import BlipScorer
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from pipeline.views.score import ShardScorer
-from pipeline.views.score_blip import SCORES, BlipScorer
 from shards.inputs.listing import InputChanged
 from shards.query import connect
 from shards.run.attempt import Ending, read_attempts
@@ -58,7 +58,7 @@ def quiet(_samples: int, _bytes: int) -> None:
     """Hear of progress."""
 
 
-def begin(run: Run, scores: Sequence[str] = SCORES) -> ScoreSet:
+def begin(run: Run, scores: Sequence[str] = Filter.scores) -> ScoreSet:
     return create_score_set(run, "again", scores, {"digest": "d"}, {})
 
 
@@ -76,7 +76,7 @@ def test_the_run_s_own_filter_says_the_same_again(run: Run, filter_: Filter) -> 
     with connect(run, shards, ["texts", "scores"]) as connection:
         rows = connection.execute(DIFFERENCE).fetchall()
         ((texts,),) = connection.execute("SELECT count(*) FROM texts").fetchall()
-    assert [(name, count) for name, _, count in rows] == [(n, texts) for n in sorted(SCORES)]
+    assert [(name, count) for name, _, count in rows] == [(n, texts) for n in sorted(Filter.scores)]
     assert all(difference < 1e-5 for _, difference, _ in rows)
     assert verify_run(run).problems == ()
 
