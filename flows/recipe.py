@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from models.checkpoints.local_folder import near_to
@@ -151,9 +152,24 @@ class Recipe(CleanConfig):
 
     recipe_version: Literal[1] = 1
     input: InputConfig
+    candidates: str | None = Field(
+        None, description="Parquet of more texts: key and text, and maybe shard and author"
+    )
     output: Folder
     limits: LimitsConfig = LimitsConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _is_patient(self) -> Self:
+        """Let no wait for a server be taken for a worker that hangs."""
+        longest_s = sum(section.longest_s for section in self.captioners)
+        if longest_s >= self.engine.stall_timeout_s:
+            raise ValueError(
+                f"a batch's captions may be waited for {longest_s:g} s (twice caption.patience_s), "
+                f"but engine.stall_timeout_s is {self.engine.stall_timeout_s:g}: lower the one, or "
+                "raise the other"
+            )
+        return self
 
     @property
     def secrets(self) -> tuple[str, ...]:

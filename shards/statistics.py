@@ -9,7 +9,7 @@ from shards.inputs.text import NO_TEXTS, text_source
 from shards.query import connect
 from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
-from shards.run.commit import Counts, total_counts
+from shards.run.commit import Counts, TextCounts, total_counts
 from shards.run.run import Run
 from shards.run.scores import BINS, Scores, scores_of
 from shards.run.scoring.score_set import open_score_set, own_scorers, score_set_names
@@ -53,6 +53,7 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
         "histograms": _histograms(scores, shards),
         "highest_itm": scores.highest,
         **_added_scores(run, len(shards)),
+        **_candidates(run, counts),
     }
 
 
@@ -67,6 +68,19 @@ def _added_scores(run: Run, committed: int) -> dict[str, Any]:
         done = len(scores.record.store.list("commits"))
         named[name] = {"names": list(scores.qualified), "shards": done}
     return {"scores": named} if named else {}
+
+
+def _candidates(run: Run, counts: Counts) -> dict[str, Any]:
+    """Count the texts from outside, and those of them whose sample came to the models."""
+    rows: dict[str, int] = run.identity.get("candidates", {}).get("rows", {})
+    if not rows:
+        return {}
+    return {
+        "candidates": {
+            origin: {"given": given, "scored": counts.texts.get(origin, TextCounts()).given}
+            for origin, given in rows.items()
+        }
+    }
 
 
 def _rows_apart(counts: Counts) -> int:

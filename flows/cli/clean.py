@@ -49,6 +49,9 @@ def clean(
     output: Annotated[str | None, typer.Option(help="run folder, new or to be resumed")] = None,
     captioner: Annotated[str | None, typer.Option(help="BLIP folder or hub id")] = None,
     filter_: Annotated[str | None, typer.Option("--filter", help="BLIP folder or hub id")] = None,
+    candidates: Annotated[
+        str | None, typer.Option(help="Parquet of more texts: key, text, and maybe shard, author")
+    ] = None,
     engine: Engine = None,
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors")] = None,
     address: Address = None,
@@ -67,6 +70,7 @@ def clean(
     flags = {
         "input.urls": input_,
         "output": output,
+        "candidates": candidates,
         "caption.model": captioner,
         "score.model": filter_,
         "engine.kind": engine,

@@ -1,5 +1,6 @@
 """Cleaning as a job of an engine: models loaded once, then shard after shard."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,13 +74,15 @@ class CleanWorker:
             for section in config.captioners
         ]
         scorers = [open_scorer(section, dtype=dtype, device=device) for section in config.scorers]
+        pace = spec.pace.on(device, grant.cpus)
+        most = [n for section in config.captioners if (n := section.most_at_once) is not None]
         run, hardware = Run.open(spec.run_url), describe_device(device)
         self._cleaner = ShardCleaner(
             run,
             config,
             captioners,
             scorers,
-            spec.pace.on(device, grant.cpus),
+            dataclasses.replace(pace, batch_size=min([pace.batch_size, *most])),
             hardware,
             device=device,
             worker=grant.worker,

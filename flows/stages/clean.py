@@ -6,51 +6,44 @@ A stage may be done again: what is committed is the only record of what is done.
 
 import dataclasses
 import logging
-import platform
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from flows.engines.address import join_address, resolve_kind
 from flows.engines.clean_worker import CleanRecords, CleanSpec
 from flows.engines.engine import Engine, ShardDone, ShardFailed, WorkerReport
 from flows.engines.local import LocalEngine
 from flows.engines.pace import Pace
 from flows.engines.start_checks import Demands
-from flows.extras import versions_of
-from flows.recipe import EngineConfig, LimitsConfig, Recipe, as_recipe_errors, dump_recipe
+from flows.recipe import (
+    LimitsConfig,
+    Recipe,
+    dump_recipe,
+)
 from flows.run_log.log import RunLog
 from flows.stages.first_checks import Checked, check_cleaning
 from flows.stages.logged import (
-    LIBRARIES,
     LoggedProgress,
     ResultListener,
     tell_begun,
     tell_ended,
     told_to,
 )
-from models.blip.config import TORCH_DTYPES, Dtype, DtypeChoice, resolve_dtype
-from models.captioners.captioner import CaptionerInfo
-from models.captioners.config import CaptionerConfig
-from models.captioners.opening import check_captioner
-from models.devices import choose_device
-from models.scorers.config import ScorerConfig
-from models.scorers.opening import check_scorer
-from models.scorers.scorer import ScorerInfo
-from pipeline.clean.config import identity
+from flows.stages.resolve import Resolved, resolve
 from pipeline.clean.judge import odd_thresholds
 from pipeline.printable import number_of, tally
 from pipeline.publish import cards, sets
 from pipeline.report.wording import advice_on_rejected
 from shards.errors import CapfiltError
+from shards.inputs.candidates import NAME as CANDIDATES
 from shards.inputs.listing import InputShard, check_unchanged
 from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
 from shards.run.repair import set_snapshots_aside
-from shards.run.run import Run, read_identity
+from shards.run.run import Run
 from shards.run.scores import keep_scores
 from shards.run.segment import Committed, read_committed, write_segments
 from shards.run.snapshot import write_snapshot
@@ -59,7 +52,6 @@ from shards.statistics import run_statistics
 from shards.store import Store, creates_once
 
 _log = logging.getLogger(__name__)
-Known = TypeVar("Known", CaptionerInfo, ScorerInfo)
 
 WORKER_BYTES = 1_500_000_000  # of a worker beside its weights: torch, pictures, a batch at work
 LIMITS_FROM = 1_000  # samples; a share of fewer says little
@@ -119,24 +111,6 @@ class RunListener(ResultListener, Protocol):
         """Begin to follow; the job says what is to be done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Models:
-    """What is known of a recipe's models, in its order."""
-
-    captioners: tuple[CaptionerInfo, ...]
-    scorers: tuple[ScorerInfo, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A recipe with nothing left open, its models read; `identity` is what decides the output."""
-
-    recipe: Recipe
-    identity: Mapping[str, Any]
-    about: Mapping[str, Any]
-    weights_bytes: int
-
-
 def prepare(
     recipe: Recipe, part: tuple[int, int] = (0, 1), checked: Checked | None = None
 ) -> CleanJob:
@@ -153,35 +127,6 @@ def prepare(
         return open_job(resolved, found.inputs, found.store, found.log, part)
 
 
-def resolve(recipe: Recipe, store: Store, models: Models | None = None) -> Resolved:
-    """Fix what a recipe leaves open, as a run in this store will have it.
-
-    `models` are read, unless they were already.
-    """
-    kind = resolve_kind(recipe.engine.kind, recipe.engine.address)
-    engine = recipe.engine.model_copy(update={"kind": kind, "forward_env": recipe.secrets})
-    dtype = _pin_dtype(recipe.dtype, engine, store)
-    known = models or read_models(recipe)
-    update = {"dtype": dtype, "engine": engine}
-    update |= {"caption": _alone(known.captioners, lambda model: model.config)}
-    update |= {"score": _alone(known.scorers, lambda model: model.config)}
-    recipe = recipe.model_copy(update=update)
-    with as_recipe_errors():
-        named = identity(recipe, known.captioners, known.scorers, text=recipe.input.text)
-    numbers = sum(model.parameters for model in (*known.captioners, *known.scorers))
-    return Resolved(recipe, named, _about(known), TORCH_DTYPES[dtype].itemsize * numbers)
-
-
-def read_models(recipe: Recipe) -> Models:
-    """Check all models of a recipe, whole, so that a broken one is found before a worker starts.
-
-    Raises RecipeError where the recipe does not fit them, CheckpointError and EndpointError.
-    """
-    return Models(
-        tuple(map(read_captioner, recipe.captioners)), tuple(map(read_scorer, recipe.scorers))
-    )
-
-
 def open_job(
     resolved: Resolved,
     inputs: Sequence[InputShard],
@@ -193,6 +138,8 @@ def open_job(
     recipe, engine = resolved.recipe, resolved.recipe.engine
     joined = store.exists("run.json")
     run = Run.create(store, dump_recipe(recipe), resolved.identity, resolved.about, inputs)
+    if resolved.candidates is not None and not store.exists(CANDIDATES):
+        store.create(CANDIDATES, resolved.candidates.to_parquet())
     _warn_of_overwriting(store)
     committed = read_committed(run)
     write_segments(run, committed)
@@ -274,49 +221,6 @@ def _finish(job: CleanJob, work: Work) -> RunResult:
         job.run.store.put(cards.NAME, sets.card_of(job.run, statistics, view).encode())
     url = job.run.store.url()
     return RunResult(url, statistics, work.failures, work.workers, pending_here)
-
-
-def _pin_dtype(dtype: DtypeChoice, engine: EngineConfig, store: Store) -> Dtype:
-    """Fix the dtype: a run keeps that of its beginning, on whatever machine it goes on."""
-    if dtype == "auto" and store.exists("run.json"):
-        dtype = read_identity(store)["dtype"]
-    if dtype != "auto":
-        return dtype
-    if engine.kind == "ray" and (address := join_address(engine.address)):
-        from flows.engines.ray.probe import best_dtype  # seconds to import
-
-        return best_dtype(engine, address)
-    return resolve_dtype("auto", choose_device(engine.device))
-
-
-def read_captioner(section: CaptionerConfig) -> CaptionerInfo:
-    """Check a captioner; raises RecipeError where the recipe does not fit it."""
-    with as_recipe_errors():
-        return check_captioner(section)
-
-
-def read_scorer(section: ScorerConfig) -> ScorerInfo:
-    """Check a scorer; raises RecipeError where the recipe does not fit it."""
-    with as_recipe_errors():
-        return check_scorer(section)
-
-
-def _alone(models: Sequence[Known], what: Callable[[Known], Any]) -> Any:  # noqa: ANN401
-    """Say something of all models as a recipe does: of one alone, or in a list."""
-    said = tuple(map(what, models))
-    return said[0] if len(said) == 1 else said
-
-
-def _about(models: Models) -> dict[str, Any]:
-    about = {
-        "kind": "clean",
-        "versions": versions_of("capfilt", *LIBRARIES),
-        "host": platform.node(),
-        "captioner": _alone(models.captioners, lambda model: dict(model.about)),
-        "filter": _alone(models.scorers, lambda model: dict(model.about)),
-    }
-    varying = [model.config.name for model in models.captioners if not model.reproducible]
-    return about | ({"not_reproducible": varying} if varying else {})
 
 
 def _warn_of_overwriting(store: Store) -> None:

@@ -18,8 +18,9 @@ from flows.engines.engine import ShardDone, ShardFailed, WorkerReport
 from flows.engines.pace import assumed_batch
 from flows.recipe import EngineConfig, InputConfig
 from flows.run_log.log import RunLog
-from flows.stages.clean import CleanJob, Resolved, RunResult, Work, finish, open_engine, open_job
+from flows.stages.clean import CleanJob, RunResult, Work, finish, open_engine, open_job
 from flows.stages.logged import ResultListener, told_to
+from flows.stages.resolve import Resolved
 from pipeline.clean.forecast import LEAST_BLOCKS, Block, cost_of_a_shard
 from pipeline.printable import number_of
 from shards.errors import UsageError

@@ -98,8 +98,16 @@ class ChatClient:
     async def ask(self, picture: bytes) -> Caption | Unanswered:
         """Ask about a picture until there is an answer, at most as often as the recipe says.
 
-        EndpointUsageError for an answer that no picture could change.
+        It also ends as soon as the recipe's patience does. EndpointUsageError for an answer that no
+        picture could change.
         """
+        try:
+            async with asyncio.timeout(self._config.patience_s):
+                return await self._ask(picture)
+        except TimeoutError:
+            return Unanswered(f"no answer within {self._config.patience_s:g} s in all", final=False)
+
+    async def _ask(self, picture: bytes) -> Caption | Unanswered:
         body, detail = self._body(picture), ""
         for attempt in range(self._config.tries):
             async with self._slots:

@@ -116,6 +116,7 @@ class EndpointCaptionerConfig(ModelConfig):
     concurrency: int = Field(8, ge=1, le=256, description="requests under way at a time")
     timeout_s: float = Field(120, gt=0, description="of a whole request, its last byte included")
     tries: int = Field(6, ge=1, description="of a request, before its picture is refused")
+    patience_s: float = Field(240, gt=0, description="with a request, its tries and waits included")
 
     @field_validator("base_url")
     @classmethod
@@ -136,13 +137,24 @@ class EndpointCaptionerConfig(ModelConfig):
         return self
 
     @property
+    def most_at_once(self) -> int:
+        """The pictures of a batch: as many as are asked about at the same time."""
+        return max(1, self.concurrency // self.candidates)
+
+    @property
+    def longest_s(self) -> float:
+        """The longest that a batch may take: in the end it is asked whether the server is there."""
+        waves = -(-self.candidates // self.concurrency)
+        return (waves + 1) * self.patience_s
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """The environment variables that it reads keys from."""
         return () if self.key_env is None else (self.key_env,)
 
     def identity(self) -> dict[str, Any]:
         """Leave out where the server is and how it is asked; its digest holds the model's name."""
-        pace = {"base_url", "key_env", "concurrency", "timeout_s", "tries"}
+        pace = {"base_url", "key_env", "concurrency", "timeout_s", "tries", "patience_s"}
         return {key: value for key, value in super().identity().items() if key not in pace}
 
 

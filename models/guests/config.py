@@ -27,6 +27,16 @@ class ModelConfig(BaseModel):
         """The environment variables that it reads keys from."""
         return ()
 
+    @property
+    def most_at_once(self) -> int | None:
+        """The pictures that a batch may have; None for as many as the engine says."""
+        return None
+
+    @property
+    def longest_s(self) -> float:
+        """The longest that it may wait for others in a batch."""
+        return 0
+
     def look_for(self) -> None:
         """Raise an error for a model that is not there, as far as is seen at once."""
 

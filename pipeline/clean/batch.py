@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 from models.captioners.captioner import Captioner, PixelCaptioner, Refusal
 from models.guests.picture import TakesPixels
 from models.scorers.scorer import PixelScorer, Scorer
-from pipeline.clean.caption import NamedCaptioner, caption, refused
+from pipeline.clean.caption import NamedCaptioner, caption, imported, refused
 from pipeline.clean.export import WriteConfig, encode_jpeg
 from pipeline.clean.prepare import PreparedSample
 from pipeline.clean.score import NamedScorer, score
 from pipeline.clean.screen import CountTokens, Decode, ScreenConfig, screen
+from shards.inputs.candidates import Candidates
 from shards.inputs.reader import RawSample
 from shards.schema import SampleRow, ScoreRow, TextRow
 
@@ -64,7 +65,9 @@ class BatchModels:
         scorers: Sequence[NamedScorer],
         screening: ScreenConfig,
         writing: WriteConfig,
+        candidates: Candidates | None = None,
     ) -> None:
+        self._candidates = candidates
         self._captioners, self._scorers = captioners, scorers
         self._screening, self._writing = screening, writing
         self._ways = Ways([*(each.captioner for each in captioners), *(s.scorer for s in scorers)])
@@ -136,7 +139,10 @@ class BatchModels:
     def _texts(
         self, shard: str, batch: Sequence[PreparedSample], views: "Sequence[Tensor]"
     ) -> list[list[TextRow]]:
-        """Have all texts of each picture; their numbers run on from captioner to captioner."""
+        """Have all texts of each picture; their numbers run on from captioner to captioner.
+
+        Candidates from outside come last.
+        """
         texts = [_web_rows(sample.screened.facts) for sample in batch]
         keys = [f"{shard}/{sample.screened.facts['key']}" for sample in batch]
         next_no = 1
@@ -149,6 +155,10 @@ class BatchModels:
                 else:
                     rows += new
             next_no += named.count
+        if self._candidates is not None:
+            for sample, rows in zip(batch, texts, strict=True):
+                found = self._candidates.of(shard, str(sample.screened.facts["key"]))
+                rows += imported(found, next_no)
         return texts
 
 

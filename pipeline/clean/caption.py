@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,14 @@ def refused(
     return [
         {"text_no": number, "origin": named.name, "text": ""}
         for number in range(first_no, first_no + named.count)
+    ]
+
+
+def imported(candidates: Iterable[tuple[str, str]], first_no: int) -> list[TextRow]:
+    """Make rows of candidates from outside, each an origin and a text."""
+    return [
+        {"text_no": number, "origin": origin, "text": text}
+        for number, (origin, text) in enumerate(candidates, first_no)
     ]
 
 

@@ -43,6 +43,8 @@ class CleanConfig(Config):
     def _fits(self) -> Self:
         origins = [section.name for section in self.captioners]
         check_names("caption", origins, taken=("web",))
+        if strange := sorted(set(self.judge.prefer) - self.judge.threshold.keys()):
+            raise ValueError(f"judge.prefer names {strange[0]}, and no text is of that origin")
         check_names("score", scorers := [section.name for section in self.scorers])
         for name in scorers:
             check_score_name(name, "a scorer")

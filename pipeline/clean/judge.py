@@ -30,6 +30,7 @@ _OPEN = (
     DecisionReason.KEPT,
     DecisionReason.ITM_BELOW_THRESHOLD,
     DecisionReason.SCORE_BELOW_THRESHOLD,
+    DecisionReason.NOT_PREFERRED,
 )
 
 DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
@@ -45,6 +46,11 @@ class JudgeConfig(Config):
         description="the score that decides: itm, itc, or NAME.SCORE",
     )
     threshold: dict[str, FiniteFloat] = Field(default_factory=DEFAULT_THRESHOLD.copy)
+    prefer: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda origins: not origins,
+        description="origins: of a sample's texts that pass, those of the first alone stay",
+    )
     min_words: int = Field(default=1, ge=1)
     max_repeats: int | None = Field(
         default=None, ge=0, description="times one word may follow itself"
@@ -68,9 +74,29 @@ def judge(texts: pa.Table, config: JudgeConfig, score: Scores | None = None) -> 
         score = texts[config.by].to_numpy().astype(np.float32)
     reasons = _first_that_holds(_rules(texts, config, score), len(texts))
     keep = reasons == DecisionReason.KEPT
+    if config.prefer:
+        preferred = of_first_origin(texts["origin"], _samples_of(texts), keep, config.prefer)
+        reasons[keep & ~preferred] = DecisionReason.NOT_PREFERRED
+        keep &= preferred
     columns = {name: texts[name] for name in ("shard", "index", "text_no")}
     columns |= {"keep": pa.array(keep), "reason": pa.array(reasons, pa.string())}
     return pa.table(columns).select(DECISIONS.names).cast(DECISIONS)
+
+
+def of_first_origin(
+    origins: pa.ChunkedArray, sample: NDArray[np.int64], keep: Mask, prefer: Sequence[str]
+) -> Mask:
+    """Mark the texts whose origin is the first of those that their sample keeps texts of.
+
+    `sample` numbers the sample of each text; origins that are not named come last, together.
+    """
+    ranks = {origin: rank for rank, origin in enumerate(prefer)}
+    encoded = origins.combine_chunks().dictionary_encode()
+    of_origin = [ranks.get(origin, len(prefer)) for origin in encoded.dictionary.to_pylist()]
+    rank = np.array(of_origin, dtype=np.int64)[encoded.indices.to_numpy()]
+    best = np.full(int(sample.max(initial=-1)) + 1, len(prefer), dtype=np.int64)
+    np.minimum.at(best, sample[keep], rank[keep])
+    return np.asarray(rank == best[sample])
 
 
 def text_reasons(texts: pa.Table, config: JudgeConfig) -> NDArray[np.object_]:
@@ -162,6 +188,13 @@ def _repeated(texts: pa.Table, folded: pa.Array) -> Mask:
     repeated = np.ones(len(texts), dtype=bool)
     repeated[first] = False
     return repeated
+
+
+def _samples_of(texts: pa.Table) -> NDArray[np.int64]:
+    """Number the samples that texts are of."""
+    shard = texts["shard"].combine_chunks().dictionary_encode().indices.to_numpy()
+    places = np.stack([shard, texts["index"].to_numpy()], axis=1)
+    return np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _repeat_pattern(max_repeats: int | None) -> re.Pattern[str] | None:

@@ -20,6 +20,7 @@ from pipeline.clean.line.line import Line, Report
 from pipeline.clean.line.upload import Upload
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import as_named
+from shards.inputs.candidates import open_candidates
 from shards.inputs.listing import InputShard
 from shards.inputs.text import text_source
 from shards.run.attempt import Quarantine
@@ -63,7 +64,8 @@ class ShardCleaner:
             for section, captioner in zip(config.captioners, captioners, strict=True)
         ]
         named = as_named([section.name for section in config.scorers], scorers)
-        self._models = BatchModels(written, named, config.screen, config.write)
+        candidates = open_candidates(run.store, run.identity)
+        self._models = BatchModels(written, named, config.screen, config.write, candidates)
         self._pace, self._upload = pace, Upload(device)
         self._lock = threading.RLock()
         self._line: Line | None = None

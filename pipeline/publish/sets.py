@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pipeline.clean.export import EXTENSIONS, TextPolicy, choose_text, encode_jpeg
 from pipeline.config import Config
-from pipeline.explain.run_models import run_model
+from pipeline.explain.run_models import run_models
 from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
 from pipeline.publish.cards import dataset_card
@@ -95,7 +95,7 @@ def card_of(run: Run, statistics: Mapping[str, Any], opened: View) -> str:
 
 def _card(run: Run, opened: View, about: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
     """Write a card that names the captioner and the filter of the run, with their digests."""
-    models = {"captioner": run_model(run, "captioner"), "filter": run_model(run, "filter")}
+    models = run_models(run, "captioner") | run_models(run, "filter")
     named = {role: {"name": each.name, "digest": each.digest} for role, each in models.items()}
     shared = {"statistics": statistics, "models": named, "thresholds": opened.thresholds}
     return dataset_card({**about, **shared})

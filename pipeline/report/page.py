@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import printable
+from pipeline.explain.run_models import run_models
 from pipeline.report.card import make_card
 from pipeline.report.charts import (
     COLOURS,
@@ -267,8 +268,9 @@ def _recipe(run: Run, view: View) -> list[tuple[str, str]]:
         ("view", view.name or "the run's own"),
         ("snapshot", view.snapshot or "none yet"),
         ("fingerprint", run.fingerprint),
-        ("captioner", identity.get("caption", {}).get("digest")),
-        ("filter", identity.get("score", {}).get("digest")),
+        *((role, model.digest) for role, model in run_models(run, "captioner").items()),
+        *((role, model.digest) for role, model in run_models(run, "filter").items()),
+        ("not reproducible", ", ".join(about.get("not_reproducible", ()))),
         ("thresholds", _thresholds(view)),
         ("judged by", view.basis.by if view.basis.by != "itm" else None),
         ("where", view.basis.where),

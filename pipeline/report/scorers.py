@@ -13,7 +13,13 @@ from shards.query import connect
 from shards.run.commit import TextCounts, total_counts
 from shards.run.run import Run
 from shards.run.scoring.expression import TEXT_COLUMNS, find_column, score_columns
-from shards.run.scoring.score_set import open_score_set, score_set_names, with_scores
+from shards.run.scoring.score_set import (
+    has_itm,
+    open_score_set,
+    own_scorers,
+    score_set_names,
+    with_scores,
+)
 from shards.run.view import View
 from shards.schema import ALL_SCHEMAS
 
@@ -96,17 +102,23 @@ class ScorerComparison:
 
 
 def scores_to_compare(run: Run, view: View) -> tuple[str, str] | None:
-    """Choose what a page compares: the filter's match, and the score of the view, or the first."""
-    if view.basis.by != "itm":
-        return "itm", view.basis.by
-    names = score_set_names(run)
-    return ("itm", open_score_set(run, names[0]).qualified[0]) if names else None
+    """Choose what a page compares: the filter's match, and the score of the view, or the first.
+
+    None where there is one score alone.
+    """
+    own = [f"{scorer}.{scores[0]}" for scorer, scores in own_scorers(run).items()]
+    there = [*(["itm"] if has_itm(run) else []), *own]
+    if view.basis.by != there[0]:
+        return there[0], view.basis.by
+    there += [open_score_set(run, name).qualified[0] for name in score_set_names(run)]
+    return (there[0], there[1]) if len(there) > 1 else None
 
 
 def compare_scorers(run: Run, view: View, first: str, second: str) -> ScorerComparison:
     """Compare two scores of a view's texts, on the shards of its gallery; ExpressionError."""
     sets = [open_score_set(run, name) for name in score_set_names(run)]
-    columns = TEXT_COLUMNS | score_columns({scores.name: scores.scores for scores in sets})
+    qualified = own_scorers(run) | {scores.name: scores.scores for scores in sets}
+    columns = TEXT_COLUMNS | score_columns(qualified)
     scores = {name: column for name, column in columns.items() if column.is_score}
     names = [find_column(name, scores).name for name in (first, second)]
     by = view.basis.by

@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.clean.judge import JudgeConfig, Mask, is_open, text_reasons, thresholds_of
+from pipeline.clean.judge import (
+    JudgeConfig,
+    Mask,
+    is_open,
+    of_first_origin,
+    text_reasons,
+    thresholds_of,
+)
 from pipeline.views.condition import evaluate
 from shards.reasons import DecisionReason
 from shards.run.scoring.expression import TEXT_COLUMNS, Column, Condition
@@ -68,7 +75,7 @@ def redecide(shard: str, facts: pa.Table, decisions: pa.Table, rules: Rules) -> 
     codes = np.where(is_judged, np.where(keep, kept, too_low), reasons.indices.to_numpy())
     codes[is_judged & ~keep & _not_finite(facts, rules)] = not_finite
     if rules.prefer:
-        preferred = keep & _of_first_origin(
+        preferred = keep & of_first_origin(
             facts["origin"], decisions["index"].to_numpy(), keep, rules.prefer
         )
         codes[keep & ~preferred], keep = not_preferred, preferred
@@ -143,16 +150,3 @@ def _only_finite(facts: pa.Table, rules: Rules) -> pa.Table:
             pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type)),
         )
     return facts
-
-
-def _of_first_origin(
-    origins: pa.ChunkedArray, index: NDArray[np.int32], keep: Mask, prefer: tuple[str, ...]
-) -> Mask:
-    """Mark the texts whose origin is the first of those that a sample keeps texts of."""
-    ranks = {origin: rank for rank, origin in enumerate(prefer)}
-    encoded = origins.combine_chunks().dictionary_encode()
-    of_origin = [ranks.get(origin, len(prefer)) for origin in encoded.dictionary.to_pylist()]
-    rank = np.array(of_origin, dtype=np.int64)[encoded.indices.to_numpy()]
-    best = np.full(int(index.max(initial=-1)) + 1, len(prefer), dtype=np.int64)
-    np.minimum.at(best, index[keep], rank[keep])
-    return np.asarray(rank == best[index])

@@ -102,7 +102,7 @@ def test_a_whole_cleaning_by_guests(capfilt: InProcess, guests: Path) -> None:
     said = clean(capfilt, recipe_of(guests))
     run = Run.open(str(capfilt.home / "run"))
     assert verify_run(run).problems == ()
-    given = {origin: texts["given"] for origin, texts in said["texts"].items()}
+    given = {origin: texts["in"] for origin, texts in said["texts"].items()}
     assert (given["florence"], given["smol"]) == (SAMPLES, 2 * SAMPLES)
     numbers = rows_of(run, "SELECT origin, text_no FROM texts WHERE origin <> 'web'")
     assert set(numbers) == {("florence", 1), ("smol", 2), ("smol", 3)}

@@ -52,6 +52,13 @@ def own_scorers(run: Run) -> dict[str, tuple[str, ...]]:
     return {each["name"]: tuple(each["scores"]) for each in sections if "scores" in each}
 
 
+def has_itm(run: Run) -> bool:
+    """Whether one of a run's own scorers filled the columns of its texts."""
+    said = run.identity.get("score") or {}
+    sections = said if isinstance(said, list) else [said]
+    return any("scores" not in section for section in sections)
+
+
 def check_score_name(name: str, what: str = "a set of scores") -> None:
     """Raise ScoresError for what cannot name a set, or a score of one."""
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
@@ -141,7 +148,10 @@ def with_scores(
     Raises ScoresError for scores of texts that the shard no longer has.
     """
     listed: dict[str, list[FileRecord]] = {shard.shard: list(shard.files) for shard in shards}
+    own = own_scorers(run)  # whose files are the shards' already
     for name in score_set_names(run) if names is None else names:
+        if name in own:
+            continue
         for shard, done in read_commits(open_score_set(run, name).record).items():
             if shard in listed:
                 listed[shard].append(scores_file(name, done, listed[shard]))

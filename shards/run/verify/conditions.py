@@ -39,6 +39,7 @@ _OPEN = {
     DecisionReason.KEPT,
     DecisionReason.ITM_BELOW_THRESHOLD,
     DecisionReason.SCORE_BELOW_THRESHOLD,
+    DecisionReason.NOT_PREFERRED,  # by the run's own preference, which a view need not share
     DecisionReason.SCORE_NOT_FINITE,  # what another score decides
 }
 _MADE: dict[str, str] = {

@@ -122,7 +122,8 @@ def _rule_problems(
     if len(before) != len(after):
         return  # the check of the run's own says so
     old, new = before["reason"].to_pylist(), after["reason"].to_pylist()
-    by_threshold = np.array([reason in _BY_THRESHOLD for reason in old], dtype=bool)
+    reopened = _BY_THRESHOLD | {DecisionReason.NOT_PREFERRED}
+    by_threshold = np.array([reason in reopened for reason in old], dtype=bool)
     if any(o != n for o, n, free in zip(old, new, by_threshold, strict=True) if not free):
         yield "a reason that lies in the text is not the run's own"
     if any(n not in _BY_THRESHOLD for n, free in zip(new, by_threshold, strict=True) if free):
