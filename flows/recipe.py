@@ -319,6 +319,8 @@ def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
         return f"  {dotted}: there is no such key.{hint}"
     dotted = ".".join(part for part in path if not _UNION.fullmatch(part))
     message = cut(_in_our_words(problem, dotted), _MESSAGE_SHOWN)
+    if not dotted:  # of sections that do not fit together, which the message names
+        return f"  {message}"
     return f"  {dotted}: {message}, found {cut(_EXCERPT.repr(problem['input']), _MESSAGE_SHOWN)}"
 
 
@@ -327,6 +329,8 @@ def _in_our_words(problem: Mapping[str, Any], dotted: str) -> str:
     message: str = problem["msg"]
     if problem["type"] in ("dict_type", "model_type", "model_attributes_type"):
         return f"it is a section; give a key of it, as in {dotted}.NAME=VALUE"
+    if problem["type"] == "too_short":
+        return "expected one at least"
     for ending, expected in _EXPECTED.items():
         if problem["type"] in (f"{ending}_type", f"{ending}_parsing", f"{ending}_from_float"):
             return f"expected {expected}"

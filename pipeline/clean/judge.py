@@ -33,6 +33,7 @@ _OPEN = (
     DecisionReason.NOT_PREFERRED,
 )
 
+_OWN_SCORES = ("itm", "itc")  # columns of the texts
 DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
 
 
@@ -41,7 +42,6 @@ class JudgeConfig(Config):
 
     by: str = Field(
         default="itm",
-        pattern=r"^(itm|itc|[a-z][a-z0-9_]*\.[a-z0-9_]+)$",
         exclude_if=lambda by: by == "itm",  # so that runs of older versions keep their fingerprint
         description="the score that decides: itm, itc, or NAME.SCORE",
     )
@@ -56,6 +56,14 @@ class JudgeConfig(Config):
         default=None, ge=0, description="times one word may follow itself"
     )
     banned_words: tuple[Word, ...] = ()
+
+    @field_validator("by")
+    @classmethod
+    def _check_by(cls, by: str) -> str:
+        scorer, dot, score = by.partition(".")
+        if by in _OWN_SCORES or (dot and scorer.isidentifier() and score.isidentifier()):
+            return by
+        raise ValueError("expected itm, itc, or NAME.SCORE of a scorer")
 
     @field_validator("threshold")
     @classmethod
