@@ -108,6 +108,7 @@ class LimitsConfig(RecipeSection):
 
     rejected: float = Field(0.5, ge=0, le=1)
     not_finite: float = Field(0.01, ge=0, le=1)
+    refused: float = Field(0.1, ge=0, le=1, description="of the texts, by their captioner")
 
 
 class EngineConfig(RecipeSection):

@@ -282,7 +282,7 @@ class _Tally:
         self._text_reasons: Counter[str] = Counter()
         self._given: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
-        self._not_finite = 0
+        self._not_finite = self._refused = 0
 
     def add(
         self, sample: SampleRow, texts: Sequence[TextRow], decisions: Sequence[DecisionRow]
@@ -300,6 +300,7 @@ class _Tally:
             self._given[text["origin"]] += 1
             self._kept[text["origin"]] += decision["keep"]
             self._not_finite += decision["reason"] == DecisionReason.SCORE_NOT_FINITE
+            self._refused += decision["reason"] == DecisionReason.CAPTION_REFUSED
 
     def counts(self) -> Counts:
         return Counts(
@@ -314,6 +315,7 @@ class _Tally:
                 for origin, given in sorted(self._given.items())
             },
             not_finite=self._not_finite,
+            refused=self._refused,
         )
 
 

@@ -263,9 +263,17 @@ def _check_limits(counts: Counts, limits: LimitsConfig) -> None:
     shares = {
         "rejected": counts.rejected / counts.samples_in,
         "not_finite": counts.not_finite / max(scored, 1),
+        "refused": counts.refused / max(scored, 1),
     }
     for name, share in shares.items():
         if share > getattr(limits, name):
+            if name == "refused":
+                raise LimitExceeded(
+                    f"limits.refused is {limits.refused:g}, but captioners would not write "
+                    f"{share:.1%} of {number_of(scored, 'text')}; `capfilt report` says why, and "
+                    "so does the detail of samples with the note caption_refused. What is committed "
+                    "is kept. To go on all the same: --set limits.refused=1"
+                )
             apart = SampleReason.NOT_ADJACENT in counts.rejected_by_reason
             raise LimitExceeded(
                 f"limits.{name} is {getattr(limits, name):g}, but {share:.1%} of "

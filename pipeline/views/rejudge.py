@@ -229,6 +229,7 @@ def _counted(facts: Counts, origins: pa.ChunkedArray, decided: pa.Table) -> Coun
             for origin, texts in facts.texts.items()
         },
         not_finite=_not_finite(decided),
+        refused=facts.refused,  # it lies in the text
     )
 
 

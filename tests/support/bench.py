@@ -19,6 +19,7 @@ from shards.store import Store
 from tests.support.tars import read_members
 
 Row = dict[str, Any]
+Models = tuple[list[Any], list[Any]]  # captioners and scorers
 
 
 class Bench:
@@ -37,24 +38,33 @@ class Bench:
         path.write_bytes(data)
         return path
 
-    def run(self, *inputs: Path, **changed: Any) -> tuple[Run, CleanConfig]:
+    def run(
+        self, *inputs: Path, models: Models | None = None, **changed: Any
+    ) -> tuple[Run, CleanConfig]:
         self._runs += 1
         config = self.config.model_copy(update=changed)
-        identity_ = identity(config, [self.captioner], [self.scorer])
+        captioners, scorers = models or ([self.captioner], [self.scorer])
+        identity_ = identity(config, captioners, scorers)
         listed = list_inputs([str(path) for path in inputs])
         folder = self.folder / f"run{self._runs}"
         return Run.create(Store(str(folder)), "", identity_, {}, listed), config
 
     def cleaner(self, run: Run, config: CleanConfig, **other: Any) -> ShardCleaner:
-        captioner = other.get("captioner", self.captioner)
-        scorer = other.get("scorer", self.scorer)
+        one = [other.get("captioner", self.captioner)], [other.get("scorer", self.scorer)]
+        captioners, scorers = other.get("models") or one
         pace = other.get("pace", ExecutionConfig())
-        return ShardCleaner(run, config, [captioner], [scorer], pace)
+        return ShardCleaner(run, config, captioners, scorers, pace)
 
-    def clean(self, *inputs: Path, pace: ExecutionConfig | None = None, **changed: Any) -> Run:
+    def clean(
+        self,
+        *inputs: Path,
+        pace: ExecutionConfig | None = None,
+        models: Models | None = None,
+        **changed: Any,
+    ) -> Run:
         """Clean all shards of a new run."""
-        run, config = self.run(*inputs, **changed)
-        cleaner = self.cleaner(run, config, pace=pace or ExecutionConfig())
+        run, config = self.run(*inputs, models=models, **changed)
+        cleaner = self.cleaner(run, config, pace=pace or ExecutionConfig(), models=models)
         for shard in run.inputs:
             cleaner.clean(shard, self.ignore)
         assert verify_run(run).problems == ()

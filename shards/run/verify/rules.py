@@ -80,6 +80,7 @@ def recount(samples: pa.Table, texts: pa.Table, decisions: pa.Table) -> Counts:
         text_reasons=_tally(ok["text_reason"].drop_null()),
         texts={o: TextCounts(given=n, kept=kept_texts.get(o, 0)) for o, n in texts_in.items()},
         not_finite=pc.sum(not_finite).as_py() or 0,
+        refused=decisions["reason"].to_pylist().count(DecisionReason.CAPTION_REFUSED),
     )
 
 
