@@ -271,8 +271,8 @@ def _check_limits(counts: Counts, limits: LimitsConfig) -> None:
                 raise LimitExceeded(
                     f"limits.refused is {limits.refused:g}, but captioners would not write "
                     f"{share:.1%} of {number_of(scored, 'text')}; `capfilt report` says why, and "
-                    "so does the detail of samples with the note caption_refused. What is committed "
-                    "is kept. To go on all the same: --set limits.refused=1"
+                    "so does the detail of samples with the note caption_refused. What is "
+                    "committed is kept. To go on all the same: --set limits.refused=1"
                 )
             apart = SampleReason.NOT_ADJACENT in counts.rejected_by_reason
             raise LimitExceeded(
