@@ -26,14 +26,16 @@ from shards.run.verify.scores import check_score_commits, read_score_sets
 from shards.run.verify.views import read_view, view_records
 from shards.store import StoredFile
 
-_DATA = re.compile(r"data/(?:samples|texts|decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
+_DATA = re.compile(
+    r"data/(?:samples|texts|decisions|scores|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)"
+)
 _VIEW_DATA = re.compile(r"views/[^/]+/(?:decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
 _SCORES = re.compile(r"(scores/[^/]+/)data/scores/(.+)-[0-9a-f]{16}\.parquet")
 _VIEW_LIST = re.compile(r"views/[^/]+/shards-[0-9a-f]{16}\.parquet")
 _TEMPORARY = re.compile(r"(?:.*/)?\.tmp-(?:[a-z0-9_]{8}|[0-9a-f]{16}|probe-[0-9a-f]{16})")
 _PROBE = re.compile(r"\.tmp-probe-[0-9a-f]{16}")  # a driver's, by which workers know the run
 _KEPT = re.compile(
-    r"run\.json|recipe\.yaml|input\.parquet|snapshot\.json|clean\.txt|README\.md"
+    r"run\.json|recipe\.yaml|input\.parquet|candidates\.parquet|snapshot\.json|clean\.txt|README\.md"
     r"|views/[^/]+/(?:view\.json|clean\.txt)"
     r"|scores/[^/]+/(?:run\.json|recipe\.yaml|input\.parquet|(?:commits|attempts)/.*)"
     r"|(?:commits|segments|attempts|snapshots|quarantine|report|logs|set_aside)/.*"

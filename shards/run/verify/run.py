@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from shards.errors import DamagedFile
+from shards.inputs.candidates import NAME as CANDIDATES
+from shards.inputs.candidates import open_candidates
 from shards.run.attempt import parse_quarantine
 from shards.run.commit import Commit, read_commit, read_commits
 from shards.run.run import Run, recipe_is_whole
@@ -123,12 +125,13 @@ def verify_run(
 
 
 def run_problems(run: Run, commits: Mapping[str, Commit]) -> Iterator[Problem]:
-    """Check `recipe.yaml`, and that each file in `commits/` is the commit of one of its shards.
+    """Check `recipe.yaml`, candidates, and that each file in `commits/` is a commit of a shard.
 
     `run.json` and `input.parquet` were checked as the run was opened.
     """
     if not recipe_is_whole(run):
         yield Problem("recipe.yaml", "is not the recipe that run.json records")
+    yield from _candidate_problems(run)
     shards = set(run.shards)
     for name in run.store.list("commits"):
         shard = name.removeprefix("commits/").removesuffix(".json")
@@ -136,6 +139,16 @@ def run_problems(run: Run, commits: Mapping[str, Commit]) -> Iterator[Problem]:
             yield Problem(name, "a commit of a shard that is not in input.parquet")
         elif shard not in commits:
             yield Problem(name, "torn: no commit can be read from it; run clean again")
+
+
+def _candidate_problems(run: Run) -> Iterator[Problem]:
+    try:
+        kept = open_candidates(run.store, run.identity)
+    except DamagedFile as error:
+        yield Problem.of(CANDIDATES, error)
+        return
+    if kept is not None and kept.identity != run.identity["candidates"]:
+        yield Problem(CANDIDATES, "is not what the run began with")
 
 
 def read_quarantine(run: Run) -> tuple[set[str], list[Problem]]:
