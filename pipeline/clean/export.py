@@ -20,6 +20,7 @@ EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif"}
 
 POLICIES = ("web_first", "best", "random")
 _FIRST = "first:"
+_LISTED = ("text", "origin", "itm", "itc")  # of a kept text, in KEY.json
 
 
 def check_policy(policy: str) -> str:
@@ -72,7 +73,7 @@ def clean_sample(
     record = {
         "key": key,
         "shard": source.shard,
-        "texts": [{name: row[name] for name in ("text", "origin", "itm", "itc")} for row in kept],
+        "texts": [{name: row.get(name) for name in _LISTED} for row in kept],
         "source": facts["meta"],
         "run": source.fingerprint,
     }

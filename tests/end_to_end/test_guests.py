@@ -134,7 +134,7 @@ def test_scores_are_transformers_own(capfilt: InProcess, guests: Path) -> None:
     pictures = pictures_of(guests)
     scored = rows_of(
         run,
-        "SELECT shard || '/' || key, text, s.name, value, reason FROM texts"
+        "SELECT shard || '/' || key, text, s.name, value, d.reason FROM texts"
         " JOIN samples USING (shard, index) JOIN scores s USING (shard, index, text_no)"
         " JOIN decisions d USING (shard, index, text_no)",
     )
