@@ -73,7 +73,8 @@ def resolve(recipe: Recipe, store: Store, models: Models | None = None) -> Resol
         named = identity(recipe, known.captioners, known.scorers, text=recipe.input.text)
     if candidates is not None:
         named["candidates"] = candidates.identity
-    numbers = sum(model.parameters for model in (*known.captioners, *known.scorers))
+    numbers = sum(model.parameters for model in known.captioners)
+    numbers += sum(model.parameters for model in known.scorers)
     weights_bytes = TORCH_DTYPES[dtype].itemsize * numbers
     return Resolved(recipe, named, _about(known), weights_bytes, candidates)
 

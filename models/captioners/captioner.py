@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from models.guests.config import ModelConfig
+    from models.captioners.config import (
+        BlipCaptionerConfig,
+        EndpointCaptionerConfig,
+        TransformersCaptionerConfig,
+    )
 
 
 class Written(Protocol):
@@ -66,7 +70,7 @@ class CaptionerInfo:
     """
 
     digest: str
-    config: ModelConfig
+    config: BlipCaptionerConfig | TransformersCaptionerConfig | EndpointCaptionerConfig
     parameters: int = 0
     reproducible: bool = True
     about: Mapping[str, Any] = field(default_factory=dict)

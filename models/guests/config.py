@@ -19,7 +19,7 @@ class ModelConfig(BaseModel):
     """A section of a recipe about one model; a key that it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
+    name: str = ""
     model: str
 
     @property

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from models.guests.config import ModelConfig
+    from models.scorers.config import BlipScorerConfig, DualEncoderConfig
 
 
 class Scored(Protocol):
@@ -56,7 +56,7 @@ class ScorerInfo:
     """
 
     digest: str
-    config: ModelConfig
+    config: BlipScorerConfig | DualEncoderConfig
     scores: tuple[str, ...]
     parameters: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)

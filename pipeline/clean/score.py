@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:  # a recipe is checked without waiting for torch
     from models.scorers.scorer import PixelScorer, Scored, Scorer
@@ -66,7 +66,8 @@ def score(
 
 def _completed(named: NamedScorer, row: TextRow, said: Scored) -> TextRow:
     if named.in_columns:
-        row = row | dict(zip(named.scorer.scores, said.values, strict=True))  # type: ignore[operator]
+        scores = dict(zip(named.scorer.scores, said.values, strict=True))
+        row = cast("TextRow", {**row, **scores})
     if not named.counts_tokens:
         return row
     return row | {

@@ -107,9 +107,9 @@ def config(checkpoints: Path) -> CleanConfig:
 @pytest.fixture(scope="session")
 def load_captioner() -> Callable[[CleanConfig], BlipCaptioner]:
     def load(config: CleanConfig) -> BlipCaptioner:
-        return BlipCaptioner.load(
-            config.caption.model, decoding=config.caption, seed=config.seed, dtype="fp32"
-        )
+        section = config.caption
+        assert isinstance(section, BlipCaptionerConfig)
+        return BlipCaptioner.load(section.model, decoding=section, seed=config.seed, dtype="fp32")
 
     return load
 
@@ -121,7 +121,9 @@ def captioner(config: CleanConfig, load_captioner: Any) -> BlipCaptioner:
 
 @pytest.fixture(scope="session")
 def scorer(config: CleanConfig) -> Filter:
-    return Filter.load(config.score.model, max_tokens=config.score.max_tokens, dtype="fp32")
+    section = config.score
+    assert isinstance(section, BlipScorerConfig)
+    return Filter.load(section.model, max_tokens=section.max_tokens, dtype="fp32")
 
 
 @pytest.fixture

@@ -136,6 +136,7 @@ class ShardAttempt:
         for sample in batch:
             texts, facts = sample.texts, sample.screened.facts
             verdicts = [next(decisions) for _ in texts]
+            kept: Sequence[TextRow]
             kept = [t for t, verdict in zip(texts, verdicts, strict=True) if verdict["keep"]]
             if kept and "." in by:
                 kept = _with_scores(kept, sample.scores, by)

@@ -84,7 +84,7 @@ def passes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
 def test_one_decode_and_one_vision_pass(
     bench: Bench, shard: Path, passes: Passes, members: Any, images: str
 ) -> None:
-    caption = bench.config.caption.model_copy(update={"candidates": 3})
+    caption = bench.config.captioners[0].model_copy(update={"candidates": 3})
     write = bench.config.write.model_copy(update={"images": images})
     run = bench.clean(shard, caption=caption, write=write, pace=ExecutionConfig(batch_size=4))
     with_bytes = [data for name, data in members if name[4:] in KINDS and data]

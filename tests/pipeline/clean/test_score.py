@@ -17,7 +17,7 @@ class Guest:
     """A scorer of other make."""
 
     digest = "d"
-    scores = ("itm", "itm_logit", "itc")
+    scores: tuple[str, ...] = ("itm", "itm_logit", "itc")
     preprocess = Preprocess(4, 4)
 
     def count_tokens(self, text: str) -> int:

@@ -142,7 +142,7 @@ def test_write_images_jpeg(bench: Bench, shard: Path) -> None:
 
 @pytest.mark.parametrize("candidates", [1, 3])
 def test_candidates(bench: Bench, shard: Path, candidates: int) -> None:
-    caption = bench.config.caption.model_copy(update={"candidates": candidates})
+    caption = bench.config.captioners[0].model_copy(update={"candidates": candidates})
     run = bench.clean(shard, caption=caption)
     numbers: dict[int, list[int]] = {}
     for row in bench.rows(run, "texts"):
@@ -285,7 +285,7 @@ def test_identity_is_what_changes_the_output(config: CleanConfig) -> None:
         return identity(config, [written], [scored], **text)
 
     first = named(config)
-    assert str(config.caption.model) not in json.dumps(first)
+    assert str(config.captioners[0].model) not in json.dumps(first)
     changes = [
         named(config, "other"),
         named(config, "a", "other"),
@@ -296,8 +296,8 @@ def test_identity_is_what_changes_the_output(config: CleanConfig) -> None:
         *(
             named(config.model_copy(update={part: changed}))
             for part, changed in (
-                ("caption", config.caption.model_copy(update={"top_p": 0.8})),
-                ("score", config.score.model_copy(update={"max_tokens": 20})),
+                ("caption", config.captioners[0].model_copy(update={"top_p": 0.8})),
+                ("score", config.scorers[0].model_copy(update={"max_tokens": 20})),
                 ("judge", config.judge.model_copy(update={"min_words": 2})),
                 ("write", config.write.model_copy(update={"images": "jpeg"})),
             )
@@ -305,5 +305,5 @@ def test_identity_is_what_changes_the_output(config: CleanConfig) -> None:
     ]
     prints = [fingerprint(one) for one in [first, *changes]]
     assert len(set(prints)) == len(prints)
-    moved = config.caption.model_copy(update={"model": "/elsewhere", "revision": "r"})
+    moved = config.captioners[0].model_copy(update={"model": "/elsewhere", "revision": "r"})
     assert named(config.model_copy(update={"caption": moved})) == first

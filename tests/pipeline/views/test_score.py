@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from models.checkpoints import locate
+from models.guests.picture import Prepared
 from models.roles.filter import Filter
 from models.scorers.blip import BlipScorer
+from models.scorers.scorer import TextScores
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from pipeline.views.score import ShardScorer
@@ -88,21 +90,20 @@ class Length:
     fails: Exception | None = None
     digest: str = "length"
     scores: tuple[str, ...] = ("b", "a")
+    prepare_key: str = "width"
 
-    @dataclass
-    class Values:
-        values: tuple[float, ...]
-
-    def prepare(self, picture: Image.Image) -> int:
-        return picture.width
+    def prepare(self, picture: Image.Image) -> Prepared:
+        return Prepared(picture.width, 8)
 
     def score(
-        self, batch: Sequence[int], texts: Sequence[Sequence[str]]
-    ) -> list[list["Length.Values"]]:
+        self, batch: Sequence[Prepared], texts: Sequence[Sequence[str]]
+    ) -> list[list[TextScores]]:
         if self.fails:
             raise self.fails
-        pairs = zip(batch, texts, strict=True)
-        return [[self.Values((len(text) / width, 1.0)) for text in own] for width, own in pairs]
+        return [
+            [TextScores((len(text) / one.content, 1.0), 1, False) for text in own]
+            for one, own in zip(batch, texts, strict=True)
+        ]
 
 
 def test_any_scorer_serves(run: Run) -> None:
