@@ -106,15 +106,15 @@ class ShardWriter:
         unless the run writes no clean tars. Raises SchemaError for an unknown column.
         """
         self._tally.add(sample, texts, decisions)
-        place = {"shard": self._shard, "index": sample["index"]}
-        self._tables["samples"].add([{**sample, **place}])
-        self._tables["texts"].add([{**text, **place} for text in texts])
-        self._tables["decisions"].add([{**decision, **place} for decision in decisions])
+        sample_key = {"shard": self._shard, "index": sample["index"]}
+        self._tables["samples"].add([{**sample, **sample_key}])
+        self._tables["texts"].add([{**text, **sample_key} for text in texts])
+        self._tables["decisions"].add([{**decision, **sample_key} for decision in decisions])
         if scores:
             if "scores" not in self._tables:
                 with _staged_file(self._folder / "scores") as path:
                     self._tables["scores"] = TableFile(path, "scores")
-            self._tables["scores"].add([{**score, **place} for score in scores])
+            self._tables["scores"].add([{**score, **sample_key} for score in scores])
         if clean is not None:
             if self._clean is None:
                 with _staged_file(self._folder / "clean") as path:

@@ -109,13 +109,13 @@ def report(
 
     opened = Run.open(run)
     seen = open_view(opened, view)
-    place = None if output is None else _place_of(output)
+    destination = None if output is None else _place_of(output)
 
     from pipeline.report.page import build_report, report_name
 
     tell = partial(print, file=sys.stderr)
     page = build_report(opened, seen, tell, gallery, explain, _pair(compare))
-    store, name = place or (opened.store, report_name(seen))
+    store, name = destination or (opened.store, report_name(seen))
     store.put(name, page)
     if as_json:
         print(json.dumps({"report": store.url(name), "size_bytes": len(page)}))

@@ -111,11 +111,11 @@ def open_candidates(store: Store, identity: Mapping[str, object]) -> Candidates 
     return kept
 
 
-def _column(given: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+def _column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
     """Take a column of texts; `origin` is the file's `author`."""
     theirs = "author" if name == "origin" else name
-    if theirs in given.column_names:
-        column = given[theirs]
+    if theirs in table.column_names:
+        column = table[theirs]
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -124,10 +124,10 @@ def _column(given: pa.Table, name: str, where: str) -> pa.ChunkedArray:
     elif name in ("key", "text"):
         raise CandidatesError(
             f"{where} has no column {theirs}; expected key and text, and maybe shard and author; "
-            f"found {', '.join(given.column_names) or 'none'}"
+            f"found {', '.join(table.column_names) or 'none'}"
         )
     else:
-        column = pa.chunked_array([pa.nulls(len(given), pa.string())])
+        column = pa.chunked_array([pa.nulls(len(table), pa.string())])
     return pc.fill_null(column, DEFAULT_ORIGIN) if name == "origin" else column
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from models.blip.config import Role
-from models.captioners.captioner import Caption, Captioner
+from models.captioners.captioner import Captioner, Refusal
 from models.captioners.config import BlipCaptionerConfig, TransformersCaptionerConfig
 from models.captioners.opening import check_captioner, open_captioner
 from tests.support.chat_server import Settings
@@ -43,7 +43,9 @@ def test_any_picture_gets_as_many_captions_as_asked(section: Any) -> None:
     assert all(prepared.held_bytes > 0 for prepared in batch)
     written = captioner.caption(batch, [str(n) for n in range(len(batch))], 2)
     assert [len(row) for row in written if isinstance(row, list)] == [2] * len(batch)
-    assert all(isinstance(text, Caption) for row in written for text in row)  # type: ignore[union-attr]
+    rows = [row for row in written if not isinstance(row, Refusal)]
+    assert all(text.text == text.text.strip() for row in rows for text in row)
+    assert {text.truncated for row in rows for text in row} <= {True, False, None}
 
 
 def test_the_digest_is_known_before_the_weights_are_read(section: Any) -> None:

@@ -11,7 +11,6 @@ from models.checkpoints.locate import CheckpointError
 from models.roles.filter import Filter
 from models.scorers.blip import BlipScorer, check
 from models.scorers.config import BlipScorerConfig
-from models.scorers.scorer import TextScores
 from tests.support.tiny_guests import pictures
 
 TEXTS = [["a red ring", "two dogs"], [], ["a house " * 30], ["a"], ["star"], []]
@@ -23,10 +22,12 @@ def test_scores_are_the_roles_own(folders: Mapping[Role, Path]) -> None:
     batch = [scorer.prepare(picture) for picture in pictures()]
     own = Filter.load(folders["filter"], max_tokens=12, dtype="fp32", device="cpu")
     images = torch.stack([own.preprocess.resize(picture) for picture in pictures()])
-    assert scorer.score(batch, TEXTS) == [
-        [TextScores((s.itm, s.itm_logit, s.itc), s.tokens, s.truncated) for s in row]
-        for row in own.score(images, TEXTS)
-    ]
+    scored = own.score(images, TEXTS)
+    assert scorer.score(batch, TEXTS) == scored == scorer.score(images, TEXTS)
+    first = scored[0][0]
+    assert dict(zip(scorer.scores, first.values, strict=True)) == {
+        name: getattr(first, name) for name in ("itm", "itm_logit", "itc")
+    }
     assert scorer.score(batch, TEXTS)[2][0].truncated
     assert scorer.digest == own.digest == check(config).digest
     assert scorer.score([], []) == []

@@ -230,7 +230,7 @@ def test_a_shard_whose_bytes_change_under_the_same_size(bench: Bench, shard: Pat
 def test_an_error_in_mid_shard_leaves_nothing_behind(bench: Bench, shard: Path) -> None:
     class Failing:
         digest, preprocess = bench.scorer.digest, bench.scorer.preprocess
-        count_tokens = bench.scorer.count_tokens
+        count_tokens, scores = bench.scorer.count_tokens, bench.scorer.scores
         calls = 0
 
         def score(self, images: Any, texts: Any) -> Any:
