@@ -33,6 +33,8 @@ Examples:
   capfilt clean recipe.yaml --set judge.threshold.web=0.6
 
   capfilt clean recipe.yaml --part 2/8  # of a job array
+
+  capfilt clean recipe.yaml --candidates texts.parquet --set judge.threshold.human=0.5
 """
 
 
@@ -47,8 +49,14 @@ def clean(
         ),
     ] = None,
     output: Annotated[str | None, typer.Option(help="run folder, new or to be resumed")] = None,
-    captioner: Annotated[str | None, typer.Option(help="BLIP folder or hub id")] = None,
-    filter_: Annotated[str | None, typer.Option("--filter", help="BLIP folder or hub id")] = None,
+    captioner: Annotated[
+        str | None,
+        typer.Option(help="folder or hub id: of BLIP, or of what --set caption.kind=… says"),
+    ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", help="folder or hub id: of BLIP, or of --set score.kind=…"),
+    ] = None,
     candidates: Annotated[
         str | None, typer.Option(help="Parquet of more texts: key, text, and maybe shard, author")
     ] = None,
