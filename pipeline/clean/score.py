@@ -65,15 +65,13 @@ def score(
 
 
 def _completed(named: NamedScorer, row: TextRow, said: Scored) -> TextRow:
+    added: dict[str, Any] = {}
     if named.in_columns:
-        scores = dict(zip(named.scorer.scores, said.values, strict=True))
-        row = cast("TextRow", {**row, **scores})
-    if not named.counts_tokens:
-        return row
-    return row | {
-        "tokens": said.tokens,
-        "truncated": row.get("truncated", False) or said.truncated,
-    }
+        added = dict(zip(named.scorer.scores, said.values, strict=True))
+    if named.counts_tokens:
+        added["tokens"] = said.tokens
+        added["truncated"] = row.get("truncated", False) or said.truncated
+    return cast("TextRow", {**row, **added}) if added else row
 
 
 def _score_rows(
