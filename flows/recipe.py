@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -18,10 +18,11 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from models.checkpoints.local_folder import near_to
-from pipeline.clean.shard import CleanConfig
+from pipeline.clean.config import CleanConfig
 from pipeline.printable import cut
 from shards.errors import UsageError
 from shards.files.bounded_yaml import MOST_CHARACTERS, MOST_DEPTH, BoundedYamlError, parse_yaml
@@ -107,6 +108,7 @@ class LimitsConfig(RecipeSection):
 
     rejected: float = Field(0.5, ge=0, le=1)
     not_finite: float = Field(0.01, ge=0, le=1)
+    refused: float = Field(0.1, ge=0, le=1, description="of the texts, by their captioner")
 
 
 class EngineConfig(RecipeSection):
@@ -151,9 +153,30 @@ class Recipe(CleanConfig):
 
     recipe_version: Literal[1] = 1
     input: InputConfig
+    candidates: str | None = Field(
+        None, description="Parquet of more texts: key and text, and maybe shard and author"
+    )
     output: Folder
     limits: LimitsConfig = LimitsConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _is_patient(self) -> Self:
+        """Let no wait for a server be taken for a worker that hangs."""
+        longest_s = sum(section.longest_s for section in self.captioners)
+        if longest_s >= self.engine.stall_timeout_s:
+            raise ValueError(
+                f"a batch's captions may be waited for {longest_s:g} s (twice caption.patience_s), "
+                f"but engine.stall_timeout_s is {self.engine.stall_timeout_s:g}: lower the one, or "
+                "raise the other"
+            )
+        return self
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The environment variables that workers need, those that hold a server's key, too."""
+        keys = (name for section in self.captioners for name in section.secrets)
+        return tuple(dict.fromkeys([*self.engine.forward_env, *keys]))
 
 
 def read_recipe(
@@ -281,10 +304,14 @@ def _refuse_other_kind(kind: type[BaseModel], values: Mapping[str, Any], where: 
 
 def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     path = [cut(str(part), _SHOWN) or "" for part in problem["loc"]]
+    path = [part for part in path if not part.startswith("kind=")]
     dotted = ".".join(path)
     if problem["type"] == "missing":
         known = FLAGS if kind is Recipe else {"output": FLAGS["output"]}
-        key, flag = known.get(path[0], (dotted, f"--set {dotted}=…"))
+        key, flag = dotted, f"--set {dotted}=…"
+        for section, whole in known.items():
+            if dotted in (section, whole[0]):
+                key, flag = whole
         return f"  {key}: missing. Add it to the recipe, or give {flag}"
     if problem["type"] == "extra_forbidden":
         names = ".".join(part for part in path if not part.isdigit())  # no places in a list
@@ -293,6 +320,8 @@ def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
         return f"  {dotted}: there is no such key.{hint}"
     dotted = ".".join(part for part in path if not _UNION.fullmatch(part))
     message = cut(_in_our_words(problem, dotted), _MESSAGE_SHOWN)
+    if not dotted:  # of sections that do not fit together, which the message names
+        return f"  {message}"
     return f"  {dotted}: {message}, found {cut(_EXCERPT.repr(problem['input']), _MESSAGE_SHOWN)}"
 
 
@@ -301,6 +330,8 @@ def _in_our_words(problem: Mapping[str, Any], dotted: str) -> str:
     message: str = problem["msg"]
     if problem["type"] in ("dict_type", "model_type", "model_attributes_type"):
         return f"it is a section; give a key of it, as in {dotted}.NAME=VALUE"
+    if problem["type"] == "too_short":
+        return "expected one at least"
     for ending, expected in _EXPECTED.items():
         if problem["type"] in (f"{ending}_type", f"{ending}_parsing", f"{ending}_from_float"):
             return f"expected {expected}"

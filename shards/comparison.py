@@ -101,6 +101,7 @@ def _described(side: ViewSide) -> dict[str, Any]:
         "view": side.view.name or OWN,
         "snapshot": side.view.snapshot,
         "thresholds": side.view.thresholds,
+        **side.view.basis.as_json(),
     }
 
 

@@ -1,4 +1,4 @@
-"""SQL over a run: DuckDB with the tables samples, texts and decisions, read where they lie."""
+"""SQL over a run: DuckDB with the tables of its shards, read where they lie."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,14 +19,14 @@ from shards.query_limits import QueryLimits, QueryWatch
 from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, table_files
-from shards.schema import SCHEMAS, check_schema, open_parquet
+from shards.schema import ALL_SCHEMAS, SCHEMAS, check_schema, open_parquet
 from shards.store import Store
 
 if TYPE_CHECKING:
     import duckdb
 
 _QUESTIONS = {"SELECT", "EXPLAIN", "PRAGMA", "CALL", "MULTI"}  # DuckDB's kinds; the last: PIVOT
-_NO_FILES = "files cannot be read here, only the tables samples, texts and decisions"
+_NO_FILES = "files cannot be read here, only the tables samples, texts, scores and decisions"
 _MISSING = re.compile("Table with name (.+?) does not exist")
 _ROWS = 1_000  # taken from DuckDB at a time
 _READERS = 16  # of footers; an object store answers many at once
@@ -51,7 +51,7 @@ def connect(
     tables: Iterable[str] = tuple(SCHEMAS),
     limits: QueryLimits | None = None,
 ) -> "Iterator[duckdb.DuckDBPyConnection]":
-    """Open a database with the tables (`samples`, `texts`, `decisions`) of the shards.
+    """Open a database with the tables (`samples`, `texts`, `decisions`, `scores`) of the shards.
 
     They are read through Arrow data sets: from any fsspec store, whatever signs the names hold.
     Nothing else can be read or written through the connection. Raises SchemaError, and DamagedFile,
@@ -138,11 +138,11 @@ def run_query(
 
 
 def data_set(run: Run, shards: Sequence[SnapshotShard], table: str) -> pa.dataset.Dataset:
-    """Return one of the three tables of the shards as an Arrow data set, and no row of others.
+    """Return one of the tables of the shards as an Arrow data set, and no row of others.
 
     Raises SchemaError, DamagedFile.
     """
-    schema, store = SCHEMAS[table], run.store
+    schema, store = ALL_SCHEMAS[table], run.store
     names = [file.name for file in table_files(shards, table)]
     if not names:
         return pyarrow.dataset.dataset(schema.empty_table())

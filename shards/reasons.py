@@ -39,13 +39,20 @@ class TextReason(StrEnum):
 
 
 class DecisionReason(StrEnum):
-    """Why a text is kept or not; all but the first two stand at every threshold."""
+    """Why a text is kept or not.
+
+    Those that lie in the text stand at every threshold; so does a run's own score that is not
+    finite, unless another score decides.
+    """
 
     KEPT = "kept"
     ITM_BELOW_THRESHOLD = "itm_below_threshold"
+    SCORE_BELOW_THRESHOLD = "score_below_threshold"
     TEXT_TOO_SHORT = "text_too_short"
     REPETITIVE = "repetitive"
     BANNED_WORD = "banned_word"
     DUPLICATE_TEXT = "duplicate_text"
     CAPTION_EMPTY = "caption_empty"
+    CAPTION_REFUSED = "caption_refused"
     SCORE_NOT_FINITE = "score_not_finite"
+    NOT_PREFERRED = "not_preferred"

@@ -1,7 +1,8 @@
-"""The three tables (samples, texts, decisions), and how they are read.
+"""The tables (samples, texts, decisions; scores), and how they are read.
 
-Facts (samples, texts) and decisions are separate tables, so that a new threshold rewrites only the
-decisions. Every file carries its schema version; readers take older versions and refuse newer.
+Facts (samples, texts, scores) and decisions are separate tables, so that a new threshold rewrites
+only the decisions. Every file carries its schema version; readers take older versions and refuse
+newer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +78,17 @@ DECISIONS = versioned_schema(
         ("reason", pa.string(), False),
     ]
 )
+# What is no column of `texts`: one row per text and score; a text without a row has no such score.
+SCORES = versioned_schema(
+    [
+        ("shard", pa.string(), False),
+        ("index", pa.int32(), False),
+        ("text_no", pa.int16(), False),
+        ("scorer", pa.string(), False),
+        ("name", pa.string(), False),
+        ("value", pa.float32(), False),
+    ]
+)
 
 
 class SampleRow(TypedDict, total=False):
@@ -118,6 +130,12 @@ class TextRow(TypedDict, total=False):
     truncated: bool | None
 
 
+class ScoredTextRow(TextRow, total=False):
+    """A text's row with the score that it is chosen by."""
+
+    score: float | None
+
+
 class DecisionRow(TypedDict, total=False):
     """A row of the decisions table, whole or in part."""
 
@@ -128,6 +146,17 @@ class DecisionRow(TypedDict, total=False):
     reason: str
 
 
+class ScoreRow(TypedDict, total=False):
+    """A row of the scores table, whole or in part."""
+
+    shard: str
+    index: int
+    text_no: int
+    scorer: str
+    name: str
+    value: float
+
+
 class JudgedTextRow(TextRow, total=False):
     """A text's row joined with its decision."""
 
@@ -135,7 +164,8 @@ class JudgedTextRow(TextRow, total=False):
     reason: str
 
 
-SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}
+SCHEMAS = {"samples": SAMPLES, "texts": TEXTS, "decisions": DECISIONS}  # that every shard has
+ALL_SCHEMAS = {**SCHEMAS, "scores": SCORES}
 
 
 def check_schema(schema: pa.Schema, expected: pa.Schema, where: str) -> None:
@@ -205,12 +235,12 @@ def read_table(
     columns: list[str] | None = None,
     shard: str | None = None,
 ) -> pa.Table:
-    """Read one of the three tables, checked; columns an older version lacks come as null.
+    """Read one of the tables, checked; columns an older version lacks come as null.
 
     Of a file that several shards share, `shard` names the one whose rows are wanted. `where` names
     the file in errors. Raises SchemaError, and DamagedFile.
     """
-    expected = SCHEMAS[table]
+    expected = ALL_SCHEMAS[table]
     wanted = expected.names if columns is None else columns
     with open_parquet(source, where) as file:
         check_schema(file.schema_arrow, expected, where)

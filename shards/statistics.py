@@ -9,9 +9,10 @@ from shards.inputs.text import NO_TEXTS, text_source
 from shards.query import connect
 from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
-from shards.run.commit import Counts, total_counts
+from shards.run.commit import Counts, TextCounts, total_counts
 from shards.run.run import Run
 from shards.run.scores import BINS, Scores, scores_of
+from shards.run.scoring.score_set import open_score_set, own_scorers, score_set_names
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
 
@@ -51,6 +52,34 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
         "rows_apart": sum(_rows_apart(shard.counts) for shard in shards),
         "histograms": _histograms(scores, shards),
         "highest_itm": scores.highest,
+        **_added_scores(run, len(shards)),
+        **_candidates(run, counts),
+    }
+
+
+def _added_scores(run: Run, committed: int) -> dict[str, Any]:
+    """Name the scores beside the texts' own columns, and of how many shards they are."""
+    named = {
+        scorer: {"names": [f"{scorer}.{score}" for score in scores], "shards": committed}
+        for scorer, scores in own_scorers(run).items()
+    }
+    for name in score_set_names(run):
+        scores = open_score_set(run, name)
+        done = len(scores.record.store.list("commits"))
+        named[name] = {"names": list(scores.qualified), "shards": done}
+    return {"scores": named} if named else {}
+
+
+def _candidates(run: Run, counts: Counts) -> dict[str, Any]:
+    """Count the texts from outside, and those of them whose sample came to the models."""
+    rows: dict[str, int] = run.identity.get("candidates", {}).get("rows", {})
+    if not rows:
+        return {}
+    return {
+        "candidates": {
+            origin: {"given": given, "scored": counts.texts.get(origin, TextCounts()).given}
+            for origin, given in rows.items()
+        }
     }
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,28 @@ from shards.errors import CapfiltError
 from shards.files.tar_member import tar_member
 from shards.naming import encode_name
 from shards.reasons import DecisionReason
-from shards.run.commit import Counts, FileRecord, FilesGone, TextCounts, data_name
+from shards.run.commit import (
+    Commit,
+    Counts,
+    FileRecord,
+    FilesGone,
+    TextCounts,
+    commit,
+    data_name,
+)
 from shards.run.content import ContentHash
 from shards.run.record import canonical_json
-from shards.schema import SCHEMAS, DecisionRow, SampleRow, TextRow, arrow_rows
+from shards.run.scoring.score_set import ScoreSet, texts_content
+from shards.schema import (
+    ALL_SCHEMAS,
+    SCHEMAS,
+    SCORES,
+    DecisionRow,
+    SampleRow,
+    ScoreRow,
+    TextRow,
+    arrow_rows,
+)
 from shards.store import Store
 
 _ROWS_PER_GROUP = 1_000
@@ -84,17 +103,24 @@ class ShardWriter:
         texts: Sequence[TextRow],
         decisions: Sequence[DecisionRow],
         clean: CleanSample | None = None,
+        scores: Sequence[ScoreRow] = (),
     ) -> None:
-        """Add one sample; `shard`, and `index` of texts and decisions, are filled in.
+        """Add one sample; `shard`, and `index` of texts, decisions and scores, are filled in.
 
-        Decisions stand in the order of the texts, one each. `clean` is given for kept samples,
+        Decisions stand in the order of the texts, one each; `scores` are those that are no columns
+        of the texts, and a shard without any has no such table. `clean` is given for kept samples,
         unless the run writes no clean tars. Raises SchemaError for an unknown column.
         """
         self._tally.add(sample, texts, decisions)
-        place = {"shard": self._shard, "index": sample["index"]}
-        self._tables["samples"].add([{**sample, **place}])
-        self._tables["texts"].add([{**text, **place} for text in texts])
-        self._tables["decisions"].add([{**decision, **place} for decision in decisions])
+        sample_key = {"shard": self._shard, "index": sample["index"]}
+        self._tables["samples"].add([{**sample, **sample_key}])
+        self._tables["texts"].add([{**text, **sample_key} for text in texts])
+        self._tables["decisions"].add([{**decision, **sample_key} for decision in decisions])
+        if scores:
+            if "scores" not in self._tables:
+                with _staged_file(self._folder / "scores") as path:
+                    self._tables["scores"] = TableFile(path, "scores")
+            self._tables["scores"].add([{**score, **sample_key} for score in scores])
         if clean is not None:
             if self._clean is None:
                 with _staged_file(self._folder / "clean") as path:
@@ -106,11 +132,14 @@ class ShardWriter:
         files: dict[str, TableFile | CleanFile] = {**self._tables}
         if self._clean is not None:
             files["clean"] = self._clean
-        records = []
+        records: list[FileRecord] = []
         for table, file in files.items():
             name = data_name(table, self._shard, self._attempt)
             self._published.append(name)
-            records.append(publish_file(self._store, file, table, name))
+            record = publish_file(self._store, file, table, name)
+            if table == "scores":  # without the numbers, they are the texts
+                record = record.model_copy(update={"content_sha256": texts_content(records)})
+            records.append(record)
         self._published = []  # they are the commit's now, no longer ours to remove
         self._closing.close()
         return records
@@ -173,7 +202,7 @@ class TableFile:
     def __init__(self, path: Path, table: str) -> None:
         self.path, self.rows = path, 0
         self.sink = _HashingFile(path)
-        self._schema = SCHEMAS[table]
+        self._schema = ALL_SCHEMAS[table]
         self._waiting: list[Mapping[str, Any]] = []
         self._content = ContentHash() if table == "texts" else None
         self._writer = pq.ParquetWriter(
@@ -255,7 +284,7 @@ class _Tally:
         self._text_reasons: Counter[str] = Counter()
         self._given: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
-        self._not_finite = 0
+        self._not_finite = self._refused = 0
 
     def add(
         self, sample: SampleRow, texts: Sequence[TextRow], decisions: Sequence[DecisionRow]
@@ -273,6 +302,7 @@ class _Tally:
             self._given[text["origin"]] += 1
             self._kept[text["origin"]] += decision["keep"]
             self._not_finite += decision["reason"] == DecisionReason.SCORE_NOT_FINITE
+            self._refused += decision["reason"] == DecisionReason.CAPTION_REFUSED
 
     def counts(self) -> Counts:
         return Counts(
@@ -287,6 +317,7 @@ class _Tally:
                 for origin, given in sorted(self._given.items())
             },
             not_finite=self._not_finite,
+            refused=self._refused,
         )
 
 
@@ -309,6 +340,39 @@ def publish_file(store: Store, file: TableFile | CleanFile, table: str, name: st
     with _staged_file(Path(name)):
         _check_written(store, record)
     return record
+
+
+def commit_scores(
+    scores: ScoreSet,
+    facts: Commit,
+    table: pa.Table,
+    attempt: str,
+    environment: Mapping[str, Any],
+    started: str,
+) -> bool:
+    """Write the scores of one shard's texts, and commit them unless another did; say whether.
+
+    `facts` is the run's own commit of the shard, whose texts they are; `table` is of SCORES.
+    """
+    with scores.record.store.staging() as folder:
+        file = TableFile(folder / f"{facts.shard}.parquet", "scores")
+        file.add_table(table.cast(SCORES))
+        name = data_name("scores", facts.shard, attempt)
+        written = publish_file(scores.record.store, file, "scores", name)
+    written = written.model_copy(update={"content_sha256": texts_content(facts.files)})
+    return commit(
+        scores.record,
+        facts.model_copy(
+            update={
+                "fingerprint": scores.record.fingerprint,
+                "attempt": attempt,
+                "files": (written,),
+                "environment": dict(environment),
+                "started": started,
+                "ended": datetime.now(UTC).isoformat(),
+            }
+        ),
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from tests.test_lengths import ROOT
 
 PACKAGES = ("shards", "models", "pipeline", "flows")
-ROOMS = {*PACKAGES, "docs", "scripts", "tests", ".ci", ".github"}
+ROOMS = {*PACKAGES, "docs", "examples", "scripts", "tests", ".ci", ".github"}
 MOST = 16
 FILES = [
     path

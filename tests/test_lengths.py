@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("shards", "models", "pipeline", "flows", "scripts", "tests")
+ROOMS = ("shards", "models", "pipeline", "flows", "examples", "scripts", "tests")
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
-LONGEST = {"scripts": 120}
+LONGEST = {"examples": 60, "scripts": 120}
 LONGEST_CLASS, LONGEST_FUNCTION = 150, 60
 
 

@@ -16,18 +16,18 @@ from flows.cli import (
     clean,
     deploy,
     inspect,
+    judge,
     maintenance,
     plan,
     publish,
     rounds,
-    search,
     train,
 )
 from flows.cli.evaluate import answers as evaluate_answers
 from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of, say
-from flows.cli.predict import image, video
+from flows.cli.predict import image, search, video
 from flows.engines.ending import leave, settle
 
 early.over()
@@ -76,7 +76,8 @@ def _capfilt(
 app.command("try", rich_help_panel=CLEAN, epilog=plan.TRY_EXAMPLES)(plan.try_)
 app.command("plan", rich_help_panel=CLEAN, epilog=plan.PLAN_EXAMPLES)(plan.plan)
 app.command("clean", rich_help_panel=CLEAN, epilog=clean.CLEAN_EXAMPLES)(clean.clean)
-app.command("judge", rich_help_panel=CLEAN, epilog=clean.JUDGE_EXAMPLES)(clean.judge)
+app.command("judge", rich_help_panel=CLEAN, epilog=judge.JUDGE_EXAMPLES)(judge.judge)
+app.command("score", rich_help_panel=CLEAN, epilog=judge.SCORE_EXAMPLES)(judge.score)
 app.command("stats", rich_help_panel=LOOK, epilog=inspect.STATS_EXAMPLES)(inspect.stats)
 app.command("explain", rich_help_panel=LOOK)(inspect.explain)
 app.command("verify", rich_help_panel=LOOK)(maintenance.verify)

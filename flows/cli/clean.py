@@ -1,9 +1,9 @@
-"""`capfilt clean` and `capfilt judge`: decide about pairs, and decide again without a model."""
+"""`capfilt clean`: decide about pairs."""
 
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +11,9 @@ import typer
 
 from flows.cli.options import (
     Address,
-    AsJson,
     Direct,
     Engine,
     RecipePath,
-    RunFolder,
     Set,
     say_loading,
 )
@@ -35,15 +33,8 @@ Examples:
   capfilt clean recipe.yaml --set judge.threshold.web=0.6
 
   capfilt clean recipe.yaml --part 2/8  # of a job array
-"""
-JUDGE_EXAMPLES = """
-Examples:
 
-  capfilt judge RUN --name strict --threshold web=0.6
-
-  capfilt judge RUN --name best --keep-fraction synthetic=0.3 --write-shards
-
-  capfilt stats RUN --view strict --against own
+  capfilt clean recipe.yaml --candidates texts.parquet --set judge.threshold.human=0.5
 """
 
 
@@ -58,8 +49,17 @@ def clean(
         ),
     ] = None,
     output: Annotated[str | None, typer.Option(help="run folder, new or to be resumed")] = None,
-    captioner: Annotated[str | None, typer.Option(help="BLIP folder or hub id")] = None,
-    filter_: Annotated[str | None, typer.Option("--filter", help="BLIP folder or hub id")] = None,
+    captioner: Annotated[
+        str | None,
+        typer.Option(help="folder or hub id: of BLIP, or of what --set caption.kind=… says"),
+    ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", help="folder or hub id: of BLIP, or of --set score.kind=…"),
+    ] = None,
+    candidates: Annotated[
+        str | None, typer.Option(help="Parquet of more texts: key, text, and maybe shard, author")
+    ] = None,
     engine: Engine = None,
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors")] = None,
     address: Address = None,
@@ -78,6 +78,7 @@ def clean(
     flags = {
         "input.urls": input_,
         "output": output,
+        "candidates": candidates,
         "caption.model": captioner,
         "score.model": filter_,
         "engine.kind": engine,
@@ -122,8 +123,8 @@ def _parameters(recipe: "Recipe", path: Path | None, settings: Sequence[str]) ->
         "input": shortened(recipe.input.urls),
         "output": place(recipe.output),
         "recipe": place(str(path)) if path else "",
-        "captioner": recipe.caption.model,
-        "filter": recipe.score.model,
+        "captioner": ", ".join(section.model for section in recipe.captioners),
+        "filter": ", ".join(section.model for section in recipe.scorers),
         "engine": recipe.engine.kind,
         "settings": dict(parse_settings(settings)),
     }
@@ -148,91 +149,3 @@ def _print(result: "RunResult", as_json: bool) -> None:
         print_statistics(result.run_url, result.statistics)
     if result.pending_here:
         print(f"capfilt: {result.left}", file=sys.stderr)
-
-
-def judge(
-    run: RunFolder,
-    name: Annotated[str, typer.Option(help="of the new view: A-Z a-z 0-9 _ -")],
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ORIGIN=T", help="keep scores from T on; may be repeated"),
-    ] = None,
-    keep_fraction: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ORIGIN=F", help="keep this share, the best; may be repeated"),
-    ] = None,
-    snapshot: Annotated[str | None, typer.Option(help="its id (default: the newest)")] = None,
-    write_shards: Annotated[
-        bool, typer.Option("--write-shards", help="write clean tars too, from the input")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Re-decide a run: a view with its own thresholds, beside the run's own decisions.
-
-    Origins that are not named keep the run's own threshold. Nothing of the run is changed.
-    """
-    asked = _by_origin(threshold or (), "--threshold")
-    fractions = _by_origin(keep_fraction or (), "--keep-fraction")
-
-    from flows.following.reporter import is_server_set, reporting
-
-    with reporting("judge", direct=not is_server_set()) as report:
-        from flows.following.parameters import place
-
-        report.begin(
-            {
-                "output": place(run),
-                "name": name,
-                "threshold": asked,
-                "keep_fraction": fractions,
-                "write_shards": write_shards,
-            }
-        )
-        with report.stage("judge") as stage:
-            judged = _judge(run, snapshot, name, asked, fractions, write_shards)
-            from flows.stages.summary import of_view
-
-            stage.result = of_view(judged, place(run))
-        if as_json:
-            print(json.dumps(judged))
-            return
-        from flows.cli.display.comparison import print_judged
-
-        print_judged(judged, run)
-
-
-def _judge(
-    run: str,
-    snapshot: str | None,
-    name: str,
-    threshold: dict[str, float],
-    keep_fraction: dict[str, float],
-    write_shards: bool,
-) -> dict[str, Any]:
-    from flows.cli.display.progress import watch_samples
-    from flows.stages import judge as stages
-    from pipeline.views.request import ViewRequest
-    from shards.run.run import Run
-    from shards.run.snapshot import open_snapshot
-
-    opened = Run.open(run)
-    listed = open_snapshot(opened, snapshot)
-    request = ViewRequest(name, threshold, keep_fraction, write_shards)
-    total = sum(shard.counts.samples_in for shard in listed.shards)
-    with watch_samples("writing clean shards" if write_shards else "judging", total) as progress:
-        return stages.judge(opened, listed, request, progress.add)
-
-
-def _by_origin(items: Iterable[str], option: str) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for item in items:
-        origin, _, number = item.rpartition("=")
-        if not origin:
-            raise typer.BadParameter(f"{option} {item!r}: expected ORIGIN=NUMBER, as in web=0.6")
-        if origin in numbers:
-            raise typer.BadParameter(f"{option} is given twice for origin {origin!r}")
-        try:
-            numbers[origin] = float(number)
-        except ValueError:
-            raise typer.BadParameter(f"{option} {item!r}: {number!r} is no number") from None
-    return numbers

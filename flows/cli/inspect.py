@@ -41,7 +41,7 @@ def stats(
         str | None, typer.Option(metavar="OTHER", help="compare with a view, or another run")
     ] = None,
     sql: Annotated[
-        str | None, typer.Option(help="ask DuckDB about samples, texts, decisions")
+        str | None, typer.Option(help="ask DuckDB about samples, texts, scores, decisions")
     ] = None,
     sql_timeout: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="that the question may take")
@@ -76,6 +76,7 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
     statistics = run_statistics(run, view)
     if view.name is not None:
         statistics |= {"view": view.name, "snapshot": view.snapshot, "thresholds": view.thresholds}
+        statistics |= view.basis.as_json()
     if as_json:
         print(json.dumps(statistics))
         return
@@ -83,15 +84,19 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
 
     print_statistics(run.store.url(), statistics)
     if view.name is not None:
-        rules = ", ".join(f"{origin} {at:.6g}" for origin, at in sorted(view.thresholds.items()))
-        print(f"view: {view.name} ({visible(rules)}), on snapshot {view.snapshot}")
+        from flows.cli.display.comparison import rules_line
+
+        print(f"view: {view.name} ({visible(rules_line(statistics))}), on snapshot {view.snapshot}")
 
 
 def _answer(run: "Run", view: "View", sql: str, limits: QueryLimits, as_json: bool) -> None:
     from flows.cli.display.sql import print_answer, print_answer_as_json
     from shards.query import connect, run_query
+    from shards.run.scoring.score_set import with_scores
+    from shards.schema import ALL_SCHEMAS
 
-    with connect(run, view.shards, limits=limits) as connection:
+    shards = with_scores(run, view.shards)
+    with connect(run, shards, ALL_SCHEMAS, limits) as connection:
         try:
             answer = run_query(connection, sql, limits)
             if as_json:

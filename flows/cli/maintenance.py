@@ -11,9 +11,9 @@ from flows.cli.options import Address, AsJson, RunFolder
 from pipeline.printable import number_of, size, visible
 
 if TYPE_CHECKING:
-    from shards.run.garbage import Garbage, Leftover
     from shards.run.repair import Repair
     from shards.run.run import Run
+    from shards.run.verify.garbage import Garbage, Leftover
     from shards.store import Store
 
 NAMED_AT_MOST = 5
@@ -58,8 +58,8 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """List the files that no commit, snapshot or view names; remove them with --delete."""
-    from shards.run.garbage import find_garbage, remove_garbage
     from shards.run.run import Run
+    from shards.run.verify.garbage import find_garbage, remove_garbage
 
     opened = Run.open(run)
     garbage = find_garbage(opened, older_than_hours * HOUR_S, abandoned)
@@ -91,7 +91,8 @@ def _verify(store: "Store", as_json: bool, on_ray: bool, address: str | None) ->
         return 1 if problems else 0
     _print_lines(problems)
     aside = f", {len(checked.quarantined)} quarantined" if checked.quarantined else ""
-    views = f", {len(checked.views)} view{'s'[: len(checked.views) > 1]}" if checked.views else ""
+    views = f", {number_of(len(checked.views), 'view')}" if checked.views else ""
+    views += f", {number_of(len(checked.scores), 'set')} of scores" if checked.scores else ""
     wrong = f"{len(problems)} problem{'s'[: len(problems) != 1]}"
     print(
         f"{wrong} in {number_of(checked.committed, 'committed shard')}"
@@ -113,6 +114,7 @@ def _repair(store: "Store", as_json: bool) -> int:
             "actions": done.actions,
             "clean_again": done.redo,
             "judge_again": done.judge_again,
+            "score_again": done.score_again,
             "waiting": done.waiting,
             "begin_again": done.begin_again,
             "run": store.url(),
@@ -133,6 +135,8 @@ def _what_is_left(done: "Repair") -> Iterator[str]:
             f"views that wait for it: {', '.join(done.waiting)}; afterwards run "
             "`capfilt verify RUN --repair` again"
         )
+    if done.score_again:
+        yield f"scores to make again, by the same command: {', '.join(done.score_again)}"
     if done.judge_again:
         yield f"views to judge again: {', '.join(done.judge_again)}"
     if done.begin_again:

@@ -38,7 +38,8 @@ def export(
     ] = "webdataset",
     view: Annotated[str | None, typer.Option(help="whose decisions; default: the run's")] = None,
     text_policy: Annotated[
-        Literal["web_first", "best", "random"], typer.Option(help="the one text of each picture")
+        str,
+        typer.Option(help="the one text of each: web_first, best, random, first:ORIGIN,ORIGIN"),
     ] = "web_first",
     file_mib: Annotated[int, typer.Option(min=1, help="size of a file, about")] = 512,
     push: Push = None,
@@ -57,9 +58,14 @@ def export(
     if push is not None and not Store(to).is_local:
         raise typer.BadParameter(f"--push uploads a local folder; --to is {to}")
 
+    from pipeline.clean.export import check_policy
     from pipeline.publish import sets
     from pipeline.publish.push import push as upload
 
+    try:
+        check_policy(text_policy)
+    except ValueError as error:
+        raise typer.BadParameter(f"--text-policy {text_policy!r}: {error}") from None
     config = sets.ExportConfig(form=form, text_policy=text_policy, file_bytes=file_mib << 20)
     record = sets.export(opened, to, config, view)
     address = (
@@ -88,6 +94,10 @@ def report(
             min=0, max=MOST, help="filtered samples whose words are explained, by the filter"
         ),
     ] = EXPLAINED,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="SCORE,SCORE", help="side by side; default: itm and an added one"),
+    ] = None,
     output: Annotated[
         str | None, typer.Option(help="file or URL; default: report/index.html in the run")
     ] = None,
@@ -99,12 +109,13 @@ def report(
 
     opened = Run.open(run)
     seen = open_view(opened, view)
-    place = None if output is None else _place_of(output)
+    destination = None if output is None else _place_of(output)
 
     from pipeline.report.page import build_report, report_name
 
-    page = build_report(opened, seen, partial(print, file=sys.stderr), gallery, explain)
-    store, name = place or (opened.store, report_name(seen))
+    tell = partial(print, file=sys.stderr)
+    page = build_report(opened, seen, tell, gallery, explain, _pair(compare))
+    store, name = destination or (opened.store, report_name(seen))
     store.put(name, page)
     if as_json:
         print(json.dumps({"report": store.url(name), "size_bytes": len(page)}))
@@ -120,3 +131,12 @@ def _place_of(output: str) -> "tuple[Store, str]":
     if name in ("", ".", "..") or Path(output).is_dir():
         raise typer.BadParameter(f"--output {output!r}: expected a file, such as report.html")
     return Store(folder or ("/" if output.startswith("/") else ".")), name
+
+
+def _pair(compare: str | None) -> tuple[str, str] | None:
+    if compare is None:
+        return None
+    names = [name.strip() for name in compare.split(",")]
+    if len(names) != 2:
+        raise typer.BadParameter(f"--compare {compare!r}: expected two, such as itm,siglip2.prob")
+    return names[0], names[1]

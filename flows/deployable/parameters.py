@@ -13,6 +13,7 @@ from shards.files.home import expand_home
 Kind = TypeVar("Kind", bound=BaseModel)
 PLACES = {"recipe", "output", "input", "urls", "root", "web", "human", "held_out"}
 PLACES |= {"runs", "run", "shards", "annotations"}  # of a training's sources
+PLACES |= {"candidates"}  # of a cleaning; a number of captions is no path
 MOST_BYTES = 512 << 10  # that Prefect takes
 
 

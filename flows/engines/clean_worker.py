@@ -1,5 +1,6 @@
 """Cleaning as a job of an engine: models loaded once, then shard after shard."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,7 +19,8 @@ from flows.engines.engine import (
 from flows.engines.job import Grant
 from flows.engines.pace import Pace
 from models.blip.image_encoder import See
-from models.checkpoints import locate
+from models.captioners.blip import BlipCaptioner
+from models.captioners.opening import open_captioner
 from models.devices import (
     DeviceChoice,
     check_dtype,
@@ -27,10 +29,11 @@ from models.devices import (
     describe_device,
     name_device,
 )
-from models.roles.captioner import BlipCaptioner
-from models.roles.filter import Filter
 from models.roles.role import LoadedModel
-from pipeline.clean.shard import CleanConfig, ShardCleaner
+from models.scorers.blip import BlipScorer
+from models.scorers.opening import open_scorer
+from pipeline.clean.config import CleanConfig
+from pipeline.clean.shard import ShardCleaner
 from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
 from shards.run.commit import read_commit
@@ -48,7 +51,7 @@ class CleanSpec:
     config: CleanConfig
     pace: Pace
     device: DeviceChoice = "auto"
-    weights_bytes: int = 0  # of both models, in the run's dtype
+    weights_bytes: int = 0  # of all models, in the run's dtype
 
     def open(self, grant: Grant) -> "CleanWorker":
         """Load the models on the machine where they work."""
@@ -74,28 +77,23 @@ class CleanWorker:
         self.device = name_device(device)
         check_dtype(config.dtype, device)
         check_memory(device, spec.weights_bytes)
-        captioner = BlipCaptioner.load(
-            locate.resolve(config.caption.model, config.caption.revision),
-            decoding=config.caption,
-            seed=config.seed,
-            dtype=config.dtype,
-            device=device,
-        )
-        scorer = Filter.load(
-            locate.resolve(config.score.model, config.score.revision),
-            max_tokens=config.score.max_tokens,
-            dtype=config.dtype,
-            device=device,
-        )
+        dtype, seed = config.dtype, config.seed
+        captioners = [
+            open_captioner(section, seed=seed, dtype=dtype, device=device)
+            for section in config.captioners
+        ]
+        scorers = [open_scorer(section, dtype=dtype, device=device) for section in config.scorers]
+        most = [n for section in config.captioners if (n := section.most_at_once) is not None]
         run, hardware = Run.open(spec.run_url), describe_device(device)
         pace = spec.pace.on(device, grant.cpus)
+        pace = dataclasses.replace(pace, batch_size=min([pace.batch_size, *most]))
         if device.type == "cuda":
-            self.warm_up_s = compile_towers((captioner, scorer), pace.batch_size)
+            self.warm_up_s = compile_towers(_own(captioners, scorers), pace.batch_size)
         self._cleaner = ShardCleaner(
             run,
             config,
-            captioner,
-            scorer,
+            captioners,
+            scorers,
             pace,
             hardware,
             device=device,
@@ -153,6 +151,12 @@ def compile_towers(
         if not model.is_compiled:
             break  # what ails the compiler would be told of each
     return time.monotonic() - begun
+
+
+def _own(captioners: Sequence[object], scorers: Sequence[object]) -> list[LoadedModel[Any]]:
+    """Pick BLIP's networks; a guest's is run as its maker has it."""
+    models = (*captioners, *scorers)
+    return [model.role for model in models if isinstance(model, BlipCaptioner | BlipScorer)]
 
 
 @dataclass(frozen=True, slots=True)

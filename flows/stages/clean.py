@@ -6,52 +6,44 @@ A stage may be done again: what is committed is the only record of what is done.
 
 import dataclasses
 import logging
-import platform
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from flows.engines.address import join_address, resolve_kind
 from flows.engines.clean_worker import CleanRecords, CleanSpec
 from flows.engines.engine import Engine, ShardDone, ShardFailed, WorkerReport
 from flows.engines.local import LocalEngine
 from flows.engines.pace import Pace
 from flows.engines.start_checks import Demands
-from flows.extras import versions_of
-from flows.recipe import EngineConfig, LimitsConfig, Recipe, as_recipe_errors, dump_recipe
+from flows.recipe import (
+    LimitsConfig,
+    Recipe,
+    dump_recipe,
+)
 from flows.run_log.log import RunLog
 from flows.stages.first_checks import Checked, check_cleaning
 from flows.stages.logged import (
-    LIBRARIES,
     LoggedProgress,
     ResultListener,
     tell_begun,
     tell_ended,
     told_to,
 )
-from models.blip.config import TORCH_DTYPES, Dtype, DtypeChoice, resolve_dtype
-from models.checkpoints import checkpoint, locate
-from models.checkpoints.checkpoint import CheckpointInfo
-from models.checkpoints.description import Description, describe
-from models.devices import choose_device
-from models.roles.captioner import prompt_start
-from pipeline.clean.caption import CaptionConfig
+from flows.stages.resolve import Resolved, resolve
 from pipeline.clean.judge import odd_thresholds
-from pipeline.clean.score import ScoreConfig
-from pipeline.clean.shard import identity
 from pipeline.printable import number_of, tally
 from pipeline.publish import cards, sets
 from pipeline.report.wording import advice_on_rejected
 from shards.errors import CapfiltError
+from shards.inputs.candidates import NAME as CANDIDATES
 from shards.inputs.listing import InputShard, check_unchanged
 from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
 from shards.run.repair import set_snapshots_aside
-from shards.run.run import Run, read_identity
+from shards.run.run import Run
 from shards.run.scores import keep_scores
 from shards.run.segment import Committed, read_committed, write_segments
 from shards.run.snapshot import write_snapshot
@@ -60,7 +52,6 @@ from shards.statistics import run_statistics
 from shards.store import Store, creates_once
 
 _log = logging.getLogger(__name__)
-ModelSection = TypeVar("ModelSection", CaptionConfig, ScoreConfig)
 
 WORKER_BYTES = 1_500_000_000  # of a worker beside its weights: torch, pictures, a batch at work
 LIMITS_FROM = 1_000  # samples; a share of fewer says little
@@ -120,16 +111,6 @@ class RunListener(ResultListener, Protocol):
         """Begin to follow; the job says what is to be done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A recipe with nothing left open, its models read; `identity` is what decides the output."""
-
-    recipe: Recipe
-    identity: Mapping[str, Any]
-    about: Mapping[str, Any]
-    weights_bytes: int
-
-
 def prepare(
     recipe: Recipe, part: tuple[int, int] = (0, 1), checked: Checked | None = None
 ) -> CleanJob:
@@ -146,27 +127,6 @@ def prepare(
         return open_job(resolved, found.inputs, found.store, found.log, part)
 
 
-def resolve(recipe: Recipe, store: Store) -> Resolved:
-    """Fix what a recipe leaves open, as a run in this store will have it, and read the models."""
-    kind = resolve_kind(recipe.engine.kind, recipe.engine.address)
-    engine = recipe.engine.model_copy(update={"kind": kind})
-    dtype = _pin_dtype(recipe.dtype, engine, store)
-    captioner = locate.pin(recipe.caption.model, recipe.caption.revision)
-    scorer = locate.pin(recipe.score.model, recipe.score.revision)
-    caption, score = _pin_model(recipe.caption, captioner), _pin_model(recipe.score, scorer)
-    recipe = recipe.model_copy(
-        update={"dtype": dtype, "caption": caption, "score": score, "engine": engine}
-    )
-    # whole, so that a broken one is found before any worker starts
-    models = (
-        checkpoint.info(read_captioner(captioner.folder, recipe.caption)),
-        checkpoint.info(read_scorer(scorer.folder, recipe.score)),
-    )
-    digests = models[0].digest, models[1].digest
-    named = identity(recipe, *digests, text=recipe.input.text)
-    return Resolved(recipe, named, _about(*models), _weights_bytes(dtype, *models))
-
-
 def open_job(
     resolved: Resolved,
     inputs: Sequence[InputShard],
@@ -178,6 +138,8 @@ def open_job(
     recipe, engine = resolved.recipe, resolved.recipe.engine
     joined = store.exists("run.json")
     run = Run.create(store, dump_recipe(recipe), resolved.identity, resolved.about, inputs)
+    if resolved.candidates is not None and not store.exists(CANDIDATES):
+        store.create(CANDIDATES, resolved.candidates.to_parquet())
     _warn_of_overwriting(store)
     committed = read_committed(run)
     write_segments(run, committed)
@@ -261,54 +223,6 @@ def _finish(job: CleanJob, work: Work) -> RunResult:
     return RunResult(url, statistics, work.failures, work.workers, pending_here)
 
 
-def _pin_dtype(dtype: DtypeChoice, engine: EngineConfig, store: Store) -> Dtype:
-    """Fix the dtype: a run keeps that of its beginning, on whatever machine it goes on."""
-    if dtype == "auto" and store.exists("run.json"):
-        dtype = read_identity(store)["dtype"]
-    if dtype != "auto":
-        return dtype
-    if engine.kind == "ray" and (address := join_address(engine.address)):
-        from flows.engines.ray.probe import best_dtype  # seconds to import
-
-        return best_dtype(engine, address)
-    return resolve_dtype("auto", choose_device(engine.device))
-
-
-def _pin_model(section: ModelSection, pinned: locate.ResolvedCheckpoint) -> ModelSection:
-    """Fix what a worker elsewhere must not decide for itself."""
-    return section.model_copy(update={"model": pinned.name, "revision": pinned.revision})
-
-
-def read_captioner(folder: Path, config: CaptionConfig) -> Description:
-    """Read a captioner's settings; raises RecipeError where the recipe does not fit them."""
-    with as_recipe_errors():
-        settings = describe(folder, "captioner")
-        prompt_start(settings, config)
-        return settings
-
-
-def read_scorer(folder: Path, config: ScoreConfig) -> Description:
-    """Read a filter's settings; raises RecipeError where the recipe does not fit them."""
-    with as_recipe_errors():
-        settings = describe(folder, "filter")
-        settings.check_max_tokens(config.max_tokens)
-        return settings
-
-
-def _weights_bytes(dtype: Dtype, *models: CheckpointInfo) -> int:
-    return TORCH_DTYPES[dtype].itemsize * sum(model.parameters for model in models)
-
-
-def _about(captioner: CheckpointInfo, scorer: CheckpointInfo) -> dict[str, Any]:
-    return {
-        "kind": "clean",
-        "versions": versions_of("capfilt", *LIBRARIES),
-        "host": platform.node(),
-        "captioner": dataclasses.asdict(captioner),
-        "filter": dataclasses.asdict(scorer),
-    }
-
-
 def _warn_of_overwriting(store: Store) -> None:
     if not creates_once(store):
         _log.warning(
@@ -349,9 +263,17 @@ def _check_limits(counts: Counts, limits: LimitsConfig) -> None:
     shares = {
         "rejected": counts.rejected / counts.samples_in,
         "not_finite": counts.not_finite / max(scored, 1),
+        "refused": counts.refused / max(scored, 1),
     }
     for name, share in shares.items():
         if share > getattr(limits, name):
+            if name == "refused":
+                raise LimitExceeded(
+                    f"limits.refused is {limits.refused:g}, but captioners would not write "
+                    f"{share:.1%} of {number_of(scored, 'text')}; `capfilt report` says why, and "
+                    "so does the detail of samples with the note caption_refused. What is "
+                    "committed is kept. To go on all the same: --set limits.refused=1"
+                )
             apart = SampleReason.NOT_ADJACENT in counts.rejected_by_reason
             raise LimitExceeded(
                 f"limits.{name} is {getattr(limits, name):g}, but {share:.1%} of "

@@ -41,10 +41,10 @@ def check_cleaning(recipe: Recipe) -> Checked:
     """Find what a cleaning names: run folder, inputs, checkpoints, and the cluster it joins."""
     check_output(recipe.output)
     store = Store(recipe.output)
-    log = RunLog(store, recipe.engine.forward_env)
+    log = RunLog(store, recipe.secrets)
     with log.hearing():
-        for model in (recipe.caption, recipe.score):
-            locate.look_for(model.model, model.revision)
+        for model in (*recipe.captioners, *recipe.scorers):
+            model.look_for()
         inputs = tuple(list_inputs(list(recipe.input.urls), recipe.input.root))
         check_cluster(recipe.engine.kind, recipe.engine.address)
     return Checked(store, log, inputs)

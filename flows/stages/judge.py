@@ -18,13 +18,14 @@ def judge(
     view, new = rejudge(run, request, snapshot, tell)
     own = run.identity.get("judge", {}).get("threshold", {})
     before = View(None, snapshot.id, own, snapshot.shards)
+    side = side_by_side(view, before)
     rules = {
         origin: {
-            "threshold": threshold,
+            "threshold": view.thresholds.get(origin),
             "own_threshold": before.thresholds.get(origin),
             "keep_fraction": view.keep_fractions.get(origin),
         }
-        for origin, threshold in view.thresholds.items()
+        for origin in sorted(view.thresholds.keys() | side["texts"].keys())
     }
     judged = {"run": run.store.url(), "view": view.name, "new": new, "snapshot": view.snapshot}
-    return {**judged, "rules": rules, **side_by_side(view, before)}
+    return {**judged, **view.basis.as_json(), "rules": rules, **side}

@@ -8,15 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from flows.recipe import Recipe
-from flows.stages.clean import Resolved, read_captioner, read_scorer, resolve
 from flows.stages.logged import ResultListener
 from flows.stages.problems import Problem, Problems, where
+from flows.stages.resolve import Models, Resolved, read_captioner, read_scorer, resolve
 from flows.stages.sample import Sample, SampleConfig, take_sample
-from models.checkpoints import locate
-from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.forecast import (
     LEAST_BLOCKS,
     Interval,
@@ -28,7 +25,6 @@ from pipeline.clean.forecast import (
     work_seconds,
 )
 from pipeline.clean.judge import odd_thresholds
-from pipeline.clean.score import ScoreConfig
 from pipeline.printable import number_of, size, tally
 from pipeline.report.wording import HOW_TO_JOIN, advice_on_rejected
 from shards.files.durable import TEMPORARY
@@ -121,13 +117,19 @@ def check(
     seen = looked or Problems(recipe)
     if seen.inputs is None or seen.named:
         return None, seen.named
-    caption, score = recipe.caption, recipe.score
-    seen.attempt("captioner", caption.model, lambda: read_captioner(_folder(caption), caption))
-    seen.attempt("filter", score.model, lambda: read_scorer(_folder(score), score))
+    captioners = [
+        seen.attempt("captioner", section.model, partial(read_captioner, section))
+        for section in recipe.captioners
+    ]
+    scorers = [
+        seen.attempt("filter", section.model, partial(read_scorer, section))
+        for section in recipe.scorers
+    ]
     if seen.named:
         return None, seen.named
     store = Store(recipe.output)
-    resolved = seen.attempt("recipe", "", partial(resolve, recipe, store))
+    models = Models(tuple(filter(None, captioners)), tuple(filter(None, scorers)))
+    resolved = seen.attempt("recipe", "", partial(resolve, recipe, store, models))
     if resolved is None:
         return None, seen.named
     do = partial(_task, resolved, seen.inputs, store, part)
@@ -320,10 +322,6 @@ def _sum(parts: Iterable[Interval]) -> Interval:
     """Add up parts that are large and small together."""
     ends = [(part.value, part.low, part.high) for part in parts]
     return Interval(*map(math.fsum, zip(*ends, strict=True)))
-
-
-def _folder(section: CaptionConfig | ScoreConfig) -> Path:
-    return locate.pin(section.model, section.revision).folder
 
 
 def _free_bytes(output: str) -> int | None:

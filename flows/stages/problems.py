@@ -10,7 +10,6 @@ from typing import TypeVar
 from flows.engines.address import check_output
 from flows.recipe import Recipe
 from flows.stages.first_checks import check_cluster
-from models.checkpoints import locate
 from shards.errors import is_store_error
 from shards.inputs.listing import InputShard, list_inputs
 from shards.store import Store
@@ -33,14 +32,13 @@ class Problems:
     def __init__(self, recipe: Recipe) -> None:
         self.named: list[Problem] = []
         self.inputs = self._list(recipe)
-        for subject, model in (("captioner", recipe.caption), ("filter", recipe.score)):
-            self.attempt(
-                subject, model.model, partial(locate.look_for, model.model, model.revision)
-            )
+        for subject, models in (("captioner", recipe.captioners), ("filter", recipe.scorers)):
+            for model in models:
+                self.attempt(subject, model.model, model.look_for)
         self.attempt("output", "", lambda: check_output(recipe.output))
         if all(problem.subject != "output" for problem in self.named):
             self.attempt("output", recipe.output, lambda: _check_writable(recipe.output))
-        unset = [name for name in recipe.engine.forward_env if name not in os.environ]
+        unset = [name for name in recipe.secrets if name not in os.environ]
         if unset:
             mend = "is not set here. Set it, or take it out"
             self.named.append(Problem("engine.forward_env", f"{', '.join(unset)} {mend}"))

@@ -18,8 +18,9 @@ from flows.engines.engine import ShardDone, ShardFailed, WorkerReport
 from flows.engines.pace import assumed_batch
 from flows.recipe import EngineConfig, InputConfig
 from flows.run_log.log import RunLog
-from flows.stages.clean import CleanJob, Resolved, RunResult, Work, finish, open_engine, open_job
+from flows.stages.clean import CleanJob, RunResult, Work, finish, open_engine, open_job
 from flows.stages.logged import ResultListener, told_to
+from flows.stages.resolve import Resolved
 from pipeline.clean.forecast import LEAST_BLOCKS, Block, cost_of_a_shard
 from pipeline.printable import number_of
 from shards.errors import UsageError
@@ -191,7 +192,7 @@ def _open(resolved: Resolved, folder: str) -> CleanJob:
     recipe = resolved.recipe.model_copy(
         update={"input": InputConfig(urls=(f"{folder}/input",), text=text), "output": store.url()}
     )
-    log = RunLog(store, recipe.engine.forward_env)
+    log = RunLog(store, recipe.secrets)
     with log.hearing():
         inputs = list_inputs(recipe.input.urls)
         return open_job(replace(resolved, recipe=recipe), inputs, store, log)

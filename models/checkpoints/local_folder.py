@@ -58,9 +58,9 @@ def check_family(folder: Path) -> None:
     family = block.get("model_type") if isinstance(block, dict) else None
     if isinstance(family, str) and family != FAMILY:
         raise ValueError(
-            f"{folder} holds a model of another family: only BLIP is supported, found "
+            f"{folder} holds a model of another family: here only BLIP is supported, found "
             f"{family[:_LONGEST_FAMILY]}. Give one of BLIP's checkpoints, as docs/checkpoints.md "
-            "lists them"
+            "lists them; in a cleaning, say caption.kind: transformers or score.kind: dual_encoder"
         )
 
 

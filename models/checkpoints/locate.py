@@ -78,7 +78,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
 
     `revision`: branch, tag or commit of a hub id.
     """
-    if (here := find_here(name, revision)) is not None:
+    if (here := _blip_here(name, revision)) is not None:
         return here
     if (cached := _pinned_in_cache(str(name), revision)) is not None:
         return cached
@@ -86,7 +86,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
     for single, index in WEIGHT_FILES:
         stem, ending = single.split(".")
         wanted = [*_SETTINGS, single, index, f"{stem}-*.{ending}"]
-        folder = _download(str(name), revision, wanted)
+        folder = download(str(name), revision, wanted)
         if (folder / single).is_file() or (folder / index).is_file():
             return folder
     if _is_offline():
@@ -114,21 +114,27 @@ def _pinned_in_cache(name: str, revision: str | None) -> Path | None:
 
 def look_for(name: str | Path, revision: str | None = None) -> None:
     """Raise what `resolve` would, as far as settings tell: of the hub, config.json alone is got."""
-    if find_here(name, revision) is None:
+    if _blip_here(name, revision) is None:
         _look_into(str(name), revision)
+
+
+def _blip_here(name: str | Path, revision: str | None) -> Path | None:
+    folder = find_here(name, revision)
+    if folder is not None:
+        _check_family(folder)
+    return folder
 
 
 def find_here(name: str | Path, revision: str | None = None) -> Path | None:
     """Find the folder of a local path or shipped checkpoint; None for what may be a hub id.
 
-    Raises CheckpointError for what can be neither. No network is asked.
+    The model may be of any family. Raises CheckpointError for what can be neither. No network is
+    asked.
     """
     path = path_of(name)
     if name != "" and path.is_dir():  # "" would be the folder that one stands in
         try:
-            folder = checkpoint_in(path.absolute(), revision).resolve()
-            check_family(folder)
-            return folder
+            return checkpoint_in(path.absolute(), revision).resolve()
         except ValueError as error:
             raise CheckpointError(str(error)) from None
     if str(name) in SHIPPED:
@@ -146,9 +152,16 @@ def find_here(name: str | Path, revision: str | None = None) -> Path | None:
 
 def _look_into(name: str, revision: str | None) -> None:
     try:
-        check_family(_download(name, revision, [CONFIG]))
+        check_family(download(name, revision, [CONFIG]))
     except ValueError as error:
         raise CheckpointError(f"the hub's {name}: {error}") from None
+
+
+def _check_family(folder: Path) -> None:
+    try:
+        check_family(folder)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _others(name: str | Path) -> str:
@@ -167,7 +180,7 @@ def _instead_of(path: Path) -> str:
     )
 
 
-def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
+def download(name: str, revision: str | None, wanted: list[str]) -> Path:
     """Fetch what is not in the cache; the hub's library locks each file, so once a node."""
     import huggingface_hub  # a third of a second
 

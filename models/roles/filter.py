@@ -38,11 +38,17 @@ class Score:
     tokens: int
     truncated: bool
 
+    @property
+    def values(self) -> tuple[float, float, float]:
+        """Its scores, in the order of `Filter.scores`."""
+        return self.itm, self.itm_logit, self.itc
+
 
 class Filter(LoadedModel[MatchNetwork]):
     """A loaded filter; a score does not depend on the other images and texts of its batch."""
 
     network_types = (MatchNetwork,)
+    scores: tuple[str, ...] = ("itm", "itm_logit", "itc")
 
     @classmethod
     def load(

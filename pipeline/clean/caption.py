@@ -1,72 +1,78 @@
-"""Caption: every picture gets new texts, written by a captioner."""
+"""Caption: every picture gets new texts, written by one captioner or by several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, Self
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
-
-from models.decoding.config import Decoding
+from models.captioners.captioner import Refusal
 
 if TYPE_CHECKING:  # a recipe is checked without waiting for torch
-    from torch import Tensor
+    from models.captioners.captioner import Captioner, PixelCaptioner, Written
+    from shards.schema import SampleRow, TextRow
 
-    from models.blip.preprocess import Preprocess
-    from models.roles.captioner import Caption
-    from shards.schema import TextRow
-
-
-class CaptionConfig(Decoding):
-    """Which captioner writes, how many texts for each picture, and how it decodes.
-
-    CapFilt samples with nucleus 0.9 (BLIP, section 4.3); the lengths are those of the authors'
-    demo.
-    """
-
-    model: str = Field(description="a Hugging Face BLIP folder, or the id of one on the hub")
-    revision: str | None = Field(default=None, description="of the hub; the newest if not given")
-    candidates: int = Field(default=1, ge=1, le=1000, description="captions per picture")
-
-    @model_validator(mode="after")
-    def _enough(self) -> Self:
-        most = {"nucleus": self.candidates, "beam": self.beams, "greedy": 1}[self.method]
-        if self.candidates > most:
-            raise ValueError(
-                f"candidates is {self.candidates}, but {self.method} decoding writes at most "
-                f"{most} for a picture"
-            )
-        return self
+REFUSED = "caption_refused"  # a note of the sample; its detail says who refused, and why
 
 
-class Captioner(Protocol):
-    """What writes captions: BLIP's decoder here, other models as guests."""
+@dataclass(frozen=True, slots=True)
+class NamedCaptioner:
+    """A captioner as a run has it: the origin of its texts, and how many it writes."""
 
-    digest: str
-    preprocess: Preprocess
-
-    def caption(
-        self, images: Tensor, keys: Sequence[str], count: int
-    ) -> Sequence[Sequence[Caption]]:
-        """Write `count` captions for each of uint8 images (B, 3, H, W); keys seed the draws."""
-        ...
+    name: str
+    count: int
+    captioner: Captioner | PixelCaptioner
 
 
 def caption(
-    captioner: Captioner, images: Tensor, keys: Sequence[str], count: int
-) -> list[list[TextRow]]:
-    """Caption a batch; the result is rows of the texts table, numbered from 1 in each sample."""
+    named: NamedCaptioner,
+    pictures: Any,  # noqa: ANN401 - as the captioner takes them
+    keys: Sequence[str],
+    first_no: int = 1,
+) -> list[list[TextRow] | Refusal]:
+    """Caption a batch; the result is rows of the texts table, numbered from `first_no` on.
+
+    `pictures` are as the captioner takes them: prepared ones, or one tensor.
+    """
     return [
-        [_row(text_no, written, captioner.digest) for text_no, written in enumerate(captions, 1)]
-        for captions in captioner.caption(images, keys, count)
+        written
+        if isinstance(written, Refusal)
+        else [_row(named, number, text) for number, text in enumerate(written, first_no)]
+        for written in named.captioner.caption(pictures, keys, named.count)
     ]
 
 
-def _row(text_no: int, written: Caption, author: str) -> TextRow:
+def refused(
+    named: NamedCaptioner, first_no: int, refusal: Refusal, facts: SampleRow
+) -> list[TextRow]:
+    """Stand in for what a captioner would not write, and note why in the sample's own row.
+
+    The rows have no author and no words, so that each picture has as many texts of each origin.
+    """
+    notes, said = facts["notes"] or [], facts["detail"]
+    facts["notes"] = notes if REFUSED in notes else [*notes, REFUSED]
+    why = f"{named.name}: {refusal.detail}"
+    if why not in (said or ""):  # else it was asked again, in a smaller batch
+        facts["detail"] = f"{said}; {why}" if said else why
+    return [
+        {"text_no": number, "origin": named.name, "text": ""}
+        for number in range(first_no, first_no + named.count)
+    ]
+
+
+def imported(candidates: Iterable[tuple[str, str]], first_no: int) -> list[TextRow]:
+    """Make rows of candidates from outside, each an origin and a text."""
+    return [
+        {"text_no": number, "origin": origin, "text": text}
+        for number, (origin, text) in enumerate(candidates, first_no)
+    ]
+
+
+def _row(named: NamedCaptioner, text_no: int, written: Written) -> TextRow:
     return {
         "text_no": text_no,
-        "origin": "synthetic",
-        "author": author,
+        "origin": named.name,
+        "author": named.captioner.digest,
         "text": written.text,
         "logprob": written.logprob,
         "truncated": written.truncated,

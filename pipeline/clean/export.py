@@ -2,11 +2,13 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from PIL import Image
+from pydantic import AfterValidator
 
 from pipeline.config import Config
 from shards.schema import SampleRow, TextRow
@@ -16,12 +18,28 @@ JPEG_QUALITY = 92
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif"}
 
 
+POLICIES = ("web_first", "best", "random")
+_FIRST = "first:"
+_LISTED = ("text", "origin", "itm", "itc")  # of a kept text, in KEY.json
+
+
+def check_policy(policy: str) -> str:
+    """Return a policy of the one text of a sample; ValueError for what is none."""
+    origins = policy.removeprefix(_FIRST).split(",") if policy.startswith(_FIRST) else []
+    if policy in POLICIES or (all(origins) and origins):
+        return policy
+    raise ValueError(f"expected {', '.join(POLICIES)}, or first:ORIGIN,ORIGIN,…")
+
+
+TextPolicy = Annotated[str, AfterValidator(check_policy)]
+
+
 class WriteConfig(Config):
     """What a clean shard holds."""
 
     clean: Literal["tar", "none"] = "tar"
     images: Literal["original", "jpeg"] = "original"
-    text_policy: Literal["web_first", "best", "random"] = "web_first"
+    text_policy: TextPolicy = "web_first"
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
@@ -58,7 +76,7 @@ def clean_sample(
     record = {
         "key": key,
         "shard": source.shard,
-        "texts": [{name: row[name] for name in ("text", "origin", "itm", "itc")} for row in kept],
+        "texts": [{name: row.get(name) for name in _LISTED} for row in kept],
         "source": facts["meta"],
         "run": source.fingerprint,
     }
@@ -66,10 +84,23 @@ def clean_sample(
 
 
 def choose_text(kept: Sequence[TextRow], policy: str, seed: str) -> TextRow:
-    """Choose the one text of KEY.txt among the kept ones."""
+    """Choose the one text of KEY.txt among the kept ones.
+
+    `web_first` takes the web's, or else the best; `first:web,human` the best of the first of these
+    origins that is there, or else of all. The best has the highest `score`, or `itm` without one.
+    """
     if policy == "random":
         draw = hashlib.sha256(seed.encode()).digest()
         return kept[int.from_bytes(draw[:8]) % len(kept)]
     if policy == "web_first" and kept[0]["origin"] == "web":
         return kept[0]
-    return max(kept, key=lambda row: cast(float, row["itm"]))  # kept: it has a score
+    for origin in policy.removeprefix(_FIRST).split(",") if policy.startswith(_FIRST) else ():
+        if of_origin := [row for row in kept if row["origin"] == origin]:
+            return max(of_origin, key=_score)
+    return max(kept, key=_score)
+
+
+def _score(row: Mapping[str, Any]) -> float:
+    """Return what a text is chosen by; one that has no score comes last."""
+    score = row["score"] if "score" in row else row["itm"]
+    return -math.inf if score is None or math.isnan(score) else score

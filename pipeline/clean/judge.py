@@ -1,12 +1,13 @@
 """Decide which texts are kept, from their facts alone: no model, no picture.
 
 The rules about the text itself come first and stay whatever the threshold; what is left is kept
-where `itm >= float32(threshold of its origin)`. CapFilt's rule is a threshold of 0.5 on the
-probability of a match (BLIP, section 4.3; the number is the authors' own answer, BLIP issue 46).
+where `itm >= float32(threshold of its origin)`, or another score is, where `judge.by` names one.
+CapFilt's rule is a threshold of 0.5 on the probability of a match (BLIP, section 4.3; the number is
+the authors' own answer, BLIP issue 46).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -20,26 +21,53 @@ from shards.reasons import DecisionReason
 from shards.schema import DECISIONS, TEXTS
 
 Mask = NDArray[np.bool_]
+Scores = NDArray[np.float32]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 # The columns of the texts that are looked at, and no others.
 JUDGED = pa.schema(
-    [TEXTS.field(name) for name in ("shard", "index", "text_no", "origin", "text", "itm")]
+    [TEXTS.field(name) for name in ("shard", "index", "text_no", "origin", "text", "itm", "itc")]
 )
-_OPEN = (DecisionReason.KEPT, DecisionReason.ITM_BELOW_THRESHOLD)
+Rule = tuple[DecisionReason, Mask]
 
+_OPEN = (
+    DecisionReason.KEPT,
+    DecisionReason.ITM_BELOW_THRESHOLD,
+    DecisionReason.SCORE_BELOW_THRESHOLD,
+    DecisionReason.NOT_PREFERRED,
+)
+
+_OWN_SCORES = ("itm", "itc")  # columns of the texts
 DEFAULT_THRESHOLD = {"web": 0.5, "synthetic": 0.5}
 
 
 class JudgeConfig(Config):
-    """Thresholds on the probability of a match, by origin, and rules about the text itself."""
+    """Thresholds on a score (the probability of a match), by origin, and rules about the text."""
 
+    by: str = Field(
+        default="itm",
+        exclude_if=lambda by: by == "itm",  # so that runs of older versions keep their fingerprint
+        description="the score that decides: itm, itc, or NAME.SCORE",
+    )
     threshold: dict[str, FiniteFloat] = Field(default_factory=DEFAULT_THRESHOLD.copy)
+    prefer: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda origins: not origins,
+        description="origins: of a sample's texts that pass, those of the first alone stay",
+    )
     min_words: int = Field(default=1, ge=1)
     max_repeats: int | None = Field(
         default=None, ge=0, description="times one word may follow itself"
     )
     banned_words: tuple[Word, ...] = ()
+
+    @field_validator("by")
+    @classmethod
+    def _check_by(cls, by: str) -> str:
+        scorer, dot, score = by.partition(".")
+        if by in _OWN_SCORES or (dot and scorer.isidentifier() and score.isidentifier()):
+            return by
+        raise ValueError("expected itm, itc, or NAME.SCORE of a scorer")
 
     @field_validator("threshold")
     @classmethod
@@ -48,36 +76,84 @@ class JudgeConfig(Config):
         return DEFAULT_THRESHOLD | named
 
 
-def judge(texts: pa.Table, config: JudgeConfig) -> pa.Table:
+def judge(texts: pa.Table, config: JudgeConfig, score: Scores | None = None) -> pa.Table:
     """Judge every row of a texts table; the decisions come in the order of the texts.
 
-    Of its columns, those of `JUDGED` are enough. Raises ValueError where a text's origin has no
-    threshold.
+    Of its columns, those of `JUDGED` are enough. `score` is what decides, where it is no column of
+    the texts; NaN where a text has none. Raises ValueError where a text's origin has no threshold.
     """
-    reasons = np.full(len(texts), DecisionReason.KEPT, dtype=object)
-    for reason, mask in reversed(list(_rules(texts, config))):
-        reasons[mask] = reason
+    if score is None:
+        score = texts[config.by].to_numpy().astype(np.float32)
+    reasons = _first_that_holds(_rules(texts, config, score), len(texts))
     keep = reasons == DecisionReason.KEPT
+    if config.prefer:
+        preferred = of_first_origin(texts["origin"], _samples_of(texts), keep, config.prefer)
+        reasons[keep & ~preferred] = DecisionReason.NOT_PREFERRED
+        keep &= preferred
     columns = {name: texts[name] for name in ("shard", "index", "text_no")}
     columns |= {"keep": pa.array(keep), "reason": pa.array(reasons, pa.string())}
     return pa.table(columns).select(DECISIONS.names).cast(DECISIONS)
 
 
-def _rules(texts: pa.Table, config: JudgeConfig) -> list[tuple[DecisionReason, Mask]]:
+def of_first_origin(
+    origins: pa.ChunkedArray, sample: NDArray[np.int64], keep: Mask, prefer: Sequence[str]
+) -> Mask:
+    """Mark the texts whose origin is the first of those that their sample keeps texts of.
+
+    `sample` numbers the sample of each text; origins that are not named come last, together.
+    """
+    ranks = {origin: rank for rank, origin in enumerate(prefer)}
+    encoded = origins.combine_chunks().dictionary_encode()
+    of_origin = [ranks.get(origin, len(prefer)) for origin in encoded.dictionary.to_pylist()]
+    rank = np.array(of_origin, dtype=np.int64)[encoded.indices.to_numpy()]
+    best = np.full(int(sample.max(initial=-1)) + 1, len(prefer), dtype=np.int64)
+    np.minimum.at(best, sample[keep], rank[keep])
+    return np.asarray(rank == best[sample])
+
+
+def text_reasons(texts: pa.Table, config: JudgeConfig) -> NDArray[np.object_]:
+    """Say of each text what is wrong with it, whatever its scores are; `kept` where nothing is."""
+    return _first_that_holds(_text_rules(texts, config), len(texts))
+
+
+def _first_that_holds(rules: Sequence[Rule], count: int) -> NDArray[np.object_]:
+    reasons = np.full(count, DecisionReason.KEPT, dtype=object)
+    for reason, mask in reversed(rules):
+        reasons[mask] = reason
+    return reasons
+
+
+def _rules(texts: pa.Table, config: JudgeConfig, score: Scores) -> list[Rule]:
     """List each reason with the rows it holds for; the first that holds decides."""
+    with np.errstate(invalid="ignore"):
+        below = score < thresholds_of(texts["origin"], config.threshold)
+    too_low = DecisionReason.SCORE_BELOW_THRESHOLD
+    if config.by == "itm":
+        too_low = DecisionReason.ITM_BELOW_THRESHOLD
+    refused, empty, *others = _text_rules(texts, config)
+    not_finite = (DecisionReason.SCORE_NOT_FINITE, ~np.isfinite(score))
+    return [refused, empty, not_finite, *others, (too_low, below)]
+
+
+def _text_rules(texts: pa.Table, config: JudgeConfig) -> list[Rule]:
+    """List the reasons that lie in the text itself; one that is not there, or empty, comes first.
+
+    A text without an author and without words is what its captioner refused to write.
+    """
     folded = pc.utf8_lower(pc.utf8_trim_whitespace(texts["text"])).combine_chunks()
     word_count = pc.list_value_length(pc.utf8_split_whitespace(folded))
-    itm = texts["itm"].to_numpy().astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        below = itm < thresholds_of(texts["origin"], config.threshold)
+    is_empty = _mask(pc.equal(folded, ""))
+    has_no_author = _mask(pc.is_null(texts["author"].combine_chunks()))
     return [
-        (DecisionReason.CAPTION_EMPTY, _mask(pc.equal(folded, ""))),
-        (DecisionReason.SCORE_NOT_FINITE, ~np.isfinite(itm)),
+        (
+            DecisionReason.CAPTION_REFUSED,
+            is_empty & has_no_author,
+        ),
+        (DecisionReason.CAPTION_EMPTY, is_empty),
         (DecisionReason.DUPLICATE_TEXT, _repeated(texts, folded)),
         (DecisionReason.TEXT_TOO_SHORT, _mask(pc.less(word_count, config.min_words))),
         (DecisionReason.REPETITIVE, _matches(folded, _repeat_pattern(config.max_repeats))),
         (DecisionReason.BANNED_WORD, _matches(folded, _word_pattern(config.banned_words))),
-        (DecisionReason.ITM_BELOW_THRESHOLD, below),
     ]
 
 
@@ -124,6 +200,13 @@ def _repeated(texts: pa.Table, folded: pa.Array) -> Mask:
     repeated = np.ones(len(texts), dtype=bool)
     repeated[first] = False
     return repeated
+
+
+def _samples_of(texts: pa.Table) -> NDArray[np.int64]:
+    """Number the samples that texts are of."""
+    shard = texts["shard"].combine_chunks().dictionary_encode().indices.to_numpy()
+    places = np.stack([shard, texts["index"].to_numpy()], axis=1)
+    return np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _repeat_pattern(max_repeats: int | None) -> re.Pattern[str] | None:

@@ -16,10 +16,12 @@ from pipeline.media.ahead import Stalled, read_ahead
 from pipeline.media.decode import decode
 from pipeline.media.guard import Guard
 from shards.inputs.reader import RawSample
-from shards.schema import TextRow
+from shards.schema import ScoreRow, TextRow
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from models.guests.picture import Prepared
 
 AHEAD_OF_THREAD = 8  # samples: threads never wait, and their views fill no memory
 
@@ -46,9 +48,16 @@ class PreparedSample:
     """A screened sample with what the models and the writer need, the decoded picture let go."""
 
     screened: ScreenedSample
-    views: tuple["Tensor", ...] = ()  # uint8 (3, H, W): one for both models, or one for each
+    views: tuple["Tensor", ...] = ()  # uint8 (3, H, W), for models that share a size or for each
     image: bytes = b""  # as the clean shard will hold it
     texts: list[TextRow] = field(default_factory=list)
+    prepared: "tuple[Prepared, ...]" = ()  # for each guest, or those that prepare alike
+    scores: list[ScoreRow] = field(default_factory=list)  # that are no columns of the texts
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that guests' pictures take while they wait."""
+        return sum(picture.held_bytes for picture in self.prepared)
 
 
 Prepare = Callable[[RawSample, Decode], PreparedSample]

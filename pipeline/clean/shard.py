@@ -7,20 +7,20 @@ its picture decoded in a child process.
 
 import logging
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from models.captioners.captioner import Captioner, PixelCaptioner
+from models.scorers.scorer import PixelScorer, Scorer
 from pipeline.clean.batch import BatchModels
-from pipeline.clean.caption import CaptionConfig, Captioner
-from pipeline.clean.export import WriteConfig
-from pipeline.clean.judge import JudgeConfig
+from pipeline.clean.caption import NamedCaptioner
+from pipeline.clean.config import CleanConfig
 from pipeline.clean.line.attempt import LOST, AttemptLost, GivenBack, ShardAttempt, Target
 from pipeline.clean.line.line import Line, Report
 from pipeline.clean.line.upload import Upload
 from pipeline.clean.prepare import ExecutionConfig
-from pipeline.clean.score import ScoreConfig, Scorer
-from pipeline.clean.screen import ScreenConfig
-from pipeline.config import Config
+from pipeline.clean.score import as_named
+from shards.inputs.candidates import open_candidates
 from shards.inputs.listing import InputShard
 from shards.inputs.text import text_source
 from shards.run.attempt import Quarantine
@@ -31,37 +31,6 @@ if TYPE_CHECKING:
     import torch
 
 _log = logging.getLogger(__name__)
-
-# Raised whenever the same recipe, weights and input would give another output.
-OUTPUT_VERSION = 3
-
-
-class CleanConfig(Config):
-    """Everything that decides what a run writes."""
-
-    seed: int = 0
-    dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    screen: ScreenConfig = ScreenConfig()
-    caption: CaptionConfig
-    score: ScoreConfig
-    judge: JudgeConfig = JudgeConfig()
-    write: WriteConfig = WriteConfig()
-
-
-def identity(config: CleanConfig, captioner: str, scorer: str, text: str = "txt") -> dict[str, Any]:
-    """Collect what changes the output; models stand by the digest of their content, not by name.
-
-    `text` says where the input's texts stand.
-    """
-    named = config.model_dump(
-        mode="json",
-        include=set(CleanConfig.model_fields),
-        exclude={"caption": {"model", "revision"}, "score": {"model", "revision"}},
-    )
-    named["caption"]["digest"] = captioner
-    named["score"]["digest"] = scorer
-    named["input"] = {"text": text}
-    return named | {"output_version": OUTPUT_VERSION}
 
 
 class ShardCleaner:
@@ -74,15 +43,15 @@ class ShardCleaner:
         self,
         run: Run,
         config: CleanConfig,
-        captioner: Captioner,
-        scorer: Scorer,
+        captioners: Sequence[Captioner | PixelCaptioner],
+        scorers: Sequence[Scorer | PixelScorer],
         pace: ExecutionConfig,
         hardware: Mapping[str, Any] | None = None,
         *,
         device: "torch.device | None" = None,
         worker: str | None = None,
     ) -> None:
-        """Make a cleaner.
+        """Make a cleaner; captioners and scorers stand as in the config.
 
         `hardware` describes the models' `device`, for the commits; `worker` names who works, for
         the records of the attempts.
@@ -90,9 +59,13 @@ class ShardCleaner:
         about = {**(hardware or {"device": "cpu"}), "dtype": config.dtype}
         about["batch_size"] = pace.batch_size
         self._target = Target(run, config.judge, config.write, config.seed, worker, about)
-        self._models = BatchModels(
-            captioner, scorer, config.screen, config.write, config.caption.candidates
-        )
+        written = [
+            NamedCaptioner(section.name, section.candidates, captioner)
+            for section, captioner in zip(config.captioners, captioners, strict=True)
+        ]
+        named = as_named([section.name for section in config.scorers], scorers)
+        candidates = open_candidates(run.store, run.identity)
+        self._models = BatchModels(written, named, config.screen, config.write, candidates)
         self._pace, self._upload = pace, Upload(device)
         self._lock = threading.RLock()
         self._line: Line | None = None

@@ -36,6 +36,11 @@ class MatchExplanation:
 def open_explainer(run: Run, model: str | None = None, device: str = "cpu") -> AttentionExplainer:
     """Load the filter that scored a run; CheckpointError if it is not there, or another one is."""
     recorded = run_model(run, "filter")
+    if recorded.apart and model is None:
+        raise CheckpointError(
+            f"{run.store.url()} was scored by {recorded.name}, and maps are drawn of BLIP's "
+            "filters alone; give one with --model"
+        )
     folder = resolve(model or recorded.model, None if model else recorded.revision)
     explainer = AttentionExplainer.load(
         folder,

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, cast
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.clean.export import EXTENSIONS
@@ -15,10 +16,19 @@ from shards.naming import encode_name
 from shards.query import connect
 from shards.run.attempt import read_quarantined
 from shards.run.commit import read_commit
-from shards.run.data import read_shard
+from shards.run.data import read_data, read_shard
 from shards.run.run import Run
+from shards.run.scoring.score_set import scores_of_shard
 from shards.run.snapshot import SnapshotError, SnapshotShard, as_snapshot_shard
-from shards.run.view import OWN, ViewError, open_view, view_names
+from shards.run.view import (
+    OWN,
+    THRESHOLDS_ALONE,
+    Basis,
+    ViewError,
+    open_view,
+    own_score,
+    view_names,
+)
 from shards.schema import SampleRow, SchemaError
 
 _SCORES = ["text_no", "origin", "author", "text", "itm", "itm_logit", "itc", "logprob", "tokens"]
@@ -42,6 +52,7 @@ class _ShardView:
     thresholds: dict[str, float]
     shard: SnapshotShard | None
     fault: str | None = None
+    basis: Basis = THRESHOLDS_ALONE
 
 
 def explain(run: Run, address: str) -> dict[str, Any]:
@@ -60,7 +71,9 @@ def explain(run: Run, address: str) -> dict[str, Any]:
     facts = as_snapshot_shard(done)
     samples = _samples(run, facts, key)
     thresholds = run.identity.get("judge", {}).get("threshold", {})
-    views = [_ShardView(OWN, thresholds, facts), *_views(run, shard)]
+    own = _ShardView(OWN, thresholds, facts, basis=Basis(own_score(run)))
+    views = [own, *_views(run, shard)]
+    facts = replace(facts, files=(*facts.files, *scores_of_shard(run, done)))
     return {
         "run": run.store.url(),
         "shard": shard,
@@ -68,6 +81,7 @@ def explain(run: Run, address: str) -> dict[str, Any]:
         "state": facts.state.model_dump(mode="json"),
         "views": [
             {"name": view.name, "thresholds": view.thresholds, "fault": view.fault}
+            | view.basis.as_json()
             for view in views
         ],
         "samples": [_explained(run, facts, sample, views) for sample in samples],
@@ -126,7 +140,7 @@ def _views(run: Run, shard: str) -> Iterator[_ShardView]:
             continue
         listed = next((judged for judged in view.shards if judged.shard == shard), None)
         fault = None if listed else "its snapshot was made before this shard was done"
-        yield _ShardView(name, view.thresholds, listed, fault)
+        yield _ShardView(name, view.thresholds, listed, fault, view.basis)
 
 
 def _explained(
@@ -134,7 +148,9 @@ def _explained(
 ) -> dict[str, Any]:
     """Join a sample's facts with its texts, and those with the decisions of each view."""
     texts = _rows_of(run, facts, "texts", sample["index"], _SCORES)
+    added = _added_scores(run, facts, sample["index"])
     for text in texts:
+        text["scores"] = added.get(text["text_no"], {})
         text["decisions"] = {}
     for view in views:
         if view.shard is None:
@@ -158,6 +174,18 @@ def _explained(
     return sample | {"texts": texts, "clean": members}
 
 
+def _added_scores(run: Run, facts: SnapshotShard, index: int) -> dict[int, dict[str, float]]:
+    """Read the scores of a sample's texts that were made later or elsewhere, by SET.SCORE."""
+    scores: dict[int, dict[str, float]] = {}
+    for file in facts.files:
+        if file.table == "scores":
+            columns = ["text_no", "scorer", "name", "value"]
+            for row in _of_sample(read_data(run, file, ["index", *columns]), index):
+                of_text = scores.setdefault(row["text_no"], {})
+                of_text[f"{row['scorer']}.{row['name']}"] = row["value"]
+    return scores
+
+
 def _clean_member(run: Run, shard: SnapshotShard, sample: SampleRow) -> dict[str, str] | None:
     """Return which tar holds a kept sample's clean form, and under which name."""
     tar = next((file for file in shard.files if file.table == "clean"), None)
@@ -172,6 +200,9 @@ def _clean_member(run: Run, shard: SnapshotShard, sample: SampleRow) -> dict[str
 def _rows_of(
     run: Run, shard: SnapshotShard, table: str, index: int, columns: list[str]
 ) -> list[Any]:
-    read = read_shard(run, shard, table, ["index", *columns])
-    rows: list[Any] = read.filter(pc.equal(read["index"], index)).select(columns).to_pylist()
+    return _of_sample(read_shard(run, shard, table, ["index", *columns]), index)
+
+
+def _of_sample(table: pa.Table, index: int) -> list[Any]:
+    rows: list[Any] = table.filter(pc.equal(table["index"], index)).drop("index").to_pylist()
     return rows

@@ -1,17 +1,19 @@
 """What a view of a run keeps, sample by sample: facts, texts with their scores, and the picture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, cast
 
 from pipeline.clean.export import EXTENSIONS
+from pipeline.clean.facts import read_facts
 from shards.naming import encode_name
 from shards.run.data import read_shard
 from shards.run.run import Run
+from shards.run.scoring.expression import Column
 from shards.run.snapshot import SnapshotShard
-from shards.run.view import View
+from shards.run.view import ITM, View
 from shards.schema import JudgedTextRow, SampleRow
 from shards.training.source import Part, SourceConfig
 from shards.training.source_reader import open_source, read_part
@@ -20,13 +22,19 @@ FACTS = ["index", "key", "status", "reason", "width", "height", "format", "sha25
 _TEXTS = ["index", "text_no", "origin", "text", "itm", "itc"]
 
 
+class ScoredTextRow(JudgedTextRow, total=False):
+    """A judged text's row with the score that the view judges by, where that is not `itm`."""
+
+    score: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class KeptSample:
     """A kept sample: its facts, its kept texts, and its picture."""
 
     shard: str
     facts: SampleRow
-    texts: list[JudgedTextRow]
+    texts: Sequence[JudgedTextRow]
     image: bytes
     extension: str
 
@@ -42,12 +50,12 @@ def kept_samples(run: Run, opened: View, name: str | None) -> Iterator[KeptSampl
     if not any(shard.counts.kept for shard in shards.values()):
         return
     for part in open_source(SourceConfig(run=run.store.url(), view=name)).parts:
-        yield from _of_part(run, shards[part.shard], part)
+        yield from _of_part(run, shards[part.shard], part, opened.basis.by)
 
 
-def _of_part(run: Run, shard: SnapshotShard, part: Part) -> Iterator[KeptSample]:
+def _of_part(run: Run, shard: SnapshotShard, part: Part, by: str) -> Iterator[KeptSample]:
     facts = {row["index"]: row for row in rows_of(run, shard, "samples", FACTS)}
-    for sample, (index, texts) in zip(read_part(part), kept_texts(run, shard), strict=True):
+    for sample, (index, texts) in zip(read_part(part), kept_texts(run, shard, by), strict=True):
         row = facts[index]
         yield KeptSample(shard.shard, row, texts, sample.image, _extension(run, part, row))
 
@@ -57,18 +65,29 @@ def _extension(run: Run, part: Part, facts: SampleRow) -> str:
     return "jpg" if encoded_again else EXTENSIONS.get(facts["format"] or "", "jpg")
 
 
-def texts_of(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[JudgedTextRow]]]:
-    """Yield the texts of each sample, each with its decision, which stands in the same order."""
+def texts_of(
+    run: Run, shard: SnapshotShard, by: str = ITM
+) -> Iterator[tuple[int, list[ScoredTextRow]]]:
+    """Yield the texts of each sample, each with its decision, which stands in the same order.
+
+    Where another score than `itm` is what the view judges by, it is each text's `score`; the shard
+    has its files (see `with_scores`).
+    """
     texts = rows_of(run, shard, "texts", _TEXTS)
+    if by != ITM:
+        scores = read_facts(run, shard, [Column(by, "number", is_score=True)])[by].to_pylist()
+        texts = [text | {"score": score} for text, score in zip(texts, scores, strict=True)]
     decisions = rows_of(run, shard, "decisions", ["keep", "reason"])
     rows = (text | decision for text, decision in zip(texts, decisions, strict=True))
     for index, of_sample in groupby(rows, key=itemgetter("index")):
         yield index, list(of_sample)
 
 
-def kept_texts(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[JudgedTextRow]]]:
+def kept_texts(
+    run: Run, shard: SnapshotShard, by: str = ITM
+) -> Iterator[tuple[int, list[ScoredTextRow]]]:
     """Yield the kept texts of each sample that keeps any."""
-    for index, texts in texts_of(run, shard):
+    for index, texts in texts_of(run, shard, by):
         if kept := [row for row in texts if row["keep"]]:
             yield index, kept
 

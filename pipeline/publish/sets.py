@@ -14,9 +14,9 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.clean.export import EXTENSIONS, choose_text, encode_jpeg
+from pipeline.clean.export import EXTENSIONS, TextPolicy, choose_text, encode_jpeg
 from pipeline.config import Config
-from pipeline.explain.run_models import run_model
+from pipeline.explain.run_models import run_models
 from pipeline.media.decode import DecodeRefusal, decode
 from pipeline.media.pictures import LIMITS
 from pipeline.publish.cards import dataset_card
@@ -30,8 +30,9 @@ from pipeline.publish.files import (
 )
 from pipeline.publish.kept import FACTS, KeptSample, kept_samples, kept_texts, rows_of, texts_of
 from shards.run.run import Run
+from shards.run.scoring.score_set import with_scores
 from shards.run.snapshot import SnapshotShard
-from shards.run.view import View, open_view
+from shards.run.view import ITM, THRESHOLDS_ALONE, View, open_view
 from shards.statistics import run_statistics
 
 Form = Literal["webdataset", "parquet", "index"]
@@ -42,7 +43,7 @@ class ExportConfig(Config):
 
     form: Form = "webdataset"
     file_bytes: int = Field(512 << 20, ge=1, description="of a file's pictures, about")
-    text_policy: Literal["web_first", "best", "random"] = "web_first"
+    text_policy: TextPolicy = "web_first"
 
 
 def export(
@@ -59,6 +60,9 @@ def export(
             f"{run.store.url()} is not finished: no snapshot lists it; run clean again with the "
             "same recipe"
         )
+    if "." in (by := opened.basis.by):
+        sets = [by.partition(".")[0]]
+        opened = replace(opened, shards=with_scores(run, opened.shards, sets))
     record = _identity(run, opened, config)
     with open_destination(str(to)) as destination:
         if (existing := destination.existing_record()) is not None:
@@ -91,7 +95,7 @@ def card_of(run: Run, statistics: Mapping[str, Any], opened: View) -> str:
 
 def _card(run: Run, opened: View, about: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
     """Write a card that names the captioner and the filter of the run, with their digests."""
-    models = {"captioner": run_model(run, "captioner"), "filter": run_model(run, "filter")}
+    models = run_models(run, "captioner") | run_models(run, "filter")
     named = {role: {"name": each.name, "digest": each.digest} for role, each in models.items()}
     shared = {"statistics": statistics, "models": named, "thresholds": opened.thresholds}
     return dataset_card({**about, **shared})
@@ -149,24 +153,27 @@ def _write_index(
     run: Run, opened: View, data: Path, config: ExportConfig, add_file: AddFile
 ) -> tuple[str, int]:
     """Write a row for each text, dropped ones too, and one for each rejected sample."""
-    tables, count = ParquetFiles(data, _INDEX, config.file_bytes, add_file), 0
+    by = opened.basis.by
+    schema = _INDEX if by == ITM else _INDEX.append(pa.field("score", pa.float32()))
+    tables, count = ParquetFiles(data, schema, config.file_bytes, add_file), 0
     for shard in opened.shards:
-        rows = list(_index_rows(run, shard))
+        rows = list(_index_rows(run, shard, by))
         tables.write(rows)
         count += len(rows)
     tables.close()
     return "not included", count
 
 
-def _index_rows(run: Run, shard: SnapshotShard) -> Iterator[dict[str, Any]]:
-    texts = dict(texts_of(run, shard))
+def _index_rows(run: Run, shard: SnapshotShard, by: str) -> Iterator[dict[str, Any]]:
+    texts = dict(texts_of(run, shard, by))
     names = ("key", "url", "sha256", "width", "height")
     for facts in rows_of(run, shard, "samples", FACTS):
         base = {"shard": shard.shard} | {name: facts[name] for name in names}
         if facts["status"] != "ok":
             yield base | {"keep": False, "reason": facts["reason"]}
         for text in texts.get(facts["index"], []):
-            yield base | {name: text[name] for name in _INDEXED}
+            score = {} if by == ITM else {"score": text["score"]}
+            yield base | {name: text[name] for name in _INDEXED} | score
 
 
 def _identity(run: Run, opened: View, config: ExportConfig) -> dict[str, Any]:
@@ -176,6 +183,8 @@ def _identity(run: Run, opened: View, config: ExportConfig) -> dict[str, Any]:
         for shard in opened.shards
     ]
     content = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    basis = opened.basis
+    judged_by = {} if basis == THRESHOLDS_ALONE else {"judged_by": basis.as_json()}
     return {
         "form": config.form,
         "fingerprint": run.fingerprint,
@@ -183,6 +192,7 @@ def _identity(run: Run, opened: View, config: ExportConfig) -> dict[str, Any]:
         "view": opened.name,
         "content": content,
         "config": config.model_dump(mode="json"),
+        **judged_by,
     }
 
 

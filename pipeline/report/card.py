@@ -32,7 +32,11 @@ def make_card(
     """
     facts, explained = pick.facts, dropped or {}
     texts = [
-        _text(row, thresholds.get(row["origin"])) | {"dropped": explained.get(row["text_no"])}
+        _text(row, thresholds.get(row["origin"]))
+        | {
+            "dropped": explained.get(row["text_no"]),
+            "compared": pick.compared.get(row["text_no"], []),
+        }
         for row in pick.texts[:MOST_TEXTS]
     ]
     return {

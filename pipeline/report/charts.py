@@ -95,6 +95,32 @@ def draw_kept_shares(all_scores: Sequence[ScoreHistogram]) -> str:
     return _svg(figure, "shares-")
 
 
+def draw_scatter(points: Sequence[tuple[int, float, float]], first: str, second: str) -> str:
+    """Draw two scores of each text against each other; a point has the number of its colour.
+
+    `first` and `second` are names of scores, which hold letters, digits and dots alone.
+    """
+    figure, axes = _figure(5.25)
+    for colour in sorted({colour for colour, _, _ in points}):
+        xs, ys = zip(*[(x, y) for c, x, y in points if c == colour], strict=True)
+        paint = _ORIGIN.format(colour % COLOURS)
+        axes.scatter(xs, ys, s=9, color=paint, alpha=0.45, linewidths=0)
+    axes.autoscale()
+    axes.margins(0.03)
+    _number_freely(axes)
+    axes.set_xlabel(first)
+    axes.set_ylabel(second)
+    return _svg(figure, "scorers-")
+
+
+def _number_freely(axes: "Axes") -> None:
+    """Number the axis of a score that need not lie between 0 and 1."""
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+
+
 def _figure(height_in: float) -> tuple["Figure", "Axes"]:
     import matplotlib as mpl
     from matplotlib.figure import Figure

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from shards.query import connect
 from shards.run.run import Run
+from shards.run.scoring.score_set import with_scores
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View
-from shards.schema import JudgedTextRow, SampleRow
+from shards.schema import ALL_SCHEMAS, JudgedTextRow, SampleRow
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,12 +29,13 @@ CREATE TEMP TABLE judged AS
 WITH threshold(origin, at_least) AS (VALUES {values}),
 verdict AS (
   SELECT shard, index, keep, reason,
-    CASE WHEN isfinite(itm) THEN itm::DOUBLE - at_least::DOUBLE END AS margin
+    CASE WHEN isfinite({score}) THEN {score}::DOUBLE - at_least::DOUBLE END AS margin
   FROM texts JOIN decisions USING (shard, index, text_no) LEFT JOIN threshold USING (origin)
+  {joined}
 ),
 best AS (
   SELECT shard, index, bool_or(keep) AS kept, min(margin) FILTER (keep) AS least,
-    max(margin) FILTER (reason = 'itm_below_threshold') AS most
+    max(margin) FILTER (reason IN ('itm_below_threshold', 'score_below_threshold')) AS most
   FROM verdict GROUP BY shard, index
 )
 SELECT shard, index, CASE WHEN status <> 'ok' THEN 'rejected'
@@ -41,6 +43,10 @@ SELECT shard, index, CASE WHEN status <> 'ok' THEN 'rejected'
   CASE WHEN kept THEN least ELSE most END AS margin,
   samples.reason AS reason
 FROM samples LEFT JOIN best USING (shard, index)
+"""
+_ADDED = """
+LEFT JOIN (SELECT shard, index, text_no, value FROM scores WHERE scorer || '.' || name = ?)
+  USING (shard, index, text_no)
 """
 _NEAREST = """
 SELECT shard, index FROM judged WHERE outcome = ?
@@ -75,6 +81,8 @@ class GalleryPick:
 
     facts: PickedRow
     texts: list[JudgedTextRow] = field(default_factory=list)
+    # by text_no: name, score and rank of scorers that are compared
+    compared: dict[int, list[tuple[str, float, float]]] = field(default_factory=dict)
 
     @property
     def sample_id(self) -> "SampleId":
@@ -97,8 +105,11 @@ class Gallery:
 def choose_gallery(run: Run, view: View, count: int = COUNT) -> Gallery:
     """Choose up to `count` samples of each outcome, from few enough shards to read again."""
     shards = spread(view.shards)
-    with connect(run, shards) as connection:
-        _judge(connection, view.thresholds)
+    by = view.basis.by
+    sets = [by.partition(".")[0]] if "." in by else []
+    scored = with_scores(run, shards, sets)
+    with connect(run, scored, ALL_SCHEMAS) as connection:
+        judge_samples(connection, view.thresholds, by)
         clear = count // CONTRAST
         ids: dict[str, list[SampleId]] = {}
         for outcome in ("kept", "filtered"):
@@ -107,7 +118,7 @@ def choose_gallery(run: Run, view: View, count: int = COUNT) -> Gallery:
             ids[outcome] = nearest
             ids[f"clearly_{outcome}"] = [sample for sample in clearest if sample not in nearest]
         ids["rejected"] = _query(connection, _REASONS, count, count)
-        picks = _look_up(connection, [sample for group in ids.values() for sample in group])
+        picks = look_up(connection, [sample for group in ids.values() for sample in group])
     groups = {name: [picks[sample] for sample in group] for name, group in ids.items()}
     groups["rejected"].sort(key=lambda pick: (pick.facts["reason"] or "", *pick.sample_id))
     return Gallery(groups, shards)
@@ -137,11 +148,18 @@ def _outcomes(shard: SnapshotShard) -> set[str]:
     return {name for name, number in named.items() if number}
 
 
-def _judge(connection: "duckdb.DuckDBPyConnection", thresholds: dict[str, float]) -> None:
+def judge_samples(
+    connection: "duckdb.DuckDBPyConnection", thresholds: dict[str, float], by: str
+) -> None:
     """Compute each sample's outcome and margin; thresholds are float32 here, as in judging."""
     rows = list(thresholds.items()) or [("", 0.0)]
     values = ", ".join(["(?::VARCHAR, ?::FLOAT)"] * len(rows))
-    connection.execute(_JUDGED.format(values=values), [value for row in rows for value in row])
+    is_added = "." in by
+    sql = _JUDGED.format(
+        values=values, score="value" if is_added else by, joined=_ADDED if is_added else ""
+    )
+    thresholds_given = [value for row in rows for value in row]
+    connection.execute(sql, [*thresholds_given, *([by] if is_added else [])])
 
 
 def _query(
@@ -150,9 +168,10 @@ def _query(
     return connection.execute(sql, list(values)).fetchall()
 
 
-def _look_up(
+def look_up(
     connection: "duckdb.DuckDBPyConnection", ids: "Iterable[SampleId]"
 ) -> "dict[SampleId, GalleryPick]":
+    """Read the facts and texts of samples, which `judge_samples` has judged; once for all."""
     connection.execute("CREATE TEMP TABLE chosen (shard VARCHAR, index INTEGER)")
     for sample in dict.fromkeys(ids):
         connection.execute("INSERT INTO chosen VALUES (?, ?)", list(sample))

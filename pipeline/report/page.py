@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import printable
+from pipeline.explain.run_models import run_models
 from pipeline.report.card import make_card
-from pipeline.report.charts import COLOURS, ScoreHistogram, draw_histogram, draw_kept_shares
+from pipeline.report.charts import (
+    COLOURS,
+    ScoreHistogram,
+    draw_histogram,
+    draw_kept_shares,
+    draw_scatter,
+)
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
+from pipeline.report.scorers import ScorerComparison, compare_scorers, scores_to_compare
 from pipeline.report.thumbnail import SampleId, make_thumbnails
 from pipeline.report.wording import HOW_TO_JOIN, MEANING
 from shards.query import connect
@@ -45,10 +53,12 @@ def build_report(
     tell: Callable[[str], None],
     gallery_count: int = COUNT,
     explained: int = 0,
+    compare: tuple[str, str] | None = None,
 ) -> bytes:
     """Build the page of a run by one of its views; `tell` hears how far it is.
 
     Of so many filtered samples it is `explained` which words sank their texts, by the run's filter.
+    `compare` names two scores to lay side by side (default: the filter's and an added one, if any).
     """
     tell("counting")
     statistics = run_statistics(run, view)
@@ -57,6 +67,8 @@ def build_report(
     charts = _charts(origins)  # early: what they are drawn with may not be installed
     tell("choosing samples")
     gallery = choose_gallery(run, view, gallery_count)
+    pair = compare or scores_to_compare(run, view)
+    comparison = compare_scorers(run, view, *pair) if pair else None
     dropped, why_none = _explain(run, gallery, explained, tell) if explained else ({}, "")
     return _render(
         run=run.store.url(),
@@ -67,6 +79,9 @@ def build_report(
         charts=charts,
         reasons=reasons,
         gallery=_cards(run, view, gallery, dropped, tell),
+        comparison=comparison,
+        scatter=_scatter(comparison, origins),
+        disagreements=_cards(run, view, comparison.disagreements, {}, tell) if comparison else {},
         explained=len(dropped),
         not_explained=why_none,
         colour_of={origin["name"]: origin["colour"] for origin in origins},
@@ -121,7 +136,7 @@ def _origins(view: View, statistics: Numbers) -> list[Numbers]:
         {
             "name": name,
             "colour": colours[name] % COLOURS,
-            "threshold": view.thresholds.get(name),
+            "threshold": _itm_thresholds(view).get(name),
             **statistics["texts"][name],
             **statistics["histograms"][name],
         }
@@ -148,6 +163,23 @@ def _charts(origins: Sequence[Numbers]) -> Numbers:
     ]
     shares = Markup(draw_kept_shares([scores for _, scores in drawn]))  # noqa: S704 - of numbers
     return {"histograms": histograms, "shares": shares}
+
+
+def _itm_thresholds(view: View) -> dict[str, float]:
+    """Return the thresholds that are on the filter's match, which the page draws."""
+    return view.thresholds if view.basis.by == "itm" else {}
+
+
+def _scatter(comparison: ScorerComparison | None, origins: Sequence[Numbers]) -> object:
+    """Draw two scores against each other, where two are compared."""
+    if comparison is None or not comparison.points:
+        return None
+    from markupsafe import Markup  # the drawing holds numbers, and names of scores
+
+    colours = {origin["name"]: origin["colour"] for origin in origins}
+    points = [(colours.get(origin, 0), x, y) for origin, x, y in comparison.points]
+    drawn = draw_scatter(points, comparison.first, comparison.second)
+    return Markup(drawn)  # noqa: S704 - as above
 
 
 def _reasons(run: Run, view: View, statistics: Numbers) -> list[Numbers]:
@@ -193,7 +225,7 @@ def _cards(
     return {
         group: [
             make_card(
-                pick, view.thresholds, thumbnails[pick.sample_id], dropped.get(pick.sample_id)
+                pick, _itm_thresholds(view), thumbnails[pick.sample_id], dropped.get(pick.sample_id)
             )
             for pick in picks
         ]
@@ -236,9 +268,13 @@ def _recipe(run: Run, view: View) -> list[tuple[str, str]]:
         ("view", view.name or "the run's own"),
         ("snapshot", view.snapshot or "none yet"),
         ("fingerprint", run.fingerprint),
-        ("captioner", identity.get("caption", {}).get("digest")),
-        ("filter", identity.get("score", {}).get("digest")),
+        *((role, model.digest) for role, model in run_models(run, "captioner").items()),
+        *((role, model.digest) for role, model in run_models(run, "filter").items()),
+        ("not reproducible", ", ".join(about.get("not_reproducible", ()))),
         ("thresholds", _thresholds(view)),
+        ("judged by", view.basis.by if view.basis.by != "itm" else None),
+        ("where", view.basis.where),
+        ("preferred", ", ".join(view.basis.prefer)),
         ("dtype", identity.get("dtype")),
         ("seed", identity.get("seed")),
         ("begun", run.created[:19].replace("T", " ") + " UTC"),

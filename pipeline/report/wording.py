@@ -38,8 +38,11 @@ MEANING = {
     # decisions
     "kept": "at or above its threshold",
     "itm_below_threshold": "matches the picture too little",
-    "score_not_finite": "the filter gave no finite score",
+    "score_below_threshold": "by the view's scores and condition, too little",
+    "not_preferred": "the sample keeps texts of an origin that comes first",
+    "score_not_finite": "no finite score to judge by",
     "caption_empty": "an empty text",
+    "caption_refused": "a text that the captioner would not write",
     "duplicate_text": "the same as an earlier text of the sample",
     "text_too_short": "fewer words than the recipe wants",
     "repetitive": "one word again and again",

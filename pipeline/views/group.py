@@ -13,33 +13,72 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.clean.judge import is_open, thresholds_of
+from pipeline.clean.facts import read_facts
+from pipeline.clean.judge import JudgeConfig, is_open
+from pipeline.views.decide import Numbers, Rules, passing, redecide, reopened, scores_of
+from pipeline.views.request import Resolved
 from shards.reasons import DecisionReason
 from shards.run.commit import Counts, TextCounts
 from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import ViewError
-from shards.schema import DECISIONS
 
 MOST_TEXTS = 100_000  # in a group, but for a shard that has more by itself
 
-_TEXTS = ["origin", "itm"]
-_DECISIONS = ["index", "text_no", "reason"]
+_DECISIONS = ["shard", "index", "text_no", "reason"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a view is judged by: shards with the scores that its rules name."""
+
+    run: Run
+    resolved: Resolved
+    shards: Sequence[SnapshotShard]
+
+    def read(self, shard: SnapshotShard) -> tuple[pa.Table, pa.Table]:
+        """Read the facts on a shard's texts, and the run's own decisions, open again if need be.
+
+        Raises ViewError where the tables do not fit.
+        """
+        texts = read_facts(self.run, shard, self.resolved.rules.columns)
+        decisions = read_data(self.run, shard.file("decisions"), _DECISIONS)
+        if len(texts) != len(decisions):
+            raise ViewError(
+                f"shard {shard.shard}: {len(texts)} texts, but {len(decisions)} decisions on them; "
+                "run `capfilt verify`"
+            )
+        if self.resolved.reopens and shard.counts.not_finite:
+            config = JudgeConfig.model_validate(self.run.identity.get("judge", {}))
+            columns = ["shard", "index", "author", "text"]
+            whole = read_data(self.run, shard.file("texts"), columns)
+            decisions = reopened(whole, decisions, config)
+        return texts, decisions
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Shards that follow each other, with the numbers of their texts in one table.
+    """Shards that follow each other, with the facts on their texts in one table.
 
-    `texts` (origin, itm) and the run's `decisions` (shard, index, text_no, reason) on them have
-    `lengths` rows of each shard.
+    `texts` and the run's `decisions` on them have `lengths` rows of each shard.
     """
 
     shards: tuple[SnapshotShard, ...]
     lengths: NDArray[np.int64]
     texts: pa.Table
     decisions: pa.Table
+
+    @property
+    def places(self) -> Numbers:
+        """Which of the shards each text is of."""
+        return np.repeat(np.arange(len(self.shards)), self.lengths)
+
+    def samples(self) -> Numbers:
+        """Number the sample of each text, over all of the shards."""
+        sizes = [shard.counts.samples_in for shard in self.shards]
+        begins = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
+        return np.asarray(begins[self.places] + self.decisions["index"].to_numpy())
 
 
 def in_groups(shards: Sequence[SnapshotShard]) -> list[tuple[SnapshotShard, ...]]:
@@ -55,70 +94,49 @@ def in_groups(shards: Sequence[SnapshotShard]) -> list[tuple[SnapshotShard, ...]
     return [tuple(islice(waiting, size)) for size in sizes]
 
 
-def read_group(run: Run, shards: Sequence[SnapshotShard]) -> Group:
-    """Read what a threshold decides on; no text. Raises ViewError where the tables do not fit."""
-    texts = [read_data(run, shard.file("texts"), _TEXTS) for shard in shards]
-    decisions = [read_data(run, shard.file("decisions"), _DECISIONS) for shard in shards]
-    for shard, given, decided in zip(shards, texts, decisions, strict=True):
-        if len(given) != len(decided):
-            raise ViewError(
-                f"shard {shard.shard}: {len(given)} texts, but {len(decided)} decisions on them; "
-                "run `capfilt verify`"
-            )
-    lengths = np.array([len(table) for table in texts], np.int64)
-    names = pa.array([shard.shard for shard in shards], pa.string())
-    column = names.take(pa.array(np.repeat(np.arange(len(shards)), lengths)))
-    decided = pa.concat_tables(decisions).combine_chunks().append_column("shard", column)
-    return Group(tuple(shards), lengths, pa.concat_tables(texts).combine_chunks(), decided)
+def read_group(facts: Facts, shards: Sequence[SnapshotShard]) -> Group:
+    """Read what the rules look at; raises ViewError where the tables do not fit."""
+    read = [facts.read(shard) for shard in shards]
+    lengths = np.array([len(texts) for texts, _ in read], np.int64)
+    texts = pa.concat_tables([texts for texts, _ in read]).combine_chunks()
+    decisions = pa.concat_tables([decisions for _, decisions in read]).combine_chunks()
+    return Group(tuple(shards), lengths, texts, decisions)
 
 
-def open_scores(group: Group, origin: str) -> NDArray[np.float32]:
+def open_scores(group: Group, origin: str, rules: Rules) -> NDArray[np.float32]:
     """Return the scores of a group's texts of one origin that a threshold decides."""
-    is_judged = is_open(group.decisions["reason"])
-    wanted = is_judged & pc.equal(group.texts["origin"], origin).to_numpy()
-    scores = group.texts["itm"].to_numpy().astype(np.float32)[wanted]
-    return scores[np.isfinite(scores)]
+    wanted = is_open(group.decisions["reason"])
+    wanted = wanted & pc.equal(group.texts["origin"], origin).to_numpy()
+    scores = scores_of(group.texts, rules.by)[wanted & passing(group.texts, rules)]
+    return scores[~np.isnan(scores)]
 
 
-def redecide(texts: pa.Table, decisions: pa.Table, thresholds: Mapping[str, float]) -> pa.Table:
-    """Decide texts (origin, itm) again; `decisions` are the run's on them."""
-    reasons = decisions["reason"].combine_chunks().dictionary_encode()
-    names = [
-        *reasons.dictionary.to_pylist(),
-        DecisionReason.KEPT,
-        DecisionReason.ITM_BELOW_THRESHOLD,
-    ]
-    kept, below = len(names) - 2, len(names) - 1
-    is_judged, itm = is_open(decisions["reason"]), texts["itm"].to_numpy().astype(np.float32)
-    keep = is_judged & (itm >= thresholds_of(texts["origin"], dict(thresholds)))
-    codes = np.where(is_judged, np.where(keep, kept, below), reasons.indices.to_numpy())
-    columns = {
-        "shard": decisions["shard"],
-        "index": decisions["index"],
-        "text_no": decisions["text_no"],
-        "keep": pa.array(keep),
-        "reason": pc.take(pa.array(names, pa.string()), pa.array(codes)),
-    }
-    return pa.table(columns).cast(DECISIONS)
+def decide(group: Group, rules: Rules) -> tuple[pa.Table, list[Counts]]:
+    """Decide a group's texts again, and count each of its shards by that."""
+    samples = group.samples()
+    decided = redecide(group.texts, group.decisions, rules, samples)
+    return decided, _count_again(group, decided, samples)
 
 
-def count_again(group: Group, decided: pa.Table) -> list[Counts]:
+def _count_again(group: Group, decided: pa.Table, samples: Numbers) -> list[Counts]:
     """Count each shard by its new decisions; what became of rejected samples is a fact."""
-    number = np.repeat(np.arange(len(group.shards)), group.lengths)  # of the shard of each text
+    count, number = len(group.shards), group.places
     keep = decided["keep"].to_numpy()
-    samples = np.unique((number[keep] << 32) + decided["index"].to_numpy()[keep])
-    kept = np.bincount(samples >> 32, minlength=len(group.shards)).tolist()
+    _, first = np.unique(samples[keep], return_index=True)
+    kept = np.bincount(number[keep][first], minlength=count).tolist()
+    scoreless = pc.equal(decided["reason"], DecisionReason.SCORE_NOT_FINITE).to_numpy()
+    not_finite = np.bincount(number[scoreless], minlength=count).tolist()
     origins = group.texts["origin"].combine_chunks().dictionary_encode()
-    names, shape = origins.dictionary.to_pylist(), (len(group.shards), len(origins.dictionary))
-    places = number[keep] * shape[1] + origins.indices.to_numpy()[keep]
-    kept_texts = np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape).tolist()
+    names, shape = origins.dictionary.to_pylist(), (count, len(origins.dictionary))
+    cells = number[keep] * shape[1] + origins.indices.to_numpy()[keep]
+    kept_texts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).tolist()
     return [
-        _counted(shard.counts, samples_kept, dict(zip(names, texts_kept, strict=True)))
-        for shard, samples_kept, texts_kept in zip(group.shards, kept, kept_texts, strict=True)
+        _counted(shard.counts, kept[at], not_finite[at], dict(zip(names, of_origin, strict=True)))
+        for at, (shard, of_origin) in enumerate(zip(group.shards, kept_texts, strict=True))
     ]
 
 
-def _counted(facts: Counts, kept: int, texts_kept: Mapping[str, int]) -> Counts:
+def _counted(facts: Counts, kept: int, not_finite: int, kept_texts: Mapping[str, int]) -> Counts:
     return Counts(
         samples_in=facts.samples_in,
         kept=kept,
@@ -127,8 +145,9 @@ def _counted(facts: Counts, kept: int, texts_kept: Mapping[str, int]) -> Counts:
         rejected_by_reason=facts.rejected_by_reason,
         text_reasons=facts.text_reasons,
         texts={
-            origin: TextCounts(given=texts.given, kept=texts_kept.get(origin, 0))
+            origin: TextCounts(given=texts.given, kept=kept_texts.get(origin, 0))
             for origin, texts in facts.texts.items()
         },
-        not_finite=facts.not_finite,
+        not_finite=not_finite,
+        refused=facts.refused,  # it lies in the text
     )

@@ -1,9 +1,8 @@
-"""Judge a finished run again: other thresholds over the facts that are there, without a model.
+"""Judge a finished run again: other rules over the facts that are there, without a model.
 
-A reason that lies in the text itself stays; the rest is `itm >= float32(threshold of its origin)`.
-So only numbers are read: each text's origin and score, and the run's own reason. Small shards are
-judged in groups, which share a file of decisions; groups are judged in threads, one at a time in
-each. The view exists once all of its files are safe.
+Only what the rules name is read: by thresholds alone, each text's origin and score, and the run's
+own reason. Small shards are judged in groups, which share a file of decisions; groups are judged in
+threads, one at a time in each. The view exists once all of its files are safe.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +14,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.clean.facts import read_facts
 from pipeline.media.ahead import read_ahead
-from pipeline.views.group import count_again, in_groups, open_scores, read_group, redecide
-from pipeline.views.request import ViewRequest, is_resolved, resolve_thresholds
+from pipeline.views.decide import ITM, Rules
+from pipeline.views.group import Facts, decide, in_groups, open_scores, read_group
+from pipeline.views.request import (
+    LARGEST,
+    ViewRequest,
+    is_resolved,
+    resolve_rules,
+    resolve_thresholds,
+)
 from pipeline.views.rewrite import rewrite
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
 from shards.run.run import Run
+from shards.run.scoring.score_set import with_scores
 from shards.run.snapshot import Snapshot, SnapshotShard, write_clean_list
 from shards.run.view import (
     Judging,
@@ -51,40 +59,40 @@ def rejudge(
     """
     check_view_name(request.name)
     counts = total_counts(shard.counts for shard in snapshot.shards)
+    resolved = resolve_rules(run, request, snapshot)
     thresholds = resolve_thresholds(run, request, counts)
-    if is_resolved(run, request, snapshot, thresholds):
+    if is_resolved(run, request, snapshot, thresholds, resolved.basis):
         return _opened(run, request.name), False
+    facts = Facts(run, resolved, with_scores(run, snapshot.shards, resolved.set_names))
     for origin, fraction in request.keep_fraction.items():
         total = counts.texts.get(origin, TextCounts()).given
-        thresholds[origin] = fraction_threshold(run, snapshot.shards, origin, fraction, total)
+        thresholds[origin] = fraction_threshold(facts, origin, fraction, total)
     judging = Judging(request.name)
     try:
-        new = _write(run, request, snapshot, thresholds, judging, report)
+        new = _write(facts, request, snapshot, thresholds, judging, report)
     except BaseException:
         discard(run, judging)
         raise
     if not new:  # another was first: it is the same, or an error
-        is_resolved(run, request, snapshot, thresholds)
+        is_resolved(run, request, snapshot, thresholds, resolved.basis)
     return _opened(run, request.name), new
 
 
-def fraction_threshold(
-    run: Run, shards: Sequence[SnapshotShard], origin: str, fraction: float, total: int
-) -> float:
+def fraction_threshold(facts: Facts, origin: str, fraction: float, total: int) -> float:
     """Find the score of the k-th best text of an origin, k being `fraction` of all `total`.
 
-    Only texts that a threshold decides can be among them. Texts that share the score are all kept;
-    where k is 0, the threshold lies just above the best.
+    Only texts that a threshold decides, and that meet the condition, can be among them. Texts that
+    share the score are all kept; where k is 0, the threshold lies just above the best.
     """
 
     def read(group: Sequence[SnapshotShard]) -> NDArray[np.float32]:
-        return open_scores(read_group(run, group), origin)
+        return open_scores(read_group(facts, group), origin, facts.resolved.rules)
 
-    found = _in_threads(run, read, in_groups(shards))
+    found = _in_threads(facts.run, read, in_groups(facts.shards))
     scores = np.concatenate([np.empty(0, np.float32), *found])
     wanted = round(fraction * total)
     if not wanted:
-        best = scores.max(initial=np.float32(0))
+        best = scores.max(initial=-LARGEST if facts.resolved.reopens else np.float32(0))
         return float(np.nextafter(best, np.float32(np.inf)))
     if not len(scores):
         return 0.0
@@ -94,26 +102,30 @@ def fraction_threshold(
 
 
 def _write(
-    run: Run,
+    facts: Facts,
     request: ViewRequest,
     snapshot: Snapshot,
     thresholds: Mapping[str, float],
     judging: Judging,
     report: Report,
 ) -> bool:
+    run = facts.run
     with run.store.staging() as folder:
-        work = _Work(run, judging, thresholds, request.write_clean, folder, report)
-        groups = _in_threads(run, work.judge, in_groups(snapshot.shards))
+        rules = replace(facts.resolved.rules, thresholds=thresholds)
+        work = _Work(facts, judging, rules, request.write_clean, folder, report)
+        groups = _in_threads(run, work.judge, in_groups(facts.shards))
         judged = [shard for group in groups for shard in group]
-        shards = _in_threads(run, work.rewrite, judged) if request.write_clean else judged
+        pairs = list(zip(facts.shards, judged, strict=True))
+        shards = _in_threads(run, work.rewrite, pairs) if request.write_clean else judged
     texts = total_counts(shard.counts for shard in shards).texts
-    rules = {}
+    recorded = {}
     for origin, threshold in sorted(thresholds.items()):
         count = texts.get(origin, TextCounts())
         share = count.kept / count.given if count.given else None
         fraction = request.keep_fraction.get(origin)
-        rules[origin] = Rule(threshold=threshold, keep_fraction=fraction, share=share)
-    return commit_view(run, judging, snapshot.id, rules, shards, request.write_clean)
+        recorded[origin] = Rule(threshold=threshold, keep_fraction=fraction, share=share)
+    basis = facts.resolved.basis
+    return commit_view(run, judging, snapshot.id, recorded, shards, request.write_clean, basis)
 
 
 def _opened(run: Run, name: str) -> View:
@@ -128,33 +140,35 @@ def _opened(run: Run, name: str) -> View:
 class _Work:
     """What the judging of shards needs."""
 
-    run: Run
+    facts: Facts
     judging: Judging
-    thresholds: Mapping[str, float]
+    rules: Rules
     write_clean: bool
     folder: Path
     report: Report
 
     def judge(self, shards: Sequence[SnapshotShard]) -> list[SnapshotShard]:
         """Write the decisions on a group of shards, into one file."""
-        group = read_group(self.run, shards)
-        decided = redecide(group.texts, group.decisions, self.thresholds)
+        group = read_group(self.facts, shards)
+        decided, counts = decide(group, self.rules)
         file = self._publish(shards[0].shard, decided)
         judged = []
-        for facts, counts in zip(shards, count_again(group, decided), strict=True):
-            there = [file for file in facts.files if file.table not in ("decisions", "clean")]
-            judged.append(replace(facts, files=(*there, file), counts=counts))
-            if not self._is_rewritten(counts):
-                self.report(counts.samples_in)
+        for shard, counted in zip(shards, counts, strict=True):
+            there = [file for file in shard.files if file.table in ("samples", "texts")]
+            judged.append(replace(shard, files=(*there, file), counts=counted))
+            if not self._is_rewritten(counted):
+                self.report(counted.samples_in)
         return judged
 
-    def rewrite(self, judged: SnapshotShard) -> SnapshotShard:
-        """Write the clean tar of one shard, if it is wanted and something is kept."""
+    def rewrite(self, pair: tuple[SnapshotShard, SnapshotShard]) -> SnapshotShard:
+        """Write the clean tar of a shard that is judged, if it is wanted and something is kept."""
+        facts, judged = pair
         if not self._is_rewritten(judged.counts):
             return judged
-        file = rewrite(self.run, judged, self.folder / f"{judged.shard}.tar", self.report)
+        path, run = self.folder / f"{judged.shard}.tar", self.facts.run
+        file = rewrite(run, judged, path, self.report, self._scores_of(facts))
         name = self.judging.file_name("clean", judged.shard)
-        clean = publish_file(self.run.store, file, "clean", name)
+        clean = publish_file(run.store, file, "clean", name)
         return replace(judged, files=(*judged.files, clean))
 
     def _is_rewritten(self, counts: Counts) -> bool:
@@ -164,7 +178,15 @@ class _Work:
         file = TableFile(self.folder / f"{shard}.parquet", "decisions")
         file.add_table(decided)
         name = self.judging.file_name("decisions", shard)
-        return publish_file(self.run.store, file, "decisions", name)
+        return publish_file(self.facts.run.store, file, "decisions", name)
+
+    def _scores_of(self, shard: SnapshotShard) -> list[float | None] | None:
+        """Read the scores that say which of the shard's texts is the best."""
+        by = self.rules.by
+        if by == ITM:
+            return None
+        scores: list[float | None] = read_facts(self.facts.run, shard, [by])[by.name].to_pylist()
+        return scores
 
 
 def _in_threads(run: Run, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

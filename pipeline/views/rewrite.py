@@ -5,7 +5,7 @@ more than one sample's files are held at a time.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -24,22 +24,35 @@ from shards.training.run_source import read_rows
 from shards.writer import CleanFile
 
 
-def rewrite(run: Run, shard: SnapshotShard, path: Path, report: Callable[[int], None]) -> CleanFile:
+def rewrite(
+    run: Run,
+    shard: SnapshotShard,
+    path: Path,
+    report: Callable[[int], None],
+    scores: Sequence[float | None] | None = None,
+) -> CleanFile:
     """Write the kept samples of a shard to a new tar at `path`, still to be closed.
 
-    `report` hears of more samples as they are passed. Raises InputChanged where a sample of the
-    input is not the one that the tables tell of.
+    `scores` of all its texts, in their order, say which is the best (default: `itm`). `report`
+    hears of more samples as they are passed. Raises InputChanged where a sample of the input is not
+    the one that the tables tell of.
     """
     clean = CleanFile(path, shard.shard)
     try:
-        _fill(clean, run, shard, report)
+        _fill(clean, run, shard, report, scores)
     except BaseException:
         clean.sink.discard()
         raise
     return clean
 
 
-def _fill(clean: CleanFile, run: Run, shard: SnapshotShard, report: Callable[[int], None]) -> None:
+def _fill(
+    clean: CleanFile,
+    run: Run,
+    shard: SnapshotShard,
+    report: Callable[[int], None],
+    scores: Sequence[float | None] | None,
+) -> None:
     config = WriteConfig.model_validate(run.identity.get("write", {}))
     source = Provenance(shard.shard, run.fingerprint, run.identity.get("seed", 0))
     url = next(item.url for item in run.inputs if item.shard == shard.shard)
@@ -49,7 +62,7 @@ def _fill(clean: CleanFile, run: Run, shard: SnapshotShard, report: Callable[[in
         facts: Iterator[SampleRow] = _rows(
             run, shard, "samples", ["index", "key", "sha256", "format", "meta"]
         )
-        for index, kept in _kept(run, shard):
+        for index, kept in _kept(run, shard, scores):
             row = next(row for row in facts if row["index"] == index)
             raw = next((raw for raw in raws if raw.index == index), None)
             image = _same_image(raw, row, f"input shard {shard.shard!r} ({url})")
@@ -61,11 +74,15 @@ def _fill(clean: CleanFile, run: Run, shard: SnapshotShard, report: Callable[[in
     report(shard.counts.samples_in - passed)
 
 
-def _kept(run: Run, shard: SnapshotShard) -> Iterator[tuple[int, list[TextRow]]]:
+def _kept(
+    run: Run, shard: SnapshotShard, scores: Sequence[float | None] | None
+) -> Iterator[tuple[int, list[TextRow]]]:
     """Yield the index and the kept texts of each kept sample, in order."""
     columns = ["index", "text", "origin", "itm", "itc"]
-    texts: Iterator[TextRow] = _rows(run, shard, "texts", columns)
+    texts: Iterator[Any] = _rows(run, shard, "texts", columns)
     decisions: Iterator[DecisionRow] = _rows(run, shard, "decisions", ["keep"])
+    if scores is not None:
+        texts = (row | {"score": score} for row, score in zip(texts, scores, strict=True))
     pairs = zip(texts, decisions, strict=True)
     kept = (text for text, decision in pairs if decision["keep"])
     for index, rows in groupby(kept, key=itemgetter("index")):

@@ -69,6 +69,8 @@ class Counts(_Record):
     text_reasons: dict[str, int] = {}
     texts: dict[str, TextCounts] = {}
     not_finite: int = Field(default=0, ge=0)
+    # texts that captioners would not write; not written where there are none, as ever before
+    refused: int = Field(default=0, ge=0, exclude_if=lambda texts: texts == 0)
 
     @model_validator(mode="after")
     def _conserve(self) -> "Counts":
@@ -94,6 +96,7 @@ class Counts(_Record):
             text_reasons=_added(self.text_reasons, other.text_reasons, 0),
             texts=_added(self.texts, other.texts, TextCounts()),
             not_finite=self.not_finite + other.not_finite,
+            refused=self.refused + other.refused,
         )
 
 

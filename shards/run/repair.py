@@ -22,7 +22,7 @@ from shards.run.snapshot import (
 )
 from shards.run.verify.lists import (
     check_newest,
-    check_scores,
+    check_score_counts,
     check_segment,
     check_snapshot,
     snapshot_names,
@@ -36,6 +36,7 @@ from shards.run.verify.run import (
     read_quarantine,
     run_problems,
 )
+from shards.run.verify.scores import check_score_commits, check_scores, read_score_sets
 from shards.run.verify.views import check_view_lists, read_view, view_records
 from shards.run.view import read_view_record
 from shards.schema import SchemaError
@@ -48,7 +49,8 @@ class RepairError(CapfiltError, ValueError):
 
 @dataclass(slots=True)
 class Repair:
-    """What was done, one line each, and what is left: shards to clean again, views to judge again.
+    """What was done, one line each, and what is left: shards to clean again, views to judge
+    and scores to make again.
 
     `waiting` are views that will be whole if cleaning again makes the same data as before. With
     `begin_again`, what the run was created with must be written again before the rest is looked at.
@@ -57,13 +59,15 @@ class Repair:
     actions: list[str] = field(default_factory=list)
     redo: list[str] = field(default_factory=list)
     judge_again: list[str] = field(default_factory=list)
+    score_again: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     begin_again: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether nothing is left to do."""
-        return not (self.redo or self.judge_again or self.waiting or self.begin_again)
+        left = (self.redo, self.judge_again, self.score_again, self.waiting)
+        return not (any(left) or self.begin_again)
 
 
 def repair(store: Store, report: Report = no_report) -> Repair:
@@ -92,7 +96,7 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     _mend_commits(run, commits, done, report)
     aside = _mend_quarantine(run, commits, done)
     for name in snapshot_names(run):
-        for problem in list(check_scores(run, name)):
+        for problem in list(check_score_counts(run, name)):
             _set_aside(run.store, problem.where, [problem], done)
         _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
     for name in segment_names(run):
@@ -101,6 +105,7 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
         _mend_newest(run, done)
     else:
         _mend_partial(run, done)
+    _mend_scores(run, commits, done)
     for name in view_records(run):
         _mend_view(run, name, commits, done)
     return done
@@ -205,6 +210,21 @@ def _mend_view(run: Run, name: str, commits: dict[str, Commit], done: Repair) ->
     problems = check_view(run, view, commits)
     if _set_aside(run.store, f"views/{name}/view.json", problems, done):
         done.judge_again.append(name)
+
+
+def _mend_scores(run: Run, commits: dict[str, Commit], done: Repair) -> None:
+    """Set aside commits of scores that are torn, stale, or not as they say: they are made again."""
+    sets, problems = read_score_sets(run)
+    for problem in problems:
+        if _set_aside(run.store, problem.where, [problem], done):
+            done.score_again.append(problem.where.split("/")[1])
+    for scores in sets:
+        broken = {problem.where: [problem] for problem in check_score_commits(scores)}
+        for facts in commits.values():
+            if faults := list(check_scores(scores, facts)):
+                broken[f"scores/{scores.name}/commits/{facts.shard}.json"] = faults
+        if [name for name, faults in broken.items() if _set_aside(run.store, name, faults, done)]:
+            done.score_again.append(scores.name)
 
 
 def _lacks_snapshot(run: Run, name: str) -> bool:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
@@ -36,10 +37,16 @@ from shards.run.snapshot import (
 )
 from shards.schema import SchemaError, check_version
 
-VERSION = 3  # of a view's record; 3: shards may share a file of decisions
+# of a view's record; 3: shards may share a file of decisions, and rules be more than thresholds on
+# `itm`
+VERSION = 3
+ITM = "itm"
 OWN = "own"  # what people call the run's own decisions
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+_ADDED = ("by", "where", "prefer", "scores")
 
 
 class ViewError(UsageError):
@@ -58,8 +65,30 @@ class Rule(BaseModel):
     share: FiniteFloat | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a view is judged by beside its thresholds, for its record; see `ViewRecord`."""
+
+    by: str = ITM
+    where: str | None = None
+    prefer: tuple[str, ...] = ()
+    scores: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for machines, without the sets' fingerprints."""
+        return {"by": self.by, "where": self.where, "prefer": list(self.prefer)}
+
+
+THRESHOLDS_ALONE = Basis()
+
+
 class ViewRecord(BaseModel):
-    """`view.json`: the rules of a view, the snapshot it stands on, and the list of its files."""
+    """`view.json`: the rules of a view, the snapshot it stands on, and the list of its files.
+
+    `rules` are on the score `by`; `where` must hold, too, and is all that decides origins without a
+    rule. `prefer` names the origins of which the first alone stays. `scores` are the sets that it
+    reads, by name, each with its fingerprint. Views by thresholds alone are written without these.
+    """
 
     model_config = _FROZEN
     schema_version: int = VERSION
@@ -71,6 +100,24 @@ class ViewRecord(BaseModel):
     shards_sha256: str
     with_clean: bool = False
     created: str
+    by: str = ITM
+    where: str | None = None
+    prefer: tuple[str, ...] = ()
+    scores: dict[str, str] = {}
+
+    @property
+    def basis(self) -> Basis:
+        """What it is judged by beside its thresholds."""
+        return Basis(self.by, self.where, self.prefer, self.scores)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is written: what older versions do not know only where it says something."""
+        record = self.model_dump(mode="json")
+        return {
+            name: value
+            for name, value in record.items()
+            if name not in _ADDED or value != type(self).model_fields[name].default
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +125,8 @@ class View:
     """One set of decisions: `shards` name the files to read, and count what these decide.
 
     `name` is None for the run's own decisions; `snapshot` is None while no snapshot lists all that
-    is committed. `thresholds` are on the probability of a match, by origin; `record` is what
-    `view.json` says, None for the run's own.
+    is committed. `thresholds` are on the score `by`, by origin; `record` is what `view.json` says,
+    None for the run's own.
     """
 
     name: str | None
@@ -87,6 +134,12 @@ class View:
     thresholds: dict[str, float]
     shards: tuple[SnapshotShard, ...]
     record: ViewRecord | None = None
+    by: str = ITM
+
+    @property
+    def basis(self) -> Basis:
+        """What it is judged by beside its thresholds."""
+        return Basis(self.by) if self.record is None else self.record.basis
 
     @property
     def keep_fractions(self) -> dict[str, float]:
@@ -109,7 +162,7 @@ def open_view(run: Run, name: str | None = None) -> View:
     facts = open_snapshot(run, record.snapshot)
     shards = _overlaid(run, record, facts.shards)
     thresholds = {origin: rule.threshold for origin, rule in record.rules.items()}
-    return View(name, record.snapshot, thresholds, shards, record)
+    return View(name, record.snapshot, thresholds, shards, record, record.by)
 
 
 def view_names(run: Run) -> list[str]:
@@ -124,6 +177,11 @@ def view_names(run: Run) -> list[str]:
     names = [name for name in folders if _NAME.fullmatch(name)]
     there = store.read_many([_record_name(name) for name in names])
     return [name for name in names if _record_name(name) in there]
+
+
+def own_score(run: Run) -> str:
+    """Name the score that a run's own decisions are by."""
+    return str(run.identity.get("judge", {}).get("by", ITM))
 
 
 def check_view_name(name: str) -> None:
@@ -182,6 +240,7 @@ def commit_view(
     rules: Mapping[str, Rule],
     shards: Sequence[SnapshotShard],
     with_clean: bool,
+    basis: Basis = THRESHOLDS_ALONE,
 ) -> bool:
     """Make a judging the view of its name, unless another is; say whether it is.
 
@@ -202,8 +261,12 @@ def commit_view(
         shards_sha256=hashlib.sha256(data).hexdigest(),
         with_clean=with_clean,
         created=datetime.now(UTC).isoformat(),
+        by=basis.by,
+        where=basis.where,
+        prefer=basis.prefer,
+        scores=dict(basis.scores),
     )
-    run.store.create(_record_name(judging.name), write_record(record.model_dump(mode="json")))
+    run.store.create(_record_name(judging.name), write_record(record.as_json()))
     winner = read_view_record(run, judging.name)
     if winner is not None and winner.shards == judging.shards_name:
         try:
@@ -239,7 +302,7 @@ def _own(run: Run) -> View:
 def own_view(run: Run, shards: tuple[SnapshotShard, ...], snapshot: str | None = None) -> View:
     """Return the run's own decisions on shards that were read already."""
     thresholds = run.identity.get("judge", {}).get("threshold", {})
-    return View(None, snapshot, thresholds, shards)
+    return View(None, snapshot, thresholds, shards, by=own_score(run))
 
 
 def view_of_commits(run: Run, committed: Committed) -> View:

@@ -14,6 +14,7 @@ from flows.recipe import Recipe, RecipeError, dump_recipe, read_recipe
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
 from flows.study.recipe import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
+from models.captioners.config import BlipCaptionerConfig
 from pipeline.train.config import DataConfig, StepConfig, check_division
 from pipeline.train.pretrain_config import ModelConfig
 from shards.errors import UsageError
@@ -29,11 +30,11 @@ LEAST = {
 
 def test_defaults_are_those_of_the_paper() -> None:
     loaded = read_recipe(Recipe, None, LEAST)
-    assert loaded.caption.method == "nucleus"
-    assert loaded.caption.top_p == 0.9
-    assert loaded.caption.top_k == 0
+    (caption,) = loaded.captioners
+    assert isinstance(caption, BlipCaptionerConfig)
+    assert (caption.method, caption.top_p, caption.top_k) == ("nucleus", 0.9, 0)
     assert loaded.judge.threshold == {"web": 0.5, "synthetic": 0.5}
-    assert loaded.caption.candidates == 1
+    assert caption.candidates == 1
     assert loaded.engine.kind == LaunchConfig().kind == "auto"
 
 
@@ -92,7 +93,7 @@ def test_flags_go_over_the_file_and_settings_over_flags(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("seed: 1\noutput: from_file\ncaption: {top_p: 0.5}\n")
     loaded = read_recipe(Recipe, file, LEAST, ["seed=3", "caption.top_p=0.7"])
-    assert (loaded.output, loaded.seed, loaded.caption.top_p) == ("run", 3, 0.7)
+    assert (loaded.output, loaded.seed, loaded.captioners[0].top_p) == ("run", 3, 0.7)
 
 
 def test_only_flags_that_were_typed_go_over_the_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import IO, Any, cast
 
 import pytest
 
-from pipeline.clean.shard import OUTPUT_VERSION
+from pipeline.clean.config import OUTPUT_VERSION
 from shards.run.run import Run
 from tests.golden.world import write_input
 from tests.support.driving import InProcess

@@ -22,6 +22,10 @@ from models.checkpoints.folder import CheckpointContent, write
 from models.checkpoints.layout import config_of, read_stated
 from models.checkpoints.original import read_original
 from models.checkpoints.role_networks import build
+from tests.support.more_guests import MORE_CAPTIONERS
+from tests.support.more_scorers import MORE_SCORERS
+from tests.support.tiny_guests import CAPTIONERS
+from tests.support.tiny_scorers import SCORERS
 
 # our names -> the original's, the way back from what is under test
 _BACK = (
@@ -216,3 +220,20 @@ def normalise() -> Callable[[Tensor], Tensor]:
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
     return lambda images: (images.float() / 255 - mean) / std
+
+
+@pytest.fixture(scope="session")
+def guest_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Build the tiny folder of another maker's family, once; tests may not change it."""
+    captioners = CAPTIONERS | MORE_CAPTIONERS
+    builds = {name: build for name, (build, _) in captioners.items()} | SCORERS | MORE_SCORERS
+    built: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in built:
+            path = tmp_path_factory.mktemp(name)
+            builds[name](path)
+            built[name] = path
+        return built[name]
+
+    return folder

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from models.captioners.config import BlipCaptionerConfig
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
-from pipeline.clean.caption import CaptionConfig
-from pipeline.clean.score import ScoreConfig
-from pipeline.clean.shard import CleanConfig
+from models.scorers.config import BlipScorerConfig
+from pipeline.clean.config import CleanConfig
 from tests.support.bench import Bench
 from tests.support.small_index import items, pictured, retriever, toy_index  # noqa: F401 - fixtures
 from tests.support.small_training import start, whole, world  # noqa: F401 - fixtures
@@ -99,17 +99,17 @@ def config(checkpoints: Path) -> CleanConfig:
     """Give the default recipe with the tiny models."""
     return CleanConfig(
         dtype="fp32",
-        caption=CaptionConfig(model=str(checkpoints / "captioning")),
-        score=ScoreConfig(model=str(checkpoints / "retrieval")),
+        caption=BlipCaptionerConfig(model=str(checkpoints / "captioning")),
+        score=BlipScorerConfig(model=str(checkpoints / "retrieval")),
     )
 
 
 @pytest.fixture(scope="session")
 def load_captioner() -> Callable[[CleanConfig], BlipCaptioner]:
     def load(config: CleanConfig) -> BlipCaptioner:
-        return BlipCaptioner.load(
-            config.caption.model, decoding=config.caption, seed=config.seed, dtype="fp32"
-        )
+        section = config.caption
+        assert isinstance(section, BlipCaptionerConfig)
+        return BlipCaptioner.load(section.model, decoding=section, seed=config.seed, dtype="fp32")
 
     return load
 
@@ -121,7 +121,9 @@ def captioner(config: CleanConfig, load_captioner: Any) -> BlipCaptioner:
 
 @pytest.fixture(scope="session")
 def scorer(config: CleanConfig) -> Filter:
-    return Filter.load(config.score.model, max_tokens=config.score.max_tokens, dtype="fp32")
+    section = config.score
+    assert isinstance(section, BlipScorerConfig)
+    return Filter.load(section.model, max_tokens=section.max_tokens, dtype="fp32")
 
 
 @pytest.fixture

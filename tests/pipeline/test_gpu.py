@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from models.blip.config import Dtype
+from models.captioners.config import BlipCaptionerConfig
 from models.checkpoints import locate
 from models.decoding.config import Decoding
 from models.devices import describe_device
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
+from models.scorers.config import BlipScorerConfig
 from models.training.workers import ALONE
-from pipeline.clean.caption import CaptionConfig
+from pipeline.clean.config import CleanConfig
 from pipeline.clean.prepare import ExecutionConfig
-from pipeline.clean.score import ScoreConfig
-from pipeline.clean.shard import CleanConfig, ShardCleaner
+from pipeline.clean.shard import ShardCleaner
 from pipeline.toy.world import ToyWorldConfig, draw, toy_sample, write_toy_world
 from pipeline.train import pretrain
 from pipeline.train.loop import open_loader
@@ -69,14 +70,16 @@ def clean(folder: Path, device: torch.device) -> dict[str, list[Row]]:
     names = locate.SHIPPED["tiny-captioner"], locate.SHIPPED["tiny-filter"]
     config = CleanConfig(
         dtype="fp32",
-        caption=CaptionConfig(model=str(names[0]), method="greedy"),
-        score=ScoreConfig(model=str(names[1])),
+        caption=BlipCaptionerConfig(model=str(names[0]), method="greedy"),
+        score=BlipScorerConfig(model=str(names[1])),
     )
     captioner, scorer = captioner_on(device, method="greedy"), scorer_on(device)
     bench = Bench(folder, config, captioner, scorer)
     made, _ = bench.run(folder / "web" / "00000.tar")
     about = describe_device(device)
-    cleaner = ShardCleaner(made, config, captioner, scorer, ExecutionConfig(batch_size=8), about)
+    cleaner = ShardCleaner(
+        made, config, [captioner], [scorer], ExecutionConfig(batch_size=8), about
+    )
     cleaner.clean(made.inputs[0], bench.ignore)
     assert verify_run(made).problems == ()
     done = read_commit(made, made.shards[0])

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.clean.shard import identity
+from pipeline.clean.config import identity
 from shards.inputs.listing import list_inputs
 from shards.run.attempt import read_attempts
 from shards.run.commit import read_commits
@@ -44,7 +44,7 @@ def work(bench: Bench, noise: Any, encode: Any, tar_of: Any) -> Callable[[Path],
             "judge": bench.config.judge.model_copy(update={"threshold": dict(web=0, synthetic=0)})
         }
     )
-    named = identity(config, bench.captioner.digest, bench.scorer.digest)
+    named = identity(config, [bench.captioner], [bench.scorer])
 
     def do(folder: Path) -> Run:
         run = Run.create(Store(str(folder)), "seed: 0\n", named, {}, inputs)

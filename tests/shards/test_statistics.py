@@ -13,6 +13,7 @@ import pytest
 from shards.run.attempt import start_attempt
 from shards.run.commit import Counts, commit, read_commits
 from shards.run.run import Run
+from shards.run.scoring.score_set import create_score_set
 from shards.run.snapshot import write_snapshot
 from shards.schema import DecisionRow, SampleRow, TextRow, read_table
 from shards.statistics import run_statistics
@@ -147,3 +148,11 @@ def test_importing_the_room_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_added_scores_are_named(any_url: str, make_run: MakeRun) -> None:
+    run = make_run(any_url)
+    assert "scores" not in run_statistics(run)
+    create_score_set(run, "clip", ["cosine", "prob"], {}, {})
+    expected = {"clip": {"names": ["clip.cosine", "clip.prob"], "shards": 0}}
+    assert run_statistics(run)["scores"] == expected

@@ -17,10 +17,10 @@ from shards.inputs.listing import InputChanged, InputError, check_current, list_
 from shards.inputs.reader import ShardReader, State, open_shard
 from shards.run import segment
 from shards.run.commit import Commit, commit, read_commit, read_commits
-from shards.run.garbage import find_garbage, remove_garbage
 from shards.run.repair import repair_run
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, table_files, write_snapshot
+from shards.run.verify.garbage import find_garbage, remove_garbage
 from shards.run.verify.run import verify_run
 from shards.statistics import run_statistics
 from shards.store import Store, creates_once

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
+from pipeline.clean.config import CleanConfig, identity
 from pipeline.clean.prepare import ExecutionConfig
-from pipeline.clean.shard import CleanConfig, ShardCleaner, identity
+from pipeline.clean.shard import ShardCleaner
 from shards.inputs.listing import list_inputs
 from shards.run.commit import read_commit
 from shards.run.run import Run
@@ -18,6 +19,7 @@ from shards.store import Store
 from tests.support.tars import read_members
 
 Row = dict[str, Any]
+Models = tuple[list[Any], list[Any]]  # captioners and scorers
 
 
 class Bench:
@@ -36,23 +38,33 @@ class Bench:
         path.write_bytes(data)
         return path
 
-    def run(self, *inputs: Path, **changed: Any) -> tuple[Run, CleanConfig]:
+    def run(
+        self, *inputs: Path, models: Models | None = None, **changed: Any
+    ) -> tuple[Run, CleanConfig]:
         self._runs += 1
         config = self.config.model_copy(update=changed)
-        identity_ = identity(config, self.captioner.digest, self.scorer.digest)
+        captioners, scorers = models or ([self.captioner], [self.scorer])
+        identity_ = identity(config, captioners, scorers)
         listed = list_inputs([str(path) for path in inputs])
         folder = self.folder / f"run{self._runs}"
         return Run.create(Store(str(folder)), "", identity_, {}, listed), config
 
     def cleaner(self, run: Run, config: CleanConfig, **other: Any) -> ShardCleaner:
-        captioner = other.get("captioner", self.captioner)
-        scorer = other.get("scorer", self.scorer)
-        return ShardCleaner(run, config, captioner, scorer, other.get("pace", ExecutionConfig()))
+        one = [other.get("captioner", self.captioner)], [other.get("scorer", self.scorer)]
+        captioners, scorers = other.get("models") or one
+        pace = other.get("pace", ExecutionConfig())
+        return ShardCleaner(run, config, captioners, scorers, pace)
 
-    def clean(self, *inputs: Path, pace: ExecutionConfig | None = None, **changed: Any) -> Run:
+    def clean(
+        self,
+        *inputs: Path,
+        pace: ExecutionConfig | None = None,
+        models: Models | None = None,
+        **changed: Any,
+    ) -> Run:
         """Clean all shards of a new run."""
-        run, config = self.run(*inputs, **changed)
-        cleaner = self.cleaner(run, config, pace=pace or ExecutionConfig())
+        run, config = self.run(*inputs, models=models, **changed)
+        cleaner = self.cleaner(run, config, pace=pace or ExecutionConfig(), models=models)
         for shard in run.inputs:
             cleaner.clean(shard, self.ignore)
         assert verify_run(run).problems == ()

@@ -21,6 +21,11 @@ def print_judged(judged: Numbers, run: str) -> None:
     name, what = judged["view"], "written" if judged["new"] else "is there already, the same"
     said = f"view {name}: {what}; snapshot {judged['snapshot']}"
     console.print(said, markup=False, highlight=False)
+    thresholds = {o: rule["threshold"] for o, rule in judged["rules"].items()}
+    if judged["by"] != "itm" or judged["where"] or judged["prefer"]:
+        there = {o: at for o, at in thresholds.items() if at is not None}
+        line = rules_line({**judged, "thresholds": there})
+        console.print(f"judged by: {visible(line)}", markup=False, highlight=False, soft_wrap=True)
     look = f"look at it: capfilt stats {visible(shlex.quote(run))} --view {name} --against own"
     console.print(look, markup=False, highlight=False, soft_wrap=True)
 
@@ -49,8 +54,16 @@ def print_comparison(compared: Numbers) -> None:
 
 
 def _side(place: str, side: Numbers) -> str:
-    thresholds = ", ".join(f"{o} {t:.6g}" for o, t in sorted(side["thresholds"].items()))
-    return visible(f"{place:5}  view {side['view']} ({thresholds}) of {side['run']}")
+    return visible(f"{place:5}  view {side['view']} ({rules_line(side)}) of {side['run']}")
+
+
+def rules_line(view: Numbers) -> str:
+    """Write what a view is judged by in one line."""
+    said = [f"{origin} {at:.6g}" for origin, at in sorted(view["thresholds"].items())]
+    said += [f"by {view['by']}"] if view["by"] != "itm" and said else []
+    said += [f"where {view['where']}"] if view["where"] else []
+    said += [f"the first of {', '.join(view['prefer'])}"] if view["prefer"] else []
+    return ", ".join(said)
 
 
 def _outcomes(samples: Numbers, here: str, there: str) -> Table:
@@ -73,7 +86,7 @@ def _rules(judged: Numbers) -> Table:
         table.add_row(
             Text(visible(origin) + _asked(rule["keep_fraction"])),
             count(scored),
-            f"{rule['threshold']:.6g}",
+            "none" if rule["threshold"] is None else f"{rule['threshold']:.6g}",
             count(kept["here"]),
             percent(kept["here"], scored),
             "none" if before is None else f"{before:.6g}",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from numpy import float32
 from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Column, Table
@@ -60,12 +61,14 @@ def _text(text: Row, views: Sequence[Row]) -> Group:
         (f"text {text['text_no']}, {visible(text['origin'])}: ", "bold"), visible(text["text"])
     )
     there = {name: text[column] for column, name in SCORES.items() if text[column] is not None}
+    there |= text["scores"]
     scores = "   ".join(f"{name} {score(value)}" for name, value in there.items())
     decided = Table.grid(padding=(0, 2))
     for view in views:
         decision = text["decisions"].get(view["name"])
         if decision is not None:
-            decided.add_row(Text(view["name"]), _verdict(decision), Text(_rule(text, decision)))
+            rule = Text(visible(_rule(text, view, decision)))
+            decided.add_row(Text(view["name"]), _verdict(decision), rule)
     parts: list[Any] = [head, Padding(Text(scores, style="dim"), (0, 2)), Padding(decided, (0, 2))]
     if "words" in text:
         parts.append(Padding(_words(text["words"]), (0, 2)))
@@ -90,13 +93,21 @@ def _verdict(decision: Row) -> Text:
     return Text(visible(decision["reason"]), style="red")
 
 
-def _rule(text: Row, decision: Row) -> str:
-    """Write how the score stands to the threshold, where that is what decided."""
-    threshold = decision["threshold"]
-    if threshold is None or decision["reason"] not in ("kept", "itm_below_threshold"):
+def _rule(text: Row, view: Row, decision: Row) -> str:
+    """Write what decided: how the score stands to the threshold, and the condition."""
+    reasons = ("kept", "itm_below_threshold", "score_below_threshold")
+    if decision["reason"] not in reasons:
         return ""
-    sign = ">=" if decision["keep"] else "<"
-    return f"{score(text['itm'])} {sign} {threshold:.6g}"
+    said = []
+    if (threshold := decision["threshold"]) is not None:
+        by = view["by"]
+        value = text["scores"].get(by) if "." in by else text[by]
+        sign = "missing" if value is None else ">=" if value >= float32(threshold) else "<"
+        name = "" if by == "itm" else f"{by} "
+        said.append(f"{name}{'' if value is None else score(value)} {sign} {threshold:.6g}")
+    if view["where"]:
+        said.append(f"where {view['where']}")
+    return ", ".join(said)
 
 
 def _places(clean: Mapping[str, Row]) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,10 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     shards = statistics["shards"]
     counted = ", ".join(f"{count(number)} {name}" for name, number in shards.items() if number)
     console.print(f"shards: {counted}")
-    for line in (*_damaged(statistics), *_no_texts(statistics)):
+    for scores in statistics.get("scores", {}).values():
+        names, of = ", ".join(scores["names"]), number_of(scores["shards"], "shard")
+        console.print(f"scores: {names}, of {of}", markup=False, highlight=False, soft_wrap=True)
+    for line in (*_damaged(statistics), *_no_texts(statistics), *_unused(statistics)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if apart := statistics["rows_apart"]:
         console.print(
@@ -42,6 +45,18 @@ def _nothing_kept(statistics: dict[str, Any]) -> Iterator[str]:
             yield (
                 f"no {visible(origin)} text passed: the best match of {count(texts['in'])} is "
                 f"{highest:.4f}. Is this the right filter for such pictures?"
+            )
+
+
+def _unused(statistics: dict[str, Any]) -> Iterator[str]:
+    """Tell of candidates that are not among the texts."""
+    if statistics["shards"]["pending"]:
+        return
+    for origin, texts in statistics.get("candidates", {}).items():
+        if unused := texts["given"] - texts["scored"]:
+            yield (
+                f"{count(unused)} of {number_of(texts['given'], 'candidate')} of {visible(origin)} "
+                "are for no sample of this run, or for one that was rejected"
             )
 
 

@@ -1,16 +1,18 @@
 """One attempt on a shard: its record, its rows, and at last its commit."""
 
+import math
 import platform
 import resource
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample
@@ -30,7 +32,7 @@ from shards.run.attempt import (
 )
 from shards.run.commit import Commit, InputRecord, commit, read_commit
 from shards.run.run import Run
-from shards.schema import DecisionRow
+from shards.schema import DecisionRow, ScoredTextRow, ScoreRow, TextRow
 from shards.writer import ShardWriter
 
 # What another attempt may overcome: by more memory, or in safe mode.
@@ -130,15 +132,19 @@ class ShardAttempt:
         """Judge and write a batch."""
         target, shard = self._target, self.shard.shard
         decisions = iter(_judged(shard, batch, target.judge))
+        by = target.judge.by
         provenance = Provenance(shard, target.run.fingerprint, target.seed)
         for sample in batch:
             texts, facts = sample.texts, sample.screened.facts
             verdicts = [next(decisions) for _ in texts]
+            kept: Sequence[TextRow]
             kept = [t for t, verdict in zip(texts, verdicts, strict=True) if verdict["keep"]]
+            if kept and "." in by:
+                kept = _with_scores(kept, sample.scores, by)
             clean = None
             if kept and target.write.clean == "tar":
                 clean = clean_sample(facts, kept, sample.image, target.write, provenance)
-            self._writer.add(facts, texts, verdicts, clean)
+            self._writer.add(facts, texts, verdicts, clean, sample.scores)
         self.samples += len(batch)
 
     def close(self, free_since: float) -> None:
@@ -222,9 +228,32 @@ def _judged(shard: str, batch: list[PreparedSample], config: JudgeConfig) -> lis
         for sample in batch
         for text in sample.texts
     ]
+    scores = None
+    if "." in config.by:
+        values = (
+            _values(sample.scores, config.by).get(text["text_no"], math.nan)
+            for sample in batch
+            for text in sample.texts
+        )
+        scores = np.fromiter(values, np.float32, len(rows))
     table = pa.Table.from_pylist(rows, schema=JUDGED)
-    decisions: list[DecisionRow] = judge(table, config).to_pylist()
+    decisions: list[DecisionRow] = judge(table, config, scores).to_pylist()
     return decisions
+
+
+def _with_scores(
+    texts: Sequence[TextRow], scores: Sequence[ScoreRow], by: str
+) -> list[ScoredTextRow]:
+    """Put the score that decides beside texts, so that the best of them can be told."""
+    values = _values(scores, by)
+    return [{**text, "score": values.get(text["text_no"])} for text in texts]
+
+
+def _values(scores: Sequence[ScoreRow], by: str) -> dict[int, float]:
+    """Find a scorer's score, NAME.SCORE, of each text of a sample."""
+    return {
+        row["text_no"]: row["value"] for row in scores if f"{row['scorer']}.{row['name']}" == by
+    }
 
 
 def _ending(error: BaseException) -> Ending:

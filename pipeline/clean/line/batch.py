@@ -9,6 +9,7 @@ from pipeline.clean.prepare import PreparedSample
 # Bounds on a batch: neither a shard of huge files nor one of rejected samples may fill the memory.
 MAX_BATCH_BYTES = 64 << 20
 MAX_BATCH_ROWS = 1_000
+MAX_HELD_BYTES = 256 << 20
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Batch:
     pictures: list[PreparedSample] = field(default_factory=list)
     buffer: Buffer | None = None
     image_bytes: int = 0
+    held_bytes: int = 0  # of what guests prepared, until it is seen
 
     def add(self, sample: PreparedSample, offset: int) -> None:
         """Take the next sample; its views move into the buffer."""
@@ -32,6 +34,12 @@ class Batch:
             self.buffer.put(len(self.pictures), sample.views)
             sample.views = ()
             self.pictures.append(sample)
+            self.held_bytes += sample.held_bytes
+
+    def let_go(self) -> None:
+        """Let go of the pictures, once they are seen."""
+        for sample in self.pictures:
+            sample.prepared = ()
 
     @property
     def size_bytes(self) -> int:
@@ -41,6 +49,7 @@ class Batch:
     def is_full(self, size: int) -> bool:
         """Whether it has `size` pictures, or is as heavy as a batch may be."""
         heavy = len(self.samples) == MAX_BATCH_ROWS or self.size_bytes > MAX_BATCH_BYTES
+        heavy |= self.held_bytes > MAX_HELD_BYTES
         return heavy or len(self.pictures) == size
 
 

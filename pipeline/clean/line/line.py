@@ -148,3 +148,4 @@ class Line:
         if batch.buffer is not None:
             self._ring.give(batch.buffer)
         batch.buffer = None
+        batch.let_go()

@@ -52,7 +52,7 @@ def check_snapshot(run: Run, name: str, commits: Mapping[str, Commit]) -> Iterat
             yield Problem(name, f"shard {row.shard} is not as committed")
 
 
-def check_scores(run: Run, name: str) -> Iterator[Problem]:
+def check_score_counts(run: Run, name: str) -> Iterator[Problem]:
     """Count again what is kept beside a snapshot, where it is of these very files."""
     snapshot = read_snapshot(run, name)
     if isinstance(snapshot, Problem):

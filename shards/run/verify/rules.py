@@ -4,7 +4,7 @@ Written apart from the writer, and by other means, so that `verify` is a second 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,6 +41,27 @@ def complaints(
         yield "a decision's keep and reason contradict each other"
 
 
+def score_complaints(
+    scorers: Mapping[str, Sequence[str]], shard: str, rows: pa.Table, texts: pa.Table
+) -> Iterator[str]:
+    """Yield what is wrong with rows of scores; `scorers` are those that they may be of."""
+    if set(rows["shard"].to_pylist()) - {shard}:
+        yield "holds rows of other shards"
+    if set(rows["scorer"].to_pylist()) - scorers.keys():
+        yield "holds rows of another scorer"
+    known = {(scorer, name) for scorer, names in scorers.items() for name in names}
+    if set(zip(rows["scorer"].to_pylist(), rows["name"].to_pylist(), strict=True)) - known:
+        said = sorted({name for _, name in known})
+        yield f"holds scores that are not {', '.join(said)}"
+    columns = (rows[name].to_pylist() for name in (*_PLACE, "scorer", "name"))
+    places = list(zip(*columns, strict=True))
+    if places != sorted(set(places)):
+        yield "rows are not in the order of index, text_no, scorer and name, each once"
+    there = set(zip(*(texts[name].to_pylist() for name in _PLACE), strict=True))
+    if {place[:2] for place in places} - there:
+        yield "holds scores of texts that the run does not have"
+
+
 def recount(samples: pa.Table, texts: pa.Table, decisions: pa.Table) -> Counts:
     """Count a shard again from its rows."""
     keep = decisions["keep"].combine_chunks()
@@ -59,6 +80,7 @@ def recount(samples: pa.Table, texts: pa.Table, decisions: pa.Table) -> Counts:
         text_reasons=_tally(ok["text_reason"].drop_null()),
         texts={o: TextCounts(given=n, kept=kept_texts.get(o, 0)) for o, n in texts_in.items()},
         not_finite=pc.sum(not_finite).as_py() or 0,
+        refused=decisions["reason"].to_pylist().count(DecisionReason.CAPTION_REFUSED),
     )
 
 

@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from functools import partial
 
 from shards.errors import DamagedFile
+from shards.inputs.candidates import NAME as CANDIDATES
+from shards.inputs.candidates import open_candidates
 from shards.run.attempt import parse_quarantine
 from shards.run.commit import Commit, read_commit, read_commits
 from shards.run.run import Run, recipe_is_whole
 from shards.run.segment import segment_names
 from shards.run.verify.lists import (
     check_newest,
-    check_scores,
+    check_score_counts,
     check_segment,
     check_snapshot,
     snapshot_names,
 )
 from shards.run.verify.problem import Problem
+from shards.run.verify.scores import check_score_commits, check_scores, read_score_sets
 from shards.run.verify.shard import check_commit
 from shards.run.verify.views import (
     check_view_lists,
@@ -43,6 +46,7 @@ class Verification:
     pending: tuple[str, ...]
     quarantined: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
 
 
 def no_report(_done: int, _of: int) -> None:
@@ -56,6 +60,7 @@ class ShardChecker:
         self._run = run
         self._sizes = {item.shard: item.size_bytes for item in run.inputs}
         self._views = [(view, {shard.shard: shard for shard in view.shards}) for view in views]
+        self._scores, _ = read_score_sets(run)
 
     def check(self, shard: str) -> list[Problem]:
         """Read all of a shard's files, once and once more for each view; list what is wrong.
@@ -70,6 +75,8 @@ class ShardChecker:
         for view, shards in self._views:
             if decisions is not None and shard in shards:
                 problems += check_view_shard(self._run, view, shards[shard], decisions)
+        for scores in self._scores:
+            problems += check_scores(scores, done)
         return problems
 
 
@@ -98,10 +105,14 @@ def verify_run(
     problems += faults
     for name in snapshot_names(run):
         problems += check_snapshot(run, name, commits)
-        problems += check_scores(run, name)
+        problems += check_score_counts(run, name)
     for name in segment_names(run):
         problems += check_segment(run, name, commits)
     problems += check_newest(run)
+    sets, faults = read_score_sets(run)
+    problems += faults
+    for scores in sets:
+        problems += check_score_commits(scores)
     names, views = view_records(run), list[View]()
     for name in names:
         view = read_view(run, name)
@@ -115,16 +126,18 @@ def verify_run(
     quarantined = tuple(shard for shard in run.shards if shard in aside and shard not in commits)
     done = commits.keys() | set(quarantined)
     pending = tuple(shard for shard in run.shards if shard not in done)
-    return Verification(tuple(problems), len(commits), pending, quarantined, tuple(names))
+    scored = tuple(scores.name for scores in sets)
+    return Verification(tuple(problems), len(commits), pending, quarantined, tuple(names), scored)
 
 
 def run_problems(run: Run, commits: Mapping[str, Commit]) -> Iterator[Problem]:
-    """Check `recipe.yaml`, and that each file in `commits/` is the commit of one of its shards.
+    """Check `recipe.yaml`, candidates, and that each file in `commits/` is a commit of a shard.
 
     `run.json` and `input.parquet` were checked as the run was opened.
     """
     if not recipe_is_whole(run):
         yield Problem("recipe.yaml", "is not the recipe that run.json records")
+    yield from _candidate_problems(run)
     shards = set(run.shards)
     for name in run.store.list("commits"):
         shard = name.removeprefix("commits/").removesuffix(".json")
@@ -132,6 +145,16 @@ def run_problems(run: Run, commits: Mapping[str, Commit]) -> Iterator[Problem]:
             yield Problem(name, "a commit of a shard that is not in input.parquet")
         elif shard not in commits:
             yield Problem(name, "torn: no commit can be read from it; run clean again")
+
+
+def _candidate_problems(run: Run) -> Iterator[Problem]:
+    try:
+        kept = open_candidates(run.store, run.identity)
+    except DamagedFile as error:
+        yield Problem.of(CANDIDATES, error)
+        return
+    if kept is not None and kept.identity != run.identity["candidates"]:
+        yield Problem(CANDIDATES, "is not what the run began with")
 
 
 def read_quarantine(run: Run) -> tuple[set[str], list[Problem]]:

@@ -14,8 +14,15 @@ from shards.run.commit import Commit, FileRecord, data_name
 from shards.run.content import ContentHash
 from shards.run.data import read_data
 from shards.run.run import Run
+from shards.run.scoring.score_set import own_scorers
 from shards.run.verify.problem import Problem
-from shards.run.verify.rules import SAMPLE_COLUMNS, complaints, kept_texts, recount
+from shards.run.verify.rules import (
+    SAMPLE_COLUMNS,
+    complaints,
+    kept_texts,
+    recount,
+    score_complaints,
+)
 from shards.schema import SCHEMAS, SchemaError, TextRow
 
 
@@ -75,6 +82,7 @@ def _content_problems(run: Run, done: Commit, files: dict[str, FileRecord]) -> I
     yield from (Problem(commit_name, fault) for fault in faults)
     if faults:
         return
+    yield from _score_problems(run, done, files.get("scores"), tables["texts"])
     counted = recount(**tables)
     if counted != done.counts:
         yield Problem(
@@ -85,6 +93,30 @@ def _content_problems(run: Run, done: Commit, files: dict[str, FileRecord]) -> I
         yield from check_clean(run, files["clean"], expected)
     elif expected and run.identity.get("write", {}).get("clean") != "none":
         yield Problem(commit_name, "samples were kept, but it names no clean tar")
+
+
+def _score_problems(
+    run: Run, done: Commit, file: FileRecord | None, texts: pa.Table
+) -> Iterator[Problem]:
+    """Check the scores that are no columns of the texts: each text has each, if there are any."""
+    scorers = own_scorers(run)
+    if file is None:
+        if scorers and len(texts):
+            yield Problem(f"commits/{done.shard}.json", "it names no table of scores")
+        return
+    try:
+        rows = read_data(run, file)
+    except SchemaError as error:
+        yield Problem(file.name, str(error))
+        return
+    except DamagedFile as error:
+        yield Problem.of(file.name, error)
+        return
+    expected = len(texts) * sum(map(len, scorers.values()))
+    if not len(rows) == file.rows == expected:
+        yield Problem(file.name, "rows", str(expected), str(len(rows)))
+    faults = score_complaints(scorers, done.shard, rows, texts)
+    yield from (Problem(file.name, what) for what in faults)
 
 
 def check_content(file: FileRecord, texts: pa.Table) -> Iterator[Problem]:

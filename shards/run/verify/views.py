@@ -13,11 +13,19 @@ from shards.run.commit import FileRecord
 from shards.run.data import read_data, read_shard
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard, table_files
+from shards.run.verify.conditions import rule_problems
 from shards.run.verify.lists import check_clean_list
 from shards.run.verify.problem import Problem
 from shards.run.verify.rules import complaints, recount
 from shards.run.verify.shard import check_clean, check_file, expected_clean, read_checked
-from shards.run.view import View, ViewError, open_view, read_view_record
+from shards.run.view import (
+    THRESHOLDS_ALONE,
+    View,
+    ViewError,
+    open_view,
+    own_score,
+    read_view_record,
+)
 from shards.schema import SchemaError
 
 _RECORD = re.compile(r"views/([^/]+)/view\.json")
@@ -114,9 +122,11 @@ def _content_problems(
     yield from (Problem(decisions_name, fault) for fault in faults)
     if faults:
         return
-    yield from (
-        Problem(decisions_name, what) for what in _rule_problems(view, facts, before, decisions)
-    )
+    if view.basis == THRESHOLDS_ALONE and own_score(run) == view.basis.by:
+        broken = _rule_problems(view, facts, before, decisions)
+    else:
+        broken = rule_problems(run, view, shard, before, decisions)
+    yield from (Problem(decisions_name, what) for what in broken)
     counted = recount(**facts, decisions=decisions)
     if counted != shard.counts:
         sides = counted.model_dump_json(), shard.counts.model_dump_json()
@@ -137,7 +147,8 @@ def _rule_problems(
     if len(before) != len(after):
         return  # the check of the run's own says so
     old, new = before["reason"].to_pylist(), after["reason"].to_pylist()
-    by_threshold = np.array([reason in _BY_THRESHOLD for reason in old], dtype=bool)
+    reopened = _BY_THRESHOLD | {DecisionReason.NOT_PREFERRED}
+    by_threshold = np.array([reason in reopened for reason in old], dtype=bool)
     if any(o != n for o, n, free in zip(old, new, by_threshold, strict=True) if not free):
         yield "a reason that lies in the text is not the run's own"
     if any(n not in _BY_THRESHOLD for n, free in zip(new, by_threshold, strict=True) if free):

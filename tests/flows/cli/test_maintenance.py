@@ -170,5 +170,6 @@ def test_verify_of_a_damaged_run_that_is_lawful(
         "pending": [],
         "quarantined": [],
         "views": [],
+        "scores": [],
         "run": str(tmp_path / "run"),
     }

@@ -20,8 +20,8 @@ def test_what_is_given_goes_over_a_recipe_and_settings_over_both(tmp_path: Path)
     recipe = recipe_of(Recipe, str(path), GIVEN, settings)
     assert recipe.input.urls == ("/web",)
     assert recipe.output == "s3://bucket/run"
-    assert (recipe.caption.model, recipe.caption.top_p) == ("tiny-captioner", 0.8)
-    assert recipe.caption.beams == 3
+    assert (recipe.captioners[0].model, recipe.captioners[0].top_p) == ("tiny-captioner", 0.8)
+    assert recipe.captioners[0].identity()["beams"] == 3
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_relative_path_in_a_recipe_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_may_be_a_hub_id() -> None:
     settings = {"score.model": "Salesforce/blip-itm-base-coco", "caption.model": "a/b"}
-    assert recipe_of(Recipe, "", GIVEN, settings).caption.model == "a/b"
+    assert recipe_of(Recipe, "", GIVEN, settings).captioners[0].model == "a/b"
 
 
 def test_more_than_prefect_takes_is_refused() -> None:

@@ -40,7 +40,7 @@ def test_what_stages_share_is_said_once(recipe: BootstrapRecipe) -> None:
         assert (training.seed, training.dtype, training.output) == (5, "fp32", "here")
         assert training.data.max_tokens == recipe.data.max_tokens
     cleaned = cleaning(recipe, HERE, Path("c"), Path("f"))
-    assert (cleaned.seed, cleaned.caption.model, cleaned.score.model) == (5, "c", "f")
+    assert (cleaned.seed, cleaned.captioners[0].model, cleaned.scorers[0].model) == (5, "c", "f")
 
 
 def test_pre_training_alone_sees_the_web(recipe: BootstrapRecipe) -> None:
@@ -52,7 +52,7 @@ def test_pre_training_alone_sees_the_web(recipe: BootstrapRecipe) -> None:
 
 def test_a_captioner_is_taught_the_prompt_that_it_writes_after(recipe: BootstrapRecipe) -> None:
     assert finetuning(recipe, HERE, "captioner", HERE).prompt == "a drawing of "
-    assert cleaning(recipe, HERE, HERE, HERE).caption.prompt == "a drawing of "
+    assert cleaning(recipe, HERE, HERE, HERE).captioners[0].prompt == "a drawing of "
     measured = decoding(recipe)
     assert (measured.prompt, measured.max_tokens) == ("a drawing of ", 9)
     assert measured.method == recipe.evaluate.method == "greedy"

@@ -16,6 +16,7 @@ from flows.recipe import Recipe, RecipeError
 from flows.stages import clean
 from flows.stages.clean import CleanJob, LimitExceeded, RunResult
 from flows.stages.logged import LIBRARIES
+from models.captioners.config import BlipCaptionerConfig
 from models.checkpoints import locate
 from models.checkpoints.locate import CheckpointError
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
@@ -255,9 +256,10 @@ def test_models_are_pinned_for_workers_elsewhere(
     captioner = locate.SHIPPED["tiny-captioner"]
     monkeypatch.chdir(captioner.parent)
     job = clean.prepare(recipe(caption={"model": captioner.name, "revision": "main"}))
-    assert job.spec.config.caption.model == str(captioner)
-    assert job.spec.config.caption.revision is None
-    assert job.spec.config.score.model == str(locate.SHIPPED["tiny-filter"])
+    (section,) = job.spec.config.captioners
+    assert isinstance(section, BlipCaptionerConfig)
+    assert (section.model, section.revision) == (str(captioner), None)
+    assert job.spec.config.scorers[0].model == str(locate.SHIPPED["tiny-filter"])
     assert job.recipe.caption == job.spec.config.caption
     assert job.spec.run_url == job.run.store.url()
 

@@ -40,7 +40,9 @@ def test_sample_report_and_recipe(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_a_problem_leaves_nothing(recipe: Recipe, tmp_path: Path) -> None:
-    broken = recipe.model_copy(update={"score": recipe.score.model_copy(update={"model": "/no"})})
+    broken = recipe.model_copy(
+        update={"score": recipe.scorers[0].model_copy(update={"model": "/no"})}
+    )
     look = look_at(broken, str(tmp_path / "look"), SampleConfig(40), Watch())
     assert [problem.subject for problem in look.plan.problems] == ["filter"]
     assert not (tmp_path / "look").exists()

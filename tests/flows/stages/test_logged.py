@@ -19,8 +19,8 @@ from flows.stages.logged import LoggedProgress, told_to
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import InputShard
 from shards.run.commit import read_commits
-from shards.run.garbage import find_garbage
 from shards.run.run import NotARun, Run
+from shards.run.verify.garbage import find_garbage
 from shards.run.verify.run import verify_run
 from shards.store import Store
 

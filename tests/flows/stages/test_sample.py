@@ -11,7 +11,7 @@ import pytest
 
 from flows.engines.engine import ShardResult
 from flows.recipe import EngineConfig, Recipe
-from flows.stages.clean import resolve
+from flows.stages.resolve import resolve
 from flows.stages.sample import (
     EmptySample,
     Sample,

@@ -7,8 +7,10 @@ import torch
 from pydantic import ValidationError
 
 from models.blip.preprocess import Preprocess
+from models.captioners.captioner import Refusal
+from models.captioners.config import BlipCaptionerConfig
 from models.roles.captioner import Caption
-from pipeline.clean.caption import CaptionConfig, caption
+from pipeline.clean.caption import NamedCaptioner, caption
 
 
 class Guest:
@@ -23,7 +25,11 @@ class Guest:
 
 
 def test_rows_count_from_one_in_each_sample() -> None:
-    rows = caption(Guest(), torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ["a", "b"], 2)
+    rows = caption(
+        NamedCaptioner("synthetic", 2, Guest()),
+        torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
+        ["a", "b"],
+    )
     assert rows == [
         [
             {
@@ -41,13 +47,17 @@ def test_rows_count_from_one_in_each_sample() -> None:
 
 
 def test_no_pictures() -> None:
-    assert caption(Guest(), torch.zeros(0, 3, 4, 4, dtype=torch.uint8), [], 2) == []
+    assert (
+        caption(NamedCaptioner("a", 2, Guest()), torch.zeros(0, 3, 4, 4, dtype=torch.uint8), [])
+        == []
+    )
 
 
 def test_the_real_captioner(captioner: Any) -> None:
     side = captioner.preprocess.height
     images = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8)
-    rows = caption(captioner, images, ["a", "b", "c"], 4)
+    written = caption(NamedCaptioner("synthetic", 4, captioner), images, ["a", "b", "c"])
+    rows = [one for one in written if not isinstance(one, Refusal)]
     assert [[row["text_no"] for row in one] for one in rows] == [[1, 2, 3, 4]] * 3
     assert {row["author"] for one in rows for row in one} == {captioner.digest}
     assert len({row["text"] for one in rows for row in one}) > 6
@@ -68,15 +78,15 @@ def test_the_real_captioner(captioner: Any) -> None:
 )
 def test_candidates_that_a_method_can_write(settings: dict[str, Any], fits: bool) -> None:
     if fits:
-        CaptionConfig(model="m", **settings)
+        BlipCaptionerConfig(model="m", **settings)
         return
     with pytest.raises(ValidationError, match="candidates"):
-        CaptionConfig(model="m", **settings)
+        BlipCaptionerConfig(model="m", **settings)
 
 
 def test_defaults_are_capfilts() -> None:
     """Nucleus 0.9 without a cut by rank; BLIP section 4.3."""
-    config = CaptionConfig(model="m")
+    config = BlipCaptionerConfig(model="m")
     assert (config.method, config.top_p, config.top_k, config.candidates) == ("nucleus", 0.9, 0, 1)
     with pytest.raises(ValidationError, match="topp"):
-        CaptionConfig.model_validate({"model": "m", "topp": 0.9})
+        BlipCaptionerConfig.model_validate({"model": "m", "topp": 0.9})

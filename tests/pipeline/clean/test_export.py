@@ -40,11 +40,22 @@ FACTS: SampleRow = {"key": "a/b.c", "format": "png", "meta": '{"n": 1}', "index"
         ("best", [WEB, GOOD, BEST], BEST),
         ("best", [BEST, GOOD, WEB], BEST),
         ("best", [WEB], WEB),
+        ("best", [{**WEB, "score": 0.9}, {**BEST, "score": 0.1}], {**WEB, "score": 0.9}),
+        ("best", [{**WEB, "score": None}, {**GOOD, "score": 0.1}], {**GOOD, "score": 0.1}),
+        ("first:synthetic,web", [WEB, GOOD, BEST], BEST),
+        ("first:human,web", [WEB, GOOD, BEST], WEB),
+        ("first:human", [WEB, GOOD, BEST], BEST),
         ("best", [GOOD, text("a tie", "synthetic", 0.7)], GOOD),
     ],
 )
-def test_text_policies(policy: str, kept: list[TextRow], chosen: TextRow) -> None:
+def test_text_policies(policy: str, kept: list[Any], chosen: Any) -> None:
     assert choose_text(kept, policy, "seed") == chosen
+
+
+@pytest.mark.parametrize("policy", ["worst", "first:", "first:web,", "first", ""])
+def test_what_is_no_policy_is_told(policy: str) -> None:
+    with pytest.raises(ValueError, match="expected web_first, best, random, or first:ORIGIN"):
+        WriteConfig(text_policy=policy)
 
 
 def test_random_is_fixed_by_seed_and_sample_and_takes_all() -> None:

@@ -32,7 +32,7 @@ def obvious_reason(row: Row, earlier: list[Row], config: JudgeConfig) -> str:
     """Judge one row, given those before it."""
     text = row["text"].strip().lower()
     if text == "":
-        return "caption_empty"
+        return "caption_empty" if row.get("author") else "caption_refused"
     if row["itm"] is None or not math.isfinite(row["itm"]):
         return "score_not_finite"
     for other in earlier:
@@ -73,6 +73,7 @@ def judged(rows: list[Row], config: JudgeConfig) -> list[Row]:
 
 def row(text: str = "a cat", itm: float | None = 0.9, **other: Any) -> Row:
     named = {"shard": "s", "index": 0, "text_no": 0, "origin": "web", "text": text, "itm": itm}
+    named["author"] = "a" * 64
     return named | other
 
 
@@ -102,6 +103,7 @@ ROWS = st.lists(
         index=st.integers(0, 2),
         text_no=st.integers(0, 3),
         origin=st.sampled_from(["web", "synthetic", "imported"]),
+        author=st.sampled_from(["a" * 64, None]),
     ),
     max_size=12,
 )
@@ -204,6 +206,35 @@ def test_a_score_that_is_no_number_is_never_kept(itm: float | None) -> None:
     assert reasons([row(itm=itm)], threshold={"web": -1.0}) == ["score_not_finite"]
 
 
+def test_a_score_of_another_table_decides_by_float32() -> None:
+    config = JudgeConfig(by="siglip2.prob", threshold={"web": 0.1})
+    given = np.array([0.1, 0.0999, np.nan], np.float32)
+    rows = [row(str(n), None, index=n) for n in range(3)]
+    said = judge(arrow_rows(rows, TEXTS), config, given)["reason"].to_pylist()
+    assert said == ["kept", "score_below_threshold", "score_not_finite"]
+    with pytest.raises(ValidationError, match="expected itm, itc, or NAME"):
+        JudgeConfig(by="siglip2")
+
+
+def test_the_first_origin_that_passes_is_preferred() -> None:
+    """Synthetic texts stay only where the web's was dropped."""
+    rows = [
+        row("a", 0.9),
+        row("b", 0.95, text_no=1, origin="synthetic"),
+        row("c", 0.1, index=1),
+        row("d", 0.8, index=1, text_no=1, origin="synthetic"),
+        row("e", 0.7, index=1, text_no=2, origin="synthetic"),
+    ]
+    assert reasons(rows, prefer=("web",)) == [
+        "kept",
+        "not_preferred",
+        "itm_below_threshold",
+        "kept",
+        "kept",
+    ]
+    assert "prefer" not in JudgeConfig().model_dump(mode="json")
+
+
 # --- Texts. ---
 
 
@@ -285,6 +316,7 @@ def test_a_million_texts() -> None:
             "index": pa.array(index, pa.int32()),
             "text_no": pa.array(np.arange(count) % 2, pa.int16()),
             "origin": pa.array(["web", "synthetic"] * (count // 2)),
+            "author": pa.array(["a" * 64] * count),
             "text": pa.array(texts),
             "itm": pa.array(np.random.default_rng(0).random(count, dtype=np.float32)),
         }
@@ -294,3 +326,16 @@ def test_a_million_texts() -> None:
     taken = time.perf_counter() - started
     assert abs(np.asarray(found["keep"]).mean() - 0.5) < 0.01
     assert taken < 8, f"{taken:.1f} s"
+
+
+def test_another_score_may_decide_and_the_default_leaves_no_trace() -> None:
+    rows = [
+        {"shard": "s", "index": n, "text_no": 0, "origin": "web", "text": f"a {n}", "itc": itc}
+        for n, itc in enumerate([0.2, 0.4, float("nan"), None])
+    ]
+    config = JudgeConfig(by="itc", threshold={"web": 0.3})
+    judged = judge(arrow_rows([row | {"itm": 0.9} for row in rows], TEXTS), config)
+    expected = ["score_below_threshold", "kept", "score_not_finite", "score_not_finite"]
+    assert judged["reason"].to_pylist() == expected
+    assert "by" not in JudgeConfig().model_dump(mode="json")  # older fingerprints stay
+    assert config.model_dump(mode="json")["by"] == "itc"

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from models.blip.preprocess import Preprocess
 from models.roles.filter import Score
-from pipeline.clean.score import ScoreConfig, score
+from models.scorers.config import BlipScorerConfig
+from pipeline.clean.score import NamedScorer, score
 from shards.schema import TextRow
 
 
@@ -16,6 +17,7 @@ class Guest:
     """A scorer of other make."""
 
     digest = "d"
+    scores: tuple[str, ...] = ("itm", "itm_logit", "itc")
     preprocess = Preprocess(4, 4)
 
     def count_tokens(self, text: str) -> int:
@@ -34,7 +36,9 @@ def test_rows_are_completed_and_nothing_is_rewritten() -> None:
     cut: TextRow = {"text_no": 1, "origin": "synthetic", "text": "x", "logprob": -1.0}
     cut["truncated"] = True
     whole: TextRow = {"text_no": 1, "origin": "synthetic", "text": "xy", "truncated": False}
-    rows = score(Guest(), images, [[web, cut], [], [whole]])
+    rows = [
+        rows for rows, _ in score(NamedScorer("blip", Guest()), images, [[web, cut], [], [whole]])
+    ]
     same: TextRow = {"itm": 0.5, "itc": 0.25}
     assert rows == [
         [
@@ -51,7 +55,14 @@ def test_the_real_filter_scores_what_it_scores_alone(scorer: Any) -> None:
     side = scorer.preprocess.height
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     texts = [["a cat", "two dogs on a bench"], ["a cat"]]
-    rows = score(scorer, images, [[{"text": text} for text in group] for group in texts])
+    rows = [
+        rows
+        for rows, _ in score(
+            NamedScorer("blip", scorer),
+            images,
+            [[{"text": text} for text in group] for group in texts],
+        )
+    ]
     for image, group, found in zip(images, texts, rows, strict=True):
         for text, row in zip(group, found, strict=True):
             ((alone,),) = scorer.score(image[None], [[text]])
@@ -64,4 +75,4 @@ def test_the_real_filter_scores_what_it_scores_alone(scorer: Any) -> None:
 @pytest.mark.parametrize("tokens", [2, 513])
 def test_limits_on_tokens(tokens: int) -> None:
     with pytest.raises(ValidationError, match="max_tokens"):
-        ScoreConfig(model="m", max_tokens=tokens)
+        BlipScorerConfig(model="m", max_tokens=tokens)

@@ -5,16 +5,19 @@ import json
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
 import pipeline.clean.batch
+from models.roles.filter import Filter
+from pipeline.clean.config import CleanConfig, identity
 from pipeline.clean.line.attempt import AttemptLost
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
-from pipeline.clean.shard import CleanConfig, ShardCleaner, identity
+from pipeline.clean.shard import ShardCleaner
 from shards.inputs.listing import InputChanged, list_inputs
 from shards.inputs.reader import State
 from shards.run.attempt import Quarantine
@@ -139,7 +142,7 @@ def test_write_images_jpeg(bench: Bench, shard: Path) -> None:
 
 @pytest.mark.parametrize("candidates", [1, 3])
 def test_candidates(bench: Bench, shard: Path, candidates: int) -> None:
-    caption = bench.config.caption.model_copy(update={"candidates": candidates})
+    caption = bench.config.captioners[0].model_copy(update={"candidates": candidates})
     run = bench.clean(shard, caption=caption)
     numbers: dict[int, list[int]] = {}
     for row in bench.rows(run, "texts"):
@@ -166,8 +169,9 @@ def test_a_committed_shard_is_not_done_again(bench: Bench, shard: Path) -> None:
     run = bench.clean(shard)
     before, first = run.store.list(), read_commit(run, run.shards[0])
     shard.unlink()
-    absent: Any = None  # no model is needed
-    idle = ShardCleaner(run, bench.config, absent, absent, ExecutionConfig())
+    size = bench.scorer.preprocess  # no model is needed
+    absent: Any = SimpleNamespace(digest="", preprocess=size, scores=bench.scorer.scores)
+    idle = ShardCleaner(run, bench.config, [absent], [absent], ExecutionConfig())
     assert idle.clean(run.inputs[0], bench.ignore) == first
     assert run.store.list() == before
 
@@ -226,7 +230,7 @@ def test_a_shard_whose_bytes_change_under_the_same_size(bench: Bench, shard: Pat
 def test_an_error_in_mid_shard_leaves_nothing_behind(bench: Bench, shard: Path) -> None:
     class Failing:
         digest, preprocess = bench.scorer.digest, bench.scorer.preprocess
-        count_tokens = bench.scorer.count_tokens
+        count_tokens, scores = bench.scorer.count_tokens, bench.scorer.scores
         calls = 0
 
         def score(self, images: Any, texts: Any) -> Any:
@@ -275,20 +279,25 @@ def test_a_shard_that_is_gone(bench: Bench, shard: Path) -> None:
 
 
 def test_identity_is_what_changes_the_output(config: CleanConfig) -> None:
-    first = identity(config, "a", "b")
-    assert str(config.caption.model) not in json.dumps(first)
+    def named(config: CleanConfig, captioner: str = "a", scorer: str = "b", **text: str) -> Any:
+        written, scored = SimpleNamespace(digest=captioner), SimpleNamespace(digest=scorer)
+        scored.scores = Filter.scores
+        return identity(config, [written], [scored], **text)
+
+    first = named(config)
+    assert str(config.captioners[0].model) not in json.dumps(first)
     changes = [
-        identity(config, "other", "b"),
-        identity(config, "a", "other"),
-        identity(config, "a", "b", text="json:caption"),
-        identity(config.model_copy(update={"seed": 1}), "a", "b"),
-        identity(config.model_copy(update={"dtype": "bf16"}), "a", "b"),
-        identity(config.model_copy(update={"screen": ScreenConfig(min_side=3)}), "a", "b"),
+        named(config, "other"),
+        named(config, "a", "other"),
+        named(config, text="json:caption"),
+        named(config.model_copy(update={"seed": 1})),
+        named(config.model_copy(update={"dtype": "bf16"})),
+        named(config.model_copy(update={"screen": ScreenConfig(min_side=3)})),
         *(
-            identity(config.model_copy(update={part: changed}), "a", "b")
+            named(config.model_copy(update={part: changed}))
             for part, changed in (
-                ("caption", config.caption.model_copy(update={"top_p": 0.8})),
-                ("score", config.score.model_copy(update={"max_tokens": 20})),
+                ("caption", config.captioners[0].model_copy(update={"top_p": 0.8})),
+                ("score", config.scorers[0].model_copy(update={"max_tokens": 20})),
                 ("judge", config.judge.model_copy(update={"min_words": 2})),
                 ("write", config.write.model_copy(update={"images": "jpeg"})),
             )
@@ -296,5 +305,5 @@ def test_identity_is_what_changes_the_output(config: CleanConfig) -> None:
     ]
     prints = [fingerprint(one) for one in [first, *changes]]
     assert len(set(prints)) == len(prints)
-    moved = config.caption.model_copy(update={"model": "/elsewhere", "revision": "r"})
-    assert identity(config.model_copy(update={"caption": moved}), "a", "b") == first
+    moved = config.captioners[0].model_copy(update={"model": "/elsewhere", "revision": "r"})
+    assert named(config.model_copy(update={"caption": moved})) == first

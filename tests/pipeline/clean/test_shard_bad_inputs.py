@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import webdataset
 
+from pipeline.clean.config import CleanConfig
 from pipeline.clean.judge import JudgeConfig
-from pipeline.clean.shard import CleanConfig
 from shards.inputs.listing import InputShard
 from shards.run.commit import read_commit
 from shards.run.run import Run

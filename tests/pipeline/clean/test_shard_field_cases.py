@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.clean.config import CleanConfig
 from pipeline.clean.judge import JudgeConfig
-from pipeline.clean.shard import CleanConfig
 from shards.run.commit import read_commit
 from shards.run.run import Run
 from shards.run.verify.run import verify_run

@@ -5,7 +5,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.report.charts import COLOURS, ScoreHistogram, draw_histogram, draw_kept_shares
+from pipeline.report.charts import (
+    COLOURS,
+    ScoreHistogram,
+    draw_histogram,
+    draw_kept_shares,
+    draw_scatter,
+)
 
 EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SCORES = ScoreHistogram(EDGES, (6, 0, 2, 2), 0.6, 1)
@@ -49,3 +55,16 @@ def test_a_threshold_outside_and_scores_of_nothing_can_be_drawn() -> None:
     assert empty.total == 0
     ElementTree.fromstring(draw_histogram(empty, 1.0))
     assert "var(--origin-1)" in draw_kept_shares([empty])  # colours start again
+
+
+def test_a_scatter_has_a_point_for_each_text_and_numbers_its_own_scales() -> None:
+    points = [(1, 0.5, -20.0), (1, 0.75, 3.0), (0, 5.0, 40.0)]
+    svg = draw_scatter(points, "itm", "siglip2.logit")
+    drawn = ElementTree.fromstring(svg)
+    assert svg.count("var(--origin-1)") == 2 * svg.count("var(--origin-0)") > 0
+    labels = [
+        "".join(node.itertext()).strip() for node in drawn.iter() if node.tag.endswith("text")
+    ]
+    assert {"itm", "siglip2.logit", "20", "40"} <= set(labels)
+    assert draw_scatter(points, "itm", "siglip2.logit") == svg
+    ElementTree.fromstring(draw_scatter([], "a", "b"))

@@ -19,9 +19,9 @@ from pipeline.views.request import ViewRequest
 from shards.inputs.reader import ShardState, State
 from shards.run.commit import Counts, FileRecord
 from shards.run.data import read_shard
-from shards.run.garbage import find_garbage
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, open_snapshot, table_files, write_snapshot
+from shards.run.verify.garbage import find_garbage
 from shards.run.verify.run import verify_run
 from shards.run.view import View, open_view, view_names
 from shards.schema import SCHEMAS

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.views import group as grouping
 from pipeline.views import rejudge as rejudging
-from pipeline.views.group import redecide
+from pipeline.views.decide import Rules, redecide
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.inputs.listing import InputShard
@@ -61,7 +61,7 @@ def table_of(drawn: list[tuple[bool, str, float | None]]) -> pa.Table:
 def test_at_the_own_thresholds_nothing_changes(drawn: Any) -> None:
     texts = table_of(drawn)
     own = judge(texts, CONFIG)
-    again = redecide(texts.select(["origin", "itm"]), own, OWN)
+    again = redecide(texts.select(["origin", "itm"]), own, Rules(OWN))
     assert again.schema.equals(DECISIONS, check_metadata=True)
     assert again.equals(own)
 
@@ -69,7 +69,8 @@ def test_at_the_own_thresholds_nothing_changes(drawn: Any) -> None:
 @given(TEXT_ROWS, st.floats(-1, 2), st.floats(-1, 2))
 def test_at_others_it_is_as_judged_anew(drawn: Any, web: float, synthetic: float) -> None:
     texts, thresholds = table_of(drawn), {"web": web, "synthetic": synthetic}
-    again = redecide(texts.select(["origin", "itm"]), judge(texts, CONFIG), thresholds)
+    own = judge(texts, CONFIG)
+    again = redecide(texts.select(["origin", "itm"]), own, Rules(thresholds))
     anew = judge(texts, CONFIG.model_copy(update={"threshold": thresholds}))
     assert again.equals(anew)
 
@@ -79,7 +80,8 @@ def test_at_others_it_is_as_judged_anew(drawn: Any, web: float, synthetic: float
 def test_against_a_loop(drawn: Any, threshold: float) -> None:
     texts = table_of(drawn)
     own = judge(texts, CONFIG).to_pylist()
-    again = redecide(texts, pa.Table.from_pylist(own, DECISIONS), {**OWN, "web": threshold})
+    rules, decisions = Rules({**OWN, "web": threshold}), pa.Table.from_pylist(own, DECISIONS)
+    again = redecide(texts, decisions, rules)
     for text, before, after in zip(texts.to_pylist(), own, again.to_pylist(), strict=True):
         if before["reason"] not in ("kept", "itm_below_threshold"):
             assert after == before
@@ -94,7 +96,8 @@ def made_run(url: str, shards: int = 4, samples: int = 60, seed: int = 0) -> Run
     """Commit a run of scores alone: samples of all outcomes, texts refused for all reasons."""
     draw = random.Random(seed)
     inputs = [InputShard(f"/absent/{n}.tar", f"s{n}", 1, None, 0.0) for n in range(shards)]
-    run = Run.create(Store(url), "", {"judge": {"threshold": OWN}}, {}, inputs)
+    identity = {"judge": {"threshold": OWN}, "write": {"clean": "none"}}
+    run = Run.create(Store(url), "", identity, {}, inputs)
     for item in inputs:
         attempt = start_attempt(run, item.shard)
         with ShardWriter(run.store, item.shard, attempt) as writer:
@@ -318,7 +321,7 @@ def test_two_at_once_under_one_name(run: Run, same_rules: bool) -> None:
 
 
 def test_a_failure_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = redecide, []
+    real, calls = grouping.decide, []
 
     def third_fails(*arguments: Any) -> pa.Table:
         calls.append(arguments)
@@ -327,7 +330,7 @@ def test_a_failure_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         return real(*arguments)
 
     monkeypatch.setattr(grouping, "MOST_TEXTS", 1)  # each shard by itself
-    monkeypatch.setattr(rejudging, "redecide", third_fails)
+    monkeypatch.setattr(rejudging, "decide", third_fails)
     before = run.store.list()
     with pytest.raises(OSError, match="full"):
         rejudge(run, ViewRequest("v"), open_snapshot(run), quiet)

@@ -9,7 +9,6 @@ import pytest
 
 from shards.run import segment
 from shards.run.commit import Commit, commit, commit_name, read_commit, read_commits
-from shards.run.garbage import find_garbage
 from shards.run.repair import repair_run
 from shards.run.run import Run
 from shards.run.segment import (
@@ -20,6 +19,7 @@ from shards.run.segment import (
     write_segments,
 )
 from shards.run.snapshot import write_snapshot
+from shards.run.verify.garbage import find_garbage
 from shards.schema import SchemaError
 from shards.store import Store
 from tests.shards.conftest import DoWork, MakeRun

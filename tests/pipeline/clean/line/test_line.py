@@ -161,7 +161,7 @@ def test_each_picture_is_copied_once_into_its_batch(
 
     class Looking:
         digest, preprocess = bench.scorer.digest, bench.scorer.preprocess
-        count_tokens = bench.scorer.count_tokens
+        count_tokens, scores = bench.scorer.count_tokens, bench.scorer.scores
 
         def score(self, images: torch.Tensor, texts: Any) -> Any:
             seen.append(images.data_ptr())

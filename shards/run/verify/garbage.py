@@ -17,22 +17,28 @@ from shards.errors import CapfiltError
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run
+from shards.run.scoring.score_set import open_score_set, score_set_names
 from shards.run.segment import read_committed
 from shards.run.verify.lists import read_snapshot, snapshot_names
 from shards.run.verify.problem import Problem
 from shards.run.verify.run import run_problems
+from shards.run.verify.scores import check_score_commits, read_score_sets
 from shards.run.verify.views import read_view, view_records
 from shards.store import StoredFile
 
-_DATA = re.compile(r"data/(?:samples|texts|decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
+_DATA = re.compile(
+    r"data/(?:samples|texts|decisions|scores|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)"
+)
 _VIEW_DATA = re.compile(r"views/[^/]+/(?:decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
+_SCORES = re.compile(r"(scores/[^/]+/)data/scores/(.+)-[0-9a-f]{16}\.parquet")
 _VIEW_LIST = re.compile(r"views/[^/]+/shards-[0-9a-f]{16}\.parquet")
 _TEMPORARY = re.compile(r"(?:.*/)?\.tmp-(?:[a-z0-9_]{8}|[0-9a-f]{16}|probe-[0-9a-f]{16})")
 _PROBE = re.compile(r"\.tmp-probe-[0-9a-f]{16}")  # a driver's, by which workers know the run
 _KEPT = re.compile(
-    r"run\.json|recipe\.yaml|input\.parquet|snapshot\.json|clean\.txt|README\.md"
+    r"run\.json|recipe\.yaml|input\.parquet|candidates\.parquet|snapshot\.json|clean\.txt|README\.md"
     r"|views/[^/]+/(?:view\.json|clean\.txt)"
-    r"|(?:commits|segments|attempts|snapshots|quarantine|scores|report|logs|set_aside)/.*"
+    r"|scores/[^/]+/(?:run\.json|recipe\.yaml|input\.parquet|(?:commits|attempts)/.*)"
+    r"|(?:commits|segments|attempts|snapshots|quarantine|report|logs|set_aside)/.*"
 )
 _REMOVERS = 16
 
@@ -46,6 +52,7 @@ class Kind(StrEnum):
 
     DATA = "data"
     VIEW = "view"
+    SCORES = "scores"
     TEMPORARY = "temporary"
 
 
@@ -82,6 +89,10 @@ def find_garbage(run: Run, older_than_s: float, abandoned: bool = False) -> Garb
     commits = read_committed(run).commits
     named, shards = _named(run, commits), set(run.shards)
     settled = commits.keys() | {f"views/{name}" for name in view_records(run)}
+    for name in score_set_names(run):
+        done = read_commits(open_score_set(run, name).record)
+        named |= {f"scores/{name}/{file.name}" for each in done.values() for file in each.files}
+        settled |= {f"scores/{name}/{shard}" for shard in done}
     at_work = bool(shards - commits.keys() - read_quarantined(run).keys())
     leftovers, unknown = list(_temporary(there, now_s)), []
     for file in there:
@@ -126,7 +137,9 @@ def _is_settled(leftover: Leftover, settled: Collection[str], at_work: bool) -> 
 
 
 def _owner(name: str) -> str:
-    """Return the shard of a data file, or the folder of a view's."""
+    """Return the shard of a data file, or the folder of a view's, or both of a file of scores."""
+    if scores := _SCORES.fullmatch(name):
+        return scores[1] + scores[2]
     match = _DATA.fullmatch(name)
     return match[1] if match else "/".join(name.split("/")[:2])
 
@@ -134,6 +147,10 @@ def _owner(name: str) -> str:
 def _named(run: Run, commits: Mapping[str, Commit]) -> set[str]:
     """Return the names of all files that commits, snapshots and views stand on."""
     faults = list(run_problems(run, commits))
+    sets, problems = read_score_sets(run)
+    faults += problems
+    for scores in sets:
+        faults += check_score_commits(scores)
     named = {file.name for done in commits.values() for file in done.files}
     for snapshot_id in snapshot_names(run):
         snapshot = read_snapshot(run, snapshot_id)
@@ -162,6 +179,9 @@ def _kind(name: str, shards: set[str]) -> Kind | None:
         match = pattern.fullmatch(name)
         if match and match[1] in shards:
             return kind
+    scores = _SCORES.fullmatch(name)
+    if scores and scores[2] in shards:
+        return Kind.SCORES
     return Kind.VIEW if _VIEW_LIST.fullmatch(name) else None
 
 

@@ -10,9 +10,9 @@ import pytest
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.run.commit import commit
-from shards.run.garbage import Garbage, GarbageError, Kind, find_garbage, remove_garbage
 from shards.run.run import Run
 from shards.run.snapshot import write_snapshot
+from shards.run.verify.garbage import Garbage, GarbageError, Kind, find_garbage, remove_garbage
 from shards.run.verify.run import verify_run
 from tests.shards.conftest import DoWork, MakeRun
 
@@ -64,7 +64,7 @@ def test_what_nothing_names_goes_and_all_else_stays(full: Run, do_work: DoWork) 
     ours = [
         "report/index.html",
         "logs/2026-11-28T20-00-00Z-0123abcd.jsonl",
-        "scores/x/y.parquet",
+        "scores/x/commits/00001.json",
         "quarantine/00001.json",
         "set_aside/commits/a.json",
     ]

@@ -1,0 +1,1 @@
+"""What scores texts against pictures: BLIP's filter, or any dual encoder."""

@@ -1,0 +1,1 @@
+"""Scores that were made later or elsewhere, and conditions over all scores and columns."""
