@@ -26,7 +26,10 @@ Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 # The columns of the texts that are looked at, and no others.
 JUDGED = pa.schema(
-    [TEXTS.field(name) for name in ("shard", "index", "text_no", "origin", "text", "itm", "itc")]
+    [
+        TEXTS.field(name)
+        for name in ("shard", "index", "text_no", "origin", "author", "text", "itm", "itc")
+    ]
 )
 Rule = tuple[DecisionReason, Mask]
 

@@ -50,7 +50,8 @@ def score_complaints(
     if set(rows["scorer"].to_pylist()) - scorers.keys():
         yield "holds rows of another scorer"
     known = {(scorer, name) for scorer, names in scorers.items() for name in names}
-    if set(zip(rows["scorer"].to_pylist(), rows["name"].to_pylist(), strict=True)) - known:
+    named = set(zip(rows["scorer"].to_pylist(), rows["name"].to_pylist(), strict=True))
+    if {each for each in named if each[0] in scorers} - known:
         said = sorted({name for _, name in known})
         yield f"holds scores that are not {', '.join(said)}"
     columns = (rows[name].to_pylist() for name in (*_PLACE, "scorer", "name"))

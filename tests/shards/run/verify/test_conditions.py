@@ -77,22 +77,28 @@ def rewritten(run: Run, change: Any) -> None:
     """Change decisions of a view's first shard, and their record, as if written so."""
     view = open_view(run, "v")
     first, *others = view.shards
-    files = {file.table: file for file in first.files}
-    tables = {table: read_data(run, file) for table, file in files.items()}
-    rows = tables["decisions"].to_pylist()
+    old = first.file("decisions")
+    facts = {name: read_data(run, first.file(name)) for name in ("samples", "texts")}
+    every = read_data(run, old).to_pylist()  # of all shards that share the file
+    rows = [row for row in every if row["shard"] == first.shard]
     change(rows)
-    tables["decisions"] = pa.Table.from_pylist(rows, DECISIONS)
-    path = Path(run.store.path(files["decisions"].name))
-    pq.write_table(tables["decisions"], path)
-    file = files["decisions"].model_copy(
+    every = [*rows, *(row for row in every if row["shard"] != first.shard)]
+    path = Path(run.store.path(old.name))
+    pq.write_table(pa.Table.from_pylist(every, DECISIONS), path)
+    new = old.model_copy(
         update={
             "size_bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
     )
-    facts = [files["samples"], files["texts"], file]
-    shard = dataclasses.replace(first, files=tuple(facts), counts=recount(**tables))
-    data = to_parquet([shard, *others])
+    counts = recount(**facts, decisions=pa.Table.from_pylist(rows, DECISIONS))
+    shards = [dataclasses.replace(first, counts=counts), *others]
+    data = to_parquet(
+        dataclasses.replace(
+            shard, files=tuple(new if file == old else file for file in shard.files)
+        )
+        for shard in shards
+    )
     assert view.record is not None
     run.store.put(view.record.shards, data)
     record = view.record.as_json() | {"shards_sha256": hashlib.sha256(data).hexdigest()}

@@ -51,8 +51,8 @@ def problems_of(run: Run) -> list[str]:
         (lambda rows: [row | {"shard": "x"} for row in rows], "rows of other shards"),
         (lambda rows: [row | {"scorer": "x"} for row in rows], "rows of another scorer"),
         (lambda rows: [row | {"name": "q"} for row in rows], "scores that are not p"),
-        (lambda rows: rows[::-1], "not in the order of index, text_no and name"),
-        (lambda rows: [rows[0], *rows], "not in the order of index, text_no and name"),
+        (lambda rows: rows[::-1], "not in the order of index, text_no, scorer and name"),
+        (lambda rows: [rows[0], *rows], "not in the order of index, text_no, scorer and name"),
         (lambda rows: [*rows, rows[-1] | {"index": 99}], "texts that the run does not have"),
     ],
 )
