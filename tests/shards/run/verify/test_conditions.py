@@ -94,10 +94,10 @@ def rewritten(run: Run, change: Any) -> None:
     counts = recount(**facts, decisions=pa.Table.from_pylist(rows, DECISIONS))
     shards = [dataclasses.replace(first, counts=counts), *others]
     data = to_parquet(
-        dataclasses.replace(
-            shard, files=tuple(new if file == old else file for file in shard.files)
-        )
-        for shard in shards
+        [
+            dataclasses.replace(shard, files=tuple(new if f == old else f for f in shard.files))
+            for shard in shards
+        ]
     )
     assert view.record is not None
     run.store.put(view.record.shards, data)
