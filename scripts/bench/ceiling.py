@@ -13,8 +13,8 @@ WIDTH, WIDER = 768, 3072
 def ceiling(device: torch.device, dtype: Dtype, rounds: int = 3) -> float:
     """Return GFLOP/s of the fastest of some rounds: what is in the way only makes it slower."""
     rows = ROWS_GPU if device.type == "cuda" else ROWS_CPU
-    options = {"device": device, "dtype": TORCH_DTYPES[dtype]}
-    left, right = torch.randn(rows, WIDTH, **options), torch.randn(WIDTH, WIDER, **options)
+    left = torch.randn(rows, WIDTH, device=device, dtype=TORCH_DTYPES[dtype])
+    right = torch.randn(WIDTH, WIDER, device=device, dtype=TORCH_DTYPES[dtype])
     best_s = min(_seconds(left, right) for _ in range(1 + rounds))
     return 2 * rows * WIDTH * WIDER / best_s / 1e9
 

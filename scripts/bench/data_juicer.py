@@ -111,8 +111,8 @@ def write_recipe(work: Path, name: str, inputs: Inputs) -> Path:
     caption = {"hf_img2seq": str(work / "captioner"), "caption_num": 1, "batch_size": inputs.batch}
     score = {"hf_blip": str(work / "filter"), "min_score": 0.0, "max_score": 1.0}
     steps = {"image_captioning_mapper": caption, "image_text_matching_filter": score}
-    settings = {"open_tracer": False, "use_cache": False, "skip_op_error": True, "np": 1}
-    settings |= {"dataset_path": str(work / f"{name}.jsonl")}
+    settings: dict[str, Any] = {"open_tracer": False, "use_cache": False, "skip_op_error": True}
+    settings |= {"np": 1, "dataset_path": str(work / f"{name}.jsonl")}
     settings |= {"export_path": str(work / name / "out.jsonl")}
     settings["process"] = [{step: options | everywhere} for step, options in steps.items()]
     recipe = work / f"{name}.yaml"

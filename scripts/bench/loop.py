@@ -24,7 +24,7 @@ class Loop:
         dtyped = (model.to(self.device, TORCH_DTYPES[dtype]).eval() for model in loaded)
         self.captioner, self.scorer = dtyped
         count = inputs.tokens
-        self.lengths = {"min_new_tokens": count, "max_new_tokens": count}
+        self.lengths: dict[str, Any] = {"min_new_tokens": count, "max_new_tokens": count}
         self.lengths |= {"do_sample": True, "top_p": 0.9, "top_k": 0}
 
     def look(self, pairs: Pairs) -> Any:  # noqa: ANN401 - transformers' batch
