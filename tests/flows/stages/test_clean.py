@@ -217,7 +217,7 @@ def test_a_run_over_its_limits_stops_and_says_how_to_go_on(recipe: Make) -> None
     assert message.startswith("limits.rejected is 0.5, but 89.6% of 1,004 samples are")
     assert "by reason: no_image 900. Look at the input" in message
     assert message.endswith("--set limits.rejected=1")
-    assert len(read_commits(job.run)) == 1  # what is committed is kept
+    assert len(read_commits(job.run)) in (1, 2)  # kept; a shard begun ahead may be committed, too
 
 
 def test_a_limit_that_torn_samples_hit_says_how_to_join_them(recipe: Make) -> None:
