@@ -7,13 +7,13 @@ from torch import Tensor
 
 from models.blip.preprocess import Preprocess
 from models.roles.captioner import Caption
-from models.roles.filter import Score
+from models.roles.filter import Filter, Score
 
 
 class Device:
     """Both models at once; it sleeps for half of an image's time in each, and remembers when."""
 
-    digest, preprocess = "0" * 64, Preprocess(384, 384)
+    digest, preprocess, scores = "0" * 64, Preprocess(384, 384), Filter.scores
 
     def __init__(self, ms: float) -> None:
         self._image_s = ms / 2e3

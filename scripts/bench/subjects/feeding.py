@@ -16,8 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from pipeline.clean.config import CleanConfig, identity
 from pipeline.clean.prepare import ExecutionConfig
-from pipeline.clean.shard import CleanConfig, ShardCleaner, identity
+from pipeline.clean.shard import ShardCleaner
 from scripts.bench.feeding.device import Device
 from scripts.bench.feeding.pieces import pieces
 from scripts.bench.inputs import made_up_pairs, real_pairs, write_inputs
@@ -40,11 +41,9 @@ def clean(tars: Path, folder: Path, ms: float, o: argparse.Namespace) -> Turn:
     device = Device(ms)
     config = CleanConfig(dtype="fp32", caption={"model": "none"}, score={"model": "none"})
     inputs = list_inputs([str(tars)])
-    run = Run.create(
-        Store(str(folder)), "", identity(config, device.digest, device.digest), {}, inputs
-    )
+    run = Run.create(Store(str(folder)), "", identity(config, [device], [device]), {}, inputs)
     pace = ExecutionConfig(batch_size=o.batch, decode_threads=o.threads)
-    cleaner = ShardCleaner(run, config, device, device, pace)
+    cleaner = ShardCleaner(run, config, [device], [device], pace)
     cleaner.clean(inputs[0], _ignore)
     begun, cpu_s, main_s, images = time.monotonic(), time.process_time(), time.thread_time(), 0
     ends = []

@@ -253,7 +253,7 @@ def test_the_digest_covers_the_content_alone(
     copy = shutil.copytree(guest_folder("git"), tmp_path / "copy")
     (copy / "README.md").write_text("words")
     before = check(config(guest_folder("git"), "git"))
-    assert check(config(copy, "git")) == before
+    assert check(config(copy, "git")).digest == before.digest
     assert opened(copy, "git").digest == before.digest
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 from torch import Tensor
 
 from models.checkpoints.locate import CheckpointError
@@ -126,7 +127,7 @@ def test_a_folder_that_is_no_dual_encoder(name: str, guest_folder: Callable[[str
 
 def test_blip_is_a_kind_of_its_own(tmp_path: Path) -> None:
     hf.BlipConfig().save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").touch()
+    save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="give it as kind: blip"):
         check(config(tmp_path))
 
@@ -151,7 +152,7 @@ def test_the_positions_of_roberta_begin_behind_its_pad(tmp_path: Path) -> None:
     network.save_pretrained(tmp_path)
     words(framed=True).save_pretrained(tmp_path)
     hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32).save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").touch()
+    save_file({}, tmp_path / "model.safetensors")
     check(config(tmp_path, max_tokens=38))
     with pytest.raises(CheckpointError, match="reads at most 38"):
         check(config(tmp_path, max_tokens=39))

@@ -41,9 +41,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the reads of files, by their folders."""
     read, counted = Store.read, Counter[str]()
 
-    def count(store: Store, name: str) -> bytes:
+    def count(store: Store, name: str, *size: int | None) -> bytes:
         counted[name.split("/")[0]] += 1
-        return read(store, name)
+        return read(store, name, *size)
 
     monkeypatch.setattr(Store, "read", count)
     return counted
