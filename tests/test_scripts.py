@@ -20,13 +20,14 @@ SUBJECTS = sorted(
 # the benchmark of cleaning (`test_bench.py`).
 SMALL = {
     "-m scripts.bench.subjects.evaluation --pictures 12 --frames 60": "videos, under guard or not",
+    "-m scripts.bench.subjects.feeding --images 12 --shards 3 --turns 1": "difference hash",
     "-m scripts.bench.subjects.judge --shards 3 --texts 40": "texts",
+    "-m scripts.bench.subjects.plan --runs 1 --n 48 --budget 1 --engines=local": "90 % interval",
     "-m scripts.bench.subjects.search {out} --pictures 300": "queries",
     "-m scripts.bench.subjects.training fp32 'capfilt lm'": "s/step",
     "scripts/check_attention.py --pictures 6": "| layer | map |",
     "scripts/demo.py {out}/demo -- --engine local --direct": "capfilt verify",
     "scripts/draw_architecture.py --check": "",
-    "scripts/measure_plan.py --runs 1 --n 48 --budget 1 --engines local": "its 90 % interval",
 }
 
 
