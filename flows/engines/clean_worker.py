@@ -25,7 +25,7 @@ from models.devices import (
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
 from pipeline.clean.shard import CleanConfig, ShardCleaner
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
 from shards.run.commit import read_commit
 from shards.run.run import Run

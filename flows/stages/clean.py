@@ -46,7 +46,8 @@ from pipeline.printable import number_of, tally
 from pipeline.publish import cards, sets
 from pipeline.report.wording import advice_on_rejected
 from shards.errors import CapfiltError
-from shards.inputs.listing import InputShard, check_unchanged
+from shards.inputs.listing import check_unchanged
+from shards.inputs.shard import InputShard
 from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts

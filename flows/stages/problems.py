@@ -12,7 +12,8 @@ from flows.recipe import Recipe
 from flows.stages.first_checks import check_cluster
 from models.checkpoints import locate
 from shards.errors import is_store_error
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
+from shards.inputs.shard import InputShard
 from shards.store import Store
 
 Value = TypeVar("Value")

@@ -24,7 +24,8 @@ from pipeline.clean.forecast import LEAST_BLOCKS, Block, cost_of_a_shard
 from pipeline.printable import number_of
 from shards.errors import UsageError
 from shards.inputs.excerpt import Excerpt, Excerpts
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
+from shards.inputs.shard import InputShard
 from shards.inputs.text import TextSource
 from shards.run.commit import Commit, read_commits
 from shards.store import Store

@@ -21,7 +21,7 @@ from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import ScoreConfig, Scorer
 from pipeline.clean.screen import ScreenConfig
 from pipeline.config import Config
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.inputs.text import text_source
 from shards.run.attempt import Quarantine
 from shards.run.commit import Commit, FilesGone

@@ -6,7 +6,6 @@ The list is fixed when a run is created; what changed since then is an error, ne
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -15,6 +14,7 @@ from shards.errors import CapfiltError, UsageError
 from shards.inputs.finding import InputError as InputError  # of the lists made here, too
 from shards.inputs.finding import find_tars, info_of, open_place
 from shards.inputs.names import stem
+from shards.inputs.shard import InputShard
 from shards.naming import encode_name
 from shards.store import filesystem, seconds_of, url_of
 
@@ -33,20 +33,6 @@ DIVIDED_OTHERWISE = (
     "If it did not change, an earlier version of capfilt cleaned it, which divided tars into "
     "samples otherwise: clean it again into another output folder"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class InputShard:
-    """One input tar: an absolute URL (a plain path if local), its SHARD name, and its identity.
-
-    `mtime` is in seconds since 1970. A store that knows neither etag nor mtime is trusted by size.
-    """
-
-    url: str
-    shard: str
-    size_bytes: int
-    etag: str | None = None
-    mtime: float | None = None
 
 
 def list_inputs(urls: Sequence[str], root: str | None = None) -> list[InputShard]:

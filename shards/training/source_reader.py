@@ -4,8 +4,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Generator, Iterator
 
-from shards.inputs.listing import InputShard, list_inputs
-from shards.inputs.reader import ShardReader, State, open_shard
+from shards.inputs.listing import list_inputs
+from shards.inputs.opening import SampleReader, open_samples
+from shards.inputs.reader import State
+from shards.inputs.shard import InputShard
 from shards.inputs.text import TXT, TextSource
 from shards.naming import encode_name
 from shards.reasons import SampleReason
@@ -74,8 +76,7 @@ def read_part(part: Part) -> Generator[SourceSample, None, None]:
         yield from _listed(part, part.listed)
         return
     count = 0
-    with open_shard(part.url) as file:
-        reader = ShardReader(file, part.text)
+    with open_samples(part.source, part.text) as reader:
         for sample in _samples(part, reader):
             count += 1
             if count > part.rows:
@@ -87,7 +88,7 @@ def read_part(part: Part) -> Generator[SourceSample, None, None]:
             raise changed(part, f"sha256 {part.sha256}", reader.sha256)
 
 
-def _samples(part: Part, reader: ShardReader) -> Iterator[SourceSample]:
+def _samples(part: Part, reader: SampleReader) -> Iterator[SourceSample]:
     if part.tables is not None:
         return read_judged(part, part.tables, reader)
     return read_clean(part, reader) if part.is_clean else _annotated(part.shard, reader, Counter())
@@ -109,14 +110,13 @@ def _open_shards(config: SourceConfig) -> Source:
 
 
 def _counted(listed: InputShard, text: TextSource, left_out: Counter[str]) -> tuple[Part, State]:
-    with open_shard(listed.url) as file:
-        reader = ShardReader(file, text)
+    with open_samples(listed, text) as reader:
         rows = sum(1 for _ in _annotated(listed.shard, reader, left_out))
-    part = Part(listed.shard, listed.url, rows, reader.sha256, text=text)
+    part = Part(listed.shard, listed.url, rows, reader.sha256, text=text, input=listed)
     return part, reader.state.state
 
 
-def _annotated(shard: str, reader: ShardReader, left_out: Counter[str]) -> Iterator[SourceSample]:
+def _annotated(shard: str, reader: SampleReader, left_out: Counter[str]) -> Iterator[SourceSample]:
     """Yield what can be used of a human-annotated tar, and count what cannot."""
     for raw in reader:
         texts, reason = annotated_texts(raw)

@@ -14,8 +14,9 @@ from typing import Any
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.clean.prepare import DecodeStalled, PreparedSample
-from shards.inputs.listing import InputShard, changed_since_listed, check_current
-from shards.inputs.reader import ShardReader
+from shards.inputs.listing import changed_since_listed, check_current
+from shards.inputs.opening import SampleReader
+from shards.inputs.shard import InputShard
 from shards.run.attempt import (
     DEATHS_TO_QUARANTINE,
     SAFE_FROM,
@@ -118,7 +119,7 @@ class ShardAttempt:
         writer = ShardWriter(run.store, shard, self._attempt)
         self._writer = self._writing.enter_context(writer)
 
-    def has_read(self, reader: ShardReader) -> None:
+    def has_read(self, reader: SampleReader) -> None:
         """Take note of how the shard ended, after its last sample."""
         self._reader = reader
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from shards.inputs.excerpt import Excerpts, cut_samples, find_header, padding_of
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.reader import ShardReader, State
+from shards.inputs.shard import InputShard
 from tests.support.tars import read_members
 
 

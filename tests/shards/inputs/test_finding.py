@@ -8,8 +8,9 @@ import pytest
 
 from shards.errors import UsageError
 from shards.inputs.finding import InputError
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.names import stem
+from shards.inputs.shard import InputShard
 
 
 def make(folder: Path, *names: str) -> Path:

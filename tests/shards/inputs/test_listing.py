@@ -15,13 +15,13 @@ from shards.inputs.listing import (
     InputChanged,
     InputError,
     InputMismatch,
-    InputShard,
     _version,
     check_current,
     check_unchanged,
     compare_lists,
     list_inputs,
 )
+from shards.inputs.shard import InputShard
 
 FILES = ["00000.tar", "00001.tar", "00002.tar.gz", "sub/day 1/00000.tar", "sub/x.tar"]
 OTHERS = ["00000.parquet", "00000_stats.json", "readme"]
