@@ -46,7 +46,7 @@ def check_cleaning(recipe: Recipe) -> Checked:
     with log.hearing():
         for model in (recipe.caption, recipe.score):
             locate.look_for(model.model, model.revision)
-        inputs = tuple(list_inputs(list(recipe.input.urls), recipe.input.root))
+        inputs = tuple(list_inputs(recipe.input.urls, recipe.input.root, recipe.input.options))
         check_cluster(recipe.engine.kind, recipe.engine.address)
     return Checked(store, log, inputs)
 

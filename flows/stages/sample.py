@@ -180,8 +180,8 @@ def _nothing_in(shards: Sequence[InputShard]) -> str:
     first = shards[0]
     return (
         f"no sample was found in {number_of(len(shards), 'input shard')}; the first is {first.url} "
-        f"({first.size_bytes} bytes). Expected tars with KEY.jpg and KEY.txt side by side: look at "
-        "what is in them (tar -tf)"
+        f"({first.size_bytes} bytes). Expected pictures, in tars with KEY.jpg and KEY.txt side by "
+        "side: look at what is in them (tar -tf)"
     )
 
 

@@ -95,7 +95,7 @@ class Excerpts:
 
     The list is taken as one line of bytes, and as many parts of it as excerpts are wanted get one
     each, in random order. Gzip files, and tars whose members stand apart, are read from their
-    beginning: `streams` and `scattered` name them.
+    beginning: `streams` and `scattered` name them. So are shards of other kinds, which are small.
     """
 
     def __init__(self, shards: Sequence[InputShard], seed: int, text: TextSource = TXT) -> None:
@@ -128,12 +128,14 @@ class Excerpts:
 
         Of other shards that were not opened it is taken for the mean.
         """
-        small = [shard for shard in shards if shard.size_bytes < _SMALL_BYTES]
+        tars = [shard for shard in shards if shard.kind == "tar"]
+        small = [shard for shard in tars if shard.size_bytes < _SMALL_BYTES]
         for shard in small[:_MOST_LOOKED_UP]:
             with open_at(shard) as file:
                 self._padding(file, shard)
         mean = sum(self._paddings.values()) / max(len(self._paddings), 1)
-        paddings = (self._paddings.get(shard.shard, mean) for shard in shards)
+        padded = self._paddings | {s.shard: 0 for s in shards if s.kind != "tar"}
+        paddings = (padded.get(shard.shard, mean) for shard in shards)
         sizes = zip(shards, paddings, strict=True)
         return [max(shard.size_bytes - padding, 0.0) for shard, padding in sizes]
 
@@ -168,6 +170,10 @@ class Excerpts:
     def _cut(self, number: int, offset: int, samples: int) -> Excerpt | None:
         """Take an excerpt out of a gap; one that gives none is left out from now on."""
         gap = self._gaps.pop(number)
+        if gap.shard.kind != "tar":
+            if gap.shard.shard not in self._fronts:
+                self._open_front(gap.shard)
+            return self._take(gap, number, samples)
         with open_at(gap.shard) as file:
             span = (
                 None if self._has_front(gap.shard, file) else self._span(file, gap, offset, samples)

@@ -65,7 +65,7 @@ class Front:
 
     def _members(self, raw: RawSample) -> Iterator[tuple[str, bytes]]:
         if raw.image is not None:
-            yield f"{raw.key}.{raw.image_ext}", raw.image
+            yield f"{raw.key}.{raw.image_ext or 'jpg'}", raw.image
         if raw.meta is not None:
             yield f"{raw.key}.json", raw.meta
         if raw.text is not None and self._text.extension is not None:

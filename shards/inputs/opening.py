@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from shards.inputs.folders.reader import FolderReader
 from shards.inputs.reader import RawSample, ShardReader, ShardState, open_shard
 from shards.inputs.shard import InputShard
+from shards.inputs.tables.reader import TableReader
 from shards.inputs.text import TXT, TextSource
 
 
@@ -35,7 +37,13 @@ class SampleReader(Protocol):
 def open_samples(shard: InputShard, text: TextSource = TXT) -> Iterator[SampleReader]:
     """Open a shard for one pass, on local disk or behind any fsspec URL.
 
-    `text` says where the texts of a tar stand; of other kinds the list has settled it.
+    `text` says where texts stand, as it did when the shard was listed.
     """
+    if shard.kind == "folder":
+        yield FolderReader(shard, text)
+        return
+    if shard.kind == "parquet":
+        yield TableReader(shard)
+        return
     with open_shard(shard.url) as file:
         yield ShardReader(file, text)

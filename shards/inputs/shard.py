@@ -3,10 +3,29 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from shards.errors import CapfiltError
 from shards.inputs.names import stem
+from shards.inputs.text import TXT, TextSource
 from shards.naming import encode_name
 
 Kind = Literal["tar", "folder", "parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """How inputs are read: as which kind (None: as what is there), and where texts stand.
+
+    `image` names the column of pictures in Parquet; virtual shards have `samples_per_shard`.
+    """
+
+    kind: Kind | None = None
+    text: TextSource = TXT
+    image: str | None = None
+    samples_per_shard: int = 1_000
+
+
+class InputChanged(CapfiltError, ValueError):  # noqa: N818 - reads as what happened
+    """A shard is not the one that the run was created with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +57,11 @@ class InputShard:
     def of_tar(cls, url: str) -> "InputShard":
         """Return a tar that is read by itself, outside any list."""
         return cls(url, encode_name(stem(url.rpartition("/")[2])), 0)
+
+
+def changed_since_listed(shard: InputShard, expected: str, found: str) -> InputChanged:
+    """Make the error of a shard that is read while it changes."""
+    return InputChanged(
+        f"input shard {shard.shard!r} ({shard.url}) changed since it was listed: expected "
+        f"{expected}, found {found}; restore it, or clean into another output folder"
+    )

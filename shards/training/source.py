@@ -151,10 +151,10 @@ class PictureLocation:
 
 
 def location_of(url: str, raw: RawSample) -> PictureLocation | None:
-    """Return where a sample's image lies in its tar."""
+    """Return where a sample's image lies; None where no stretch of a file holds its bytes."""
     if raw.image is None or raw.image_offset is None:
         return None
-    return PictureLocation(url, raw.image_offset, len(raw.image))
+    return PictureLocation(raw.image_url or url, raw.image_offset, len(raw.image))
 
 
 def read_picture_at(location: PictureLocation) -> bytes:

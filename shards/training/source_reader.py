@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from shards.inputs.listing import list_inputs
 from shards.inputs.opening import SampleReader, open_samples
 from shards.inputs.reader import State
-from shards.inputs.shard import InputShard
+from shards.inputs.shard import InputOptions, InputShard
 from shards.inputs.text import TXT, TextSource
 from shards.naming import encode_name
 from shards.reasons import SampleReason
@@ -64,7 +64,8 @@ def check_source(config: SourceConfig) -> None:
     elif config.annotations is not None:
         check_there(config.annotations, config.answers)
     else:
-        list_inputs(config.shards or (), config.root)
+        options = InputOptions(text=TextSource.parse(config.text))
+        list_inputs(config.shards or (), config.root, options)
 
 
 def read_part(part: Part) -> Generator[SourceSample, None, None]:
@@ -98,7 +99,7 @@ def _open_shards(config: SourceConfig) -> Source:
     left_out, text = LeftOut(), TextSource.parse(config.text)
     parts, damaged = [], {}
     lines = [] if text == TXT else [f"{config.text}\n"]
-    for listed in list_inputs(config.shards or (), config.root):
+    for listed in list_inputs(config.shards or (), config.root, InputOptions(text=text)):
         part, state = _counted(listed, text, left_out)
         lines.append(f"{part.shard}\t{part.sha256}\n")
         if state != State.COMPLETE:

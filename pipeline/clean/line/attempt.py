@@ -14,9 +14,9 @@ from typing import Any
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.clean.prepare import DecodeStalled, PreparedSample
-from shards.inputs.listing import changed_since_listed, check_current
+from shards.inputs.listing import check_current
 from shards.inputs.opening import SampleReader
-from shards.inputs.shard import InputShard
+from shards.inputs.shard import InputShard, changed_since_listed
 from shards.run.attempt import (
     DEATHS_TO_QUARANTINE,
     SAFE_FROM,
