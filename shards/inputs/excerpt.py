@@ -100,7 +100,7 @@ class Excerpts:
 
     def __init__(self, shards: Sequence[InputShard], seed: int, text: TextSource = TXT) -> None:
         self._text = text
-        self._fronts: dict[str, Front] = {}
+        self._fronts = {s.shard: Front(_raws(s, text), text) for s in shards if s.kind != "tar"}
         self._checked: set[str] = set()
         self._gaps = [_Gap(shard, 0, shard.size_bytes) for shard in shards]
         self._random = random.Random(seed)
@@ -128,8 +128,7 @@ class Excerpts:
 
         Of other shards that were not opened it is taken for the mean.
         """
-        tars = [shard for shard in shards if shard.kind == "tar"]
-        small = [shard for shard in tars if shard.size_bytes < _SMALL_BYTES]
+        small = [s for s in shards if s.kind == "tar" and s.size_bytes < _SMALL_BYTES]
         for shard in small[:_MOST_LOOKED_UP]:
             with open_at(shard) as file:
                 self._padding(file, shard)
@@ -170,9 +169,7 @@ class Excerpts:
     def _cut(self, number: int, offset: int, samples: int) -> Excerpt | None:
         """Take an excerpt out of a gap; one that gives none is left out from now on."""
         gap = self._gaps.pop(number)
-        if gap.shard.kind != "tar":
-            if gap.shard.shard not in self._fronts:
-                self._open_front(gap.shard)
+        if gap.shard.shard in self._fronts:
             return self._take(gap, number, samples)
         with open_at(gap.shard) as file:
             span = (
@@ -200,7 +197,7 @@ class Excerpts:
 
     def _has_front(self, shard: InputShard, file: BinaryIO) -> bool:
         """Check whether a shard is read from its beginning; gzip files are."""
-        if shard.shard not in self._fronts and file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
+        if file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
             self._open_front(shard)
             self.streams.append(shard)
         return shard.shard in self._fronts

@@ -14,11 +14,11 @@ from typing import Any
 import fsspec
 
 from shards.errors import UsageError
-from shards.inputs.finding import Found, find_inputs, info_of, open_place
+from shards.inputs.finding.find import Found, find_inputs, info_of, open_place
+from shards.inputs.finding.look import InputError as InputError  # of the lists made here, too
 from shards.inputs.folders.file_list import FileListWriter, new_list
 from shards.inputs.folders.listing import FolderListing
 from shards.inputs.folders.reader import time_of
-from shards.inputs.look import InputError as InputError  # of the lists made here, too
 from shards.inputs.names import stem
 from shards.inputs.opening import open_samples
 from shards.inputs.shard import InputChanged as InputChanged  # of what was listed here
@@ -133,14 +133,14 @@ def check_current(shard: InputShard) -> None:
 def _shards_at(
     pattern: str, root: str | None, options: InputOptions, new: Callable[[], FileListWriter]
 ) -> list[InputShard]:
-    found = find_inputs(pattern, options.kind)
-    start = found.start if root is None else open_place(root)[1]
-    if found.kind == "folder":
-        return list(_of_folder(found, start, pattern, options, new()))
-    whole = [_shard(found.fs, info, start, pattern) for info in found.infos]
-    if found.kind == "tar":
+    source = find_inputs(pattern, options.kind)
+    start = source.start if root is None else open_place(root)[1]
+    if source.kind == "folder":
+        return list(_of_folder(source, start, pattern, options, new()))
+    whole = [_shard(source.fs, info, start, pattern) for info in source.infos]
+    if source.kind == "tar":
         return [shard for _, shard in whole]
-    return list(list_tables(found.fs, whole, options))
+    return list(list_tables(source.fs, whole, options))
 
 
 def _of_folder(

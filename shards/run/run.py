@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import DamagedFile, UsageError
+from shards.inputs.finding.near import runs_near
 from shards.inputs.listing import InputMismatch, compare_lists, list_digest
-from shards.inputs.near import runs_near
 from shards.inputs.shard import InputShard
 from shards.run.record import canonical_json, read_record, record_version, write_record
 from shards.schema import as_damage, read_bytes

@@ -95,7 +95,7 @@ def test_a_form_gives_what_tars_give(form: str, runs: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("form", ["folder", "parquet"])
 def test_whatever_reads_a_run_again_finds_its_pictures(
-    form: str, runs: dict[str, Path], capfilt: InProcess, tmp_path: Path
+    form: str, runs: dict[str, Path], capfilt: InProcess
 ) -> None:
     run = runs[form]
     assert capfilt.run("verify", run).returncode == 0

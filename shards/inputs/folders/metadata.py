@@ -20,7 +20,7 @@ import fsspec
 
 from shards.errors import DamagedFile
 from shards.files.notice import tell_once
-from shards.inputs.look import InputError
+from shards.inputs.finding.look import InputError
 from shards.inputs.sidecar import read_object
 from shards.inputs.tables.columns import (
     Row,
@@ -98,17 +98,17 @@ class MetadataRows:
 
     def of(self, path: bytes) -> list[TableRow]:
         """Return the rows that name a picture, of the table nearest above it."""
-        found = self._database.execute(
+        rows = self._database.execute(
             "select path, name, words, meta, place, depth from rows where path = ? order by rowid",
             (path,),
         ).fetchall()
-        if not found:
+        if not rows:
             return []
         self._database.execute("update rows set used = 1 where path = ?", (path,))
-        nearest = max(row[-1] for row in found)
-        if any(row[-1] < nearest for row in found):
+        nearest = max(row[-1] for row in rows)
+        if any(row[-1] < nearest for row in rows):
             tell_once("rows of a table further up are left out where one nearer names the picture")
-        return [TableRow(*row[:-1]) for row in found if row[-1] == nearest]
+        return [TableRow(*row[:-1]) for row in rows if row[-1] == nearest]
 
     def unused(self) -> Iterator[TableRow]:
         """Yield the rows whose pictures were not asked for."""

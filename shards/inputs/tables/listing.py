@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from shards.errors import DamagedFile
 from shards.files.notice import tell_once
-from shards.inputs.look import InputError
+from shards.inputs.finding.look import InputError
 from shards.inputs.shard import InputOptions, InputShard
 from shards.inputs.tables.columns import Columns, find_columns
 from shards.naming import encode_name

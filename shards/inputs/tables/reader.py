@@ -173,7 +173,7 @@ def _sample(
         detail = f"picture of {len(image)} bytes, limit {_LARGEST_BYTES}"
         return _rejected(SampleReason.UNSAFE_MEMBER, detail)
     endings = [one for one in (extension_of(name), column.lower()) if one in IMAGE_EXTENSIONS]
-    told = ": ".join(str(row[name]) for name in _FAILURE if row.get(name))
+    failure = ": ".join(str(row[name]) for name in _FAILURE if row.get(name))
     return RawSample(
         index=0,
         key=key_text((key or _stem(path))[:_LONGEST_KEY_BYTES]),
@@ -182,7 +182,7 @@ def _sample(
         text=text,
         meta=as_meta(row),
         reason=None,
-        detail=" ".join(told.split())[:_LONGEST_KEY_BYTES] or None if image is None else None,
+        detail=" ".join(failure.split())[:_LONGEST_KEY_BYTES] or None if image is None else None,
         end_offset=0,
     )
 

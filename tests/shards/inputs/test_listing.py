@@ -90,8 +90,8 @@ def test_a_list_and_a_root(web: str) -> None:
         ("/{00000..00003}.tar", "there is no .*00003.tar|there is no .*00002.tar"),
         ("/{00000", "unbalanced|there is no"),
         ("/{sub,00000.tar}", "is a folder"),
-        ("/00000.parquet", "clean reads WebDataset tars"),
-        ("/list.CSV", "clean reads WebDataset tars"),
+        ("/00000.parquet", "not_parquet"),
+        ("/list.CSV", "is a table that clean does not read"),
     ],
 )
 def test_refused(web: str, pattern: str, message: str) -> None:

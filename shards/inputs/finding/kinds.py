@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import fsspec
 
-from shards.inputs.look import InputError, Look
+from shards.inputs.finding.look import InputError, Look
 from shards.inputs.names import stem
 from shards.inputs.shard import Kind
 from shards.inputs.tables.columns import holds_pictures

@@ -17,10 +17,10 @@ from fsspec.utils import glob_translate
 from shards.files.notice import tell_once
 from shards.files.regular import check_regular
 from shards.files.walk import Entry
-from shards.inputs.kinds import kind_in
-from shards.inputs.look import RUN, InputError, Look, look_below, parents, some
+from shards.inputs.finding.kinds import kind_in
+from shards.inputs.finding.look import RUN, InputError, Look, look_below, parents, some
+from shards.inputs.finding.near import near_to
 from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, is_tar
-from shards.inputs.near import near_to
 from shards.inputs.shard import Kind
 from shards.store import filesystem
 
@@ -295,12 +295,12 @@ def _refuse_run(fs: fsspec.AbstractFileSystem, path: str, pattern: str) -> None:
 def _nothing(pattern: str, where: str, look: Look) -> InputError:
     if not (look.others or look.folders or look.tars):
         return InputError(f"{pattern!r}: {where} is an empty folder (hidden files do not count)")
-    found = [f"{count:,} {ending}" for ending, count in look.others.most_common(_NAMED_AT_MOST)]
+    there = [f"{count:,} {ending}" for ending, count in look.others.most_common(_NAMED_AT_MOST)]
     if look.folders:
-        found.insert(0, f"folders ({some(sorted(look.folders))})")
+        there.insert(0, f"folders ({some(sorted(look.folders))})")
     message = (
         f"{pattern!r}: no *.tar, *.tgz or *.tar.gz, no picture and no Parquet found there (looked "
         f"in {where})"
     )
-    message += f"; there are {', '.join(found)}" if found else ""
+    message += f"; there are {', '.join(there)}" if there else ""
     return InputError(f"{message}; {_UNPACK}" if look.compressed else message)
