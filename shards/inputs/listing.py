@@ -15,13 +15,13 @@ import fsspec
 
 from shards.errors import UsageError
 from shards.inputs.finding.find import Found, find_inputs, info_of, open_place
-from shards.inputs.finding.look import InputError as InputError  # of the lists made here, too
 from shards.inputs.folders.file_list import FileListWriter, new_list
 from shards.inputs.folders.listing import FolderListing
 from shards.inputs.folders.reader import time_of
 from shards.inputs.names import stem
 from shards.inputs.opening import open_samples
 from shards.inputs.shard import InputChanged as InputChanged  # of what was listed here
+from shards.inputs.shard import InputError as InputError
 from shards.inputs.shard import InputOptions, InputShard, changed_since_listed
 from shards.inputs.tables.listing import list_tables
 from shards.naming import encode_name

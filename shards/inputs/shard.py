@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shards.errors import CapfiltError
+from shards.errors import CapfiltError, UsageError
 from shards.inputs.names import stem
 from shards.inputs.text import TXT, TextSource
 from shards.naming import encode_name
@@ -22,6 +22,10 @@ class InputOptions:
     text: TextSource = TXT
     image: str | None = None
     samples_per_shard: int = 1_000
+
+
+class InputError(UsageError):
+    """An input that names nothing that can be read, or the same shard twice."""
 
 
 class InputChanged(CapfiltError, ValueError):  # noqa: N818 - reads as what happened

@@ -18,10 +18,10 @@ from shards.files.notice import tell_once
 from shards.files.regular import check_regular
 from shards.files.walk import Entry
 from shards.inputs.finding.kinds import kind_in
-from shards.inputs.finding.look import RUN, InputError, Look, look_below, parents, some
+from shards.inputs.finding.look import RUN, Look, look_below, parents, some
 from shards.inputs.finding.near import near_to
 from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, is_tar
-from shards.inputs.shard import Kind
+from shards.inputs.shard import InputError, Kind
 from shards.store import filesystem
 
 _GLOB, _WILD = "*?[", "{*?["

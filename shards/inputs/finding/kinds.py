@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 
 import fsspec
 
-from shards.inputs.finding.look import InputError, Look
+from shards.inputs.finding.look import Look
 from shards.inputs.names import stem
-from shards.inputs.shard import Kind
+from shards.inputs.shard import InputError, Kind
 from shards.inputs.tables.columns import holds_pictures
 
 _TABLES_LOOKED_AT = 20

@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 
 import fsspec
 
-from shards.errors import UsageError
 from shards.files.walk import Entry, below, walk
 from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, is_tar
+from shards.inputs.shard import InputError
 
 RUN, _RECIPE = "run.json", "recipe.yaml"  # the first marks a run, whose tars are results
 _OTHERWISE_COMPRESSED = re.compile(
@@ -18,10 +18,6 @@ _OTHERWISE_COMPRESSED = re.compile(
 )
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of texts, beside pictures
 _NAMED_AT_MOST = 5
-
-
-class InputError(UsageError):
-    """An input that names nothing that can be read, or the same shard twice."""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS
+from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, extension_of
 from shards.inputs.text import TextSource
 from shards.naming import key_text
 
@@ -26,11 +26,6 @@ class Picture:
     key: str
     text: str | None
     meta: str | None
-
-
-def extension_of(name: str) -> str:
-    """Return what a name ends with, in lower case and without the dot."""
-    return name.rpartition(".")[2].lower() if "." in name else ""
 
 
 def pictures_in(

@@ -20,10 +20,10 @@ from shards.files.notice import tell_once
 from shards.files.scratch import scratch_folder
 from shards.files.walk import Entry, below, is_hidden, walk
 from shards.inputs.finding.look import METADATA, Look, run_above
-from shards.inputs.folders.beside import Picture, extension_of, pictures_in
+from shards.inputs.folders.beside import Picture, pictures_in
 from shards.inputs.folders.file_list import FileListWriter, FileRow, Group
 from shards.inputs.folders.metadata import MetadataRows, TableRow
-from shards.inputs.names import IMAGE_EXTENSIONS
+from shards.inputs.names import IMAGE_EXTENSIONS, extension_of
 from shards.inputs.text import TextSource
 from shards.naming import key_text
 from shards.reasons import SampleReason

@@ -20,7 +20,7 @@ import fsspec
 
 from shards.errors import DamagedFile
 from shards.files.notice import tell_once
-from shards.inputs.finding.look import InputError
+from shards.inputs.shard import InputError
 from shards.inputs.sidecar import read_object
 from shards.inputs.tables.columns import (
     Row,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from fsspec.implementations.local import LocalFileSystem
 
-from shards.inputs.folders.beside import extension_of
 from shards.inputs.folders.file_list import FileRow, mean_time, read_files
 from shards.inputs.folders.listing import LARGEST_FILE_BYTES
+from shards.inputs.names import extension_of
 from shards.inputs.reader import RawSample, ShardState, State
 from shards.inputs.shard import InputShard, changed_since_listed
 from shards.inputs.text import TextSource

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.types as kinds
 
 from shards.errors import DamagedFile
-from shards.inputs.finding.look import InputError
+from shards.inputs.shard import InputError
 from shards.inputs.text import TextSource
 from shards.schema import open_parquet
 

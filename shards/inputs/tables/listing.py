@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 import fsspec
 import pyarrow.parquet as pq
 
 from shards.errors import DamagedFile
 from shards.files.notice import tell_once
-from shards.inputs.finding.look import InputError
-from shards.inputs.shard import InputOptions, InputShard
+from shards.inputs.shard import InputError, InputOptions, InputShard
 from shards.inputs.tables.columns import Columns, find_columns
 from shards.naming import encode_name
 from shards.schema import open_parquet
@@ -80,9 +80,9 @@ def list_tables(
 
 
 def _look_into(
-    source: object, whole: InputShard, options: InputOptions
+    source: BinaryIO, whole: InputShard, options: InputOptions
 ) -> tuple[list[Part], Columns, int]:
-    with open_parquet(source, whole.url) as file:  # type: ignore[arg-type]
+    with open_parquet(source, whole.url) as file:
         columns = find_columns(file.schema_arrow, whole.url, options.image, options.text)
         texts = "no texts" if columns.text is None else f"texts from {columns.text!r}"
         tell_once(f"Parquet: pictures from the column {columns.image!r}, {texts}")

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from shards.errors import DamagedFile
-from shards.inputs.folders.beside import extension_of
-from shards.inputs.names import IMAGE_EXTENSIONS
+from shards.inputs.names import IMAGE_EXTENSIONS, extension_of
 from shards.inputs.reader import RawSample, ShardState, State
 from shards.inputs.shard import InputShard
 from shards.inputs.tables.columns import as_meta, pick, plain_columns, rows_of, values_of
@@ -148,11 +147,11 @@ def _samples(batch: pa.RecordBatch, shard: InputShard, plain: list[str]) -> list
         if "path" in [part.name for part in column.type]:
             paths = list(values_of(pc.struct_field(column, "path")))
         column = pc.struct_field(column, "bytes")
-    words = [None] * batch.num_rows
+    words: list[bytes | None] = [None] * batch.num_rows
     if shard.text_column is not None:
         words = list(values_of(batch.column(shard.text_column)))
     key_column = pick(plain, ["key"])
-    keys = [None] * batch.num_rows
+    keys: list[bytes | None] = [None] * batch.num_rows
     if key_column is not None and kinds.is_string(batch.column(key_column).type):
         keys = list(values_of(batch.column(key_column)))
     rows = rows_of(batch.select(plain))

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from shards.errors import UsageError
-from shards.inputs.finding.find import InputError
-from shards.inputs.listing import list_inputs
+from shards.inputs.listing import InputError, list_inputs
 from shards.inputs.names import stem
 from shards.inputs.shard import InputShard
 

@@ -35,7 +35,7 @@ def test_of_several_kinds_the_user_says_which(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
         kinds(tmp_path)
     for kind in ("tar", "folder", "parquet"):
-        assert kinds(tmp_path, kind) == {kind}  # type: ignore[arg-type]
+        assert kinds(tmp_path, kind) == {kind}
 
 
 def test_a_kind_that_is_not_there_is_told(tmp_path: Path) -> None:

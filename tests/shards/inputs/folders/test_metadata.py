@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.inputs.finding.look import InputError
 from shards.inputs.folders import metadata
 from shards.inputs.folders.metadata import MetadataRows
+from shards.inputs.shard import InputError
 from shards.inputs.text import NO_TEXTS, TXT, TextSource
 from shards.store import filesystem
 

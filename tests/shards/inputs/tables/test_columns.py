@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from shards.inputs.finding.look import InputError
+from shards.inputs.shard import InputError
 from shards.inputs.tables.columns import (
     Columns,
     as_meta,
