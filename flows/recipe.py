@@ -29,6 +29,7 @@ from shards.files.bounded_yaml import MOST_CHARACTERS, MOST_DEPTH, BoundedYamlEr
 from shards.files.home import expand_home
 from shards.files.regular import open_regular
 from shards.inputs.names import ROLES, is_tar
+from shards.inputs.shard import InputOptions
 from shards.inputs.text import TextSource
 
 # What a recipe must hold, and the flag that gives it.
@@ -88,13 +89,27 @@ class RecipeSection(BaseModel):
 
 
 class InputConfig(RecipeSection):
-    """Where the shards are: files, folders, patterns; local or any fsspec URL."""
+    """What comes in: tars, folders of pictures, Parquet; patterns; local or any fsspec URL."""
 
     urls: tuple[str, ...] = Field(min_length=1)
     root: str | None = Field(None, description="shards are named by their path below it")
     text: str = Field(
-        "txt", description="where texts stand: txt, json:FIELD of the sidecar, or an extension"
+        "txt",
+        description="where texts stand: txt, json:FIELD (of a table: a column), an extension, none",
     )
+    kind: Literal["auto", "tar", "folder", "parquet"] = Field(
+        "auto", description="auto is what is there, if it is of one kind; folder: of pictures"
+    )
+    image: str | None = Field(None, description="the column of pictures, where Parquet has several")
+    samples_per_shard: PositiveInt = Field(
+        1_000, description="of a folder of pictures; of Parquet the least, by whole row groups"
+    )
+
+    @property
+    def options(self) -> InputOptions:
+        """How the inputs are read."""
+        kind, text = None if self.kind == "auto" else self.kind, TextSource.parse(self.text)
+        return InputOptions(kind, text, self.image, self.samples_per_shard)
 
     @field_validator("text")
     @classmethod

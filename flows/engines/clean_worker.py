@@ -34,7 +34,7 @@ from models.scorers.blip import BlipScorer
 from models.scorers.opening import open_scorer
 from pipeline.clean.config import CleanConfig
 from pipeline.clean.shard import ShardCleaner
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
 from shards.run.commit import read_commit
 from shards.run.run import Run

@@ -11,7 +11,7 @@ from flows.engines.engine import ProgressListener, ShardDone, ShardResult, Worke
 from flows.engines.job import Grant
 from flows.run_log.events import tell_ready
 from pipeline.clean.line.attempt import AttemptLost
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 
 _log = logging.getLogger(__name__)
 

@@ -153,6 +153,9 @@ def _check_run_folder(needed: Requirements) -> None:
 def _check_readable(url: str) -> None:
     try:
         fs, path = filesystem(url)
+        if url.endswith("/"):  # a folder of pictures
+            fs.ls(path)
+            return
         with fs.open(path, "rb", block_size=1024, cache_type="none") as file:
             file.read(1)
     except Exception as error:  # whatever a store's client raises

@@ -57,6 +57,8 @@ from pipeline.evaluate import (
 )
 from pipeline.printable import number_of
 from shards.inputs.listing import list_inputs
+from shards.inputs.shard import InputOptions
+from shards.inputs.text import TextSource
 from shards.run.run import fingerprint
 from shards.store import Store
 from shards.training.source import Source, SourceConfig
@@ -117,7 +119,8 @@ def prepare(recipe: BootstrapRecipe) -> RoundsJob:
         _log.warning("warning: %s", doubt)
     folder = Path(recipe.output).absolute()
     human, held_out = open_human(recipe)
-    web = list_inputs(recipe.web.urls, recipe.web.root)
+    options = InputOptions(text=TextSource.parse(recipe.web.text))
+    web = list_inputs(recipe.web.urls, recipe.web.root, options)
     check_apart({shard.url for shard in web}, "web", held_out)
     update = {"output": str(folder), "dtype": _dtype(folder, recipe)}
     recipe = recipe.model_copy(update=update)

@@ -38,7 +38,8 @@ from pipeline.publish import cards, sets
 from pipeline.report.wording import advice_on_rejected
 from shards.errors import CapfiltError
 from shards.inputs.candidates import NAME as CANDIDATES
-from shards.inputs.listing import InputShard, check_unchanged
+from shards.inputs.listing import check_unchanged
+from shards.inputs.shard import InputShard
 from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
@@ -145,7 +146,9 @@ def open_job(
     write_segments(run, committed)
     commits = committed.commits
     check_unchanged(run.inputs, inputs, {name: c.input.sha256 for name, c in commits.items()})
-    mine = tuple(inputs[part[0] :: part[1]])  # as they are now: one may have been touched
+    mine = tuple(
+        run.at_hand(inputs)[part[0] :: part[1]]
+    )  # as they are now: one may have been touched
     done = commits.keys() | read_quarantined(run).keys()
     pending = tuple(shard for shard in mine if shard.shard not in done)
     pace = Pace(engine.batch_size, engine.decode_threads, engine.stall_timeout_s)
@@ -248,7 +251,7 @@ def open_engine(job: CleanJob) -> Iterator[Engine]:
 
     demands = Demands(
         run_url=job.run.store.url(),
-        inputs=tuple(shard.url for shard in job.pending),
+        inputs=tuple(shard.url + "/" * (shard.kind == "folder") for shard in job.pending),
         scratch_bytes=2 * max(shard.size_bytes for shard in job.pending),
         worker_bytes=WORKER_BYTES + 2 * job.spec.weights_bytes,
     )

@@ -19,7 +19,8 @@ from flows.training.recipe import FinetuneRecipe, TrainingRecipe
 from models.checkpoints import locate
 from pipeline.train.config import StepConfig, check_batch, check_division
 from shards.errors import UsageError
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
+from shards.inputs.shard import InputShard
 from shards.store import Store
 from shards.training.source_reader import check_source
 
@@ -45,7 +46,7 @@ def check_cleaning(recipe: Recipe) -> Checked:
     with log.hearing():
         for model in (*recipe.captioners, *recipe.scorers):
             model.look_for()
-        inputs = tuple(list_inputs(list(recipe.input.urls), recipe.input.root))
+        inputs = tuple(list_inputs(recipe.input.urls, recipe.input.root, recipe.input.options))
         check_cluster(recipe.engine.kind, recipe.engine.address)
     return Checked(store, log, inputs)
 

@@ -22,7 +22,7 @@ from flows.extras import missing_extra, versions_of
 from flows.recipe import Recipe
 from flows.run_log.events import tell
 from flows.run_log.log import ENDED, RunLog
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.run import Run
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "pyarrow", "ray", "prefect")

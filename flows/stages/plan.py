@@ -28,7 +28,8 @@ from pipeline.clean.judge import odd_thresholds
 from pipeline.printable import number_of, size, tally
 from pipeline.report.wording import HOW_TO_JOIN, advice_on_rejected
 from shards.files.durable import TEMPORARY
-from shards.inputs.listing import InputShard, check_unchanged
+from shards.inputs.listing import check_unchanged
+from shards.inputs.shard import InputShard
 from shards.run.attempt import read_quarantined
 from shards.run.commit import read_commits, total_counts
 from shards.run.run import NotARun, Run, RunMismatch, as_json, differences

@@ -11,7 +11,8 @@ from flows.engines.address import check_output
 from flows.recipe import Recipe
 from flows.stages.first_checks import check_cluster
 from shards.errors import is_store_error
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
+from shards.inputs.shard import InputShard
 from shards.store import Store
 
 Value = TypeVar("Value")
@@ -57,12 +58,12 @@ class Problems:
             return None
 
     def _list(self, recipe: Recipe) -> list[InputShard] | None:
-        urls, root = recipe.input.urls, recipe.input.root
+        urls, root, options = recipe.input.urls, recipe.input.root, recipe.input.options
         for url in urls if len(urls) > 1 else ():  # each for itself, then all of them
-            self.attempt("input", url, partial(list_inputs, [url], root))
+            self.attempt("input", url, partial(list_inputs, [url], root, options))
         if self.named:
             return None
-        return self.attempt("input", urls[0], partial(list_inputs, urls, root))
+        return self.attempt("input", urls[0], partial(list_inputs, urls, root, options))
 
 
 def where(output: str) -> Path | None:

@@ -25,7 +25,8 @@ from pipeline.clean.forecast import LEAST_BLOCKS, Block, cost_of_a_shard
 from pipeline.printable import number_of
 from shards.errors import UsageError
 from shards.inputs.excerpt import Excerpt, Excerpts
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
+from shards.inputs.shard import InputShard
 from shards.inputs.text import TextSource
 from shards.run.commit import Commit, read_commits
 from shards.store import Store
@@ -180,8 +181,8 @@ def _nothing_in(shards: Sequence[InputShard]) -> str:
     first = shards[0]
     return (
         f"no sample was found in {number_of(len(shards), 'input shard')}; the first is {first.url} "
-        f"({first.size_bytes} bytes). Expected tars with KEY.jpg and KEY.txt side by side: look at "
-        "what is in them (tar -tf)"
+        f"({first.size_bytes} bytes). Expected pictures, in tars with KEY.jpg and KEY.txt side by "
+        "side: look at what is in them (tar -tf)"
     )
 
 

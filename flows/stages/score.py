@@ -24,7 +24,7 @@ from models.scorers.opening import as_section, check_scorer, open_scorer
 from pipeline.clean.line.attempt import AttemptLost
 from pipeline.views.score import ShardScorer
 from shards.files.home import expand_home
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.attempt import Ending, end_attempts_of
 from shards.run.commit import read_commit, read_commits
 from shards.run.run import Run

@@ -21,7 +21,7 @@ from pipeline.clean.line.upload import Upload
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import as_named
 from shards.inputs.candidates import open_candidates
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.inputs.text import text_source
 from shards.run.attempt import Quarantine
 from shards.run.commit import Commit, FilesGone

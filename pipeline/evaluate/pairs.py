@@ -18,9 +18,10 @@ from models.blip.preprocess import Preprocess
 from pipeline.config import Config
 from pipeline.media.ahead import load_batches
 from pipeline.media.pictures import resized
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.reader import RawSample, State
 from shards.inputs.samples import read_samples
+from shards.inputs.shard import InputShard
 from shards.inputs.sidecar import read_sidecar
 from shards.reasons import SampleReason
 from shards.training.annotation import annotated_texts

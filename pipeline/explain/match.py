@@ -60,9 +60,9 @@ def read_sample_image(run: Run, sample: SampleRow) -> Image.Image | str:
     """Read a sample's picture again, or return why it cannot be shown."""
     if sample["sha256"] is None or sample["status"] != "ok":
         return "it was rejected before any model saw it"
-    url = next((shard.url for shard in run.inputs if shard.shard == sample["shard"]), None)
+    shard = next((shard for shard in run.inputs if shard.shard == sample["shard"]), None)
     ((_, data),) = read_source_images(
-        url, {sample["index"]: sample["sha256"]}, text_source(run.identity)
+        shard, {sample["index"]: sample["sha256"]}, text_source(run.identity)
     )
     if isinstance(data, str):
         return data

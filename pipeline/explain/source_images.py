@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 
-from shards.inputs.reader import ShardReader, open_shard
+from shards.inputs.opening import open_samples
+from shards.inputs.shard import InputShard
 from shards.inputs.text import TXT, TextSource
 
 
 def read_source_images(
-    url: str | None, digests: Mapping[int, str], text: TextSource = TXT
+    shard: InputShard | None, digests: Mapping[int, str], text: TextSource = TXT
 ) -> Iterator[tuple[int, bytes | str]]:
     """Yield each wanted picture of a shard as bytes, or why there is none; stop after the last.
 
@@ -19,10 +20,10 @@ def read_source_images(
     wanted = dict(digests)
     why = "not in the input any more"
     try:
-        if url is None:
+        if shard is None:
             raise FileNotFoundError
-        with open_shard(url) as file:
-            for raw in ShardReader(file, text):
+        with open_samples(shard, text) as reader:
+            for raw in reader:
                 digest = wanted.pop(raw.index, None)
                 if digest is not None:
                     yield raw.index, _unchanged(raw.image, digest)

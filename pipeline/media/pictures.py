@@ -15,7 +15,9 @@ from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.files.walk import walk_files
 from shards.inputs.listing import InputError
 from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, is_tar, not_read
-from shards.inputs.reader import RawSample, ShardReader, State, open_shard
+from shards.inputs.opening import open_samples
+from shards.inputs.reader import RawSample, State, open_shard
+from shards.inputs.shard import InputShard
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
 
@@ -110,8 +112,7 @@ def _read_file(url: str) -> Iterator[UserPicture]:
 
 
 def _read_tar(url: str) -> Iterator[UserPicture]:
-    with open_shard(url) as file:
-        reader = ShardReader(file)
+    with open_samples(InputShard.of_tar(url)) as reader:
         is_reported = False
         for raw in reader:
             is_reported = raw.reason is not None

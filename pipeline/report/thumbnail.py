@@ -62,11 +62,11 @@ def make_thumbnails(
             wanted.setdefault(sample["shard"], {})[sample["index"]] = cast(str, sample["sha256"])
     max_pixels = run.identity.get("screen", {}).get("max_pixels", _MAX_PIXELS)
     limits = DecodeLimits(min_side=1, max_pixels=max_pixels, max_aspect=max_pixels)
-    urls, text = {shard.shard: shard.url for shard in run.inputs}, text_source(run.identity)
+    inputs, text = {shard.shard: shard for shard in run.inputs}, text_source(run.identity)
     with Guard(_TIMEOUT_S) as guard:
         for number, (shard, digests) in enumerate(sorted(wanted.items()), 1):
             tell(f"reading pictures: shard {number} of {len(wanted)}")
-            for index, data in read_source_images(urls.get(shard), digests, text):
+            for index, data in read_source_images(inputs.get(shard), digests, text):
                 thumbnails[shard, index] = _thumbnail(data, guard.decode, limits)
     return thumbnails
 

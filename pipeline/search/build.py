@@ -32,9 +32,10 @@ from pipeline.media.ahead import load_batches
 from pipeline.media.pictures import resized
 from pipeline.search import faiss_index
 from pipeline.search.index_folder import IndexFolderError, new_build, write_record
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.reader import RawSample, State
 from shards.inputs.samples import read_samples
+from shards.inputs.shard import InputShard
 from shards.naming import encode_name
 from shards.reasons import SampleReason, TextReason
 from shards.training.annotation import annotated_texts

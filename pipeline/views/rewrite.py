@@ -1,4 +1,4 @@
-"""Write the clean tar of one shard again, from the input tar, for decisions made anew.
+"""Write the clean tar of one shard again, from the input shard, for decisions made anew.
 
 It goes through `clean_sample` as the run itself did, so that equal decisions give equal bytes. No
 more than one sample's files are held at a time.
@@ -15,7 +15,8 @@ from pipeline.clean.export import Provenance, WriteConfig, clean_sample, encode_
 from pipeline.clean.screen import ScreenConfig
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged
-from shards.inputs.reader import RawSample, ShardReader, open_shard
+from shards.inputs.opening import open_samples
+from shards.inputs.reader import RawSample
 from shards.inputs.text import text_source
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
@@ -55,17 +56,17 @@ def _fill(
 ) -> None:
     config = WriteConfig.model_validate(run.identity.get("write", {}))
     source = Provenance(shard.shard, run.fingerprint, run.identity.get("seed", 0))
-    url = next(item.url for item in run.inputs if item.shard == shard.shard)
+    listed = next(item for item in run.inputs if item.shard == shard.shard)
     passed = 0
-    with open_shard(url) as file:
-        raws = iter(ShardReader(file, text_source(run.identity)))
+    with open_samples(listed, text_source(run.identity)) as reader:
+        raws = iter(reader)
         facts: Iterator[SampleRow] = _rows(
             run, shard, "samples", ["index", "key", "sha256", "format", "meta"]
         )
         for index, kept in _kept(run, shard, scores):
             row = next(row for row in facts if row["index"] == index)
             raw = next((raw for raw in raws if raw.index == index), None)
-            image = _same_image(raw, row, f"input shard {shard.shard!r} ({url})")
+            image = _same_image(raw, row, f"input shard {shard.shard!r} ({listed.url})")
             if config.images == "jpeg":
                 image = _as_jpeg(image, row, run)
             clean.add(clean_sample(row, kept, image, config, source))

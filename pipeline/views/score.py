@@ -22,8 +22,10 @@ from pipeline.clean.prepare import DecodeStalled, ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.media.ahead import Stalled, read_ahead
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
-from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged, InputShard, check_current
-from shards.inputs.reader import RawSample, ShardReader, open_shard
+from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged, check_current
+from shards.inputs.opening import SampleReader, open_samples
+from shards.inputs.reader import RawSample
+from shards.inputs.shard import InputShard
 from shards.inputs.text import text_source
 from shards.run.attempt import Ending, end_attempt, start_attempt
 from shards.run.commit import Commit, read_commit
@@ -115,8 +117,7 @@ class ShardScorer:
         columns: dict[str, list[Any]] = {"index": [], "text_no": [], "name": [], "value": []}
         order = sorted(range(len(self._scorer.scores)), key=lambda n: self._scorer.scores[n])
         samples = 0
-        with open_shard(shard.url) as file:
-            raws = ShardReader(file, text_source(self._scores.run.identity))
+        with open_samples(shard, text_source(self._scores.run.identity)) as raws:
             for batch in _batches(self._prepared(shard, raws, wanted), self._pace.batch_size):
                 texts = [wanted[raw.index] for raw, _ in batch]
                 scored = self._in_halves([made for _, made in batch], [t.texts for t in texts])
@@ -134,7 +135,7 @@ class ShardScorer:
         return _table(shard.shard, self._scores.name, columns)
 
     def _prepared(
-        self, shard: InputShard, raws: ShardReader, wanted: dict[int, _Texts]
+        self, shard: InputShard, raws: SampleReader, wanted: dict[int, _Texts]
     ) -> Iterator[tuple[RawSample, Any]]:
         """Decode and prepare the pictures that have texts, at most two batches ahead."""
 

@@ -14,8 +14,10 @@ from statistics import fmean, variance
 from typing import BinaryIO, cast
 
 from shards.inputs.front import Front
-from shards.inputs.listing import InputShard
 from shards.inputs.names import base_of, field_of
+from shards.inputs.opening import open_samples
+from shards.inputs.reader import RawSample
+from shards.inputs.shard import InputShard
 from shards.inputs.tars.grouping import MOST_HELD, Group, Grouper
 from shards.inputs.tars.index import scan
 from shards.inputs.tars.stream import GZIP_MAGIC, is_remote
@@ -93,12 +95,12 @@ class Excerpts:
 
     The list is taken as one line of bytes, and as many parts of it as excerpts are wanted get one
     each, in random order. Gzip files, and tars whose members stand apart, are read from their
-    beginning: `streams` and `scattered` name them.
+    beginning: `streams` and `scattered` name them. So are shards of other kinds, which are small.
     """
 
     def __init__(self, shards: Sequence[InputShard], seed: int, text: TextSource = TXT) -> None:
         self._text = text
-        self._fronts: dict[str, Front] = {}
+        self._fronts = {s.shard: Front(_raws(s, text), text) for s in shards if s.kind != "tar"}
         self._checked: set[str] = set()
         self._gaps = [_Gap(shard, 0, shard.size_bytes) for shard in shards]
         self._random = random.Random(seed)
@@ -112,12 +114,12 @@ class Excerpts:
     @property
     def apart(self) -> list[InputShard]:
         """List the streams in which members of a sample stand apart: each is a row of its own."""
-        return [shard for shard in self.streams if self._fronts[shard.url].is_apart]
+        return [shard for shard in self.streams if self._fronts[shard.shard].is_apart]
 
     @property
     def doubtful(self) -> list[InputShard]:
         """List the shards, remote ones or streams, whose samples may have members elsewhere."""
-        fronts = [(shard, self._fronts[shard.url]) for shard in self.streams]
+        fronts = [(shard, self._fronts[shard.shard]) for shard in self.streams]
         lacking = [shard for shard, front in fronts if front.is_doubtful and not front.is_apart]
         return [*self._doubtful, *lacking]
 
@@ -126,12 +128,13 @@ class Excerpts:
 
         Of other shards that were not opened it is taken for the mean.
         """
-        small = [shard for shard in shards if shard.size_bytes < _SMALL_BYTES]
+        small = [s for s in shards if s.kind == "tar" and s.size_bytes < _SMALL_BYTES]
         for shard in small[:_MOST_LOOKED_UP]:
             with open_at(shard) as file:
                 self._padding(file, shard)
         mean = sum(self._paddings.values()) / max(len(self._paddings), 1)
-        paddings = (self._paddings.get(shard.url, mean) for shard in shards)
+        padded = self._paddings | {s.shard: 0 for s in shards if s.kind != "tar"}
+        paddings = (padded.get(shard.shard, mean) for shard in shards)
         sizes = zip(shards, paddings, strict=True)
         return [max(shard.size_bytes - padding, 0.0) for shard, padding in sizes]
 
@@ -166,13 +169,15 @@ class Excerpts:
     def _cut(self, number: int, offset: int, samples: int) -> Excerpt | None:
         """Take an excerpt out of a gap; one that gives none is left out from now on."""
         gap = self._gaps.pop(number)
+        if gap.shard.shard in self._fronts:
+            return self._take(gap, number, samples)
         with open_at(gap.shard) as file:
             span = (
                 None if self._has_front(gap.shard, file) else self._span(file, gap, offset, samples)
             )
             if span is not None and span.incomplete and self._is_apart(gap.shard, file, span):
                 span = None
-        if gap.shard.url in self._fronts:
+        if gap.shard.shard in self._fronts:
             return self._take(gap, number, samples)
         if span is None:
             if (gap.start, gap.end) == (0, gap.shard.size_bytes):
@@ -192,10 +197,10 @@ class Excerpts:
 
     def _has_front(self, shard: InputShard, file: BinaryIO) -> bool:
         """Check whether a shard is read from its beginning; gzip files are."""
-        if shard.url not in self._fronts and file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
+        if file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
             self._open_front(shard)
             self.streams.append(shard)
-        return shard.url in self._fronts
+        return shard.shard in self._fronts
 
     def _is_apart(self, shard: InputShard, file: BinaryIO, span: Span) -> bool:
         """Look whether samples lack what stands elsewhere; in a store that would cost too much."""
@@ -203,19 +208,19 @@ class Excerpts:
             if span.incomplete > len(span.starts) / 2 and shard not in self._doubtful:
                 self._doubtful.append(shard)
             return False
-        if shard.url not in self._checked:
-            self._checked.add(shard.url)
+        if shard.shard not in self._checked:
+            self._checked.add(shard.shard)
             if scan(file, shard.size_bytes, self._text) is not None:
                 self._open_front(shard)
                 self.scattered.append(shard)
-        return shard.url in self._fronts
+        return shard.shard in self._fronts
 
     def _open_front(self, shard: InputShard) -> None:
-        self._fronts[shard.url] = Front(open_at(shard), self._text)
+        self._fronts[shard.shard] = Front(_raws(shard, self._text), self._text)
 
     def _take(self, gap: _Gap, number: int, samples: int) -> Excerpt | None:
         """Take the next samples of a shard that is read from its beginning."""
-        front = self._fronts[gap.shard.url]
+        front = self._fronts[gap.shard.shard]
         start = front.passed_bytes
         taken = front.take(samples, MOST_BYTES)
         if taken is None:
@@ -232,9 +237,14 @@ class Excerpts:
         return Excerpt(gap.shard, start, behind, starts, taken.tar)
 
     def _padding(self, file: BinaryIO, shard: InputShard) -> int:
-        if shard.url not in self._paddings:
-            self._paddings[shard.url] = padding_of(file, shard.size_bytes)
-        return self._paddings[shard.url]
+        if shard.shard not in self._paddings:
+            self._paddings[shard.shard] = padding_of(file, shard.size_bytes)
+        return self._paddings[shard.shard]
+
+
+def _raws(shard: InputShard, text: TextSource) -> Iterator[RawSample]:
+    with open_samples(shard, text) as reader:
+        yield from reader
 
 
 def open_at(shard: InputShard) -> BinaryIO:

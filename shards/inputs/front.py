@@ -6,11 +6,10 @@ stretch of the tar holds whole samples.
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from shards.inputs.reader import RawSample, ShardReader
+from shards.inputs.reader import RawSample
 from shards.inputs.text import TextSource
 from shards.reasons import SampleReason
 
@@ -26,9 +25,9 @@ class Taken:
 class Front:
     """Takes samples out of a shard, in the order in which they are read."""
 
-    def __init__(self, file: BinaryIO, text: TextSource) -> None:
+    def __init__(self, raws: Iterable[RawSample], text: TextSource) -> None:
         self._text = text
-        self._raws: Iterator[RawSample] = iter(ShardReader(file, text))
+        self._raws: Iterator[RawSample] = iter(raws)
         self.passed_bytes = 0  # of the shard
         self.is_apart = False  # members of a sample were seen that came too late
         self._taken = self._incomplete = 0
@@ -66,7 +65,7 @@ class Front:
 
     def _members(self, raw: RawSample) -> Iterator[tuple[str, bytes]]:
         if raw.image is not None:
-            yield f"{raw.key}.{raw.image_ext}", raw.image
+            yield f"{raw.key}.{raw.image_ext or 'jpg'}", raw.image
         if raw.meta is not None:
             yield f"{raw.key}.json", raw.meta
         if raw.text is not None and self._text.extension is not None:

@@ -4,29 +4,35 @@ The list is fixed when a run is created; what changed since then is an error, ne
 """
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import fsspec
 
-from shards.errors import CapfiltError, UsageError
-from shards.inputs.finding import InputError as InputError  # of the lists made here, too
-from shards.inputs.finding import find_tars, info_of, open_place
+from shards.errors import UsageError
+from shards.inputs.finding.find import Found, find_inputs, info_of, open_place
+from shards.inputs.folders.file_list import FileListWriter, new_list
+from shards.inputs.folders.listing import FolderListing
+from shards.inputs.folders.reader import time_of
 from shards.inputs.names import stem
+from shards.inputs.opening import open_samples
+from shards.inputs.shard import InputChanged as InputChanged  # of what was listed here
+from shards.inputs.shard import InputError as InputError
+from shards.inputs.shard import InputOptions, InputShard, changed_since_listed
+from shards.inputs.tables.listing import list_tables
 from shards.naming import encode_name
 from shards.store import filesystem, seconds_of, url_of
 
 _NAMED_AT_MOST = 5
+_PARQUET = re.compile(r"\.parquet$", re.IGNORECASE)
 
 
 class InputMismatch(UsageError):  # noqa: N818 - reads as what happened
     """Another list of shards than the run was created with."""
-
-
-class InputChanged(CapfiltError, ValueError):  # noqa: N818 - reads as what happened
-    """A shard is not the one that the run was created with."""
 
 
 DIVIDED_OTHERWISE = (
@@ -35,29 +41,21 @@ DIVIDED_OTHERWISE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class InputShard:
-    """One input tar: an absolute URL (a plain path if local), its SHARD name, and its identity.
-
-    `mtime` is in seconds since 1970. A store that knows neither etag nor mtime is trusted by size.
-    """
-
-    url: str
-    shard: str
-    size_bytes: int
-    etag: str | None = None
-    mtime: float | None = None
-
-
-def list_inputs(urls: Sequence[str], root: str | None = None) -> list[InputShard]:
-    """Find the tars that files, folders, globs and brace patterns name, sorted by SHARD.
+def list_inputs(
+    urls: Sequence[str], root: str | None = None, options: InputOptions | None = None
+) -> list[InputShard]:
+    """Find the shards that files, folders, globs and brace patterns name, sorted by SHARD.
 
     SHARD is the path relative to `root`, or else to the folder, to the last whole folder before a
-    pattern's first wildcard, or to a single file's parent. Raises InputError.
+    pattern's first wildcard, or to a single file's parent; of what one folder or file is divided
+    into, with a number behind it. Raises InputError.
     """
     if not urls:
-        raise InputError("no input given: name a WebDataset tar, a folder of them, or a pattern")
-    shards = [shard for url in urls for shard in _shards_at(url, root)]
+        raise InputError("no input given: name tars, Parquet, a folder of them or of pictures")
+    options = options or InputOptions()
+    with ExitStack() as lists:
+        new = cache(lambda: lists.enter_context(new_list()))  # most inputs need none
+        shards = [shard for url in urls for shard in _shards_at(url, root, options, new)]
     shards.sort(key=lambda shard: shard.shard)
     _refuse_doubles(shards)
     return shards
@@ -71,8 +69,8 @@ def list_digest(shards: Iterable[InputShard]) -> str:
 
 def compare_lists(recorded: Sequence[InputShard], listed: Sequence[InputShard]) -> None:
     """Refuse another list than the recorded one, with the difference (InputMismatch)."""
-    old = {shard.shard: shard.url for shard in recorded}
-    new = {shard.shard: shard.url for shard in listed}
+    old = {shard.shard: _place(shard) for shard in recorded}
+    new = {shard.shard: _place(shard) for shard in listed}
     parts = [
         _some("no longer there", sorted(old.keys() - new.keys())),
         _some("new", sorted(new.keys() - old.keys())),
@@ -105,6 +103,8 @@ def check_unchanged(
         new = now[old.shard]
         if new.size_bytes != old.size_bytes:
             raise _changed(old, f"{old.size_bytes} bytes", f"{new.size_bytes} bytes")
+        if new.files_sha256 != old.files_sha256:
+            raise _changed(old, "files of the names and sizes that were listed", "others")
         if old.etag is not None and new.etag is not None:
             if old.etag != new.etag:
                 raise _changed(old, f"etag {old.etag}", f"etag {new.etag}")
@@ -119,7 +119,10 @@ def check_current(shard: InputShard) -> None:
     """
     fs, path = filesystem(shard.url)
     fs.invalidate_cache()
-    etag, mtime = _version(info_of(fs, path))
+    if shard.kind == "folder":
+        etag, mtime = None, time_of(shard)
+    else:
+        etag, mtime = _version(info_of(fs, path))
     if shard.etag is not None and etag is not None:
         if etag != shard.etag:
             raise changed_since_listed(shard, f"etag {shard.etag}", f"etag {etag}")
@@ -127,24 +130,54 @@ def check_current(shard: InputShard) -> None:
         raise changed_since_listed(shard, f"mtime {shard.mtime}", f"mtime {mtime}")
 
 
-def changed_since_listed(shard: InputShard, expected: str, found: str) -> InputChanged:
-    """Make the error of a shard that is read while it changes."""
-    return InputChanged(
-        f"input shard {shard.shard!r} ({shard.url}) changed since it was listed: expected "
-        f"{expected}, found {found}; restore it, or clean into another output folder"
+def _shards_at(
+    pattern: str, root: str | None, options: InputOptions, new: Callable[[], FileListWriter]
+) -> list[InputShard]:
+    source = find_inputs(pattern, options.kind)
+    start = source.start if root is None else open_place(root)[1]
+    if source.kind == "folder":
+        return list(_of_folder(source, start, pattern, options, new()))
+    whole = [_shard(source.fs, info, start, pattern) for info in source.infos]
+    if source.kind == "tar":
+        return [shard for _, shard in whole]
+    return list(list_tables(source.fs, whole, options))
+
+
+def _of_folder(
+    found: Found, start: str, pattern: str, options: InputOptions, writer: FileListWriter
+) -> Iterator[InputShard]:
+    """Divide the pictures of a folder into shards, each known by the mean time of its files."""
+    name, url = _name_below(found.start, start, pattern), url_of(found.fs, found.start)
+    listing = FolderListing(
+        found.fs, found.start, found.look, options.text, options.samples_per_shard, start
     )
+    for number, group in enumerate(listing.write(writer)):
+        yield InputShard(
+            url=url,
+            shard=encode_name(f"{name}/{number:05}" if name else f"{number:05}"),
+            size_bytes=group.size_bytes,
+            mtime=group.mtime,
+            kind="folder",
+            first=group.number,
+            count=1,
+            files_sha256=group.sha256,
+            listing=str(writer.path),
+        )
 
 
-def _shards_at(pattern: str, root: str | None) -> list[InputShard]:
-    found = find_tars(pattern)
-    start = found.start if root is None else open_place(root)[1]
-    return [_shard(found.fs, info, start, pattern) for info in found.infos]
+def _place(shard: InputShard) -> str:
+    """Say where a shard lies, and what of it is read."""
+    if shard.kind != "parquet":
+        return shard.url
+    columns = f"columns {shard.image_column}, {shard.text_column}"
+    return f"{shard.url} (row groups {shard.first}+{shard.count}, {columns})"
 
 
 def _refuse_doubles(shards: Sequence[InputShard]) -> None:
     """Refuse a file that several inputs name, and files that would have one name."""
-    by_name, by_url = Counter(s.shard for s in shards), Counter(s.url for s in shards)
-    again = [url for url, count in by_url.items() if count > 1]
+    by_name = Counter(shard.shard for shard in shards)
+    places = Counter((shard.url, shard.shard if shard.kind != "tar" else "") for shard in shards)
+    again = [url for (url, _), count in places.items() if count > 1]
     if again:
         raise InputError(
             f"{len(again)} files are named twice, the first is {again[0]}: the inputs overlap; "
@@ -165,18 +198,20 @@ def _refuse_doubles(shards: Sequence[InputShard]) -> None:
 
 def _shard(
     fs: fsspec.AbstractFileSystem, info: dict[str, Any], start: str, pattern: str
-) -> InputShard:
-    path, folder = str(info["name"]), start.rstrip("/") + "/"
-    if not path.startswith(folder):
-        raise InputError(f"{pattern!r}: {path} is not below input.root {start}")
+) -> tuple[str, InputShard]:
+    """Return a file as one shard, and its name below the root, without its ending."""
+    path = str(info["name"])
+    name = _PARQUET.sub("", stem(_name_below(path, start, pattern)))
     etag, mtime = _version(info)
-    return InputShard(
-        url=url_of(fs, path),
-        shard=encode_name(stem(path[len(folder) :])),
-        size_bytes=int(info["size"] or 0),
-        etag=etag,
-        mtime=mtime,
-    )
+    size_bytes = int(info["size"] or 0)
+    return name, InputShard(url_of(fs, path), encode_name(name), size_bytes, etag, mtime)
+
+
+def _name_below(path: str, start: str, pattern: str) -> str:
+    folder = start.rstrip("/") + "/"
+    if not f"{path.rstrip('/')}/".startswith(folder):
+        raise InputError(f"{pattern!r}: {path} is not below input.root {start}")
+    return path[len(folder) :]
 
 
 def _version(info: Mapping[str, Any]) -> tuple[str | None, float | None]:
@@ -187,11 +222,20 @@ def _version(info: Mapping[str, Any]) -> tuple[str | None, float | None]:
 
 
 def _check_hash(old: InputShard, new: InputShard, sha256: str) -> None:
-    fs, path = filesystem(new.url)
-    with fs.open(path, "rb") as file:
-        now = hashlib.file_digest(file, "sha256").hexdigest()
+    now = _content_sha256(new)
     if now != sha256:
         raise _changed(old, f"sha256 {sha256}", f"sha256 {now}")
+
+
+def _content_sha256(shard: InputShard) -> str:
+    if shard.kind == "tar":
+        fs, path = filesystem(shard.url)
+        with fs.open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_samples(shard) as reader:
+        for _ in reader:
+            pass
+        return reader.sha256
 
 
 def _changed(old: InputShard, expected: str, found: str) -> InputChanged:

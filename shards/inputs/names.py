@@ -35,6 +35,11 @@ def is_tar(name: str) -> bool:
     return _TAR.search(name) is not None
 
 
+def extension_of(name: str) -> str:
+    """Return what a name ends with, in lower case and without the dot."""
+    return name.rpartition(".")[2].lower() if "." in name else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """A member that a sample may use, by its name alone.

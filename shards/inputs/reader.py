@@ -32,6 +32,7 @@ class State(StrEnum):
     NOT_A_TAR = "not_a_tar"
     COMPRESSED = "compressed"
     EMPTY = "empty"
+    NOT_PARQUET = "not_parquet"
 
 
 _CUT_REASONS = {
@@ -59,7 +60,7 @@ class RawSample:
     """One sample as it stands in the shard; where `reason` is set it is rejected, without bytes.
 
     `key` is empty if damage hides it. `end_offset` counts the shard's bytes read so far, and
-    `image_offset` those before the image's content.
+    `image_offset` those before the image's content, in the file at `image_url` if that is another.
     """
 
     index: int
@@ -72,6 +73,7 @@ class RawSample:
     detail: str | None
     end_offset: int
     image_offset: int | None = None
+    image_url: str | None = None
 
 
 class ShardReader:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from shards.inputs.listing import InputShard
-from shards.inputs.reader import RawSample, ShardReader, ShardState, open_shard
+from shards.inputs.opening import open_samples
+from shards.inputs.reader import RawSample, ShardState
+from shards.inputs.shard import InputShard
 
 
 def read_samples(
@@ -18,8 +19,7 @@ def read_samples(
     before_bytes = 0
     for shard in shards:
         share = min(before_bytes / total_bytes, 1.0)
-        with open_shard(shard.url) as file:
-            reader = ShardReader(file)
+        with open_samples(shard) as reader:
             for raw in reader:
                 share = min((before_bytes + raw.end_offset) / total_bytes, 1.0)
                 yield shard, raw, share

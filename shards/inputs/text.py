@@ -36,6 +36,11 @@ class TextSource:
         return cls(extension)
 
     @property
+    def is_none(self) -> bool:
+        """Whether there are no texts to read."""
+        return self.extension is None and self.field is None
+
+    @property
     def roles(self) -> frozenset[str]:
         """What a whole sample has: a picture, and what holds its text."""
         if self.field is not None:

@@ -7,9 +7,10 @@ folder; a creation that was killed half-way is finished by the next one with the
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import DamagedFile, UsageError
-from shards.inputs.listing import InputMismatch, InputShard, compare_lists, list_digest
-from shards.inputs.near import runs_near
+from shards.inputs.finding.near import runs_near
+from shards.inputs.listing import InputMismatch, compare_lists, list_digest
+from shards.inputs.shard import InputShard
 from shards.run.record import canonical_json, read_record, record_version, write_record
 from shards.schema import as_damage, read_bytes
 from shards.store import Store
@@ -31,8 +33,15 @@ _INPUT = pa.schema(
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("etag", pa.string()),
         pa.field("mtime", pa.float64()),
+        pa.field("kind", pa.string()),
+        pa.field("first", pa.int64()),
+        pa.field("count", pa.int64()),
+        pa.field("image_column", pa.string()),
+        pa.field("text_column", pa.string()),
+        pa.field("files_sha256", pa.string()),
     ]
 )
+FILES = "files.parquet"  # which files are in which virtual shard
 
 
 _FIELDS = {"fingerprint": str, "identity": dict, "about": dict, "inputs_sha256": str}
@@ -98,6 +107,7 @@ class Run:
         if not recipe_is_whole(run):
             store.put("recipe.yaml", (run.recipe_yaml or recipe_yaml).encode())
         compare_lists(run.inputs, inputs)
+        _keep_files(store, run.inputs, inputs)
         return run
 
     @classmethod
@@ -118,6 +128,10 @@ class Run:
             created=str(record.get("created", "")),
             recipe_yaml=record.get("recipe_yaml"),
         )
+
+    def at_hand(self, inputs: Iterable[InputShard]) -> list[InputShard]:
+        """Return shards listed anew as every worker can read them, by the run's list of files."""
+        return [_with_files(self.store, shard) for shard in inputs]
 
     @property
     def shards(self) -> list[str]:
@@ -212,7 +226,7 @@ def _read_inputs(store: Store, digest: str) -> tuple[InputShard, ...]:
     with as_damage(where):
         rows = read_bytes(data, where).to_pylist()
     try:
-        inputs = tuple(InputShard(**row) for row in rows)
+        inputs = tuple(_with_files(store, InputShard(**row)) for row in rows)
         actual = list_digest(inputs)
     except TypeError as error:
         raise DamagedFile(where, "a list of input shards", error) from error
@@ -260,3 +274,19 @@ def _input_parquet(inputs: Sequence[InputShard]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([asdict(shard) for shard in inputs], schema=_INPUT), buffer)
     return buffer.getvalue()
+
+
+def _with_files(store: Store, shard: InputShard) -> InputShard:
+    return replace(shard, listing=store.url(FILES)) if shard.kind == "folder" else shard
+
+
+def _keep_files(store: Store, recorded: Sequence[InputShard], inputs: Sequence[InputShard]) -> None:
+    """Put the list of files into the run, once, if it is that of the recorded shards."""
+    made = next((shard.listing for shard in inputs if shard.listing is not None), None)
+    known = [shard.files_sha256 for shard in inputs]
+    if made is None or store.exists(FILES) or known != [s.files_sha256 for s in recorded]:
+        return
+    with store.staging() as staging:
+        copy = staging / FILES
+        shutil.copyfile(made, copy)
+        store.publish(copy, FILES)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from shards.inputs.reader import RawSample, ShardReader, State, open_shard
+from shards.inputs.opening import SampleReader
+from shards.inputs.reader import RawSample, State, open_shard
+from shards.inputs.shard import InputShard
 from shards.inputs.text import text_source
 from shards.naming import encode_name
 from shards.run.attempt import read_quarantined
@@ -40,8 +42,8 @@ def open_run(config: SourceConfig) -> Source:
     """Find a cleaned run's parts; raises SourceError, and what opening a run or view raises."""
     run = Run.open(str(config.run))
     shards = _view_shards(run, config)
-    urls = {item.shard: item.url for item in run.inputs}
-    parts = [_run_part(run, s, urls[s.shard], config) for s in shards if s.counts.kept]
+    inputs = {item.shard: item for item in run.inputs}
+    parts = [_run_part(run, s, inputs[s.shard], config) for s in shards if s.counts.kept]
     counts = total_counts(shard.counts for shard in shards)
     left_out = {"filtered": counts.filtered, **counts.rejected_by_reason}
     listed = {shard.shard for shard in shards}
@@ -91,7 +93,7 @@ def _finished(run: Run) -> tuple[SnapshotShard, ...]:
     return shards
 
 
-def _run_part(run: Run, shard: SnapshotShard, url: str, config: SourceConfig) -> Part:
+def _run_part(run: Run, shard: SnapshotShard, listed: InputShard, config: SourceConfig) -> Part:
     files = {file.table: file for file in shard.files}
     clean = files.get("clean")
     if clean is None and config.read == "clean":
@@ -103,7 +105,8 @@ def _run_part(run: Run, shard: SnapshotShard, url: str, config: SourceConfig) ->
         return _clean_part(run, shard, clean)
     names = {table: run.store.url(files[table].name) for table in SCHEMAS}
     text = text_source(run.identity)
-    return Part(shard.shard, url, shard.counts.kept, tables=CleanedTables(**names), text=text)
+    kept, tables = shard.counts.kept, CleanedTables(**names)
+    return Part(shard.shard, listed.url, kept, tables=tables, text=text, input=listed)
 
 
 def _clean_part(run: Run, shard: SnapshotShard, clean: FileRecord) -> Part:
@@ -122,7 +125,7 @@ def _run_name(run: Run, shards: tuple[SnapshotShard, ...], parts: list[Part]) ->
     return f"run:{snapshot_id(shards)}{way}"
 
 
-def read_clean(part: Part, reader: ShardReader) -> Iterator[SourceSample]:
+def read_clean(part: Part, reader: SampleReader) -> Iterator[SourceSample]:
     """Yield the samples of a clean tar, with the texts that its sidecars list."""
     for raw in reader:
         if raw.image is None or raw.meta is None:
@@ -145,7 +148,7 @@ def _recorded_texts(part: Part, key: str, meta: bytes) -> tuple[SourceText, ...]
     return texts
 
 
-def read_judged(part: Part, tables: CleanedTables, reader: ShardReader) -> Iterator[SourceSample]:
+def read_judged(part: Part, tables: CleanedTables, reader: SampleReader) -> Iterator[SourceSample]:
     """Yield the kept samples of an input tar, with the kept texts of its tables."""
     raws = iter(reader)
     facts = read_rows(tables.samples, "samples", ["index", "key", "sha256"])

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from shards.errors import UsageError
 from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged
 from shards.inputs.reader import RawSample
+from shards.inputs.shard import InputShard
 from shards.inputs.text import TXT, TextSource
 from shards.store import filesystem
 from shards.training.annotation import SourceText
@@ -96,10 +97,11 @@ class AnnotatedRows:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One tar of a source, and how many samples it gives; with `tables` it is an input tar.
+    """One shard of a source, and how many samples it gives; with `tables` it is an input shard.
 
     With `listed` it is some rows of an annotation file. `sha256` is the file's, where it is known;
-    `is_clean` says that a run wrote it; `text` is where an input tar has its texts.
+    `is_clean` says that a run wrote it; `text` is where an input tar has its texts, and `input` the
+    shard as it was listed.
     """
 
     shard: str
@@ -110,6 +112,12 @@ class Part:
     tables: CleanedTables | None = None
     listed: AnnotatedRows | None = None
     text: TextSource = TXT
+    input: InputShard | None = None
+
+    @property
+    def source(self) -> InputShard:
+        """What is opened for its samples."""
+        return self.input or InputShard(self.url, self.shard, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +151,10 @@ class PictureLocation:
 
 
 def location_of(url: str, raw: RawSample) -> PictureLocation | None:
-    """Return where a sample's image lies in its tar."""
+    """Return where a sample's image lies; None where no stretch of a file holds its bytes."""
     if raw.image is None or raw.image_offset is None:
         return None
-    return PictureLocation(url, raw.image_offset, len(raw.image))
+    return PictureLocation(raw.image_url or url, raw.image_offset, len(raw.image))
 
 
 def read_picture_at(location: PictureLocation) -> bytes:

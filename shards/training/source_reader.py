@@ -4,8 +4,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Generator, Iterator
 
-from shards.inputs.listing import InputShard, list_inputs
-from shards.inputs.reader import ShardReader, State, open_shard
+from shards.inputs.listing import list_inputs
+from shards.inputs.opening import SampleReader, open_samples
+from shards.inputs.reader import State
+from shards.inputs.shard import InputOptions, InputShard
 from shards.inputs.text import TXT, TextSource
 from shards.naming import encode_name
 from shards.reasons import SampleReason
@@ -62,7 +64,8 @@ def check_source(config: SourceConfig) -> None:
     elif config.annotations is not None:
         check_there(config.annotations, config.answers)
     else:
-        list_inputs(config.shards or (), config.root)
+        options = InputOptions(text=TextSource.parse(config.text))
+        list_inputs(config.shards or (), config.root, options)
 
 
 def read_part(part: Part) -> Generator[SourceSample, None, None]:
@@ -74,8 +77,7 @@ def read_part(part: Part) -> Generator[SourceSample, None, None]:
         yield from _listed(part, part.listed)
         return
     count = 0
-    with open_shard(part.url) as file:
-        reader = ShardReader(file, part.text)
+    with open_samples(part.source, part.text) as reader:
         for sample in _samples(part, reader):
             count += 1
             if count > part.rows:
@@ -87,7 +89,7 @@ def read_part(part: Part) -> Generator[SourceSample, None, None]:
             raise changed(part, f"sha256 {part.sha256}", reader.sha256)
 
 
-def _samples(part: Part, reader: ShardReader) -> Iterator[SourceSample]:
+def _samples(part: Part, reader: SampleReader) -> Iterator[SourceSample]:
     if part.tables is not None:
         return read_judged(part, part.tables, reader)
     return read_clean(part, reader) if part.is_clean else _annotated(part.shard, reader, Counter())
@@ -97,7 +99,7 @@ def _open_shards(config: SourceConfig) -> Source:
     left_out, text = LeftOut(), TextSource.parse(config.text)
     parts, damaged = [], {}
     lines = [] if text == TXT else [f"{config.text}\n"]
-    for listed in list_inputs(config.shards or (), config.root):
+    for listed in list_inputs(config.shards or (), config.root, InputOptions(text=text)):
         part, state = _counted(listed, text, left_out)
         lines.append(f"{part.shard}\t{part.sha256}\n")
         if state != State.COMPLETE:
@@ -109,14 +111,13 @@ def _open_shards(config: SourceConfig) -> Source:
 
 
 def _counted(listed: InputShard, text: TextSource, left_out: Counter[str]) -> tuple[Part, State]:
-    with open_shard(listed.url) as file:
-        reader = ShardReader(file, text)
+    with open_samples(listed, text) as reader:
         rows = sum(1 for _ in _annotated(listed.shard, reader, left_out))
-    part = Part(listed.shard, listed.url, rows, reader.sha256, text=text)
+    part = Part(listed.shard, listed.url, rows, reader.sha256, text=text, input=listed)
     return part, reader.state.state
 
 
-def _annotated(shard: str, reader: ShardReader, left_out: Counter[str]) -> Iterator[SourceSample]:
+def _annotated(shard: str, reader: SampleReader, left_out: Counter[str]) -> Iterator[SourceSample]:
     """Yield what can be used of a human-annotated tar, and count what cannot."""
     for raw in reader:
         texts, reason = annotated_texts(raw)

@@ -9,8 +9,9 @@ from PIL import Image
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.clean.screen import ScreenConfig, screen
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.reader import ShardReader, ShardState, open_shard
+from shards.inputs.shard import InputShard
 from shards.run.attempt import start_attempt
 from shards.run.commit import Commit, InputRecord, commit
 from shards.run.run import Run

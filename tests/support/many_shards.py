@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.clean.judge import JudgeConfig, judge
-from shards.inputs.listing import InputShard
 from shards.inputs.reader import ShardState, State
+from shards.inputs.shard import InputShard
 from shards.run.commit import Commit, Counts, FileRecord, InputRecord, TextCounts, data_name
 from shards.run.content import ContentHash
 from shards.run.record import write_record

@@ -18,8 +18,9 @@ import pyarrow as pa
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JUDGED, JudgeConfig, judge
 from pipeline.clean.prepare import DecodeStalled, PreparedSample
-from shards.inputs.listing import InputShard, changed_since_listed, check_current
-from shards.inputs.reader import ShardReader
+from shards.inputs.listing import check_current
+from shards.inputs.opening import SampleReader
+from shards.inputs.shard import InputShard, changed_since_listed
 from shards.run.attempt import (
     DEATHS_TO_QUARANTINE,
     SAFE_FROM,
@@ -122,7 +123,7 @@ class ShardAttempt:
         writer = ShardWriter(run.store, shard, self._attempt)
         self._writer = self._writing.enter_context(writer)
 
-    def has_read(self, reader: ShardReader) -> None:
+    def has_read(self, reader: SampleReader) -> None:
         """Take note of how the shard ended, after its last sample."""
         self._reader = reader
 

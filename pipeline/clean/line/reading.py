@@ -14,7 +14,7 @@ from pipeline.clean.line.batch import Batch, Drained, Message
 from pipeline.clean.line.ring import Ring, Room
 from pipeline.clean.prepare import ExecutionConfig, Prepare, Stream, in_threads, under_guard
 from pipeline.media.ahead import Stopped
-from shards.inputs.reader import ShardReader, open_shard
+from shards.inputs.opening import SampleReader, open_samples
 from shards.inputs.text import TextSource
 
 
@@ -63,8 +63,7 @@ class Reading:
         if attempt.stopped.done():
             return
         attempt.begin()
-        with open_shard(attempt.shard.url) as file:
-            reader = ShardReader(file, self._text)
+        with open_samples(attempt.shard, self._text) as reader:
             with self._prepared(attempt, reader) as stream:
                 for batch in self._gather(attempt, stream):
                     self._room.take(batch.size_bytes)
@@ -72,7 +71,7 @@ class Reading:
             attempt.has_read(reader)
 
     def _prepared(
-        self, attempt: ShardAttempt, reader: ShardReader
+        self, attempt: ShardAttempt, reader: SampleReader
     ) -> AbstractContextManager[Stream]:
         if attempt.safe:
             return under_guard(reader, self._prepare, self._pace)

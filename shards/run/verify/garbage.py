@@ -35,7 +35,7 @@ _VIEW_LIST = re.compile(r"views/[^/]+/shards-[0-9a-f]{16}\.parquet")
 _TEMPORARY = re.compile(r"(?:.*/)?\.tmp-(?:[a-z0-9_]{8}|[0-9a-f]{16}|probe-[0-9a-f]{16})")
 _PROBE = re.compile(r"\.tmp-probe-[0-9a-f]{16}")  # a driver's, by which workers know the run
 _KEPT = re.compile(
-    r"run\.json|recipe\.yaml|input\.parquet|candidates\.parquet|snapshot\.json|clean\.txt|README\.md"
+    r"run\.json|recipe\.yaml|(?:input|files|candidates)\.parquet|snapshot\.json|clean\.txt|README\.md"
     r"|views/[^/]+/(?:view\.json|clean\.txt)"
     r"|scores/[^/]+/(?:run\.json|recipe\.yaml|input\.parquet|(?:commits|attempts)/.*)"
     r"|(?:commits|segments|attempts|snapshots|quarantine|report|logs|set_aside)/.*"

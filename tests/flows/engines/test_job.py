@@ -6,7 +6,7 @@ from flows.engines.clean_worker import CleanRecords
 from flows.engines.engine import ShardDone, ShardResult
 from flows.engines.job import Grant, Records, ShardJob
 from flows.stages.clean import CleanJob
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 
 
 def test_a_job_travels_is_opened_and_does_shards(job: CleanJob) -> None:

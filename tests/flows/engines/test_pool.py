@@ -12,7 +12,7 @@ from flows.engines.clean_worker import CleanRecords
 from flows.engines.engine import ShardDone, ShardFailed, ShardQuarantined, ShardResult
 from flows.engines.pool import Event, Pool, TaskDone, WorkerLost, WorkerReady
 from flows.engines.schedule import MAX_DEATHS
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.attempt import Ending, quarantine, read_attempts, start_attempt
 from shards.run.commit import Counts
 from shards.run.run import Run

@@ -1,7 +1,7 @@
 """Who gets which shard, and what becomes of the shards of those that die."""
 
 from flows.engines.schedule import MAX_DEATHS, Schedule
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 
 
 class Clock:

@@ -17,7 +17,7 @@ from flows.stages import clean, logged
 from flows.stages.clean import CleanJob
 from flows.stages.logged import LoggedProgress, told_to
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.commit import read_commits
 from shards.run.run import NotARun, Run
 from shards.run.verify.garbage import find_garbage

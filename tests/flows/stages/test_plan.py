@@ -19,7 +19,7 @@ from flows.stages.plan import Plan, check, make_plan
 from flows.stages.problems import Problem
 from flows.stages.sample import SampleConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from tests.flows.stages.test_sample import Watch
 from tests.support.tars import read_members
 from tests.support.toy_run import clean_world, write_tar

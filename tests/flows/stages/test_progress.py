@@ -7,7 +7,7 @@ import pytest
 
 from flows.engines.engine import ShardDone
 from flows.stages.progress import CleanProgress, stage_line, training_line
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.commit import Counts
 
 CLEAN = {

@@ -10,7 +10,7 @@ from flows.engines.engine import ShardFailed
 from flows.rounds.approval import Answer, write_answer
 from flows.stages.clean import RunResult
 from flows.stages.summary import of_cleaning, of_rounds, of_training, of_view
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 
 STATISTICS: dict[str, Any] = {
     "samples_in": 1200,

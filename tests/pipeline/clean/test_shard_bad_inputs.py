@@ -9,7 +9,7 @@ import webdataset
 
 from pipeline.clean.config import CleanConfig
 from pipeline.clean.judge import JudgeConfig
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.commit import read_commit
 from shards.run.run import Run
 from shards.run.verify.run import verify_run

@@ -19,8 +19,8 @@ from pipeline.views import rejudge as rejudging
 from pipeline.views.decide import Rules, redecide
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
-from shards.inputs.listing import InputShard
 from shards.inputs.reader import ShardState, State
+from shards.inputs.shard import InputShard
 from shards.run.attempt import start_attempt
 from shards.run.commit import Commit, InputRecord, commit
 from shards.run.run import Run

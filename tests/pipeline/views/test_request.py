@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.views.request import ViewRequest, is_resolved, resolve_thresholds
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.commit import Counts, TextCounts
 from shards.run.run import Run
 from shards.run.snapshot import Snapshot

@@ -7,11 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shards.inputs.excerpt import Excerpts, cut_samples, find_header, padding_of
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.reader import ShardReader, State
+from shards.inputs.shard import InputOptions, InputShard
 from tests.support.tars import read_members
 
 
@@ -203,3 +206,26 @@ def test_keys_with_dots_are_samples_each(tmp_path: Path) -> None:
     drawn = list(Excerpts(list_inputs([str(tmp_path)]), seed=1).draw([5] * 6))
     assert [excerpt.samples for excerpt in drawn] == [5] * 6
     assert [len(keys(excerpt.tar)) for excerpt in drawn] == [5] * 6
+
+
+@pytest.mark.parametrize("form", ["folder", "parquet"])
+def test_excerpts_of_other_kinds_hold_their_samples_once(tmp_path: Path, form: str) -> None:
+    names = [f"{number:03}" for number in range(20)]
+    if form == "folder":
+        for name in names:
+            (tmp_path / f"{name}.jpg").write_bytes(name.encode())
+            (tmp_path / f"{name}.txt").write_bytes(b"text of " + name.encode())
+    else:
+        rows = {"image": [name.encode() for name in names], "key": names}
+        texts = {"text": [f"text of {name}" for name in names]}
+        pq.write_table(pa.table(rows | texts), tmp_path / "a.parquet", row_group_size=5)
+    shards = list_inputs([str(tmp_path)], None, InputOptions(samples_per_shard=5))
+    assert len(shards) == 4
+    excerpts = Excerpts(shards, seed=1)
+    drawn = [
+        raw for excerpt in excerpts.draw([3] * 8) for raw in ShardReader(io.BytesIO(excerpt.tar))
+    ]
+    assert sorted(raw.key for raw in drawn) == names
+    assert all(raw.text == b"text of " + (raw.image or b"") for raw in drawn)
+    assert excerpts.content_bytes(shards) == [float(shard.size_bytes) for shard in shards]
+    assert (excerpts.barren, excerpts.streams) == ([], [])

@@ -15,13 +15,13 @@ from shards.inputs.listing import (
     InputChanged,
     InputError,
     InputMismatch,
-    InputShard,
     _version,
     check_current,
     check_unchanged,
     compare_lists,
     list_inputs,
 )
+from shards.inputs.shard import InputShard
 
 FILES = ["00000.tar", "00001.tar", "00002.tar.gz", "sub/day 1/00000.tar", "sub/x.tar"]
 OTHERS = ["00000.parquet", "00000_stats.json", "readme"]
@@ -90,8 +90,8 @@ def test_a_list_and_a_root(web: str) -> None:
         ("/{00000..00003}.tar", "there is no .*00003.tar|there is no .*00002.tar"),
         ("/{00000", "unbalanced|there is no"),
         ("/{sub,00000.tar}", "is a folder"),
-        ("/00000.parquet", "clean reads WebDataset tars"),
-        ("/list.CSV", "clean reads WebDataset tars"),
+        ("/00000.parquet", "not_parquet"),
+        ("/list.CSV", "is a table that clean does not read"),
     ],
 )
 def test_refused(web: str, pattern: str, message: str) -> None:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards.errors import DamagedFile
-from shards.inputs.listing import InputMismatch, InputShard
+from shards.inputs.listing import InputMismatch
+from shards.inputs.shard import InputShard
 from shards.run.record import canonical_json
 from shards.run.run import NotARun, Run, RunMismatch, fingerprint
 from shards.store import Store

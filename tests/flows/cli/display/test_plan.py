@@ -6,7 +6,7 @@ from flows.cli.display.plan import SamplingProgress, duration, plan_as_json, pri
 from flows.engines.engine import ShardDone
 from flows.stages.plan import Plan
 from flows.stages.problems import Problem
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.commit import Counts
 
 

@@ -23,7 +23,7 @@ from flows.stages import progress as stages_progress
 from pipeline.evaluate import LabelledPair, read_pairs
 from pipeline.search.build import items_of_tars
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
-from shards.inputs.listing import InputShard
+from shards.inputs.shard import InputShard
 from shards.run.commit import Counts
 from shards.store import Store
 

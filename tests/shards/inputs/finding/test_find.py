@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from shards.errors import UsageError
-from shards.inputs.finding import InputError
-from shards.inputs.listing import InputShard, list_inputs
+from shards.inputs.listing import InputError, list_inputs
 from shards.inputs.names import stem
+from shards.inputs.shard import InputShard
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -120,7 +120,7 @@ def test_a_run_inside_the_input_is_left_out_and_said_once(
     for _ in range(2):
         assert shards(tmp_path) == ["a", "sub%2Fb", "sub%2Frun%2Ejson"]
     (said,) = caplog.messages
-    assert f"tars of runs are left out (a run.json marks them): {tmp_path}/old/runs/1, " in said
+    assert f"files of runs are left out (a run.json marks them): {tmp_path}/old/runs/1, " in said
     assert said.endswith(f"{tmp_path}/out")
     assert shards(f"{tmp_path}/**/*.tar") == shards(tmp_path)
 
@@ -153,17 +153,19 @@ def test_nothing_but_the_tars_of_a_run(tmp_path: Path) -> None:
 def test_folders_named_like_tars_are_walked_or_told(
     tmp_path: Path, pattern: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make(tmp_path, "a.tar", "full.tar/b.tar", "pictures.tar/c.jpg")
+    make(tmp_path, "a.tar", "full.tar/b.tar", "pictures.tar/c.npy")
     assert shards(f"{tmp_path}{pattern}") == ["a", "full%2Etar%2Fb"]
     if pattern != "/**/*.tar":  # which matches what lies in folders, not folders
         assert f"{tmp_path}/pictures.tar: named like a tar, but a folder" in caplog.text
 
 
 def test_a_folder_named_like_a_tar_by_itself(tmp_path: Path) -> None:
-    make(tmp_path, "full.tar/b.tar", "none.tar/c.jpg")
+    make(tmp_path, "full.tar/b.tar", "none.tar/c.npy", "pictures.tar/c.jpg")
     assert shards(tmp_path / "full.tar") == ["b"]
-    with pytest.raises(InputError, match=r"no \*\.tar.*there are 1 \.jpg.*pack the pictures"):
+    with pytest.raises(InputError, match=r"no \*\.tar.*no picture.*there are 1 \.npy"):
         shards(tmp_path / "none.tar")
+    (found,) = list_inputs([str(tmp_path / "pictures.tar")])
+    assert (found.kind, found.shard) == ("folder", "00000")
 
 
 def test_folders_that_a_pattern_matches_are_told(
@@ -235,15 +237,15 @@ def test_a_file_by_itself_is_taken_whatever_its_ending(tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("web.zip", b"PK\x03\x04", "archive of another kind.*Unpack it, and pack"),
+        ("web.zip", b"PK\x03\x04", "archive of another kind.*Unpack it, and give"),
         ("web.7Z", b"7z", "archive of another kind"),
         ("download", b"PK\x03\x04rest", "archive of another kind"),
-        ("download.part", b"PAR1rest", "is a table"),
-        ("urls.tsv", b"x", "is a table.*img2dataset"),
+        ("download.part", b"PAR1rest", "not_parquet"),
+        ("urls.tsv", b"x", "is a table.*capfilt download"),
         ("urls.CSV.gz", b"x", "is a table"),
-        ("cat.jpg", b"x", "is a picture.*pack the pictures"),
+        ("cat.jpg", b"x", "is a picture.*give the folder"),
         ("cat.HEIC", b"x", "is a picture"),
-        ("notes.txt", b"x", "is a text file.*img2dataset makes tars"),
+        ("notes.txt", b"x", "is a text file.*capfilt download` makes tars"),
     ],
 )
 def test_other_kinds_are_named_with_what_to_do(
@@ -266,6 +268,7 @@ def test_what_is_packed_otherwise_is_told(tmp_path: Path, caplog: pytest.LogCapt
     names = ", ".join(f"{tmp_path}/{name}" for name in ("b.tar.zst", "c.tar.bz2", "d.zip"))
     assert f"left out, as they are packed otherwise: {names}; only" in caplog.text
     (tmp_path / "a.tar").unlink()
+    (tmp_path / "00000.parquet").unlink()
     with pytest.raises(InputError, match=r"no .*1 \.zst.*1 \.zip; only .* unpack the others"):
         shards(tmp_path)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.inputs.near import near_to, runs_near
+from shards.inputs.finding.near import near_to, runs_near
 
 
 @pytest.fixture
