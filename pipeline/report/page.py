@@ -15,7 +15,7 @@ from pipeline.report.charts import COLOURS, ScoreHistogram, draw_histogram, draw
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
 from pipeline.report.thumbnail import SampleId, make_thumbnails
 from pipeline.report.wording import HOW_TO_JOIN, MEANING
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.commit import total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard

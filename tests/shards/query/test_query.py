@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shards.errors import DamagedFile
-from shards.query import QueryError, connect, run_query
+from shards.query.query import QueryError, connect, run_query
 from shards.run.run import Run
 from shards.run.snapshot import table_files, write_snapshot
 from shards.statistics import run_statistics
