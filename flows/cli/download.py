@@ -27,68 +27,60 @@ Examples:
 _FORM = ("url_column", "text_column", "retry", "allow_private_addresses", "engine")  # of the flow
 
 
+Urls = Annotated[
+    str, typer.Argument(metavar="URLS", help="Parquet, CSV, TSV or JSON lines: file, folder, glob")
+]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="folder of tars, new or to go on with")]
+Retry = Annotated[bool, typer.Option("--retry", help="ask again for what failed")]
+PartSize = Annotated[
+    int | None, typer.Option(min=1, help="rows in a part, and so in a tar; default: 10,000")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="parts at a time; default: one per processor")
+]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="requests at a time, each")]
+Private = Annotated[
+    bool, typer.Option("--allow-private-addresses", help="of this machine and its network, too")
+]
+Outage = Annotated[
+    bool, typer.Option("--record-outage", help="record what nobody answers for as failed")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print the statistics as JSON")]
+
+
 def download(
-    urls: Annotated[
-        str,
-        typer.Argument(metavar="URLS", help="Parquet, CSV, TSV or JSON lines: file, folder, glob"),
-    ],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="folder of tars, new or to go on with")],
+    urls: Urls,
+    output: Out,
     url_column: Annotated[str | None, typer.Option(help="of the addresses; else guessed")] = None,
     text_column: Annotated[str | None, typer.Option(help="of the texts; else guessed")] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="ask again for what failed")] = False,
-    part_size: Annotated[
-        int | None, typer.Option(min=1, help="rows in a part, and so in a tar; default: 10,000")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="parts at a time; default: one per processor")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="requests at a time, each")] = 64,
+    retry: Retry = False,
+    part_size: PartSize = None,
+    workers: Workers = None,
+    threads: Threads = 64,
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds of silence")] = 10.0,
     deadline: Annotated[float, typer.Option(min=0.1, help="seconds for all of an answer")] = 30.0,
-    max_bytes: Annotated[int, typer.Option(min=1, help="of an answer")] = 32 << 20,
+    max_bytes: Annotated[int, typer.Option(min=1, max=1 << 31, help="of an answer")] = 32 << 20,
     user_agent: Annotated[str | None, typer.Option(help="who we say we are")] = None,
-    allow_private_addresses: Annotated[
-        bool, typer.Option("--allow-private-addresses", help="of this machine and its network, too")
-    ] = False,
-    record_outage: Annotated[
-        bool, typer.Option("--record-outage", help="record what nobody answers for as failed")
-    ] = False,
+    allow_private_addresses: Private = False,
+    record_outage: Outage = False,
     img2dataset: Annotated[str | None, typer.Option(help="the Python that has it")] = None,
     engine: Annotated[str | None, typer.Option(help="local (default), or ray")] = None,
     address: Address = None,
     direct: Direct = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch a list of addresses with img2dataset, into WebDataset tars that `clean` takes.
 
     Every row ends as ok or with a reason, in OUT/record. The same command goes on after a kill.
     """
-    from flows.stages.download_request import request_of
-
-    request = request_of(
-        {
-            "urls": urls,
-            "output": out,
-            "url_column": url_column,
-            "text_column": text_column,
-            "retry": retry,
-            "part_size": part_size,
-            "workers": workers,
-            "threads": threads,
-            "timeout": timeout,
-            "deadline": deadline,
-            "max_bytes": max_bytes,
-            "user_agent": user_agent,
-            "allow_private_addresses": allow_private_addresses,
-            "record_outage": record_outage,
-            "img2dataset": img2dataset,
-            "engine": engine or ("ray" if address or os.environ.get("RAY_ADDRESS") else "local"),
-            "address": address,
-        }
-    )
+    asked = dict(locals())  # of the names that the request has
 
     from flows.following.reporter import reporting
+    from flows.stages.download_request import DownloadRequest, request_of
 
+    if engine is None:
+        asked["engine"] = "ray" if address or os.environ.get("RAY_ADDRESS") else "local"
+    request = request_of({name: asked[name] for name in DownloadRequest.model_fields})
     with reporting("download", direct) as report:
         report.begin(_parameters(request))
         code = _run(request, report, as_json)

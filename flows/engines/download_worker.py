@@ -77,6 +77,11 @@ class DownloadWorker:
         )
         self._fetcher: Fetcher | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """img2dataset's process, once there is one."""
+        return self._fetcher.pid if self._fetcher is not None else None
+
     def expect(self, task: PartTask | None) -> None:
         """Hear which part is next; nothing is begun ahead."""
 

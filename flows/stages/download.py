@@ -44,7 +44,7 @@ class DownloadJob:
     request: DownloadRequest
     spec: DownloadSpec
     tasks: tuple[PartTask, ...]
-    done: DownloadCounts
+    notes: tuple[str, ...]  # what was guessed of the list
 
     @property
     def rows(self) -> int:
@@ -113,14 +113,14 @@ def prepare(request: DownloadRequest) -> DownloadJob:
     if request.engine == "local":
         find_python(request.img2dataset)
     store = Store(request.output)
-    download = prepare_download(store, request.list)
+    notes: list[str] = []
+    download = prepare_download(store, request.list, notes.append)
     commits = newest_commits(download)
     tasks = tuple(pending_tasks([p.shard for p in download.parts], commits, request.retry))
     spec = DownloadSpec(
         store.url(), request.options, request.img2dataset, not request.record_outage
     )
-    done = sum((c.counts for c in commits.values()), DownloadCounts())
-    return DownloadJob(download, request, spec, tasks, done)
+    return DownloadJob(download, request, spec, tasks, tuple(notes))
 
 
 def do_parts(job: DownloadJob, watch: DownloadListener) -> tuple[PartFailed, ...]:

@@ -7,7 +7,7 @@ fetched once; and the hosts of a list, which often stand together, are spread.
 import hashlib
 import logging
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -48,14 +48,19 @@ class ListRequest:
     part_rows: int | None = None
 
 
-def prepare_download(store: Store, request: ListRequest) -> Download:
-    """Open the download of a list, or begin it. Raises ListError, NotADownload, RunMismatch."""
+def prepare_download(
+    store: Store, request: ListRequest, say: Callable[[str], None] = _log.info
+) -> Download:
+    """Open the download of a list, or begin it; `say` hears what was guessed of the list.
+
+    Raises ListError, NotADownload, RunMismatch.
+    """
     files = find_lists(request.source)
     for file in files:
         for note in file.notes:
-            _log.warning("%s: %s", file.url, note)
+            say(f"{file.url}: {note}")
     columns = _columns(files, request)
-    _log.info("%s: %s", request.source, columns.said)
+    say(f"{request.source}: {columns.said}")
     if store.exists(RECORD):
         return open_same(store, _identity_again(Download.open(store), files, columns, request))
     if strange := [name for name in store.list() if not name.startswith("record/")]:

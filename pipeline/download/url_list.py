@@ -160,10 +160,13 @@ def _with_cells(file: ListFile, start: bytes) -> ListFile:
 
 
 def _is_quoted(text: str) -> bool:
-    """Whether cells that begin with a quote end with one: else a quote is a sign like others."""
-    lines = text.splitlines()[:SNIFFED_ROWS]
-    cells = [cell for line in lines for cell in line.split("\t") if cell.startswith('"')]
-    return bool(cells) and all(cell.endswith('"') and len(cell) > 1 for cell in cells)
+    """Whether quotes enclose cells, every one of them: else they are signs like others."""
+    try:
+        for _ in csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True):
+            pass
+    except csv.Error:
+        return False
+    return True
 
 
 def _text(file: ListFile) -> io.TextIOWrapper:

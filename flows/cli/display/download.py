@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from flows.cli.display.progress import Display
 from flows.engines.download_worker import PartDone, PartResult
 from flows.stages.progress import DownloadProgress
-from pipeline.printable import count, number_of, percent, size
+from pipeline.printable import count, number_of, percent, size, visible
 
 if TYPE_CHECKING:
     from flows.stages.download import DownloadJob, DownloadResult
@@ -28,6 +28,8 @@ class ShownDownload:
     def begin(self, job: "DownloadJob") -> None:
         """Print what is to be done, and show the bar."""
         self._progress.begin(job)
+        for note in job.notes:
+            self._display.console.print(visible(note), markup=False)
         done = len(job.download.parts) - len(job.tasks)
         line = f"{job.spec.url}: {number_of(job.rows, 'row')} to ask for"
         line += f", in {number_of(len(job.tasks), 'part')}; {done} done"

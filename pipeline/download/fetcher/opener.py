@@ -73,6 +73,7 @@ class BoundedOpener:
             _OptOuts(),
             urllib.request.HTTPDefaultErrorHandler(),
             urllib.request.HTTPErrorProcessor(),
+            urllib.request.UnknownHandler(),
         ):
             self._director.add_handler(handler)
 
@@ -95,8 +96,9 @@ def _reason_of(error: BaseException) -> tuple[str, str]:
     """Name the reason for what urllib and its sockets raise; what is no address is a ValueError."""
     if isinstance(error, urllib.error.HTTPError):
         return "http_error", f"{error.code} {error.reason}"
-    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
-        return _reason_of(error.reason)
+    if isinstance(error, urllib.error.URLError):
+        inner = error.reason
+        return _reason_of(inner) if isinstance(inner, BaseException) else ("bad_url", inner)
     kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], str]] = [
         (BlockedAddress, "blocked_address"),
         (OptedOut, "opted_out"),
