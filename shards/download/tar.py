@@ -37,7 +37,7 @@ class PartTar:
         member = tarfile.TarInfo(name)  # owner and time stay zero
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))
-        self._tar.members.clear()  # it would remember all of them
+        self._tar.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
 
 
 def ending_of(picture: bytes) -> str:

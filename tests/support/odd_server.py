@@ -165,7 +165,7 @@ ODD: dict[str, Callable[[Handler, str], None]] = {
     "html": lambda self, _: self.answer(HTML),
     "empty": lambda self, _: self.answer(b""),
     "reset": lambda self, _: reset(self.connection),
-    "no-http": lambda self, _: self.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n") and None,
+    "no-http": lambda self, _: self.wfile.writelines([b"SSH-2.0-OpenSSH_9.2\r\n"]),
     "noai": _tagged("noai"),
     "upper": _tagged("NoImageAI"),
     "none": _tagged("none"),

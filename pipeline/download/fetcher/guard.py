@@ -51,8 +51,8 @@ def install() -> None:
         _check(self, address)
         return connect_ex(self, address)
 
-    socket.socket.connect = guarded  # type: ignore[method-assign]
-    socket.socket.connect_ex = guarded_ex  # type: ignore[method-assign]
+    socket.socket.connect = guarded  # type: ignore[method-assign, assignment]
+    socket.socket.connect_ex = guarded_ex  # type: ignore[method-assign, assignment]
 
 
 def _check(connecting: socket.socket, address: Any) -> None:  # noqa: ANN401 - of any family

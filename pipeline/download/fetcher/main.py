@@ -31,7 +31,8 @@ def main(options: str, out: TextIO) -> None:
     chosen = json.loads(options)
     if not chosen["allow_private"]:
         guard.install()
-    urllib.request.install_opener(BoundedOpener(Bounds(**chosen["bounds"])))
+    opener = BoundedOpener(Bounds(**chosen["bounds"]))
+    urllib.request.install_opener(opener)  # type: ignore[arg-type]  # `open` is all that is asked
     downloader_class = _import_downloader()
     _tell(out, ready=True)
     for line in _lines():

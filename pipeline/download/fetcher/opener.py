@@ -171,7 +171,7 @@ def _response_class(bounds: Bounds) -> type[http.client.HTTPResponse]:
     class BoundedResponse(http.client.HTTPResponse):
         def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
             super().__init__(sock, *args, **kwargs)
-            raw = self.fp.detach()  # type: ignore[attr-defined]
+            raw = self.fp.detach()
             self.fp = io.BufferedReader(_BoundedFile(raw, sock, bounds), 1 << 16)
 
     return BoundedResponse
@@ -198,7 +198,7 @@ class _Https(urllib.request.HTTPSHandler):
 def _connection(kind: type[http.client.HTTPConnection], bounds: Bounds) -> Any:  # noqa: ANN401
     def connect(host: str, timeout: float = bounds.timeout_s, **others: Any) -> Any:  # noqa: ANN401
         made = kind(host, timeout=min(timeout, seconds_left()), **others)
-        made.response_class = _response_class(bounds)  # type: ignore[attr-defined]
+        made.response_class = _response_class(bounds)
         return made
 
     return connect
