@@ -131,9 +131,10 @@ def _tars(task: PartTask, has_pictures: bool) -> tuple[str, ...]:
 
 def _wanted(listed: Sequence[Row], before: Sequence[Row] | None) -> list[str]:
     """List the addresses to ask for, each once: all, or those that may go better this time."""
+    olds: Sequence[Row | None] = before if before is not None else [None] * len(listed)
     addresses = {
         row["address"]: None
-        for row, old in zip(listed, before or [None] * len(listed), strict=True)
+        for row, old in zip(listed, olds, strict=True)
         if row["address"] is not None and (old is None or old["reason"] in WORTH_A_RETRY)
     }
     return list(addresses)
