@@ -48,7 +48,7 @@ def test_rows_end_once_with_their_texts_and_facts(
     begin: Callable[..., Download], fetcher: Fetcher, url: Url, server: Server
 ) -> None:
     right = hashlib.sha256(picture("c")).hexdigest()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"url": url("pictures/a"), "caption": "first", "w": 3},
         {"url": url("pictures/a#top"), "caption": "second"},
         {"url": url("pictures/a"), "caption": "first"},
