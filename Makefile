@@ -2,15 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+IMG2DATASET := .venv-img2dataset/.installed
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-install: $(INSTALLED) ## make .venv with every version pinned
+install: $(INSTALLED) $(IMG2DATASET) ## make .venv with every version pinned, and img2dataset's own
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(IMG2DATASET): pipeline/download/img2dataset.txt
+	$(PYTHON) -m venv --clear .venv-img2dataset
+	.venv-img2dataset/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 browser: ## install the browser that tests open reports in (Debian, as root)
@@ -30,10 +36,10 @@ format: $(INSTALLED) ## rewrite the code in the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: $(INSTALLED) ## the tests that run in minutes, two files at a time
+test: $(INSTALLED) $(IMG2DATASET) ## the tests that run in minutes, two files at a time
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: $(INSTALLED) ## the tests that take longer
+test-slow: $(INSTALLED) $(IMG2DATASET) ## the tests that take longer
 	$(BIN)/pytest -m slow
 
 test-gpu: $(INSTALLED) ## the tests that need a GPU

@@ -31,6 +31,7 @@ from prefect.workers.process import ProcessWorker
 
 from flows.deployable.bootstrap import bootstrap
 from flows.deployable.clean import clean
+from flows.deployable.download import download
 from flows.deployable.finetune import finetune
 from flows.deployable.judge import judge
 from flows.deployable.parameters import check_places, check_size
@@ -42,7 +43,7 @@ from flows.recipe import RecipeError, read_yaml
 from flows.run_log.redaction import Redactor
 
 FLOWS: Mapping[str, Flow[..., Any]] = {
-    flow.name: flow for flow in (clean, judge, pretrain, finetune, bootstrap)
+    flow.name: flow for flow in (clean, download, judge, pretrain, finetune, bootstrap)
 }
 TAG = "capfilt"
 LISTS = {"clean": ("input",), "bootstrap": ("web", "human", "held_out")}  # of shards, in a recipe
@@ -84,6 +85,10 @@ def _json(template: str) -> dict[str, Any]:
 
 # What a flow is given when another has finished: (this one, after that one).
 CHAINS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("clean", "download"): {
+        "input": _json("[{{ event.payload.output | tojson }}]"),
+        "output": "{{ event.payload.output }}-clean",
+    },
     ("pretrain", "clean"): {
         "runs": _json("[{{ event.payload.output | tojson }}]"),
         "output": "{{ event.payload.output }}-pretrain",

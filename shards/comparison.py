@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shards.query import data_set, database, naming_damage
+from shards.query.query import data_set, database, naming_damage
 from shards.run.commit import Counts, TextCounts, total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard

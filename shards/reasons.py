@@ -56,3 +56,31 @@ class DecisionReason(StrEnum):
     CAPTION_REFUSED = "caption_refused"
     SCORE_NOT_FINITE = "score_not_finite"
     NOT_PREFERRED = "not_preferred"
+
+
+class DownloadReason(StrEnum):
+    """Why a row of a list of addresses came to no picture."""
+
+    NULL_VALUE = "null_value"
+    BAD_URL = "bad_url"
+    DUPLICATE_URL = "duplicate_url"
+    BLOCKED_ADDRESS = "blocked_address"
+    OPTED_OUT = "opted_out"
+    HTTP_ERROR = "http_error"
+    CONNECTION_ERROR = "connection_error"
+    TIMEOUT = "timeout"
+    TOO_LARGE = "too_large"
+    TRUNCATED_BODY = "truncated_body"
+    HASH_MISMATCH = "hash_mismatch"
+
+
+# What may go better another time; the rest would be asked in vain, or against somebody's will.
+WORTH_A_RETRY = frozenset(
+    {
+        DownloadReason.HTTP_ERROR,
+        DownloadReason.CONNECTION_ERROR,
+        DownloadReason.TIMEOUT,
+        DownloadReason.TRUNCATED_BODY,
+        DownloadReason.HASH_MISMATCH,
+    }
+)

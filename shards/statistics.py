@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shards.inputs.text import NO_TEXTS, text_source
-from shards.query import connect
+from shards.query.query import connect
 from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, TextCounts, total_counts

@@ -14,20 +14,19 @@ import typer
 from flows.cli import (
     checkpoint,
     clean,
-    deploy,
+    download,
     inspect,
     judge,
     maintenance,
     plan,
     publish,
-    rounds,
-    train,
 )
 from flows.cli.evaluate import answers as evaluate_answers
 from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of, say
 from flows.cli.predict import image, search, video
+from flows.cli.training import deploy, rounds, train
 from flows.engines.ending import leave, settle
 
 early.over()
@@ -75,6 +74,7 @@ def _capfilt(
 
 app.command("try", rich_help_panel=CLEAN, epilog=plan.TRY_EXAMPLES)(plan.try_)
 app.command("plan", rich_help_panel=CLEAN, epilog=plan.PLAN_EXAMPLES)(plan.plan)
+app.command("download", rich_help_panel=CLEAN, epilog=download.EXAMPLES)(download.download)
 app.command("clean", rich_help_panel=CLEAN, epilog=clean.CLEAN_EXAMPLES)(clean.clean)
 app.command("judge", rich_help_panel=CLEAN, epilog=judge.JUDGE_EXAMPLES)(judge.judge)
 app.command("score", rich_help_panel=CLEAN, epilog=judge.SCORE_EXAMPLES)(judge.score)

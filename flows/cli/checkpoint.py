@@ -71,8 +71,8 @@ def import_(
     from models.checkpoints import conversion, locate
     from models.checkpoints.folder import refuse_existing
     from models.checkpoints.layout import read_stated
-    from pipeline.checkpoint import write_checkpoint
     from pipeline.publish.cards import facts_of, write_model_card
+    from pipeline.train.state import write_checkpoint
 
     refuse_existing(out)
     path = local_path(source)
@@ -116,9 +116,9 @@ def export(
     from models.blip.config import ARCHITECTURES
     from models.checkpoints import conversion, locate
     from models.checkpoints.folder import refuse_existing
-    from pipeline.checkpoint import write_checkpoint
     from pipeline.publish.cards import facts_of, write_model_card
     from pipeline.publish.push import push as upload
+    from pipeline.train.state import write_checkpoint
 
     refuse_existing(out)
     imported = conversion.import_folder(locate.resolve(folder, revision), image_size)

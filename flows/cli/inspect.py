@@ -12,7 +12,7 @@ from flows.cli.options import AsJson, RunFolder, device_of, path_option
 from flows.engines.ending import leave
 from pipeline.printable import visible
 from shards.files.scratch import remove_held
-from shards.query_limits import MEMORY_GB, TIMEOUT_S, QueryLimitError, QueryLimits
+from shards.query.limits import MEMORY_GB, TIMEOUT_S, QueryLimitError, QueryLimits
 
 if TYPE_CHECKING:
     from shards.comparison import ViewSide
@@ -91,7 +91,7 @@ def _count(run: "Run", view: "View", as_json: bool) -> None:
 
 def _answer(run: "Run", view: "View", sql: str, limits: QueryLimits, as_json: bool) -> None:
     from flows.cli.display.sql import print_answer, print_answer_as_json
-    from shards.query import connect, run_query
+    from shards.query.query import connect, run_query
     from shards.run.scoring.score_set import with_scores
     from shards.schema import ALL_SCHEMAS
 

@@ -21,7 +21,7 @@ DRAIN_S = 5.0  # while the command has ended already
 LEAVE_S = 20.0  # after the command: to record how it ended, and no longer
 PATIENCE_S = 5.0  # before the command is told that a server does not answer
 OWN_PATIENCE_S = 20.0  # the same of our own, which has only been started
-FLOWS = ("clean", "judge", "pretrain", "finetune", "bootstrap")
+FLOWS = ("clean", "download", "judge", "pretrain", "finetune", "bootstrap")
 
 
 def main() -> None:

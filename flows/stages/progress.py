@@ -1,15 +1,18 @@
 """How far a cleaning or a training is: its share, its rate and the time left, as one line."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flows.engines.download_worker import PartDone, PartResult
 from flows.engines.engine import ShardDone, ShardResult
 from flows.rounds.names import Stage
-from pipeline.printable import percent
+from pipeline.printable import count, number_of, percent, tally
 
 if TYPE_CHECKING:
     from flows.stages.clean import CleanJob
+    from flows.stages.download import DownloadJob
 
 TRAINING_NUMBERS = ("loss", "itc", "itm", "lm", "answers", "accuracy", "temperature")
 
@@ -80,6 +83,61 @@ class CleanProgress:
 
     def _tell(self) -> None:
         self._show(self.read_bytes / max(self.total_bytes, 1), self.line())
+
+
+class DownloadProgress:
+    """Counts what a download reports; `show` is given the share that is done and a line."""
+
+    def __init__(self, show: Callable[[float, str], None]) -> None:
+        self._show, self.total, self.parts = show, 0, ""
+        self._before: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self._ended = self._tasks = self._done = 0
+        self._under_way = 0
+        self._began = time.monotonic()
+
+    def begin(self, job: "DownloadJob") -> None:
+        """Hear what is to be done."""
+        self.total, self._tasks = job.rows, len(job.tasks)
+        self._began = time.monotonic()
+
+    def under_way(self, reasons: Mapping[str, int]) -> None:
+        """Hear of rows of parts that are begun."""
+        self._under_way = sum(reasons.values())
+        self.reasons = self._before + Counter(reasons)
+        self._show(self.share, self.line())
+
+    def ended(self, result: PartResult) -> None:
+        """Count a part that is done."""
+        if isinstance(result, PartDone):
+            self._ended += 1
+            self._done += result.asked
+            counts = result.counts
+            self._before += Counter(counts.failed_by_reason) + Counter(ok=counts.ok)
+        self._under_way = 0
+        self.under_way({})
+
+    @property
+    def asked(self) -> int:
+        """Count the rows of this command that have ended."""
+        return min(self._done + self._under_way, self.total)
+
+    @property
+    def share(self) -> float:
+        """Say which share of this command's rows has ended."""
+        return self.asked / self.total if self.total else 1.0
+
+    @property
+    def rate(self) -> float:
+        """Rows per second since it began."""
+        return self.asked / max(time.monotonic() - self._began, 1e-9)
+
+    def line(self) -> str:
+        """Write how far it is, and the failures by reason."""
+        left = (self.total - self.asked) / self.rate if self.asked else 0
+        line = f"{count(self.asked)} of {number_of(self.total, 'row')}, {self.rate:,.0f}/s"
+        line += f", {left:,.0f} s left" if self.asked else ", starting img2dataset"
+        return f"{line}; {tally(self.reasons)}" if self.reasons else line
 
 
 def training_numbers(line: Mapping[str, Any]) -> str:

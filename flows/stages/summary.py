@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
     from flows.rounds.ledger import Ledger
     from flows.stages.clean import RunResult
+    from flows.stages.download import DownloadResult
 
 
 class Summary(TypedDict):
@@ -39,6 +40,21 @@ def of_cleaning(result: "RunResult", new: bool = True) -> Summary:
         message=message if new else f"nothing was left to do: {message}",
         output=result.run_url,
         run=result.run_url,
+        numbers=numbers,
+    )
+
+
+def of_download(result: "DownloadResult") -> Summary:
+    """Sum up a download; rows that failed, each with a reason, are no failure of it."""
+    statistics = result.statistics
+    numbers = {name: statistics[name] for name in ("rows", "ok", "failed", "pending", "bytes")}
+    numbers |= statistics["failed_by_reason"]
+    done = f"{numbers['ok']:,} of {numbers['rows']:,} rows fetched"
+    return Summary(
+        exit_code=result.exit_code,
+        message=f"{result.left}; {done} so far" if result.exit_code else done,
+        output=result.url,
+        run="",
         numbers=numbers,
     )
 

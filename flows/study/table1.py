@@ -23,8 +23,8 @@ from flows.training.log import OpenDisplay, silent
 from models.checkpoints.conversion import for_hugging_face, import_folder
 from models.decoding.config import Decoding
 from pipeline import evaluate
-from pipeline.checkpoint import write_checkpoint
 from pipeline.toy.judges import caption_is_right, let_through, pair_is_right
+from pipeline.train.state import write_checkpoint
 from shards.run.run import Run
 from shards.store import Store
 

@@ -13,7 +13,7 @@ from pipeline.clean.export import EXTENSIONS
 from shards.errors import DamagedFile, UsageError
 from shards.inputs.names import stem
 from shards.naming import encode_name
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.attempt import read_quarantined
 from shards.run.commit import read_commit
 from shards.run.data import read_data, read_shard

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.run import Run
 from shards.run.scoring.score_set import with_scores
 from shards.run.snapshot import SnapshotShard

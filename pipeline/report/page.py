@@ -23,7 +23,7 @@ from pipeline.report.gallery import COUNT, Gallery, choose_gallery
 from pipeline.report.scorers import ScorerComparison, compare_scorers, scores_to_compare
 from pipeline.report.thumbnail import SampleId, make_thumbnails
 from pipeline.report.wording import HOW_TO_JOIN, MEANING
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.commit import total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.report.gallery import Gallery, GalleryPick, judge_samples, look_up, spread
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.commit import TextCounts, total_counts
 from shards.run.run import Run
 from shards.run.scoring.expression import TEXT_COLUMNS, find_column, score_columns

@@ -8,7 +8,7 @@ from collections import defaultdict
 
 from pipeline.evaluate.pairs import LabelledPair, Meta
 from pipeline.toy.world import is_true, scene_from_truth
-from shards.query import connect, run_query
+from shards.query.query import connect, run_query
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 

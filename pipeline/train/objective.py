@@ -19,9 +19,9 @@ from models.training.compiled import bucketed, compile_towers
 from models.training.contrast import ContrastNetwork, Pairs
 from models.training.momentum import FeatureQueue
 from models.training.workers import Workers
-from pipeline.checkpoint import write_checkpoint
 from pipeline.train.config import TowerConfig
 from pipeline.train.dataloader import Batch
+from pipeline.train.state import write_checkpoint
 
 _Network = TypeVar("_Network", bound=nn.Module)
 

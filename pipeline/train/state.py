@@ -6,6 +6,7 @@ seeded by its number.
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from models.checkpoints.folder import CheckpointContent, refuse_existing, write
 from shards.errors import CapfiltError
 from shards.files.durable import remove_folder, whole_folder, write_whole
 
@@ -149,3 +151,14 @@ def drop_lines_after(path: Path, step: int) -> None:
             break
         kept.append(line + "\n")
     write_whole(path, "".join(kept))
+
+
+def write_checkpoint(folder: Path, content: CheckpointContent) -> None:
+    """Write a checkpoint into a new folder; CheckpointError if anything has its name."""
+    folder = folder.expanduser().absolute()
+    refuse_existing(folder)
+    # named by the process: a worker may outlive its driver, and the next one writes here again
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    with whole_folder(folder, aside):
+        write(aside, content)
+        refuse_existing(folder)

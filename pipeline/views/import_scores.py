@@ -21,7 +21,7 @@ import pyarrow.dataset
 
 from pipeline.printable import number_of, visible
 from shards.errors import DamagedFile, UsageError
-from shards.query import data_set, database, naming_damage
+from shards.query.query import data_set, database, naming_damage
 from shards.run.attempt import Ending, end_attempt, start_attempt
 from shards.run.commit import Commit, read_commits
 from shards.run.run import Run

@@ -21,7 +21,7 @@ from models.captioners.config import TransformersCaptionerConfig
 from models.captioners.opening import open_captioner
 from models.guests.picture import encode
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 from shards.run.verify.run import verify_run

@@ -12,6 +12,7 @@ from flows.following.server import EMPTY, keep_empty, own_server
 from models.blip import tokenizer
 from models.blip.config import blip_config
 from models.checkpoints import checkpoint
+from pipeline.download.environment import NoImg2dataset, find_python
 from pipeline.toy import world as toy_world
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from tests.support.driving import LOOPBACK, Command, InProcess, Models, wait_until
@@ -25,6 +26,15 @@ def loopback_only() -> list[str]:
     if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
         pytest.skip("needs `unshare -n` (root): Ray must not listen on a real network in tests")
     return probe[:-1]
+
+
+@pytest.fixture(scope="session")
+def img2dataset() -> str:
+    """The Python that has img2dataset; tests skip where there is none."""
+    try:
+        return find_python()
+    except NoImg2dataset as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.printable import count, cut, visible
-from shards.query import QueryResult
+from shards.query.query import QueryResult
 
 ROWS_SHOWN = 40
 CELL_CHARACTERS = 300

@@ -9,12 +9,12 @@ from models.blip.config import Role
 from models.checkpoints.conversion import for_hugging_face, import_folder
 from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.transfer import transfer
-from pipeline.checkpoint import write_checkpoint
 from pipeline.train.dataloader import Batch
 from pipeline.train.finetune_config import FinetuneConfig
 from pipeline.train.objective import StepContext
 from pipeline.train.objectives.pretrain import PretrainObjective
 from pipeline.train.objectives.vqa import answer_loss
+from pipeline.train.state import write_checkpoint
 
 
 class JointObjective(PretrainObjective):

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from flows.engines.download_worker import PartDone, PartFailed
 from flows.engines.engine import ShardDone
-from flows.stages.progress import CleanProgress, stage_line, training_line
+from flows.stages.progress import CleanProgress, DownloadProgress, stage_line, training_line
+from pipeline.download.part import PartTask
+from shards.download.record import DownloadCounts
 from shards.inputs.shard import InputShard
 from shards.run.commit import Counts
 
@@ -56,3 +59,21 @@ def test_a_cleaning_is_as_far_as_the_bytes_of_its_input() -> None:
 def test_a_training_says_its_step_its_numbers_and_the_time_left() -> None:
     line = {"step": 5, "samples": 40, "samples_per_s": 2.0, "loss": 1.5, "rate": 0.1}
     assert training_line(line, 20) == "step 5 of 20: loss 1.500, 2 samples/s, 60 s left"
+
+
+def test_a_download_is_as_far_as_its_rows_and_tells_failures_by_reason() -> None:
+    heard: list[tuple[float, str]] = []
+    progress = DownloadProgress(lambda share, line: heard.append((share, line)))
+    tasks = [PartTask("00000"), PartTask("00001")]
+    job: Any = SimpleNamespace(rows=200, tasks=tasks)
+    progress.begin(job)
+    progress.under_way({"ok": 40, "timeout": 10})
+    assert heard[-1][0] == 0.25
+    assert heard[-1][1].startswith("50 of 200 rows")
+    assert heard[-1][1].endswith("ok 40, timeout 10")
+    counts = DownloadCounts(rows=100, ok=80, failed=20, failed_by_reason={"timeout": 20})
+    progress.ended(PartDone(tasks[0], counts, asked=100))
+    assert heard[-1][0] == 0.5
+    assert heard[-1][1].endswith("ok 80, timeout 20")
+    progress.ended(PartFailed(tasks[1], "why"))
+    assert heard[-1][0] == 0.5

@@ -9,7 +9,8 @@ import pytest
 from flows.engines.engine import ShardFailed
 from flows.rounds.approval import Answer, write_answer
 from flows.stages.clean import RunResult
-from flows.stages.summary import of_cleaning, of_rounds, of_training, of_view
+from flows.stages.download import DownloadResult
+from flows.stages.summary import of_cleaning, of_download, of_rounds, of_training, of_view
 from shards.inputs.shard import InputShard
 
 STATISTICS: dict[str, Any] = {
@@ -89,3 +90,20 @@ def test_a_view(new: bool, message: str) -> None:
     done = of_view(judged, "/run")
     assert (done["exit_code"], done["message"], done["output"]) == (0, message, "/run")
     assert done["numbers"] == {"snapshot": "abc", "view": "strict"}
+
+
+def test_a_download_whose_rows_all_ended_is_complete_whatever_failed() -> None:
+    statistics: dict[str, Any] = {
+        "rows": 12,
+        "ok": 9,
+        "failed": 3,
+        "failed_by_reason": {"timeout": 3},
+        "pending": 0,
+        "bytes": 5,
+        "parts": {"total": 2, "done": 2, "pending": 0},
+    }
+    done = of_download(DownloadResult("/out", statistics, ()))
+    assert (done["exit_code"], done["message"]) == (0, "9 of 12 rows fetched")
+    assert done["numbers"]["timeout"] == 3
+    left = statistics | {"pending": 4, "parts": {"total": 2, "done": 1, "pending": 1}}
+    assert of_download(DownloadResult("/out", left, ()))["exit_code"] == 1

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.clean.facts import read_facts
 from pipeline.views.import_scores import import_scores
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.run import Run
 from shards.run.scoring.expression import SAMPLE_COLUMNS, TEXT_COLUMNS, score_columns
 from shards.run.scoring.score_set import with_scores

@@ -14,7 +14,7 @@ from pipeline.report.scorers import compare_scorers, scores_to_compare
 from pipeline.views.import_scores import import_scores
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.run import Run
 from shards.run.scoring.expression import ExpressionError
 from shards.run.snapshot import open_snapshot

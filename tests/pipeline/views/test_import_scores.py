@@ -11,7 +11,7 @@ import pytest
 from pipeline.views import import_scores as importing
 from pipeline.views.import_scores import import_scores
 from shards.errors import DamagedFile, UsageError
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.commit import read_commits
 from shards.run.run import Run
 from shards.run.scoring.score_set import (

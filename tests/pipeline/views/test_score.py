@@ -19,7 +19,7 @@ from pipeline.clean.prepare import ExecutionConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from pipeline.views.score import ShardScorer
 from shards.inputs.listing import InputChanged
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.attempt import Ending, read_attempts
 from shards.run.commit import read_commits
 from shards.run.run import Run

@@ -10,7 +10,7 @@ import pytest
 
 from shards.inputs.listing import InputChanged
 from shards.inputs.reader import ShardReader, open_shard
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.attempt import Quarantine
 from shards.run.commit import commit, read_commits, total_counts
 from shards.run.run import Run

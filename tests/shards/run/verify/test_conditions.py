@@ -13,7 +13,7 @@ import pytest
 from pipeline.views.import_scores import import_scores
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
-from shards.query import connect
+from shards.query.query import connect
 from shards.run.data import read_data
 from shards.run.record import read_record, write_record
 from shards.run.repair import repair

@@ -15,7 +15,7 @@ import pyarrow.fs
 
 from shards.errors import DamagedFile, UsageError
 from shards.files.scratch import scratch_folder
-from shards.query_limits import QueryLimits, QueryWatch
+from shards.query.limits import QueryLimits, QueryWatch
 from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard, table_files

@@ -10,7 +10,7 @@ from models.checkpoints import locate
 from models.checkpoints.conversion import import_folder
 from models.checkpoints.folder import CheckpointContent
 from models.checkpoints.locate import CheckpointError
-from pipeline.checkpoint import write_checkpoint
+from pipeline.train.state import write_checkpoint
 from shards.files.durable import MARK
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shards.query import QueryError, database, run_query
-from shards.query_limits import QueryLimitError, QueryLimits, _resident_bytes
+from shards.query.limits import QueryLimitError, QueryLimits, _resident_bytes
+from shards.query.query import QueryError, database, run_query
 
 ENDLESS = [
     "SELECT count(*) FROM range(1e7::INT) a, range(1e7::INT) b WHERE hash(a.range, b.range) = 7",
@@ -88,8 +88,8 @@ def test_an_error_stays_an_error() -> None:
 
 LEAVES = """
 import os, sys
-from shards.query import database, run_query
-from shards.query_limits import QueryLimits
+from shards.query.query import database, run_query
+from shards.query.limits import QueryLimits
 def leave(error):
     print(error, flush=True)
     os._exit(1)

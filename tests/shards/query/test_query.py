@@ -8,7 +8,7 @@ import pytest
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.errors import DamagedFile
-from shards.query import QueryError, connect, run_query
+from shards.query.query import QueryError, connect, run_query
 from shards.run.run import Run
 from shards.run.snapshot import table_files, write_snapshot
 from shards.statistics import run_statistics

@@ -21,7 +21,7 @@ Examples:
 
   capfilt deploy pretrain recipe.yaml --pool gpus --after clean
 """
-FlowName = Literal["clean", "judge", "pretrain", "finetune", "bootstrap"]
+FlowName = Literal["clean", "download", "judge", "pretrain", "finetune", "bootstrap"]
 
 
 def deploy(

@@ -1,0 +1,1 @@
+"""Commands of the `Train` group: trainings, rounds, and their deployments."""

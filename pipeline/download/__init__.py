@@ -1,0 +1,1 @@
+"""Lists of addresses to WebDataset tars, by img2dataset."""
