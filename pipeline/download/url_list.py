@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow.parquet as pq
-from shards.inputs.near import near_to
 
 from pipeline.download.columns import ListError, is_address, unnamed
 from shards.files.walk import walk_files
+from shards.inputs.finding.near import near_to
 from shards.schema import as_damage
 from shards.store import filesystem, url_of
 
