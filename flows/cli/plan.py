@@ -13,8 +13,8 @@ from pipeline.printable import visible
 
 if TYPE_CHECKING:
     from flows.recipe import Recipe
-    from flows.stages.first_look import FirstLook
-    from flows.stages.problems import Problems
+    from flows.stages.estimate.first_look import FirstLook
+    from flows.stages.estimate.problems import Problems
 
 PLAN_EXAMPLES = """
 Examples:
@@ -90,8 +90,8 @@ def plan(
     say_loading()
 
     from flows.cli.display.plan import SamplingProgress, plan_as_json, print_plan
-    from flows.stages.plan import make_plan
-    from flows.stages.sample import SampleConfig, enough_samples
+    from flows.stages.estimate.plan import make_plan
+    from flows.stages.estimate.sample import SampleConfig, enough_samples
 
     config = SampleConfig(n or enough_samples(loaded.engine), budget, seed)
     watch = SamplingProgress(config.samples, budget)
@@ -140,8 +140,8 @@ def try_(
     say_loading()
 
     from flows.cli.display.plan import SamplingProgress, plan_as_json
-    from flows.stages.first_look import look_at
-    from flows.stages.sample import SampleConfig
+    from flows.stages.estimate.first_look import look_at
+    from flows.stages.estimate.sample import SampleConfig
 
     watch = SamplingProgress(n, None)
     with watch.display.shown():
@@ -158,7 +158,7 @@ def try_(
 def _look(recipe: "Recipe", blocked: int, as_json: bool) -> "Problems":
     """Tell what is wrong as far as it is seen without a model, and end with this code."""
     from flows.cli.display.plan import print_problems, problems_as_json
-    from flows.stages.problems import Problems
+    from flows.stages.estimate.problems import Problems
 
     looked = Problems(recipe)
     if looked.named:

@@ -27,7 +27,7 @@ from shards.download.record import (
     publish,
 )
 from shards.download.tables import LISTED, TableWriter
-from shards.inputs.finding import info_of
+from shards.inputs.finding.find import info_of
 from shards.reasons import DownloadReason
 from shards.store import Store, seconds_of
 

@@ -14,8 +14,8 @@ from pipeline.clean.forecast import Interval
 from pipeline.printable import count, number_of, percent, size, visible
 
 if TYPE_CHECKING:
-    from flows.stages.plan import Forecast, Plan
-    from flows.stages.problems import Problem
+    from flows.stages.estimate.plan import Forecast, Plan
+    from flows.stages.estimate.problems import Problem
 
 Row = tuple[str, str, str]
 

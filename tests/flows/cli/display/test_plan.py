@@ -4,8 +4,8 @@ import pytest
 
 from flows.cli.display.plan import SamplingProgress, duration, plan_as_json, print_plan
 from flows.engines.engine import ShardDone
-from flows.stages.plan import Plan
-from flows.stages.problems import Problem
+from flows.stages.estimate.plan import Plan
+from flows.stages.estimate.problems import Problem
 from shards.inputs.shard import InputShard
 from shards.run.commit import Counts
 

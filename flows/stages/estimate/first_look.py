@@ -4,11 +4,11 @@ import logging
 from dataclasses import dataclass
 
 from flows.recipe import Recipe, dump_recipe
+from flows.stages.estimate.plan import Plan, check, plan_from
+from flows.stages.estimate.problems import Problems
+from flows.stages.estimate.sample import SampleConfig
 from flows.stages.first_checks import check_new
 from flows.stages.logged import ResultListener
-from flows.stages.plan import Plan, check, plan_from
-from flows.stages.problems import Problems
-from flows.stages.sample import SampleConfig
 from pipeline.report.page import build_report, report_name
 from shards.run.run import Run
 from shards.run.view import open_view

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flows.recipe import Recipe
-from flows.stages.problems import Problems
+from flows.stages.estimate.problems import Problems
 from tests.support.toy_run import write_tar
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from flows.recipe import Recipe
+from flows.stages.estimate.problems import Problem, Problems, where
+from flows.stages.estimate.sample import Sample, SampleConfig, take_sample
 from flows.stages.logged import ResultListener
-from flows.stages.problems import Problem, Problems, where
 from flows.stages.resolve import Models, Resolved, read_captioner, read_scorer, resolve
-from flows.stages.sample import Sample, SampleConfig, take_sample
 from pipeline.clean.forecast import (
     LEAST_BLOCKS,
     Interval,

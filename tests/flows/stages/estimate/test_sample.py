@@ -11,8 +11,7 @@ import pytest
 
 from flows.engines.engine import ShardResult
 from flows.recipe import EngineConfig, Recipe
-from flows.stages.resolve import resolve
-from flows.stages.sample import (
+from flows.stages.estimate.sample import (
     EmptySample,
     Sample,
     SampleConfig,
@@ -20,7 +19,8 @@ from flows.stages.sample import (
     enough_samples,
     take_sample,
 )
-from flows.stages.sample import process_age_s as age_s
+from flows.stages.estimate.sample import process_age_s as age_s
+from flows.stages.resolve import resolve
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import list_inputs
 from shards.run.run import Run

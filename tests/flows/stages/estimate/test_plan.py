@@ -11,16 +11,17 @@ from typing import Any
 
 import fsspec
 import pytest
+from tests.flows.stages.test_sample import Watch
 
 from flows.engines.engine import WorkerReport
 from flows.recipe import Recipe
-from flows.stages import clean, plan
-from flows.stages.plan import Plan, check, make_plan
-from flows.stages.problems import Problem
-from flows.stages.sample import SampleConfig
+from flows.stages import clean
+from flows.stages.estimate import plan
+from flows.stages.estimate.plan import Plan, check, make_plan
+from flows.stages.estimate.problems import Problem
+from flows.stages.estimate.sample import SampleConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.shard import InputShard
-from tests.flows.stages.test_sample import Watch
 from tests.support.tars import read_members
 from tests.support.toy_run import clean_world, write_tar
 

@@ -1,0 +1,1 @@
+"""What would a cleaning take? Answered from a sample, before it is begun."""
