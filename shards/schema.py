@@ -76,6 +76,21 @@ DECISIONS = versioned_schema(
         ("reason", pa.string(), False),
     ]
 )
+# What a view leaves out: `reason` is null for the keeper that each group has, which may stand in
+# another run. `kind` is exact, near or listed; `distance` is that of difference hashes, in bits.
+GROUPS = versioned_schema(
+    [
+        ("group", pa.int64(), True),
+        ("run", pa.string(), True),
+        ("shard", pa.string(), False),
+        ("index", pa.int32(), False),
+        ("key", pa.string(), True),
+        ("sha256", pa.string(), True),
+        ("kind", pa.string(), True),
+        ("distance", pa.int16(), True),
+        ("reason", pa.string(), True),
+    ]
+)
 
 
 class SampleRow(TypedDict, total=False):
@@ -226,11 +241,11 @@ def _version(schema: pa.Schema, where: str) -> int:
     return int(text)
 
 
-def check_version(version: int, where: str) -> None:
+def check_version(version: int, where: str, newest: int = SCHEMA_VERSION) -> None:
     """Refuse a version that is newer than this code (SchemaError); `where` names the file."""
-    if version > SCHEMA_VERSION:
+    if version > newest:
         raise SchemaError(
-            f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
+            f"{where}: schema version {version} is newer than {newest}, the newest this "
             "capfilt reads; update capfilt"
         )
 

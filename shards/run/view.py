@@ -14,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from typing import Any
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from shards.errors import DamagedFile, UsageError
@@ -30,10 +32,18 @@ from shards.run.snapshot import (
     open_snapshot,
     to_parquet,
 )
-from shards.schema import SCHEMA_VERSION, SchemaError, check_version
+from shards.schema import (
+    GROUPS,
+    SCHEMA_VERSION,
+    SchemaError,
+    check_schema,
+    check_version,
+    read_bytes,
+)
 
 OWN = "own"  # what people call the run's own decisions
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+EXCLUSION_VERSION = 4  # of a view that leaves samples out
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -53,6 +63,21 @@ class Rule(BaseModel):
     share: FiniteFloat | None = None
 
 
+class Exclusion(BaseModel):
+    """Samples that a view leaves out, whatever their texts: `groups` names the file that lists them.
+
+    `asked` says what was asked for; `base` is the view whose decisions stand for the others, None
+    for the run's own.
+    """
+
+    model_config = _FROZEN
+    groups: str
+    groups_sha256: str
+    samples: int
+    base: str | None = None
+    asked: dict[str, Any] = {}
+
+
 class ViewRecord(BaseModel):
     """`view.json`: the rules of a view, the snapshot it stands on, and the list of its files."""
 
@@ -66,6 +91,11 @@ class ViewRecord(BaseModel):
     shards_sha256: str
     with_clean: bool = False
     created: str
+    excluded: Exclusion | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is written: nothing that older versions do not know where it says nothing."""
+        return self.model_dump(mode="json", exclude=None if self.excluded else {"excluded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +173,7 @@ def read_view_record(run: Run, name: str) -> ViewRecord | None:
         stored = read_record(run.store.read(_record_name(name)), where)
     except FileNotFoundError:
         return None
-    check_version(record_version(stored, "schema_version", where), where)
+    check_version(record_version(stored, "schema_version", where), where, EXCLUSION_VERSION)
     record = as_model(ViewRecord, stored, where)
     if record.fingerprint != run.fingerprint:
         raise DamagedFile(where, f"a view of the run {run.fingerprint}", record.fingerprint)
@@ -169,6 +199,11 @@ class Judging:
         """Name the list of the view's shards."""
         return f"views/{self.name}/shards-{self.id}.parquet"
 
+    @property
+    def groups_name(self) -> str:
+        """Name the list of the samples that the view leaves out."""
+        return f"views/{self.name}/groups-{self.id}.parquet"
+
 
 def commit_view(
     run: Run,
@@ -177,6 +212,7 @@ def commit_view(
     rules: Mapping[str, Rule],
     shards: Sequence[SnapshotShard],
     with_clean: bool,
+    excluded: Exclusion | None = None,
 ) -> bool:
     """Make a judging the view of its name, unless another is; say whether it is.
 
@@ -188,6 +224,7 @@ def commit_view(
     data = to_parquet(shards)
     run.store.put(judging.shards_name, data)
     record = ViewRecord(
+        schema_version=EXCLUSION_VERSION if excluded else SCHEMA_VERSION,
         name=judging.name,
         fingerprint=run.fingerprint,
         snapshot=snapshot,
@@ -196,8 +233,9 @@ def commit_view(
         shards_sha256=hashlib.sha256(data).hexdigest(),
         with_clean=with_clean,
         created=datetime.now(UTC).isoformat(),
+        excluded=excluded,
     )
-    run.store.create(_record_name(judging.name), write_record(record.model_dump(mode="json")))
+    run.store.create(_record_name(judging.name), write_record(record.as_json()))
     winner = read_view_record(run, judging.name)
     if winner is not None and winner.shards == judging.shards_name:
         try:
@@ -220,6 +258,24 @@ def discard(run: Run, judging: Judging, shards: Iterable[str]) -> None:
         for table in ("decisions", "clean"):
             run.store.delete(judging.file_name(table, shard))
     run.store.delete(judging.shards_name)
+    run.store.delete(judging.groups_name)
+
+
+def read_groups(run: Run, record: ViewRecord) -> pa.Table:
+    """Read the groups of what a view leaves out, none where that is nothing; raises DamagedFile."""
+    if record.excluded is None:
+        return GROUPS.empty_table()
+    where = run.store.url(record.excluded.groups)
+    try:
+        data = run.store.read(record.excluded.groups)
+    except FileNotFoundError as error:
+        raise DamagedFile(where, "the list of what the view leaves out", "none: it is gone") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != record.excluded.groups_sha256:
+        raise DamagedFile(where, f"sha256 {record.excluded.groups_sha256}", digest)
+    table = read_bytes(data, where)
+    check_schema(table.schema, GROUPS, where)
+    return table
 
 
 def _own(run: Run) -> View:
