@@ -16,7 +16,6 @@ from flows.cli import (
     clean,
     deploy,
     inspect,
-    maintenance,
     plan,
     publish,
     rounds,
@@ -28,6 +27,7 @@ from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of, say
 from flows.cli.predict import image, video
+from flows.cli.runs import dedup, maintenance
 from flows.engines.ending import leave, settle
 
 early.over()
@@ -77,6 +77,7 @@ app.command("try", rich_help_panel=CLEAN, epilog=plan.TRY_EXAMPLES)(plan.try_)
 app.command("plan", rich_help_panel=CLEAN, epilog=plan.PLAN_EXAMPLES)(plan.plan)
 app.command("clean", rich_help_panel=CLEAN, epilog=clean.CLEAN_EXAMPLES)(clean.clean)
 app.command("judge", rich_help_panel=CLEAN, epilog=clean.JUDGE_EXAMPLES)(clean.judge)
+app.command("dedup", rich_help_panel=CLEAN, epilog=dedup.DEDUP_EXAMPLES)(dedup.dedup)
 app.command("stats", rich_help_panel=LOOK, epilog=inspect.STATS_EXAMPLES)(inspect.stats)
 app.command("explain", rich_help_panel=LOOK)(inspect.explain)
 app.command("verify", rich_help_panel=LOOK)(maintenance.verify)

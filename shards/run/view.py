@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from shards.errors import DamagedFile, UsageError
@@ -64,7 +65,7 @@ class Rule(BaseModel):
 
 
 class Exclusion(BaseModel):
-    """Samples that a view leaves out, whatever their texts: `groups` names the file that lists them.
+    """Samples that a view leaves out, whatever their texts: the file `groups` lists them.
 
     `asked` says what was asked for; `base` is the view whose decisions stand for the others, None
     for the run's own.
@@ -269,13 +270,21 @@ def read_groups(run: Run, record: ViewRecord) -> pa.Table:
     try:
         data = run.store.read(record.excluded.groups)
     except FileNotFoundError as error:
-        raise DamagedFile(where, "the list of what the view leaves out", "none: it is gone") from error
+        raise DamagedFile(
+            where, "the list of what the view leaves out", "none: it is gone"
+        ) from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != record.excluded.groups_sha256:
         raise DamagedFile(where, f"sha256 {record.excluded.groups_sha256}", digest)
     table = read_bytes(data, where)
     check_schema(table.schema, GROUPS, where)
     return table
+
+
+def left_out_of(groups: pa.Table) -> pa.Table:
+    """Return the rows of the samples that a view leaves out, of all that its groups name."""
+    ours = pc.and_(pc.is_null(groups["run"]), pc.is_valid(groups["reason"]))
+    return groups.filter(ours)
 
 
 def _own(run: Run) -> View:

@@ -83,9 +83,7 @@ def kept_indices(run: Run, shard: SnapshotShard) -> NDArray[np.int32] | None:
     return np.unique(decisions["index"].filter(decisions["keep"]).to_numpy())
 
 
-def _of_shard(
-    run: Run, keep: KeepRule | None, numbered: tuple[int, SnapshotShard]
-) -> Candidates:
+def _of_shard(run: Run, keep: KeepRule | None, numbered: tuple[int, SnapshotShard]) -> Candidates:
     number, shard = numbered
     samples = _read(run, shard, "samples", _SAMPLES)
     wanted = pc.is_valid(samples["sha256"]).to_numpy()
@@ -112,7 +110,9 @@ def _worth(
     run: Run, shard: SnapshotShard, samples: pa.Table, keep: KeepRule | None
 ) -> NDArray[np.float64]:
     if keep == "largest":
-        sides = [samples[side].fill_null(0).to_numpy().astype(np.float64) for side in ("width", "height")]
+        sides = [
+            samples[side].fill_null(0).to_numpy().astype(np.float64) for side in ("width", "height")
+        ]
         return sides[0] * sides[1]
     if keep != "score":
         return np.zeros(len(samples))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.views.dedup.candidates import (
@@ -74,7 +73,7 @@ def find_groups(here: Side, against: Sequence[Side], config: DedupConfig) -> pa.
         first += len(other.view.shards)
     fixed = sum(map(len, parts))
     everything = joined([*parts, ours])
-    return _table(sides, everything, find(everything, config, fixed), fixed)
+    return _table(sides, everything, find(everything, config, fixed))
 
 
 def find(pictures: Candidates, config: DedupConfig, fixed: int = 0) -> Found:
@@ -119,7 +118,7 @@ def _comparable(run: Run, other: Run, theirs: Candidates) -> Candidates:
     return replace(theirs, hashed=np.zeros(len(theirs), bool))
 
 
-def _table(sides: Sequence[Side], pictures: Candidates, found: Found, fixed: int) -> pa.Table:
+def _table(sides: Sequence[Side], pictures: Candidates, found: Found) -> pa.Table:
     """List every group, its keeper first; groups in the order of their keepers."""
     members = np.flatnonzero(found.keeper != np.arange(len(pictures)))
     keepers = np.unique(found.keeper[members])
@@ -134,8 +133,12 @@ def _table(sides: Sequence[Side], pictures: Candidates, found: Found, fixed: int
         **places,
         "group": np.searchsorted(keepers, of),
         "kind": pa.array(np.where(is_member, kinds, None), pa.string()),
-        "distance": pa.array(found.distance[rows], pa.int16(), mask=~is_member | ~pictures.hashed[rows]),
-        "reason": pa.array(np.where(is_member, str(SampleReason.DUPLICATE_IMAGE), None), pa.string()),
+        "distance": pa.array(
+            found.distance[rows], pa.int16(), mask=~is_member | ~pictures.hashed[rows]
+        ),
+        "reason": pa.array(
+            np.where(is_member, str(SampleReason.DUPLICATE_IMAGE), None), pa.string()
+        ),
     }
     return pa.table({name: columns[name] for name in GROUPS.names}).cast(GROUPS)
 
@@ -157,7 +160,9 @@ def _places(
         keys.append(samples["key"].combine_chunks().take(wanted))
         hashes.append(samples["sha256"].combine_chunks().take(wanted))
     back = pa.array(np.argsort(order, kind="stable"))
-    urls = pa.array([None if side is sides[0] else side.run.store.url() for side, _ in listed], pa.string())
+    urls = pa.array(
+        [None if side is sides[0] else side.run.store.url() for side, _ in listed], pa.string()
+    )
     names = pa.array([shard.shard for _, shard in listed], pa.string())
     where = pa.array(numbers)
     return {
@@ -167,8 +172,3 @@ def _places(
         "key": pa.concat_arrays(keys).take(back),
         "sha256": pa.concat_arrays(hashes).take(back),
     }
-
-
-def excluded(groups: pa.Table) -> pa.Table:
-    """Return the rows of what is not kept."""
-    return groups.filter(pc.is_valid(groups["reason"]))
