@@ -27,6 +27,7 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
     counts = total_counts(shard.counts for shard in shards)
     lacks_all = _lacks_all_texts(run, counts)
     return {
+        "kind": "screen" if run.only_screens else "clean",
         "samples_in": counts.samples_in,
         "kept": counts.kept,
         "filtered": counts.filtered,

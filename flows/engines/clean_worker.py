@@ -24,6 +24,7 @@ from models.devices import (
 )
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
+from pipeline.clean.line.screening import ShardScreener
 from pipeline.clean.shard import CleanConfig, ShardCleaner
 from shards.inputs.listing import InputShard
 from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
@@ -44,9 +45,11 @@ class CleanSpec:
     device: DeviceChoice = "auto"
     weights_bytes: int = 0  # of both models, in the run's dtype
 
-    def open(self, grant: Grant) -> "CleanWorker":
+    def open(
+        self, grant: Grant, on_progress: Callable[[int, int], None] | None = None
+    ) -> "CleanWorker":
         """Load the models on the machine where they work."""
-        return CleanWorker(self, grant)
+        return CleanWorker(self, grant, on_progress)
 
 
 class CleanWorker:
@@ -58,13 +61,8 @@ class CleanWorker:
         grant: Grant,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.counts = (0, 0)  # samples and bytes done of the shard under way
-        self.samples = 0  # done since it was opened, in every attempt
-        self._name = grant.worker
-        self._on_progress = on_progress
         config = spec.config
         device = choose_device(spec.device, granted=grant.gpus > 0)
-        self.device = name_device(device)
         check_dtype(config.dtype, device)
         check_memory(device, spec.weights_bytes)
         captioner = BlipCaptioner.load(
@@ -81,7 +79,7 @@ class CleanWorker:
             device=device,
         )
         run, hardware = Run.open(spec.run_url), describe_device(device)
-        self._cleaner = ShardCleaner(
+        cleaner = ShardCleaner(
             run,
             config,
             captioner,
@@ -91,6 +89,19 @@ class CleanWorker:
             device=device,
             worker=grant.worker,
         )
+        self._begin(cleaner, name_device(device), grant, on_progress)
+
+    def _begin(
+        self,
+        cleaner: ShardCleaner | ShardScreener,
+        device: str,
+        grant: Grant,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.counts = (0, 0)  # samples and bytes done of the shard under way
+        self.samples = 0  # done since it was opened, in every attempt
+        self.device, self._cleaner = device, cleaner
+        self._name, self._on_progress = grant.worker, on_progress
 
     def expect(self, shard: InputShard | None) -> None:
         """Read and decode a shard ahead, which is the next to process; None takes that back."""

@@ -19,9 +19,17 @@ from flows.engines.clean_worker import CleanRecords, CleanSpec
 from flows.engines.engine import Engine, ShardDone, ShardFailed, WorkerReport
 from flows.engines.local import LocalEngine
 from flows.engines.pace import Pace
+from flows.engines.screen_worker import ScreenSpec
 from flows.engines.start_checks import Demands
 from flows.extras import versions_of
-from flows.recipe import EngineConfig, LimitsConfig, Recipe, as_recipe_errors, dump_recipe
+from flows.recipe import (
+    EngineConfig,
+    LimitsConfig,
+    Recipe,
+    ScreenRecipe,
+    as_recipe_errors,
+    dump_recipe,
+)
 from flows.run_log.log import RunLog
 from flows.stages.first_checks import Checked, check_cleaning
 from flows.stages.logged import (
@@ -40,6 +48,7 @@ from models.devices import choose_device
 from models.roles.captioner import prompt_start
 from pipeline.clean.caption import CaptionConfig
 from pipeline.clean.judge import odd_thresholds
+from pipeline.clean.lists import SKIP_NAME, check_skip_list, keep_lists, read_lists
 from pipeline.clean.score import ScoreConfig
 from pipeline.clean.shard import identity
 from pipeline.printable import number_of, tally
@@ -74,9 +83,9 @@ class LimitExceeded(CapfiltError, RuntimeError):  # noqa: N818 - reads as what h
 class CleanJob:
     """A prepared run: what is to be done, and what is done already."""
 
-    recipe: Recipe
+    recipe: Recipe | ScreenRecipe
     run: Run
-    spec: CleanSpec
+    spec: CleanSpec | ScreenSpec
     mine: tuple[InputShard, ...]  # this driver's part of the inputs
     pending: tuple[InputShard, ...]
     done: Counts
@@ -124,10 +133,11 @@ class RunListener(ResultListener, Protocol):
 class Resolved:
     """A recipe with nothing left open, its models read; `identity` is what decides the output."""
 
-    recipe: Recipe
+    recipe: Recipe | ScreenRecipe
     identity: Mapping[str, Any]
     about: Mapping[str, Any]
     weights_bytes: int
+    lists: Mapping[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
 
 
 def prepare(
@@ -163,8 +173,9 @@ def resolve(recipe: Recipe, store: Store) -> Resolved:
         checkpoint.info(read_scorer(scorer.folder, recipe.score)),
     )
     digests = models[0].digest, models[1].digest
-    named = identity(recipe, *digests, text=recipe.input.text)
-    return Resolved(recipe, named, _about(*models), _weights_bytes(dtype, *models))
+    lists = read_lists(recipe.skip, recipe.screen.block_hashes)
+    named = identity(recipe, *digests, text=recipe.input.text, lists=lists)
+    return Resolved(recipe, named, _about(*models), _weights_bytes(dtype, *models), lists)
 
 
 def open_job(
@@ -177,7 +188,10 @@ def open_job(
     """Open or create the run, and see what is left to do."""
     recipe, engine = resolved.recipe, resolved.recipe.engine
     joined = store.exists("run.json")
+    if SKIP_NAME in resolved.lists:
+        check_skip_list(resolved.lists[SKIP_NAME], [shard.shard for shard in inputs])
     run = Run.create(store, dump_recipe(recipe), resolved.identity, resolved.about, inputs)
+    keep_lists(run, resolved.lists)
     _warn_of_overwriting(store)
     committed = read_committed(run)
     write_segments(run, committed)
@@ -190,13 +204,20 @@ def open_job(
     return CleanJob(
         recipe=recipe,
         run=run,
-        spec=CleanSpec(store.url(), recipe, pace, engine.device, resolved.weights_bytes),
+        spec=_spec(store, resolved, pace),
         mine=mine,
         pending=_from_a_random_shard(pending) if joined else pending,
         done=total_counts(c.counts for c in commits.values()),
         log=log,
         committed=committed,
     )
+
+
+def _spec(store: Store, resolved: Resolved, pace: Pace) -> CleanSpec | ScreenSpec:
+    recipe, weights_bytes = resolved.recipe, resolved.weights_bytes
+    if isinstance(recipe, ScreenRecipe):
+        return ScreenSpec(store.url(), recipe.screen, pace)
+    return CleanSpec(store.url(), recipe, pace, recipe.engine.device, weights_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +276,7 @@ def _finish(job: CleanJob, work: Work) -> RunResult:
             view = own_view(job.run, newest.shards, newest.id)
     pending_here = sum(shard.shard not in done for shard in job.mine)
     statistics = run_statistics(job.run, view)
-    if whole:
+    if whole and not job.run.only_screens:
         job.run.store.put(cards.NAME, sets.card_of(job.run, statistics, view).encode())
     url = job.run.store.url()
     return RunResult(url, statistics, work.failures, work.workers, pending_here)

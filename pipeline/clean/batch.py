@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.clean.caption import Captioner, caption
 from pipeline.clean.export import WriteConfig, encode_jpeg
+from pipeline.clean.lists import BlockList
 from pipeline.clean.prepare import PreparedSample
 from pipeline.clean.score import Scorer, score
-from pipeline.clean.screen import Decode, ScreenConfig, screen
+from pipeline.clean.screen import NOTHING, Decode, ScreenConfig, screen
 from shards.inputs.reader import RawSample
 from shards.schema import SampleRow, TextRow
 
@@ -28,9 +29,11 @@ class BatchModels:
         screening: ScreenConfig,
         writing: WriteConfig,
         candidates: int,
+        blocked: BlockList = NOTHING,
     ) -> None:
         self._captioner, self._scorer = captioner, scorer
         self._screening, self._writing, self._candidates = screening, writing, candidates
+        self._blocked = blocked
 
     def prepare(self, raw: RawSample, decode: Decode) -> PreparedSample:
         """Decode a sample once, for both models and for the clean shard; several threads may."""
@@ -39,7 +42,8 @@ class BatchModels:
         side = None
         if write.clean == "none" or write.images == "original":  # nobody wants it as large as it is
             side = max(max(way.width, way.height) for way in ways)
-        screened = screen(raw, self._screening, decode, self._scorer.count_tokens, side)
+        count_tokens = self._scorer.count_tokens
+        screened = screen(raw, self._screening, decode, count_tokens, side, self._blocked)
         if screened.image is None:
             return PreparedSample(screened)
         picture = screened.image

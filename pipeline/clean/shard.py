@@ -17,6 +17,7 @@ from pipeline.clean.judge import JudgeConfig
 from pipeline.clean.line.attempt import LOST, AttemptLost, GivenBack, ShardAttempt, Target
 from pipeline.clean.line.line import Line, Report
 from pipeline.clean.line.upload import Upload
+from pipeline.clean.lists import BlockList, with_lists
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import ScoreConfig, Scorer
 from pipeline.clean.screen import ScreenConfig
@@ -25,7 +26,7 @@ from shards.inputs.listing import InputShard
 from shards.inputs.text import text_source
 from shards.run.attempt import Quarantine
 from shards.run.commit import Commit, FilesGone
-from shards.run.run import Run
+from shards.run.run import SCREEN, Run
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +49,16 @@ class CleanConfig(Config):
     write: WriteConfig = WriteConfig()
 
 
-def identity(config: CleanConfig, captioner: str, scorer: str, text: str = "txt") -> dict[str, Any]:
+def identity(
+    config: CleanConfig,
+    captioner: str,
+    scorer: str,
+    text: str = "txt",
+    lists: Mapping[str, bytes] | None = None,
+) -> dict[str, Any]:
     """Collect what changes the output; models stand by the digest of their content, not by name.
 
-    `text` says where the input's texts stand.
+    `text` says where the input's texts stand; `lists` are those of `pipeline.clean.lists`, by name.
     """
     named = config.model_dump(
         mode="json",
@@ -61,7 +68,16 @@ def identity(config: CleanConfig, captioner: str, scorer: str, text: str = "txt"
     named["caption"]["digest"] = captioner
     named["score"]["digest"] = scorer
     named["input"] = {"text": text}
-    return named | {"output_version": OUTPUT_VERSION}
+    return with_lists(named, lists or {}) | {"output_version": OUTPUT_VERSION}
+
+
+def screen_identity(
+    config: ScreenConfig, text: str, lists: Mapping[str, bytes] | None = None
+) -> dict[str, Any]:
+    """Collect what changes the output of a run that only screens."""
+    named = {"kind": SCREEN, "screen": config.model_dump(mode="json"), "input": {"text": text}}
+    named |= {"write": {"clean": "none"}, "output_version": OUTPUT_VERSION}
+    return with_lists(named, lists or {})
 
 
 class ShardCleaner:
@@ -91,7 +107,12 @@ class ShardCleaner:
         about["batch_size"] = pace.batch_size
         self._target = Target(run, config.judge, config.write, config.seed, worker, about)
         self._models = BatchModels(
-            captioner, scorer, config.screen, config.write, config.caption.candidates
+            captioner,
+            scorer,
+            config.screen,
+            config.write,
+            config.caption.candidates,
+            BlockList.of_run(run),
         )
         self._pace, self._upload = pace, Upload(device)
         self._lock = threading.RLock()

@@ -31,6 +31,7 @@ _TEMPORARY = re.compile(r"(?:.*/)?\.tmp-(?:[a-z0-9_]{8}|[0-9a-f]{16}|probe-[0-9a
 _PROBE = re.compile(r"\.tmp-probe-[0-9a-f]{16}")  # a driver's, by which workers know the run
 _KEPT = re.compile(
     r"run\.json|recipe\.yaml|input\.parquet|snapshot\.json|clean\.txt|README\.md"
+    r"|skip\.parquet|block_hashes\.txt"
     r"|views/[^/]+/(?:view\.json|clean\.txt)"
     r"|(?:commits|segments|attempts|snapshots|quarantine|scores|report|logs|set_aside)/.*"
 )

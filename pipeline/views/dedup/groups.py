@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.media.difference_hash import DISTANCE
 from pipeline.views.dedup.candidates import (
     Candidates,
     KeepRule,
@@ -15,7 +16,7 @@ from pipeline.views.dedup.candidates import (
     joined,
     read_candidates,
 )
-from pipeline.views.dedup.near import Nearness, find_keepers
+from pipeline.views.dedup.near import find_keepers
 from shards.reasons import SampleReason
 from shards.run.data import read_data
 from shards.run.run import Run
@@ -24,8 +25,6 @@ from shards.schema import GROUPS
 
 _log = logging.getLogger(__name__)
 
-# The largest at which 9 in 10 members are of their keeper's group, on real pictures.
-DISTANCE = 26
 EXACT, NEAR = "exact", "near"
 
 
@@ -83,7 +82,7 @@ def find(pictures: Candidates, config: DedupConfig, fixed: int = 0) -> Found:
     if config.distance is not None:
         rows = np.flatnonzero((keeper == itself) & pictures.hashed)
         near, _ = find_keepers(
-            pictures.hashes[rows], Nearness(config.distance), int(np.searchsorted(rows, fixed))
+            pictures.hashes[rows], config.distance, int(np.searchsorted(rows, fixed))
         )
         keeper[rows] = rows[near]
         keeper = keeper[keeper]  # copies of what is now a member have its keeper

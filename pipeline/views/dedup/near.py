@@ -14,7 +14,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-BITS = 256
+from pipeline.media.difference_hash import BITS, bits_apart, bits_set, near_limits
+
 WORDS = BITS // 64
 # Fewer bits set (or unset) tell nothing: all near-blank pictures have such hashes.
 LEAST_BITS = 12
@@ -28,36 +29,20 @@ Hashes = NDArray[np.uint64]  # (n, 4)
 Numbers = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Nearness:
-    """What is near: `distance` bits between pictures of much detail, fewer where there is little.
-
-    Strangers whose hashes have `a` and `b` bits set differ in `a + b - 2ab/256` bits: 128 in
-    pictures of much detail, but 30 where each has 16. The distance shrinks by the same share.
-    """
-
-    distance: int
-
-    def limits(self, left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return the most bits in which near hashes may differ that have so many bits set."""
-        a, b = left.astype(np.float64), right.astype(np.float64)
-        return np.rint(self.distance * (a + b - 2 * a * b / BITS) / (BITS / 2))
-
-
 def as_words(hashes: NDArray[np.uint8]) -> Hashes:
     """View (n, 32) bytes of difference hashes as (n, 4) words."""
     return np.ascontiguousarray(hashes).view(np.uint64).reshape(-1, WORDS)
 
 
 def find_keepers(
-    hashes: Hashes, nearness: Nearness, fixed: int = 0, seed: int = 0
+    hashes: Hashes, distance: int, fixed: int = 0, seed: int = 0
 ) -> tuple[Numbers, NDArray[np.int16]]:
     """Return the keeper of each hash, itself if it has none, and its distance to it.
 
     Hashes stand in the order of preference: a keeper comes before its members. The first `fixed`
     are not looked at for keepers of their own: they are what others must not be near.
     """
-    finding = _Finding(hashes, nearness, fixed)
+    finding = _Finding(hashes, distance, fixed)
     chance = np.random.default_rng(seed)
     with ThreadPoolExecutor(_TOGETHER) as pool:
         for _ in range(0, ORDERS, _TOGETHER):
@@ -74,7 +59,7 @@ def distances(hashes: Hashes, keeper: Numbers) -> NDArray[np.int16]:
     """Count the bits in which each hash differs from its keeper's."""
     apart = np.zeros(len(hashes), np.int16)
     members = np.flatnonzero(keeper != np.arange(len(keeper)))
-    apart[members] = _apart(hashes[members].T, hashes[keeper[members]].T)
+    apart[members] = bits_apart(hashes[members].T, hashes[keeper[members]].T)
     return apart
 
 
@@ -101,9 +86,9 @@ class _Key:
 class _Finding:
     """The keepers so far."""
 
-    def __init__(self, hashes: Hashes, nearness: Nearness, fixed: int) -> None:
-        self._hashes, self._nearness, self._fixed = hashes, nearness, fixed
-        self._set = np.bitwise_count(hashes).sum(axis=1, dtype=np.int16)
+    def __init__(self, hashes: Hashes, distance: int, fixed: int) -> None:
+        self._hashes, self._distance, self._fixed = hashes, distance, fixed
+        self._set = bits_set(hashes)
         self._telling = (self._set >= LEAST_BITS) & (self._set <= BITS - LEAST_BITS)
         self._itself = np.arange(len(hashes))
         self.keeper: Numbers = self._itself.copy()
@@ -126,11 +111,11 @@ class _Finding:
                 count = min(_BLOCK, len(rows) - step)
                 if count < 1:
                     break
-                apart = _apart(block[:, :count], block[:, step : step + count])
-                close = np.flatnonzero(apart <= self._nearness.distance)
+                apart = bits_apart(block[:, :count], block[:, step : step + count])
+                close = np.flatnonzero(apart <= self._distance)
                 left, right = rows[close], rows[close + step]
-                close = apart[close] <= self._nearness.limits(self._set[left], self._set[right])
-                pairs = np.stack([left[close], right[close]], axis=1)
+                near = apart[close] <= self._limits(left, right)
+                pairs = np.stack([left[near], right[near]], axis=1)
                 pairs.sort(axis=1)
                 yield pairs[pairs[:, 1] >= self._fixed]
 
@@ -146,14 +131,9 @@ class _Finding:
         """Give members of one that has become a member itself to its keeper, if near; else free."""
         lost = np.flatnonzero(self.keeper[self.keeper] != self.keeper)
         second = self.keeper[self.keeper[lost]]
-        apart = _apart(self._hashes[lost].T, self._hashes[second].T)
-        near = apart <= self._nearness.limits(self._set[lost], self._set[second])
+        apart = bits_apart(self._hashes[lost].T, self._hashes[second].T)
+        near = apart <= self._limits(lost, second)
         self.keeper[lost] = np.where(near, second, lost)
 
-
-def _apart(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uint16]:
-    """Count differing bits, column by column of (4, n) words."""
-    count = np.zeros(left.shape[1], np.uint16)
-    for word in range(WORDS):
-        count += np.bitwise_count(left[word] ^ right[word])
-    return count
+    def _limits(self, left: Numbers, right: Numbers) -> NDArray[np.float64]:
+        return near_limits(self._distance, self._set[left], self._set[right])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.views.dedup.near import LEAST_BITS, Nearness, as_words, find_keepers
+from pipeline.views.dedup.near import LEAST_BITS, as_words, find_keepers
 
 DISTANCE = 28
 
@@ -37,7 +37,7 @@ def planted(originals: int, copies: int, most: int, seed: int) -> tuple[np.ndarr
 
 def test_copies_join_their_original_and_strangers_stay() -> None:
     hashes, truth = planted(4_000, 2_000, most=DISTANCE - 3, seed=1)
-    keeper, distance = find_keepers(as_words(hashes), Nearness(DISTANCE))
+    keeper, distance = find_keepers(as_words(hashes), DISTANCE)
     members = np.flatnonzero(keeper != np.arange(len(keeper)))
     assert len(members) >= 0.99 * 2_000
     assert (keeper[members] == truth[members]).all()
@@ -51,7 +51,7 @@ def test_a_member_keeps_nobody_and_each_is_near_its_keeper() -> None:
     for _ in range(300):  # each near the one before, the first far from the last: a chain
         hashes.append(drift)
         drift = flipped(drift, chance.choice(256, 8, replace=False).tolist())
-    keeper, _ = find_keepers(as_words(np.array(hashes)), Nearness(DISTANCE))
+    keeper, _ = find_keepers(as_words(np.array(hashes)), DISTANCE)
     assert (keeper[keeper] == keeper).all()
     assert len(set(keeper.tolist())) < 150
     for member, its in enumerate(keeper.tolist()):
@@ -65,28 +65,28 @@ def test_what_little_can_tell_is_held_to_less() -> None:
     many = flipped(sparse[0], list(range(0, 32, 2)))
     others = flipped(sparse[0], list(range(100, 132, 2)))
     twin = flipped(many, [3])
-    keeper, _ = find_keepers(as_words(np.array([many, others, twin])), Nearness(DISTANCE))
+    keeper, _ = find_keepers(as_words(np.array([many, others, twin])), DISTANCE)
     assert keeper.tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("bits", [0, LEAST_BITS - 1])
 def test_near_blank_pictures_are_no_duplicates(bits: int) -> None:
     blank = np.repeat(flipped(np.zeros(32, np.uint8), list(range(bits)))[None], 50, axis=0)
-    keeper, _ = find_keepers(as_words(blank), Nearness(DISTANCE))
+    keeper, _ = find_keepers(as_words(blank), DISTANCE)
     assert keeper.tolist() == list(range(50))
 
 
 def test_many_of_one_kind_end_with_few_keepers() -> None:
     chance, base = np.random.default_rng(3), strangers(1, seed=3)[0]
     crowd = [flipped(base, chance.choice(256, 6, replace=False).tolist()) for _ in range(3_000)]
-    keeper, _ = find_keepers(as_words(np.array(crowd)), Nearness(DISTANCE))
+    keeper, _ = find_keepers(as_words(np.array(crowd)), DISTANCE)
     assert len(set(keeper.tolist())) == 1
 
 
 def test_others_keep_ours_and_are_never_members() -> None:
     hashes, truth = planted(500, 300, most=10, seed=4)
     order = np.r_[500:800, 0:500]  # the copies first: they are the others
-    keeper, _ = find_keepers(as_words(hashes[order]), Nearness(DISTANCE), fixed=300)
+    keeper, _ = find_keepers(as_words(hashes[order]), DISTANCE, fixed=300)
     assert (keeper[:300] == np.arange(300)).all()
     ours = np.arange(300, 800)
     copied = np.isin(order[ours], truth[500:])
@@ -95,6 +95,6 @@ def test_others_keep_ours_and_are_never_members() -> None:
 
 def test_the_same_hashes_have_the_same_keepers() -> None:
     hashes, _ = planted(1_000, 500, most=DISTANCE, seed=5)
-    first, second = (find_keepers(as_words(hashes), Nearness(DISTANCE))[0] for _ in range(2))
+    first, second = (find_keepers(as_words(hashes), DISTANCE)[0] for _ in range(2))
     assert first.tolist() == second.tolist()
-    assert find_keepers(as_words(hashes[:0]), Nearness(DISTANCE))[0].tolist() == []
+    assert find_keepers(as_words(hashes[:0]), DISTANCE)[0].tolist() == []
