@@ -8,7 +8,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,7 @@ class BlockList:
     """Pictures that are never decoded (by SHA-256), kept or shown (by difference hash, too)."""
 
     sha256: frozenset[str] = frozenset()
-    hashes: NDArray[np.uint64] = np.empty((0, 4), np.uint64)  # noqa: RUF009 - never written to
+    hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 4), np.uint64))
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> "BlockList":
