@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import printable
 from pipeline.report.card import make_card
 from pipeline.report.charts import COLOURS, ScoreHistogram, draw_histogram, draw_kept_shares
+from pipeline.report.duplicates import show_groups
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
 from pipeline.report.thumbnail import SampleId, make_thumbnails
 from pipeline.report.wording import HOW_TO_JOIN, MEANING
@@ -67,6 +68,7 @@ def build_report(
         charts=charts,
         reasons=reasons,
         gallery=_cards(run, view, gallery, dropped, tell),
+        **_left_out(run, view, tell),
         explained=len(dropped),
         not_explained=why_none,
         colour_of={origin["name"]: origin["colour"] for origin in origins},
@@ -85,6 +87,16 @@ def _explain(
     from pipeline.report.dropped import explain_gallery  # torch, which the rest can do without
 
     return explain_gallery(run, gallery, count, tell)
+
+
+def _left_out(run: Run, view: View, tell: Callable[[str], None]) -> Numbers:
+    """Show what the view leaves out whatever its texts, and some groups of the same picture."""
+    excluded = view.record.excluded if view.record is not None else None
+    return {
+        "left_out": excluded.samples if excluded else 0,
+        "groups_file": excluded.groups if excluded else "",
+        "same": show_groups(run, view, tell),
+    }
 
 
 def _render(**page: object) -> bytes:

@@ -68,7 +68,7 @@ def screened(tmp_path: Path, tar: Path) -> Screen:
 
 
 def test_what_can_be_read_is_kept_with_its_hashes(
-    screened: Screen, tar: Path, noise: Any, encode: Any
+    screened: Screen, noise: Any, encode: Any
 ) -> None:
     run, rows = screened()
     assert [row["reason"] for row in rows] == [None] * 4 + ["image_undecodable"]
