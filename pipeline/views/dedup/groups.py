@@ -117,23 +117,23 @@ def _comparable(run: Run, other: Run, theirs: Candidates) -> Candidates:
     return replace(theirs, hashed=np.zeros(len(theirs), bool))
 
 
-def _table(sides: Sequence[Side], pictures: Candidates, found: Found) -> pa.Table:
+def _table(sides: Sequence[Side], pictures: Candidates, copies: Found) -> pa.Table:
     """List every group, its keeper first; groups in the order of their keepers."""
-    members = np.flatnonzero(found.keeper != np.arange(len(pictures)))
-    keepers = np.unique(found.keeper[members])
+    members = np.flatnonzero(copies.keeper != np.arange(len(pictures)))
+    keepers = np.unique(copies.keeper[members])
     rows = np.concatenate([keepers, members])
-    of = found.keeper[rows]  # a keeper is its own
+    of = copies.keeper[rows]  # a keeper is its own
     order = np.lexsort((rows, rows != of, of))
     rows, of = rows[order], of[order]
     is_member = rows != of
-    kinds = np.where(found.is_exact[rows], EXACT, NEAR)
+    kinds = np.where(copies.is_exact[rows], EXACT, NEAR)
     places = _places(sides, pictures, rows)
     columns = {
         **places,
         "group": np.searchsorted(keepers, of),
         "kind": pa.array(np.where(is_member, kinds, None), pa.string()),
         "distance": pa.array(
-            found.distance[rows], pa.int16(), mask=~is_member | ~pictures.hashed[rows]
+            copies.distance[rows], pa.int16(), mask=~is_member | ~pictures.hashed[rows]
         ),
         "reason": pa.array(
             np.where(is_member, str(SampleReason.DUPLICATE_IMAGE), None), pa.string()

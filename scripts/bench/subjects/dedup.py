@@ -57,18 +57,18 @@ def main(o: argparse.Namespace) -> None:
         worth=np.zeros(count),
     )
     begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
-    found = find(pictures, DedupConfig("first", o.distance))
+    groups = find(pictures, DedupConfig("first", o.distance))
     wall_s, cpu_s = time.perf_counter() - begun_s, time.process_time() - begun_cpu_s
     copies = np.flatnonzero(source != np.arange(count))
-    members = np.flatnonzero(found.keeper != np.arange(count))
-    strangers = members[(source[members] != source[found.keeper[members]]) & (members >= o.blank)]
-    recall = (found.keeper[copies] == source[copies]).mean()
+    members = np.flatnonzero(groups.keeper != np.arange(count))
+    strangers = members[(source[members] != source[groups.keeper[members]]) & (members >= o.blank)]
+    recall = (groups.keeper[copies] == source[copies]).mean()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{count:,} hashes, {o.blank:,} near-blank, distance {o.distance}")
     print(f"recall {recall:.4f} of {len(copies):,} copies; strangers joined: {len(strangers)}")
     print(
-        f"farthest member {found.distance.max()} bits; keepers that are members: "
-        f"{int((found.keeper[found.keeper] != found.keeper).sum())}"
+        f"farthest member {groups.distance.max()} bits; keepers that are members: "
+        f"{int((groups.keeper[groups.keeper] != groups.keeper).sum())}"
     )
     print(f"near-blank members: {int((members < o.blank).sum()):,}")
     print(f"{wall_s:.0f} s, {cpu_s:.0f} CPU s, {peak:.2f} GiB at most")
