@@ -23,6 +23,7 @@ from pydantic import (
 
 from models.checkpoints.local_folder import near_to
 from pipeline.clean.config import CleanConfig
+from pipeline.clean.screen import ScreenConfig
 from pipeline.printable import cut
 from shards.errors import UsageError
 from shards.files.bounded_yaml import MOST_CHARACTERS, MOST_DEPTH, BoundedYamlError, parse_yaml
@@ -174,6 +175,28 @@ class Recipe(CleanConfig):
     output: Folder
     limits: LimitsConfig = LimitsConfig()
     engine: EngineConfig = EngineConfig()
+    skip: str | None = Field(
+        None, description="list of samples that need no model: RUN:VIEW, or a file of SHARD/KEY"
+    )
+
+
+class ScreenRecipe(RecipeSection):
+    """A run that only screens: of a recipe for cleaning, what comes before any model."""
+
+    recipe_version: Literal[1] = 1
+    input: InputConfig
+    output: Folder
+    screen: ScreenConfig = ScreenConfig()
+    limits: LimitsConfig = LimitsConfig()
+    engine: EngineConfig = EngineConfig()
+    skip: str | None = None
+    # what the cleaning will need: so that one recipe serves both
+    seed: Any = None
+    dtype: Any = None
+    caption: Any = None
+    score: Any = None
+    judge: Any = None
+    write: Any = None
 
     @model_validator(mode="after")
     def _is_patient(self) -> Self:
@@ -206,7 +229,9 @@ def read_recipe(
     An override that is None was not given; `where` is said of a recipe that is no file. Raises
     RecipeError that names the file, the key, what was found, and the nearest key.
     """
-    values: dict[str, Any] = read_yaml(path, _GIVE_INPUTS if kind is Recipe else "") if path else {}
+    values: dict[str, Any] = (
+        read_yaml(path, _GIVE_INPUTS if kind in (Recipe, ScreenRecipe) else "") if path else {}
+    )
     typed = [(dotted, value) for dotted, value in overrides.items() if value is not None]
     for dotted, value in [*typed, *parse_settings(settings)]:
         _put(values, dotted, value)
@@ -322,7 +347,7 @@ def _describe(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     path = [part for part in path if not part.startswith("kind=")]
     dotted = ".".join(path)
     if problem["type"] == "missing":
-        known = FLAGS if kind is Recipe else {"output": FLAGS["output"]}
+        known = FLAGS if kind in (Recipe, ScreenRecipe) else {"output": FLAGS["output"]}
         key, flag = dotted, f"--set {dotted}=…"
         for section, whole in known.items():
             if dotted in (section, whole[0]):

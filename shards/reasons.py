@@ -23,6 +23,7 @@ class SampleReason(StrEnum):
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_ASPECT = "image_aspect"
     IMAGE_BLANK = "image_blank"
+    IMAGE_BLOCKED = "image_blocked"
     DECODE_TIMEOUT = "decode_timeout"
     DECODER_CRASH = "decoder_crash"
     DUPLICATE_IMAGE = "duplicate_image"

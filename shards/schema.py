@@ -89,6 +89,21 @@ SCORES = versioned_schema(
         ("value", pa.float32(), False),
     ]
 )
+# What a view leaves out: `reason` is null for the keeper that each group has, which may stand in
+# another run. `kind` is exact, near or listed; `distance` is that of difference hashes, in bits.
+GROUPS = versioned_schema(
+    [
+        ("group", pa.int64(), True),
+        ("run", pa.string(), True),
+        ("shard", pa.string(), False),
+        ("index", pa.int32(), False),
+        ("key", pa.string(), True),
+        ("sha256", pa.string(), True),
+        ("kind", pa.string(), True),
+        ("distance", pa.int16(), True),
+        ("reason", pa.string(), True),
+    ]
+)
 
 
 class SampleRow(TypedDict, total=False):

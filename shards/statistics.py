@@ -11,7 +11,7 @@ from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, TextCounts, total_counts
 from shards.run.run import Run
-from shards.run.scores import BINS, Scores, scores_of
+from shards.run.scoring.distribution import BINS, Scores, scores_of
 from shards.run.scoring.score_set import open_score_set, own_scorers, score_set_names
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
@@ -28,6 +28,7 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
     counts = total_counts(shard.counts for shard in shards)
     lacks_all = _lacks_all_texts(run, counts)
     return {
+        "kind": "screen" if run.only_screens else "clean",
         "samples_in": counts.samples_in,
         "kept": counts.kept,
         "filtered": counts.filtered,

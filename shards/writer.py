@@ -72,17 +72,20 @@ class CleanSample:
 class ShardWriter:
     """Takes the samples of one shard in order; `finish` or `abort` ends it.
 
-    Leaving its `with` block without `finish` aborts.
+    Leaving its `with` block without `finish` aborts. In a run that only screens there are no texts,
+    and what is not rejected is kept.
     """
 
-    def __init__(self, store: Store, shard: str, attempt: str) -> None:
+    def __init__(
+        self, store: Store, shard: str, attempt: str, *, only_screens: bool = False
+    ) -> None:
         self._store, self._shard, self._attempt = store, shard, attempt
         self._closing = ExitStack()
         self._folder = self._closing.enter_context(store.staging())
         self._tables = {name: TableFile(self._folder / name, name) for name in SCHEMAS}
         self._clean: CleanFile | None = None
         self._published: list[str] = []
-        self._tally = _Tally()
+        self._tally = _Tally(only_screens)
 
     def __enter__(self) -> "ShardWriter":
         """Return the writer itself."""
@@ -278,7 +281,8 @@ class CleanFile:
 class _Tally:
     """Counts of what was added."""
 
-    def __init__(self) -> None:
+    def __init__(self, only_screens: bool) -> None:
+        self._only_screens = only_screens
         self._outcomes: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._text_reasons: Counter[str] = Counter()
@@ -295,7 +299,8 @@ class _Tally:
             self._outcomes["rejected"] += 1
             self._rejected[str(sample["reason"])] += 1
             return
-        self._outcomes["kept" if any(d["keep"] for d in decisions) else "filtered"] += 1
+        is_kept = self._only_screens or any(d["keep"] for d in decisions)
+        self._outcomes["kept" if is_kept else "filtered"] += 1
         if sample.get("text_reason"):
             self._text_reasons[str(sample["text_reason"])] += 1
         for text, decision in zip(texts, decisions, strict=True):

@@ -19,6 +19,7 @@ SUBJECTS = sorted(
 # what is not on each machine, or have tests of their own: chaos, fuzz_inputs, benchmark_gpu, and
 # the benchmark of cleaning (`test_bench.py`).
 SMALL = {
+    "-m scripts.bench.subjects.dedup --hashes 20000 --blank 500": "recall 0.9",
     "-m scripts.bench.subjects.evaluation --pictures 12 --frames 60": "videos, under guard or not",
     "-m scripts.bench.subjects.feeding --images 12 --shards 3 --turns 1": "difference hash",
     "-m scripts.bench.subjects.judge --shards 3 --texts 40": "texts",

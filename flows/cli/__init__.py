@@ -17,7 +17,6 @@ from flows.cli import (
     download,
     inspect,
     judge,
-    maintenance,
     plan,
     publish,
 )
@@ -26,6 +25,7 @@ from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of, say
 from flows.cli.predict import image, search, video
+from flows.cli.runs import dedup, maintenance
 from flows.cli.training import deploy, rounds, train
 from flows.engines.ending import leave, settle
 
@@ -78,6 +78,8 @@ app.command("download", rich_help_panel=CLEAN, epilog=download.EXAMPLES)(downloa
 app.command("clean", rich_help_panel=CLEAN, epilog=clean.CLEAN_EXAMPLES)(clean.clean)
 app.command("judge", rich_help_panel=CLEAN, epilog=judge.JUDGE_EXAMPLES)(judge.judge)
 app.command("score", rich_help_panel=CLEAN, epilog=judge.SCORE_EXAMPLES)(judge.score)
+app.command("dedup", rich_help_panel=CLEAN, epilog=dedup.DEDUP_EXAMPLES)(dedup.dedup)
+app.command("exclude", rich_help_panel=CLEAN, epilog=dedup.EXCLUDE_EXAMPLES)(dedup.exclude)
 app.command("stats", rich_help_panel=LOOK, epilog=inspect.STATS_EXAMPLES)(inspect.stats)
 app.command("explain", rich_help_panel=LOOK)(inspect.explain)
 app.command("verify", rich_help_panel=LOOK)(maintenance.verify)

@@ -3,9 +3,9 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,9 @@ Examples:
   capfilt clean recipe.yaml --set judge.threshold.web=0.6
 
   capfilt clean recipe.yaml --part 2/8  # of a job array
+
+  capfilt clean recipe.yaml --only screen --output runs/screen
+
 
   capfilt clean recipe.yaml --candidates texts.parquet --set judge.threshold.human=0.5
 """
@@ -64,6 +67,18 @@ def clean(
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors")] = None,
     address: Address = None,
     part: Annotated[str, typer.Option(help="i/n: every n-th shard, for job arrays")] = "1/1",
+    only: Annotated[
+        Literal["screen"] | None,
+        typer.Option(help="stop before any model, in a run of its own: to count, and for dedup"),
+    ] = None,
+    skip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN:VIEW|FILE",
+            help="samples that no model sees: what a view of a screening leaves out, or SHARD/KEY "
+            "lines, or Parquet with both columns",
+        ),
+    ] = None,
     direct: Direct = False,
     set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
@@ -84,7 +99,10 @@ def clean(
         "engine.kind": engine,
         "engine.actors": actors,
         "engine.address": address,
+        "skip": skip,
     }
+    if only == "screen":
+        raise typer.Exit(_screen(recipe, flags, set_ or (), of_all, as_json))
     loaded = read_recipe(Recipe, recipe, flags, set_ or ())
     checked = check_cleaning(loaded)
     say_loading()
@@ -110,6 +128,32 @@ def _run(
         with report.stage("finish") as last:
             result = stages.finish(job, work)
             last.result = of_cleaning(result, new=bool(job.pending))
+    _print(result, as_json)
+    return result.exit_code
+
+
+def _screen(
+    path: Path | None,
+    flags: Mapping[str, Any],
+    settings: Sequence[str],
+    part: tuple[int, int],
+    as_json: bool,
+) -> int:
+    """Screen, without Prefect: it is short, and nothing of it waits for a person."""
+    from flows.recipe import ScreenRecipe, read_recipe
+    from flows.stages import screen as screening
+
+    loaded = read_recipe(ScreenRecipe, path, flags, settings)
+    checked = screening.check_screening(loaded)
+    say_loading()
+
+    from flows.cli.display.progress import RunProgress
+    from flows.stages import clean as stages
+
+    job = screening.prepare(loaded, part, checked)
+    with RunProgress(lambda *_: None).shown() as progress:
+        work = stages.clean_shards(job, progress)
+        result = stages.finish(job, work)
     _print(result, as_json)
     return result.exit_code
 

@@ -33,6 +33,7 @@ from models.roles.role import LoadedModel
 from models.scorers.blip import BlipScorer
 from models.scorers.opening import open_scorer
 from pipeline.clean.config import CleanConfig
+from pipeline.clean.line.screening import ShardScreener
 from pipeline.clean.shard import ShardCleaner
 from shards.inputs.shard import InputShard
 from shards.run.attempt import Ending, Quarantine, end_attempts_of, read_quarantined
@@ -53,9 +54,11 @@ class CleanSpec:
     device: DeviceChoice = "auto"
     weights_bytes: int = 0  # of all models, in the run's dtype
 
-    def open(self, grant: Grant) -> "CleanWorker":
+    def open(
+        self, grant: Grant, on_progress: Callable[[int, int], None] | None = None
+    ) -> "CleanWorker":
         """Load the models on the machine where they work."""
-        return CleanWorker(self, grant)
+        return CleanWorker(self, grant, on_progress)
 
 
 class CleanWorker:
@@ -67,14 +70,8 @@ class CleanWorker:
         grant: Grant,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.counts = (0, 0)  # samples and bytes done of the shard under way
-        self.samples = 0  # done since it was opened, in every attempt
-        self.warm_up_s = 0.0  # of compiling, before the first shard
-        self._name = grant.worker
-        self._on_progress = on_progress
         config = spec.config
         device = choose_device(spec.device, granted=grant.gpus > 0)
-        self.device = name_device(device)
         check_dtype(config.dtype, device)
         check_memory(device, spec.weights_bytes)
         dtype, seed = config.dtype, config.seed
@@ -87,9 +84,10 @@ class CleanWorker:
         run, hardware = Run.open(spec.run_url), describe_device(device)
         pace = spec.pace.on(device, grant.cpus)
         pace = dataclasses.replace(pace, batch_size=min([pace.batch_size, *most]))
+        warm_up_s = 0.0
         if device.type == "cuda":
-            self.warm_up_s = compile_towers(_own(captioners, scorers), pace.batch_size)
-        self._cleaner = ShardCleaner(
+            warm_up_s = compile_towers(_own(captioners, scorers), pace.batch_size)
+        cleaner = ShardCleaner(
             run,
             config,
             captioners,
@@ -99,6 +97,21 @@ class CleanWorker:
             device=device,
             worker=grant.worker,
         )
+        self._begin(cleaner, name_device(device), grant, on_progress)
+        self.warm_up_s = warm_up_s
+
+    def _begin(
+        self,
+        cleaner: ShardCleaner | ShardScreener,
+        device: str,
+        grant: Grant,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.counts = (0, 0)  # samples and bytes done of the shard under way
+        self.samples = 0  # done since it was opened, in every attempt
+        self.warm_up_s = 0.0  # of compiling, before the first shard
+        self.device, self._cleaner = device, cleaner
+        self._name, self._on_progress = grant.worker, on_progress
 
     def expect(self, shard: InputShard | None) -> None:
         """Read and decode a shard ahead, which is the next to process; None takes that back."""

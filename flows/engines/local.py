@@ -9,6 +9,7 @@ from flows.engines.clean_worker import CleanSpec, CleanWorker
 from flows.engines.ending import end_at_once
 from flows.engines.engine import ProgressListener, ShardDone, ShardResult, WorkerReport
 from flows.engines.job import Grant
+from flows.engines.screen_worker import ScreenSpec
 from flows.run_log.events import tell_ready
 from pipeline.clean.line.attempt import AttemptLost
 from shards.inputs.shard import InputShard
@@ -19,13 +20,13 @@ _log = logging.getLogger(__name__)
 class LocalEngine:
     """Works in the driver's own process."""
 
-    def __init__(self, spec: CleanSpec) -> None:
+    def __init__(self, spec: CleanSpec | ScreenSpec) -> None:
         self._spec = spec
         self.reports: tuple[WorkerReport, ...] = ()
 
     def run(self, shards: Sequence[InputShard], watch: ProgressListener) -> Iterator[ShardResult]:
         """Clean each shard in turn; see `Engine.run`."""
-        worker = CleanWorker(self._spec, Grant(), on_progress=watch.under_way)
+        worker = self._spec.open(Grant(), watch.under_way)
         tell_ready("", platform.node(), worker.device, warm_up_s=worker.warm_up_s)
         ready_at, done, samples = time.monotonic(), 0, 0
         try:

@@ -16,10 +16,12 @@ from flows.engines.clean_worker import CleanRecords, CleanSpec
 from flows.engines.engine import Engine, ShardDone, ShardFailed, WorkerReport
 from flows.engines.local import LocalEngine
 from flows.engines.pace import Pace
+from flows.engines.screen_worker import ScreenSpec
 from flows.engines.start_checks import Demands
 from flows.recipe import (
     LimitsConfig,
     Recipe,
+    ScreenRecipe,
     dump_recipe,
 )
 from flows.run_log.log import RunLog
@@ -33,6 +35,7 @@ from flows.stages.logged import (
 )
 from flows.stages.resolve import Resolved, resolve
 from pipeline.clean.judge import odd_thresholds
+from pipeline.clean.lists import SKIP_NAME, check_skip_list, keep_lists
 from pipeline.printable import number_of, tally
 from pipeline.publish import cards, sets
 from pipeline.report.wording import advice_on_rejected
@@ -45,7 +48,7 @@ from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
 from shards.run.repair import set_snapshots_aside
 from shards.run.run import Run
-from shards.run.scores import keep_scores
+from shards.run.scoring.distribution import keep_scores
 from shards.run.segment import Committed, read_committed, write_segments
 from shards.run.snapshot import write_snapshot
 from shards.run.view import own_view, view_of_commits
@@ -66,9 +69,9 @@ class LimitExceeded(CapfiltError, RuntimeError):  # noqa: N818 - reads as what h
 class CleanJob:
     """A prepared run: what is to be done, and what is done already."""
 
-    recipe: Recipe
+    recipe: Recipe | ScreenRecipe
     run: Run
-    spec: CleanSpec
+    spec: CleanSpec | ScreenSpec
     mine: tuple[InputShard, ...]  # this driver's part of the inputs
     pending: tuple[InputShard, ...]
     done: Counts
@@ -138,9 +141,12 @@ def open_job(
     """Open or create the run, and see what is left to do."""
     recipe, engine = resolved.recipe, resolved.recipe.engine
     joined = store.exists("run.json")
+    if SKIP_NAME in resolved.lists:
+        check_skip_list(resolved.lists[SKIP_NAME], [shard.shard for shard in inputs])
     run = Run.create(store, dump_recipe(recipe), resolved.identity, resolved.about, inputs)
     if resolved.candidates is not None and not store.exists(CANDIDATES):
         store.create(CANDIDATES, resolved.candidates.to_parquet())
+    keep_lists(run, resolved.lists)
     _warn_of_overwriting(store)
     committed = read_committed(run)
     write_segments(run, committed)
@@ -155,13 +161,20 @@ def open_job(
     return CleanJob(
         recipe=recipe,
         run=run,
-        spec=CleanSpec(store.url(), recipe, pace, engine.device, resolved.weights_bytes),
+        spec=_spec(store, resolved, pace),
         mine=mine,
         pending=_from_a_random_shard(pending) if joined else pending,
         done=total_counts(c.counts for c in commits.values()),
         log=log,
         committed=committed,
     )
+
+
+def _spec(store: Store, resolved: Resolved, pace: Pace) -> CleanSpec | ScreenSpec:
+    recipe, weights_bytes = resolved.recipe, resolved.weights_bytes
+    if isinstance(recipe, ScreenRecipe):
+        return ScreenSpec(store.url(), recipe.screen, pace)
+    return CleanSpec(store.url(), recipe, pace, recipe.engine.device, weights_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +233,7 @@ def _finish(job: CleanJob, work: Work) -> RunResult:
             view = own_view(job.run, newest.shards, newest.id)
     pending_here = sum(shard.shard not in done for shard in job.mine)
     statistics = run_statistics(job.run, view)
-    if whole:
+    if whole and not job.run.only_screens:
         job.run.store.put(cards.NAME, sets.card_of(job.run, statistics, view).encode())
     url = job.run.store.url()
     return RunResult(url, statistics, work.failures, work.workers, pending_here)

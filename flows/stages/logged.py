@@ -19,7 +19,7 @@ from flows.engines.engine import (
     ShardResult,
 )
 from flows.extras import missing_extra, versions_of
-from flows.recipe import Recipe
+from flows.recipe import Recipe, ScreenRecipe
 from flows.run_log.events import tell
 from flows.run_log.log import ENDED, RunLog
 from shards.inputs.shard import InputShard
@@ -91,7 +91,7 @@ def told_to(log: RunLog) -> Iterator[None]:
             raise
 
 
-def tell_begun(run: Run, recipe: Recipe, mine: int, pending: int) -> None:
+def tell_begun(run: Run, recipe: Recipe | ScreenRecipe, mine: int, pending: int) -> None:
     """Tell what a command is about to do, and with what."""
     engine = recipe.engine
     tell(

@@ -3,7 +3,7 @@
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from flows.engines.address import join_address, resolve_kind
@@ -12,6 +12,7 @@ from flows.recipe import (
     EngineConfig,
     Recipe,
     RecipeError,
+    ScreenRecipe,
     as_recipe_errors,
 )
 from flows.stages.logged import (
@@ -26,6 +27,7 @@ from models.scorers.config import ScorerConfig
 from models.scorers.opening import check_scorer
 from models.scorers.scorer import ScorerInfo
 from pipeline.clean.config import identity
+from pipeline.clean.lists import read_lists
 from pipeline.printable import number_of
 from shards.files.home import expand_home
 from shards.inputs.candidates import Candidates, read_candidates
@@ -48,11 +50,12 @@ class Models:
 class Resolved:
     """A recipe with nothing left open, its models read; `identity` is what decides the output."""
 
-    recipe: Recipe
+    recipe: Recipe | ScreenRecipe
     identity: Mapping[str, Any]
     about: Mapping[str, Any]
     weights_bytes: int
     candidates: Candidates | None = None
+    lists: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def resolve(recipe: Recipe, store: Store, models: Models | None = None) -> Resolved:
@@ -69,14 +72,17 @@ def resolve(recipe: Recipe, store: Store, models: Models | None = None) -> Resol
     update |= {"score": _alone(known.scorers, lambda model: model.config)}
     recipe = recipe.model_copy(update=update)
     candidates = _read_candidates(recipe)
+    lists = read_lists(recipe.skip, recipe.screen.block_hashes)
     with as_recipe_errors():
-        named = identity(recipe, known.captioners, known.scorers, text=recipe.input.text)
+        named = identity(
+            recipe, known.captioners, known.scorers, text=recipe.input.text, lists=lists
+        )
     if candidates is not None:
         named["candidates"] = candidates.identity
     numbers = sum(model.parameters for model in known.captioners)
     numbers += sum(model.parameters for model in known.scorers)
     weights_bytes = TORCH_DTYPES[dtype].itemsize * numbers
-    return Resolved(recipe, named, _about(known), weights_bytes, candidates)
+    return Resolved(recipe, named, _about(known), weights_bytes, candidates, lists)
 
 
 def _read_candidates(recipe: Recipe) -> Candidates | None:

@@ -8,9 +8,10 @@ from models.guests.picture import TakesPixels
 from models.scorers.scorer import PixelScorer, Scorer
 from pipeline.clean.caption import NamedCaptioner, caption, imported, refused
 from pipeline.clean.export import WriteConfig, encode_jpeg
+from pipeline.clean.lists import BlockList
 from pipeline.clean.prepare import PreparedSample
 from pipeline.clean.score import NamedScorer, score
-from pipeline.clean.screen import CountTokens, Decode, ScreenConfig, screen
+from pipeline.clean.screen import NOTHING, CountTokens, Decode, ScreenConfig, screen
 from pipeline.media.pixels import pixels_of
 from shards.inputs.candidates import Candidates
 from shards.inputs.reader import RawSample
@@ -67,8 +68,9 @@ class BatchModels:
         screening: ScreenConfig,
         writing: WriteConfig,
         candidates: Candidates | None = None,
+        blocked: BlockList = NOTHING,
     ) -> None:
-        self._candidates = candidates
+        self._candidates, self._blocked = candidates, blocked
         self._captioners, self._scorers = captioners, scorers
         self._screening, self._writing = screening, writing
         self._ways = Ways([*(each.captioner for each in captioners), *(s.scorer for s in scorers)])
@@ -80,7 +82,7 @@ class BatchModels:
         side = None
         if write.clean == "none" or write.images == "original":  # nobody wants it as large as it is
             side = self._ways.largest_side
-        screened = screen(raw, self._screening, decode, self._count_tokens, side)
+        screened = screen(raw, self._screening, decode, self._count_tokens, side, self._blocked)
         sample = PreparedSample(screened)
         if screened.image is None:
             return sample

@@ -1,6 +1,6 @@
 """What decides a cleaning: the sections of its recipe, and the identity that they come to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, Self
 
 from pydantic import model_validator
@@ -9,9 +9,11 @@ from models.captioners.config import CaptionerConfig, CaptionerConfigs
 from models.scorers.config import ScorerConfig, ScorerConfigs
 from pipeline.clean.export import WriteConfig
 from pipeline.clean.judge import JudgeConfig
+from pipeline.clean.lists import with_lists
 from pipeline.clean.score import first_in_columns
 from pipeline.clean.screen import ScreenConfig
 from pipeline.config import Config
+from shards.run.run import SCREEN
 from shards.run.scoring.score_set import check_score_name
 
 # Raised whenever the same recipe, weights and input would give another output.
@@ -77,11 +79,12 @@ def identity(
     captioners: Sequence[KnownCaptioner],
     scorers: Sequence[KnownScorer],
     text: str = "txt",
+    lists: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """Collect what changes the output; models stand by the digest of their content, not by name.
 
-    `text` says where the input's texts stand. Raises ValueError where no scorer has the score that
-    decides.
+    `text` says where the input's texts stand; `lists` are those of `pipeline.clean.lists`, by name.
+    Raises ValueError where no scorer has the score that decides.
     """
     names = [section.name for section in config.scorers]
     check_judge(config.judge.by, names, [scorer.scores for scorer in scorers])
@@ -100,7 +103,16 @@ def identity(
         mode="json", include=set(CleanConfig.model_fields) - {"caption", "score"}
     )
     named |= {"caption": _alone(written), "score": _alone(scored), "input": {"text": text}}
-    return named | {"output_version": OUTPUT_VERSION}
+    return with_lists(named, lists or {}) | {"output_version": OUTPUT_VERSION}
+
+
+def screen_identity(
+    config: ScreenConfig, text: str, lists: Mapping[str, bytes] | None = None
+) -> dict[str, Any]:
+    """Collect what changes the output of a run that only screens."""
+    named = {"kind": SCREEN, "screen": config.model_dump(mode="json"), "input": {"text": text}}
+    named |= {"write": {"clean": "none"}, "output_version": OUTPUT_VERSION}
+    return with_lists(named, lists or {})
 
 
 def check_names(section: str, names: Sequence[str], taken: Sequence[str] = ()) -> None:

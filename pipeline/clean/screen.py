@@ -11,6 +11,7 @@ from typing import Literal
 from PIL import Image
 from pydantic import Field
 
+from pipeline.clean.lists import BlockList
 from pipeline.clean.web_text import WebText, read_web_text
 from pipeline.config import Config
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode, difference_hash
@@ -24,6 +25,7 @@ CountTokens = Callable[[str], int]
 
 # Above this Pillow refuses to open a picture, whatever we allow.
 PILLOW_MAX_PIXELS = 178_956_970
+NOTHING = BlockList()
 
 
 class ScreenConfig(Config):
@@ -39,6 +41,9 @@ class ScreenConfig(Config):
     max_aspect: float = Field(default=10, ge=1, description="longer side / shorter side")
     max_text_bytes: int = Field(default=10_000, ge=1)
     on_bad_text: Literal["caption", "reject"] = "caption"
+    block_hashes: str | None = Field(
+        default=None, description="list of pictures that must never show"
+    )
 
 
 @dataclass(slots=True)
@@ -61,11 +66,13 @@ def screen(
     decode: Decode = decode,
     count_tokens: CountTokens | None = None,
     wanted_side: int | None = None,
+    blocked: BlockList = NOTHING,
 ) -> ScreenedSample:
     """Decode and check one sample; the first fault in the order of the reason codes decides.
 
     `decode` may be a guard's, which works in a child process; `count_tokens` says how many tokens
-    of a text the scorer reads; `wanted_side`, how large the picture is wanted at most.
+    of a text the scorer reads; `wanted_side`, how large the picture is wanted at most. Of a picture
+    that is blocked nothing is told but its hash, nor of what stands beside it.
     """
     facts: SampleRow = {
         "index": raw.index,
@@ -77,19 +84,26 @@ def screen(
     }
     if raw.reason is not None:  # its members were not read: nothing can be said about them
         return ScreenedSample(facts)
+    hashed: SampleRow = {}
+    if raw.image is not None:
+        hashed = {"bytes": len(raw.image), "sha256": hashlib.sha256(raw.image).hexdigest()}
+        if hashed["sha256"] in blocked.sha256:
+            return ScreenedSample(facts | hashed | {"reason": SampleReason.IMAGE_BLOCKED})
     web = _web_text(raw.text, config, count_tokens)
     sidecar = read_sidecar(raw.meta)
-    facts |= {"web_text": web.text, "text_reason": web.reason}
+    bare = facts | hashed
+    facts = bare | {"web_text": web.text, "text_reason": web.reason}
     facts |= {"meta": sidecar.meta, "url": sidecar.url}
     facts["notes"] = notes = [*web.notes, *sidecar.notes]
     if raw.image is None:
         return ScreenedSample(facts | {"reason": SampleReason.IMAGE_MISSING})
-    facts |= {"bytes": len(raw.image), "sha256": hashlib.sha256(raw.image).hexdigest()}
     limits = DecodeLimits(config.min_side, config.max_pixels, config.max_aspect, wanted_side)
     decoded = decode(raw.image, limits)
     if isinstance(decoded, DecodeRefusal):
         return ScreenedSample(facts | {"reason": decoded.reason, "detail": decoded.detail})
     facts |= _image_facts(decoded, notes)
+    if blocked.looks_like_any(facts["phash"] or b""):
+        return ScreenedSample(bare | {"reason": SampleReason.IMAGE_BLOCKED})
     if web.reason is not None and config.on_bad_text == "reject":
         return ScreenedSample(facts | {"reason": web.reason})
     return ScreenedSample(facts | {"status": "ok"}, decoded.image, raw.image)

@@ -18,6 +18,7 @@ from pipeline.clean.config import CleanConfig
 from pipeline.clean.line.attempt import LOST, AttemptLost, GivenBack, ShardAttempt, Target
 from pipeline.clean.line.line import Line, Report
 from pipeline.clean.line.upload import Upload
+from pipeline.clean.lists import BlockList
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.score import as_named
 from shards.inputs.candidates import open_candidates
@@ -65,7 +66,8 @@ class ShardCleaner:
         ]
         named = as_named([section.name for section in config.scorers], scorers)
         candidates = open_candidates(run.store, run.identity)
-        self._models = BatchModels(written, named, config.screen, config.write, candidates)
+        blocked = BlockList.of_run(run)
+        self._models = BatchModels(written, named, config.screen, config.write, candidates, blocked)
         self._pace, self._upload = pace, Upload(device)
         self._lock = threading.RLock()
         self._line: Line | None = None

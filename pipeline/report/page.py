@@ -19,6 +19,7 @@ from pipeline.report.charts import (
     draw_kept_shares,
     draw_scatter,
 )
+from pipeline.report.duplicates import show_groups
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
 from pipeline.report.scorers import ScorerComparison, compare_scorers, scores_to_compare
 from pipeline.report.thumbnail import SampleId, make_thumbnails
@@ -82,6 +83,7 @@ def build_report(
         comparison=comparison,
         scatter=_scatter(comparison, origins),
         disagreements=_cards(run, view, comparison.disagreements, {}, tell) if comparison else {},
+        **_left_out(run, view, tell),
         explained=len(dropped),
         not_explained=why_none,
         colour_of={origin["name"]: origin["colour"] for origin in origins},
@@ -100,6 +102,16 @@ def _explain(
     from pipeline.report.dropped import explain_gallery  # torch, which the rest can do without
 
     return explain_gallery(run, gallery, count, tell)
+
+
+def _left_out(run: Run, view: View, tell: Callable[[str], None]) -> Numbers:
+    """Show what the view leaves out whatever its texts, and some groups of the same picture."""
+    excluded = view.record.excluded if view.record is not None else None
+    return {
+        "left_out": excluded.samples if excluded else 0,
+        "groups_file": excluded.groups if excluded else "",
+        "same": show_groups(run, view, tell),
+    }
 
 
 def _render(**page: object) -> bytes:

@@ -24,8 +24,9 @@ LONGEST_SIDE = 224
 _QUALITY = 75
 _TIMEOUT_S = 20.0
 
-# Pictures that are known to harm their decoder, or to be too large for it.
+# Pictures that must not be seen, are known to harm their decoder, or to be too large for it.
 _NEVER = {
+    SampleReason.IMAGE_BLOCKED,
     SampleReason.DECODER_CRASH,
     SampleReason.DECODE_TIMEOUT,
     SampleReason.IMAGE_TOO_LARGE,

@@ -26,6 +26,7 @@ MEANING = {
     "image_too_large": "too many pixels, by the header",
     "image_aspect": "too long for its width",
     "image_blank": "one flat colour",
+    "image_blocked": "on the list of what must never show",
     "decode_timeout": "decoding took too long",
     "decoder_crash": "the picture crashes the decoder",
     "duplicate_image": "the same picture as another",

@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.clean.facts import read_facts
 from pipeline.media.ahead import read_ahead
-from pipeline.views.decide import ITM, Rules
+from pipeline.views.decide import Rules
 from pipeline.views.group import Facts, decide, in_groups, open_scores, read_group
 from pipeline.views.request import (
     LARGEST,
@@ -25,7 +24,7 @@ from pipeline.views.request import (
     resolve_rules,
     resolve_thresholds,
 )
-from pipeline.views.rewrite import rewrite
+from pipeline.views.rewrite import best_by, rewrite
 from shards.run.commit import Counts, FileRecord, TextCounts, total_counts
 from shards.run.run import Run
 from shards.run.scoring.score_set import with_scores
@@ -166,7 +165,8 @@ class _Work:
         if not self._is_rewritten(judged.counts):
             return judged
         path, run = self.folder / f"{judged.shard}.tar", self.facts.run
-        file = rewrite(run, judged, path, self.report, self._scores_of(facts))
+        scores = best_by(run, facts, self.rules.by.name)
+        file = rewrite(run, judged, path, self.report, scores)
         name = self.judging.file_name("clean", judged.shard)
         clean = publish_file(run.store, file, "clean", name)
         return replace(judged, files=(*judged.files, clean))
@@ -179,14 +179,6 @@ class _Work:
         file.add_table(decided)
         name = self.judging.file_name("decisions", shard)
         return publish_file(self.facts.run.store, file, "decisions", name)
-
-    def _scores_of(self, shard: SnapshotShard) -> list[float | None] | None:
-        """Read the scores that say which of the shard's texts is the best."""
-        by = self.rules.by
-        if by == ITM:
-            return None
-        scores: list[float | None] = read_facts(self.facts.run, shard, [by])[by.name].to_pylist()
-        return scores
 
 
 def _in_threads(run: Run, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample, encode_jpeg
+from pipeline.clean.facts import read_facts
 from pipeline.clean.screen import ScreenConfig
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged
@@ -19,7 +20,9 @@ from shards.inputs.opening import open_samples
 from shards.inputs.reader import RawSample
 from shards.inputs.text import text_source
 from shards.run.run import Run
+from shards.run.scoring.expression import Column
 from shards.run.snapshot import SnapshotShard
+from shards.run.view import ITM
 from shards.schema import DecisionRow, SampleRow, TextRow
 from shards.training.run_source import read_rows
 from shards.writer import CleanFile
@@ -45,6 +48,15 @@ def rewrite(
         clean.sink.discard()
         raise
     return clean
+
+
+def best_by(run: Run, shard: SnapshotShard, by: str) -> list[float | None] | None:
+    """Read the scores that say which of a shard's texts is the best; None where `itm` does."""
+    if by == ITM:
+        return None
+    column = Column(by, "number", is_score=True)
+    scores: list[float | None] = read_facts(run, shard, [column])[by].to_pylist()
+    return scores
 
 
 def _fill(

@@ -26,6 +26,7 @@ from shards.schema import as_damage, read_bytes
 from shards.store import Store
 
 RUN_VERSION = 1
+SCREEN = "screen"  # the kind of a run that stops before any model
 _INPUT = pa.schema(
     [
         pa.field("url", pa.string(), nullable=False),
@@ -137,6 +138,11 @@ class Run:
     def shards(self) -> list[str]:
         """The names of all input shards, sorted."""
         return [shard.shard for shard in self.inputs]
+
+    @property
+    def only_screens(self) -> bool:
+        """Whether it has no texts and no model: what can be read is kept."""
+        return self.identity.get("kind") == SCREEN
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from shards.errors import DamagedFile, UsageError
 from shards.run.commit import FilesGone, check_published
+from shards.run.exclusion import Exclusion
 from shards.run.record import as_model, read_record, record_version, write_record
 from shards.run.run import Run
 from shards.run.segment import Committed, read_committed
@@ -40,13 +41,14 @@ from shards.schema import SchemaError, check_version
 # of a view's record; 3: shards may share a file of decisions, and rules be more than thresholds on
 # `itm`
 VERSION = 3
+EXCLUSION_VERSION = 4  # of one that leaves samples out, whatever their texts
 ITM = "itm"
 OWN = "own"  # what people call the run's own decisions
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
-_ADDED = ("by", "where", "prefer", "scores")
+_ADDED = ("by", "where", "prefer", "scores", "excluded")
 
 
 class ViewError(UsageError):
@@ -104,6 +106,7 @@ class ViewRecord(BaseModel):
     where: str | None = None
     prefer: tuple[str, ...] = ()
     scores: dict[str, str] = {}
+    excluded: Exclusion | None = None
 
     @property
     def basis(self) -> Basis:
@@ -140,6 +143,11 @@ class View:
     def basis(self) -> Basis:
         """What it is judged by beside its thresholds."""
         return Basis(self.by) if self.record is None else self.record.basis
+
+    @property
+    def excluded(self) -> Exclusion | None:
+        """What it leaves out; None where that is nothing."""
+        return None if self.record is None else self.record.excluded
 
     @property
     def keep_fractions(self) -> dict[str, float]:
@@ -206,7 +214,7 @@ def read_view_record(run: Run, name: str) -> ViewRecord | None:
         stored = read_record(run.store.read(_record_name(name)), where)
     except FileNotFoundError:
         return None
-    check_version(record_version(stored, "schema_version", where), where, VERSION)
+    check_version(record_version(stored, "schema_version", where), where, EXCLUSION_VERSION)
     record = as_model(ViewRecord, stored, where)
     if record.fingerprint != run.fingerprint:
         raise DamagedFile(where, f"a view of the run {run.fingerprint}", record.fingerprint)
@@ -232,6 +240,11 @@ class Judging:
         """Name the list of the view's shards."""
         return f"views/{self.name}/shards-{self.id}.parquet"
 
+    @property
+    def groups_name(self) -> str:
+        """Name the list of the samples that the view leaves out."""
+        return f"views/{self.name}/groups-{self.id}.parquet"
+
 
 def commit_view(
     run: Run,
@@ -241,6 +254,7 @@ def commit_view(
     shards: Sequence[SnapshotShard],
     with_clean: bool,
     basis: Basis = THRESHOLDS_ALONE,
+    excluded: Exclusion | None = None,
 ) -> bool:
     """Make a judging the view of its name, unless another is; say whether it is.
 
@@ -253,6 +267,7 @@ def commit_view(
     data = to_parquet(shards)
     run.store.put(judging.shards_name, data)
     record = ViewRecord(
+        schema_version=EXCLUSION_VERSION if excluded else VERSION,
         name=judging.name,
         fingerprint=run.fingerprint,
         snapshot=snapshot,
@@ -265,6 +280,7 @@ def commit_view(
         where=basis.where,
         prefer=basis.prefer,
         scores=dict(basis.scores),
+        excluded=excluded,
     )
     run.store.create(_record_name(judging.name), write_record(record.as_json()))
     winner = read_view_record(run, judging.name)

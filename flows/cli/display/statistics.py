@@ -17,7 +17,8 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     """Print a run's numbers: samples, texts by origin, shards."""
     console = Console()
     console.print(_sample_table(statistics))
-    console.print(_text_table(statistics))
+    if statistics["kind"] != "screen":
+        console.print(_text_table(statistics))
     shards = statistics["shards"]
     counted = ", ".join(f"{count(number)} {name}" for name, number in shards.items() if number)
     console.print(f"shards: {counted}")

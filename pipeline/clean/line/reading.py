@@ -74,8 +74,8 @@ class Reading:
         self, attempt: ShardAttempt, reader: SampleReader
     ) -> AbstractContextManager[Stream]:
         if attempt.safe:
-            return under_guard(reader, self._prepare, self._pace)
-        return in_threads(reader, self._prepare, self._pace, attempt.stopped)
+            return under_guard(attempt.unskipped(reader), self._prepare, self._pace)
+        return in_threads(attempt.unskipped(reader), self._prepare, self._pace, attempt.stopped)
 
     def _gather(self, attempt: ShardAttempt, stream: Stream) -> Iterator[Batch]:
         """Gather samples until a batch of pictures is full; rejected ones ride along, in order."""

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from shards.run.scores import keep_scores
+from shards.run.scoring.distribution import keep_scores
 from shards.run.segment import read_committed, write_segments
 from shards.run.snapshot import write_snapshot
 

@@ -3,7 +3,7 @@
 Written apart from what decides (which is Arrow's), so that it is a second opinion.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -65,9 +65,17 @@ _Row = tuple[int, str, bool, float | None, bool]
 
 
 def rule_problems(
-    run: Run, view: View, shard: SnapshotShard, before: pa.Table, after: pa.Table
+    run: Run,
+    view: View,
+    shard: SnapshotShard,
+    before: pa.Table,
+    after: pa.Table,
+    left_out: Collection[int] = (),
 ) -> Iterator[str]:
-    """Yield where decisions are not what the view's rules come to; `before` are the run's own."""
+    """Yield where decisions are not what the view's rules come to; `before` are the run's own.
+
+    Texts of samples that are left out, by index, are passed over.
+    """
     if len(before) != len(after):
         return  # the check of the run's own says so
     try:
@@ -78,7 +86,9 @@ def rule_problems(
     old, new = before["reason"].to_pylist(), after["reason"].to_pylist()
     wrong = []
     for number, (before_reason, reason, row) in enumerate(zip(old, new, rows, strict=True)):
-        _, origin, passes, score, is_not_finite = row
+        index, origin, passes, score, is_not_finite = row
+        if index in left_out:
+            continue
         passes = passes and _reaches(score, view.thresholds.get(origin))
         if reason not in _expected(before_reason, passes, is_not_finite, view):
             wrong.append(number)

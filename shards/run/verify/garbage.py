@@ -31,11 +31,12 @@ _DATA = re.compile(
 )
 _VIEW_DATA = re.compile(r"views/[^/]+/(?:decisions|clean)/(.+)-[0-9a-f]{16}\.(?:parquet|tar)")
 _SCORES = re.compile(r"(scores/[^/]+/)data/scores/(.+)-[0-9a-f]{16}\.parquet")
-_VIEW_LIST = re.compile(r"views/[^/]+/shards-[0-9a-f]{16}\.parquet")
+_VIEW_LIST = re.compile(r"views/[^/]+/(?:shards|groups)-[0-9a-f]{16}\.parquet")
 _TEMPORARY = re.compile(r"(?:.*/)?\.tmp-(?:[a-z0-9_]{8}|[0-9a-f]{16}|probe-[0-9a-f]{16})")
 _PROBE = re.compile(r"\.tmp-probe-[0-9a-f]{16}")  # a driver's, by which workers know the run
 _KEPT = re.compile(
-    r"run\.json|recipe\.yaml|(?:input|files|candidates)\.parquet|snapshot\.json|clean\.txt|README\.md"
+    r"run\.json|recipe\.yaml|(?:input|files|candidates|skip)\.parquet|block_hashes\.txt"
+    r"|snapshot\.json|clean\.txt|README\.md"
     r"|views/[^/]+/(?:view\.json|clean\.txt)"
     r"|scores/[^/]+/(?:run\.json|recipe\.yaml|input\.parquet|(?:commits|attempts)/.*)"
     r"|(?:commits|segments|attempts|snapshots|quarantine|report|logs|set_aside)/.*"
@@ -164,7 +165,9 @@ def _named(run: Run, commits: Mapping[str, Commit]) -> set[str]:
             faults.append(view)
             continue
         named |= {file.name for shard in view.shards for file in shard.files}
-        named |= {view.record.shards} if view.record else set()
+        if view.record is not None:
+            named |= {view.record.shards}
+            named |= {view.record.excluded.groups} if view.record.excluded else set()
     if faults:
         raise GarbageError(
             f"{run.store.url()}: files still needed may be named by what is damaged ("

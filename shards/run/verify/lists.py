@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from shards.errors import DamagedFile
 from shards.run.commit import Commit, FileRecord, commit_name
 from shards.run.run import Run
-from shards.run.scores import count_scores, parse_scores, scores_name
+from shards.run.scoring.distribution import count_scores, parse_scores, scores_name
 from shards.run.segment import parse_segment
 from shards.run.snapshot import (
     Snapshot,

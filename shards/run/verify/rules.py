@@ -18,7 +18,11 @@ _PLACE = ["index", "text_no"]
 
 
 def complaints(
-    shard: str, samples: pa.Table, texts: pa.Table, decisions: pa.Table
+    shard: str,
+    samples: pa.Table,
+    texts: pa.Table,
+    decisions: pa.Table,
+    only_screened: bool = False,
 ) -> Iterator[str]:
     """Yield what is wrong with the rows of one shard, at most one sentence per rule."""
     for name, table in (("samples", samples), ("texts", texts), ("decisions", decisions)):
@@ -29,7 +33,10 @@ def complaints(
         yield f"the samples' index is not 0 to {len(samples) - 1} in order"
         return
     yield from _sample_rules(samples)
-    yield from _text_rules(samples, texts)
+    if not only_screened:
+        yield from _text_rules(samples, texts)
+    elif len(texts):
+        yield "there are texts, in a run that only screens"
     if texts.select(_PLACE) != decisions.select(_PLACE):
         yield "decisions are not one for each text, in the order of the texts"
     elif any(
@@ -63,13 +70,23 @@ def score_complaints(
         yield "holds scores of texts that the run does not have"
 
 
-def recount(samples: pa.Table, texts: pa.Table, decisions: pa.Table) -> Counts:
-    """Count a shard again from its rows."""
+def recount(
+    samples: pa.Table,
+    texts: pa.Table,
+    decisions: pa.Table,
+    screened: frozenset[int] | None = None,
+) -> Counts:
+    """Count a shard again from its rows.
+
+    In a run without texts `screened` are the samples that are left out: the others are kept.
+    """
     keep = decisions["keep"].combine_chunks()
     with_kept = set(decisions.filter(keep)["index"].to_pylist())
     ok = samples.filter(pc.equal(samples["status"], "ok"))
     rejected = samples.filter(pc.equal(samples["status"], "rejected"))
     kept = sum(index in with_kept for index in ok["index"].to_pylist())
+    if screened is not None:
+        kept = sum(index not in screened for index in ok["index"].to_pylist())
     texts_in, kept_texts = _tally(texts["origin"]), _tally(texts.filter(keep)["origin"])
     not_finite = pc.equal(decisions["reason"], DecisionReason.SCORE_NOT_FINITE.value)
     return Counts(

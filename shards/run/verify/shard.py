@@ -78,12 +78,12 @@ def _content_problems(run: Run, done: Commit, files: dict[str, FileRecord]) -> I
         if files[table].rows != len(read):
             yield Problem(files[table].name, "rows", str(files[table].rows), str(len(read)))
     yield from check_content(files["texts"], tables["texts"])
-    faults = list(complaints(done.shard, **tables))
+    faults = list(complaints(done.shard, **tables, only_screened=run.only_screens))
     yield from (Problem(commit_name, fault) for fault in faults)
     if faults:
         return
     yield from _score_problems(run, done, files.get("scores"), tables["texts"])
-    counted = recount(**tables)
+    counted = recount(**tables, screened=frozenset() if run.only_screens else None)
     if counted != done.counts:
         yield Problem(
             commit_name, "counts", counted.model_dump_json(), done.counts.model_dump_json()

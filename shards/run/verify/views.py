@@ -3,14 +3,17 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shards.errors import DamagedFile
 from shards.reasons import DecisionReason
 from shards.run.commit import FileRecord
 from shards.run.data import read_data, read_shard
+from shards.run.exclusion import left_out_of, read_groups
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard, table_files
 from shards.run.verify.conditions import rule_problems
@@ -52,10 +55,20 @@ def read_view(run: Run, name: str) -> View | Problem:
 
 
 def check_view_lists(run: Run, view: View) -> Iterator[Problem]:
-    """Check what stands beside a view's decisions: the list of its clean tars."""
+    """Check what stands beside a view's decisions: its clean tars' list, and what it leaves out."""
     if view.record is not None and view.record.with_clean:
         files = table_files(view.shards, "clean")
         yield from check_clean_list(run, f"views/{view.name}/clean.txt", files)
+    if view.record is not None and view.record.excluded is not None:
+        name = view.record.excluded.groups
+        try:
+            left_out = left_out_of(read_groups(run, view.record.excluded))
+        except (DamagedFile, SchemaError) as error:
+            yield Problem(name, str(error))
+            return
+        if len(left_out) != view.record.excluded.samples:
+            counted = str(view.record.excluded.samples), str(len(left_out))
+            yield Problem(name, "samples left out", *counted)
 
 
 def decisions_checks(run: Run, view: View) -> list[Callable[[], Iterator[Problem]]]:
@@ -118,16 +131,19 @@ def _content_problems(
         decisions = read_shard(run, shard, "decisions")
     except (OSError, SchemaError, DamagedFile):
         return  # the check of the commit says so, or that of the view's file
-    faults = list(complaints(shard.shard, **facts, decisions=decisions))
+    only = run.only_screens
+    faults = list(complaints(shard.shard, **facts, decisions=decisions, only_screened=only))
     yield from (Problem(decisions_name, fault) for fault in faults)
     if faults:
         return
+    left_out = _left_out(run, view, shard.shard)
     if view.basis == THRESHOLDS_ALONE and own_score(run) == view.basis.by:
-        broken = _rule_problems(view, facts, before, decisions)
+        broken = _rule_problems(view, *_others(left_out, facts["texts"], before, decisions))
     else:
-        broken = rule_problems(run, view, shard, before, decisions)
+        broken = rule_problems(run, view, shard, before, decisions, left_out)
+    broken = chain(_exclusion_problems(left_out, decisions), broken)
     yield from (Problem(decisions_name, what) for what in broken)
-    counted = recount(**facts, decisions=decisions)
+    counted = recount(**facts, decisions=decisions, screened=_screened(run, left_out))
     if counted != shard.counts:
         sides = counted.model_dump_json(), shard.counts.model_dump_json()
         yield Problem(decisions_name, "counts", *sides)
@@ -140,9 +156,34 @@ def _content_problems(
         )
 
 
-def _rule_problems(
-    view: View, facts: Mapping[str, pa.Table], before: pa.Table, after: pa.Table
-) -> Iterator[str]:
+def _left_out(run: Run, view: View, shard: str) -> dict[int, str]:
+    """Return the reason of each sample of a shard that a view leaves out, by index."""
+    try:
+        listed = left_out_of(read_groups(run, view.excluded))
+    except (DamagedFile, SchemaError):
+        return {}  # the check of the view's lists says so
+    rows = listed.filter(pc.equal(listed["shard"], shard))
+    return dict(zip(rows["index"].to_pylist(), rows["reason"].to_pylist(), strict=True))
+
+
+def _screened(run: Run, left_out: Mapping[int, str]) -> frozenset[int] | None:
+    return frozenset(left_out) if run.only_screens else None
+
+
+def _exclusion_problems(left_out: Mapping[int, str], decisions: pa.Table) -> Iterator[str]:
+    """Yield where texts of samples that are left out have not the reason of that."""
+    rows = zip(decisions["index"].to_pylist(), decisions["reason"].to_pylist(), strict=True)
+    if wrong := sum(left_out.get(index, reason) != reason for index, reason in rows):
+        yield f"{wrong} texts of samples that are left out have another reason than the list"
+
+
+def _others(left_out: Mapping[int, str], *tables: pa.Table) -> list[pa.Table]:
+    """Return the rows of tables of texts that are of no sample that is left out."""
+    out = pa.array(sorted(left_out), pa.int32())
+    return [table.filter(pc.invert(pc.is_in(table["index"], value_set=out))) for table in tables]
+
+
+def _rule_problems(view: View, texts: pa.Table, before: pa.Table, after: pa.Table) -> Iterator[str]:
     """Yield where decisions are not the run's own but for the thresholds, or break these."""
     if len(before) != len(after):
         return  # the check of the run's own says so
@@ -153,13 +194,13 @@ def _rule_problems(
         yield "a reason that lies in the text is not the run's own"
     if any(n not in _BY_THRESHOLD for n, free in zip(new, by_threshold, strict=True) if free):
         yield "a text is refused for a reason that is not the run's own"
-    origins = facts["texts"]["origin"].to_pylist()
+    origins = texts["origin"].to_pylist()
     unknown = sorted(set(origins) - view.thresholds.keys())
     if unknown:
         yield f"texts of origin {unknown[0]!r} have no threshold"
         return
     thresholds = np.array([view.thresholds[origin] for origin in origins], dtype=np.float32)
-    itm = facts["texts"]["itm"].to_numpy()
+    itm = texts["itm"].to_numpy()
     keep = np.array(after["keep"].to_pylist(), dtype=bool)
     wrong = by_threshold & (keep != (itm >= thresholds))
     if wrong.any():

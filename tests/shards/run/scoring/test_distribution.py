@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from shards.run import scores as module
 from shards.run.record import write_record
 from shards.run.repair import repair_run
 from shards.run.run import Run
-from shards.run.scores import count_scores, keep_scores, scores_name, scores_of
+from shards.run.scoring import distribution as module
+from shards.run.scoring.distribution import count_scores, keep_scores, scores_name, scores_of
 from shards.run.snapshot import Snapshot, write_snapshot
 from shards.statistics import run_statistics
 from shards.store import Store
