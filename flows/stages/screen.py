@@ -6,11 +6,12 @@ from flows.engines.address import check_output, resolve_kind
 from flows.extras import versions_of
 from flows.recipe import ScreenRecipe
 from flows.run_log.log import RunLog
-from flows.stages.clean import CleanJob, Resolved, open_job
+from flows.stages.clean import CleanJob, open_job
 from flows.stages.first_checks import Checked, check_cluster
 from flows.stages.logged import LIBRARIES
+from flows.stages.resolve import Resolved
+from pipeline.clean.config import screen_identity
 from pipeline.clean.lists import read_lists
-from pipeline.clean.shard import screen_identity
 from shards.inputs.listing import list_inputs
 from shards.store import Store
 
@@ -21,7 +22,7 @@ def check_screening(recipe: ScreenRecipe) -> Checked:
     store = Store(recipe.output)
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
-        inputs = tuple(list_inputs(list(recipe.input.urls), recipe.input.root))
+        inputs = tuple(list_inputs(recipe.input.urls, recipe.input.root, recipe.input.options))
         check_cluster(recipe.engine.kind, recipe.engine.address)
     return Checked(store, log, inputs)
 
@@ -39,5 +40,6 @@ def prepare(recipe: ScreenRecipe, part: tuple[int, int], checked: Checked) -> Cl
             "versions": versions_of("capfilt", *LIBRARIES),
             "host": platform.node(),
         }
-        resolved = Resolved(recipe.model_copy(update={"engine": engine}), named, about, 0, lists)
+        recipe = recipe.model_copy(update={"engine": engine})
+        resolved = Resolved(recipe, named, about, weights_bytes=0, lists=lists)
         return open_job(resolved, checked.inputs, checked.store, checked.log, part)

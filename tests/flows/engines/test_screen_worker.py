@@ -6,8 +6,8 @@ from flows.engines.engine import ShardDone
 from flows.engines.job import Grant
 from flows.engines.pace import Pace
 from flows.engines.screen_worker import ScreenSpec
+from pipeline.clean.config import screen_identity
 from pipeline.clean.screen import ScreenConfig
-from pipeline.clean.shard import screen_identity
 from shards.inputs.listing import list_inputs
 from shards.run.run import Run
 from shards.store import Store

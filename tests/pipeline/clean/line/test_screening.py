@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pipeline.clean.config import screen_identity
 from pipeline.clean.line.screening import ShardScreener
 from pipeline.clean.lists import keep_lists, read_lists
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
-from pipeline.clean.shard import screen_identity
 from pipeline.media.decode import difference_hash
 from shards.inputs.listing import list_inputs
 from shards.run.attempt import Ending, end_attempt, start_attempt
