@@ -16,8 +16,8 @@ from flows.rounds.names import STAGES, Next, Stage
 if TYPE_CHECKING:
     from flows.rounds.approval import Answer
     from flows.rounds.ledger import Entry
-    from flows.stages.bootstrap import RoundsJob
     from flows.stages.clean import RunListener
+    from flows.stages.rounds.bootstrap import RoundsJob
     from flows.stages.summary import Summary
     from flows.training.log import Display
 
@@ -84,7 +84,7 @@ def _prepare(recipe: str, form: dict[str, Any], settings: dict[str, Any]) -> _Ro
     from flows.deployable.parameters import recipe_of
     from flows.lock import lock_folder
     from flows.rounds.recipe import BootstrapRecipe
-    from flows.stages import bootstrap as stages
+    from flows.stages.rounds import bootstrap as stages
 
     job = stages.prepare(recipe_of(BootstrapRecipe, recipe, form, settings))
     hold = ExitStack()
@@ -94,19 +94,19 @@ def _prepare(recipe: str, form: dict[str, Any], settings: dict[str, Any]) -> _Ro
 
 
 def _do_stage(rounds: _Rounds, number: int, stage: Stage, run: FlowRun) -> None:
-    from flows.stages import bootstrap as stages
+    from flows.stages.rounds import bootstrap as stages
 
     stages.do_stage(rounds.job, number, stage, _Callbacks(run))
 
 
 def _judge_round(rounds: _Rounds, number: int) -> Next:
-    from flows.stages import bootstrap as stages
+    from flows.stages.rounds import bootstrap as stages
 
     return stages.judge_round(rounds.job, number)
 
 
 def _take_answer(rounds: _Rounds, number: int, answer: "Answer | None") -> Next:
-    from flows.stages import bootstrap as stages
+    from flows.stages.rounds import bootstrap as stages
 
     return stages.take_answer(rounds.job, number, answer)
 

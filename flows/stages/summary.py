@@ -72,7 +72,7 @@ def of_training(result: Mapping[str, Any], folder: "Path") -> Summary:
 def of_rounds(ledger: "Ledger") -> Summary:
     """Sum up rounds; those that wait for a person, or that the gate stopped, are no failure."""
     from flows.rounds.ledger import stage_folder
-    from flows.stages.bootstrap import exit_code
+    from flows.stages.rounds.bootstrap import exit_code
 
     last = len(ledger.rounds)
     numbers: dict[str, Any] = {"rounds": last, "best": ledger.best}

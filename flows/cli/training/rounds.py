@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from flows.rounds.ledger import Ledger
     from flows.rounds.names import Stage
     from flows.rounds.recipe import BootstrapRecipe
-    from flows.stages.bootstrap import Outcome, RoundsJob
     from flows.stages.clean import RunListener
+    from flows.stages.rounds.bootstrap import Outcome, RoundsJob
     from flows.training.log import Display
 
 BOOTSTRAP_EXAMPLES = """
@@ -70,7 +70,7 @@ def bootstrap(
     check_rounds(loaded)
     say_loading()
     with reporting("bootstrap", direct) as report:
-        from flows.stages import bootstrap as stages
+        from flows.stages.rounds import bootstrap as stages
         from flows.stages.summary import of_rounds
 
         report.begin(_parameters(loaded, recipe, set_ or ()))
@@ -178,7 +178,7 @@ def approve(
     check_begun(folder)
 
     from flows.rounds.approval import Answer
-    from flows.stages import bootstrap as stages
+    from flows.stages.rounds import bootstrap as stages
 
     given = Answer.now(not no, getpass.getuser(), reason)
     number, answer = stages.approve(folder, number, given)
@@ -189,7 +189,7 @@ def approve(
 
 def _conclude(job: "RoundsJob", ledger: "Ledger", as_json: bool) -> int:
     """Print what the rounds came to; return the exit code."""
-    from flows.stages.bootstrap import exit_code
+    from flows.stages.rounds.bootstrap import exit_code
 
     if as_json:
         print(json.dumps(ledger.as_dict() | {"output": str(job.folder)}))
@@ -229,7 +229,7 @@ def trial(
     say_loading()
 
     from flows.cli.display.progress import watch_training
-    from flows.stages import trial as stages
+    from flows.stages.rounds import trial as stages
 
     job = stages.prepare(loaded, views)
     entries = stages.run(job, lambda name: _say(f"{name} …"), watch_training)

@@ -10,7 +10,8 @@ import pytest
 from flows.cli.display.progress import RunProgress
 from flows.recipe import RecipeError
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe, cleaning
-from flows.stages import clean, trial
+from flows.stages import clean
+from flows.stages.rounds import trial
 from models.blip import tokenizer
 from models.blip.config import blip_config
 from models.checkpoints import checkpoint

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from flows.recipe import RecipeError, as_recipe_errors, dump_recipe
 from flows.rounds.ledger import EVALUATION, Entry, gate_measure, read_evaluation, read_training
 from flows.rounds.recipe import TrialRecipe, parse_view, pretraining
-from flows.stages.bootstrap import free_memory, identity_of, measure, open_human
 from flows.stages.first_checks import check_trial
+from flows.stages.rounds.bootstrap import free_memory, identity_of, measure, open_human
 from flows.training import run as train
 from flows.training.log import OpenDisplay, silent
 from flows.training.recipe import PretrainRecipe

@@ -17,8 +17,8 @@ from flows.rounds.approval import Answer
 from flows.rounds.ledger import Ledger, read_ledger
 from flows.rounds.names import STAGES
 from flows.rounds.recipe import BootstrapRecipe
-from flows.stages import bootstrap
 from flows.stages.clean import RunListener
+from flows.stages.rounds import bootstrap
 from flows.training.log import Display
 from models.blip.tokenizer import load
 from models.checkpoints import checkpoint

@@ -1,0 +1,1 @@
+"""Rounds of cleaning and training, and trials of what they came to."""
