@@ -16,6 +16,7 @@ from models.blip.config import DtypeChoice
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 _log = logging.getLogger(__name__)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 class DeviceError(RuntimeError):
@@ -40,6 +41,19 @@ def choose_device(choice: DeviceChoice = "auto", *, granted: bool = False) -> to
     if driver is not None:
         _log.warning("computing on the CPU, though a GPU is here: %s", _why_unseen(driver))
     return torch.device("cpu")
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, so that one batch computes in the memory of the last.
+
+    glibc gives large blocks back to the system, which clears each page of them anew: a quarter of a
+    million faults a batch of six pictures, a tenth of the time. What is kept is never more than was
+    in use at once. Nothing is changed where the C library is another.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def check_dtype(dtype: DtypeChoice, device: torch.device) -> None:

@@ -16,7 +16,7 @@ from flows.cli import (
     clean,
     download,
     inspect,
-    judge,
+    maintenance,
     plan,
     publish,
 )
@@ -24,8 +24,8 @@ from flows.cli.evaluate import answers as evaluate_answers
 from flows.cli.evaluate import pairs as evaluate
 from flows.cli.evaluate import video as evaluate_video
 from flows.cli.faults import exit_code_of, say
+from flows.cli.judging import dedup, judge
 from flows.cli.predict import image, search, video
-from flows.cli.runs import dedup, maintenance
 from flows.cli.training import deploy, rounds, train
 from flows.engines.ending import leave, settle
 
@@ -41,6 +41,7 @@ ENVIRONMENT = {
     # Threads that spin while they wait take the processor from those they wait for, wherever
     # something else runs too: a toy run on a busy machine took four times the processor time.
     "OMP_WAIT_POLICY": "PASSIVE",
+    "THP_MEM_ALLOC_ENABLE": "1",  # torch asks for large pages, where the system gives them
 }
 
 _INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM

@@ -27,6 +27,7 @@ from models.devices import (
     check_memory,
     choose_device,
     describe_device,
+    keep_freed_memory,
     name_device,
 )
 from models.roles.role import LoadedModel
@@ -74,6 +75,7 @@ class CleanWorker:
         device = choose_device(spec.device, granted=grant.gpus > 0)
         check_dtype(config.dtype, device)
         check_memory(device, spec.weights_bytes)
+        keep_freed_memory()
         dtype, seed = config.dtype, config.seed
         captioners = [
             open_captioner(section, seed=seed, dtype=dtype, device=device)

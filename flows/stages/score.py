@@ -18,7 +18,13 @@ from flows.engines.start_checks import Demands
 from flows.extras import versions_of
 from flows.recipe import EngineConfig, RecipeSection, as_recipe_errors, read_recipe, read_yaml
 from models.blip.config import Dtype
-from models.devices import check_dtype, choose_device, describe_device, name_device
+from models.devices import (
+    check_dtype,
+    choose_device,
+    describe_device,
+    keep_freed_memory,
+    name_device,
+)
 from models.scorers.config import ScorerConfig
 from models.scorers.opening import as_section, check_scorer, open_scorer
 from pipeline.clean.line.attempt import AttemptLost
@@ -81,6 +87,7 @@ class ScoreWorker:
         device = choose_device(spec.device, granted=grant.gpus > 0)
         self.device = name_device(device)
         check_dtype(spec.dtype, device)
+        keep_freed_memory()
         scorer = open_scorer(spec.scorer, dtype=spec.dtype, device=device)
         scores = open_score_set(Run.open(spec.run_url), spec.name)
         hardware = {**describe_device(device), "dtype": spec.dtype}

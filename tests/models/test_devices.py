@@ -1,5 +1,9 @@
 """A GPU that is there and cannot be used is told, never replaced by the CPU without a word."""
 
+import ctypes
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -18,6 +22,35 @@ from models.devices import (
 
 CPU = torch.device("cpu")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
+
+
+_FAULTS = """
+import resource, sys
+from models.devices import keep_freed_memory
+import torch
+if sys.argv[1:]:
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(16_000_000)
+before = faults()
+for _ in range(5):
+    torch.ones(16_000_000)  # 64 MB
+print(faults() - before)
+"""
+
+
+def test_memory_that_is_kept_is_not_cleared_anew() -> None:
+    def faults(*arguments: str) -> int:
+        command = [sys.executable, "-c", _FAULTS, *arguments]
+        environment = os.environ | {"THP_MEM_ALLOC_ENABLE": ""}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return int(done.stdout)
+
+    if not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        pytest.skip("another C library than glibc")
+    assert faults() > 50_000
+    assert faults("keep") < 5_000
 
 
 def test_the_cpu_is_taken_where_it_is_asked_for() -> None:
