@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shards.run.garbage import find_garbage
+from shards.run.verify.garbage import find_garbage
 
 from pipeline.views.exclude import ExclusionRequest, exclude
 from shards.errors import DamagedFile
