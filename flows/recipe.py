@@ -179,6 +179,24 @@ class Recipe(CleanConfig):
         None, description="list of samples that need no model: RUN:VIEW, or a file of SHARD/KEY"
     )
 
+    @model_validator(mode="after")
+    def _is_patient(self) -> Self:
+        """Let no wait for a server be taken for a worker that hangs."""
+        longest_s = sum(section.longest_s for section in self.captioners)
+        if longest_s >= self.engine.stall_timeout_s:
+            raise ValueError(
+                f"a batch's captions may be waited for {longest_s:g} s (twice caption.patience_s), "
+                f"but engine.stall_timeout_s is {self.engine.stall_timeout_s:g}: lower the one, or "
+                "raise the other"
+            )
+        return self
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The environment variables that workers need, those that hold a server's key, too."""
+        keys = (name for section in self.captioners for name in section.secrets)
+        return tuple(dict.fromkeys([*self.engine.forward_env, *keys]))
+
 
 class ScreenRecipe(RecipeSection):
     """A run that only screens: of a recipe for cleaning, what comes before any model."""
@@ -197,24 +215,6 @@ class ScreenRecipe(RecipeSection):
     score: Any = None
     judge: Any = None
     write: Any = None
-
-    @model_validator(mode="after")
-    def _is_patient(self) -> Self:
-        """Let no wait for a server be taken for a worker that hangs."""
-        longest_s = sum(section.longest_s for section in self.captioners)
-        if longest_s >= self.engine.stall_timeout_s:
-            raise ValueError(
-                f"a batch's captions may be waited for {longest_s:g} s (twice caption.patience_s), "
-                f"but engine.stall_timeout_s is {self.engine.stall_timeout_s:g}: lower the one, or "
-                "raise the other"
-            )
-        return self
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """The environment variables that workers need, those that hold a server's key, too."""
-        keys = (name for section in self.captioners for name in section.secrets)
-        return tuple(dict.fromkeys([*self.engine.forward_env, *keys]))
 
 
 def read_recipe(
