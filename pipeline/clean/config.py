@@ -110,7 +110,11 @@ def screen_identity(
     config: ScreenConfig, text: str, lists: Mapping[str, bytes] | None = None
 ) -> dict[str, Any]:
     """Collect what changes the output of a run that only screens."""
-    named = {"kind": SCREEN, "screen": config.model_dump(mode="json"), "input": {"text": text}}
+    named: dict[str, Any] = {
+        "kind": SCREEN,
+        "screen": config.model_dump(mode="json"),
+        "input": {"text": text},
+    }
     named |= {"write": {"clean": "none"}, "output_version": OUTPUT_VERSION}
     return with_lists(named, lists or {})
 

@@ -1,7 +1,5 @@
 """How near two difference hashes must be to be of the same picture."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,12 +20,12 @@ def near_limits(distance: int, left: Counts, right: Counts) -> NDArray[np.float6
     return np.rint(distance * (a + b - 2 * a * b / BITS) / (BITS / 2))
 
 
-def bits_apart(left: Sequence[NDArray[np.uint64]], right: Sequence[NDArray[np.uint64]]) -> Counts:
-    """Count differing bits of hashes that stand in columns, a word in each."""
-    return sum(
-        (np.bitwise_count(a ^ b).astype(np.int16) for a, b in zip(left, right, strict=True)),
-        np.int16(0),
-    )
+def bits_apart(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Counts:
+    """Count differing bits of hashes that stand in columns, a word in each row."""
+    apart = np.zeros(left.shape[1:], np.int16)
+    for a, b in zip(left, right, strict=True):
+        apart += np.bitwise_count(a ^ b)
+    return apart
 
 
 def bits_set(hashes: NDArray[np.uint64]) -> Counts:

@@ -11,6 +11,7 @@ from pipeline.report.thumbnail import make_thumbnails
 from shards.run.exclusion import read_groups
 from shards.run.run import Run
 from shards.run.view import View
+from shards.schema import SampleRow
 
 GROUPS, MEMBERS = 8, 3  # each picture may stand in another tar, which is read from its beginning
 _COLUMNS = ["group", "run", "shard", "index", "key", "sha256", "kind", "distance", "reason"]
@@ -37,14 +38,14 @@ def show_groups(run: Run, view: View, tell: Callable[[str], None]) -> list[dict[
     """Put together what a page shows of a view's groups; none where it has none."""
     chosen = choose_groups(read_groups(run, view.excluded))
     shown = [rows[: MEMBERS + 1] for rows in chosen]
-    own = [row for rows in shown for row in rows if row["run"] is None]
-    thumbnails = make_thumbnails(run, own, tell)  # type: ignore[arg-type] - of known hash, and ok
+    own = [_as_sample(row) for rows in shown for row in rows if row["run"] is None]
+    thumbnails = make_thumbnails(run, own, tell)
     return [
         {
             "size": len(rows),
             "pictures": [
                 {
-                    "name": sample_name(row),  # type: ignore[arg-type] - as a sample's row
+                    "name": sample_name(_as_sample(row)),
                     "elsewhere": row["run"],
                     "picture": thumbnails.get((row["shard"], row["index"])),
                     "kind": row["kind"],
@@ -56,3 +57,8 @@ def show_groups(run: Run, view: View, tell: Callable[[str], None]) -> list[dict[
         }
         for rows, some in zip(chosen, shown, strict=True)
     ]
+
+
+def _as_sample(row: dict[str, Any]) -> SampleRow:
+    """Take what a group says of a picture as a row of samples, read in part."""
+    return SampleRow(shard=row["shard"], index=row["index"], key=row["key"], sha256=row["sha256"])

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from shards.inputs.listing import InputShard
 from shards.inputs.reader import ShardState, State
+from shards.inputs.shard import InputShard
 from shards.run.attempt import start_attempt
 from shards.run.commit import Commit, InputRecord, commit
 from shards.run.run import Run

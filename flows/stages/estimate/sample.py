@@ -193,7 +193,7 @@ def _open(resolved: Resolved, folder: str) -> CleanJob:
     recipe = resolved.recipe.model_copy(
         update={"input": InputConfig(urls=(f"{folder}/input",), text=text), "output": store.url()}
     )
-    log = RunLog(store, recipe.secrets)
+    log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
         inputs = list_inputs(recipe.input.urls)
         return open_job(replace(resolved, recipe=recipe), inputs, store, log)

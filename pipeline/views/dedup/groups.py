@@ -127,17 +127,16 @@ def _table(sides: Sequence[Side], pictures: Candidates, copies: Found) -> pa.Tab
     rows, of = rows[order], of[order]
     is_member = rows != of
     kinds = np.where(copies.is_exact[rows], EXACT, NEAR)
+    reasons = np.full(len(rows), str(SampleReason.DUPLICATE_IMAGE))
     places = _places(sides, pictures, rows)
     columns = {
         **places,
         "group": np.searchsorted(keepers, of),
-        "kind": pa.array(np.where(is_member, kinds, None), pa.string()),
+        "kind": pa.array(kinds, pa.string(), mask=~is_member),
         "distance": pa.array(
             copies.distance[rows], pa.int16(), mask=~is_member | ~pictures.hashed[rows]
         ),
-        "reason": pa.array(
-            np.where(is_member, str(SampleReason.DUPLICATE_IMAGE), None), pa.string()
-        ),
+        "reason": pa.array(reasons, pa.string(), mask=~is_member),
     }
     return pa.table({name: columns[name] for name in GROUPS.names}).cast(GROUPS)
 

@@ -1,6 +1,7 @@
 """Samples that a person has listed, found in a run: to be left out by a view."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
@@ -33,7 +34,7 @@ def find_listed(run: Run, view: View, location: str) -> tuple[pa.Table, int]:
     return pa.Table.from_pylist(rows, schema=GROUPS), len(names - known)
 
 
-def _rows(run: Run, view: View, wanted: dict[str, set[str]]) -> Iterator[dict[str, object]]:
+def _rows(run: Run, view: View, wanted: dict[str, set[str]]) -> Iterator[dict[str, Any]]:
     for shard in view.shards:
         keys = wanted.get(shard.shard)
         if not keys:

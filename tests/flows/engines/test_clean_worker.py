@@ -27,7 +27,7 @@ from shards.run.commit import read_commit
 
 def test_a_worker_commits_what_it_cleans(job: CleanJob) -> None:
     seen: list[tuple[int, int]] = []
-    worker = CleanWorker(job.spec, Grant("w7"), lambda *counts: seen.append(counts))
+    worker = job.spec.open(Grant("w7"), lambda *counts: seen.append(counts))
     for shard in job.pending[:2]:
         result = worker.process(shard)
         commit = read_commit(job.run, shard.shard)
@@ -40,7 +40,7 @@ def test_a_worker_commits_what_it_cleans(job: CleanJob) -> None:
 
 def test_counts_are_those_of_the_shard_at_work_alone(job: CleanJob) -> None:
     seen: list[tuple[int, int]] = []
-    worker: CleanWorker = CleanWorker(job.spec, Grant(), lambda *_: seen.append(worker.counts))
+    worker: CleanWorker = job.spec.open(Grant(), lambda *_: seen.append(worker.counts))
     assert worker.counts == (0, 0)
     worker.process(job.pending[0])
     assert [samples for samples, _ in seen] == [2, 4]
@@ -48,7 +48,7 @@ def test_counts_are_those_of_the_shard_at_work_alone(job: CleanJob) -> None:
 
 
 def test_a_shard_that_is_committed_already_is_not_done_again(job: CleanJob) -> None:
-    worker = CleanWorker(job.spec, Grant())
+    worker = job.spec.open(Grant())
     first = worker.process(job.pending[0])
     assert worker.process(job.pending[0]) == first
     assert len(read_attempts(job.run, job.pending[0].shard)) == 1
@@ -59,7 +59,7 @@ def test_a_shard_whose_safe_attempts_died_is_put_aside(job: CleanJob) -> None:
     for _ in range(2):
         attempt = start_attempt(job.run, shard.shard, safe=True)
         end_attempt(job.run, shard.shard, attempt, Ending.DIED, "killed by signal 9")
-    result = CleanWorker(job.spec, Grant()).process(shard)
+    result = job.spec.open(Grant()).process(shard)
     assert isinstance(result, ShardQuarantined)
     assert "killed by signal 9" in result.why
     assert read_commit(job.run, shard.shard) is None
@@ -132,7 +132,7 @@ def test_a_worker_on_a_cpu_compiles_nothing(job: CleanJob) -> None:
 def test_the_driver_knows_what_is_done_whoever_did_it(job: CleanJob) -> None:
     records, (first, second, third) = CleanRecords(job.run), job.pending
     assert records.look_up(first) is None
-    done = CleanWorker(job.spec, Grant()).process(first)
+    done = job.spec.open(Grant()).process(first)
     assert records.look_up(first) == done
     assert records.samples(done) == 4
     attempt = start_attempt(job.run, second.shard, safe=True, worker="w2")

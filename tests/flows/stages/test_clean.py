@@ -19,6 +19,7 @@ from flows.stages.logged import LIBRARIES
 from models.captioners.config import BlipCaptionerConfig
 from models.checkpoints import locate
 from models.checkpoints.locate import CheckpointError
+from pipeline.clean.config import CleanConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import InputChanged, InputMismatch
 from shards.run import repair
@@ -256,17 +257,22 @@ def test_models_are_pinned_for_workers_elsewhere(
     captioner = locate.SHIPPED["tiny-captioner"]
     monkeypatch.chdir(captioner.parent)
     job = clean.prepare(recipe(caption={"model": captioner.name, "revision": "main"}))
-    (section,) = job.spec.config.captioners
+    config = job.spec.config
+    assert isinstance(config, CleanConfig)
+    (section,) = config.captioners
     assert isinstance(section, BlipCaptionerConfig)
     assert (section.model, section.revision) == (str(captioner), None)
-    assert job.spec.config.scorers[0].model == str(locate.SHIPPED["tiny-filter"])
-    assert job.recipe.caption == job.spec.config.caption
+    assert config.scorers[0].model == str(locate.SHIPPED["tiny-filter"])
+    assert isinstance(job.recipe, Recipe)
+    assert job.recipe.caption == config.caption
     assert job.spec.run_url == job.run.store.url()
 
 
 def test_a_run_keeps_the_dtype_of_its_beginning(recipe: Make) -> None:
     clean.prepare(recipe(dtype="bf16"))
-    assert clean.prepare(recipe(dtype="auto")).spec.config.dtype == "bf16"
+    again = clean.prepare(recipe(dtype="auto")).spec.config
+    assert isinstance(again, CleanConfig)
+    assert again.dtype == "bf16"
     with pytest.raises(RunMismatch, match="dtype: bf16 -> fp32"):
         clean.prepare(recipe(dtype="fp32"))
 

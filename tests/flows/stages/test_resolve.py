@@ -35,6 +35,7 @@ def write(folder: Path, author: str) -> str:
 
 def test_models_are_pinned_and_summed_up(tmp_path: Path) -> None:
     found = resolved(tmp_path)
+    assert isinstance(found.recipe, Recipe)
     infos = [checkpoint.info(SHIPPED[name]) for name in ("tiny-captioner", "tiny-filter")]
     assert [section.model for section in (*found.recipe.captioners, *found.recipe.scorers)] == [
         str(SHIPPED["tiny-captioner"].resolve()),
@@ -63,6 +64,7 @@ def test_models_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected a filter"):
         resolved(tmp_path, score={"model": "tiny-captioner"})
     recipe = resolved(tmp_path).recipe
+    assert isinstance(recipe, Recipe)
     assert [info.config for info in read_models(recipe).captioners] == [recipe.caption]
 
 

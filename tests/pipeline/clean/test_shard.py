@@ -279,10 +279,12 @@ def test_a_shard_that_is_gone(bench: Bench, shard: Path) -> None:
 
 
 def test_identity_is_what_changes_the_output(config: CleanConfig) -> None:
-    def named(config: CleanConfig, captioner: str = "a", scorer: str = "b", **text: str) -> Any:
+    def named(
+        config: CleanConfig, captioner: str = "a", scorer: str = "b", text: str = "txt"
+    ) -> Any:
         written, scored = SimpleNamespace(digest=captioner), SimpleNamespace(digest=scorer)
         scored.scores = Filter.scores
-        return identity(config, [written], [scored], **text)
+        return identity(config, [written], [scored], text)
 
     first = named(config)
     assert str(config.captioners[0].model) not in json.dumps(first)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shards.run.verify.garbage import find_garbage
 
 from pipeline.views.exclude import ExclusionRequest, exclude
 from shards.errors import DamagedFile
@@ -15,6 +14,7 @@ from shards.run.data import read_data
 from shards.run.exclusion import read_groups
 from shards.run.run import Run
 from shards.run.snapshot import table_files
+from shards.run.verify.garbage import find_garbage
 from shards.run.verify.run import verify_run
 from shards.run.view import View, ViewError, open_view
 from shards.schema import GROUPS

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from tests.flows.stages.test_sample import Watch
 
 from flows.recipe import Recipe, read_recipe
 from flows.stages import clean
 from flows.stages.estimate.first_look import look_at
 from flows.stages.estimate.sample import SampleConfig
 from flows.stages.first_checks import NotEmpty
+from tests.flows.stages.estimate.test_sample import Watch
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 
 import fsspec
 import pytest
-from tests.flows.stages.test_sample import Watch
 
 from flows.engines.engine import WorkerReport
 from flows.recipe import Recipe
@@ -22,6 +21,7 @@ from flows.stages.estimate.problems import Problem
 from flows.stages.estimate.sample import SampleConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.shard import InputShard
+from tests.flows.stages.estimate.test_sample import Watch
 from tests.support.tars import read_members
 from tests.support.toy_run import clean_world, write_tar
 
