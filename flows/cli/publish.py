@@ -2,14 +2,15 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from flows.cli.options import AsJson, Public, Push, RunFolder
-from pipeline.printable import size, visible
+from pipeline.printable import count, size, visible
 from shards.files.home import expand_home
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ Examples:
 
   capfilt export runs/first --view strict --to exported --push me/clean-pairs
 
-  capfilt export runs/first --to s3://me/listed --form index  # no pictures
+  capfilt export runs/first --to listed --form index  # no pictures, but where they are
+
+  capfilt download 'listed/data/train-*.parquet' again/  # these pictures, by their hashes
 """
 GALLERY = 24
 EXPLAINED = 8  # samples: on 2 cores a base filter takes a second or two for each
@@ -34,13 +37,16 @@ def export(
     to: Annotated[str, typer.Option(help="new folder, local or of a store (URL)")],
     form: Annotated[
         Literal["webdataset", "parquet", "index"],
-        typer.Option(help="tars, or Parquet with pictures in it, or none of them"),
+        typer.Option(help="tars, or Parquet with pictures in it, or a list of URLs"),
     ] = "webdataset",
     view: Annotated[str | None, typer.Option(help="whose decisions; default: the run's")] = None,
     text_policy: Annotated[
         str,
         typer.Option(help="the one text of each: web_first, best, random, first:ORIGIN,ORIGIN"),
     ] = "web_first",
+    dropped: Annotated[
+        bool, typer.Option("--dropped", help="list in an index what is not kept, too, apart")
+    ] = False,
     file_mib: Annotated[int, typer.Option(min=1, help="size of a file, about")] = 512,
     push: Push = None,
     public: Public = False,
@@ -55,6 +61,8 @@ def export(
     from shards.store import Store
 
     opened = Run.open(run)
+    if dropped and form != "index":
+        raise typer.BadParameter(f"--dropped is of --form index; this is {form}")
     if push is not None and not Store(to).is_local:
         raise typer.BadParameter(f"--push uploads a local folder; --to is {to}")
 
@@ -66,7 +74,9 @@ def export(
         check_policy(text_policy)
     except ValueError as error:
         raise typer.BadParameter(f"--text-policy {text_policy!r}: {error}") from None
-    config = sets.ExportConfig(form=form, text_policy=text_policy, file_bytes=file_mib << 20)
+    config = sets.ExportConfig(
+        form=form, text_policy=text_policy, file_bytes=file_mib << 20, dropped=dropped
+    )
     record = sets.export(opened, to, config, view)
     address = (
         None if push is None else upload(Path(expand_home(to)), push, "dataset", private=not public)
@@ -76,10 +86,22 @@ def export(
         return
     if not record["rows"]:
         print("capfilt: the view keeps nothing, so the set is empty", file=sys.stderr)
-    what = "texts" if form == "index" else "pictures"
-    print(f"{record['rows']:,} {what} in {visible(to)}, pictures {record['images']}")
+    _say(record, to)
     if address is not None:
         print(f"pushed to {visible(address)}")
+
+
+def _say(record: Mapping[str, Any], to: str) -> None:
+    if record["form"] == "index":
+        print(f"{count(record['rows'])} pictures listed in {visible(to)}")
+    else:
+        print(f"{count(record['rows'])} pictures in {visible(to)}, {record['images']}")
+    if record.get("without_url"):
+        print(
+            f"capfilt: {count(record['without_url'])} of them have no url, and cannot be fetched "
+            "by this list",
+            file=sys.stderr,
+        )
 
 
 def report(

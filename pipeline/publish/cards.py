@@ -66,7 +66,8 @@ def dataset_card(about: Mapping[str, Any]) -> str:
     """Write the card of a clean set.
 
     `about` has `form` (run, webdataset, parquet or index), `statistics`, `models`, `thresholds`,
-    `fingerprint`, `snapshot`, `view`, `rows`, `images` and `files`.
+    `fingerprint`, `snapshot`, `view`, `rows`, `images` and `files`; of an index also `without_url`,
+    and `dropped` where it lists that.
     """
     size = next((n for n in _SIZES if about["rows"] < n), None)
     below = {1_000: "n<1K"} | {n: f"{_short(n // 10)}<n<{_short(n)}" for n in _SIZES[1:]}

@@ -117,7 +117,7 @@ class StoreDestination:
         self._store.delete(UNFINISHED)
 
 
-_DATA_FILE = re.compile(rf"{DATA}/train-\d{{5,}}\.(?:parquet|tar)")
+_DATA_FILE = re.compile(rf"{DATA}/(?:train|dropped)-\d{{5,}}\.(?:parquet|tar)")
 _OTHER = "give a new folder"
 
 

@@ -92,10 +92,17 @@ class TarFiles:
 
 
 class ParquetFiles:
-    """Parquet files of about a size."""
+    """Parquet files of about a size, of a name and numbered."""
 
-    def __init__(self, data: Path, schema: pa.Schema, file_bytes: int, add_file: AddFile) -> None:
-        self._data, self._schema = data, schema
+    def __init__(
+        self,
+        data: Path,
+        schema: pa.Schema,
+        file_bytes: int,
+        add_file: AddFile,
+        name: str = "train",
+    ) -> None:
+        self._data, self._schema, self._name = data, schema, name
         self._file_bytes, self._add_file = file_bytes, add_file
         self._writer: pq.ParquetWriter | None = None
         self._path = data
@@ -107,7 +114,7 @@ class ParquetFiles:
             return
         if self._writer is None or self._path.stat().st_size >= self._file_bytes:
             self.close()
-            self._path = self._data / f"train-{self._count:05d}.parquet"
+            self._path = self._data / f"{self._name}-{self._count:05d}.parquet"
             self._writer, self._count = pq.ParquetWriter(self._path, self._schema), self._count + 1
         self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
 

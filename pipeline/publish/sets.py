@@ -6,12 +6,12 @@ leaves nothing that looks like an export, and the same command starts over (`des
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-import pyarrow as pa
 from pydantic import Field
 
 from pipeline.clean.export import EXTENSIONS, TextPolicy, choose_text, encode_jpeg
@@ -22,17 +22,17 @@ from pipeline.media.pictures import LIMITS
 from pipeline.publish.cards import dataset_card
 from pipeline.publish.destination import ExportError, open_destination
 from pipeline.publish.files import (
-    PLAIN,
     AddFile,
     ParquetFiles,
     PictureTables,
     TarFiles,
 )
-from pipeline.publish.kept import FACTS, KeptSample, kept_samples, kept_texts, rows_of, texts_of
+from pipeline.publish.index import VERSION as INDEX_VERSION
+from pipeline.publish.index import index_rows, index_schema
+from pipeline.publish.kept import FACTS, KeptSample, kept_samples, kept_texts, rows_of
 from shards.run.run import Run
 from shards.run.scoring.score_set import with_scores
-from shards.run.snapshot import SnapshotShard
-from shards.run.view import ITM, THRESHOLDS_ALONE, View, open_view
+from shards.run.view import THRESHOLDS_ALONE, View, open_view
 from shards.statistics import run_statistics
 
 Form = Literal["webdataset", "parquet", "index"]
@@ -44,6 +44,7 @@ class ExportConfig(Config):
     form: Form = "webdataset"
     file_bytes: int = Field(512 << 20, ge=1, description="of a file's pictures, about")
     text_policy: TextPolicy = "web_first"
+    dropped: bool = Field(False, description="an index: list what is not kept, too, apart")
 
 
 def export(
@@ -70,10 +71,9 @@ def export(
                 raise ExportError(f"{to} holds another export; give a new folder, or remove it")
             return existing
         write = _write_index if config.form == "index" else _write_set
-        images, rows = write(run, opened, destination.start(), config, destination.add)
-        record |= {"rows": rows, "images": images}
-        files = {"webdataset": "data/*.tar"}.get(config.form, "data/*.parquet")
-        about = record | {"files": files if rows else None}
+        record |= write(run, opened, destination.start(), config, destination.add)
+        files = {"webdataset": "data/*.tar"}.get(config.form, "data/train-*.parquet")
+        about = record | {"files": files if record["rows"] else None}
         destination.finish(record, _card(run, opened, about, run_statistics(run, opened)))
     return record
 
@@ -103,8 +103,8 @@ def _card(run: Run, opened: View, about: Mapping[str, Any], statistics: Mapping[
 
 def _write_set(
     run: Run, opened: View, data: Path, config: ExportConfig, add_file: AddFile
-) -> tuple[str, int]:
-    """Write pictures and texts; return what became of the pictures, and the count of rows."""
+) -> dict[str, Any]:
+    """Write pictures and texts; return the count of rows, and what became of the pictures."""
     formats = _formats(run, opened)
     # `datasets` wants the same members in every sample of a WebDataset: one type of picture
     as_jpeg = config.form == "webdataset" and len(formats) > 1
@@ -120,9 +120,8 @@ def _write_set(
         files.add(_as_jpeg(kept) if as_jpeg else kept, text)
         rows += 1
     files.close()
-    if as_jpeg:
-        return f"encoded again as JPEG, for they were {', '.join(sorted(formats))}", rows
-    return "as they came in", rows
+    again = f"encoded again as JPEG, for they were {', '.join(sorted(formats))}"
+    return {"rows": rows, "images": again if as_jpeg else "as they came in"}
 
 
 def _formats(run: Run, opened: View) -> set[str]:
@@ -151,29 +150,32 @@ def _as_jpeg(kept: KeptSample) -> KeptSample:
 
 def _write_index(
     run: Run, opened: View, data: Path, config: ExportConfig, add_file: AddFile
-) -> tuple[str, int]:
-    """Write a row for each text, dropped ones too, and one for each rejected sample."""
+) -> dict[str, Any]:
+    """Write a row for each picture; those that are dropped into files of their own, if wanted."""
     by = opened.basis.by
-    schema = _INDEX if by == ITM else _INDEX.append(pa.field("score", pa.float32()))
-    tables, count = ParquetFiles(data, schema, config.file_bytes, add_file), 0
+    tables = {
+        keep: ParquetFiles(data, index_schema(by), config.file_bytes, add_file, name)
+        for keep, name in {True: "train", False: "dropped"}.items()
+        if keep or config.dropped
+    }
+    counts: Counter[bool] = Counter()
+    without_url = 0
     for shard in opened.shards:
-        rows = list(_index_rows(run, shard, by))
-        tables.write(rows)
-        count += len(rows)
-    tables.close()
-    return "not included", count
-
-
-def _index_rows(run: Run, shard: SnapshotShard, by: str) -> Iterator[dict[str, Any]]:
-    texts = dict(texts_of(run, shard, by))
-    names = ("key", "url", "sha256", "width", "height")
-    for facts in rows_of(run, shard, "samples", FACTS):
-        base = {"shard": shard.shard} | {name: facts[name] for name in names}
-        if facts["status"] != "ok":
-            yield base | {"keep": False, "reason": facts["reason"]}
-        for text in texts.get(facts["index"], []):
-            score = {} if by == ITM else {"score": text["score"]}
-            yield base | {name: text[name] for name in _INDEXED} | score
+        rows = index_rows(run, shard, by, config.text_policy)
+        for keep, table in tables.items():
+            listed = [row for row in rows if row["keep"] == keep]
+            table.write(listed)
+            counts[keep] += len(listed)
+            without_url += sum(keep and not row["url"] for row in listed)
+    for table in tables.values():
+        table.close()
+    dropped = {"dropped": counts[False]} if config.dropped else {}
+    return {
+        "rows": counts[True],
+        "images": "not included",
+        "without_url": without_url,
+        **dropped,
+    }
 
 
 def _identity(run: Run, opened: View, config: ExportConfig) -> dict[str, Any]:
@@ -184,6 +186,7 @@ def _identity(run: Run, opened: View, config: ExportConfig) -> dict[str, Any]:
     ]
     content = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
     basis = opened.basis
+    more = {"index_version": INDEX_VERSION} if config.form == "index" else {}
     judged_by = {} if basis == THRESHOLDS_ALONE else {"judged_by": basis.as_json()}
     return {
         "form": config.form,
@@ -191,21 +194,8 @@ def _identity(run: Run, opened: View, config: ExportConfig) -> dict[str, Any]:
         "snapshot": opened.snapshot,
         "view": opened.name,
         "content": content,
-        "config": config.model_dump(mode="json"),
+        # as it was written before an index could list what is dropped
+        "config": config.model_dump(mode="json", exclude=None if config.dropped else {"dropped"}),
+        **more,
         **judged_by,
     }
-
-
-_INDEXED: Final = ("text_no", "origin", "text", "itm", "itc", "keep", "reason")
-_INDEX = pa.schema(
-    [
-        *PLAIN,
-        ("text_no", pa.int16()),
-        ("origin", pa.string()),
-        ("text", pa.string()),
-        ("itm", pa.float32()),
-        ("itc", pa.float32()),
-        ("keep", pa.bool_()),
-        ("reason", pa.string()),
-    ]
-)

@@ -143,10 +143,15 @@ def _to(where: str, **headers: str) -> Callable[[Handler, str], None]:
     return act
 
 
+def _another_later(self: Handler, name: str) -> None:
+    self.answer(picture(f"{name}, changed" if self.server.seen[self.path] > 1 else name))
+
+
 ODD: dict[str, Callable[[Handler, str], None]] = {
     "404": lambda self, _: self.answer(HTML, 404),
     "503": lambda self, _: self.answer(HTML, 503),
     "429-once": _later(429),
+    "another-later": _another_later,
     "redirect": _to("{here}/pictures/{name}"),
     "redirect-loop": _to("{here}{path}"),
     "redirect-private": _to("http://127.0.0.2:9/pictures/{name}"),

@@ -22,7 +22,6 @@ from pipeline.views.request import ViewRequest
 from shards.files import durable
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
-from shards.statistics import run_statistics
 from tests.support.tars import read_members
 from tests.support.toy_run import clean_world
 
@@ -80,20 +79,6 @@ def test_parquet_has_the_pictures_in_it(
     raw = pq.read_table(tmp_path / "out" / "data").to_pylist()
     pictures = {own.get("png", own.get("jpg")) for own in kept.values()}
     assert {row["image"]["bytes"] for row in raw} == pictures
-
-
-def test_an_index_has_every_text_and_no_pixel(run: Run, tmp_path: Path) -> None:
-    record = export(run, tmp_path / "out", ExportConfig(form="index"))
-    rows = pq.read_table(tmp_path / "out" / "data").to_pylist()
-    numbers = run_statistics(run)
-    texts = sum(origin["in"] for origin in numbers["texts"].values())
-    assert record["rows"] == len(rows) == texts + numbers["rejected"]
-    assert sum(row["keep"] for row in rows) == sum(o["kept"] for o in numbers["texts"].values())
-    (rejected,) = [row for row in rows if row["text"] is None]
-    assert (rejected["reason"], rejected["keep"]) == ("image_undecodable", False)
-    assert "image" not in rows[0]
-    size = sum(path.stat().st_size for path in (tmp_path / "out" / "data").iterdir())
-    assert size < 60_000
 
 
 def test_a_view_is_exported_as_it_decides(place: Path, tmp_path: Path) -> None:
@@ -166,7 +151,7 @@ def test_nothing_kept_is_an_empty_set(place: Path, tmp_path: Path) -> None:
     rejudge(own, wish, open_snapshot(own), lambda _: None)
     for form in FORMS:
         record = export(own, tmp_path / form, ExportConfig(form=form), "none")
-        assert (record["rows"] == 0) == (form != "index")
+        assert record["rows"] == 0
         assert (tmp_path / form / "README.md").is_file()
 
 
