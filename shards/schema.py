@@ -90,7 +90,8 @@ SCORES = versioned_schema(
     ]
 )
 # What a view leaves out: `reason` is null for the keeper that each group has, which may stand in
-# another run. `kind` is exact, near or listed; `distance` is that of difference hashes, in bits.
+# another run. `kind` is exact, near, semantic or listed; `distance` is that of difference hashes,
+# in bits, `similarity` the cosine of embeddings, where they were compared.
 GROUPS = versioned_schema(
     [
         ("group", pa.int64(), True),
@@ -101,6 +102,7 @@ GROUPS = versioned_schema(
         ("sha256", pa.string(), True),
         ("kind", pa.string(), True),
         ("distance", pa.int16(), True),
+        ("similarity", pa.float32(), True),
         ("reason", pa.string(), True),
     ]
 )

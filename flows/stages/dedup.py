@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,16 +16,23 @@ from shards.run.exclusion import read_groups
 from shards.run.run import Run
 from shards.run.view import View, open_view
 
+if TYPE_CHECKING:
+    from pipeline.search.pictures import IndexedPictures
+
 
 @dataclass(frozen=True, slots=True)
 class DedupRequest:
-    """A deduplication of one view of a run, under a name, against other runs."""
+    """A deduplication of one view of a run, under a name, against other runs.
+
+    `index` is the folder of an index of the pictures, for embeddings.
+    """
 
     name: str
     view: str | None
     against: Sequence[str]
     config: DedupConfig
     write_clean: bool = False
+    index: Path | None = None
 
 
 def dedup(run: Run, request: DedupRequest, tell: Callable[[int], None]) -> dict[str, Any]:
@@ -34,10 +42,17 @@ def dedup(run: Run, request: DedupRequest, tell: Callable[[int], None]) -> dict[
     asked: dict[str, Any] = {"dedup": {"keep": config.keep, "distance": config.distance}}
     if others:
         asked["against"] = {side.run.store.url(): side.run.fingerprint for side in others}
+    indexed = None if request.index is None else _open_index(request.index)
+    if indexed is not None:
+        asked["semantic"] = {
+            "similarity": config.similarity,
+            "model_digest": indexed.record["model_digest"],
+            "vectors_sha256": indexed.record["files"]["images.faiss"]["sha256"],
+        }
     written = ExclusionRequest(request.name, asked, request.write_clean)
     new = not is_written(run, base, written)
     if new:
-        exclude(run, base, written, find_groups(Side(run, base), others, config), tell)
+        exclude(run, base, written, find_groups(Side(run, base), others, config, indexed), tell)
     groups = _groups(run, request.name)
     kinds = groups.filter(pc.is_valid(groups["reason"]))["kind"].value_counts().to_pylist()
     return {
@@ -46,6 +61,12 @@ def dedup(run: Run, request: DedupRequest, tell: Callable[[int], None]) -> dict[
         "by_kind": {row["values"]: row["counts"] for row in kinds},
         "groups": len(pc.unique(groups["group"].drop_null())),
     }
+
+
+def _open_index(folder: Path) -> "IndexedPictures":
+    from pipeline.search.pictures import IndexedPictures  # FAISS is an extra
+
+    return IndexedPictures(folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,10 @@ from shards.run.view import View
 from shards.schema import SampleRow
 
 GROUPS, MEMBERS = 8, 3  # each picture may stand in another tar, which is read from its beginning
-_COLUMNS = ["group", "run", "shard", "index", "key", "sha256", "kind", "distance", "reason"]
+_COLUMNS = [
+    *("group", "run", "shard", "index", "key", "sha256"),
+    *("kind", "distance", "similarity", "reason"),
+]
 
 
 def choose_groups(groups: pa.Table) -> list[list[dict[str, Any]]]:
@@ -50,6 +53,7 @@ def show_groups(run: Run, view: View, tell: Callable[[str], None]) -> list[dict[
                     "picture": thumbnails.get((row["shard"], row["index"])),
                     "kind": row["kind"],
                     "distance": row["distance"],
+                    "similarity": row["similarity"],
                     "kept": row["reason"] is None,
                 }
                 for row in some
@@ -60,5 +64,7 @@ def show_groups(run: Run, view: View, tell: Callable[[str], None]) -> list[dict[
 
 
 def _as_sample(row: dict[str, Any]) -> SampleRow:
-    """Take what a group says of a picture as a row of samples, read in part."""
-    return SampleRow(shard=row["shard"], index=row["index"], key=row["key"], sha256=row["sha256"])
+    """Take what a group says of a picture, which was not rejected, as a row of samples."""
+    return SampleRow(
+        shard=row["shard"], index=row["index"], key=row["key"], sha256=row["sha256"], reason=None
+    )

@@ -9,7 +9,7 @@ Shapes: N vectors, Q queries, E their width, all fp32.
 import math
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -26,6 +26,7 @@ FEWEST_FOR_CELLS = 39  # vectors; FAISS warns of cells that are learned from few
 _TRAINED_ON = 64  # vectors of each cell, at most, that the cells are learned from
 _AT_ONCE = 65_536
 _WANTED_RECALL = 0.97
+_python: Any = faiss  # constructors as its Python has them; its stubs have those of C++
 _TRIALS = 256
 
 
@@ -103,22 +104,55 @@ def search(
     return cosines, numbers
 
 
+def search_among(
+    index: Index,
+    queries: Vectors,
+    k: int,
+    among: NDArray[np.bool_],
+    probes: int | None = None,
+) -> tuple[Vectors, NDArray[np.int64]]:
+    """Find the k nearest vectors as `search` does, of those that `among` (N) allows.
+
+    The index is not on a GPU.
+    """
+    bits = np.packbits(among, bitorder="little")  # held while FAISS reads it
+    chosen = None if among.all() else _python.IDSelectorBitmap(bits)
+    asked = (
+        _python.SearchParameters(sel=chosen)
+        if probes is None
+        else _python.SearchParametersIVF(sel=chosen, nprobe=probes)
+    )
+    cosines, numbers = index.search(queries, min(k, max(index.ntotal, 1)), params=asked)
+    return cosines, numbers
+
+
+def vectors_of(index: Index, numbers: NDArray[np.int64]) -> Vectors:
+    """Return vectors by their numbers: (n, E). The index is not on a GPU."""
+    if isinstance(index, faiss.IndexIVF):
+        index.make_direct_map()  # once; 8 bytes for each vector
+    if not len(numbers):
+        return np.empty((0, index.d), np.float32)
+    vectors: Vectors = index.reconstruct_batch(np.ascontiguousarray(numbers))
+    return vectors
+
+
 def write(index: Index, path: Path) -> None:
     """Write an index file."""
     faiss.write_index(index, str(path))
 
 
-def read(path: Path) -> Index:
+def read(path: Path, on_gpu: bool = True) -> Index:
     """Open an index file; on a GPU, if FAISS has one. ValueError if it is not readable.
 
     Without a GPU the file is mapped: only the parts that are searched come into memory. So it must
     not be cut off while it is in use.
     """
+    on_gpu = on_gpu and _gpus() > 0
     try:
-        index = faiss.read_index(str(path), 0 if _gpus() else faiss.IO_FLAG_MMAP_IFC)
+        index = faiss.read_index(str(path), 0 if on_gpu else faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise ValueError(f"{path.name} is no readable FAISS index") from error
-    return faiss.index_cpu_to_all_gpus(index) if _gpus() else index
+    return faiss.index_cpu_to_all_gpus(index) if on_gpu else index
 
 
 def _exact(vectors: Vectors, queries: Vectors, k: int) -> NDArray[np.int64]:

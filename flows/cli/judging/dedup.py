@@ -2,11 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.cli.options import AsJson
+from flows.cli.options import AsJson, path_option
 from pipeline.printable import count, visible
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ Examples:
 
   capfilt dedup RUN --against EVAL_RUN --name uncontaminated
 
+  capfilt dedup RUN --index first.index --similarity 0.97 --name unlike
+
   capfilt dedup SCREEN_RUN && capfilt clean recipe.yaml --skip SCREEN_RUN:unique
 """
 EXCLUDE_EXAMPLES = """
@@ -28,6 +31,7 @@ Examples:
 
   capfilt exclude RUN withdrawn.parquet --view unique --name published --write-shards
 """
+SIMILARITY = 0.95
 DISTANCE = 26  # as pipeline.media.difference_hash has it, which is slow to import
 
 
@@ -51,6 +55,13 @@ def dedup(
     exact: Annotated[
         bool, typer.Option("--exact", help="only pictures with the same bytes")
     ] = False,
+    index: Annotated[
+        Path | None,
+        path_option(help="`capfilt index` of these pictures: leave out what it embeds alike, too"),
+    ] = None,
+    similarity: Annotated[
+        float, typer.Option(min=0.5, max=1, help="least cosine of pictures that are alike")
+    ] = SIMILARITY,
     write_shards: Annotated[
         bool, typer.Option("--write-shards", help="write clean tars too, from the input")
     ] = False,
@@ -58,14 +69,15 @@ def dedup(
 ) -> None:
     """Keep one of each picture: a view without exact and near-duplicates. Nothing is deleted.
 
-    A picture that was cropped by more than a few percent, framed or mirrored is another. All
-    groups stand in a Parquet file beside the view, and in its report.
+    A picture that was cropped by more than a few percent, framed or mirrored is another, but for
+    an --index, whose model may see the same in it. All groups stand in a Parquet file beside the
+    view, and in its report.
     """
     from flows.stages.dedup import DedupRequest
     from pipeline.views.dedup.groups import DedupConfig
 
-    config = DedupConfig(keep, None if exact else distance)
-    request = DedupRequest(name, view, tuple(against or ()), config, write_shards)
+    config = DedupConfig(keep, None if exact else distance, None if index is None else similarity)
+    request = DedupRequest(name, view, tuple(against or ()), config, write_shards, index)
     done = _dedup(run, request)
     if as_json:
         print(json.dumps(done))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.difference_hash import BITS, bits_apart, bits_set, near_limits
+from pipeline.views.dedup.keepers import Keepers, Numbers
 
 WORDS = BITS // 64
 # Fewer bits set (or unset) tell nothing: all near-blank pictures have such hashes.
@@ -26,7 +27,6 @@ _TOGETHER = 4  # orders that are looked at before members are taken out; not one
 _BLOCK = 1 << 20  # rows compared at a time
 
 Hashes = NDArray[np.uint64]  # (n, 4)
-Numbers = NDArray[np.int64]
 
 
 def as_words(hashes: NDArray[np.uint8]) -> Hashes:
@@ -63,6 +63,15 @@ def distances(hashes: Hashes, keeper: Numbers) -> NDArray[np.int16]:
     return apart
 
 
+def are_near(
+    left: Hashes, right: Hashes, distance: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int16]]:
+    """Tell which hashes of two columns are near each other, and in how many bits they differ."""
+    apart, sets = bits_apart(left.T, right.T), (bits_set(left), bits_set(right))
+    telling = [(each >= LEAST_BITS) & (each <= BITS - LEAST_BITS) for each in sets]
+    return telling[0] & telling[1] & (apart <= near_limits(distance, *sets)), apart
+
+
 @dataclass(frozen=True, slots=True)
 class _Key:
     """A choice of 64 bits of a hash, one of four for each, and which of them comes first."""
@@ -90,12 +99,16 @@ class _Finding:
         self._hashes, self._distance, self._fixed = hashes, distance, fixed
         self._set = bits_set(hashes)
         self._telling = (self._set >= LEAST_BITS) & (self._set <= BITS - LEAST_BITS)
-        self._itself = np.arange(len(hashes))
-        self.keeper: Numbers = self._itself.copy()
+        self._keepers = Keepers(len(hashes), self._are_near)
+
+    @property
+    def keeper(self) -> Numbers:
+        """The keeper of each hash."""
+        return self._keepers.of
 
     def alive(self) -> Numbers:
         """Number the hashes that are no members yet."""
-        return np.flatnonzero(self._telling & (self.keeper == self._itself))
+        return np.flatnonzero(self._telling & self._keepers.alive())
 
     def pairs(self, alive: Numbers, key: _Key) -> Numbers:
         """Find near pairs among neighbours in one order, (n, 2), the preferred one first."""
@@ -120,20 +133,12 @@ class _Finding:
                 yield pairs[pairs[:, 1] >= self._fixed]
 
     def absorb(self, pairs: Numbers) -> None:
-        """Let keepers take their near ones, the preferred first; no member keeps another."""
-        keeper = self.keeper
-        for better, worse in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].tolist():
-            if keeper[better] == better and keeper[worse] == worse:
-                keeper[worse] = better
-        self._settle()
+        """Let keepers take their near ones."""
+        self._keepers.absorb(pairs)
 
-    def _settle(self) -> None:
-        """Give members of one that has become a member itself to its keeper, if near; else free."""
-        lost = np.flatnonzero(self.keeper[self.keeper] != self.keeper)
-        second = self.keeper[self.keeper[lost]]
-        apart = bits_apart(self._hashes[lost].T, self._hashes[second].T)
-        near = apart <= self._limits(lost, second)
-        self.keeper[lost] = np.where(near, second, lost)
+    def _are_near(self, left: Numbers, right: Numbers) -> NDArray[np.bool_]:
+        apart = bits_apart(self._hashes[left].T, self._hashes[right].T)
+        return np.asarray(apart <= self._limits(left, right))
 
     def _limits(self, left: Numbers, right: Numbers) -> NDArray[np.float64]:
         return near_limits(self._distance, self._set[left], self._set[right])

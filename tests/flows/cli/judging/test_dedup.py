@@ -1,7 +1,14 @@
 """`capfilt dedup` as a user types it."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
 
 from flows.cli.judging import dedup
 from pipeline.media.difference_hash import DISTANCE
@@ -22,6 +29,49 @@ def test_it_says_what_is_left_out_and_where_it_is_listed(
     assert (again["new"], again["kept"]) == (False, 1)
     exact = capfilt.run("dedup", run.store.url(), "--exact", "--name=exact", "--json")
     assert json.loads(exact.stdout)["excluded"] == 0
+
+
+def test_an_index_finds_what_its_model_embeds_alike(
+    capfilt: InProcess, toy_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(toy_run, tmp_path / "run")
+    indexed = capfilt.run("index", "run", "--to=index", "--model=tiny-filter", "--features")
+    assert indexed.returncode == 0, indexed.stderr
+    command = ("dedup", "run", "--index=index", "--exact", "--similarity=0.9", "--name=unlike")
+    done = capfilt.run(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(done.stdout)
+    features = pq.read_table(next((tmp_path / "index").glob("*/features.parquet")))
+    pictures = features.filter(pc.equal(features["kind"], "image"))
+    vectors = dict(
+        zip(pictures["key"].to_pylist(), np.array(pictures["vector"].to_pylist()), strict=True)
+    )
+    keeper, members = "", 0
+    for row in pq.read_table(numbers["groups_file"].removeprefix("file://")).to_pylist():
+        name = f"{row['shard']}/{row['key']}"
+        if row["reason"] is None:
+            keeper = name
+        elif row["kind"] == "semantic":
+            assert vectors[name] @ vectors[keeper] == pytest.approx(row["similarity"], abs=1e-4)
+            assert row["similarity"] >= 0.9
+            members += 1
+    assert members == numbers["by_kind"]["semantic"] > 0
+    left = {name for name in vectors if not _is_out(numbers, name)}
+    between = np.array([[vectors[a] @ vectors[b] for a in left if a != b] for b in left])
+    assert between.max() < 0.9
+    tars = tmp_path / "run" / "clean.txt"
+    tars.write_text(tars.read_text().replace(str(toy_run), str(tmp_path / "run")))
+    verified = capfilt.run("verify", "run")
+    assert verified.returncode == 0, verified.stdout
+    again = json.loads(capfilt.run(*command, "--json").stdout)
+    assert again == numbers | {"new": False}
+    other = capfilt.run(*command[:-2], "--similarity=0.8", "--name=unlike")
+    assert other.returncode == 2
+
+
+def _is_out(numbers: dict[str, Any], name: str) -> bool:
+    groups = pq.read_table(numbers["groups_file"].removeprefix("file://")).to_pylist()
+    return name in {f"{row['shard']}/{row['key']}" for row in groups if row["reason"]}
 
 
 def test_the_distance_is_that_of_the_search() -> None:

@@ -14,10 +14,18 @@ import pytest
 
 from pipeline.media.decode import Decoded, DecodeLimits, decode, difference_hash
 from pipeline.views.dedup.candidates import Candidates
-from pipeline.views.dedup.groups import DedupConfig, Found, Side, find, find_groups
+from pipeline.views.dedup.groups import (
+    DedupConfig,
+    Found,
+    NoEmbeddings,
+    Side,
+    find,
+    find_groups,
+)
 from pipeline.views.dedup.near import as_words
 from shards.run.run import Run
 from shards.run.view import open_view
+from tests.support.embeddings import Exact, unit
 from tests.support.hashed_run import Picture, altered, hashed_run, stranger
 
 LOOK = stranger(0)
@@ -83,6 +91,81 @@ def test_hashes_of_another_kind_are_not_compared(
     with caplog.at_level(logging.WARNING):
         assert {row[2] for row in rows(run, other) if row[1]} == {"e2"}
     assert "are averaged, those of" in caplog.text
+
+
+def embedded(**turns: float) -> Exact:
+    """Embed pictures, by what names their bytes, at angles (in degrees) from one direction."""
+    angles = np.radians(list(turns.values()))
+    halves = b"".join(hashlib.sha256(name.encode()).digest()[:16] for name in turns)
+    vectors = unit(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    return Exact(vectors, np.frombuffer(halves, np.uint64).reshape(-1, 2))
+
+
+def alike(run: Run, embeddings: Exact, *against: Run, **config: Any) -> list[tuple[Any, ...]]:
+    """List the groups: whose, key, kind, cosine."""
+    asked = DedupConfig(similarity=0.95, **config)
+    table = find_groups(side(run), [side(other) for other in against], asked, embeddings)
+    return [
+        (row["run"], row["key"], row["kind"], row["similarity"] and round(row["similarity"], 3))
+        for row in table.to_pylist()
+    ]
+
+
+SEEN_ALIKE = [
+    Picture("best", "best", stranger(1), side=90),
+    Picture("first", "first", LOOK, side=80),
+    Picture("again", "first", LOOK, side=80),
+    Picture("near", "near", altered(LOOK, 5), side=70),
+    Picture("other", "other", stranger(2), side=60),
+]
+
+
+def test_what_is_embedded_alike_joins_a_keeper_and_its_copies_go_with_it(tmp_path: Path) -> None:
+    run = hashed_run(tmp_path / "run", SEEN_ALIKE)
+    turned = embedded(best=0, first=10, near=15, other=90)
+    assert alike(run, turned) == [
+        (None, "best", None, None),
+        (None, "first", "semantic", 0.985),
+        (None, "again", "semantic", 0.985),
+        (None, "near", "semantic", 0.966),
+    ]
+    assert alike(run, turned, distance=None) == alike(run, turned)
+    others = hashed_run(tmp_path / "others", [Picture("theirs", "theirs", stranger(3))])
+    url = others.store.url()
+    assert alike(run, embedded(best=50, first=90, near=140, other=0, theirs=5), others) == [
+        (url, "theirs", None, None),
+        (None, "other", "semantic", 0.996),
+        (None, "first", None, None),
+        (None, "again", "exact", 1.0),
+        (None, "near", "near", 0.643),
+    ]
+
+
+def test_what_is_near_a_member_alone_is_kept(tmp_path: Path) -> None:
+    """By its hash it is near what has joined another, to which it is a stranger."""
+    run = hashed_run(tmp_path / "run", SEEN_ALIKE)
+    assert alike(run, embedded(best=0, first=10, near=30, other=90)) == [
+        (None, "best", None, None),
+        (None, "first", "semantic", 0.985),
+        (None, "again", "semantic", 0.985),
+    ]
+
+
+def test_pictures_without_an_embedding_are_compared_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = hashed_run(tmp_path / "run", SEEN_ALIKE)
+    with caplog.at_level(logging.WARNING):
+        assert [row[1:] for row in alike(run, embedded(best=0, other=3))] == [
+            ("best", None, None),
+            ("other", "semantic", 0.999),
+            ("first", None, None),
+            ("again", "exact", None),
+            ("near", "near", None),
+        ]
+    assert "3 of 5 pictures are not in the index" in caplog.text
+    with pytest.raises(NoEmbeddings, match="holds none of these pictures"):
+        alike(run, embedded(absent=0))
 
 
 def pictures_of(tars: list[Path]) -> Iterator[tuple[dict[str, Any], bytes]]:
