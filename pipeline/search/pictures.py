@@ -45,11 +45,15 @@ class IndexedPictures:
         return faiss_index.vectors_of(self._index, numbers)
 
     def nearest(
-        self, numbers: NDArray[np.int64], k: int, among: NDArray[np.bool_]
+        self, numbers: NDArray[np.int64], k: int, among: NDArray[np.bool_], effort: int = 1
     ) -> tuple[faiss_index.Vectors, NDArray[np.int64]]:
         """Return the cosines and numbers of the k nearest of each, which may be itself.
 
-        `among` says which of all may be found; a number is -1 where there are no more.
+        `among` says which of all may be found; a number is -1 where there are no more. An effort
+        of n looks into n times as many cells as find 0.97 of the nearest.
         """
-        probes = self.record["images"].get("probes")
+        about = self.record["images"]
+        probes = None
+        if about["kind"] == "ivf":
+            probes = min(about["probes"] * effort, about["cells"])
         return faiss_index.search_among(self._index, self.vectors(numbers), k, among, probes)

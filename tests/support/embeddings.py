@@ -19,7 +19,11 @@ class Exact:
         return self.all[numbers]
 
     def nearest(
-        self, numbers: NDArray[np.int64], k: int, among: NDArray[np.bool_]
+        self,
+        numbers: NDArray[np.int64],
+        k: int,
+        among: NDArray[np.bool_],
+        effort: int = 1,  # noqa: ARG002 - all are looked at
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         found = np.where(among, self.all[numbers] @ self.all.T, -2)
         order = np.argsort(-found, axis=1, kind="stable")[:, :k]

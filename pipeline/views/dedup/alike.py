@@ -13,7 +13,7 @@ from pipeline.views.dedup.keepers import Keepers, Numbers
 from pipeline.views.dedup.near import Hashes
 
 NEIGHBOURS = 16  # asked for, of each; a larger crowd takes several rounds
-_ROUNDS = 64  # of what is one group, in each at least a half is gone
+_ROUNDS, _MOST_EFFORT = 64, 256
 _BLOCK = 16_384  # embeddings in memory at a time, and as many again for what is compared
 _NOWHERE = -1
 
@@ -77,7 +77,9 @@ def find_alike(
 
     keepers = Keepers(len(numbers), are_alike)
     asked = np.arange(fixed, len(numbers))
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
+        # a crowd fills many of an index's cells: few are left to be asked, and look further
+        effort = min(2**turn, _MOST_EFFORT)
         again = [np.empty(0, np.int64)]
         for first in range(0, len(asked), _BLOCK):
             alive = keepers.alive()
@@ -85,27 +87,13 @@ def find_alike(
             rows = rows[alive[rows]]
             among = np.zeros(size, np.bool_)
             among[numbers[alive]] = True
-            pairs = _pairs(embeddings, numbers, row_of, rows, among, similarity)
+            found, nearest = embeddings.nearest(numbers[rows], NEIGHBOURS, among, effort)
+            close = (found >= similarity) & (nearest >= 0) & (nearest != numbers[rows][:, None])
+            left = np.broadcast_to(rows[:, None], close.shape)[close]
+            pairs = np.sort(np.stack([left, row_of[nearest[close]]], axis=1), axis=1)
             again += [keepers.absorb(pairs[pairs[:, 1] >= fixed]), np.unique(pairs)]
         asked = np.unique(np.concatenate(again))
         asked = asked[(asked >= fixed) & keepers.alive()[asked]]
         if not len(asked):
             break
     return keepers.of
-
-
-def _pairs(
-    embeddings: Embeddings,
-    numbers: Numbers,
-    row_of: Numbers,
-    rows: Numbers,
-    among: NDArray[np.bool_],
-    similarity: float,
-) -> Numbers:
-    """Find the pairs that are alike, (n, 2), the preferred one first, by their rows."""
-    found, nearest = embeddings.nearest(numbers[rows], NEIGHBOURS, among)
-    close = (found >= similarity) & (nearest >= 0) & (nearest != numbers[rows][:, None])
-    left = np.broadcast_to(rows[:, None], close.shape)[close]
-    pairs = np.stack([left, row_of[nearest[close]]], axis=1)
-    pairs.sort(axis=1)
-    return pairs
