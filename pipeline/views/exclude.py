@@ -1,15 +1,16 @@
 """Write a view that leaves samples out: their texts have its reason, the others another view's.
 
-Nothing is erased: the pictures stay where they are, and so do the run's own decisions.
+Nothing is erased: the pictures stay where they are, and so do the run's own decisions. Small shards
+share a file of decisions, as in views that are judged (`group`).
 """
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +19,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.media.ahead import read_ahead
+from pipeline.views.group import Group, count_again, in_groups
 from pipeline.views.rewrite import best_by, rewrite
-from shards.run.commit import Counts, FileRecord, TextCounts
-from shards.run.data import read_data, read_shard
+from shards.run.commit import Counts, FileRecord
+from shards.run.data import read_data
 from shards.run.exclusion import Exclusion, left_out_of, read_groups
 from shards.run.run import Run
 from shards.run.scoring.score_set import with_scores
-from shards.run.snapshot import SnapshotError, SnapshotShard, write_clean_list
+from shards.run.snapshot import SnapshotError, SnapshotShard, table_files, write_clean_list
 from shards.run.view import (
     Judging,
     Rule,
@@ -41,6 +43,8 @@ from shards.writer import TableFile, publish_file
 
 THREADS = 4
 Report = Callable[[int], None]  # hears how many more samples are done
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def _joined(before: pa.Table, groups: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Work:
-    """What the writing of each shard needs."""
+    """What the writing of shards needs."""
 
     run: Run
     judging: Judging
@@ -133,23 +137,46 @@ class _Work:
             for number, shard in enumerate(names.dictionary.to_pylist())
         }
 
-    def of_shard(self, folder: Path, facts: SnapshotShard) -> SnapshotShard:
-        """Write the decisions of a shard, and its clean tar if wanted."""
-        none = self.groups.slice(0, 0)
-        reasons = _reasons(facts.counts.samples_in, self.listed.get(facts.shard, none))
-        files = {file.table: file for file in facts.files}
-        texts = read_data(self.run, files["texts"], ["origin"])
-        before = read_shard(self.run, facts, "decisions")
-        decided = lay_over(before, reasons)
-        counts = _counted(self.run, facts.counts, texts["origin"], decided, reasons)
-        written = [files["samples"], files["texts"], self._publish(folder, facts.shard, decided)]
-        left = replace(facts, files=tuple(written), counts=counts)
-        if not (self.write_clean and counts.kept):
-            return left
+    def of_group(self, folder: Path, shards: Sequence[SnapshotShard]) -> list[SnapshotShard]:
+        """Write the decisions on a group of shards, into one file."""
+        group, reasons = _read_group(self.run, shards), self._reasons(shards)
+        samples = group.samples()
+        decided = lay_over(group.decisions, reasons[samples])
+        counts = count_again(group, decided, samples)
+        if self.run.only_screens:
+            counts = [self._screened(shard) for shard in shards]
+        file = self._publish(folder, shards[0].shard, decided)
+        return [
+            replace(shard, files=(shard.file("samples"), shard.file("texts"), file), counts=counted)
+            for shard, counted in zip(shards, counts, strict=True)
+        ]
+
+    def rewrite(self, folder: Path, pair: tuple[SnapshotShard, SnapshotShard]) -> SnapshotShard:
+        """Write the clean tar of a shard that has its decisions, if something is kept."""
+        facts, decided = pair
+        if not decided.counts.kept:
+            return decided
         scores = best_by(self.run, facts, self.by)
-        tar = rewrite(self.run, left, folder / f"{facts.shard}.tar", lambda _: None, scores)
-        name = self.judging.file_name("clean", facts.shard)
-        return replace(left, files=(*written, publish_file(self.run.store, tar, "clean", name)))
+        path = folder / f"{decided.shard}.tar"
+        tar = rewrite(self.run, decided, path, lambda _: None, scores)
+        name = self.judging.file_name("clean", decided.shard)
+        clean = publish_file(self.run.store, tar, "clean", name)
+        return replace(decided, files=(*decided.files, clean))
+
+    def _reasons(self, shards: Sequence[SnapshotShard]) -> NDArray[np.object_]:
+        """Return the reason of each sample that is left out, over all of these shards, or None."""
+        sizes = [shard.counts.samples_in for shard in shards]
+        reasons = np.full(sum(sizes), None, object)
+        for shard, begin in zip(shards, np.cumsum([0, *sizes[:-1]]), strict=True):
+            if (rows := self.listed.get(shard.shard)) is not None:
+                reasons[begin + rows["index"].to_numpy()] = rows["reason"].to_pylist()
+        return reasons
+
+    def _screened(self, shard: SnapshotShard) -> Counts:
+        """Count a shard of a run without texts, where all that is not left out is kept."""
+        kept = shard.counts.kept - len(self.listed.get(shard.shard, ()))
+        filtered = shard.counts.samples_in - shard.counts.rejected - kept
+        return shard.counts.model_copy(update={"kept": kept, "filtered": filtered})
 
     def _publish(self, folder: Path, shard: str, decided: pa.Table) -> FileRecord:
         file = TableFile(folder / f"{shard}.parquet", "decisions")
@@ -159,36 +186,46 @@ class _Work:
 
 
 def lay_over(decisions: pa.Table, reasons: NDArray[np.object_]) -> pa.Table:
-    """Give texts of samples that are left out their reason; `reasons` stand by index, or None."""
-    laid = reasons[decisions["index"].to_numpy()]
-    out = np.array([reason is not None for reason in laid], bool)
+    """Give texts the reason that they are left out for, or leave them as they are, where None."""
+    out = np.array([reason is not None for reason in reasons], bool)
     keep = decisions["keep"].to_numpy() & ~out
-    reason = pc.coalesce(pa.array(laid, pa.string()), decisions["reason"].combine_chunks())
+    reason = pc.coalesce(pa.array(reasons, pa.string()), decisions["reason"].combine_chunks())
     columns = {name: decisions[name] for name in ("shard", "index", "text_no")}
     return pa.table({**columns, "keep": pa.array(keep), "reason": reason}).cast(DECISIONS)
 
 
-def _reasons(samples: int, listed: pa.Table) -> NDArray[np.object_]:
-    reasons = np.full(samples, None, object)
-    if len(listed):
-        reasons[listed["index"].to_numpy()] = listed["reason"].to_pylist()
-    return reasons
+def _read_group(run: Run, shards: Sequence[SnapshotShard]) -> Group:
+    """Read what the view below decides on shards, each of its files once, and texts' origins."""
+    names = pa.array([shard.shard for shard in shards])
+    texts = pa.concat_tables([read_data(run, s.file("texts"), ["origin"]) for s in shards])
+    read = [read_data(run, file) for file in table_files(shards, "decisions")]
+    decisions = pa.concat_tables(read).combine_chunks()
+    decisions = decisions.filter(pc.is_in(decisions["shard"], value_set=names))
+    lengths = np.array([shard.file("texts").rows for shard in shards], np.int64)
+    group = Group(tuple(shards), lengths, texts.combine_chunks(), decisions)
+    expected = pa.chunked_array([names.take(pa.array(group.places))])
+    if not (len(texts) == len(decisions) and decisions["shard"].equals(expected)):
+        raise ViewError(
+            f"shards {shards[0].shard} to {shards[-1].shard}: the decisions are not on their "
+            "texts; run `capfilt verify`"
+        )
+    return group
 
 
 def _write(work: _Work, base: View, request: ExclusionRequest, report: Report) -> None:
     run, judging = work.run, work.judging
-    shards = []
     with run.store.staging() as folder:
-        ahead = read_ahead(
-            with_scores(run, base.shards, base.basis.scores),
-            lambda shard: work.of_shard(folder, shard),
-            lambda _: 0,
-            2 * THREADS,
-            threads=THREADS,
-        )
-        for _, shard in ahead:
-            shards.append(shard)
-            report(shard.counts.samples_in)
+        facts = with_scores(run, base.shards, base.basis.scores)
+        shards = list[SnapshotShard]()
+        for group in _in_threads(partial(work.of_group, folder), in_groups(facts)):
+            shards += group
+            if not work.write_clean:
+                report(sum(shard.counts.samples_in for shard in group))
+        if work.write_clean:
+            pairs, shards = list(zip(facts, shards, strict=True)), []
+            for shard in _in_threads(partial(work.rewrite, folder), pairs):
+                shards.append(shard)
+                report(shard.counts.samples_in)
     buffer = io.BytesIO()
     pq.write_table(work.groups, buffer, compression="zstd", write_page_checksum=True)
     data = buffer.getvalue()
@@ -215,24 +252,7 @@ def _write(work: _Work, base: View, request: ExclusionRequest, report: Report) -
     )
 
 
-def _counted(
-    run: Run,
-    facts: Counts,
-    origins: pa.ChunkedArray,
-    decided: pa.Table,
-    reasons: NDArray[np.object_],
-) -> Counts:
-    """Count a shard again; in a run without texts all that is not left out is kept."""
-    keep = decided["keep"].combine_chunks()
-    kept = len(pc.unique(decided["index"].combine_chunks().filter(keep)))
-    if run.only_screens:
-        kept = facts.kept - sum(reason is not None for reason in reasons)
-    by_origin = {
-        row["values"]: row["counts"] for row in origins.filter(keep).value_counts().to_pylist()
-    }
-    texts = {
-        origin: TextCounts(given=texts.given, kept=by_origin.get(origin, 0))
-        for origin, texts in facts.texts.items()
-    }
-    filtered = facts.samples_in - facts.rejected - kept
-    return facts.model_copy(update={"kept": kept, "filtered": filtered, "texts": texts})
+def _in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Do the work on every item; after a failure nothing more is begun."""
+    for _, result in read_ahead(items, work, lambda _: 0, 2 * THREADS, threads=THREADS):
+        yield result

@@ -115,28 +115,38 @@ def decide(group: Group, rules: Rules) -> tuple[pa.Table, list[Counts]]:
     """Decide a group's texts again, and count each of its shards by that."""
     samples = group.samples()
     decided = redecide(group.texts, group.decisions, rules, samples)
-    return decided, _count_again(group, decided, samples)
+    return decided, count_again(group, decided, samples)
 
 
-def _count_again(group: Group, decided: pa.Table, samples: Numbers) -> list[Counts]:
-    """Count each shard by its new decisions; what became of rejected samples is a fact."""
+def count_again(group: Group, decided: pa.Table, samples: Numbers) -> list[Counts]:
+    """Count each shard by new decisions on a group's texts, of these `samples`.
+
+    What became of rejected samples is a fact.
+    """
     count, number = len(group.shards), group.places
     keep = decided["keep"].to_numpy()
     _, first = np.unique(samples[keep], return_index=True)
     kept = np.bincount(number[keep][first], minlength=count).tolist()
-    scoreless = pc.equal(decided["reason"], DecisionReason.SCORE_NOT_FINITE).to_numpy()
-    not_finite = np.bincount(number[scoreless], minlength=count).tolist()
+
+    def with_reason(reason: DecisionReason) -> list[int]:
+        there = pc.equal(decided["reason"], reason).to_numpy()
+        return list(np.bincount(number[there], minlength=count).tolist())
+
+    not_finite = with_reason(DecisionReason.SCORE_NOT_FINITE)
+    refused = with_reason(DecisionReason.CAPTION_REFUSED)
     origins = group.texts["origin"].combine_chunks().dictionary_encode()
     names, shape = origins.dictionary.to_pylist(), (count, len(origins.dictionary))
     cells = number[keep] * shape[1] + origins.indices.to_numpy()[keep]
     kept_texts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).tolist()
     return [
-        _counted(shard.counts, kept[at], not_finite[at], dict(zip(names, of_origin, strict=True)))
+        _counted(shard.counts, kept[at], dict(zip(names, of_origin, strict=True))).model_copy(
+            update={"not_finite": not_finite[at], "refused": refused[at]}
+        )
         for at, (shard, of_origin) in enumerate(zip(group.shards, kept_texts, strict=True))
     ]
 
 
-def _counted(facts: Counts, kept: int, not_finite: int, kept_texts: Mapping[str, int]) -> Counts:
+def _counted(facts: Counts, kept: int, kept_texts: Mapping[str, int]) -> Counts:
     return Counts(
         samples_in=facts.samples_in,
         kept=kept,
@@ -148,6 +158,4 @@ def _counted(facts: Counts, kept: int, not_finite: int, kept_texts: Mapping[str,
             origin: TextCounts(given=texts.given, kept=kept_texts.get(origin, 0))
             for origin, texts in facts.texts.items()
         },
-        not_finite=not_finite,
-        refused=facts.refused,  # it lies in the text
     )

@@ -31,11 +31,12 @@ class Embeddings(Protocol):
         """Return the embeddings of some."""
 
     def nearest(
-        self, numbers: Numbers, k: int, among: NDArray[np.bool_]
+        self, numbers: Numbers, k: int, among: NDArray[np.bool_], effort: int
     ) -> tuple[Vectors, Numbers]:
         """Return the cosines and numbers of the k nearest of each, which may be itself.
 
-        `among` says which of all may be found; a number is -1 where there are no more.
+        `among` says which of all may be found; a number is -1 where there are no more. Where not
+        all are looked at, an effort of n looks at n times as many as one of 1.
         """
 
 

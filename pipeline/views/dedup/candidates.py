@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.media.ahead import read_ahead
 from pipeline.views.dedup.near import Hashes, as_words
-from shards.run.data import read_data
+from shards.run.data import read_shard
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 
@@ -140,4 +140,4 @@ def _none() -> Candidates:
 
 
 def _read(run: Run, shard: SnapshotShard, table: str, columns: list[str]) -> pa.Table:
-    return read_data(run, next(file for file in shard.files if file.table == table), columns)
+    return read_shard(run, shard, table, columns)
