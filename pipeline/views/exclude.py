@@ -23,7 +23,7 @@ from pipeline.views.group import Group, count_again, in_groups
 from pipeline.views.rewrite import best_by, rewrite
 from shards.run.commit import Counts, FileRecord
 from shards.run.data import read_data
-from shards.run.exclusion import Exclusion, left_out_of, read_groups
+from shards.run.exclusion import Exclusion, left_out_by_shard, read_groups
 from shards.run.run import Run
 from shards.run.scoring.score_set import with_scores
 from shards.run.snapshot import SnapshotError, SnapshotShard, table_files, write_clean_list
@@ -129,13 +129,7 @@ class _Work:
     @cached_property
     def listed(self) -> dict[str, pa.Table]:
         """The places that are left out (index, reason), by shard."""
-        rows = left_out_of(self.groups).select(["shard", "index", "reason"]).sort_by("shard")
-        names = rows["shard"].combine_chunks().dictionary_encode()
-        starts = np.searchsorted(names.indices.to_numpy(), np.arange(len(names.dictionary) + 1))
-        return {
-            shard: rows.slice(starts[number], starts[number + 1] - starts[number])
-            for number, shard in enumerate(names.dictionary.to_pylist())
-        }
+        return left_out_by_shard(self.groups)
 
     def of_group(self, folder: Path, shards: Sequence[SnapshotShard]) -> list[SnapshotShard]:
         """Write the decisions on a group of shards, into one file."""

@@ -6,6 +6,7 @@ Nothing is erased: the list is a file beside the view, named by its record.
 import hashlib
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
@@ -53,3 +54,14 @@ def left_out_of(groups: pa.Table) -> pa.Table:
     """Return the rows of the samples that a view leaves out, of all that its groups name."""
     ours = pc.and_(pc.is_null(groups["run"]), pc.is_valid(groups["reason"]))
     return groups.filter(ours)
+
+
+def left_out_by_shard(groups: pa.Table) -> dict[str, pa.Table]:
+    """Return the index and reason of each sample that a view leaves out, by shard."""
+    rows = left_out_of(groups).select(["shard", "index", "reason"]).sort_by("shard")
+    names = rows["shard"].combine_chunks().dictionary_encode()
+    starts = np.searchsorted(names.indices.to_numpy(), np.arange(len(names.dictionary) + 1))
+    return {
+        shard: rows.slice(starts[number], starts[number + 1] - starts[number])
+        for number, shard in enumerate(names.dictionary.to_pylist())
+    }

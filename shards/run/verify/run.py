@@ -26,6 +26,7 @@ from shards.run.verify.views import (
     check_view_lists,
     check_view_shard,
     decisions_checks,
+    read_left_out,
     read_view,
     view_records,
 )
@@ -59,7 +60,10 @@ class ShardChecker:
     def __init__(self, run: Run, views: Iterable[View]) -> None:
         self._run = run
         self._sizes = {item.shard: item.size_bytes for item in run.inputs}
-        self._views = [(view, {shard.shard: shard for shard in view.shards}) for view in views]
+        self._views = [
+            (view, {shard.shard: shard for shard in view.shards}, read_left_out(run, view))
+            for view in views
+        ]
         self._scores, _ = read_score_sets(run)
 
     def check(self, shard: str) -> list[Problem]:
@@ -72,9 +76,9 @@ class ShardChecker:
             return []
         problems = list(check_commit(self._run, done, self._sizes[shard]))
         decisions = done.file("decisions")
-        for view, shards in self._views:
+        for view, shards, left_out in self._views:
             if decisions is not None and shard in shards:
-                problems += check_view_shard(self._run, view, shards[shard], decisions)
+                problems += check_view_shard(self._run, view, shards[shard], decisions, left_out)
         for scores in self._scores:
             problems += check_scores(scores, done)
         return problems
@@ -213,8 +217,9 @@ def _commit_works(run: Run, commits: Iterable[Commit]) -> list[Work]:
 def _view_works(run: Run, view: View, commits: Mapping[str, Commit]) -> list[Work]:
     """Return the checks of a view's shards; one that is not committed is no view's fault."""
     own = {shard: done.file("decisions") for shard, done in commits.items()}
+    left_out = read_left_out(run, view)
     return [
-        partial(check_view_shard, run, view, shard, before)
+        partial(check_view_shard, run, view, shard, before, left_out)
         for shard in view.shards
         if (before := own.get(shard.shard)) is not None
     ]

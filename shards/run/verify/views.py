@@ -13,7 +13,7 @@ from shards.errors import DamagedFile
 from shards.reasons import DecisionReason
 from shards.run.commit import FileRecord
 from shards.run.data import read_data, read_shard
-from shards.run.exclusion import left_out_of, read_groups
+from shards.run.exclusion import left_out_by_shard, left_out_of, read_groups
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotError, SnapshotShard, table_files
 from shards.run.verify.conditions import rule_problems
@@ -30,6 +30,9 @@ from shards.run.view import (
     read_view_record,
 )
 from shards.schema import SchemaError
+
+LeftOut = Mapping[str, pa.Table]
+"""The index and reason of each sample that a view leaves out, by shard."""
 
 _RECORD = re.compile(r"views/([^/]+)/view\.json")
 _BY_THRESHOLD = {DecisionReason.KEPT, DecisionReason.ITM_BELOW_THRESHOLD}
@@ -100,11 +103,12 @@ def _decisions_file_problems(run: Run, file: FileRecord, shards: set[str]) -> It
 
 
 def check_view_shard(
-    run: Run, view: View, shard: SnapshotShard, decided_by_run: FileRecord
+    run: Run, view: View, shard: SnapshotShard, decided_by_run: FileRecord, left_out: LeftOut
 ) -> list[Problem]:
     """Check a view's decisions on one shard, and its clean tar, against the facts.
 
-    `decided_by_run` are the run's own decisions on it. `decisions_checks` look into the files.
+    `decided_by_run` are the run's own decisions on it, `left_out` is what the view leaves out, of
+    all shards. `decisions_checks` look into the files.
     """
     files = {file.table: file for file in shard.files}
     mine = [file for file in shard.files if file.table in ("decisions", "clean")]
@@ -114,7 +118,8 @@ def check_view_shard(
         record_name = f"{folder}view.json"
         return [Problem(record_name, f"its files of shard {shard.shard} are not its own")]
     faults = [fault for file in clean for fault in check_file(run, file)]
-    return faults or list(_content_problems(run, view, shard, files, decided_by_run))
+    reasons = _reasons(left_out.get(shard.shard))
+    return faults or list(_content_problems(run, view, shard, files, decided_by_run, reasons))
 
 
 def _content_problems(
@@ -123,6 +128,7 @@ def _content_problems(
     shard: SnapshotShard,
     files: Mapping[str, FileRecord],
     decided_by_run: FileRecord,
+    left_out: Mapping[int, str],
 ) -> Iterator[Problem]:
     decisions_name = files["decisions"].name
     try:
@@ -136,7 +142,6 @@ def _content_problems(
     yield from (Problem(decisions_name, fault) for fault in faults)
     if faults:
         return
-    left_out = _left_out(run, view, shard.shard)
     if view.basis == THRESHOLDS_ALONE and own_score(run) == view.basis.by:
         broken = _rule_problems(view, *_others(left_out, facts["texts"], before, decisions))
     else:
@@ -156,13 +161,18 @@ def _content_problems(
         )
 
 
-def _left_out(run: Run, view: View, shard: str) -> dict[int, str]:
-    """Return the reason of each sample of a shard that a view leaves out, by index."""
+def read_left_out(run: Run, view: View) -> LeftOut:
+    """Read what a view leaves out, once for all of its shards."""
     try:
-        listed = left_out_of(read_groups(run, view.excluded))
+        return left_out_by_shard(read_groups(run, view.excluded))
     except (DamagedFile, SchemaError):
         return {}  # the check of the view's lists says so
-    rows = listed.filter(pc.equal(listed["shard"], shard))
+
+
+def _reasons(rows: pa.Table | None) -> dict[int, str]:
+    """Return the reason of each sample of a shard that a view leaves out, by index."""
+    if rows is None:
+        return {}
     return dict(zip(rows["index"].to_pylist(), rows["reason"].to_pylist(), strict=True))
 
 

@@ -1,12 +1,16 @@
 """A view that leaves samples out: its decisions, its counts, and what verify says of it."""
 
 import io
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.views import group
+from pipeline.views.dedup.candidates import read_candidates
 from pipeline.views.exclude import ExclusionRequest, exclude
 from shards.errors import DamagedFile
 from shards.run.commit import TextCounts, total_counts
@@ -18,6 +22,7 @@ from shards.run.verify.garbage import find_garbage
 from shards.run.verify.run import verify_run
 from shards.run.view import View, ViewError, open_view
 from shards.schema import GROUPS
+from shards.store import Store
 from tests.support.hashed_run import Picture, hashed_run, stranger
 
 REQUEST = ExclusionRequest("less", {"list": "x"})
@@ -82,6 +87,46 @@ def test_what_a_view_leaves_out_stays_out_of_one_on_it(run: Run) -> None:
     assert view.record is not None
     assert read_groups(run, view.excluded)["group"].to_pylist() == [0, 1]
     assert verify_run(run).problems == ()
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_small_shards_share_files_and_come_out_as_each_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    shards = [[picture("a"), picture("low", 0.2), picture("c")][: 1 + n % 3] for n in range(6)]
+    run = hashed_run(tmp_path / "run", *shards)
+    monkeypatch.setattr(group, "MOST_TEXTS", most)
+    view = left_out(run, ("001", 0), ("002", 2), ("005", 0))
+    assert len(table_files(view.shards, "decisions")) == {1: 6, 3: 4, 100: 1}[most]
+    own = decided(run, open_view(run))
+    out = {("001", 0), ("002", 2), ("005", 0)}
+    assert decided(run, view) == [
+        row if row[:2] not in out else (*row[:2], False, "skipped") for row in own
+    ]
+    monkeypatch.setattr(group, "MOST_TEXTS", 4)  # other groups than those that it stands on
+    second = ExclusionRequest("still_less", {"list": "y"})
+    above = exclude(run, view, second, groups(("003", 0)), lambda _: None)
+    out.add(("003", 0))
+    assert [row[:2] for row in decided(run, above) if row[3] == "skipped"] == sorted(out)
+    assert [shard.counts.kept for shard in above.shards] == [1, 0, 1, 0, 1, 1]
+    reads = Counter[str]()
+    real = Store.read
+
+    def read(self: Store, name: str, *size: Any) -> bytes:
+        reads[name] += 1
+        return real(self, name, *size)
+
+    monkeypatch.setattr(Store, "read", read)
+    assert verify_run(run).problems == ()
+    assert [count for name, count in reads.items() if "groups-" in name] == [2, 2]  # not a shard
+
+
+def test_what_is_kept_is_read_of_each_shard_that_shares_a_file(tmp_path: Path) -> None:
+    run = hashed_run(tmp_path / "run", [picture("a")], [picture("bb"), picture("ccc")])
+    view = left_out(run, ("001", 0))
+    assert len(table_files(view.shards, "decisions")) == 1
+    kept = read_candidates(run, view.shards, "first")
+    assert list(zip(kept.shard, kept.index, strict=True)) == [(0, 0), (1, 1)]
 
 
 def test_the_same_is_found_there_and_another_refused(run: Run) -> None:
