@@ -61,4 +61,10 @@ def show_groups(run: Run, view: View, tell: Callable[[str], None]) -> list[dict[
 
 def _as_sample(row: dict[str, Any]) -> SampleRow:
     """Take what a group says of a picture as a row of samples, read in part."""
-    return SampleRow(shard=row["shard"], index=row["index"], key=row["key"], sha256=row["sha256"])
+    return SampleRow(
+        shard=row["shard"],
+        index=row["index"],
+        key=row["key"],
+        sha256=row["sha256"],
+        reason=row["reason"],
+    )
