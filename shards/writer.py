@@ -365,19 +365,15 @@ def commit_scores(
         name = data_name("scores", facts.shard, attempt)
         written = publish_file(scores.record.store, file, "scores", name)
     written = written.model_copy(update={"content_sha256": texts_content(facts.files)})
-    return commit(
-        scores.record,
-        facts.model_copy(
-            update={
-                "fingerprint": scores.record.fingerprint,
-                "attempt": attempt,
-                "files": (written,),
-                "environment": dict(environment),
-                "started": started,
-                "ended": datetime.now(UTC).isoformat(),
-            }
-        ),
-    )
+    changed = {
+        "fingerprint": scores.record.fingerprint,
+        "attempt": attempt,
+        "files": (written,),
+        "environment": dict(environment),
+        "started": started,
+        "ended": datetime.now(UTC).isoformat(),
+    }
+    return commit(scores.record, facts.model_copy(update=changed))
 
 
 @contextmanager

@@ -41,6 +41,20 @@ Examples:
 """
 
 
+Only = Annotated[
+    Literal["screen"] | None,
+    typer.Option(help="stop before any model, in a run of its own: to count, and for dedup"),
+]
+Skip = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN:VIEW|FILE",
+        help="samples that no model sees: what a view of a screening leaves out, or SHARD/KEY "
+        "lines, or Parquet with both columns",
+    ),
+]
+
+
 def clean(
     recipe: RecipePath = None,
     input_: Annotated[
@@ -67,18 +81,8 @@ def clean(
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors")] = None,
     address: Address = None,
     part: Annotated[str, typer.Option(help="i/n: every n-th shard, for job arrays")] = "1/1",
-    only: Annotated[
-        Literal["screen"] | None,
-        typer.Option(help="stop before any model, in a run of its own: to count, and for dedup"),
-    ] = None,
-    skip: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN:VIEW|FILE",
-            help="samples that no model sees: what a view of a screening leaves out, or SHARD/KEY "
-            "lines, or Parquet with both columns",
-        ),
-    ] = None,
+    only: Only = None,
+    skip: Skip = None,
     direct: Direct = False,
     set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,

@@ -45,7 +45,7 @@ class Block:
     def density(self) -> float:
         """Samples per byte where it was drawn; few samples of uneven sizes look denser."""
         bias = min(self.scatter / self.samples, MOST_BIAS)
-        return self.samples / self.input_bytes * (1 - bias)
+        return self.samples / max(self.input_bytes, 1) * (1 - bias)  # empty files have none
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ digests are part of what decides the output.
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from pipeline.media.difference_hash import DISTANCE, bits_set, near_limits
 from shards.errors import DamagedFile, UsageError
+from shards.inputs.reader import RawSample
 from shards.naming import encode_name
+from shards.reasons import SampleReason
 from shards.run.exclusion import left_out_of, read_groups
 from shards.run.run import Run
 from shards.run.view import open_view
@@ -112,6 +114,15 @@ def skipped_keys(run: Run, shard: str) -> frozenset[str]:
 def is_listed(key: str, keys: frozenset[str]) -> bool:
     """Check for a sample's key, as it stands in the input or encoded as in clean shards."""
     return bool(keys) and (key in keys or encode_name(key) in keys)
+
+
+def reject_listed(raws: Iterable[RawSample], keys: frozenset[str]) -> Iterator[RawSample]:
+    """Pass samples on; one that is listed to be skipped comes rejected, without its data."""
+    for raw in raws:
+        if raw.reason is None and is_listed(raw.key, keys):
+            yield replace(raw, reason=SampleReason.SKIPPED, image=None, text=None, meta=None)
+        else:
+            yield raw
 
 
 def read_keys(location: str) -> pa.Table:

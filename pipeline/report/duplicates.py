@@ -64,7 +64,11 @@ def show_groups(run: Run, view: View, tell: Callable[[str], None]) -> list[dict[
 
 
 def _as_sample(row: dict[str, Any]) -> SampleRow:
-    """Take what a group says of a picture, which was not rejected, as a row of samples."""
+    """Take what a group says of a picture as a row of samples, read in part."""
     return SampleRow(
-        shard=row["shard"], index=row["index"], key=row["key"], sha256=row["sha256"], reason=None
+        shard=row["shard"],
+        index=row["index"],
+        key=row["key"],
+        sha256=row["sha256"],
+        reason=row["reason"],
     )

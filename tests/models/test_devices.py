@@ -32,11 +32,11 @@ if sys.argv[1:]:
     keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.ones(16_000_000)
-before = faults()
-for _ in range(5):
-    torch.ones(16_000_000)  # 64 MB
-print(faults() - before)
+for _ in range(40):
+    before = faults()
+    for _ in range(5):
+        torch.ones(16_000_000)  # 64 MB
+print(faults() - before)  # once each has found its place
 """
 
 

@@ -5,10 +5,10 @@ import platform
 import resource
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,13 +17,11 @@ import pyarrow as pa
 
 from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JUDGED, JudgeConfig, judge
-from pipeline.clean.lists import is_listed, skipped_keys
+from pipeline.clean.lists import skipped_keys
 from pipeline.clean.prepare import DecodeStalled, PreparedSample
 from shards.inputs.listing import check_current
 from shards.inputs.opening import SampleReader
-from shards.inputs.reader import RawSample
 from shards.inputs.shard import InputShard, changed_since_listed
-from shards.reasons import SampleReason
 from shards.run.attempt import (
     DEATHS_TO_QUARANTINE,
     SAFE_FROM,
@@ -123,17 +121,9 @@ class ShardAttempt:
         run, shard = self._target.run, self.shard.shard
         self._started, self._begun_s = datetime.now(UTC).isoformat(), time.monotonic()
         self._attempt = start_attempt(run, shard, self.safe, self._target.worker)
-        self._skipped = skipped_keys(run, shard)
+        self.skipped = skipped_keys(run, shard)
         writer = ShardWriter(run.store, shard, self._attempt, only_screens=run.only_screens)
         self._writer = self._writing.enter_context(writer)
-
-    def unskipped(self, raws: Iterable[RawSample]) -> Iterator[RawSample]:
-        """Pass samples on; one that the run skips comes rejected, without its data."""
-        for raw in raws:
-            if raw.reason is None and is_listed(raw.key, self._skipped):
-                yield replace(raw, reason=SampleReason.SKIPPED, image=None, text=None, meta=None)
-            else:
-                yield raw
 
     def has_read(self, reader: SampleReader) -> None:
         """Take note of how the shard ended, after its last sample."""

@@ -12,6 +12,7 @@ from threading import Thread
 from pipeline.clean.line.attempt import ShardAttempt
 from pipeline.clean.line.batch import Batch, Drained, Message
 from pipeline.clean.line.ring import Ring, Room
+from pipeline.clean.lists import reject_listed
 from pipeline.clean.prepare import ExecutionConfig, Prepare, Stream, in_threads, under_guard
 from pipeline.media.ahead import Stopped
 from shards.inputs.opening import SampleReader, open_samples
@@ -73,9 +74,10 @@ class Reading:
     def _prepared(
         self, attempt: ShardAttempt, reader: SampleReader
     ) -> AbstractContextManager[Stream]:
+        raws = reject_listed(reader, attempt.skipped)
         if attempt.safe:
-            return under_guard(attempt.unskipped(reader), self._prepare, self._pace)
-        return in_threads(attempt.unskipped(reader), self._prepare, self._pace, attempt.stopped)
+            return under_guard(raws, self._prepare, self._pace)
+        return in_threads(raws, self._prepare, self._pace, attempt.stopped)
 
     def _gather(self, attempt: ShardAttempt, stream: Stream) -> Iterator[Batch]:
         """Gather samples until a batch of pictures is full; rejected ones ride along, in order."""

@@ -11,7 +11,7 @@ from pipeline.clean.export import WriteConfig
 from pipeline.clean.judge import JudgeConfig
 from pipeline.clean.line.attempt import LOST, AttemptLost, ShardAttempt, Target
 from pipeline.clean.line.batch import MAX_BATCH_ROWS
-from pipeline.clean.lists import BlockList
+from pipeline.clean.lists import BlockList, reject_listed
 from pipeline.clean.prepare import ExecutionConfig, PreparedSample, in_threads, under_guard
 from pipeline.clean.screen import Decode, ScreenConfig, screen
 from shards.inputs.opening import open_samples
@@ -77,8 +77,9 @@ class ShardScreener:
     def _fill(self, attempt: ShardAttempt, report: Report) -> None:
         batch: list[PreparedSample] = []
         with open_samples(attempt.shard, text_source(self._target.run.identity)) as reader:
+            raws = reject_listed(reader, attempt.skipped)
             prepared = under_guard if attempt.safe else in_threads
-            with prepared(attempt.unskipped(reader), self._prepare, self._pace) as stream:
+            with prepared(raws, self._prepare, self._pace) as stream:
                 for sample, offset in stream:
                     batch.append(sample)
                     if len(batch) == MAX_BATCH_ROWS:

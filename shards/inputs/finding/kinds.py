@@ -40,8 +40,8 @@ def kind_in(fs: fsspec.AbstractFileSystem, look: Look, pattern: str, wanted: Kin
         raise InputError(f"{pattern!r}: input.kind is {wanted}; found {_said(counts)}")
     if len(there) > 1:
         raise InputError(
-            f"{pattern!r} holds {_said(counts)}; set input.kind to {' or '.join(there)}, and give "
-            "what is of the other kind to a run of its own"
+            f"{pattern!r} holds {_said(counts)}; name those that are meant by a pattern, such as "
+            f"'*.tar', or set input.kind to {' or '.join(there)}"
         )
     return there[0] if there else "tar"
 

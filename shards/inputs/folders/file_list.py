@@ -7,11 +7,9 @@ what a virtual shard holds is fixed with the run. Texts that stand in a table ar
 import atexit
 import hashlib
 import json
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from functools import cache
 from math import fsum
 from operator import attrgetter
 from pathlib import Path
@@ -132,14 +130,9 @@ class FileListWriter:
 
 def new_list() -> FileListWriter:
     """Begin a list in a scratch folder, where it lies until this process ends."""
-    return FileListWriter(_scratch() / f"{secrets.token_hex(8)}.parquet")
-
-
-@cache
-def _scratch() -> Path:
     kept = ExitStack()
     atexit.register(kept.close)
-    return kept.enter_context(scratch_folder("files"))
+    return FileListWriter(kept.enter_context(scratch_folder("files")) / "files.parquet")
 
 
 def mean_time(times: list[float]) -> float | None:

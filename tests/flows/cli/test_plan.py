@@ -66,7 +66,7 @@ def test_problems_are_exit_code_1_and_bad_usage_2(
 def test_try_of_what_is_no_input_is_bad_usage_as_of_clean(
     capfilt: InProcess, tmp_path: Path
 ) -> None:
-    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "notes.md").touch()
     told = capfilt.run("try", tmp_path, "--output=look", *MODELS)
     cleaned = capfilt.run("clean", f"--input={tmp_path}", "--output=out", "--direct", *MODELS)
     assert told.returncode == cleaned.returncode == 2

@@ -19,7 +19,7 @@ from tests.support.toy_run import clean_world
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Run:
-    """A run with a view, of three shards: a flipped byte in one's texts, one's decisions gone."""
+    """A run of three shards: a flipped byte in one's texts, and the decisions on another gone."""
     write_toy_world(tmp_path / "web", ToyWorldConfig(samples=12, samples_per_shard=4))
     clean_world(tmp_path / "web", tmp_path / "run")
     run = Run.open(str(tmp_path / "run"))
@@ -29,7 +29,7 @@ def damaged(tmp_path: Path) -> Run:
     data = bytearray(texts.read_bytes())
     data[len(data) // 2] ^= 1
     texts.write_bytes(data)
-    sorted((tmp_path / "run/views/strict/decisions").iterdir())[2].unlink()
+    sorted((tmp_path / "run/data/decisions").iterdir())[2].unlink()
     return run
 
 

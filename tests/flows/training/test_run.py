@@ -28,10 +28,10 @@ KILLED = """
 import os, signal, sys
 from flows.training import run as train
 from flows.training.recipe import PretrainRecipe
-from pipeline import checkpoint
+from pipeline.train import state
 
-written = checkpoint.write
-checkpoint.write = lambda *given: (written(*given), os.kill(os.getpid(), signal.SIGKILL))
+written = state.write
+state.write = lambda *given: (written(*given), os.kill(os.getpid(), signal.SIGKILL))
 train.run(train.prepare(PretrainRecipe.model_validate_json(sys.argv[1])))
 """
 Make = Callable[..., PretrainRecipe]

@@ -46,7 +46,7 @@ def run(
 ) -> Run:
     bench = make_bench(tmp_path_factory.mktemp("field"), config, captioner, scorer)
     every = {"web": 0.0, "synthetic": 0.0}  # so that nothing hangs on what a random filter says
-    done: Run = bench.clean(folder, judge=JudgeConfig(threshold=every))
+    done: Run = bench.clean(folder / "*.tar", judge=JudgeConfig(threshold=every))
     return done
 
 

@@ -11,6 +11,7 @@ import pipeline.clean.line.batch
 import pipeline.clean.line.reading
 import pipeline.clean.line.ring
 import pipeline.media.ahead
+import shards.inputs.opening
 from pipeline.clean.prepare import ExecutionConfig
 from shards.inputs.reader import ShardReader
 from shards.run.commit import Commit
@@ -119,7 +120,7 @@ def test_what_waits_is_bounded_in_bytes(
     monkeypatch.setattr(pipeline.clean.line.batch, "MAX_BATCH_BYTES", bound)
     monkeypatch.setattr(pipeline.clean.line.ring, "MAX_WAITING_BYTES", bound)
     monkeypatch.setattr(pipeline.media.ahead, "MAX_WAITING_BYTES", bound)
-    monkeypatch.setattr(pipeline.clean.line.reading, "ShardReader", Watched)
+    monkeypatch.setattr(shards.inputs.opening, "ShardReader", Watched)
     steps, ahead = [0], []
 
     def report(_: int, size_bytes: int) -> None:

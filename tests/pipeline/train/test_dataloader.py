@@ -118,7 +118,9 @@ def test_pictures_are_upright_rgb(words: WordPiece, tmp_path: Path, tar_of: Any)
     grey.save(tmp_path / "k.png")
     members = [("k.png", (tmp_path / "k.png").read_bytes()), ("k.txt", b"grey")]
     (tmp_path / "0.tar").write_bytes(tar_of(members))
-    stream = TrainingStream([open_source(SourceConfig(shards=(str(tmp_path),)))], 0, lanes=1)
+    stream = TrainingStream(
+        [open_source(SourceConfig(shards=(str(tmp_path / "0.tar"),)))], 0, lanes=1
+    )
     loader = BatchLoader(stream, lambda image, _: _as_is(image), TextTransform(words, 8), 1, LIMITS)
     with closing(loader) as feed:
         (batch,) = islice(feed, 1)
@@ -208,7 +210,7 @@ def test_the_feed_counts_what_its_batches_passed_over(damaged: Source, words: Wo
 def test_a_lane_of_nothing_is_an_error(tmp_path: Path, tar_of: Any, take: Any) -> None:
     members = [(f"k{n}.{e}", b"bad") for n in range(30) for e in ("jpg", "txt")]
     (tmp_path / "0.tar").write_bytes(tar_of(members))
-    source = open_source(SourceConfig(shards=(str(tmp_path),)))
+    source = open_source(SourceConfig(shards=(str(tmp_path / "0.tar"),)))
     with pytest.raises(LoaderError, match=r"lane 0 gave nothing.*image_undecodable: 100\); check"):
         take(source, 1)
 

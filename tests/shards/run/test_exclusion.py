@@ -1,8 +1,7 @@
-"""What a view leaves out, as its file has it."""
+"""The list of what a view leaves out is read as it was written, or not at all."""
 
 import hashlib
 import io
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,59 +12,74 @@ from shards.errors import DamagedFile
 from shards.run.exclusion import Exclusion, left_out_by_shard, left_out_of, read_groups
 from shards.run.run import Run
 from shards.schema import GROUPS
-from tests.support.hashed_run import Picture, hashed_run, stranger
 
-NAME = "views/less/groups-1.parquet"
-
-
-def table(*rows: tuple[str | None, str, int, str | None]) -> pa.Table:
-    names = ("run", "shard", "index", "reason")
-    return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], schema=GROUPS)
-
-
-GROUPED = table(
-    (None, "b", 3, None),
-    (None, "b", 1, "duplicate_image"),
-    ("/runs/eval", "b", 9, "duplicate_image"),
-    (None, "a", 7, "skipped"),
-    (None, "b", 0, "skipped"),
-)
+NAME = "views/unique/groups-0123456789abcdef.parquet"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return hashed_run(tmp_path / "run", [Picture("a", "a", stranger(0))])
+def run(make_run: Any, tmp_path: Any) -> Run:
+    made: Run = make_run(str(tmp_path / "run"))
+    return made
 
 
-def stored(run: Run, groups: pa.Table) -> Exclusion:
+def rows() -> pa.Table:
+    """A group of four: its keeper, one left out, one of another run, and one more left out."""
+    facts = {"group": 0, "shard": "s", "key": "k", "sha256": "0" * 64, "kind": "near"}
+    runs, reasons = [None, None, "elsewhere", None], [None, "duplicate_image"] * 2
+    return pa.Table.from_pylist(
+        [
+            {**facts, "index": index, "distance": 3, "run": run, "reason": reason}
+            for index, (run, reason) in enumerate(zip(runs, reasons, strict=True))
+        ],
+        schema=GROUPS,
+    )
+
+
+def written(run: Run) -> Exclusion:
     buffer = io.BytesIO()
-    pq.write_table(groups, buffer)
+    pq.write_table(rows(), buffer)
     run.store.put(NAME, buffer.getvalue())
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-    return Exclusion(groups=NAME, groups_sha256=digest, samples=3)
+    return Exclusion(groups=NAME, groups_sha256=digest, samples=2)
 
 
-def test_keepers_and_what_stands_elsewhere_are_not_left_out() -> None:
-    rows = left_out_of(GROUPED).select(["shard", "index"]).to_pylist()
-    assert [(row["shard"], row["index"]) for row in rows] == [("b", 1), ("a", 7), ("b", 0)]
+def test_a_list_is_read_as_it_was_written(run: Run) -> None:
+    assert read_groups(run, written(run)).equals(rows())
+    assert read_groups(run, None).num_rows == 0
+
+
+def test_keepers_and_samples_of_other_runs_are_not_left_out() -> None:
+    assert left_out_of(rows())["index"].to_pylist() == [1, 3]
 
 
 def test_each_shard_has_its_own() -> None:
-    by_shard: dict[str, Any] = {
+    grouped = pa.Table.from_pylist(
+        [
+            {"shard": shard, "index": index, "run": run, "reason": reason}
+            for run, shard, index, reason in [
+                (None, "b", 3, None),
+                (None, "b", 1, "duplicate_image"),
+                ("elsewhere", "b", 9, "duplicate_image"),
+                (None, "a", 7, "skipped"),
+                (None, "b", 0, "skipped"),
+            ]
+        ],
+        schema=GROUPS,
+    )
+    by_shard = {
         shard: sorted(zip(rows["index"].to_pylist(), rows["reason"].to_pylist(), strict=True))
-        for shard, rows in left_out_by_shard(GROUPED).items()
+        for shard, rows in left_out_by_shard(grouped).items()
     }
     assert by_shard == {"a": [(7, "skipped")], "b": [(0, "skipped"), (1, "duplicate_image")]}
     assert left_out_by_shard(GROUPS.empty_table()) == {}
 
 
-def test_a_file_is_read_as_it_was_written_or_named_as_damaged(run: Run) -> None:
-    assert len(read_groups(run, None)) == 0
-    exclusion = stored(run, GROUPED)
-    assert read_groups(run, exclusion).equals(GROUPED)
-    stored(run, GROUPED.slice(1))
-    with pytest.raises(DamagedFile, match="sha256"):
-        read_groups(run, exclusion)
+@pytest.mark.parametrize("damage", ["flip", "gone"])
+def test_a_damaged_list_is_told(run: Run, damage: str) -> None:
+    exclusion = written(run)
+    data = run.store.read(NAME)
     run.store.delete(NAME)
-    with pytest.raises(DamagedFile, match="it is gone"):
+    if damage == "flip":
+        run.store.put(NAME, data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DamagedFile, match="groups-0123456789abcdef"):
         read_groups(run, exclusion)

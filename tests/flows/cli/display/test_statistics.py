@@ -13,6 +13,7 @@ REASONS = {f"reason_{n}": n for n in range(1, 8)}
 @pytest.fixture
 def statistics() -> dict[str, Any]:
     return {
+        "kind": "clean",
         "samples_in": 1083,
         "kept": 1055,
         "filtered": 0,

@@ -27,7 +27,7 @@ from shards.run.run import RunMismatch
 from shards.training.source import SourceConfig
 from shards.training.source_reader import open_source
 
-RECIPES = Path(bootstrap.__file__).parents[1] / "recipes"
+RECIPES = Path(bootstrap.__file__).parents[2] / "recipes"
 FITS = {"step": {"epochs": None, "steps": 2, "batch_size": 12}}
 Rounds = Callable[..., BootstrapRecipe]
 

@@ -21,7 +21,7 @@ from pipeline.clean.line.attempt import AttemptLost
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.shard import ShardCleaner
 from pipeline.media.decode import decode
-from shards.inputs.reader import open_shard
+from shards.inputs.opening import open_samples
 from shards.run.attempt import Ending, read_attempts, start_attempt
 from shards.run.commit import commit, read_commit, read_commits
 from shards.run.run import Run
@@ -251,7 +251,7 @@ def test_an_error_in_any_stage_ends_all(
     bench: Bench, run: Run, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     if stage == "read":
-        monkeypatch.setattr(pipeline.clean.line.reading, "open_shard", fail)
+        monkeypatch.setattr(pipeline.clean.line.reading, "open_samples", fail)
     if stage == "decode":
         monkeypatch.setattr(pipeline.clean.prepare, "decode", failing_decode)
     if stage == "write":
@@ -312,10 +312,10 @@ def test_a_reader_that_hangs_is_left(
     """A file system that answers no more must not keep an interrupt from ending the process."""
     gate, stuck = threading.Event(), threading.Event()
 
-    def hang(url: str) -> Any:
+    def hang(*given: Any) -> Any:
         stuck.set()
         gate.wait(60)
-        return open_shard(url)
+        return open_samples(*given)
 
     def interrupt() -> None:
         stuck.wait(20)
@@ -328,7 +328,7 @@ def test_a_reader_that_hangs_is_left(
     def report(_: int, __: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline.clean.line.reading, "open_shard", hang)
+    monkeypatch.setattr(pipeline.clean.line.reading, "open_samples", hang)
     monkeypatch.setattr(pipeline.clean.line.line, "LEAVE_S", 0.3)
     cleaner = bench.cleaner(run, bench.config, pace=PACE)
     waker = threading.Thread(target=interrupt)
