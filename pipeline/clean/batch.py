@@ -182,6 +182,6 @@ def _empty_cache() -> None:
 
 
 def _web_rows(facts: SampleRow) -> list[TextRow]:
-    if facts["web_text"] is None:
+    if facts["text_reason"] is not None:
         return []
     return [{"text_no": 0, "origin": "web", "text": facts["web_text"]}]
