@@ -113,7 +113,10 @@ def _language_table(statistics: dict[str, Any]) -> Table:
     screens = statistics["kind"] == "screen"
     numbers = ("texts",) if screens else ("in", "kept", "share")
     table = Table("web texts in", *(Column(name, justify="right") for name in numbers))
-    for name, texts in shown_languages(statistics["languages"], LANGUAGES_SHOWN):
+    languages = {
+        name: texts for name, texts in statistics["languages"].items() if screens or texts["in"]
+    }
+    for name, texts in shown_languages(languages, LANGUAGES_SHOWN):
         judged, kept = texts["in"], texts["kept"]
         cells = [count(texts["texts"])]
         if not screens:

@@ -25,7 +25,7 @@ def told(any_url: str, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Ru
 
     made = conftest._rows
 
-    def with_language(sample):  # type: ignore[no-untyped-def]
+    def with_language(sample):
         row, texts, decisions = made(sample)
         row["language"] = "de" if sample.index % 3 == 0 else "en"
         if row["status"] == "ok" and sample.index == 1:
