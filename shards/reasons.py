@@ -37,6 +37,7 @@ class TextReason(StrEnum):
     EMPTY = "text_empty"
     NOT_UTF8 = "text_not_utf8"
     TOO_LONG = "text_too_long"
+    LANGUAGE = "text_language"
 
 
 class DecisionReason(StrEnum):

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from shards.errors import CapfiltError, DamagedFile, UsageError
 
 # 2: commits, snapshots and views are sealed, and name the content of a file beside its bytes.
-SCHEMA_VERSION = 2
+# 3: samples have the language of their web text.
+SCHEMA_VERSION = 3
 VERSION_KEY = b"capfilt.schema_version"
 # How Arrow says that bytes make no sense: an OSError of its own has no number, one of a disk has.
 _NONSENSE = (pa.ArrowException, UnicodeError, OverflowError, OSError)
@@ -49,6 +50,7 @@ SAMPLES = versioned_schema(
         ("sha256", pa.string(), True),
         ("phash", pa.binary(32), True),
         ("web_text", pa.string(), True),
+        ("language", pa.string(), True),
         ("url", pa.string(), True),
         ("meta", pa.string(), True),
     ]
@@ -126,6 +128,7 @@ class SampleRow(TypedDict, total=False):
     sha256: str | None
     phash: bytes | None
     web_text: str | None
+    language: str | None
     url: str | None
     meta: str | None
 

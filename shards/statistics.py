@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from shards.inputs.text import NO_TEXTS, text_source
+from shards.query.languages import language_statistics
 from shards.query.query import connect
 from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, TextCounts, total_counts
 from shards.run.run import Run
 from shards.run.scoring.distribution import BINS, Scores, scores_of
-from shards.run.scoring.score_set import open_score_set, own_scorers, score_set_names
+from shards.run.scoring.score_set import has_itm, open_score_set, own_scorers, score_set_names
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import View, open_view
 
@@ -36,6 +37,8 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
         "rejected_by_reason": counts.rejected_by_reason,
         "texts": {origin: texts.model_dump() for origin, texts in counts.texts.items()},
         "text_reasons": counts.text_reasons,
+        **language_statistics(run, shards),
+        "english_filter": view.basis.by in ("itm", "itc") and has_itm(run),  # BLIP's vocabulary
         "lacks_all_texts": lacks_all,
         "sidecar_fields": _sidecar_fields(run, shards) if lacks_all else [],  # texts may be there
         "shards": {

@@ -182,6 +182,7 @@ def _empty_cache() -> None:
 
 
 def _web_rows(facts: SampleRow) -> list[TextRow]:
-    if facts["web_text"] is None:
+    text = facts["web_text"]
+    if text is None or facts["text_reason"] is not None:
         return []
-    return [{"text_no": 0, "origin": "web", "text": facts["web_text"]}]
+    return [{"text_no": 0, "origin": "web", "text": text}]

@@ -6,13 +6,14 @@ The result is the row of the samples table, complete for rejected samples too, a
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from PIL import Image
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.clean.lists import BlockList
-from pipeline.clean.web_text import WebText, read_web_text
+from pipeline.clean.text.language import CODES, UNKNOWN, detect_language
+from pipeline.clean.text.web_text import WebText, read_web_text
 from pipeline.config import Config
 from pipeline.media.decode import Decoded, DecodeLimits, DecodeRefusal, decode, difference_hash
 from shards.inputs.reader import RawSample
@@ -26,6 +27,34 @@ CountTokens = Callable[[str], int]
 # Above this Pillow refuses to open a picture, whatever we allow.
 PILLOW_MAX_PIXELS = 178_956_970
 NOTHING = BlockList()
+
+
+def _known(code: str) -> str:
+    if code not in CODES:
+        raise ValueError(
+            f"{code!r} is no language that is told apart; expected an ISO 639 code such as en, de "
+            f"or zh, of: {', '.join(sorted(CODES))}"
+        )
+    return code
+
+
+class LanguagesConfig(Config):
+    """Which languages a web text may have; one whose language is not clear may stay."""
+
+    keep: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(min_length=1)
+    others: Literal["caption", "reject"] = "caption"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, written: Any) -> Any:  # noqa: ANN401 - whatever a recipe holds
+        """Take `[en, de]`, or `en`, for what it means."""
+        if isinstance(written, str):
+            return {"keep": (written,)}
+        return {"keep": tuple(written)} if isinstance(written, list | tuple) else written
+
+    def keeps(self, language: str) -> bool:
+        """Whether a text of this language goes to the filter."""
+        return language in (UNKNOWN, *self.keep)
 
 
 class ScreenConfig(Config):
@@ -43,6 +72,11 @@ class ScreenConfig(Config):
     on_bad_text: Literal["caption", "reject"] = "caption"
     block_hashes: str | None = Field(
         default=None, description="list of pictures that must never show"
+    )
+    languages: LanguagesConfig | None = Field(
+        default=None,
+        exclude_if=lambda languages: languages is None,  # so that older runs keep their fingerprint
+        description="of web texts, those that the filter reads",
     )
 
 
@@ -92,7 +126,7 @@ def screen(
     web = _web_text(raw.text, config, count_tokens)
     sidecar = read_sidecar(raw.meta)
     bare = facts | hashed
-    facts = bare | {"web_text": web.text, "text_reason": web.reason}
+    facts = bare | {"web_text": web.text, "text_reason": web.reason, "language": web.language}
     facts |= {"meta": sidecar.meta, "url": sidecar.url}
     facts["notes"] = notes = [*web.notes, *sidecar.notes]
     if raw.image is None:
@@ -104,7 +138,7 @@ def screen(
     facts |= _image_facts(decoded, notes)
     if blocked.looks_like_any(facts["phash"] or b""):
         return ScreenedSample(bare | {"reason": SampleReason.IMAGE_BLOCKED})
-    if web.reason is not None and config.on_bad_text == "reject":
+    if web.reason is not None and _on_bad_text(web.reason, config) == "reject":
         return ScreenedSample(facts | {"reason": web.reason})
     return ScreenedSample(facts | {"status": "ok"}, decoded.image, raw.image)
 
@@ -112,11 +146,24 @@ def screen(
 def _web_text(
     data: bytes | None, config: ScreenConfig, count_tokens: CountTokens | None
 ) -> WebText:
-    """Read the web text; one without a token (`...`) would be scored as if nothing stood there."""
+    """Read the web text, and its language.
+
+    One without a token (`...`) would be scored as if nothing stood there.
+    """
     web = read_web_text(data, config.max_text_bytes)
     if web.text is not None and count_tokens is not None and count_tokens(web.text) == 0:
         return WebText(reason=TextReason.EMPTY, notes=web.notes)
+    if web.text is not None:
+        web.language = detect_language(web.text)
+        if config.languages is not None and not config.languages.keeps(web.language):
+            web.reason = TextReason.LANGUAGE
     return web
+
+
+def _on_bad_text(reason: TextReason, config: ScreenConfig) -> Literal["caption", "reject"]:
+    if reason == TextReason.LANGUAGE and config.languages is not None:
+        return config.languages.others
+    return config.on_bad_text
 
 
 def _image_facts(decoded: Decoded, notes: list[str]) -> SampleRow:

@@ -23,7 +23,12 @@ from pipeline.report.duplicates import show_groups
 from pipeline.report.gallery import COUNT, Gallery, choose_gallery
 from pipeline.report.scorers import ScorerComparison, compare_scorers, scores_to_compare
 from pipeline.report.thumbnail import SampleId, make_thumbnails
-from pipeline.report.wording import HOW_TO_JOIN, MEANING
+from pipeline.report.wording import (
+    HOW_TO_JOIN,
+    MEANING,
+    shown_languages,
+    warning_of_languages,
+)
 from shards.query.query import connect
 from shards.run.commit import total_counts
 from shards.run.run import Run
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 200  # of the table of shards
 MOST_CHARTS = COLOURS
+MOST_LANGUAGES = 12
 _TEMPLATES = Path(__file__).with_name("templates")
 _DETAIL_SHOWN = 200  # characters
 _RECIPE_SHOWN = 20_000
@@ -77,6 +83,8 @@ def build_report(
         view=view,
         numbers=statistics,
         origins=origins,
+        languages=shown_languages(statistics["languages"], MOST_LANGUAGES),
+        foreign=warning_of_languages(statistics),
         charts=charts,
         reasons=reasons,
         gallery=_cards(run, view, gallery, dropped, tell),

@@ -1,6 +1,13 @@
 """What the reason codes mean, in words. The codes themselves are stable; these may improve."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.printable import count, number_of, percent
+
 HOW_TO_JOIN = "unpack .tar.gz, or sort the members by name (tar --sort=name -cf a.tar -C folder .)"
+
+_LEAST_FOREIGN, _LEAST_FOREIGN_SHARE, _LANGUAGES_NAMED = 5, 0.02, 5
 
 
 def advice_on_rejected(*, is_apart: bool) -> str:
@@ -8,6 +15,40 @@ def advice_on_rejected(*, is_apart: bool) -> str:
     if is_apart:
         return f"The members of samples stand apart, in shards that are streams: {HOW_TO_JOIN}"
     return "Look at the input and the checkpoints"
+
+
+def shown_languages(
+    languages: Mapping[str, Mapping[str, int]], most: int
+) -> list[tuple[str, Mapping[str, int]]]:
+    """List the commonest languages, and the rest in one row."""
+    rows = list(languages.items())
+    if len(rows) <= most + 1:
+        return rows
+    rest = [texts for _, texts in rows[most:]]
+    added = {name: sum(texts[name] for texts in rest) for name in rest[0]}
+    return [*rows[:most], (f"{len(rest)} other languages", added)]
+
+
+def warning_of_languages(statistics: Mapping[str, Any]) -> str | None:
+    """Say what an English filter did to texts of other languages, if there are more than a few."""
+    if not statistics.get("english_filter"):
+        return None
+    judged = {name: texts for name, texts in statistics["languages"].items() if texts["in"]}
+    foreign = {name: texts for name, texts in judged.items() if name not in ("en", "und")}
+    total = sum(texts["in"] for texts in judged.values())
+    number, kept = (sum(texts[name] for texts in foreign.values()) for name in ("in", "kept"))
+    if number < max(_LEAST_FOREIGN, _LEAST_FOREIGN_SHARE * total):
+        return None
+    named = [f"{name} {count(texts['in'])}" for name, texts in foreign.items()]
+    if (others := len(named) - _LANGUAGES_NAMED) > 0:
+        named[_LANGUAGES_NAMED:] = [f"{number_of(others, 'other')}"]
+    return (
+        f"{count(number)} of {number_of(total, 'web text')} ({percent(number, total)}) are not "
+        f"English ({', '.join(named)}), and the filter knows English alone: {count(number - kept)} "
+        f"of these {count(number)} are dropped, whatever they say. Their pictures can be captioned "
+        "and their texts left out with a reason (text_language): --set screen.languages=en; or "
+        "judge by a scorer that knows their languages"
+    )
 
 
 MEANING = {
@@ -36,6 +77,7 @@ MEANING = {
     "text_empty": "nothing to be seen, or not one token",
     "text_not_utf8": "not UTF-8",
     "text_too_long": "more bytes than the recipe allows",
+    "text_language": "in a language that the recipe keeps out",
     # decisions
     "kept": "at or above its threshold",
     "itm_below_threshold": "matches the picture too little",

@@ -8,9 +8,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.printable import count, number_of, percent, visible
-from pipeline.report.wording import HOW_TO_JOIN
+from pipeline.report.wording import HOW_TO_JOIN, shown_languages, warning_of_languages
 
-REASONS_SHOWN = DAMAGED_SHOWN = FIELDS_SHOWN = 5
+REASONS_SHOWN = DAMAGED_SHOWN = FIELDS_SHOWN = LANGUAGES_SHOWN = 5
 
 
 def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
@@ -19,6 +19,8 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     console.print(_sample_table(statistics))
     if statistics["kind"] != "screen":
         console.print(_text_table(statistics))
+    if statistics.get("languages"):
+        console.print(_language_table(statistics))
     shards = statistics["shards"]
     counted = ", ".join(f"{count(number)} {name}" for name, number in shards.items() if number)
     console.print(f"shards: {counted}")
@@ -35,6 +37,8 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
         )
     for line in _nothing_kept(statistics):
         console.print(line, markup=False)
+    if warning := warning_of_languages(statistics):
+        console.print(f"warning: {warning}.", style="bold", markup=False, highlight=False)
     console.print(f"output: {run_url}", markup=False, soft_wrap=True)
 
 
@@ -101,4 +105,24 @@ def _text_table(statistics: dict[str, Any]) -> Table:
         table.add_row(name, count(scored), count(kept), percent(kept, scored))
     for reason, number in statistics["text_reasons"].items():
         table.add_row(f"  {reason}", count(number), "", "")
+    return table
+
+
+def _language_table(statistics: dict[str, Any]) -> Table:
+    """Count web texts by language: those that were judged, or seen by a screening."""
+    screens = statistics["kind"] == "screen"
+    numbers = ("texts",) if screens else ("in", "kept", "share")
+    table = Table("web texts in", *(Column(name, justify="right") for name in numbers))
+    languages = {
+        name: texts for name, texts in statistics["languages"].items() if screens or texts["in"]
+    }
+    for name, texts in shown_languages(languages, LANGUAGES_SHOWN):
+        judged, kept = texts["in"], texts["kept"]
+        cells = [count(texts["texts"])]
+        if not screens:
+            cells = [count(judged), count(kept), percent(kept, judged)]
+        table.add_row(name, *cells)
+    looked_at, committed = statistics["languages_of_shards"], statistics["shards"]["committed"]
+    if looked_at < committed:
+        table.caption = f"of {count(looked_at)} of {number_of(committed, 'shard')}"
     return table

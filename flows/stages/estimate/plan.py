@@ -26,7 +26,7 @@ from pipeline.clean.forecast import (
 )
 from pipeline.clean.judge import odd_thresholds
 from pipeline.printable import number_of, size, tally
-from pipeline.report.wording import HOW_TO_JOIN, advice_on_rejected
+from pipeline.report.wording import HOW_TO_JOIN, advice_on_rejected, warning_of_languages
 from shards.files.durable import TEMPORARY
 from shards.inputs.listing import check_unchanged
 from shards.inputs.shard import InputShard
@@ -256,7 +256,7 @@ def told_of_order(sample: Sample) -> Iterator[Problem]:
 
 
 def told_of_texts(sample: Sample) -> Iterator[Problem]:
-    """Tell if no sample has a text: they may stand elsewhere, and another run would be needed."""
+    """Tell if texts may stand elsewhere, or in a language that the filter does not know."""
     statistics = sample.result.statistics
     if statistics["lacks_all_texts"]:
         fields = ", ".join(statistics["sidecar_fields"])
@@ -267,6 +267,8 @@ def told_of_texts(sample: Sample) -> Iterator[Problem]:
             + ". Where there are none by intention: --set input.text=none",
             warning=True,
         )
+    if foreign := warning_of_languages(statistics):
+        yield Problem("screen.languages", foreign, warning=True)
 
 
 def is_torn(sample: Sample) -> bool:

@@ -15,7 +15,7 @@ from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.clean.line.ring import Buffer
 from pipeline.clean.screen import ScreenConfig, ScreenedSample, screen
-from pipeline.clean.web_text import read_web_text
+from pipeline.clean.text.web_text import read_web_text
 from pipeline.media.decode import DecodeLimits, decode, difference_hash
 from pipeline.media.pixels import pixels_of
 from shards.inputs.reader import RawSample, ShardReader, open_shard

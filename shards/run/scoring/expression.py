@@ -96,6 +96,7 @@ _OF_TEXTS: dict[str, Kind] = {
 _OF_SAMPLES: dict[str, Kind] = {
     "key": "text",
     "text_reason": "text",
+    "language": "text",
     "width": "number",
     "height": "number",
     "pixels": "number",

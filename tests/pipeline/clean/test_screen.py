@@ -117,3 +117,49 @@ def test_any_bytes_make_a_row() -> None:
     rows = [{**screen(raw, CONFIG).facts, "shard": "s"} for raw in _hostile(500)]
     table = arrow_rows(rows, SAMPLES)
     assert set(table["reason"].to_pylist()) <= {reason.value for reason in SampleReason}
+
+
+# --- Languages. ---
+
+GERMAN = "Ein brauner Hund läuft bei Sonnenuntergang am Strand".encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [(b"A brown dog runs along the beach", "en"), (GERMAN, "de"), (b"IMG_4711", "und")],
+)
+def test_the_language_of_the_web_text_is_told(
+    noise: Any, encode: Any, text: bytes, language: str
+) -> None:
+    found = screen(sample(encode(noise(70, 50), "PNG"), text), CONFIG)
+    assert (found.ok, found.facts["language"], found.facts["text_reason"]) == (True, language, None)
+
+
+def test_a_text_in_another_language_is_kept_out_and_stays_on_record(
+    noise: Any, encode: Any
+) -> None:
+    image = encode(noise(70, 50), "PNG")
+    for others in ("caption", "reject"):
+        for bad in ("caption", "reject"):
+            config = ScreenConfig.model_validate(
+                {"languages": {"keep": ["en"], "others": others}, "on_bad_text": bad}
+            )
+            found = screen(sample(image, GERMAN), config)
+            assert found.ok == (others == "caption")
+            assert found.facts["text_reason"] == TextReason.LANGUAGE
+            assert found.facts["reason"] == (None if found.ok else TextReason.LANGUAGE)
+            assert found.facts["web_text"] == GERMAN.decode()
+            for text in (b"A brown dog runs along the beach", b"IMG_4711", b"Hund", b"7"):
+                assert screen(sample(image, text), config).facts["text_reason"] is None
+
+
+def test_languages_are_written_in_three_ways() -> None:
+    short, listed, whole = (
+        ScreenConfig.model_validate({"languages": written})
+        for written in ("en", ["en"], {"keep": ["en"], "others": "caption"})
+    )
+    assert short == listed == whole
+    assert "languages" not in CONFIG.model_dump(mode="json")  # as in runs that were made before
+    for wrong in ("english", [], ["en", "und"], {"others": "caption"}):
+        with pytest.raises(ValidationError, match="languages"):
+            ScreenConfig.model_validate({"languages": wrong})

@@ -99,3 +99,31 @@ def test_texts_that_may_stand_elsewhere_are_told(
     out = capsys.readouterr().out
     assert ("warning: no sample has a web text." in out) == lacks_all
     assert ("sidecars have: alt, url." in out) == lacks_all
+
+
+def test_web_texts_by_language_and_what_an_english_filter_did_to_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, statistics: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("en", "de", "ru", "und", "zh", "fr", "ar")
+    counts = zip(names, (600, 100, 90, 50, 30, 20, 10), strict=True)
+    statistics["languages"] = {
+        name: {"texts": n, "in": n, "kept": n // 2 if name == "en" else 1, "kept_out": 0}
+        for name, n in counts
+    }
+    statistics |= {"english_filter": True, "languages_of_shards": 2}
+    print_statistics("/runs/first", statistics)
+    out = capsys.readouterr().out
+    cells = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in out.splitlines()]
+    assert ["en", "600", "300", "50.0 %"] in cells
+    assert ["2 other languages", "30", "2", "6.7 %"] in cells
+    assert not any(row[0] == "fr" for row in cells)
+    assert "of 2 of 3 shards" in out
+    assert all(cell_len(line) <= 80 for line in out.splitlines())
+    told = " ".join(out.split())
+    assert "warning: 250 of 900 web texts (27.8 %) are not English" in told
+    assert "245 of these 250 are dropped" in told
+    assert "--set screen.languages=en" in told
+    statistics["english_filter"] = False
+    print_statistics("/runs/first", statistics)
+    assert "not English" not in capsys.readouterr().out

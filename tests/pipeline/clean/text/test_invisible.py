@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clean.invisible import strip_invisible
+from pipeline.clean.text.invisible import strip_invisible
 
 # Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt, 15.0): what a font without a
 # picture for it must not show.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clean.web_text import clean_text, read_web_text
+from pipeline.clean.text.web_text import clean_text, read_web_text
 from pipeline.printable import visible
 from shards.reasons import TextReason
 from tests.support.tars import read_members

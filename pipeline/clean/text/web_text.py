@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import ftfy
 from ftfy.fixes import fix_c1_controls, unescape_html
 
-from pipeline.clean.invisible import strip_invisible
+from pipeline.clean.text.invisible import strip_invisible
 from shards.reasons import TextReason
 
 BOM = "\ufeff"
@@ -37,10 +37,11 @@ _MOST_ROUNDS = 8
 
 @dataclass(slots=True)
 class WebText:
-    """A usable text, or the reason why there is none; notes say what was changed."""
+    """A text, with the reason if it is not usable; notes say what was changed."""
 
     text: str | None = None
     reason: TextReason | None = None
+    language: str | None = None
     notes: list[str] = field(default_factory=list)
 
 

@@ -1,0 +1,1 @@
+"""What a web text says: mended, cleared of what nobody sees, and its language."""
