@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.media.ahead import read_ahead
 from pipeline.views.rewrite import best_by, rewrite
+from shards.reasons import DecisionReason
 from shards.run.commit import Counts, FileRecord, TextCounts
 from shards.run.data import read_data, read_shard
 from shards.run.exclusion import Exclusion, left_out_of, read_groups
@@ -226,7 +227,8 @@ def _counted(
     keep = decided["keep"].combine_chunks()
     kept = len(pc.unique(decided["index"].combine_chunks().filter(keep)))
     if run.only_screens:
-        kept = facts.kept - sum(reason is not None for reason in reasons)
+        left_out = sum(reason is not None for reason in reasons)
+        kept = facts.samples_in - facts.rejected - left_out
     by_origin = {
         row["values"]: row["counts"] for row in origins.filter(keep).value_counts().to_pylist()
     }
@@ -234,5 +236,12 @@ def _counted(
         origin: TextCounts(given=texts.given, kept=by_origin.get(origin, 0))
         for origin, texts in facts.texts.items()
     }
-    filtered = facts.samples_in - facts.rejected - kept
-    return facts.model_copy(update={"kept": kept, "filtered": filtered, "texts": texts})
+    of_reason = decided["reason"].to_pylist().count
+    update = {
+        "kept": kept,
+        "filtered": facts.samples_in - facts.rejected - kept,
+        "texts": texts,
+        "not_finite": of_reason(DecisionReason.SCORE_NOT_FINITE),
+        "refused": of_reason(DecisionReason.CAPTION_REFUSED),
+    }
+    return facts.model_copy(update=update)

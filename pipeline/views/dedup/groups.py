@@ -62,11 +62,11 @@ def find_groups(here: Side, against: Sequence[Side], config: DedupConfig) -> pa.
     What stands in a run of `against`, too, is not kept here. Difference hashes of another kind are
     compared by nobody, which is said.
     """
-    ours = read_candidates(here.run, here.view.shards, config.keep)
+    ours = read_candidates(here.run, here.view, config.keep)
     ours = ours.taken(np.lexsort((ours.index, ours.shard, -ours.worth)))
     parts, sides, first = list[Candidates](), [here], len(here.view.shards)
     for other in against:
-        theirs = read_candidates(other.run, other.view.shards, None, first)
+        theirs = read_candidates(other.run, other.view, None, first)
         parts.append(_comparable(here.run, other.run, theirs))
         sides.append(other)
         first += len(other.view.shards)
