@@ -79,13 +79,17 @@ def read_skip_list(location: str) -> bytes:
     fs, path = filesystem(location)
     view = None if fs.exists(path) else _VIEW.fullmatch(location)
     table = _of_view(*view.groups()) if view else _of_file(location)
-    rows = table.filter(pc.is_valid(table["key"])).group_by(["shard", "key"]).aggregate([])
-    buffer = io.BytesIO()
-    ordered = (
-        rows.select(SKIP.names).cast(SKIP).sort_by([("shard", "ascending"), ("key", "ascending")])
-    )
-    pq.write_table(ordered, buffer, row_group_size=_ROWS_PER_GROUP, write_page_checksum=True)
-    return buffer.getvalue()
+    return _as_skip_list(table.filter(pc.is_valid(table["key"])))
+
+
+def with_shards(data: bytes, drawn_from: Mapping[str, str]) -> bytes:
+    """Make a skip-list that names other shards, each with the keys of the one it is drawn from."""
+    listed = pq.read_table(pa.BufferReader(data))
+    parts = [SKIP.empty_table()]
+    for shard, source in drawn_from.items():
+        keys = listed.filter(pc.equal(listed["shard"], source))["key"]
+        parts.append(pa.table([pa.repeat(shard, len(keys)), keys], schema=SKIP))
+    return _as_skip_list(pa.concat_tables(parts))
 
 
 def check_skip_list(data: bytes, shards: Iterable[str]) -> None:
@@ -197,6 +201,14 @@ def _read(location: str) -> bytes:
         return bytes(fs.cat_file(path))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ListError(f"{location}: no such list") from error
+
+
+def _as_skip_list(table: pa.Table) -> bytes:
+    rows = table.group_by(["shard", "key"]).aggregate([]).select(SKIP.names).cast(SKIP)
+    ordered = rows.sort_by([("shard", "ascending"), ("key", "ascending")])
+    buffer = io.BytesIO()
+    pq.write_table(ordered, buffer, row_group_size=_ROWS_PER_GROUP, write_page_checksum=True)
+    return buffer.getvalue()
 
 
 def _of_view(run_url: str, name: str) -> pa.Table:
