@@ -22,13 +22,12 @@ from shards.errors import DamagedFile, UsageError
 from shards.inputs.reader import RawSample
 from shards.naming import encode_name
 from shards.reasons import SampleReason
-from shards.run.exclusion import left_out_of, read_groups
+from shards.run.exclusion import BLOCK_NAME, SKIP_NAME, left_out_of, read_groups
 from shards.run.run import Run
 from shards.run.view import open_view
 from shards.schema import GROUPS, open_parquet, versioned_schema
 from shards.store import filesystem
 
-SKIP_NAME, BLOCK_NAME = "skip.parquet", "block_hashes.txt"
 SKIP = versioned_schema([("shard", pa.string(), False), ("key", pa.string(), False)])
 _SHOWN = 200  # characters of a file's columns
 _ROWS_PER_GROUP = 10_000  # whoever wants one shard reads so many

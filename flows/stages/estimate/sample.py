@@ -22,7 +22,7 @@ from flows.stages.clean import CleanJob, RunResult, Work, finish, open_engine, o
 from flows.stages.logged import ResultListener, told_to
 from flows.stages.resolve import Resolved
 from pipeline.clean.forecast import LEAST_BLOCKS, Block, cost_of_a_shard
-from pipeline.clean.lists import SKIP_NAME, check_skip_list, with_shards
+from pipeline.clean.lists import check_skip_list, digest, with_shards
 from pipeline.printable import number_of
 from shards.errors import UsageError
 from shards.inputs.excerpt import Excerpt, Excerpts
@@ -30,6 +30,7 @@ from shards.inputs.listing import list_inputs
 from shards.inputs.shard import InputShard
 from shards.inputs.text import TextSource
 from shards.run.commit import Commit, read_commits
+from shards.run.exclusion import SKIP_NAME
 from shards.store import Store
 
 BATCHES = (1, 1, 4)  # of the small shards, by turns: what a shard costs, and what a picture does
@@ -203,11 +204,13 @@ def _open(resolved: Resolved, folder: str, source: Mapping[str, Excerpt]) -> Cle
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
         inputs = list_inputs(recipe.input.urls)
-        lists = dict(resolved.lists)
+        lists, identity = dict(resolved.lists), dict(resolved.identity)
         if SKIP_NAME in lists:
             drawn_from = {shard.shard: source[shard.url].shard.shard for shard in inputs}
             lists[SKIP_NAME] = with_shards(lists[SKIP_NAME], drawn_from)
-        return open_job(replace(resolved, recipe=recipe, lists=lists), inputs, store, log)
+            identity["skip"] = digest(lists[SKIP_NAME])
+        sampled = replace(resolved, recipe=recipe, identity=identity, lists=lists)
+        return open_job(sampled, inputs, store, log)
 
 
 def _clean(

@@ -8,8 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.clean.lists import (
-    BLOCK_NAME,
-    SKIP_NAME,
     BlockList,
     ListError,
     check_skip_list,
@@ -22,6 +20,7 @@ from pipeline.clean.lists import (
 from pipeline.views.dedup.groups import DedupConfig, Side, find_groups
 from pipeline.views.exclude import ExclusionRequest, exclude
 from shards.errors import DamagedFile
+from shards.run.exclusion import BLOCK_NAME, SKIP_NAME
 from shards.run.run import Run
 from shards.run.view import open_view
 from shards.store import Store
