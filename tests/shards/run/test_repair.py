@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -194,7 +195,7 @@ def test_a_view_whose_list_of_what_it_leaves_out_is_damaged(full: Run) -> None:
 @pytest.mark.parametrize("name", ["skip.parquet", "block_hashes.txt"])
 def test_a_damaged_list_is_set_aside_and_written_again(tmp_path: Path, name: str) -> None:
     lists = {"skip.parquet": b"some bytes", "block_hashes.txt": b"others"}
-    identity = {"skip": sha256(b"some bytes").hexdigest(), "kind": "screen"}
+    identity: dict[str, Any] = {"skip": sha256(b"some bytes").hexdigest(), "kind": "screen"}
     identity |= {"screen": {"block_hashes": sha256(b"others").hexdigest()}}
     run = Run.create(Store(str(tmp_path / "run")), "", identity, {}, [])
     for file, data in lists.items():
