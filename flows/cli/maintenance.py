@@ -116,6 +116,7 @@ def _repair(store: "Store", as_json: bool) -> int:
             "judge_again": done.judge_again,
             "score_again": done.score_again,
             "waiting": done.waiting,
+            "begun_with": done.begun_with,
             "begin_again": done.begin_again,
             "run": store.url(),
         }
@@ -130,6 +131,8 @@ def _what_is_left(done: "Repair") -> Iterator[str]:
     if done.redo:
         shards = number_of(len(done.redo), "shard")
         yield f"{shards} must be done again: run `capfilt clean` as before"
+    if done.begun_with:
+        yield f"{', '.join(done.begun_with)}: run `capfilt clean` as before, which writes it again"
     if done.waiting:
         yield (
             f"views that wait for it: {', '.join(done.waiting)}; afterwards run "
@@ -138,7 +141,7 @@ def _what_is_left(done: "Repair") -> Iterator[str]:
     if done.score_again:
         yield f"scores to make again, by the same command: {', '.join(done.score_again)}"
     if done.judge_again:
-        yield f"views to judge again: {', '.join(done.judge_again)}"
+        yield f"views to make again, by the same command: {', '.join(done.judge_again)}"
     if done.begin_again:
         yield (
             "what the run was begun with is to be written again, and nothing else was looked at: "

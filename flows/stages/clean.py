@@ -35,7 +35,7 @@ from flows.stages.logged import (
 )
 from flows.stages.resolve import Resolved, resolve
 from pipeline.clean.judge import odd_thresholds
-from pipeline.clean.lists import SKIP_NAME, check_skip_list, keep_lists
+from pipeline.clean.lists import check_skip_list, keep_lists
 from pipeline.printable import number_of, tally
 from pipeline.publish import cards, sets
 from pipeline.report.wording import advice_on_rejected
@@ -46,6 +46,7 @@ from shards.inputs.shard import InputShard
 from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
+from shards.run.exclusion import SKIP_NAME
 from shards.run.repair import set_snapshots_aside
 from shards.run.run import Run
 from shards.run.scoring.distribution import keep_scores

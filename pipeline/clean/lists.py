@@ -22,14 +22,14 @@ from shards.errors import DamagedFile, UsageError
 from shards.inputs.reader import RawSample
 from shards.naming import encode_name
 from shards.reasons import SampleReason
-from shards.run.exclusion import left_out_of, read_groups
+from shards.run.exclusion import BLOCK_NAME, SKIP_NAME, left_out_of, read_groups
 from shards.run.run import Run
 from shards.run.view import open_view
-from shards.schema import open_parquet, versioned_schema
+from shards.schema import GROUPS, open_parquet, versioned_schema
 from shards.store import filesystem
 
-SKIP_NAME, BLOCK_NAME = "skip.parquet", "block_hashes.txt"
 SKIP = versioned_schema([("shard", pa.string(), False), ("key", pa.string(), False)])
+_SHOWN = 200  # characters of a file's columns
 _ROWS_PER_GROUP = 10_000  # whoever wants one shard reads so many
 _ENTRY = re.compile(r"(?:(sha256|dhash):)?([0-9a-fA-F]{64})")
 _VIEW = re.compile(r"(.+):([A-Za-z0-9_-]{1,64})")
@@ -78,13 +78,17 @@ def read_skip_list(location: str) -> bytes:
     fs, path = filesystem(location)
     view = None if fs.exists(path) else _VIEW.fullmatch(location)
     table = _of_view(*view.groups()) if view else _of_file(location)
-    rows = table.filter(pc.is_valid(table["key"])).group_by(["shard", "key"]).aggregate([])
-    buffer = io.BytesIO()
-    ordered = (
-        rows.select(SKIP.names).cast(SKIP).sort_by([("shard", "ascending"), ("key", "ascending")])
-    )
-    pq.write_table(ordered, buffer, row_group_size=_ROWS_PER_GROUP, write_page_checksum=True)
-    return buffer.getvalue()
+    return _as_skip_list(table.filter(pc.is_valid(table["key"])))
+
+
+def with_shards(data: bytes, drawn_from: Mapping[str, str]) -> bytes:
+    """Make a skip-list that names other shards, each with the keys of the one it is drawn from."""
+    listed = pq.read_table(pa.BufferReader(data))
+    parts = [SKIP.empty_table()]
+    for shard, source in drawn_from.items():
+        keys = listed.filter(pc.equal(listed["shard"], source))["key"]
+        parts.append(pa.table([pa.repeat(shard, len(keys)), keys], schema=SKIP))
+    return _as_skip_list(pa.concat_tables(parts))
 
 
 def check_skip_list(data: bytes, shards: Iterable[str]) -> None:
@@ -198,6 +202,14 @@ def _read(location: str) -> bytes:
         raise ListError(f"{location}: no such list") from error
 
 
+def _as_skip_list(table: pa.Table) -> bytes:
+    rows = table.group_by(["shard", "key"]).aggregate([]).select(SKIP.names).cast(SKIP)
+    ordered = rows.sort_by([("shard", "ascending"), ("key", "ascending")])
+    buffer = io.BytesIO()
+    pq.write_table(ordered, buffer, row_group_size=_ROWS_PER_GROUP, write_page_checksum=True)
+    return buffer.getvalue()
+
+
 def _of_view(run_url: str, name: str) -> pa.Table:
     view = open_view(run := Run.open(run_url), name)
     if view.excluded is None:
@@ -211,24 +223,46 @@ def _of_view(run_url: str, name: str) -> pa.Table:
 def _of_file(location: str) -> pa.Table:
     data = _read(location)
     if data.startswith(b"PAR1"):
-        with open_parquet(pa.BufferReader(data), location) as file:
-            names = file.schema_arrow.names
-            if missing := {"shard", "key"} - set(names):
-                raise ListError(
-                    f"{location}: no column {' and '.join(sorted(missing))}; found "
-                    f"{', '.join(names)}"
-                )
-            table = file.read(use_threads=False)
-        if {"run", "reason"} <= set(names):  # the groups of a view
-            table = left_out_of(table)
-        return table.select(["shard", "key"]).cast(
-            pa.schema([(n, pa.string()) for n in SKIP.names])
-        )
-    try:
-        lines = [line.strip() for line in data.decode("utf-8").splitlines()]
+        try:
+            return _of_parquet(data, location)
+        except DamagedFile as error:
+            raise ListError(f"{location} is no whole Parquet file: {error.actual}") from error
+    try:  # not `splitlines`: a key may hold what that takes for the end of a line
+        lines = [line.strip() for line in data.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError:
         raise ListError(f"{location}: neither Parquet nor a text of SHARD/KEY lines") from None
     return _of_lines([line for line in lines if line and not line.startswith("#")], location)
+
+
+def _of_parquet(data: bytes, where: str) -> pa.Table:
+    with open_parquet(pa.BufferReader(data), where) as file:
+        names = file.schema_arrow.names
+        for name in SKIP.names:
+            if names.count(name) != 1:
+                raise ListError(
+                    f"{where}: expected one column {name!r}, found {names.count(name)} among "
+                    f"{', '.join(names)[:_SHOWN]}"
+                )
+            kind = file.schema_arrow.field(name).type
+            if not _is_text(kind):
+                raise ListError(
+                    f"{where}: column {name!r} should hold texts, found {str(kind)[:_SHOWN]}"
+                )
+        of_view = set(GROUPS.names) <= set(names)
+        table = file.read(columns=GROUPS.names if of_view else SKIP.names, use_threads=False)
+        table.validate(full=True)  # texts that are not UTF-8
+        table = (left_out_of(table) if of_view else table).select(SKIP.names)
+        table = table.cast(pa.schema([(name, pa.string()) for name in SKIP.names]))
+    if nulls := sum(column.null_count for column in table.columns):
+        raise ListError(f"{where}: {nulls} rows without a shard or a key; each names one sample")
+    return table
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def _of_lines(lines: Sequence[str], where: str) -> pa.Table:

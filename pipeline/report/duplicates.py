@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.report.card import sample_name
 from pipeline.report.thumbnail import make_thumbnails
-from shards.run.exclusion import read_groups
+from shards.run.exclusion import left_out_of, read_groups
 from shards.run.run import Run
 from shards.run.view import View
 from shards.schema import SampleRow
@@ -39,7 +39,10 @@ def choose_groups(groups: pa.Table) -> list[list[dict[str, Any]]]:
 
 def show_groups(run: Run, view: View, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     """Put together what a page shows of a view's groups; none where it has none."""
-    chosen = choose_groups(read_groups(run, view.excluded))
+    groups = read_groups(run, view.excluded)
+    chosen = choose_groups(groups)
+    out = left_out_of(groups)  # keepers, too, where another view stands on this one
+    left_out = set(zip(out["shard"].to_pylist(), out["index"].to_pylist(), strict=True))
     shown = [rows[: MEMBERS + 1] for rows in chosen]
     own = [_as_sample(row) for rows in shown for row in rows if row["run"] is None]
     thumbnails = make_thumbnails(run, own, tell)
@@ -50,11 +53,12 @@ def show_groups(run: Run, view: View, tell: Callable[[str], None]) -> list[dict[
                 {
                     "name": sample_name(_as_sample(row)),
                     "elsewhere": row["run"],
-                    "picture": thumbnails.get((row["shard"], row["index"])),
+                    "picture": None if row["run"] else thumbnails[row["shard"], row["index"]],
                     "kind": row["kind"],
                     "distance": row["distance"],
                     "similarity": row["similarity"],
                     "kept": row["reason"] is None,
+                    "left_out": row["run"] is None and (row["shard"], row["index"]) in left_out,
                 }
                 for row in some
             ],

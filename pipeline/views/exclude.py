@@ -168,9 +168,9 @@ class _Work:
 
     def _screened(self, shard: SnapshotShard) -> Counts:
         """Count a shard of a run without texts, where all that is not left out is kept."""
-        kept = shard.counts.kept - len(self.listed.get(shard.shard, ()))
-        filtered = shard.counts.samples_in - shard.counts.rejected - kept
-        return shard.counts.model_copy(update={"kept": kept, "filtered": filtered})
+        left_out = len(self.listed.get(shard.shard, ()))  # by the view below, too
+        kept = shard.counts.samples_in - shard.counts.rejected - left_out
+        return shard.counts.model_copy(update={"kept": kept, "filtered": left_out})
 
     def _publish(self, folder: Path, shard: str, decided: pa.Table) -> FileRecord:
         file = TableFile(folder / f"{shard}.parquet", "decisions")

@@ -15,6 +15,9 @@ from shards.errors import DamagedFile
 from shards.run.run import Run
 from shards.schema import GROUPS, check_schema, read_bytes
 
+# the run's own copies of lists, which its recipe named
+SKIP_NAME, BLOCK_NAME = "skip.parquet", "block_hashes.txt"
+
 
 class Exclusion(BaseModel):
     """Samples that a view leaves out: the file `groups` lists them.

@@ -30,6 +30,7 @@ from shards.run.verify.lists import (
 from shards.run.verify.problem import Problem
 from shards.run.verify.run import (
     Report,
+    begun_with_problems,
     check_commits,
     check_view,
     no_report,
@@ -52,7 +53,8 @@ class Repair:
     """What was done, one line each, and what is left: shards to clean again, views to judge
     and scores to make again.
 
-    `waiting` are views that will be whole if cleaning again makes the same data as before. With
+    `waiting` are views that will be whole if cleaning again makes the same data as before;
+    `begun_with` are files that `capfilt clean`, given the same recipe, writes again. With
     `begin_again`, what the run was created with must be written again before the rest is looked at.
     """
 
@@ -61,12 +63,13 @@ class Repair:
     judge_again: list[str] = field(default_factory=list)
     score_again: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+    begun_with: list[str] = field(default_factory=list)
     begin_again: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether nothing is left to do."""
-        left = (self.redo, self.judge_again, self.score_again, self.waiting)
+        left = (self.redo, self.judge_again, self.score_again, self.waiting, self.begun_with)
         return not (any(left) or self.begin_again)
 
 
@@ -93,6 +96,7 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     done, commits = Repair(), read_commits(run)
     _check_reach(run, commits)
     _mend_recipe(run, done)
+    _mend_begun_with(run, done)
     _mend_commits(run, commits, done, report)
     aside = _mend_quarantine(run, commits, done)
     for name in snapshot_names(run):
@@ -163,6 +167,13 @@ def _mend_recipe(run: Run, done: Repair) -> None:
         done.actions.append("wrote recipe.yaml: it was not the recipe that run.json records")
 
 
+def _mend_begun_with(run: Run, done: Repair) -> None:
+    """Set aside candidates and lists that are not what the run began with; or they are gone."""
+    for problem in begun_with_problems(run):
+        _set_aside(run.store, problem.where, [problem], done)
+        done.begun_with.append(problem.where)
+
+
 def _mend_quarantine(run: Run, commits: dict[str, Commit], done: Repair) -> set[str]:
     """Set aside torn records of shards put aside; give the shards with a whole one."""
     aside, problems = read_quarantine(run)
@@ -203,11 +214,14 @@ def _mend_view(run: Run, name: str, commits: dict[str, Commit], done: Repair) ->
         elif _set_aside(run.store, f"views/{name}/view.json", [view], done):
             done.judge_again.append(name)
         return
-    lists = list(check_view_lists(run, view))
-    if lists:
-        write_clean_list(run, f"views/{name}/clean.txt", view.shards)
-        done.actions.append(f"wrote {lists[0].where}: {lists[0].found}")
-    problems = check_view(run, view, commits)
+    clean_list, broken = f"views/{name}/clean.txt", list[Problem]()
+    for problem in check_view_lists(run, view):
+        if problem.where == clean_list:
+            write_clean_list(run, clean_list, view.shards)
+            done.actions.append(f"wrote {clean_list}: {problem.found}")
+        else:
+            broken.append(problem)
+    problems = broken or check_view(run, view, commits)
     if _set_aside(run.store, f"views/{name}/view.json", problems, done):
         done.judge_again.append(name)
 

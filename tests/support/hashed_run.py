@@ -1,6 +1,7 @@
 """Runs of pictures that are known by their hashes alone: no model, no file of a picture."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ def _commit(run: Run, listed: InputShard, pictures: Sequence[Picture], screens: 
             keep = picture.itm >= THRESHOLD
             text: Any = {"text_no": 0, "origin": "web", "text": picture.key, "itm": picture.itm}
             reason = "kept" if keep else "itm_below_threshold"
+            reason = "score_not_finite" if math.isnan(picture.itm) else reason
             writer.add(facts, [text], [{"text_no": 0, "keep": keep, "reason": reason}])
         files = tuple(writer.finish())
         counts = writer.counts

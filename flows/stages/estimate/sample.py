@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -22,6 +22,7 @@ from flows.stages.clean import CleanJob, RunResult, Work, finish, open_engine, o
 from flows.stages.logged import ResultListener, told_to
 from flows.stages.resolve import Resolved
 from pipeline.clean.forecast import LEAST_BLOCKS, Block, cost_of_a_shard
+from pipeline.clean.lists import check_skip_list, digest, with_shards
 from pipeline.printable import number_of
 from shards.errors import UsageError
 from shards.inputs.excerpt import Excerpt, Excerpts
@@ -29,6 +30,7 @@ from shards.inputs.listing import list_inputs
 from shards.inputs.shard import InputShard
 from shards.inputs.text import TextSource
 from shards.run.commit import Commit, read_commits
+from shards.run.exclusion import SKIP_NAME
 from shards.store import Store
 
 BATCHES = (1, 1, 4)  # of the small shards, by turns: what a shard costs, and what a picture does
@@ -91,8 +93,11 @@ def take_sample(
     """Clean a sample of the shards into `folder`, which gets `input` and `run`.
 
     To be called where a command would begin to clean: what has passed since this process began is
-    taken for the start of a run. Raises EmptySample where not one sample is found.
+    taken for the start of a run. Raises EmptySample where not one sample is found, and ListError
+    for a skip-list of another input.
     """
+    if SKIP_NAME in resolved.lists:
+        check_skip_list(resolved.lists[SKIP_NAME], [shard.shard for shard in shards])
     text = TextSource.parse(resolved.recipe.input.text)
     age_s, excerpts = process_age_s(), Excerpts(shards, config.seed, text)
     drawn = _draw(excerpts, config.samples, assumed_batch(resolved.recipe.engine.batch_size))
@@ -101,7 +106,7 @@ def take_sample(
         raise EmptySample(_nothing_in(shards))
     content = tuple(excerpts.content_bytes(shards))
     begun_s = time.monotonic()
-    job = _open(resolved, folder)
+    job = _open(resolved, folder, source)
     arrivals, work = _clean(job, config.budget_s, watch)
     result = finish(job, work)
     ended_s = time.monotonic()
@@ -186,8 +191,11 @@ def _nothing_in(shards: Sequence[InputShard]) -> str:
     )
 
 
-def _open(resolved: Resolved, folder: str) -> CleanJob:
-    """Create the run of the sample, in the order in which its shards were drawn."""
+def _open(resolved: Resolved, folder: str, source: Mapping[str, Excerpt]) -> CleanJob:
+    """Create the run of the sample, in the order in which its shards were drawn.
+
+    `source` says what each of its tars, by URL, was drawn from.
+    """
     store = Store(f"{folder}/run")
     text = resolved.recipe.input.text
     recipe = resolved.recipe.model_copy(
@@ -196,7 +204,13 @@ def _open(resolved: Resolved, folder: str) -> CleanJob:
     log = RunLog(store, recipe.engine.forward_env)
     with log.hearing():
         inputs = list_inputs(recipe.input.urls)
-        return open_job(replace(resolved, recipe=recipe), inputs, store, log)
+        lists, identity = dict(resolved.lists), dict(resolved.identity)
+        if SKIP_NAME in lists:
+            drawn_from = {shard.shard: source[shard.url].shard.shard for shard in inputs}
+            lists[SKIP_NAME] = with_shards(lists[SKIP_NAME], drawn_from)
+            identity["skip"] = digest(lists[SKIP_NAME])
+        sampled = replace(resolved, recipe=recipe, identity=identity, lists=lists)
+        return open_job(sampled, inputs, store, log)
 
 
 def _clean(

@@ -82,11 +82,11 @@ def find_groups(
     compared by nobody, and neither are pictures without embeddings, where these are given; both is
     said. Raises NoEmbeddings where no picture has any.
     """
-    ours = read_candidates(here.run, here.view.shards, config.keep)
+    ours = read_candidates(here.run, here.view, config.keep)
     ours = ours.taken(np.lexsort((ours.index, ours.shard, -ours.worth)))
     parts, sides, first = list[Candidates](), [here], len(here.view.shards)
     for other in against:
-        theirs = read_candidates(other.run, other.view.shards, None, first)
+        theirs = read_candidates(other.run, other.view, None, first)
         parts.append(_comparable(here.run, other.run, theirs))
         sides.append(other)
         first += len(other.view.shards)

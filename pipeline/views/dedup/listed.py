@@ -9,17 +9,20 @@ from pipeline.clean.lists import ListError, read_keys
 from shards.naming import encode_name
 from shards.reasons import SampleReason
 from shards.run.data import read_data
+from shards.run.exclusion import left_out_of, read_groups
 from shards.run.run import Run
 from shards.run.view import View
 from shards.schema import GROUPS
 
 LISTED = "listed"
+_SHOWN = 200  # characters of a name
 
 
 def find_listed(run: Run, view: View, location: str) -> tuple[pa.Table, int]:
     """Return the listed samples as a table of `GROUPS`, and how many names are of no sample.
 
-    Keys are as in the input, or encoded as in clean shards. Raises ListError where none is there.
+    Keys are as in the input, or encoded as in clean shards. What the view leaves out already is not
+    left out twice. Raises ListError where none is there.
     """
     wanted: dict[str, set[str]] = {}
     for row in read_keys(location).to_pylist():
@@ -29,8 +32,11 @@ def find_listed(run: Run, view: View, location: str) -> tuple[pa.Table, int]:
         known |= {(row["shard"], row["key"]), (row["shard"], encode_name(row["key"]))}
     names = {(shard, key) for shard, keys in wanted.items() for key in keys}
     if not rows:
-        first = f"the first is {'/'.join(min(names))!r}" if names else "it is empty"
+        first = f"the first is {'/'.join(min(names))[:_SHOWN]!r}" if names else "it is empty"
         raise ListError(f"{location}: no sample of {run.store.url()} is listed; {first}")
+    already = left_out_of(read_groups(run, view.excluded))
+    out = set(zip(already["shard"].to_pylist(), already["index"].to_pylist(), strict=True))
+    rows = [row for row in rows if (row["shard"], row["index"]) not in out]
     return pa.Table.from_pylist(rows, schema=GROUPS), len(names - known)
 
 

@@ -1,5 +1,6 @@
 """Verification: everything a run claims, recomputed from its files, one shard at a time."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from shards.inputs.candidates import NAME as CANDIDATES
 from shards.inputs.candidates import open_candidates
 from shards.run.attempt import parse_quarantine
 from shards.run.commit import Commit, read_commit, read_commits
+from shards.run.exclusion import BLOCK_NAME, SKIP_NAME
 from shards.run.run import Run, recipe_is_whole
 from shards.run.segment import segment_names
 from shards.run.verify.lists import (
@@ -135,13 +137,13 @@ def verify_run(
 
 
 def run_problems(run: Run, commits: Mapping[str, Commit]) -> Iterator[Problem]:
-    """Check `recipe.yaml`, candidates, and that each file in `commits/` is a commit of a shard.
+    """Check `recipe.yaml`, what is kept beside it, and each name in `commits/`.
 
     `run.json` and `input.parquet` were checked as the run was opened.
     """
     if not recipe_is_whole(run):
         yield Problem("recipe.yaml", "is not the recipe that run.json records")
-    yield from _candidate_problems(run)
+    yield from begun_with_problems(run)
     shards = set(run.shards)
     for name in run.store.list("commits"):
         shard = name.removeprefix("commits/").removesuffix(".json")
@@ -149,6 +151,24 @@ def run_problems(run: Run, commits: Mapping[str, Commit]) -> Iterator[Problem]:
             yield Problem(name, "a commit of a shard that is not in input.parquet")
         elif shard not in commits:
             yield Problem(name, "torn: no commit can be read from it; run clean again")
+
+
+def begun_with_problems(run: Run) -> Iterator[Problem]:
+    """Check what the run keeps of the files that its recipe names: candidates, and lists."""
+    yield from _candidate_problems(run)
+    digests = {
+        SKIP_NAME: run.identity.get("skip"),
+        BLOCK_NAME: run.identity.get("screen", {}).get("block_hashes"),
+    }
+    for name, expected in digests.items():
+        if expected is None:
+            continue
+        try:
+            found = hashlib.sha256(run.store.read(name)).hexdigest()
+        except FileNotFoundError:
+            found = "none: it is gone"
+        if found != expected:
+            yield Problem(name, "sha256", expected, found)
 
 
 def _candidate_problems(run: Run) -> Iterator[Problem]:

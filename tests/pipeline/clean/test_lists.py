@@ -8,8 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.clean.lists import (
-    BLOCK_NAME,
-    SKIP_NAME,
     BlockList,
     ListError,
     check_skip_list,
@@ -22,6 +20,7 @@ from pipeline.clean.lists import (
 from pipeline.views.dedup.groups import DedupConfig, Side, find_groups
 from pipeline.views.exclude import ExclusionRequest, exclude
 from shards.errors import DamagedFile
+from shards.run.exclusion import BLOCK_NAME, SKIP_NAME
 from shards.run.run import Run
 from shards.run.view import open_view
 from shards.store import Store
@@ -69,9 +68,31 @@ def test_what_is_no_list_is_refused(tmp_path: Path, content: bytes | None, said:
         skip_list(path)
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (pa.table({"shard": [{"a": 1}], "key": ["k"]}), "column 'shard' should hold texts"),
+        (pa.table({"shard": ["s"], "key": [b"k"]}), "column 'key' should hold texts"),
+        (pa.table({"shard": ["s", None], "key": ["k", "l"]}), "1 rows without a shard or a key"),
+        (pa.table([["s"], ["k"], ["l"]], ["shard", "key", "key"]), "found 2 among shard, key, key"),
+    ],
+)
+def test_a_table_that_names_no_samples_is_refused(
+    tmp_path: Path, table: pa.Table, said: str
+) -> None:
+    pq.write_table(table, tmp_path / "list")
+    with pytest.raises(ListError, match=said):
+        skip_list(tmp_path / "list")
+
+
+def test_a_mark_of_byte_order_and_odd_characters_are_no_part_of_a_line(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes("\ufeffs/a\r\ns/b\u2028c\n".encode())
+    assert skip_list(tmp_path / "list") == [("s", "a"), ("s", "b\u2028c")]
+
+
 def test_a_table_without_keys_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"shard": ["000"]}), tmp_path / "skip.parquet")
-    with pytest.raises(ListError, match="no column key; found shard"):
+    with pytest.raises(ListError, match="expected one column 'key', found 0 among shard"):
         skip_list(tmp_path / "skip.parquet")
 
 

@@ -54,6 +54,37 @@ def test_the_page_shows_them_and_says_that_nothing_is_deleted(make_run: Any) -> 
     assert not list(page_of(run).all(id="same"))
 
 
+def test_another_runs_picture_is_not_taken_from_this_one(make_run: Any) -> None:
+    run = make_run([sample(0.9, 0.9) for _ in range(3)])
+    rows = groups(
+        (0, "/runs/eval", 0, None, None, None),
+        (0, None, 1, "exact", 0, DUPLICATE),
+        (1, None, 0, None, None, None),
+        (1, None, 2, "near", 1, DUPLICATE),
+    )
+    (kept, _), _ = _shown(run, rows.to_pylist())
+    assert "of another run" in words(kept)
+    assert not list(kept.all("img"))
+
+
+def test_a_keeper_that_is_left_out_itself_is_not_called_kept(make_run: Any) -> None:
+    run = make_run([sample(0.9, 0.9) for _ in range(2)])
+    withdrawn = (None, None, 0, "listed", None, "skipped")
+    pair = (0, None, 0, None, None, None), (0, None, 1, "exact", 0, DUPLICATE)
+    (keeper, _) = _shown(run, groups(*pair, withdrawn).to_pylist())[0]
+    assert "left out itself" in words(keeper)
+
+
+def _shown(run: Any, rows: list[dict[str, Any]]) -> list[list[Any]]:
+    """Return the cards of each group on the page of a view that leaves these out."""
+    facts = _samples(run)
+    rows = [row | {"sha256": facts[row["index"]]["sha256"]} for row in rows]
+    table = pa.Table.from_pylist(rows, schema=GROUPS)
+    view = exclude(run, open_view(run), ExclusionRequest("v", {}), table, lambda _: None)
+    section = page_of(run, view).one(id="same")
+    return [list(cards.all(class_="card")) for cards in section.all(class_="cards")]
+
+
 def _samples(run: Any) -> list[dict[str, Any]]:
     from shards.run.data import read_data
 

@@ -1,6 +1,7 @@
 """A view that leaves samples out: its decisions, its counts, and what verify says of it."""
 
 import io
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,26 @@ def test_without_texts_what_is_not_left_out_is_kept(tmp_path: Path) -> None:
     run = hashed_run(tmp_path / "screen", [picture("a"), picture("b"), picture("c")], screens=True)
     view = left_out(run, ("000", 1))
     assert (view.shards[0].counts.kept, view.shards[0].counts.filtered) == (2, 1)
+    assert verify_run(run).problems == ()
+
+
+def test_one_view_on_another_counts_each_sample_once_without_texts(tmp_path: Path) -> None:
+    run = hashed_run(tmp_path / "screen", [picture(key) for key in "abcd"], screens=True)
+    left_out(run, ("000", 0), ("000", 1))
+    more = ExclusionRequest("more", {})
+    view = exclude(run, open_view(run, "less"), more, groups(("000", 2)), lambda _: None)
+    counts = total_counts(shard.counts for shard in view.shards)
+    assert (counts.kept, counts.filtered) == (1, 3)
+    assert verify_run(run).problems == ()
+
+
+def test_what_is_left_out_is_no_longer_counted_by_its_own_reason(
+    tmp_path: Path,
+) -> None:
+    run = hashed_run(tmp_path / "odd", [picture("a", math.nan), picture("b")])
+    assert total_counts(shard.counts for shard in open_view(run).shards).not_finite == 1
+    view = left_out(run, ("000", 0))
+    assert total_counts(shard.counts for shard in view.shards).not_finite == 0
     assert verify_run(run).problems == ()
 
 

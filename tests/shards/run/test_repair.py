@@ -2,11 +2,15 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from pipeline.views.exclude import ExclusionRequest, exclude
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.run.commit import commit, read_commit
@@ -14,6 +18,8 @@ from shards.run.repair import RepairError, repair, repair_run
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot
 from shards.run.verify.run import verify_run
+from shards.run.view import open_view
+from shards.schema import GROUPS
 from shards.store import Store
 from tests.shards.conftest import DoWork, MakeRun
 from tests.support.changed_run import record_of
@@ -172,6 +178,35 @@ def test_a_broken_view_is_judged_again(full: Run) -> None:
     wish = ViewRequest("strict", {"web": 0.65, "synthetic": 0.25})
     assert rejudge(full, wish, open_snapshot(full), lambda _: None)[1]
     assert verify_run(full).problems == ()
+
+
+def test_a_view_whose_list_of_what_it_leaves_out_is_damaged(full: Run) -> None:
+    groups = pa.Table.from_pylist([], schema=GROUPS)
+    request = ExclusionRequest("less", {})
+    view = exclude(full, open_view(full), request, groups, lambda _: None)
+    name = str(view.excluded and view.excluded.groups)
+    full.store.put(name, flipped(full.store.read(name)))
+    done = repair_run(full)
+    assert done.judge_again == ["less"]
+    assert [action.split()[:2] for action in done.actions] == [["moved", "views/less/view.json"]]
+    assert not full.store.exists("views/less/clean.txt")
+
+
+@pytest.mark.parametrize("name", ["skip.parquet", "block_hashes.txt"])
+def test_a_damaged_list_is_set_aside_and_written_again(tmp_path: Path, name: str) -> None:
+    lists = {"skip.parquet": b"some bytes", "block_hashes.txt": b"others"}
+    identity: dict[str, Any] = {"skip": sha256(b"some bytes").hexdigest(), "kind": "screen"}
+    identity |= {"screen": {"block_hashes": sha256(b"others").hexdigest()}}
+    run = Run.create(Store(str(tmp_path / "run")), "", identity, {}, [])
+    for file, data in lists.items():
+        run.store.put(file, data)
+    assert verify_run(run).problems == ()
+    run.store.put(name, b"damage")
+    (problem,) = verify_run(run).problems
+    assert problem.where == name
+    done = repair_run(run)
+    assert (done.begun_with, done.whole) == ([name], False)
+    assert not run.store.exists(name)
 
 
 def test_a_torn_view_is_set_aside(full: Run) -> None:

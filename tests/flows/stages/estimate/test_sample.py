@@ -21,6 +21,7 @@ from flows.stages.estimate.sample import (
 )
 from flows.stages.estimate.sample import process_age_s as age_s
 from flows.stages.resolve import resolve
+from pipeline.clean.lists import ListError
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import list_inputs
 from shards.run.run import Run
@@ -49,7 +50,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sample(web: Path, folder: Path, config: SampleConfig, watch: Any = None) -> Sample:
+def sample(web: Path, folder: Path, config: SampleConfig, watch: Any = None, **more: Any) -> Sample:
     recipe = Recipe.model_validate(
         {
             "input": {"urls": [str(web)]},
@@ -58,6 +59,7 @@ def sample(web: Path, folder: Path, config: SampleConfig, watch: Any = None) -> 
             "caption": {"model": "tiny-captioner"},
             "score": {"model": "tiny-filter"},
             "engine": {"kind": "local", "batch_size": 4},
+            **more,
         }
     )
     resolved = resolve(recipe, Store(recipe.output))
@@ -114,6 +116,22 @@ def test_the_budget_ends_it_once_there_is_enough(web: Path, tmp_path: Path) -> N
 def test_all_is_taken_where_more_is_wanted(web: Path, tmp_path: Path) -> None:
     taken = sample(web, tmp_path, SampleConfig(10_000))
     assert sum(block.samples for block in taken.blocks) == 120
+
+
+def test_what_is_listed_to_be_skipped_is_skipped_in_the_sample(web: Path, tmp_path: Path) -> None:
+    tars = sorted(web.glob("*.tar"))
+    keys = {tar.stem: [Path(name).stem for name, _ in read_members(tar)] for tar in tars}
+    lines = {f"{shard}/{key}" for shard, of_shard in keys.items() for key in of_shard[:40]}
+    (tmp_path / "skip").write_text("\n".join(lines))
+    done = sample(web, tmp_path, SampleConfig(1_000), skip=str(tmp_path / "skip"))
+    counted = done.result.statistics["rejected_by_reason"]
+    assert counted == {"skipped": len(lines)}
+
+
+def test_a_list_of_another_input_is_refused(web: Path, tmp_path: Path) -> None:
+    (tmp_path / "skip").write_text("elsewhere/1")
+    with pytest.raises(ListError, match="names 'elsewhere' and no shard of this input"):
+        sample(web, tmp_path, SampleConfig(32), skip=str(tmp_path / "skip"))
 
 
 def test_an_input_without_samples_is_told(tmp_path: Path) -> None:

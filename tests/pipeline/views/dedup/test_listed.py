@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.clean.lists import ListError
 from pipeline.views.dedup.listed import find_listed
+from pipeline.views.exclude import ExclusionRequest, exclude
 from shards.run.run import Run
 from shards.run.view import open_view
 from tests.support.hashed_run import Picture, hashed_run, stranger
@@ -37,3 +38,14 @@ def test_names_of_no_sample_are_counted(run: Run, tmp_path: Path) -> None:
 def test_a_list_without_any_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ListError, match="the first is '000/x'"):
         listed(run, tmp_path / "list", "000/x")
+
+
+def test_what_the_view_leaves_out_already_is_not_listed_again(run: Run, tmp_path: Path) -> None:
+    (path := tmp_path / "list").write_text("000/a b\n")
+    groups, _ = find_listed(run, open_view(run), str(path))
+    less = exclude(run, open_view(run), ExclusionRequest("less", {}), groups, lambda _: None)
+    path.write_text("000/a b\n001/c\n")
+    table, unknown = find_listed(run, less, str(path))
+    assert (table["shard"].to_pylist(), unknown) == (["001"], 0)
+    path.write_text("000/a b\n")
+    assert len(find_listed(run, less, str(path))[0]) == 0
