@@ -126,7 +126,7 @@ def test_what_is_kept_is_read_of_each_shard_that_shares_a_file(tmp_path: Path) -
     run = hashed_run(tmp_path / "run", [picture("a")], [picture("bb"), picture("ccc")])
     view = left_out(run, ("001", 0))
     assert len(table_files(view.shards, "decisions")) == 1
-    kept = read_candidates(run, view.shards, "first")
+    kept = read_candidates(run, view, "first")
     assert list(zip(kept.shard, kept.index, strict=True)) == [(0, 0), (1, 1)]
 
 
