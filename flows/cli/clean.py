@@ -146,9 +146,10 @@ def _screen(
     """Screen, without Prefect: it is short, and nothing of it waits for a person."""
     from flows.recipe import ScreenRecipe, read_recipe
     from flows.stages import screen as screening
+    from flows.stages.first_checks import check_screening
 
     loaded = read_recipe(ScreenRecipe, path, flags, settings)
-    checked = screening.check_screening(loaded)
+    checked = check_screening(loaded)
     say_loading()
 
     from flows.cli.display.progress import RunProgress

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.engines.address import check_output, check_reachable, join_address
-from flows.recipe import Recipe, RecipeError, as_recipe_errors
+from flows.recipe import Recipe, RecipeError, ScreenRecipe, as_recipe_errors
 from flows.rounds.recipe import (
     BootstrapRecipe,
     Experiment,
@@ -16,7 +16,9 @@ from flows.rounds.recipe import (
 )
 from flows.run_log.log import RunLog
 from flows.training.recipe import FinetuneRecipe, TrainingRecipe
+from models.captioners.config import CaptionerConfig
 from models.checkpoints import locate
+from models.scorers.config import ScorerConfig
 from pipeline.train.config import StepConfig, check_batch, check_division
 from shards.errors import UsageError
 from shards.inputs.listing import list_inputs
@@ -41,10 +43,24 @@ class Checked:
 def check_cleaning(recipe: Recipe) -> Checked:
     """Find what a cleaning names: run folder, inputs, checkpoints, and the cluster it joins."""
     check_output(recipe.output)
+    return _find(recipe, recipe.secrets, [*recipe.captioners, *recipe.scorers])
+
+
+def check_screening(recipe: ScreenRecipe) -> Checked:
+    """Find what a screening names, as `check_cleaning` does; it has no checkpoints."""
+    check_output(recipe.output)
+    return _find(recipe, recipe.engine.forward_env, [])
+
+
+def _find(
+    recipe: Recipe | ScreenRecipe,
+    secrets: Sequence[str],
+    models: Sequence[CaptionerConfig | ScorerConfig],
+) -> Checked:
     store = Store(recipe.output)
-    log = RunLog(store, recipe.secrets)
+    log = RunLog(store, tuple(secrets))
     with log.hearing():
-        for model in (*recipe.captioners, *recipe.scorers):
+        for model in models:
             model.look_for()
         inputs = tuple(list_inputs(recipe.input.urls, recipe.input.root, recipe.input.options))
         check_cluster(recipe.engine.kind, recipe.engine.address)

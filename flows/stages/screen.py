@@ -2,29 +2,15 @@
 
 import platform
 
-from flows.engines.address import check_output, resolve_kind
+from flows.engines.address import resolve_kind
 from flows.extras import versions_of
 from flows.recipe import ScreenRecipe
-from flows.run_log.log import RunLog
 from flows.stages.clean import CleanJob, open_job
-from flows.stages.first_checks import Checked, check_cluster
+from flows.stages.first_checks import Checked
 from flows.stages.logged import LIBRARIES
 from flows.stages.resolve import Resolved
 from pipeline.clean.config import screen_identity
 from pipeline.clean.lists import read_lists
-from shards.inputs.listing import list_inputs
-from shards.store import Store
-
-
-def check_screening(recipe: ScreenRecipe) -> Checked:
-    """Find what a screening names: run folder, inputs, and the cluster it joins."""
-    check_output(recipe.output)
-    store = Store(recipe.output)
-    log = RunLog(store, recipe.engine.forward_env)
-    with log.hearing():
-        inputs = tuple(list_inputs(recipe.input.urls, recipe.input.root, recipe.input.options))
-        check_cluster(recipe.engine.kind, recipe.engine.address)
-    return Checked(store, log, inputs)
 
 
 def prepare(recipe: ScreenRecipe, part: tuple[int, int], checked: Checked) -> CleanJob:

@@ -6,11 +6,11 @@ share a file of decisions, as in views that are judged (`group`).
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.media.ahead import read_ahead
-from pipeline.views.group import Group, count_again, in_groups
+from pipeline.views.group import Group, count_again, in_groups, in_threads
 from pipeline.views.rewrite import best_by, rewrite
 from shards.run.commit import Counts, FileRecord
 from shards.run.data import read_data
@@ -41,10 +40,7 @@ from shards.run.view import (
 from shards.schema import DECISIONS, GROUPS
 from shards.writer import TableFile, publish_file
 
-THREADS = 4
 Report = Callable[[int], None]  # hears how many more samples are done
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +207,13 @@ def _write(work: _Work, base: View, request: ExclusionRequest, report: Report) -
     with run.store.staging() as folder:
         facts = with_scores(run, base.shards, base.basis.scores)
         shards = list[SnapshotShard]()
-        for group in _in_threads(partial(work.of_group, folder), in_groups(facts)):
+        for group in in_threads(run, partial(work.of_group, folder), in_groups(facts)):
             shards += group
             if not work.write_clean:
                 report(sum(shard.counts.samples_in for shard in group))
         if work.write_clean:
             pairs, shards = list(zip(facts, shards, strict=True)), []
-            for shard in _in_threads(partial(work.rewrite, folder), pairs):
+            for shard in in_threads(run, partial(work.rewrite, folder), pairs):
                 shards.append(shard)
                 report(shard.counts.samples_in)
     buffer = io.BytesIO()
@@ -244,9 +240,3 @@ def _write(work: _Work, base: View, request: ExclusionRequest, report: Report) -
         base.basis,
         excluded,
     )
-
-
-def _in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Do the work on every item; after a failure nothing more is begun."""
-    for _, result in read_ahead(items, work, lambda _: 0, 2 * THREADS, threads=THREADS):
-        yield result

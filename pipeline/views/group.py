@@ -4,9 +4,10 @@ A shard by itself costs more to look at than thousands of its texts: of 100,000 
 each that is all there is. So a group has up to 100,000 texts, of as many shards as that takes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.clean.facts import read_facts
 from pipeline.clean.judge import JudgeConfig, is_open
+from pipeline.media.ahead import read_ahead
 from pipeline.views.decide import Numbers, Rules, passing, redecide, reopened, scores_of
 from pipeline.views.request import Resolved
 from shards.reasons import DecisionReason
@@ -23,6 +25,11 @@ from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import ViewError
+
+_THREADS = 4  # reading and writing let others run
+_REMOTE_THREADS = 16  # an object store answers many at once
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MOST_TEXTS = 100_000  # in a group, but for a shard that has more by itself
 
@@ -159,3 +166,10 @@ def _counted(facts: Counts, kept: int, kept_texts: Mapping[str, int]) -> Counts:
             for origin, texts in facts.texts.items()
         },
     )
+
+
+def in_threads(run: Run, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Do the work on every item, in order; after a failure nothing more is begun."""
+    threads = _THREADS if run.store.is_local else _REMOTE_THREADS
+    for _, result in read_ahead(items, work, lambda _: 0, 2 * threads, threads=threads):
+        yield result

@@ -8,15 +8,13 @@ threads, one at a time in each. The view exists once all of its files are safe.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.media.ahead import read_ahead
 from pipeline.views.decide import Rules
-from pipeline.views.group import Facts, decide, in_groups, open_scores, read_group
+from pipeline.views.group import Facts, decide, in_groups, in_threads, open_scores, read_group
 from pipeline.views.request import (
     LARGEST,
     ViewRequest,
@@ -40,12 +38,7 @@ from shards.run.view import (
 )
 from shards.writer import TableFile, publish_file
 
-THREADS = 4  # reading and writing let others run
-REMOTE_THREADS = 16  # an object store answers many at once
-
 Report = Callable[[int], None]  # hears how many more samples are done
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def rejudge(
@@ -87,7 +80,7 @@ def fraction_threshold(facts: Facts, origin: str, fraction: float, total: int) -
     def read(group: Sequence[SnapshotShard]) -> NDArray[np.float32]:
         return open_scores(read_group(facts, group), origin, facts.resolved.rules)
 
-    found = _in_threads(facts.run, read, in_groups(facts.shards))
+    found = in_threads(facts.run, read, in_groups(facts.shards))
     scores = np.concatenate([np.empty(0, np.float32), *found])
     wanted = round(fraction * total)
     if not wanted:
@@ -112,10 +105,10 @@ def _write(
     with run.store.staging() as folder:
         rules = replace(facts.resolved.rules, thresholds=thresholds)
         work = _Work(facts, judging, rules, request.write_clean, folder, report)
-        groups = _in_threads(run, work.judge, in_groups(facts.shards))
+        groups = in_threads(run, work.judge, in_groups(facts.shards))
         judged = [shard for group in groups for shard in group]
         pairs = list(zip(facts.shards, judged, strict=True))
-        shards = _in_threads(run, work.rewrite, pairs) if request.write_clean else judged
+        shards = list(in_threads(run, work.rewrite, pairs)) if request.write_clean else judged
     texts = total_counts(shard.counts for shard in shards).texts
     recorded = {}
     for origin, threshold in sorted(thresholds.items()):
@@ -179,10 +172,3 @@ class _Work:
         file.add_table(decided)
         name = self.judging.file_name("decisions", shard)
         return publish_file(self.facts.run.store, file, "decisions", name)
-
-
-def _in_threads(run: Run, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Do the work on every item; after a failure nothing more is begun."""
-    threads = THREADS if run.store.is_local else REMOTE_THREADS
-    ahead = read_ahead(items, work, lambda _: 0, len(items), threads=threads)
-    return [result for _, result in ahead]
