@@ -145,7 +145,7 @@ def read_scorer(section: ScorerConfig) -> ScorerInfo:
         return check_scorer(section)
 
 
-def _alone(models: Sequence[Known], what: Callable[[Known], Any]) -> Any:  # noqa: ANN401
+def _alone(models: Sequence[Known], what: Callable[[Known], Any]) -> Any:  # noqa: ANN401 - as what
     """Say something of all models as a recipe does: of one alone, or in a list."""
     said = tuple(map(what, models))
     return said[0] if len(said) == 1 else said

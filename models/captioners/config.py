@@ -42,7 +42,8 @@ class BlipCaptionerConfig(Decoding, FolderConfig):
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
-        return check_candidates(self, self.method, self.beams, self.candidates)
+        check_candidates(self.method, self.beams, self.candidates)
+        return self
 
     def look_for(self) -> None:
         """Raise CheckpointError for a name that leads nowhere, or to another family."""
@@ -82,7 +83,8 @@ class TransformersCaptionerConfig(GuestConfig):
                 f"min_tokens {self.min_tokens} is more than max_tokens {self.max_tokens}"
             )
         if self.generation == "recipe":
-            return check_candidates(self, self.method, self.beams, self.candidates)
+            check_candidates(self.method, self.beams, self.candidates)
+            return self
         if both := sorted(_DECIDED_BY_FOLDER & self.model_fields_set):
             raise ValueError(f"generation: folder leaves no room for {', '.join(both)}")
         return self
@@ -158,14 +160,13 @@ class EndpointCaptionerConfig(ModelConfig):
         return {key: value for key, value in super().identity().items() if key not in pace}
 
 
-def check_candidates(config: Any, method: str, beams: int, candidates: int) -> Any:  # noqa: ANN401
-    """Return a config whose method has so many texts to give; else ValueError."""
+def check_candidates(method: str, beams: int, candidates: int) -> None:
+    """Raise ValueError for more texts than a method has to give."""
     most = {"nucleus": candidates, "beam": beams, "greedy": 1}[method]
     if candidates > most:
         raise ValueError(
             f"candidates is {candidates}, but {method} decoding writes at most {most} for a picture"
         )
-    return config
 
 
 def _changed(config: ModelConfig) -> set[str]:

@@ -140,7 +140,7 @@ def forget_folder(network: PreTrainedModel, settings: GenerationConfig) -> None:
             part.generation_config = GenerationConfig(**ids)
 
 
-def end_ids(settings: GenerationConfig, tokenizer: Any) -> set[int]:  # noqa: ANN401
+def end_ids(settings: GenerationConfig, tokenizer: Any) -> set[int]:  # noqa: ANN401 - of any make
     """Collect the tokens that end a text: the folder's, maybe several, and the tokenizer's."""
     named = settings.eos_token_id
     ends = {named} if isinstance(named, int) else set(named or ())

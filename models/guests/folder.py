@@ -65,7 +65,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
-def load_network(auto: Any, folder: Path, **options: Any) -> PreTrainedModel:  # noqa: ANN401
+def load_network(auto: Any, folder: Path, **options: Any) -> PreTrainedModel:  # noqa: ANN401 - an Auto class
     """Load a network by one of transformers' Auto classes; all of its weights must be there."""
     logging.disable_progress_bar()  # a worker has no terminal
     with as_checkpoint_errors(folder):
@@ -91,7 +91,7 @@ def count_parameters(folder: Path) -> int:
     with as_checkpoint_errors(folder):
         for path in sorted(folder.glob("*.safetensors")):
             with safe_open(path, "pt") as file:
-                shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118
+                shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118 - no dict
                 total += sum(math.prod(shape) for shape in shapes)
     return total
 

@@ -64,7 +64,7 @@ class PromptedProcessor:
             made = self._whole(images=[[picture]], return_tensors="pt", **words)
         return {name: value for name, value in made.items() if name != "labels"}
 
-    def _open_whole(self, config: PreTrainedConfig, backend: ImageBackend) -> Any:  # noqa: ANN401
+    def _open_whole(self, config: PreTrainedConfig, backend: ImageBackend) -> Any:  # noqa: ANN401 - untyped
         """Open the class that joins picture and words; None where a folder has none."""
         kind = self._kind(config)
         if kind is None:
@@ -130,7 +130,7 @@ class PromptedProcessor:
         return written if isinstance(written, str) else str(written[0])
 
 
-def open_image_processor(folder: Path, backend: ImageBackend) -> Any:  # noqa: ANN401
+def open_image_processor(folder: Path, backend: ImageBackend) -> Any:  # noqa: ANN401 - untyped
     """Open what makes pixels of pictures; CheckpointError for a backend that is not here."""
     made = AutoImageProcessor.from_pretrained(
         folder, backend=backend, trust_remote_code=False, local_files_only=True
