@@ -34,8 +34,10 @@ def project(linears: Sequence[nn.Linear], states: Tensor) -> list[Tensor]:
 def joined(linears: Sequence[nn.Linear]) -> tuple[Tensor, Tensor] | None:
     """Return weights (sum of widths, D) and biases of layers as one; None if they lie apart.
 
-    They lie apart before `lay_together`, and again when one is moved, cast or replaced.
+    They lie apart before `lay_together`, and again when one is moved, cast, packed or replaced.
     """
+    if not all(isinstance(linear, nn.Linear) for linear in linears):
+        return None
     weight = _joined([linear.weight for linear in linears])
     bias = _joined([linear.bias for linear in linears])
     return None if weight is None or bias is None else (weight, bias)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 from transformers import BlipTextConfig
 
+from models.blip.packed import PackedLinear, can_pack, linear_gelu, pack_linears
 from models.blip.side_by_side import lay_together, project
 from models.blip.text_layers import (
     CachedText,
@@ -223,7 +224,7 @@ class WordTransform(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (..., D) to (..., D)."""
-        return self.LayerNorm(F.gelu(self.dense(hidden)))
+        return self.LayerNorm(linear_gelu(self.dense, hidden))
 
 
 class WordPredictions(nn.Module):
@@ -233,10 +234,18 @@ class WordPredictions(nn.Module):
         super().__init__()
         self.transform = WordTransform(config)
         self.bias = nn.Parameter(torch.empty(config.vocab_size))
+        self._packed: PackedLinear | None = None
 
     def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
         """Map (..., D) to logits (..., C), given word embeddings (C, D)."""
+        if self._packed is not None:
+            return self._packed(self.transform(hidden))
         return F.linear(self.transform(hidden), words, self.bias)
+
+    def pack(self, words: Tensor) -> None:
+        """Predict from a packed copy of the word embeddings (C, D) from now on."""
+        if can_pack(words):
+            self._packed = PackedLinear(words, self.bias)
 
 
 class WordHead(nn.Module):
@@ -266,3 +275,8 @@ class TextDecoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Map states (..., D) to logits (..., C)."""
         return self.cls.predictions(hidden, self.bert.embeddings.word_embeddings.weight)
+
+    def pack(self) -> None:
+        """Pack the products, for reading alone, on a CPU: see `pack_linears`."""
+        pack_linears(self)
+        self.cls.predictions.pack(self.bert.embeddings.word_embeddings.weight)

@@ -13,10 +13,10 @@ Shapes: N texts, B images, T tokens, D width, V width of the image states, H hea
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipTextConfig
 
+from models.blip.packed import linear_gelu
 from models.blip.sdpa import attend
 from models.blip.side_by_side import project
 
@@ -155,7 +155,7 @@ class Intermediate(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, T, D) to (N, T, intermediate)."""
-        return F.gelu(self.dense(hidden))
+        return linear_gelu(self.dense, hidden)
 
 
 class TextLayer(nn.Module):

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 from transformers import BlipVisionConfig
 
+from models.blip.packed import linear_gelu
+
 
 class PatchEmbeddings(nn.Module):
     """Cut an image into patches, put a class token before them and add positions."""
@@ -61,7 +63,7 @@ class VisionMlp(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (B, P, D) to (B, P, D)."""
-        return self.fc2(F.gelu(self.fc1(hidden)))
+        return self.fc2(linear_gelu(self.fc1, hidden))
 
 
 class VisionLayer(nn.Module):

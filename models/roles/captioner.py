@@ -77,8 +77,7 @@ class BlipCaptioner(LoadedModel[CaptionNetwork]):
     ) -> Self:
         """Load a captioning checkpoint from a local folder."""
         model = cls(checkpoint.load(folder, "captioner", **options), decoding, seed)
-        if options.get("dtype") == "int8":
-            model.quantise()
+        model.only_read(options.get("dtype", "auto"))
         return model
 
     def write_step_by_step(self) -> None:

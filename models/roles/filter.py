@@ -56,8 +56,7 @@ class Filter(LoadedModel[MatchNetwork]):
     ) -> Self:
         """Load a retrieval checkpoint from a local folder; `max_tokens` counts special tokens."""
         model = cls(checkpoint.load(folder, "filter", **options), max_tokens)
-        if options.get("dtype") == "int8":
-            model.quantise()
+        model.only_read(options.get("dtype", "auto"))
         return model
 
     def count_tokens(self, text: str) -> int:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from models.blip import framing
 from models.blip.config import DtypeChoice
 from models.blip.image_encoder import ImageEncoder, See
-from models.blip.text import TextTransformer
+from models.blip.packed import pack_linears
+from models.blip.text import TextDecoder, TextTransformer
 from models.blip.vision import VisionTower
 from models.checkpoints.checkpoint import Checkpoint
 
@@ -19,6 +20,9 @@ class _Seeing(Protocol):
 
     def modules(self) -> Iterator[nn.Module]:
         """List all parts."""
+
+    def children(self) -> Iterator[nn.Module]:
+        """List the parts that are not of others."""
 
 
 NetworkT = TypeVar("NetworkT", bound=_Seeing)
@@ -87,9 +91,16 @@ class LoadedModel(Generic[NetworkT]):
         blank = torch.zeros(count, 3, way.height, way.width, dtype=torch.uint8)
         self.image_states(blank)
 
-    def quantise(self) -> None:
-        """Compute the vision tower in int8, on a CPU: see `ImageEncoder.quantise`."""
-        self._encoder.quantise()
+    def only_read(self, dtype: DtypeChoice) -> None:
+        """Read faster on a CPU, and neither train nor save: packed, and seeing in int8 if asked."""
+        if dtype == "int8":
+            self._encoder.quantise()
+        pack_linears(self.network.vision_model)
+        for part in self.network.children():
+            if isinstance(part, TextTransformer):
+                pack_linears(part)
+            elif isinstance(part, TextDecoder):
+                part.pack()
 
     def tokenize(self, texts: Sequence[str], first_id: int) -> framing.TokenBatch:
         """Tokenise texts that are normalised already; see `frame`."""
