@@ -49,6 +49,7 @@ from shards.run.commit import Counts, total_counts
 from shards.run.exclusion import SKIP_NAME
 from shards.run.repair import set_snapshots_aside
 from shards.run.run import Run
+from shards.run.scoring.compaction import keep_compaction
 from shards.run.scoring.distribution import keep_scores
 from shards.run.segment import Committed, read_committed, write_segments
 from shards.run.snapshot import write_snapshot
@@ -227,6 +228,7 @@ def _finish(job: CleanJob, work: Work) -> RunResult:
     view = view_of_commits(job.run, committed)
     if whole:
         newest = write_snapshot(job.run, committed=committed)
+        keep_compaction(job.run, newest.shards, newest.id)
         keep_scores(job.run, newest.shards, newest.id)
         for action in set_snapshots_aside(job.run, newest.id, committed):
             _log.warning("%s", action)

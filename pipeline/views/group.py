@@ -4,6 +4,7 @@ A shard by itself costs more to look at than thousands of its texts: of 100,000 
 each that is all there is. So a group has up to 100,000 texts, of as many shards as that takes.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,13 +20,16 @@ from pipeline.clean.judge import JudgeConfig, is_open
 from pipeline.media.ahead import read_ahead
 from pipeline.views.decide import Numbers, Rules, passing, redecide, reopened, scores_of
 from pipeline.views.request import Resolved
+from shards.errors import DamagedFile
 from shards.reasons import DecisionReason
 from shards.run.commit import Counts, TextCounts
 from shards.run.data import read_data
 from shards.run.run import Run
+from shards.run.scoring.compaction import SCORES, Compaction, open_compaction
 from shards.run.snapshot import SnapshotShard
 from shards.run.view import ViewError
 
+_log = logging.getLogger(__name__)
 _THREADS = 4  # reading and writing let others run
 _REMOTE_THREADS = 16  # an object store answers many at once
 Item = TypeVar("Item")
@@ -33,7 +37,8 @@ Result = TypeVar("Result")
 
 MOST_TEXTS = 100_000  # in a group, but for a shard that has more by itself
 
-_DECISIONS = ["shard", "index", "text_no", "reason"]
+_PLACED = ["index", "text_no", "reason"]
+_DECISIONS = ["shard", *_PLACED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,18 @@ class Facts:
     run: Run
     resolved: Resolved
     shards: Sequence[SnapshotShard]
+    compaction: Compaction | None = None
+
+    @classmethod
+    def open(
+        cls, run: Run, resolved: Resolved, shards: Sequence[SnapshotShard], snapshot: str
+    ) -> "Facts":
+        """Open the facts on shards: compacted ones, if these are there and hold what is read."""
+        columns = {column.name for column in resolved.rules.columns}
+        opens_again = resolved.reopens and any(shard.counts.not_finite for shard in shards)
+        if opens_again or not columns <= set(SCORES):
+            return cls(run, resolved, shards)
+        return cls(run, resolved, shards, open_compaction(run, shards, snapshot))
 
     def read(self, shard: SnapshotShard) -> tuple[pa.Table, pa.Table]:
         """Read the facts on a shard's texts, and the run's own decisions, open again if need be.
@@ -103,11 +120,27 @@ def in_groups(shards: Sequence[SnapshotShard]) -> list[tuple[SnapshotShard, ...]
 
 def read_group(facts: Facts, shards: Sequence[SnapshotShard]) -> Group:
     """Read what the rules look at; raises ViewError where the tables do not fit."""
+    if facts.compaction is not None:
+        try:
+            return _read_compacted(facts, facts.compaction, shards)
+        except DamagedFile as error:
+            _log.warning("tables are read one by one, which is slower: %s", error)
     read = [facts.read(shard) for shard in shards]
     lengths = np.array([len(texts) for texts, _ in read], np.int64)
     texts = pa.concat_tables([texts for texts, _ in read]).combine_chunks()
     decisions = pa.concat_tables([decisions for _, decisions in read]).combine_chunks()
     return Group(tuple(shards), lengths, texts, decisions)
+
+
+def _read_compacted(facts: Facts, compaction: Compaction, shards: Sequence[SnapshotShard]) -> Group:
+    lengths = np.array([shard.file("texts").rows for shard in shards], np.int64)
+    scores = sorted(column.name for column in facts.resolved.rules.columns)
+    rows = compaction.read(shards, [*_PLACED, "origin", *scores]).combine_chunks()
+    names = pa.array([shard.shard for shard in shards], pa.string())
+    decisions = rows.select(_PLACED).add_column(
+        0, "shard", pc.take(names, pa.array(np.repeat(np.arange(len(shards)), lengths)))
+    )
+    return Group(tuple(shards), lengths, rows.select(["origin", *scores]), decisions)
 
 
 def open_scores(group: Group, origin: str, rules: Rules) -> NDArray[np.float32]:

@@ -55,7 +55,8 @@ def rejudge(
     thresholds = resolve_thresholds(run, request, counts)
     if is_resolved(run, request, snapshot, thresholds, resolved.basis):
         return _opened(run, request.name), False
-    facts = Facts(run, resolved, with_scores(run, snapshot.shards, resolved.set_names))
+    shards = with_scores(run, snapshot.shards, resolved.set_names)
+    facts = Facts.open(run, resolved, shards, snapshot.id)
     for origin, fraction in request.keep_fraction.items():
         total = counts.texts.get(origin, TextCounts()).given
         thresholds[origin] = fraction_threshold(facts, origin, fraction, total)

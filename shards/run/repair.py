@@ -21,6 +21,7 @@ from shards.run.snapshot import (
     write_snapshot,
 )
 from shards.run.verify.lists import (
+    check_compaction,
     check_newest,
     check_score_counts,
     check_segment,
@@ -100,7 +101,7 @@ def repair_run(run: Run, report: Report = no_report) -> Repair:
     _mend_commits(run, commits, done, report)
     aside = _mend_quarantine(run, commits, done)
     for name in snapshot_names(run):
-        for problem in list(check_score_counts(run, name)):
+        for problem in [*check_score_counts(run, name), *check_compaction(run, name)]:
             _set_aside(run.store, problem.where, [problem], done)
         _set_aside(run.store, name, list(check_snapshot(run, name, commits)), done)
     for name in segment_names(run):

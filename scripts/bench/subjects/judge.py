@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from shards.run.scoring.compaction import keep_compaction
 from shards.run.scoring.distribution import keep_scores
 from shards.run.segment import read_committed, write_segments
 from shards.run.snapshot import write_snapshot
@@ -58,10 +59,14 @@ def make_run(url: str, shards: int, samples: int) -> None:
         write_segments(run, committed)
         listed = write_snapshot(run, committed=committed)
         written = time.process_time()
+        keep_compaction(run, listed.shards, listed.id)
+        compacted = time.process_time()
         keep_scores(run, listed.shards, listed.id)
         kept = time.process_time()
         steps = f"commits {read - begun:.1f}, lists {written - read:.1f}"
-        print(f"CPU s: {steps}, scores {kept - written:.1f}")
+        print(
+            f"CPU s: {steps}, compaction {compacted - written:.1f}, scores {kept - compacted:.1f}"
+        )
 
 
 if __name__ == "__main__":

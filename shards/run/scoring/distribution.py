@@ -7,12 +7,12 @@ that it was counted from by their hashes, and counts for no others.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -21,12 +21,15 @@ from shards.run.commit import FileRecord
 from shards.run.data import read_data
 from shards.run.record import as_model, read_record, write_record
 from shards.run.run import Run
+from shards.run.scoring.compaction import Compaction, open_compaction
 from shards.run.snapshot import SnapshotShard, table_files
 
 BINS = 20
 LEAST = 100  # files; fewer are as soon counted
 _THREADS = 16  # an object store answers many at once
 _AT_A_TIME = 1_000
+_READ = ["origin", "itm"]
+_Count = tuple[str, NDArray[np.int64], float]  # of an origin: its texts by bin, and the best
 _log = logging.getLogger(__name__)
 
 
@@ -55,9 +58,16 @@ def keep_scores(run: Run, shards: Sequence[SnapshotShard], snapshot: str) -> Non
     """Keep how the texts of a large run's snapshot scored, unless that is kept already."""
     if len(shards) < LEAST:
         return
-    kept, now = read_scores(run, snapshot), scores_of(run, shards, snapshot)
-    if kept != now:
-        run.store.put(scores_name(snapshot), write_record(now.model_dump(mode="json")))
+    kept = read_scores(run, snapshot)
+    if kept is not None and kept.texts_sha256 == _digest(table_files(shards, "texts")):
+        return
+    compaction = open_compaction(run, shards, snapshot)
+    try:
+        now = count_scores(run, shards, compaction)
+    except DamagedFile as error:
+        _log.warning("scores are counted from the tables: %s", error)
+        now = count_scores(run, shards)
+    run.store.put(scores_name(snapshot), write_record(now.model_dump(mode="json")))
 
 
 def scores_name(snapshot: str) -> str:
@@ -83,19 +93,17 @@ def parse_scores(run: Run, snapshot: str) -> Scores:
     return as_model(Scores, read_record(run.store.read(name), where), where)
 
 
-def count_scores(run: Run, shards: Sequence[SnapshotShard]) -> Scores:
-    """Count them from the tables; raises DamagedFile, SchemaError."""
+def count_scores(
+    run: Run, shards: Sequence[SnapshotShard], compaction: Compaction | None = None
+) -> Scores:
+    """Count them from the tables, or their compaction; raises DamagedFile, SchemaError."""
     files = table_files(shards, "texts")
     counts: dict[str, NDArray[np.int64]] = {}
     highest: dict[str, float] = {}
-    waiting = iter(files)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        while some := list(islice(waiting, _AT_A_TIME)):
-            for origin, bins, best in (
-                one for found in pool.map(partial(_count_file, run), some) for one in found
-            ):
-                counts[origin] = counts.get(origin, np.zeros(BINS, np.int64)) + bins
-                highest[origin] = max(highest.get(origin, best), best)
+    counted = _counted(run, files) if compaction is None else map(_count, compaction.tables(_READ))
+    for origin, bins, best in chain.from_iterable(counted):
+        counts[origin] = counts.get(origin, np.zeros(BINS, np.int64)) + bins
+        highest[origin] = max(highest.get(origin, best), best)
     return Scores(
         texts_sha256=_digest(files),
         counts={origin: counts[origin].tolist() for origin in sorted(counts)},
@@ -103,8 +111,14 @@ def count_scores(run: Run, shards: Sequence[SnapshotShard]) -> Scores:
     )
 
 
-def _count_file(run: Run, file: FileRecord) -> list[tuple[str, NDArray[np.int64], float]]:
-    texts = read_data(run, file, ["origin", "itm"])
+def _counted(run: Run, files: Sequence[FileRecord]) -> Iterator[list[_Count]]:
+    waiting = iter(files)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while some := list(islice(waiting, _AT_A_TIME)):
+            yield from pool.map(lambda file: _count(read_data(run, file, _READ)), some)
+
+
+def _count(texts: pa.Table) -> list[_Count]:
     origins = texts["origin"].combine_chunks().dictionary_encode()
     itm = texts["itm"].to_numpy().astype(np.float64)
     finite = np.isfinite(itm)

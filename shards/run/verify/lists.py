@@ -3,14 +3,24 @@
 import os.path
 from collections.abc import Iterator, Mapping, Sequence
 
+import pyarrow as pa
+
 from shards.errors import DamagedFile
 from shards.run.commit import Commit, FileRecord, commit_name
 from shards.run.run import Run
+from shards.run.scoring.compaction import (
+    COLUMNS,
+    Compaction,
+    compaction_name,
+    parse_compaction,
+    read_facts,
+)
 from shards.run.scoring.distribution import count_scores, parse_scores, scores_name
 from shards.run.segment import parse_segment
 from shards.run.snapshot import (
     Snapshot,
     SnapshotError,
+    SnapshotShard,
     as_snapshot_shard,
     open_snapshot,
     read_newest,
@@ -70,6 +80,36 @@ def check_score_counts(run: Run, name: str) -> Iterator[Problem]:
         return  # the check of the commit says so
     if kept.texts_sha256 == counted.texts_sha256 and kept != counted:
         yield Problem(scores_name(snapshot.id), "does not say how the texts scored")
+
+
+def check_compaction(run: Run, name: str) -> Iterator[Problem]:
+    """Compare a snapshot's compaction with the tables, where it is of these very files."""
+    snapshot = read_snapshot(run, name)
+    if isinstance(snapshot, Problem):
+        return  # `check_snapshot` says so
+    beside = compaction_name(snapshot.id)
+    try:
+        compaction = parse_compaction(run, snapshot.shards, snapshot.id)
+        if compaction is not None and not _holds_facts(compaction, snapshot.shards):
+            yield Problem(beside, "is not what the tables say")
+    except FileNotFoundError:
+        return
+    except DamagedFile as error:
+        if error.where == run.store.url(beside):  # of a table, the check of the commit says so
+            yield Problem.of(beside, error)
+
+
+def _holds_facts(compaction: Compaction, shards: Sequence[SnapshotShard]) -> bool:
+    return all(
+        _as_bits(compaction.read(some, COLUMNS)) == _as_bits(facts)
+        for some, facts in read_facts(compaction.run, shards)
+    )
+
+
+def _as_bits(table: pa.Table) -> list[pa.Array]:
+    """Return the columns, with integers for floats: NaN is not equal to itself."""
+    columns = [column.combine_chunks() for column in table.columns]
+    return [c.view(pa.int32()) if pa.types.is_float32(c.type) else c for c in columns]
 
 
 def check_segment(run: Run, name: str, commits: Mapping[str, Commit]) -> Iterator[Problem]:

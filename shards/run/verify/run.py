@@ -15,6 +15,7 @@ from shards.run.exclusion import BLOCK_NAME, SKIP_NAME
 from shards.run.run import Run, recipe_is_whole
 from shards.run.segment import segment_names
 from shards.run.verify.lists import (
+    check_compaction,
     check_newest,
     check_score_counts,
     check_segment,
@@ -112,6 +113,7 @@ def verify_run(
     for name in snapshot_names(run):
         problems += check_snapshot(run, name, commits)
         problems += check_score_counts(run, name)
+        problems += check_compaction(run, name)
     for name in segment_names(run):
         problems += check_segment(run, name, commits)
     problems += check_newest(run)
