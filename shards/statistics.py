@@ -11,6 +11,7 @@ from shards.query.query import connect
 from shards.reasons import SampleReason, TextReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, TextCounts, total_counts
+from shards.run.exclusion import skip_list_length
 from shards.run.run import Run
 from shards.run.scoring.distribution import BINS, Scores, scores_of
 from shards.run.scoring.score_set import has_itm, open_score_set, own_scorers, score_set_names
@@ -35,6 +36,7 @@ def run_statistics(run: Run, view: View | None = None) -> dict[str, Any]:
         "filtered": counts.filtered,
         "rejected": counts.rejected,
         "rejected_by_reason": counts.rejected_by_reason,
+        **({"to_skip": to_skip} if (to_skip := skip_list_length(run)) else {}),
         "texts": {origin: texts.model_dump() for origin, texts in counts.texts.items()},
         "text_reasons": counts.text_reasons,
         **language_statistics(run, shards),

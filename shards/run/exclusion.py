@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shards.errors import DamagedFile
 from shards.run.run import Run
-from shards.schema import GROUPS, check_schema, read_bytes
+from shards.schema import GROUPS, check_schema, open_parquet, read_bytes
 
 # the run's own copies of lists, which its recipe named
 SKIP_NAME, BLOCK_NAME = "skip.parquet", "block_hashes.txt"
@@ -32,6 +32,17 @@ class Exclusion(BaseModel):
     samples: int
     base: str | None = None
     asked: dict[str, Any] = {}
+
+
+def skip_list_length(run: Run) -> int:
+    """Count the samples that a run's skip-list names; 0 without one. Raises DamagedFile."""
+    if "skip" not in run.identity or not run.store.exists(SKIP_NAME):
+        return 0
+    with (
+        run.store.open(SKIP_NAME) as source,
+        open_parquet(source, run.store.url(SKIP_NAME)) as file,
+    ):
+        return int(file.metadata.num_rows)
 
 
 def read_groups(run: Run, exclusion: Exclusion | None) -> pa.Table:

@@ -17,10 +17,10 @@ def print_statistics(run_url: str, statistics: dict[str, Any]) -> None:
     """Print a run's numbers: samples, texts by origin, shards."""
     console = Console()
     console.print(_sample_table(statistics))
-    if statistics["kind"] != "screen":
+    if statistics["kind"] != "screen" and (statistics["texts"] or statistics["text_reasons"]):
         console.print(_text_table(statistics))
-    if statistics.get("languages"):
-        console.print(_language_table(statistics))
+    if statistics.get("languages") and (languages := _language_table(statistics)).row_count:
+        console.print(languages)
     shards = statistics["shards"]
     counted = ", ".join(f"{count(number)} {name}" for name, number in shards.items() if number)
     console.print(f"shards: {counted}")
@@ -54,9 +54,16 @@ def _nothing_kept(statistics: dict[str, Any]) -> Iterator[str]:
 
 
 def _unused(statistics: dict[str, Any]) -> Iterator[str]:
-    """Tell of candidates that are not among the texts."""
+    """Tell of candidates that are not among the texts, and of a skip-list of another input."""
     if statistics["shards"]["pending"]:
         return
+    to_skip = statistics.get("to_skip", 0)
+    skipped = statistics["rejected_by_reason"].get("skipped", 0)
+    if skipped < to_skip / 2:  # shards of two folders may share their names
+        yield (
+            f"the skip-list names {number_of(to_skip, 'sample')}, and {count(skipped)} were here "
+            "to skip: is it from a run over this input?"
+        )
     for origin, texts in statistics.get("candidates", {}).items():
         if unused := texts["given"] - texts["scored"]:
             yield (

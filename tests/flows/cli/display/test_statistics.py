@@ -127,3 +127,32 @@ def test_web_texts_by_language_and_what_an_english_filter_did_to_them(
     statistics["english_filter"] = False
     print_statistics("/runs/first", statistics)
     assert "not English" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("skipped", "pending", "told"), [(0, 0, True), (24, 0, True), (25, 0, False), (0, 1, False)]
+)
+def test_a_skip_list_of_another_input_is_doubted(
+    capsys: pytest.CaptureFixture[str],
+    statistics: dict[str, Any],
+    skipped: int,
+    pending: int,
+    told: bool,
+) -> None:
+    statistics |= {"to_skip": 50, "rejected_by_reason": {"skipped": skipped}}
+    statistics["shards"]["pending"] = pending
+    print_statistics("/run", statistics)
+    line = f"the skip-list names 50 samples, and {skipped} were here to skip"
+    assert (line in capsys.readouterr().out) is told
+
+
+def test_a_table_without_rows_is_not_shown(
+    capsys: pytest.CaptureFixture[str], statistics: dict[str, Any]
+) -> None:
+    kept_out = {"de": {"texts": 9, "in": 0, "kept": 0}}
+    statistics |= {"texts": {}, "text_reasons": {}, "languages": kept_out, "highest_itm": {}}
+    statistics |= {"english_filter": True, "languages_of_shards": 3}
+    print_statistics("/run", statistics)
+    out = capsys.readouterr().out
+    assert "samples_in" in out
+    assert "texts" not in out
