@@ -41,6 +41,9 @@ Examples:
 """
 
 
+Candidates = Annotated[
+    str | None, typer.Option(help="Parquet of more texts: key, text, and maybe shard, author")
+]
 Only = Annotated[
     Literal["screen"] | None,
     typer.Option(help="stop before any model, in a run of its own: to count, and for dedup"),
@@ -74,9 +77,7 @@ def clean(
         str | None,
         typer.Option("--filter", help="folder or hub id: of BLIP, or of --set score.kind=…"),
     ] = None,
-    candidates: Annotated[
-        str | None, typer.Option(help="Parquet of more texts: key, text, and maybe shard, author")
-    ] = None,
+    candidates: Candidates = None,
     engine: Engine = None,
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors")] = None,
     address: Address = None,

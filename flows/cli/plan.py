@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.clean import parse_part
+from flows.cli.clean import Candidates, Skip, parse_part
 from flows.cli.faults import BAD_USAGE
 from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, Set, say_loading
 from pipeline.printable import visible
@@ -53,11 +53,13 @@ def plan(
     output: Annotated[str | None, typer.Option(help="run folder, new or to be resumed")] = None,
     captioner: Captioner = None,
     filter_: Filter = None,
+    candidates: Candidates = None,
     engine: Engine = None,
     actors: Actors = None,
     address: Address = None,
     part: Annotated[str, typer.Option(help="i/n: every n-th shard, for job arrays")] = "1/1",
-    direct: Direct = False,  # noqa: ARG001 - of `clean`, whose flags are all taken
+    skip: Skip = None,
+    direct: Direct = False,  # noqa: ARG001 - of `clean`, whose flags are taken
     set_: Set = None,
     n: Annotated[
         int | None, typer.Option(min=32, help="pictures to try, at most; default: 2,000 or more")
@@ -71,13 +73,16 @@ def plan(
 ) -> None:
     """Check a cleaning, try it on a sample, and say what it will take.
 
-    Takes the flags of `clean`. Nothing is left of the sample.
+    Takes the flags of `clean` (a screening, which needs no model, is not planned). Nothing is left
+    of the sample.
     """
     from flows.recipe import Recipe, read_recipe
 
     flags = {
         "input.urls": input_,
         "output": output,
+        "candidates": candidates,
+        "skip": skip,
         "caption.model": captioner,
         "score.model": filter_,
         "engine.kind": engine,
@@ -115,6 +120,7 @@ def try_(
     engine: Engine = None,
     actors: Actors = None,
     address: Address = None,
+    direct: Direct = False,  # noqa: ARG001 - Prefect is not told of a look
     set_: Set = None,
     seed: Annotated[int, typer.Option(help="of the choice of pictures")] = 0,
     price_per_gpu_hour: Price = None,

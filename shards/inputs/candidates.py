@@ -48,6 +48,16 @@ class Candidates:
                 yield found["origin"], found["text"]
             row += 1
 
+    def with_shards(self, drawn_from: Mapping[str, str]) -> "Candidates":
+        """Name other shards instead, each with the texts of the one it is drawn from."""
+        of_any = self.table.filter(pc.is_null(self.table["shard"]))
+        parts = [of_any]
+        for shard, source in drawn_from.items():
+            mine = self.table.filter(pc.equal(self.table["shard"], source))
+            named = pa.array([shard] * len(mine), pa.string())
+            parts.append(mine.set_column(0, _SCHEMA.field("shard"), named))
+        return Candidates(_by_key(pa.concat_tables(parts)))
+
     @property
     def rows(self) -> dict[str, int]:
         """Count the texts of each origin."""
@@ -90,9 +100,7 @@ def read_candidates(url: str, most_bytes: int) -> tuple[Candidates, int]:
     length = pc.binary_length(pc.utf8_trim_whitespace(table["text"]))
     fits = pc.and_(pc.greater(length, 0), pc.less_equal(length, most_bytes))
     kept = table.filter(pc.and_(pc.is_valid(table["key"]), fits))
-    order = pa.table({"key": kept["key"], "row": pa.array(range(len(kept)))})
-    rows = pc.sort_indices(order, [("key", "ascending"), ("row", "ascending")])
-    return Candidates(kept.take(rows).combine_chunks()), len(table) - len(kept)
+    return Candidates(_by_key(kept)), len(table) - len(kept)
 
 
 def open_candidates(store: Store, identity: Mapping[str, object]) -> Candidates | None:
@@ -109,6 +117,13 @@ def open_candidates(store: Store, identity: Mapping[str, object]) -> Candidates 
     if kept.rows != cast(dict[str, object], identity["candidates"])["rows"]:
         raise DamagedFile(where, "the candidates that the run began with", f"{kept.rows}")
     return kept
+
+
+def _by_key(table: pa.Table) -> pa.Table:
+    """Sort texts by key; those of one stay in their order."""
+    order = pa.table({"key": table["key"], "row": pa.array(range(len(table)))})
+    rows = pc.sort_indices(order, [("key", "ascending"), ("row", "ascending")])
+    return table.take(rows).combine_chunks()
 
 
 def _column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:

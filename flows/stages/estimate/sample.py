@@ -205,11 +205,17 @@ def _open(resolved: Resolved, folder: str, source: Mapping[str, Excerpt]) -> Cle
     with log.hearing():
         inputs = list_inputs(recipe.input.urls)
         lists, identity = dict(resolved.lists), dict(resolved.identity)
+        drawn_from = {shard.shard: source[shard.url].shard.shard for shard in inputs}
         if SKIP_NAME in lists:
-            drawn_from = {shard.shard: source[shard.url].shard.shard for shard in inputs}
             lists[SKIP_NAME] = with_shards(lists[SKIP_NAME], drawn_from)
             identity["skip"] = digest(lists[SKIP_NAME])
-        sampled = replace(resolved, recipe=recipe, identity=identity, lists=lists)
+        candidates = resolved.candidates
+        if candidates is not None:
+            candidates = candidates.with_shards(drawn_from)
+            identity["candidates"] = candidates.identity
+        sampled = replace(
+            resolved, recipe=recipe, identity=identity, lists=lists, candidates=candidates
+        )
         return open_job(sampled, inputs, store, log)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.engines.engine import ShardResult
@@ -126,6 +128,23 @@ def test_what_is_listed_to_be_skipped_is_skipped_in_the_sample(web: Path, tmp_pa
     done = sample(web, tmp_path, SampleConfig(1_000), skip=str(tmp_path / "skip"))
     counted = done.result.statistics["rejected_by_reason"]
     assert counted == {"skipped": len(lines)}
+
+
+def test_texts_from_outside_come_to_the_samples_that_are_drawn(web: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, str | None]] = []
+    for tar in sorted(web.glob("*.tar"))[:3]:
+        keys = [Path(name).stem for name, _ in read_members(tar)]
+        rows += [{"shard": tar.stem, "key": key, "text": f"of {key}"} for key in sorted(set(keys))]
+    rows.append({"shard": None, "key": rows[0]["key"], "text": "of any shard"})
+    rows.append({"shard": "elsewhere", "key": rows[0]["key"], "text": "of another input"})
+    path = tmp_path / "texts.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    thresholds = dict.fromkeys(("web", "synthetic", "imported"), 0.5)
+    judged = {"threshold": thresholds}
+    done = sample(web, tmp_path, SampleConfig(1_000), candidates=str(path), judge=judged)
+    same_key = sum(row["key"] == rows[0]["key"] for row in rows[:-2])
+    given = done.result.statistics["texts"]["imported"]["in"]
+    assert given == len(rows) - 2 + same_key
 
 
 def test_a_list_of_another_input_is_refused(web: Path, tmp_path: Path) -> None:
