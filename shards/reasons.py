@@ -3,6 +3,7 @@
 Each is stable across versions: add, do not change.
 """
 
+import re
 from enum import StrEnum
 
 
@@ -76,8 +77,7 @@ class DownloadReason(StrEnum):
     HASH_MISMATCH = "hash_mismatch"
 
 
-# What may go better another time; the rest would be asked in vain, or against somebody's will.
-WORTH_A_RETRY = frozenset(
+_PASSING = frozenset(
     {
         DownloadReason.HTTP_ERROR,
         DownloadReason.CONNECTION_ERROR,
@@ -86,3 +86,14 @@ WORTH_A_RETRY = frozenset(
         DownloadReason.HASH_MISMATCH,
     }
 )
+_LASTING_STATUS = re.compile(r"(?!408|425|429)4\d\d\b")  # of HTTP: not there, or not for us
+
+
+def is_worth_a_retry(reason: str | None, detail: str | None) -> bool:
+    """Check whether a row that failed so may go better another time.
+
+    The rest would be asked in vain, or against somebody's will.
+    """
+    if reason == DownloadReason.HTTP_ERROR and _LASTING_STATUS.match(detail or ""):
+        return False
+    return reason in _PASSING

@@ -143,7 +143,10 @@ class PrefectReporter:
             self._channel.tell(**_as_message(error))
         # whatever trouble there was: the server may answer again
         if self._begun and not self._recorded.wait(GRACE_S):
-            self._note_trouble("Prefect did not record the end in time")
+            self._note_trouble(
+                "Prefect did not record the end in time, and may show this run as running",
+                "nothing else is missing",
+            )
         self._channel.flush(0.2)
         with suppress(OSError):
             assert self._process.stdin is not None
@@ -169,13 +172,13 @@ class PrefectReporter:
             _log.warning("%s: stopping", message["stop"])
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _note_trouble(self, trouble: str) -> None:
+    def _note_trouble(self, trouble: str, rest: str = "the work is done without it") -> None:
         """Warn of the first trouble, once, once there is a flow run to miss; empty is none now."""
         with self._noting:
             self._trouble = trouble and (self._trouble or trouble)
             if self._begun and self._trouble and not self._warned:
                 self._warned = True
-                _log.warning("%s; the work is done without it", self._trouble)
+                _log.warning("%s; %s", self._trouble, rest)
 
 
 @contextmanager

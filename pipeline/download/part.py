@@ -31,7 +31,7 @@ from shards.download.record import (
 from shards.download.tables import ROWS, write_rows
 from shards.download.tar import PartTar, key_of
 from shards.errors import CapfiltError
-from shards.reasons import WORTH_A_RETRY, DownloadReason
+from shards.reasons import DownloadReason, is_worth_a_retry
 
 OUTAGE_FROM = 20  # addresses in a row, as they were asked for, that nobody answered for
 OUTAGE_SHARE = 0.5  # of all addresses of a part, if there are so many
@@ -104,7 +104,7 @@ def do_part(
         pictures=pictures,
         tars=tars,
         counts=count_rows(rows),
-        worth_a_retry=sum(row["reason"] in WORTH_A_RETRY for row in rows),
+        worth_a_retry=sum(map(_may_go_better, rows)),
         environment=_environment(fetcher.options),
         started=started,
         ended=now(),
@@ -125,6 +125,10 @@ def count_rows(rows: Sequence[Row]) -> DownloadCounts:
     )
 
 
+def _may_go_better(row: Row) -> bool:
+    return is_worth_a_retry(row["reason"], row["detail"])
+
+
 def _tars(task: PartTask, has_pictures: bool) -> tuple[str, ...]:
     return (tar_name(task.shard),) if has_pictures else ()
 
@@ -135,7 +139,7 @@ def _wanted(listed: Sequence[Row], before: Sequence[Row] | None) -> list[str]:
     addresses = {
         row["address"]: None
         for row, old in zip(listed, olds, strict=True)
-        if row["address"] is not None and (old is None or old["reason"] in WORTH_A_RETRY)
+        if row["address"] is not None and (old is None or _may_go_better(old))
     }
     return list(addresses)
 
@@ -204,7 +208,7 @@ def _pack(
         for number, row in enumerate(listed):
             old = before[number] if before else None
             again = seen.setdefault((str(row["address"]), row["text"]), row["row"])
-            is_new = row["address"] in answers and (old is None or old["reason"] in WORTH_A_RETRY)
+            is_new = row["address"] in answers and (old is None or _may_go_better(old))
             if row["address"] is not None and again != row["row"]:
                 rows.append(_failed(row, DownloadReason.DUPLICATE_URL, f"as row {again}", 0))
             elif old is not None and not is_new:

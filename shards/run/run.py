@@ -202,8 +202,7 @@ def _read_record(store: Store) -> dict[str, Any]:
     try:
         data = store.read("run.json")
     except (FileNotFoundError, NotADirectoryError) as error:
-        near = runs_near(store.url())
-        raise NotARun(f"{store.url()} holds no run (no run.json){near}") from error
+        raise NotARun(f"{store.url()} holds no run{runs_near(store.url())}") from error
     record = read_record(data, where)
     version = record_version(record, "run_version", where)
     if version > RUN_VERSION:
