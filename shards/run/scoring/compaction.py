@@ -35,7 +35,7 @@ _SCHEMA = versioned_schema([(field.name, field.type, field.nullable) for field i
 COLUMNS = tuple(_SCHEMA.names)
 _ROWS = 100_000  # of a row group
 _AT_A_TIME = 1_000  # shards
-_THREADS = 16  # an object store answers many at once
+_LOCAL_THREADS, _THREADS = 4, 16  # an object store answers many at once
 _log = logging.getLogger(__name__)
 
 
@@ -143,10 +143,10 @@ def read_facts(
     Raises DamagedFile, SchemaError.
     """
     waiting = iter(shards)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_LOCAL_THREADS if run.store.is_local else _THREADS) as pool:
         while some := list(islice(waiting, _AT_A_TIME)):
-            facts = pa.concat_tables(pool.map(partial(_facts_of, run), some))
-            yield some, facts.combine_chunks()
+            facts = pa.concat_tables(pool.map(partial(_facts_of, run), some)).combine_chunks()
+            yield some, facts.select(_SCHEMA.names).cast(_SCHEMA)
 
 
 def _count_rows(shards: Sequence[SnapshotShard]) -> int:
@@ -159,8 +159,7 @@ def _facts_of(run: Run, shard: SnapshotShard) -> pa.Table:
     if len(texts) != len(decisions):
         where = run.store.url(shard.file("decisions").name)
         raise DamagedFile(where, f"{len(texts)} decisions, one for each text", len(decisions))
-    facts = texts.append_column("reason", decisions["reason"])
-    return facts.select(_SCHEMA.names).cast(_SCHEMA)
+    return texts.append_column("reason", decisions["reason"])
 
 
 def _write(run: Run, shards: Sequence[SnapshotShard], path: Path) -> None:
