@@ -17,6 +17,7 @@ from shards.run.snapshot import SnapshotShard
 from shards.run.view import OWN, View
 
 _TEXTS_AT_A_TIME = 2_000_000
+_SHARDS_AT_A_TIME = 1_000  # what is known of each open file takes as much as some hundred texts
 _PLACES = {
     (True, True): "both",
     (True, False): "only_here",
@@ -143,7 +144,7 @@ def _groups(common: Sequence[_Common]) -> Iterator[list[_Common]]:
     for pair in common:
         group.append(pair)
         texts += sum(file.rows for file in pair[0].files if file.table == "texts")
-        if texts >= _TEXTS_AT_A_TIME:
+        if texts >= _TEXTS_AT_A_TIME or len(group) >= _SHARDS_AT_A_TIME:
             yield group
             group, texts = [], 0
     if group:

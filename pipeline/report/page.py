@@ -29,7 +29,7 @@ from pipeline.report.wording import (
     shown_languages,
     warning_of_languages,
 )
-from shards.query.query import connect
+from shards.query.query import count_groups
 from shards.run.commit import total_counts
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
@@ -205,18 +205,18 @@ def _scatter(comparison: ScorerComparison | None, origins: Sequence[Numbers]) ->
 def _reasons(run: Run, view: View, statistics: Numbers) -> list[Numbers]:
     """Count every reason: of samples, of web texts, of decisions, and the conversions."""
     counts = total_counts(shard.counts for shard in view.shards)
-    with connect(run, view.shards, ["samples", "decisions"]) as connection:
-        decisions = dict(
-            connection.execute(
-                "SELECT reason, count(*) FROM decisions WHERE NOT keep GROUP BY reason"
-            ).fetchall()
-        )
-        notes = dict(
-            connection.execute(
-                "SELECT note, count(*) FROM (SELECT unnest(notes) AS note FROM samples) "
-                "GROUP BY note"
-            ).fetchall()
-        )
+    decisions = count_groups(
+        run,
+        view.shards,
+        "decisions",
+        "SELECT reason, count(*) FROM decisions WHERE NOT keep GROUP BY reason",
+    )
+    notes = count_groups(
+        run,
+        view.shards,
+        "samples",
+        "SELECT note, count(*) FROM (SELECT unnest(notes) AS note FROM samples) GROUP BY note",
+    )
     samples = statistics["samples_in"]
     texts = sum(origin["in"] for origin in statistics["texts"].values())
     return [

@@ -86,15 +86,20 @@ def by_hand(
     return samples, texts
 
 
-@pytest.mark.parametrize("texts_at_a_time", [1, 1_000_000])
+@pytest.mark.parametrize(
+    "limits",
+    [{"_TEXTS_AT_A_TIME": 1}, {"_SHARDS_AT_A_TIME": 1}, {}],
+    ids=["texts", "shards", "together"],
+)
 def test_views_of_one_run(
     any_url: str,
     make_run: MakeRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    texts_at_a_time: int,
+    limits: dict[str, int],
 ) -> None:
-    monkeypatch.setattr(comparison, "_TEXTS_AT_A_TIME", texts_at_a_time)
+    for name, value in limits.items():
+        monkeypatch.setattr(comparison, name, value)
     run = make_run(any_url)
     write_snapshot(run)
     third, own = ViewSide(run, other_view(run, tmp_path)), ViewSide(run, open_view(run))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 from shards.run.scoring.compaction import keep_compaction
@@ -34,8 +35,13 @@ COMMANDS = {
 
 def main(o: argparse.Namespace, folder: Path) -> None:
     """Make the run, and time each command on it, in a process of its own."""
-    make_run(str(folder / "run"), o.shards, o.texts // 2)
-    print(f"{o.shards} shards of {o.texts} texts")
+    # a command's memory begins at that of the process it comes from: this one stays small
+    making = get_context("spawn").Process(
+        target=make_run, args=(str(folder / "run"), o.shards, o.texts // 2)
+    )
+    making.start()
+    making.join()
+    print(f"{o.shards} shards of {o.texts} texts", flush=True)
     for name in o.only or COMMANDS:
         command = COMMANDS[name]
         call = [sys.executable, "-c", MAIN, command[0], str(folder / "run"), *command[1:]]
@@ -44,7 +50,7 @@ def main(o: argparse.Namespace, folder: Path) -> None:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         what = f"{time.perf_counter() - started:6.2f} s {usage.ru_maxrss / 2**20:6.2f} GiB"
-        print(f"{name:11} {what}  exit {process.returncode}")
+        print(f"{name:11} {what}  exit {process.returncode}", flush=True)
 
 
 def make_run(url: str, shards: int, samples: int) -> None:

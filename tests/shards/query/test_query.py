@@ -1,5 +1,6 @@
 """Questions in SQL reach the run's tables, and nothing else."""
 
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
 from shards.errors import DamagedFile
-from shards.query.query import QueryError, connect, run_query
+from shards.query import query as module
+from shards.query.query import QueryError, connect, count_groups, run_query
+from shards.run.data import read_shard
 from shards.run.run import Run
 from shards.run.snapshot import table_files, write_snapshot
 from shards.statistics import run_statistics
@@ -46,6 +49,22 @@ def test_rows_of_shards_that_share_a_file_and_were_not_asked_for_are_left_out(ru
                 connection, "SELECT shard, count(*) FROM decisions GROUP BY 1 ORDER BY 1"
             )
             assert list(answer.rows) == [(s.shard, s.file("texts").rows) for s in shards]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 1_000])
+def test_counts_of_some_shards_at_a_time_add_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    monkeypatch.setattr(module, "_SHARDS_AT_A_TIME", at_a_time)
+    asked = ViewRequest("v", {"web": 0.7, "synthetic": 0.3})
+    view, _ = rejudge(run, asked, write_snapshot(run), lambda _: None)
+    assert len(view.shards) > 1
+    sql = "SELECT reason, count(*) FROM decisions GROUP BY reason"
+    expected: Counter[str] = Counter()
+    for shard in view.shards:
+        expected.update(read_shard(run, shard, "decisions")["reason"].to_pylist())
+    assert count_groups(run, view.shards, "decisions", sql) == expected
+    assert count_groups(run, [], "decisions", sql) == Counter()
 
 
 def test_no_shards_are_empty_tables(run: Run) -> None:
