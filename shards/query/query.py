@@ -142,13 +142,13 @@ def run_query(
 
 def count_groups(
     run: Run, shards: Sequence[SnapshotShard], table: str, sql: str
-) -> Counter[str | None]:
+) -> Counter[str]:
     """Add up what a question over one of the tables counts, which gives names and numbers.
 
     It is asked of some shards at a time: Arrow keeps 20 kB of each file that it has open. Raises
     SchemaError, DamagedFile.
     """
-    total: Counter[str | None] = Counter()
+    total: Counter[str] = Counter()
     waiting = iter(shards)
     while some := list(islice(waiting, _SHARDS_AT_A_TIME)):
         with connect(run, some, [table]) as connection:
