@@ -100,7 +100,7 @@ def outcomes(web: Path, retry: int = 0) -> list[dict[str, Any]]:
     """Say what became of each row after `download` and what `clean` makes of its picture."""
     download = Download.open(Store(str(web)))
     rows = [row for commit in commits_of(download, retry) for row in download.rows(commit)]
-    screened: dict[str, Any] = {}
+    screened: dict[str | None, Any] = {}
     if any(row["status"] == "ok" for row in rows):
         for shard in list_inputs([str(web)]):
             with open_samples(shard) as reader:
