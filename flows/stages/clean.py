@@ -7,7 +7,7 @@ A stage may be done again: what is committed is the only record of what is done.
 import dataclasses
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -275,12 +275,20 @@ def open_engine(job: CleanJob) -> Iterator[Engine]:
         yield pool
 
 
+def looked_at(samples: int, by_reason: Mapping[str, int]) -> tuple[int, dict[str, int]]:
+    """Leave out of samples, and of those rejected, what the user wanted skipped: no fault of it."""
+    skipped = by_reason.get(SampleReason.SKIPPED, 0)
+    faults = {why: count for why, count in by_reason.items() if why != SampleReason.SKIPPED}
+    return samples - skipped, faults
+
+
 def _check_limits(counts: Counts, limits: LimitsConfig) -> None:
-    if counts.samples_in < LIMITS_FROM:
+    samples, faults = looked_at(counts.samples_in, counts.rejected_by_reason)
+    if samples < LIMITS_FROM:
         return
     scored = sum(origin.given for origin in counts.texts.values())
     shares = {
-        "rejected": counts.rejected / counts.samples_in,
+        "rejected": sum(faults.values()) / samples,
         "not_finite": counts.not_finite / max(scored, 1),
         "refused": counts.refused / max(scored, 1),
     }
@@ -293,11 +301,11 @@ def _check_limits(counts: Counts, limits: LimitsConfig) -> None:
                     "so does the detail of samples with the note caption_refused. What is "
                     "committed is kept. To go on all the same: --set limits.refused=1"
                 )
-            apart = SampleReason.NOT_ADJACENT in counts.rejected_by_reason
+            apart = SampleReason.NOT_ADJACENT in faults
             raise LimitExceeded(
                 f"limits.{name} is {getattr(limits, name):g}, but {share:.1%} of "
-                f"{counts.samples_in:,} samples are; by reason: "
-                f"{tally(counts.rejected_by_reason) or 'none'}. "
+                f"{samples:,} samples are; by reason: "
+                f"{tally(faults) or 'none'}. "
                 f"{advice_on_rejected(is_apart=apart)}; what is committed is kept. To go on all "
                 "the same: "
                 f"--set limits.{name}=1"

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +14,9 @@ import pytest
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.training.source import SourceConfig
 from shards.training.source_reader import open_source, read_part
+from tests.support import object_store
 from tests.support.driving import Command, InProcess, Models, committed, table, wait_until
+from tests.support.object_store import BUCKET, put_folder, s3_server
 from tests.support.tars import read_members
 
 Flags = Callable[[Models, Path, Path], list[str]]
@@ -74,9 +78,11 @@ def runs(
     return {form: home / form for form in FORMS}
 
 
-def command(flags: Flags, models: Models, source: Path, run: Path) -> list[str]:
+def command(
+    flags: Flags, models: Models, source: Path, run: Path, engine: str = "local"
+) -> list[str]:
     few = [f"--set=input.samples_per_shard={PER_SHARD}", "--set=judge.threshold.web=0.4"]
-    return [*flags(models, source, run), *few, "--engine=local", "--direct"]
+    return [*flags(models, source, run), *few, f"--engine={engine}", "--direct"]
 
 
 def judged(run: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -90,6 +96,60 @@ def judged(run: Path) -> dict[str, list[tuple[object, ...]]]:
 def test_a_form_gives_what_tars_give(form: str, runs: dict[str, Path]) -> None:
     assert len(committed(runs[form])) == SHARDS
     assert judged(runs[form]) == judged(runs["tar"])
+
+
+@pytest.mark.parametrize("form", ["folder", "parquet"])
+def test_an_object_store_gives_what_a_disk_gives(
+    form: str,
+    forms: dict[str, Path],
+    flags: Flags,
+    toy_models: Models,
+    runs: dict[str, Path],
+    capfilt: InProcess,
+) -> None:
+    run = capfilt.home / "run"
+    with s3_server() as bucket:
+        put_folder(forms[form], bucket)
+        clean = stored(command(flags, toy_models, forms[form], run), forms[form], bucket)
+        done = capfilt.run(*clean)
+        assert done.returncode == 0, done.stderr
+        assert len(committed(run)) == SHARDS
+        assert judged(run) == judged(runs["tar"])
+        assert capfilt.run("verify", run).returncode == 0
+        assert capfilt.run("report", run).returncode == 0
+    page = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the input shard" not in page
+    assert "data:image" in page
+
+
+def stored(clean: list[str], folder: Path, bucket: str) -> list[str]:
+    """Take the input of a command from a bucket."""
+    return [flag.replace(f"--input={folder}", f"--input={bucket}/{folder.name}") for flag in clean]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["disk", "store"])
+@pytest.mark.parametrize("form", ["folder", "parquet"])
+def test_ray_gives_of_a_form_what_one_process_gives_of_tars(
+    form: str,
+    where: str,
+    forms: dict[str, Path],
+    flags: Flags,
+    toy_models: Models,
+    runs: dict[str, Path],
+    capfilt_ray: Command,
+    tmp_path: Path,
+) -> None:
+    source, run, there = forms[form], tmp_path / "run", capfilt_ray
+    clean = [*command(flags, toy_models, source, run, engine="ray"), "--actors=2"]
+    if where == "store":
+        clean = stored(clean, source, f"s3://{BUCKET}")
+        beside = [sys.executable, object_store.__file__, str(source)]
+        there = replace(there, prefix=[*there.prefix, *beside])
+    done = there.run(*clean)
+    assert done.returncode == 0, done.stderr
+    assert len(committed(run)) == SHARDS
+    assert judged(run) == judged(runs["tar"])
 
 
 @pytest.mark.parametrize("form", ["folder", "parquet"])

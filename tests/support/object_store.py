@@ -1,4 +1,7 @@
-"""A real S3 server on loopback, in a process of its own: moto's."""
+"""A real S3 server on loopback, in a process of its own: moto's.
+
+`object_store.py FOLDER COMMAND…` runs a command beside one that holds a folder.
+"""
 
 import os
 import socket
@@ -64,6 +67,13 @@ def make_bucket() -> None:
     fsspec.filesystem("s3").mkdir(BUCKET)
 
 
+def put_folder(folder: Path, bucket: str) -> None:
+    """Put a folder's files into a bucket, below the folder's name."""
+    import fsspec
+
+    fsspec.filesystem("s3").put(f"{folder}/", f"{bucket}/{folder.name}/", recursive=True)
+
+
 def answers(server: "subprocess.Popen[bytes]", port: int, timeout_s: float = 30) -> bool:
     """Wait until a server takes connections; False if it ends, or takes too long."""
     deadline = time.monotonic() + timeout_s
@@ -75,3 +85,10 @@ def answers(server: "subprocess.Popen[bytes]", port: int, timeout_s: float = 30)
         else:
             return True
     return False
+
+
+if __name__ == "__main__":
+    with s3_server() as url:
+        put_folder(Path(sys.argv[1]), url)
+        code = subprocess.run(sys.argv[2:], check=False).returncode
+    sys.exit(code)

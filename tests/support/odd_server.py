@@ -2,7 +2,9 @@
 
 `/pictures/NAME` is the picture of that name, the same bytes at any time; `/odd/WHAT/NAME` answers
 as `ODD` has it. Its port is the line that it prints; each request is a line in the log that is
-named as its argument. With `down-after=N` it resets all connections after so many.
+named as its argument. It listens on loopback, and in a network of its own on another `host=`. With
+`down-after=N` it resets all connections after so many, with `pause-s=S` it takes its time for each
+picture.
 """
 
 import gzip
@@ -18,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -42,6 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.note(self.path, self.headers.get("User-Agent", ""))
         kind, _, rest = self.path.strip("/").partition("/")
         if kind == "pictures":
+            time.sleep(self.server.pause_s)
             return self.answer(picture(rest))
         what, _, name = rest.partition("/")
         return ODD[what](self, name)
@@ -85,11 +89,16 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads, request_queue_size = True, 256
 
-    def __init__(self, log: Path | None = None, down_after: int = 0) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(
+        self,
+        log: Path | None = None,
+        down_after: int = 0,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
+        super().__init__(address, Handler)
         self.seen, self._lock, self._log = Counter[str](), Lock(), log
         self.agents: set[str] = set()
-        self.down_after, self.connections = down_after, 0
+        self.down_after, self.connections, self.pause_s = down_after, 0, 0.0
 
     def note(self, path: str, agent: str) -> int:
         with self._lock:
@@ -155,6 +164,7 @@ ODD: dict[str, Callable[[Handler, str], None]] = {
     "redirect": _to("{here}/pictures/{name}"),
     "redirect-loop": _to("{here}{path}"),
     "redirect-private": _to("http://127.0.0.2:9/pictures/{name}"),
+    "redirect-to": lambda self, name: self.answer(b"", 302, Location=unquote(name)),
     "redirect-file": _to("file:///etc/hostname"),
     "redirect-noai": _to("{here}/pictures/{name}", X_Robots_Tag="noai"),
     "endless": lambda self, _: self.pour(bytes(1 << 16), 0.001),
@@ -185,8 +195,11 @@ ODD: dict[str, Callable[[Handler, str], None]] = {
 if __name__ == "__main__":
     chosen = dict(argument.split("=", 1) for argument in sys.argv[1:])
     server = Server(
-        Path(chosen["log"]) if "log" in chosen else None, int(chosen.get("down-after", 0))
+        Path(chosen["log"]) if "log" in chosen else None,
+        int(chosen.get("down-after", 0)),
+        (chosen.get("host", "127.0.0.1"), int(chosen.get("port", 0))),
     )
+    server.pause_s = float(chosen.get("pause-s", 0))
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
     server.serve_forever()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from flows.recipe import Recipe
+from flows.stages.clean import looked_at
 from flows.stages.estimate.problems import Problem, Problems, where
 from flows.stages.estimate.sample import Sample, SampleConfig, take_sample
 from flows.stages.logged import ResultListener
@@ -176,13 +177,13 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
             f"{recipe.output} may need {size(int(wanted))}, and {size(free)} are free there. Free "
             "some space, choose another output, or write tables only (--set write.clean=none)",
         )
-    limit, share = recipe.limits.rejected, forecast.rejected
-    if share.value > limit:
-        reasons = sample.result.statistics["rejected_by_reason"]
+    counted, limit = sample.result.statistics, recipe.limits.rejected
+    samples, faults = looked_at(counted["samples_in"], counted["rejected_by_reason"])
+    if (share := sum(faults.values()) / max(samples, 1)) > limit:
         yield Problem(
             "limits.rejected",
-            f"{share.value:.0%} of the sample are rejected, the limit is {limit:.0%}; by reason: "
-            f"{tally(reasons)}. {advice_on_rejected(is_apart=is_torn(sample))}; or go on all the "
+            f"{share:.0%} of the sample are rejected, the limit is {limit:.0%}; by reason: "
+            f"{tally(faults)}. {advice_on_rejected(is_apart=is_torn(sample))}; or go on all the "
             "same: --set limits.rejected=1",
         )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

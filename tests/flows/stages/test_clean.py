@@ -221,6 +221,17 @@ def test_a_run_over_its_limits_stops_and_says_how_to_go_on(recipe: Make) -> None
     assert len(read_commits(job.run)) in (1, 2)  # kept; a shard begun ahead may be committed, too
 
 
+def test_what_was_to_be_skipped_is_no_fault_of_the_input(recipe: Make) -> None:
+    def go_on_after(**by_reason: int) -> None:
+        counts = rejecting(9_000, sum(by_reason.values()))
+        done = counts.model_copy(update={"rejected_by_reason": by_reason})
+        clean.clean_shards(replace(clean.prepare(recipe()), done=done), Watch())
+
+    with pytest.raises(LimitExceeded, match=r"89.6% of 1,004 samples .* no_image 900\. Look"):
+        go_on_after(skipped=8_000, no_image=900)
+    go_on_after(skipped=8_000, no_image=400)
+
+
 def test_a_limit_that_torn_samples_hit_says_how_to_join_them(recipe: Make) -> None:
     torn = rejecting(1_000, 900).model_copy(update={"rejected_by_reason": {"not_adjacent": 900}})
     with pytest.raises(LimitExceeded, match="tar --sort=name"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.driving import InProcess, Models
+from tests.support.driving import InProcess, Models, table
 
 
 def noise(seed: int) -> Image.Image:
@@ -69,3 +69,39 @@ def test_models_see_the_keepers_alone(
     other = capfilt.run(*command, "--engine=local", "--direct")
     assert other.returncode == 2
     assert "skip" in other.stderr
+
+
+def test_of_a_flood_models_see_the_keepers_alone(
+    capfilt: InProcess,
+    data_dir: Path,
+    toy_models: Models,
+    tmp_path: Path,
+    flags: Callable[..., list[str]],
+) -> None:
+    flood, screen, run = data_dir / "noisy_real" / "web" / "flood-*.tar", "screen", "run"
+    if not list(flood.parent.glob(flood.name)):
+        pytest.skip("no flood")
+
+    def numbers(*command: str) -> Any:
+        done = capfilt.run(*command, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    seen = numbers(
+        "clean", "--only=screen", f"--input={flood}", "--output=screen", "--engine=local"
+    )
+    unique = numbers("dedup", screen)
+    samples, keepers = seen["samples_in"], unique["kept"]
+    assert keepers == seen["kept"] - unique["excluded"] < samples / 2
+
+    command = flags(toy_models, flood, tmp_path / run)
+    cleaned = numbers(*command, f"--skip={screen}:unique", "--engine=local", "--direct")
+    rejected = {**seen["rejected_by_reason"], "skipped": unique["excluded"]}
+    assert cleaned["rejected_by_reason"] == rejected
+    assert cleaned["kept"] + cleaned["filtered"] + cleaned["rejected"] == samples
+    assert cleaned["samples_in"] == samples
+    assert cleaned["texts"]["synthetic"]["in"] == keepers
+    texts = table(tmp_path / run, "texts")
+    captions = [row for row in texts if "synthetic" in row]
+    assert len({row[:2] for row in captions}) == len(captions) == keepers
+    assert numbers("verify", run)["problems"] == []

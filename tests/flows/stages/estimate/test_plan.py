@@ -171,6 +171,17 @@ def test_each_input_that_is_not_there_is_named(recipe: Make, tmp_path: Path) -> 
     assert [problem.subject for problem in problems] == ["input", "input"]
 
 
+def test_what_is_to_be_skipped_is_no_problem(recipe: Make, web: Path, tmp_path: Path) -> None:
+    members = {tar.stem: read_members(tar) for tar in web.glob("*.tar")}
+    pictures = {f"{shard}/{Path(name).stem}" for shard in members for name, _ in members[shard]}
+    (tmp_path / "skip").write_text("\n".join(sorted(pictures)[:90]))
+    made = planned(recipe(skip=str(tmp_path / "skip")), config=SampleConfig(1_000))
+    assert made.ready, made.problems
+    assert made.forecast is not None
+    assert made.forecast.rejected.value == 90 / 120
+    assert "limits.rejected" not in named(made.problems)
+
+
 def test_a_full_disk_and_bad_pictures_are_told(
     recipe: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
