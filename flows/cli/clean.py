@@ -41,6 +41,8 @@ Examples:
 """
 
 
+Output = Annotated[str | None, typer.Option(help="run folder, new or to be resumed")]
+Part = Annotated[str, typer.Option(help="i/n: every n-th shard, for job arrays")]
 Candidates = Annotated[
     str | None, typer.Option(help="Parquet of more texts: key, text, and maybe shard, author")
 ]
@@ -68,7 +70,7 @@ def clean(
             "KEY.txt: --set input.text=json:FIELD, or =EXTENSION",
         ),
     ] = None,
-    output: Annotated[str | None, typer.Option(help="run folder, new or to be resumed")] = None,
+    output: Output = None,
     captioner: Annotated[
         str | None,
         typer.Option(help="folder or hub id: of BLIP, or of what --set caption.kind=… says"),
@@ -81,7 +83,7 @@ def clean(
     engine: Engine = None,
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors")] = None,
     address: Address = None,
-    part: Annotated[str, typer.Option(help="i/n: every n-th shard, for job arrays")] = "1/1",
+    part: Part = "1/1",
     only: Only = None,
     skip: Skip = None,
     direct: Direct = False,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.clean import Candidates, Skip, parse_part
+from flows.cli.clean import Candidates, Output, Part, Skip, parse_part
 from flows.cli.faults import BAD_USAGE
 from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, Set, say_loading
 from pipeline.printable import visible
@@ -38,6 +38,10 @@ BUDGET_S = 30.0
 CAPTIONER, FILTER = "Salesforce/blip-image-captioning-base", "Salesforce/blip-itm-base-coco"
 BLOCKED = 1  # the exit code of a plan with a problem
 
+Input = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="tar, folder, glob or brace pattern; may be repeated"),
+]
 Price = Annotated[float | None, typer.Option(min=0, help="in your currency")]
 Captioner = Annotated[str | None, typer.Option(help="BLIP folder or hub id")]
 Filter = Annotated[str | None, typer.Option("--filter", help="BLIP folder or hub id")]
@@ -46,18 +50,15 @@ Actors = Annotated[int | None, typer.Option(min=1, help="Ray actors")]
 
 def plan(
     recipe: RecipePath = None,
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="tar, folder, glob or brace pattern; may be repeated"),
-    ] = None,
-    output: Annotated[str | None, typer.Option(help="run folder, new or to be resumed")] = None,
+    input_: Input = None,
+    output: Output = None,
     captioner: Captioner = None,
     filter_: Filter = None,
     candidates: Candidates = None,
     engine: Engine = None,
     actors: Actors = None,
     address: Address = None,
-    part: Annotated[str, typer.Option(help="i/n: every n-th shard, for job arrays")] = "1/1",
+    part: Part = "1/1",
     skip: Skip = None,
     direct: Direct = False,  # noqa: ARG001 - of `clean`, whose flags are taken
     set_: Set = None,

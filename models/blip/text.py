@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 from transformers import BlipTextConfig
 
-from models.blip.packed import PackedLinear, can_pack, linear_gelu, pack_linears
-from models.blip.side_by_side import lay_together, project
+from models.blip.products.packed import PackedLinear, can_pack, linear_gelu, pack_linears
+from models.blip.products.side_by_side import lay_together, project
 from models.blip.text_layers import (
     CachedText,
     KeyValue,

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from transformers import BlipTextConfig
 
-from models.blip.packed import linear_gelu
+from models.blip.products.packed import linear_gelu
+from models.blip.products.side_by_side import project
 from models.blip.sdpa import attend
-from models.blip.side_by_side import project
 
 
 class KeyValue(NamedTuple):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 from transformers import BlipVisionConfig
 
-from models.blip.packed import linear_gelu
+from models.blip.products.packed import linear_gelu
 
 
 class PatchEmbeddings(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.blip import framing
 from models.blip.config import DtypeChoice
 from models.blip.image_encoder import ImageEncoder, See
-from models.blip.packed import pack_linears
+from models.blip.products.packed import pack_linears
 from models.blip.text import TextDecoder, TextTransformer
 from models.blip.vision import VisionTower
 from models.checkpoints.checkpoint import Checkpoint

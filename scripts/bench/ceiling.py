@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from models.blip.config import TORCH_DTYPES, Dtype
-from models.blip.packed import PackedLinear, can_pack
+from models.blip.products.packed import PackedLinear, can_pack
 
 ROWS_CPU, ROWS_GPU = 4 * 577, 256 * 577  # image states of a batch at 384 px
 WIDTH, WIDER = 768, 3072

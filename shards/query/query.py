@@ -140,9 +140,7 @@ def run_query(
     return QueryResult(columns, _rows(result, watch))
 
 
-def count_groups(
-    run: Run, shards: Sequence[SnapshotShard], table: str, sql: str
-) -> Counter[str]:
+def count_groups(run: Run, shards: Sequence[SnapshotShard], table: str, sql: str) -> Counter[str]:
     """Add up what a question over one of the tables counts, which gives names and numbers.
 
     It is asked of some shards at a time: Arrow keeps 20 kB of each file that it has open. Raises

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import BlipConfig
 
 from models.blip.config import Role, blip_config
-from models.blip.packed import LEAST, PackedLinear, can_pack, linear_gelu, pack_linears
+from models.blip.products.packed import LEAST, PackedLinear, can_pack, linear_gelu, pack_linears
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
 from models.decoding.config import Decoding

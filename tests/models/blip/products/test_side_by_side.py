@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BlipConfig
 
-from models.blip.side_by_side import joined, lay_together, project
+from models.blip.products.side_by_side import joined, lay_together, project
 from models.blip.text import TextTransformer
 
 

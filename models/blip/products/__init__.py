@@ -1,0 +1,1 @@
+"""Products with weights, laid out so that a machine computes them faster."""
