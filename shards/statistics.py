@@ -103,8 +103,13 @@ def _rows_apart(counts: Counts) -> int:
 
 
 def _lacks_all_texts(run: Run, counts: Counts) -> bool:
-    """Whether texts were looked for, and not one sample came with any."""
+    """Whether texts were looked for, and not one sample came with any.
+
+    A screening counts no texts: there each sample has to say that it misses its own.
+    """
     missing = set(counts.text_reasons) == {TextReason.MISSING} and "web" not in counts.texts
+    if run.only_screens:
+        missing = missing and counts.text_reasons[TextReason.MISSING] >= counts.kept
     return missing and text_source(run.identity) != NO_TEXTS
 
 

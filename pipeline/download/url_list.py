@@ -28,6 +28,7 @@ _KINDS = {
     ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "lines",
     ".jsonl": "json", ".ndjson": "json", ".json": "json",
 }  # fmt: skip
+_EXPORT, _EXPORTED = "export.json", "train-"  # its record, and its files of what is kept
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 _SNIFFED_BYTES, SNIFFED_ROWS = 1 << 20, 100
 _SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
@@ -82,6 +83,8 @@ def find_lists(source: str) -> list[ListFile]:
     fs, path = filesystem(source)
     if fs.isdir(path):
         paths = [name for name in walk_files(fs, path) if _kind_by_name(name)]
+        if fs.exists(f"{path}/{_EXPORT}"):  # what `capfilt export --form index` wrote
+            paths = [name for name in paths if PurePosixPath(name).name.startswith(_EXPORTED)]
     elif fs.exists(path):
         paths = [path]
     else:

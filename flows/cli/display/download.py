@@ -78,6 +78,11 @@ def print_download(result: "DownloadResult") -> None:
     )
     if retry := statistics["worth_a_retry"]:
         console.print(f"{number_of(retry, 'row')} may go better another time: add --retry")
+    if blocked := statistics["failed_by_reason"].get("blocked_address"):
+        console.print(
+            f"{number_of(blocked, 'row')} lead to addresses that are not public. If they are "
+            "yours: --allow-private-addresses, into another folder"
+        )
     console.print(f"output: {result.url}", markup=False, soft_wrap=True)
     if tars and not parts["pending"]:
         line = f"to clean it: capfilt clean --input {result.url} --output RUN"

@@ -71,6 +71,22 @@ def test_models_see_the_keepers_alone(
     assert "skip" in other.stderr
 
 
+@pytest.mark.parametrize(("texts", "lacks"), [(1, False), (0, True)])
+def test_a_screening_lacks_texts_only_where_none_has_one(
+    capfilt: InProcess, tmp_path: Path, texts: int, lacks: bool
+) -> None:
+    (tmp_path / "web").mkdir()
+    for number in range(3):
+        noise(number).save(tmp_path / "web" / f"{number}.png")
+        if number < texts:
+            (tmp_path / "web" / f"{number}.txt").write_text("a picture of a dog in the street")
+    made = capfilt.run(
+        *("clean", "--only=screen", f"--input={tmp_path}/web", f"--output={tmp_path}/screen"),
+        *("--engine=local", "--json"),
+    )
+    assert json.loads(made.stdout)["lacks_all_texts"] is lacks
+
+
 def test_of_a_flood_models_see_the_keepers_alone(
     capfilt: InProcess,
     data_dir: Path,

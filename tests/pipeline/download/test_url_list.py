@@ -36,6 +36,15 @@ def test_one_list_in_every_format(tmp_path: Path) -> None:
     assert [file.notes for file in files] == [()] * 6
 
 
+def test_of_an_export_what_it_kept_is_the_list(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "export.json").write_text('{\n "form": "index"\n}\n')
+    for name in ("train-00000", "train-00001", "dropped-00000"):
+        pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "data" / f"{name}.parquet")
+    names = [Path(file.path).stem for file in find_lists(str(tmp_path))]
+    assert names == ["train-00000", "train-00001"]
+
+
 @pytest.mark.parametrize("separator", [";", "|", "\t"])
 def test_another_separator_is_noticed(tmp_path: Path, separator: str) -> None:
     path = tmp_path / "list.csv"

@@ -57,6 +57,12 @@ def test_rows_of_torn_samples_are_told_with_the_mend(make_run: Any) -> None:
     assert "tar --sort=name" in words(page.one(id="apart"))
 
 
+def test_where_none_are_torn_nothing_is_said_of_it(make_run: Any) -> None:
+    page = page_of(make_run([{"texts": [], "status": "rejected", "reason": "image_blank"}]))
+    assert "image_blank" in words(page.one(id="reasons"))
+    assert not list(page.all(id="apart"))
+
+
 HOSTILE = {
     "<script>document.title='owned'</script>": "<script>document.title='owned'</script>",
     '"><img src=x onerror=alert(1)>': '"><img src=x onerror=alert(1)>',

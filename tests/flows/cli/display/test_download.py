@@ -25,3 +25,12 @@ def test_every_row_is_accounted_for(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in out
     assert out.index("http_error") < out.index("timeout")  # the most first
     assert "to clean it" not in out  # while parts are left
+
+
+@pytest.mark.parametrize("blocked", [0, 3])
+def test_the_way_to_addresses_of_ones_own_is_named(
+    capsys: pytest.CaptureFixture[str], blocked: int
+) -> None:
+    reasons = {"blocked_address": blocked} if blocked else {}
+    print_download(DownloadResult("/out", STATISTICS | {"failed_by_reason": reasons}, ()))
+    assert ("--allow-private-addresses" in capsys.readouterr().out) is bool(blocked)
