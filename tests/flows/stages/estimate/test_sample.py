@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from flows.stages.resolve import resolve
 from pipeline.clean.lists import ListError
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.listing import list_inputs
+from shards.run.commit import read_commits
 from shards.run.run import Run
 from shards.store import Store
 from tests.support.driving import committed, table
@@ -180,3 +182,15 @@ def test_one_small_shard_is_better_than_no_time(web: Path, tmp_path: Path) -> No
     taken = sample(web, tmp_path, SampleConfig(4))
     assert [block.samples for block in taken.blocks] == [4]
     assert taken.timed == 1
+
+
+def test_of_few_shards_each_takes_the_time_of_its_own_work(web: Path, tmp_path: Path) -> None:
+    slow = {"model": "tiny-captioner", "candidates": 200}  # so long that no other cost counts
+    taken = sample(web, tmp_path, SampleConfig(8), caption=slow)
+    assert [block.samples for block in taken.blocks] == [4, 4]
+    (seconds,) = [block.seconds for block in taken.blocks if block.seconds is not None]
+    commits = read_commits(Run.open(str(tmp_path / "sample" / "run"))).values()
+    ends = [datetime.fromisoformat(commit.ended) for commit in commits]
+    begins = [datetime.fromisoformat(commit.started) for commit in commits]
+    longest = max(end - begin for begin, end in zip(begins, ends, strict=True))
+    assert seconds > 0.3 * longest.total_seconds()
