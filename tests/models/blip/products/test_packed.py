@@ -53,6 +53,18 @@ def test_a_packed_layer_computes_what_a_plain_one_does(shape: tuple[int, ...]) -
     assert torch.equal(linear_gelu(plain, states), nn.functional.gelu(plain(states)))
 
 
+@torch.inference_mode()
+def test_in_bf16_a_packed_layer_is_as_exact_as_a_plain_one() -> None:
+    torch.manual_seed(0)
+    plain, states = nn.Linear(256, 384).bfloat16(), torch.randn(65, 256).bfloat16()
+    if not can_pack(plain.weight):
+        pytest.skip("this CPU computes no bf16 with oneDNN")
+    exact = nn.functional.linear(states.float(), plain.weight.float(), plain.bias.float())
+    packed = PackedLinear(plain.weight, plain.bias)(states)
+    assert packed.dtype == torch.bfloat16
+    assert (packed - exact).abs().max() <= (plain(states) - exact).abs().max() + 1e-4
+
+
 def test_layers_that_are_worth_it_are_packed_and_no_others() -> None:
     side = int(LEAST**0.5)
     network = nn.Sequential(nn.Linear(side, side), nn.Linear(side, side - 1), nn.LayerNorm(side))
