@@ -111,6 +111,8 @@ def take_sample(
     job = _open(resolved, folder, source)
     arrivals, work = _clean(job, config.budget_s, watch)
     result = finish(job, work)
+    # the list names all of a shard, of which a sample has a few: most are not here to skip
+    result.statistics.pop("to_skip", None)
     ended_s = time.monotonic()
     commits = read_commits(job.run)
     blocks = tuple(

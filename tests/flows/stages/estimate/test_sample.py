@@ -130,6 +130,7 @@ def test_what_is_listed_to_be_skipped_is_skipped_in_the_sample(web: Path, tmp_pa
     done = sample(web, tmp_path, SampleConfig(1_000), skip=str(tmp_path / "skip"))
     counted = done.result.statistics["rejected_by_reason"]
     assert counted == {"skipped": len(lines)}
+    assert "to_skip" not in done.result.statistics
 
 
 def test_texts_from_outside_come_to_the_samples_that_are_drawn(web: Path, tmp_path: Path) -> None:
