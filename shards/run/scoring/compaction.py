@@ -23,7 +23,15 @@ from shards.errors import DamagedFile
 from shards.run.data import read_data
 from shards.run.run import Run
 from shards.run.snapshot import SnapshotShard
-from shards.schema import DECISIONS, TEXTS, check_schema, open_parquet, versioned_schema
+from shards.schema import (
+    DECISIONS,
+    TEXTS,
+    SchemaError,
+    as_damage,
+    check_schema,
+    open_parquet,
+    versioned_schema,
+)
 
 LEAST = 100  # shards; fewer are as soon opened
 MOST_TEXTS = 1_000  # of a shard, in the mean: to open a larger one costs little beside reading it
@@ -91,14 +99,18 @@ def open_compaction(
 def parse_compaction(run: Run, shards: Sequence[SnapshotShard], snapshot: str) -> Compaction | None:
     """Read what a compaction is of, and return it if that is just these shards.
 
-    Raises FileNotFoundError, DamagedFile, and SchemaError for one that a newer version wrote.
+    Raises FileNotFoundError, and DamagedFile, also for one of another form: of a newer version, or
+    changed where no checksum tells.
     """
     name = compaction_name(snapshot)
     if not run.store.exists(name):
         raise FileNotFoundError(name)
     with _opened(run, name) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
-    check_schema(schema, _SCHEMA, run.store.url(name))
+    try:
+        check_schema(schema, _SCHEMA, run.store.url(name))
+    except SchemaError as error:
+        raise DamagedFile(run.store.url(name), "the columns of a compaction", error) from error
     if (schema.metadata or {}).get(_DIGEST) != files_sha256(shards).encode():
         return None
     if rows != (expected := _count_rows(shards)):
@@ -182,5 +194,9 @@ def _opened(run: Run, name: str) -> Iterator[pq.ParquetFile]:
         with open_parquet(run.store.path(name), where) as file:
             yield file
         return
-    with run.store.open(name) as source, open_parquet(cast("pa.NativeFile", source), where) as file:
+    with (
+        as_damage(where),  # it may be gone by now
+        run.store.open(name) as source,
+        open_parquet(cast("pa.NativeFile", source), where) as file,
+    ):
         yield file

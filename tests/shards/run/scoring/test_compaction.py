@@ -11,6 +11,7 @@ import pytest
 from pipeline.views import group
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
+from shards.errors import DamagedFile
 from shards.run.data import read_shard
 from shards.run.repair import repair_run
 from shards.run.run import Run
@@ -25,6 +26,7 @@ from shards.run.scoring.compaction import (
 from shards.run.scoring.distribution import count_scores, keep_scores, read_scores
 from shards.run.snapshot import Snapshot, write_snapshot
 from shards.run.view import View
+from shards.schema import VERSION_KEY
 from tests.support.changed_run import problems
 from tests.support.many_shards import make_many
 from tests.support.object_store import s3_server
@@ -138,6 +140,27 @@ def test_what_is_damaged_is_told_and_tables_are_read(
     assert run.store.read(name) == whole
 
 
+@pytest.mark.parametrize("change", ["another table", "a newer version"])
+def test_one_of_another_form_is_told_and_tables_are_read(
+    run: Run, snapshot: Snapshot, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = run.store.path(name := compaction_name(snapshot.id))
+    table = pq.read_table(path)
+    if change == "another table":
+        table = table.drop_columns("itm").replace_schema_metadata()
+    else:
+        table = table.replace_schema_metadata({**table.schema.metadata, VERSION_KEY: b"99"})
+    pq.write_table(table, path)
+    with caplog.at_level(logging.WARNING):
+        found = judged(run, snapshot, "other", ASKED)
+    assert name in caplog.text
+    assert name in problems(run)
+    assert repair_run(run).whole
+    assert problems(run) == ""
+    expected = judged(run, snapshot, "tables", ASKED)
+    assert decisions(run, found) == decisions(run, expected)
+
+
 def test_what_is_of_other_files_counts_for_nothing(run: Run, snapshot: Snapshot) -> None:
     assert open_compaction(run, snapshot.shards, snapshot.id) is not None
     turned = (*snapshot.shards[1:], snapshot.shards[0])
@@ -179,3 +202,7 @@ def test_it_is_read_from_an_object_store() -> None:
         compaction = open_compaction(Run.open(f"{url}/run"), listed.shards, listed.id)
         assert compaction is not None
         assert len(compaction.read(listed.shards[2:5], ["itm", "reason"])) == 6 * SAMPLES
+        run.store.delete(compaction_name(listed.id))
+        run.store.exists(compaction_name(listed.id))  # what s3fs has listed is forgotten
+        with pytest.raises(DamagedFile, match="it is gone"):
+            compaction.read(listed.shards[2:5], ["itm", "reason"])
