@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ from shards.run.scoring.compaction import (
     compaction_name,
     keep_compaction,
     open_compaction,
+    read_facts,
 )
 from shards.run.scoring.distribution import count_scores, keep_scores, read_scores
 from shards.run.snapshot import Snapshot, write_snapshot
@@ -169,13 +171,38 @@ def test_what_is_of_other_files_counts_for_nothing(run: Run, snapshot: Snapshot)
     assert open_compaction(run, snapshot.shards, None) is None
 
 
-def test_rows_that_are_wrong_are_a_problem(run: Run, snapshot: Snapshot) -> None:
-    path = run.store.path(compaction_name(snapshot.id))
-    table = pq.read_table(path)
-    scores = pa.array([0.5, *table["itm"].to_pylist()[1:]], pa.float32())
-    changed = table.set_column(table.column_names.index("itm"), table.field("itm"), scores)
-    pq.write_table(changed, path, 13, write_page_checksum=True)
+def changed(rows: pa.Table) -> pa.Table:
+    scores = pa.array([0.5, *rows["itm"].to_pylist()[1:]], pa.float32())
+    place = rows.column_names.index("itm")
+    return rows.set_column(place, rows.schema.field("itm"), scores)
+
+
+def test_rows_that_are_wrong_are_a_problem(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrongly(*of: Any) -> Any:
+        return ((some, changed(rows)) for some, rows in read_facts(*of))
+
+    monkeypatch.setattr(module, "read_facts", wrongly)
+    kept(run)
     assert "is not what the tables say" in problems(run)
+
+
+def test_rows_that_changed_under_their_checksums_are_not_believed(
+    run: Run, snapshot: Snapshot, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = run.store.path(name := compaction_name(snapshot.id))
+    rows, noted = pq.read_table(path), pq.read_metadata(path).metadata
+    with pq.ParquetWriter(path, rows.schema, write_page_checksum=True) as writer:
+        writer.write_table(changed(rows), 13)
+        writer.add_key_value_metadata(noted)
+    with caplog.at_level(logging.WARNING):
+        found = judged(run, snapshot, "changed", ASKED)
+        keep_scores(run, snapshot.shards, snapshot.id)
+    assert name in caplog.text
+    assert read_scores(run, snapshot.id) == count_scores(run, snapshot.shards)
+    assert "the rows that were written" in problems(run)
+    run.store.delete(name)
+    expected = judged(run, snapshot, "tables", ASKED)
+    assert decisions(run, found) == decisions(run, expected)
 
 
 def test_scores_are_counted_from_it_alike(run: Run, snapshot: Snapshot) -> None:
