@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import torch
@@ -140,7 +141,9 @@ class CleanWorker:
         if isinstance(done, Quarantine):
             return ShardQuarantined(shard, done.why)
         seconds = round(time.monotonic() - begun, 3)
-        return ShardDone(shard, done.counts, done.state.damaged, self._name or "", seconds)
+        ago_s = max(time.time() - datetime.fromisoformat(done.ended).timestamp(), 0.0)
+        damaged = done.state.damaged
+        return ShardDone(shard, done.counts, damaged, self._name or "", seconds, ago_s)
 
     def _note(self, samples: int, size_bytes: int) -> None:
         self.samples += samples - self.counts[0]

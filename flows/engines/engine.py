@@ -20,13 +20,17 @@ class EngineError(CapfiltError, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ShardDone:
-    """A shard that is committed, and how long its worker took; unknown where another did it."""
+    """A shard that is committed, and how long its worker took; unknown where another did it.
+
+    `ago_s` is when it was committed, before this was said, by the worker's own clock.
+    """
 
     shard: InputShard
     counts: Counts
     damaged: bool
     worker: str = field(default="", compare=False)
     seconds: float | None = field(default=None, compare=False)
+    ago_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class ImageEncoder:
         self._tower, self._preprocess = tower, preprocess
         self._fast: See | None = None
         self._warm = False
+        self._one_by_one = False
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """Compute the states of images (B, 3, H, W) or videos (B, F, 3, H, W), uint8.
@@ -57,8 +58,11 @@ class ImageEncoder:
     def quantise(self) -> None:
         """Compute the tower's products in int8, on a CPU: weights once, states as they come.
 
-        The parameters lose their names: for reading alone, not for saving.
+        The parameters lose their names: for reading alone, not for saving. Pictures are seen one by
+        one from now on: the states of a batch share one scale, by which one picture would change
+        what is seen of another.
         """
+        self._one_by_one = True
         engine = torch.backends.quantized.engine
         torch.backends.quantized.engine = _INT8_ENGINE
         try:
@@ -73,7 +77,10 @@ class ImageEncoder:
     def _see(self, frames: Tensor) -> Tensor:
         """Compute the states (B * F, P, V) of uint8 frames on the tower's device."""
         dtype = self._tower.post_layernorm.weight.dtype
-        return self._tower(self._preprocess.normalise(frames, dtype))
+        pixels = self._preprocess.normalise(frames, dtype)
+        if self._one_by_one and len(pixels) > 1:
+            return torch.cat([self._tower(picture) for picture in pixels.split(1)])
+        return self._tower(pixels)
 
     def _see_fast(self, frames: Tensor) -> Tensor | None:
         if self._fast is None:

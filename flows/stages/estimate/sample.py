@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -30,9 +29,8 @@ from shards.inputs.excerpt import Excerpt, Excerpts
 from shards.inputs.listing import list_inputs
 from shards.inputs.shard import InputShard
 from shards.inputs.text import TextSource
-from shards.run.commit import Commit, read_commit, read_commits
+from shards.run.commit import Commit, read_commits
 from shards.run.exclusion import SKIP_NAME
-from shards.run.run import Run
 from shards.store import Store
 
 BATCHES = (1, 1, 4)  # of the small shards, by turns: what a shard costs, and what a picture does
@@ -239,26 +237,15 @@ def _clean(
                 failures.append(result)
             if not isinstance(result, ShardDone):
                 continue
-            at_s, before = _committed_s(job.run, result, now), last_of.get(result.worker)
+            # when it was committed: its result comes a batch later, since a worker goes on before
+            # it looks what is written; of few shards the first would take the time of two
+            at_s, before = now - result.ago_s, last_of.get(result.worker)
             seconds = None if before is None else max(at_s - before, 0.0)
             arrivals[result.shard.shard] = _Arrival(result, at_s, seconds)
             last_of[result.worker] = at_s
             if budget_s is not None and _is_enough(list(arrivals.values()), budget_s, now):
                 break
         return _timed(arrivals), Work(tuple(failures), tuple(engine.reports))
-
-
-def _committed_s(run: Run, done: ShardDone, now: float) -> float:
-    """Return when a shard was committed, by the clock of `now`, when its result came.
-
-    That comes a batch later: a worker goes on before it looks what has been written. Of few shards
-    the first would take the time of two, and the last none.
-    """
-    commit = read_commit(run, done.shard.shard)
-    if commit is None:
-        return now
-    ago_s = time.time() - datetime.fromisoformat(commit.ended).timestamp()
-    return now - max(ago_s, 0.0)
 
 
 def _timed(arrivals: dict[str, _Arrival]) -> dict[str, _Arrival]:

@@ -25,10 +25,15 @@ class PackedLinear(nn.Module):
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
 
     def forward(self, states: Tensor, then: str = "none") -> Tensor:
-        """Map (..., D) to (..., E); `then` gelu: through it."""
+        """Map (..., D) to (..., E); `then` gelu: through it. RuntimeError for a gradient."""
+        if torch.is_grad_enabled() and states.requires_grad:  # torch would give none, and go on
+            raise RuntimeError("packed layers pass no gradient on; load the checkpoint unpacked")
         product = torch.ops.mkldnn._linear_pointwise
         made: Tensor = product(states, self._packed, self._bias, then, [], "none")
         return made
+
+    def _save_to_state_dict(self, *_: object) -> None:
+        raise RuntimeError("packed layers hold nothing to save; load the checkpoint unpacked")
 
 
 def linear_gelu(linear: nn.Module, states: Tensor) -> Tensor:
@@ -45,7 +50,7 @@ def pack_linears(network: nn.Module) -> None:
     """
     for part in network.modules():
         for name, layer in part.named_children():
-            if type(layer) is nn.Linear and can_pack(layer.weight):
+            if type(layer) is nn.Linear and layer.bias is not None and can_pack(layer.weight):
                 setattr(part, name, PackedLinear(layer.weight, layer.bias))
 
 
@@ -53,9 +58,10 @@ def can_pack(weight: Tensor) -> bool:
     """Check that a weight is worth it, and that this torch can compute with it, packed."""
     if weight.device.type != "cpu" or weight.numel() < LEAST:
         return False
-    if not (
-        torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    ):
+    onednn = torch.backends.mkldnn  # its switch is the user's, for where oneDNN is at fault
+    if not (onednn.is_available() and onednn.enabled):
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     if weight.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -55,6 +55,17 @@ def test_cheaper_arithmetic_drifts_little(
     assert 10 < sum(score.itm >= 0.5 for score in exact) < 110  # both verdicts are among them
 
 
+def test_in_int8_a_score_does_not_depend_on_the_batch(
+    pairs: tuple[torch.Tensor, list[list[str]]],
+) -> None:
+    images, texts = pairs[0][:24], pairs[1][:24]
+    model = Filter.load(SHIPPED["tiny-filter"], dtype="int8")
+    alone = [model.score(images[n : n + 1], texts[n : n + 1])[0] for n in range(len(images))]
+    for row, other in zip(model.score(images, texts), alone, strict=True):
+        for score, same in zip(row, other, strict=True):
+            assert score.values == pytest.approx(same.values, abs=1e-4)
+
+
 def test_a_captioner_writes_in_int8() -> None:
     rng = random.Random(6)
     pictures = [draw(scene(rng)) for _ in range(8)]

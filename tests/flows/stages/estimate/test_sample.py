@@ -14,6 +14,7 @@ import pytest
 
 from flows.engines.engine import ShardResult
 from flows.recipe import EngineConfig, Recipe
+from flows.stages.estimate import sample as module
 from flows.stages.estimate.sample import (
     EmptySample,
     Sample,
@@ -108,6 +109,22 @@ def test_its_times_fill_the_time_that_it_took(web: Path, tmp_path: Path) -> None
     work = sum(block.seconds or 0 for block in taken.blocks)
     assert 0 < work < passed
     assert before < taken.start_s < before + passed + 1
+
+
+def test_the_clocks_of_workers_may_be_wrong(
+    web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead:  # by an hour, of those on which shards are committed
+        def __getattr__(self, name: str) -> Any:
+            return getattr(time, name)
+
+        def time(self) -> float:
+            return time.time() + 3600
+
+    monkeypatch.setattr(module, "time", Ahead())
+    taken = sample(web, tmp_path, SampleConfig(48, budget_s=1800.0))
+    assert sum(block.samples for block in taken.blocks) == 48
+    assert taken.start_s < 1800
 
 
 def test_the_budget_ends_it_once_there_is_enough(web: Path, tmp_path: Path) -> None:

@@ -73,6 +73,31 @@ def test_layers_that_are_worth_it_are_packed_and_no_others() -> None:
     assert not list(network[0].parameters())
 
 
+def test_layers_without_a_bias_stay_as_they_are() -> None:
+    network = nn.Sequential(nn.Linear(512, 512, bias=False))
+    pack_linears(network)
+    assert type(network[0]) is nn.Linear
+
+
+def test_what_is_packed_is_neither_trained_nor_saved() -> None:
+    network = nn.Sequential(nn.Linear(512, 512).requires_grad_(False))
+    pack_linears(network)
+    states = torch.zeros(2, 512, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no gradient"):
+        network(states)
+    with torch.no_grad():
+        assert network(states).shape == (2, 512)
+    with pytest.raises(RuntimeError, match="nothing to save"):
+        network.state_dict()
+
+
+def test_onednn_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.zeros(512, 512)
+    assert can_pack(weight)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert not can_pack(weight)
+
+
 def test_what_onednn_cannot_compute_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.zeros(512, 512)
     assert can_pack(weight)

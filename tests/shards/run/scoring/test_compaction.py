@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 from pipeline.views import group
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
+from shards.errors import DamagedFile
 from shards.run.data import read_shard
 from shards.run.repair import repair_run
 from shards.run.run import Run
@@ -21,10 +23,12 @@ from shards.run.scoring.compaction import (
     compaction_name,
     keep_compaction,
     open_compaction,
+    read_facts,
 )
 from shards.run.scoring.distribution import count_scores, keep_scores, read_scores
 from shards.run.snapshot import Snapshot, write_snapshot
 from shards.run.view import View
+from shards.schema import VERSION_KEY
 from tests.support.changed_run import problems
 from tests.support.many_shards import make_many
 from tests.support.object_store import s3_server
@@ -138,6 +142,27 @@ def test_what_is_damaged_is_told_and_tables_are_read(
     assert run.store.read(name) == whole
 
 
+@pytest.mark.parametrize("change", ["another table", "a newer version"])
+def test_one_of_another_form_is_told_and_tables_are_read(
+    run: Run, snapshot: Snapshot, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = run.store.path(name := compaction_name(snapshot.id))
+    table = pq.read_table(path)
+    if change == "another table":
+        table = table.drop_columns("itm").replace_schema_metadata()
+    else:
+        table = table.replace_schema_metadata({**table.schema.metadata, VERSION_KEY: b"99"})
+    pq.write_table(table, path)
+    with caplog.at_level(logging.WARNING):
+        found = judged(run, snapshot, "other", ASKED)
+    assert name in caplog.text
+    assert name in problems(run)
+    assert repair_run(run).whole
+    assert problems(run) == ""
+    expected = judged(run, snapshot, "tables", ASKED)
+    assert decisions(run, found) == decisions(run, expected)
+
+
 def test_what_is_of_other_files_counts_for_nothing(run: Run, snapshot: Snapshot) -> None:
     assert open_compaction(run, snapshot.shards, snapshot.id) is not None
     turned = (*snapshot.shards[1:], snapshot.shards[0])
@@ -146,13 +171,38 @@ def test_what_is_of_other_files_counts_for_nothing(run: Run, snapshot: Snapshot)
     assert open_compaction(run, snapshot.shards, None) is None
 
 
-def test_rows_that_are_wrong_are_a_problem(run: Run, snapshot: Snapshot) -> None:
-    path = run.store.path(compaction_name(snapshot.id))
-    table = pq.read_table(path)
-    scores = pa.array([0.5, *table["itm"].to_pylist()[1:]], pa.float32())
-    changed = table.set_column(table.column_names.index("itm"), table.field("itm"), scores)
-    pq.write_table(changed, path, 13, write_page_checksum=True)
+def changed(rows: pa.Table) -> pa.Table:
+    scores = pa.array([0.5, *rows["itm"].to_pylist()[1:]], pa.float32())
+    place = rows.column_names.index("itm")
+    return rows.set_column(place, rows.schema.field("itm"), scores)
+
+
+def test_rows_that_are_wrong_are_a_problem(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrongly(*of: Any) -> Any:
+        return ((some, changed(rows)) for some, rows in read_facts(*of))
+
+    monkeypatch.setattr(module, "read_facts", wrongly)
+    kept(run)
     assert "is not what the tables say" in problems(run)
+
+
+def test_rows_that_changed_under_their_checksums_are_not_believed(
+    run: Run, snapshot: Snapshot, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = run.store.path(name := compaction_name(snapshot.id))
+    rows, noted = pq.read_table(path), pq.read_metadata(path).metadata
+    with pq.ParquetWriter(path, rows.schema, write_page_checksum=True) as writer:
+        writer.write_table(changed(rows), 13)
+        writer.add_key_value_metadata(noted)
+    with caplog.at_level(logging.WARNING):
+        found = judged(run, snapshot, "changed", ASKED)
+        keep_scores(run, snapshot.shards, snapshot.id)
+    assert name in caplog.text
+    assert read_scores(run, snapshot.id) == count_scores(run, snapshot.shards)
+    assert "the rows that were written" in problems(run)
+    run.store.delete(name)
+    expected = judged(run, snapshot, "tables", ASKED)
+    assert decisions(run, found) == decisions(run, expected)
 
 
 def test_scores_are_counted_from_it_alike(run: Run, snapshot: Snapshot) -> None:
@@ -179,3 +229,7 @@ def test_it_is_read_from_an_object_store() -> None:
         compaction = open_compaction(Run.open(f"{url}/run"), listed.shards, listed.id)
         assert compaction is not None
         assert len(compaction.read(listed.shards[2:5], ["itm", "reason"])) == 6 * SAMPLES
+        run.store.delete(compaction_name(listed.id))
+        run.store.exists(compaction_name(listed.id))  # what s3fs has listed is forgotten
+        with pytest.raises(DamagedFile, match="it is gone"):
+            compaction.read(listed.shards[2:5], ["itm", "reason"])
