@@ -39,6 +39,8 @@ def test_each_script_says_what_it_is_for(
     """In this process: each by itself would import torch again."""
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
+    # by `python -m pytest` that is what the usage would name
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
     run = runpy.run_module if name in SUBJECTS else runpy.run_path
     with pytest.raises(SystemExit) as ended:
         run(name if name in SUBJECTS else str(ROOT / "scripts" / name), run_name="__main__")

@@ -69,11 +69,13 @@ class Preprocess:
         kernel = _KERNELS.get(self.resample)
         if kernel is None:
             image = image.resize((self.width, self.height), Image.Resampling(self.resample))
-        pixels = (read or _copied)(image).permute(2, 0, 1)
-        if kernel is None:
-            return pixels[:3].contiguous()
-        size = self.height, self.width
-        return interpolate(pixels[None], size, mode=kernel, antialias=True)[0, :3].contiguous()
+        # a batch of one by strides of `channels_last`: else torch lays out colour by colour, in
+        # twice the time that NumPy takes
+        pixels = (read or _copied)(image)[None].permute(0, 3, 1, 2)
+        if kernel is not None:
+            size = self.height, self.width
+            pixels = interpolate(pixels, size, mode=kernel, antialias=True)
+        return torch.from_numpy(np.ascontiguousarray(pixels[0, :3].numpy()))
 
     def normalise(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Turn uint8 (B, 3, H, W) into normalised pixels on the images' device."""

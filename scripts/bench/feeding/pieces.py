@@ -3,10 +3,10 @@
 import io
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -15,6 +15,7 @@ from pipeline.clean.export import Provenance, WriteConfig, clean_sample
 from pipeline.clean.judge import JudgeConfig, judge
 from pipeline.clean.line.ring import Buffer
 from pipeline.clean.screen import ScreenConfig, ScreenedSample, screen
+from pipeline.clean.text.language import detect_language
 from pipeline.clean.text.web_text import read_web_text
 from pipeline.media.decode import DecodeLimits, decode, difference_hash
 from pipeline.media.pixels import pixels_of
@@ -23,6 +24,8 @@ from shards.inputs.sidecar import read_sidecar
 from shards.schema import TEXTS, DecisionRow, TextRow, arrow_rows
 from shards.store import Store
 from shards.writer import ShardWriter
+
+Item = TypeVar("Item")
 
 KEPT: list[DecisionRow] = [{"text_no": n, "keep": True, "reason": "kept"} for n in (0, 1)]
 
@@ -42,13 +45,17 @@ def pieces(tar: Path, way: Preprocess, batch: int) -> Iterator[tuple[str, float]
     ]
     works: dict[str, Callable[[], Any]] = {
         "read the tar, with its hash": lambda: _read(tar),
-        "open, decode, look for blank": lambda: [decode(raw.image or b"", limits) for raw in raws],
-        "difference hash": lambda: [difference_hash(picture) for picture in pictures],
-        "sha256 of the file": lambda: [sha256(raw.image or b"").hexdigest() for raw in raws],
-        "text and sidecar": lambda: [_written(raw) for raw in raws],
-        "resize": lambda: [way.resize(picture, pixels_of) for picture in pictures],
-        "copy into the batch": lambda: [buffer.put(n % batch, [v]) for n, v in enumerate(views)],
-        "judge": lambda: [judge(table, JudgeConfig()).to_pylist() for table in tables],
+        "open, decode, look for blank": lambda: _each(
+            raws, lambda r: decode(r.image or b"", limits)
+        ),
+        "difference hash": lambda: _each(pictures, difference_hash),
+        "sha256 of the file": lambda: _each(raws, lambda raw: sha256(raw.image or b"").hexdigest()),
+        "text, its language, sidecar": lambda: _each(raws, _written),
+        "resize": lambda: _each(pictures, lambda picture: way.resize(picture, pixels_of)),
+        "copy into the batch": lambda: _each(
+            enumerate(views), lambda place: buffer.put(place[0] % batch, [place[1]])
+        ),
+        "judge": lambda: _each(tables, lambda table: judge(table, JudgeConfig()).to_pylist()),
         "write, publish, read back": lambda: _write(raws, screened, texts),
     }
     total = 0.0
@@ -57,8 +64,14 @@ def pieces(tar: Path, way: Preprocess, batch: int) -> Iterator[tuple[str, float]
         total += ms
         yield name, ms
     yield "sum", total
-    alone = min(_ms(lambda: [_load(raw) for raw in raws]) for _ in range(5))
+    alone = min(_ms(lambda: _each(raws, _load)) for _ in range(5))
     yield "of it Pillow's decoding", alone / len(raws)
+
+
+def _each(items: Iterable[Item], work: Callable[[Item], Any]) -> None:
+    """Work on each; what comes of it is let go, as in a cleaning, whose memory is used again."""
+    for item in items:
+        work(item)
 
 
 def _ms(work: Callable[[], Any]) -> float:
@@ -78,7 +91,7 @@ def _load(raw: RawSample) -> None:
 
 
 def _written(raw: RawSample) -> None:
-    read_web_text(raw.text, 10_000)
+    detect_language(read_web_text(raw.text, 10_000).text or "")
     read_sidecar(raw.meta)
 
 

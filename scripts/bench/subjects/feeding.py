@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from models.devices import keep_freed_memory
 from pipeline.clean.config import CleanConfig, identity
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.shard import ShardCleaner
@@ -68,6 +69,7 @@ def _ignore(_: int, __: int) -> None:
 
 def main(o: argparse.Namespace, folder: Path) -> None:
     """Clean by turns, then time the pieces."""
+    keep_freed_memory()  # as workers do
     tars = folder / "input"
     pairs = real_pairs(o.pictures) if o.pictures else made_up_pairs(o.images)
     count = o.images * o.shards
