@@ -20,9 +20,13 @@ from shards.inputs.folders.listing import FolderListing
 from shards.inputs.folders.reader import time_of
 from shards.inputs.names import stem
 from shards.inputs.opening import open_samples
-from shards.inputs.shard import InputChanged as InputChanged  # of what was listed here
-from shards.inputs.shard import InputError as InputError
-from shards.inputs.shard import InputOptions, InputShard, changed_since_listed
+from shards.inputs.shard import (
+    InputChanged,
+    InputError,
+    InputOptions,
+    InputShard,
+    changed_since_listed,
+)
 from shards.inputs.tables.listing import list_tables
 from shards.naming import encode_name
 from shards.store import filesystem, seconds_of, url_of

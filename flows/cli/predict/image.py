@@ -280,7 +280,7 @@ def _as_usage() -> Iterator[None]:
 def image_of(path: str) -> "Image":
     """Return one picture; raise InputError where it cannot be read."""
     from pipeline.media.pictures import read_picture
-    from shards.inputs.listing import InputError
+    from shards.inputs.shard import InputError
 
     picture = read_picture(path)
     if picture.image is None:

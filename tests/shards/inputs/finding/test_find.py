@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from shards.errors import UsageError
-from shards.inputs.listing import InputError, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.names import stem
-from shards.inputs.shard import InputShard
+from shards.inputs.shard import InputError, InputShard
 
 
 def make(folder: Path, *names: str) -> Path:

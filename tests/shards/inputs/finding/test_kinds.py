@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.inputs.listing import InputError, list_inputs
-from shards.inputs.shard import InputOptions, Kind
+from shards.inputs.listing import list_inputs
+from shards.inputs.shard import InputError, InputOptions, Kind
 from tests.shards.inputs.finding.test_find import make
 
 
