@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flows.cli.options import (
+    INPUT_HELP,
     Address,
     Direct,
     Engine,
@@ -66,8 +67,8 @@ def clean(
         list[str] | None,
         typer.Option(
             "--input",
-            help="tar, folder, glob or brace pattern; may be repeated. Texts that stand in no "
-            "KEY.txt: --set input.text=json:FIELD, or =EXTENSION",
+            help=f"{INPUT_HELP}. Texts that stand in no KEY.txt: --set input.text=json:FIELD (of a "
+            "table: its column), or =EXTENSION",
         ),
     ] = None,
     output: Output = None,
