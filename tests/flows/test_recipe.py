@@ -315,6 +315,14 @@ def test_a_value_of_a_wrong_type_is_told_in_plain_words(setting: str, message: s
     assert "Input should" not in str(told.value)
 
 
+def test_a_wrong_member_does_not_make_a_list_too_short() -> None:
+    with pytest.raises(RecipeError, match="'english' is no language") as told:
+        read_recipe(Recipe, None, LEAST, ["screen.languages=english"])
+    assert "at least" not in str(told.value)
+    with pytest.raises(RecipeError, match=r"languages\.keep: expected one at least"):
+        read_recipe(Recipe, None, LEAST, ["screen.languages=[]"])
+
+
 @pytest.mark.parametrize(
     ("kind", "other", "command"),
     [
