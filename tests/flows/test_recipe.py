@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import time
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from flows.recipe import Recipe, RecipeError, dump_recipe, read_recipe
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
 from flows.study.recipe import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
-from models.captioners.config import BlipCaptionerConfig
+from models.captioners.config import (
+    BlipCaptionerConfig,
+    EndpointCaptionerConfig,
+    TransformersCaptionerConfig,
+)
+from models.scorers.config import DualEncoderConfig
 from pipeline.train.config import DataConfig, StepConfig, check_division
 from pipeline.train.pretrain_config import ModelConfig
 from shards.errors import UsageError
@@ -87,6 +93,36 @@ def test_the_recipe_of_pre_training_names_every_key_with_its_default() -> None:
         assert written[section].keys() == model.model_fields.keys()
     for section in ("loss", "rate", "save", "launch", "augment"):
         assert written[section].keys() == type(getattr(defaults, section)).model_fields.keys()
+
+
+def test_the_recipe_of_cleaning_names_every_key_with_its_default() -> None:
+    path = Path(recipe.__file__).parent / "recipes" / "clean" / "clean.yaml"
+    written = yaml.safe_load(path.read_text())
+    models = {
+        "caption.model": written["caption"]["model"],
+        "score.model": written["score"]["model"],
+    }
+    least = {"input.urls": written["input"]["urls"], "output": written["output"]} | models
+    assert read_recipe(Recipe, path, {}) == (defaults := read_recipe(Recipe, None, least))
+    assert written.keys() == Recipe.model_fields.keys()
+    for section in ("input", "screen", "caption", "score", "judge", "write", "limits", "engine"):
+        assert written[section].keys() == type(getattr(defaults, section)).model_fields.keys()
+
+
+def test_the_recipe_of_cleaning_names_the_keys_of_guests_too() -> None:
+    path = Path(recipe.__file__).parent / "recipes" / "clean" / "clean.yaml"
+    _, _, comment = path.read_text().partition("\n#\n# caption:\n")
+    guests = yaml.safe_load(re.sub(r"(?m)^# ?", "", f"# caption:\n{comment}"))
+    kinds: tuple[type[BaseModel], ...] = (
+        TransformersCaptionerConfig,
+        EndpointCaptionerConfig,
+        DualEncoderConfig,
+    )
+    for written, kind in zip([*guests["caption"], *guests["score"]], kinds, strict=True):
+        fields = kind.model_fields
+        assert written.keys() == fields.keys()
+        least = {name: written[name] for name in written if fields[name].is_required()}
+        assert kind.model_validate(written) == kind.model_validate(least)
 
 
 def test_flags_go_over_the_file_and_settings_over_flags(tmp_path: Path) -> None:
