@@ -254,7 +254,7 @@ def _of_parquet(data: bytes, where: str) -> pa.Table:
         table = (left_out_of(table) if of_view else table).select(SKIP.names)
         table = table.cast(pa.schema([(name, pa.string()) for name in SKIP.names]))
     if nulls := sum(column.null_count for column in table.columns):
-        raise ListError(f"{where}: {nulls} rows without a shard or a key; each names one sample")
+        raise ListError(f"{where}: rows without a shard or a key: {nulls}; each names one sample")
     return table
 
 

@@ -184,8 +184,8 @@ def _refuse_doubles(shards: Sequence[InputShard]) -> None:
     again = [url for (url, _), count in places.items() if count > 1]
     if again:
         raise InputError(
-            f"{len(again)} files are named twice, the first is {again[0]}: the inputs overlap; "
-            "list each file once, by itself or by its folder"
+            f"files that are named twice: {len(again)}, the first is {again[0]}: the inputs "
+            "overlap; list each file once, by itself or by its folder"
         )
     twice = [name for name, count in by_name.items() if count > 1]
     if not twice:
@@ -195,7 +195,7 @@ def _refuse_doubles(shards: Sequence[InputShard]) -> None:
     if len({stem(url) for url in same}) < len(same):
         mend = "they differ by their endings alone: rename or remove one"
     raise InputError(
-        f"{len(twice)} shard names occur twice, the first is {twice[0]!r}: "
+        f"shard names that occur twice: {len(twice)}, the first is {twice[0]!r}: "
         f"{' and '.join(same)}; {mend}"
     )
 

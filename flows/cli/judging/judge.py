@@ -141,12 +141,13 @@ def score(
 
 
 def _print_scored(scored: "Scored") -> None:
-    from pipeline.printable import count, visible
+    from pipeline.printable import count, number_of, visible
 
     for failure in scored.failures:
         print(visible(f"{failure.shard.shard}: {failure.why}"), file=sys.stderr)
     print(
-        f"{', '.join(scored.scores.qualified)}: {count(scored.done)} of {count(scored.of)} shards"
+        f"{', '.join(scored.scores.qualified)}: {count(scored.done)} of "
+        f"{number_of(scored.of, 'shard')}"
     )
     if scored.exit_code:
         print("run the same command again to go on", file=sys.stderr)

@@ -73,7 +73,7 @@ def test_what_is_no_list_is_refused(tmp_path: Path, content: bytes | None, said:
     [
         (pa.table({"shard": [{"a": 1}], "key": ["k"]}), "column 'shard' should hold texts"),
         (pa.table({"shard": ["s"], "key": [b"k"]}), "column 'key' should hold texts"),
-        (pa.table({"shard": ["s", None], "key": ["k", "l"]}), "1 rows without a shard or a key"),
+        (pa.table({"shard": ["s", None], "key": ["k", "l"]}), "rows without a shard or a key: 1"),
         (pa.table([["s"], ["k"], ["l"]], ["shard", "key", "key"]), "found 2 among shard, key, key"),
     ],
 )
