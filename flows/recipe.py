@@ -211,6 +211,7 @@ class ScreenRecipe(RecipeSection):
     # what the cleaning will need: so that one recipe serves both
     seed: Any = None
     dtype: Any = None
+    candidates: Any = None
     caption: Any = None
     score: Any = None
     judge: Any = None

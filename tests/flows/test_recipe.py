@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from flows import recipe
-from flows.recipe import Recipe, RecipeError, dump_recipe, read_recipe
+from flows.recipe import Recipe, RecipeError, ScreenRecipe, dump_recipe, read_recipe
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
 from flows.study.recipe import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
@@ -107,6 +107,14 @@ def test_the_recipe_of_cleaning_names_every_key_with_its_default() -> None:
     assert written.keys() == Recipe.model_fields.keys()
     for section in ("input", "screen", "caption", "score", "judge", "write", "limits", "engine"):
         assert written[section].keys() == type(getattr(defaults, section)).model_fields.keys()
+
+
+def test_recipes_of_cleaning_screen_too(tmp_path: Path) -> None:
+    for path in (path for path in RECIPES if path.parent.name == "clean"):
+        assert isinstance(read_recipe(ScreenRecipe, path, {}), ScreenRecipe)
+    dumped = tmp_path / "recipe.yaml"  # as `capfilt try` leaves one
+    dumped.write_text(dump_recipe(read_recipe(Recipe, None, LEAST)))
+    assert read_recipe(ScreenRecipe, dumped, {}).output == "run"
 
 
 def test_the_recipe_of_cleaning_names_the_keys_of_guests_too() -> None:
