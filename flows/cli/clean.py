@@ -130,6 +130,8 @@ def _run(
 
     with report.stage("prepare"):
         job = stages.prepare(recipe, part, checked)
+    if not job.pending:
+        report.nothing_to_do()
     with RunProgress(report.progress).shown() as progress:
         with report.stage("clean the shards"):
             work = stages.clean_shards(job, progress)

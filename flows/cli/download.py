@@ -96,6 +96,8 @@ def _run(request: "DownloadRequest", report: "Reporter", as_json: bool) -> int:
     with stages.alone_in(request.output):
         with report.stage("prepare"):
             job = stages.prepare(request)
+        if not job.tasks:
+            report.nothing_to_do()
         with ShownDownload(report.progress).shown() as progress:
             with report.stage("fetch the parts"):
                 failures = stages.do_parts(job, progress)
