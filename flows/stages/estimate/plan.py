@@ -132,7 +132,7 @@ def check(
         return None, seen.named
     store = Store(recipe.output)
     models = Models(tuple(filter(None, captioners)), tuple(filter(None, scorers)))
-    resolved = seen.attempt("recipe", "", partial(resolve, recipe, store, models))
+    resolved = seen.attempt("recipe", "", partial(resolve, recipe, store, models, seen.lists))
     if resolved is None:
         return None, seen.named
     do = partial(_task, resolved, seen.inputs, store, part)
