@@ -70,7 +70,7 @@ def print_plan(plan: "Plan", price: float | None) -> None:
         console.print(line)
     if plan.sample is not None and forecast is not None:
         console.print(_table(_rows(forecast, price)))
-        console.print(_basis(plan), soft_wrap=True)
+        console.print(_basis(plan))
     print_problems(plan.problems)
 
 

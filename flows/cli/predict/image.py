@@ -66,7 +66,11 @@ def caption(
         list[str], typer.Argument(help="files, folders, tars, URLs, or - for standard input")
     ],
     model: Annotated[
-        str, typer.Option(help="captioner: folder or hub id")
+        str,
+        typer.Option(
+            help="captioner: folder or hub id",
+            show_default="blip-image-captioning-base of Salesforce's",
+        ),
     ] = "Salesforce/blip-image-captioning-base",
     method: Method = "beam",
     count: Annotated[int, typer.Option(min=1, help="captions of each picture")] = 1,
