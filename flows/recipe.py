@@ -211,6 +211,7 @@ class ScreenRecipe(RecipeSection):
     # what the cleaning will need: so that one recipe serves both
     seed: Any = None
     dtype: Any = None
+    candidates: Any = None
     caption: Any = None
     score: Any = None
     judge: Any = None
@@ -240,7 +241,9 @@ def read_recipe(
         return kind.model_validate(values)
     except ValidationError as error:
         _refuse_other_kind(kind, values, where)
-        problems = error.errors(include_url=False)
+        every = error.errors(include_url=False)
+        within = [problem["loc"][:-1] for problem in every]  # a wrong member makes no list short
+        problems = [p for p in every if p["type"] != "too_short" or p["loc"] not in within]
         lines = [_describe(kind, problem) for problem in problems[:_PROBLEMS_SHOWN]]
         if more := len(problems) - len(lines):
             lines.append(f"  and {more:,} more")

@@ -17,7 +17,7 @@ from flows.cli.options import (
     path_argument,
     path_option,
 )
-from pipeline.printable import visible
+from pipeline.printable import number_of, visible
 
 app = typer.Typer(help="Look at checkpoints, import and export them.", no_args_is_help=True)
 
@@ -91,7 +91,7 @@ def import_(
     _print(about, imported.sources)
     if imported.left_out:
         print(
-            f"left out {len(imported.left_out)} tensors that only training needs "
+            f"left out {number_of(len(imported.left_out), 'tensor')} that only training needs "
             "(momentum copies, queues, temperature)"
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flows.cli.options import (
+    INPUT_HELP,
     Address,
     Direct,
     Engine,
@@ -66,8 +67,8 @@ def clean(
         list[str] | None,
         typer.Option(
             "--input",
-            help="tar, folder, glob or brace pattern; may be repeated. Texts that stand in no "
-            "KEY.txt: --set input.text=json:FIELD, or =EXTENSION",
+            help=f"{INPUT_HELP}. Texts that stand in no KEY.txt: --set input.text=json:FIELD (of a "
+            "table: its column), or =EXTENSION",
         ),
     ] = None,
     output: Output = None,
@@ -129,6 +130,8 @@ def _run(
 
     with report.stage("prepare"):
         job = stages.prepare(recipe, part, checked)
+    if not job.pending:
+        report.nothing_to_do()
     with RunProgress(report.progress).shown() as progress:
         with report.stage("clean the shards"):
             work = stages.clean_shards(job, progress)

@@ -24,6 +24,7 @@ Examples:
 
   capfilt clean --input web/ --output runs/first --captioner C --filter F
 """
+MOST_BYTES = 1 << 31
 _FORM = ("url_column", "text_column", "retry", "allow_private_addresses", "engine")  # of the flow
 
 
@@ -33,12 +34,27 @@ Urls = Annotated[
 Out = Annotated[str, typer.Argument(metavar="OUT", help="folder of tars, new or to go on with")]
 Retry = Annotated[bool, typer.Option("--retry", help="ask again for what failed")]
 PartSize = Annotated[
-    int | None, typer.Option(min=1, help="rows in a part, and so in a tar; default: 10,000")
+    int | None,
+    typer.Option(min=1, metavar="N", help="rows in a part, and so in a tar; default: 10,000"),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="parts at a time; default: one per processor")
+    int | None, typer.Option(min=1, metavar="N", help="parts at a time; default: one per processor")
 ]
-Threads = Annotated[int, typer.Option(min=1, max=1024, help="requests at a time, each")]
+Threads = Annotated[
+    int, typer.Option(min=1, max=1024, metavar="N", help="requests at a time, each")
+]
+
+
+def _bounded(size_bytes: int) -> int:
+    """Refuse what is too large for an answer; as a range, its figures would crowd the help."""
+    if size_bytes > MOST_BYTES:
+        raise typer.BadParameter(f"{size_bytes} is not in the range 1<=x<={MOST_BYTES}")
+    return size_bytes
+
+
+MaxBytes = Annotated[
+    int, typer.Option(min=1, metavar="N", callback=_bounded, help="of an answer, 2 GiB at most")
+]
 Private = Annotated[
     bool, typer.Option("--allow-private-addresses", help="of this machine and its network, too")
 ]
@@ -57,9 +73,11 @@ def download(
     part_size: PartSize = None,
     workers: Workers = None,
     threads: Threads = 64,
-    timeout: Annotated[float, typer.Option(min=0.1, help="seconds of silence")] = 10.0,
-    deadline: Annotated[float, typer.Option(min=0.1, help="seconds for all of an answer")] = 30.0,
-    max_bytes: Annotated[int, typer.Option(min=1, max=1 << 31, help="of an answer")] = 32 << 20,
+    timeout: Annotated[float, typer.Option(min=0.1, metavar="S", help="seconds of silence")] = 10.0,
+    deadline: Annotated[
+        float, typer.Option(min=0.1, metavar="S", help="seconds for all of an answer")
+    ] = 30.0,
+    max_bytes: MaxBytes = 32 << 20,
     user_agent: Annotated[str | None, typer.Option(help="who we say we are")] = None,
     allow_private_addresses: Private = False,
     record_outage: Outage = False,
@@ -96,6 +114,8 @@ def _run(request: "DownloadRequest", report: "Reporter", as_json: bool) -> int:
     with stages.alone_in(request.output):
         with report.stage("prepare"):
             job = stages.prepare(request)
+        if not job.tasks:
+            report.nothing_to_do()
         with ShownDownload(report.progress).shown() as progress:
             with report.stage("fetch the parts"):
                 failures = stages.do_parts(job, progress)

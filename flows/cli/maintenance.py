@@ -177,15 +177,15 @@ def _print_garbage(garbage: "Garbage", deleted: bool, older_than_hours: float) -
     done = "removed" if deleted else "to remove"
     print(f"{done}: {len(garbage.old)}, {size(_bytes(garbage.old))}")
     if garbage.young:
-        print(f"{len(garbage.young)} are younger than {older_than_hours:g} h, and left alone")
+        print(f"younger than {older_than_hours:g} h, and left alone: {len(garbage.young)}")
     if garbage.unfinished:
         print(
-            f"{len(garbage.unfinished)} are of shards or views that are not done yet, and left "
-            "alone: finish them (`capfilt clean`, `capfilt judge`), or, if no command works on "
-            "this run, add --abandoned"
+            "of shards or views that are not done yet, and left alone: "
+            f"{len(garbage.unfinished)}. Finish them (`capfilt clean`, `capfilt judge`), or, if no "
+            "command works on this run, add --abandoned"
         )
     if garbage.unknown:
-        print(f"{len(garbage.unknown)} files are unknown, and left alone:")
+        print(f"{number_of(len(garbage.unknown), 'file')} unknown, and left alone:")
         _print_lines(f"  {name}" for name in garbage.unknown[:NAMED_AT_MOST])
     if garbage.old and not deleted:
         print("this was a dry run; --delete removes them")

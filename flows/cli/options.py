@@ -25,6 +25,10 @@ RecipePath = Annotated[Path | None, path_argument(help="recipe (YAML); flags go 
 Set = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, any key of the recipe")]
 Engine = Annotated[str | None, typer.Option(help="ray, local, or auto")]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster")]
+INPUT_HELP = (
+    "tar, Parquet with pictures, folder of these or of pictures, glob or brace pattern; may be "
+    "repeated"
+)
 Direct = Annotated[bool, typer.Option("--direct", help="without Prefect")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 Push = Annotated[str | None, typer.Option(metavar="REPO", help="upload it to the hub, too")]

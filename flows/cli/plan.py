@@ -2,19 +2,29 @@
 
 import json
 import shlex
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.clean import Candidates, Output, Part, Skip, parse_part
 from flows.cli.faults import BAD_USAGE
-from flows.cli.options import Address, AsJson, Direct, Engine, RecipePath, Set, say_loading
+from flows.cli.options import (
+    INPUT_HELP,
+    Address,
+    AsJson,
+    Direct,
+    Engine,
+    RecipePath,
+    Set,
+    say_loading,
+)
 from pipeline.printable import visible
 
 if TYPE_CHECKING:
     from flows.recipe import Recipe
     from flows.stages.estimate.first_look import FirstLook
-    from flows.stages.estimate.problems import Problems
+    from flows.stages.estimate.problems import Problem, Problems
 
 PLAN_EXAMPLES = """
 Examples:
@@ -36,11 +46,16 @@ Examples:
 """
 BUDGET_S = 30.0
 CAPTIONER, FILTER = "Salesforce/blip-image-captioning-base", "Salesforce/blip-itm-base-coco"
+TOYS = (
+    "capfilt: for a look without the hub, toy models come with capfilt: add --captioner "
+    "tiny-captioner --filter tiny-filter. They know coloured shapes alone; what they say of "
+    "photographs means nothing"
+)
 BLOCKED = 1  # the exit code of a plan with a problem
 
 Input = Annotated[
     list[str] | None,
-    typer.Option("--input", help="tar, folder, glob or brace pattern; may be repeated"),
+    typer.Option("--input", help=INPUT_HELP),
 ]
 Price = Annotated[float | None, typer.Option(min=0, help="in your currency")]
 Captioner = Annotated[str | None, typer.Option(help="BLIP folder or hub id")]
@@ -112,7 +127,10 @@ def plan(
 
 def try_(
     input_: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="tars, folders of tars, patterns")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="tars, Parquet, folders of them or of pictures, patterns"
+        ),
     ],
     n: Annotated[int, typer.Option(min=32, help="pictures")] = 200,
     output: Annotated[str, typer.Option(help="new folder: sample, report, recipe")] = "try",
@@ -143,7 +161,7 @@ def try_(
     }
     loaded = read_recipe(Recipe, None, flags, set_ or ())
     check_new(folder)
-    looked = _look(loaded, BAD_USAGE, as_json)
+    looked = _look(loaded, BAD_USAGE, as_json, _tell_of_toys)
     say_loading()
 
     from flows.cli.display.plan import SamplingProgress, plan_as_json
@@ -158,11 +176,23 @@ def try_(
         print(json.dumps(plan_as_json(look.plan, price_per_gpu_hour) | files))
     else:
         _print_look(look, price_per_gpu_hour)
+    _tell_of_toys(look.plan.problems)
     blocked = BAD_USAGE if look.plan.task is None else BLOCKED
     raise typer.Exit(0 if look.plan.ready else blocked)
 
 
-def _look(recipe: "Recipe", blocked: int, as_json: bool) -> "Problems":
+def _tell_of_toys(problems: "Iterable[Problem]") -> None:
+    """Say that models come along, where those that were not asked for by name are not to be had."""
+    if any(model in problem.message for problem in problems for model in (CAPTIONER, FILTER)):
+        typer.echo(TOYS, err=True)
+
+
+def _look(
+    recipe: "Recipe",
+    blocked: int,
+    as_json: bool,
+    tell_more: "Callable[[Iterable[Problem]], None]" = lambda _: None,
+) -> "Problems":
     """Tell what is wrong as far as it is seen without a model, and end with this code."""
     from flows.cli.display.plan import print_problems, problems_as_json
     from flows.stages.estimate.problems import Problems
@@ -173,6 +203,7 @@ def _look(recipe: "Recipe", blocked: int, as_json: bool) -> "Problems":
             print(json.dumps(problems_as_json(looked.named)))
         else:
             print_problems(looked.named)
+        tell_more(looked.named)
         raise typer.Exit(blocked)
     return looked
 

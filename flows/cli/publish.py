@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flows.cli.options import AsJson, Public, Push, RunFolder
-from pipeline.printable import count, size, visible
+from pipeline.printable import count, number_of, size, visible
 from shards.files.home import expand_home
 
 if TYPE_CHECKING:
@@ -93,13 +93,14 @@ def export(
 
 def _say(record: Mapping[str, Any], to: str) -> None:
     if record["form"] == "index":
-        print(f"{count(record['rows'])} pictures listed in {visible(to)}")
+        apart = f"; {count(record['dropped'])} dropped ones, apart" if "dropped" in record else ""
+        print(f"{number_of(record['rows'], 'picture')} listed in {visible(to)}{apart}")
     else:
-        print(f"{count(record['rows'])} pictures in {visible(to)}, {record['images']}")
+        print(f"{number_of(record['rows'], 'picture')} in {visible(to)}, {record['images']}")
     if record.get("without_url"):
         print(
-            f"capfilt: {count(record['without_url'])} of them have no url, and cannot be fetched "
-            "by this list",
+            f"capfilt: of them without a url, and not to be fetched by this list: "
+            f"{count(record['without_url'])}",
             file=sys.stderr,
         )
 

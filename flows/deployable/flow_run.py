@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from pathlib import PurePath
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, TypeVarTuple, cast
 from uuid import UUID
 
 from prefect import get_client, get_run_logger, task
@@ -37,6 +37,7 @@ LOOK_EVERY_S = 5.0
 RETRIES, RETRY_DELAYS_S = 2, [30.0, 300.0]  # of a stage that lost its machines or its network
 
 Result = TypeVar("Result")
+Given = TypeVarTuple("Given")
 
 
 class CommandStopped(Exception):  # noqa: N818 - what happened, no error of ours
@@ -56,7 +57,7 @@ class Doer(Protocol):
 
     patience: int  # looks at a cancel before it is acted upon: a runner of Prefect's may do so
 
-    def do(self, run: "FlowRun", name: str, work: Callable[[], Any]) -> Any:  # noqa: ANN401
+    def do(self, run: "FlowRun", name: str, work: Callable[[], Result]) -> Result:
         """Do a stage, or wait until it is done elsewhere; return what it came to."""
 
     def stop(self, why: str) -> None:
@@ -77,7 +78,7 @@ class Here:
 
     patience = 2
 
-    def do(self, run: "FlowRun", name: str, work: Callable[[], Any]) -> Any:  # noqa: ANN401, ARG002
+    def do(self, run: "FlowRun", name: str, work: Callable[[], Result]) -> Result:  # noqa: ARG002 - as one that follows
         """Do it."""
         return work()
 
@@ -138,7 +139,7 @@ class FlowRun:
         self._emit("failed", {"exit_code": code}, _told(error))
         return True
 
-    def stage(self, name: str, function: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401
+    def stage(self, name: str, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
         """Do a stage as a task of this name; one that lost its machines is tried again."""
         expected: list[Exception] = []
 

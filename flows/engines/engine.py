@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from shards.errors import CapfiltError
-from shards.inputs.listing import InputChanged
-from shards.inputs.shard import InputShard
+from shards.inputs.shard import InputChanged, InputShard
 from shards.run.commit import Counts
 
 # The machine's trouble, not the shard's: going on would only fail every other shard too.

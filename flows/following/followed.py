@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
-from flows.deployable.flow_run import CommandLost, CommandStopped, FlowRun, StageFailed
+from flows.deployable.flow_run import CommandLost, CommandStopped, FlowRun, Result, StageFailed
 from flows.following.channel import Channel, Message
 
 
@@ -17,7 +17,7 @@ class Followed:
         self._channel = channel
         self._silent = False
 
-    def do(self, run: FlowRun, name: str, work: Callable[[], Any]) -> Any:  # noqa: ANN401, ARG002
+    def do(self, run: FlowRun, name: str, work: Callable[[], Result]) -> Result:  # noqa: ARG002 - done elsewhere
         """Wait until the command has done the stage.
 
         Raises StageFailed where it failed, CommandStopped and CommandLost.
@@ -32,7 +32,7 @@ class Followed:
             if "stage" not in message:
                 _hear(run, message)
             elif message["stage"] == name:
-                return message["result"]
+                return cast("Result", message["result"])
             else:
                 raise AssertionError(f"the command did {message['stage']}, expected {name}")
 

@@ -44,6 +44,9 @@ class Reporter(Protocol):
     def begin(self, parameters: Mapping[str, Any]) -> None:
         """Begin the flow run, with the parameters of the flow."""
 
+    def nothing_to_do(self) -> None:
+        """Hear that all was done before: such an end is worth no wait."""
+
     def stage(self, name: str) -> Any:  # noqa: ANN401 - a context
         """Report a stage, which lasts as long as the block; what it raises goes on."""
 
@@ -61,6 +64,9 @@ class Unreported:
     """Reports to nobody."""
 
     def begin(self, parameters: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def nothing_to_do(self) -> None:
         """Do nothing."""
 
     @contextmanager
@@ -95,7 +101,7 @@ class PrefectReporter:
         assert self._process.stdout is not None
         assert self._process.stdin is not None
         self._channel = Channel(self._process.stdout, self._process.stdin)
-        self._begun = self._warned = False
+        self._begun = self._warned = self._is_idle = False
         self._trouble, self._noting = "", threading.Lock()
         self._answer: Mapping[str, Any] | None = None
         self._latest: list[Any] = []
@@ -110,6 +116,10 @@ class PrefectReporter:
         self._channel.tell(flow=self._flow, parameters=parameters)
         lines = Lines(lambda level, line: self._channel.tell(log=[level, line]))
         self._listening.enter_context(heard_by(lines))
+
+    def nothing_to_do(self) -> None:
+        """Hear that all was done before; a server that people have set is told all the same."""
+        self._is_idle = not is_server_set()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
@@ -141,6 +151,8 @@ class PrefectReporter:
         self._listening.close()
         if error is not None:
             self._channel.tell(**_as_message(error))
+        elif self._is_idle:
+            self._recorded.set()  # a flow run that has begun over there ends without us
         # whatever trouble there was: the server may answer again
         if self._begun and not self._recorded.wait(GRACE_S):
             self._note_trouble(

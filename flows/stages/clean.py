@@ -35,7 +35,7 @@ from flows.stages.logged import (
 )
 from flows.stages.resolve import Resolved, resolve
 from pipeline.clean.judge import odd_thresholds
-from pipeline.clean.lists import check_skip_list, keep_lists
+from pipeline.clean.lists import keep_lists
 from pipeline.printable import number_of, tally
 from pipeline.publish import cards, sets
 from pipeline.report.wording import advice_on_rejected
@@ -46,7 +46,6 @@ from shards.inputs.shard import InputShard
 from shards.reasons import SampleReason
 from shards.run.attempt import read_quarantined
 from shards.run.commit import Counts, total_counts
-from shards.run.exclusion import SKIP_NAME
 from shards.run.repair import set_snapshots_aside
 from shards.run.run import Run
 from shards.run.scoring.compaction import keep_compaction
@@ -129,7 +128,7 @@ def prepare(
     with found.log.hearing():
         for doubt in odd_thresholds(recipe.judge.threshold):
             _log.warning("warning: %s", doubt)
-        resolved = resolve(recipe, found.store)
+        resolved = resolve(recipe, found.store, lists=found.lists)
         return open_job(resolved, found.inputs, found.store, found.log, part)
 
 
@@ -143,8 +142,6 @@ def open_job(
     """Open or create the run, and see what is left to do."""
     recipe, engine = resolved.recipe, resolved.recipe.engine
     joined = store.exists("run.json")
-    if SKIP_NAME in resolved.lists:
-        check_skip_list(resolved.lists[SKIP_NAME], [shard.shard for shard in inputs])
     run = Run.create(store, dump_recipe(recipe), resolved.identity, resolved.about, inputs)
     if resolved.candidates is not None and not store.exists(CANDIDATES):
         store.create(CANDIDATES, resolved.candidates.to_parquet())

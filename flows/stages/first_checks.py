@@ -1,7 +1,8 @@
 """What a mistyped command is told at once: checks that load no library of seconds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.engines.address import check_output, check_reachable, join_address
@@ -19,12 +20,16 @@ from flows.training.recipe import FinetuneRecipe, TrainingRecipe
 from models.captioners.config import CaptionerConfig
 from models.checkpoints import locate
 from models.scorers.config import ScorerConfig
+from pipeline.clean.lists import check_skip_list, doubt_skip_list, read_lists
 from pipeline.train.config import StepConfig, check_batch, check_division
 from shards.errors import UsageError
 from shards.inputs.listing import list_inputs
 from shards.inputs.shard import InputShard
+from shards.run.exclusion import SKIP_NAME
 from shards.store import Store
 from shards.training.source_reader import check_source
+
+_log = logging.getLogger(__name__)
 
 
 class NotEmpty(UsageError):  # noqa: N818 - reads as what happened
@@ -33,11 +38,12 @@ class NotEmpty(UsageError):  # noqa: N818 - reads as what happened
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The places of a cleaning, as they were found: where it goes, what tells of it, its inputs."""
+    """What a cleaning names, as it was found: where it goes, what tells of it, inputs and lists."""
 
     store: Store
     log: RunLog
     inputs: tuple[InputShard, ...]
+    lists: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def check_cleaning(recipe: Recipe) -> Checked:
@@ -63,8 +69,22 @@ def _find(
         for model in models:
             model.look_for()
         inputs = tuple(list_inputs(recipe.input.urls, recipe.input.root, recipe.input.options))
+        lists = check_lists(recipe, inputs)
         check_cluster(recipe.engine.kind, recipe.engine.address)
-    return Checked(store, log, inputs)
+    return Checked(store, log, inputs, lists)
+
+
+def check_lists(recipe: Recipe | ScreenRecipe, inputs: Sequence[InputShard]) -> dict[str, bytes]:
+    """Read the lists that a recipe names; ListError for a skip-list of another input.
+
+    One that may be of another is warned of: models would work for hours before it shows.
+    """
+    lists = read_lists(recipe.skip, recipe.screen.block_hashes)
+    if recipe.skip is not None:
+        check_skip_list(lists[SKIP_NAME], [shard.shard for shard in inputs])
+        if doubt := doubt_skip_list(recipe.skip, lists[SKIP_NAME], inputs):
+            _log.warning("warning: %s", doubt)
+    return lists
 
 
 def check_new(folder: str) -> None:

@@ -22,6 +22,7 @@ from flows.extras import missing_extra, versions_of
 from flows.recipe import Recipe, ScreenRecipe
 from flows.run_log.events import tell
 from flows.run_log.log import ENDED, RunLog
+from pipeline.printable import number_of
 from shards.inputs.shard import InputShard
 from shards.run.run import Run
 
@@ -55,10 +56,10 @@ class LoggedProgress:
         self._told = now
         samples += self._done_samples
         seconds, share = now - self._begun, self._share(self._done_bytes + size_bytes)
-        rate = samples / seconds
+        rate, shards = samples / seconds, number_of(self._shards, "shard")
         tell(
             "progress",
-            f"{self._ended} of {self._shards} shards, {samples} samples, {rate:.1f} images/s",
+            f"{self._ended} of {shards}, {number_of(samples, 'sample')}, {rate:.1f} images/s",
             shards_ended=self._ended,
             shards_pending=self._shards - self._ended,
             samples=samples,
@@ -93,10 +94,10 @@ def told_to(log: RunLog) -> Iterator[None]:
 
 def tell_begun(run: Run, recipe: Recipe | ScreenRecipe, mine: int, pending: int) -> None:
     """Tell what a command is about to do, and with what."""
-    engine = recipe.engine
+    engine, shards = recipe.engine, number_of(len(run.inputs), "shard")
     tell(
         "begun",
-        f"{run.store.url()}: {pending} of {len(run.inputs)} shards to clean, by {engine.kind}",
+        f"{run.store.url()}: {pending} of {shards} to clean, by {engine.kind}",
         command=[Path(sys.argv[0]).name, *sys.argv[1:]],
         run=run.store.url(),
         fingerprint=run.fingerprint,
@@ -113,9 +114,10 @@ def tell_begun(run: Run, recipe: Recipe | ScreenRecipe, mine: int, pending: int)
 def tell_ended(exit_code: int, statistics: Mapping[str, Any], pending: int) -> None:
     """Tell what the whole run has come to by now."""
     samples = {name: statistics[name] for name in ("samples_in", "kept", "filtered", "rejected")}
+    seen = number_of(samples["samples_in"], "sample")
     tell(
         ENDED,
-        f"exit code {exit_code}: kept {samples['kept']} of {samples['samples_in']} samples",
+        f"exit code {exit_code}: kept {samples['kept']} of {seen}",
         exit_code=exit_code,
         pending_here=pending,
         shards=statistics["shards"],
@@ -138,9 +140,10 @@ def _tell_result(result: ShardResult) -> None:
         tell("shard_quarantined", line, logging.WARNING, shard=shard, why=result.why)
     else:
         counts = result.counts
+        seen = number_of(counts.samples_in, "sample")
         tell(
             "shard_done",
-            f"shard {shard} is done: kept {counts.kept} of {counts.samples_in} samples",
+            f"shard {shard} is done: kept {counts.kept} of {seen}",
             shard=shard,
             samples=counts.samples_in,
             kept=counts.kept,

@@ -45,7 +45,7 @@ class CleanProgress:
     @property
     def shards_done(self) -> str:
         """How many shards are done, of how many."""
-        return f"{self.ended_shards}/{self.shards} shards"
+        return f"{self.ended_shards}/{number_of(self.shards, 'shard')}"
 
     def line(self) -> str:
         """Write how far it is."""
@@ -53,7 +53,8 @@ class CleanProgress:
         left = "starting workers"
         if share:
             left = f"{(time.monotonic() - self._began) * (1 / share - 1):.0f} s left"
-        return f"{self.shards_done}, {self.samples} samples, {self.rate:.1f} images/s, {left}"
+        samples = number_of(self.samples, "sample")
+        return f"{self.shards_done}, {samples}, {self.rate:.1f} images/s, {left}"
 
     def begin(self, job: "CleanJob") -> None:
         """Hear what is to be done."""
@@ -161,12 +162,13 @@ def stage_line(stage: Stage, entry: Mapping[str, Any]) -> str:
             f"{origin} {percent(counts['kept'], counts['in'])}"
             for origin, counts in entry["texts"].items()
         )
-        return f"{entry['kept']:,} of {entry['samples_in']:,} samples kept; texts kept: {texts}"
+        samples = number_of(entry["samples_in"], "sample")
+        return f"{entry['kept']:,} of {samples} kept; texts kept: {texts}"
     if stage == "evaluate":
         itm, cider = entry["retrieval"]["itm"], entry["captions"]["cider"]
         return f"TR@1 {itm['tr@1']:.3f}, IR@1 {itm['ir@1']:.3f}, CIDEr {number(cider)}"
     loss = entry["last_numbers"].get("loss")
-    done = f"{entry['steps']:,} steps, {entry['samples']:,} samples"
+    done = f"{number_of(entry['steps'], 'step')}, {number_of(entry['samples'], 'sample')}"
     return done if loss is None else f"{done}, loss {number(loss)}"  # too short for a line of it
 
 

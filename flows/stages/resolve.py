@@ -58,10 +58,15 @@ class Resolved:
     lists: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
-def resolve(recipe: Recipe, store: Store, models: Models | None = None) -> Resolved:
+def resolve(
+    recipe: Recipe,
+    store: Store,
+    models: Models | None = None,
+    lists: Mapping[str, bytes] | None = None,
+) -> Resolved:
     """Fix what a recipe leaves open, as a run in this store will have it.
 
-    `models` are read, unless they were already.
+    `models` and `lists` are read, unless they were already.
     """
     kind = resolve_kind(recipe.engine.kind, recipe.engine.address)
     engine = recipe.engine.model_copy(update={"kind": kind, "forward_env": recipe.secrets})
@@ -72,7 +77,8 @@ def resolve(recipe: Recipe, store: Store, models: Models | None = None) -> Resol
     update |= {"score": _alone(known.scorers, lambda model: model.config)}
     recipe = recipe.model_copy(update=update)
     candidates = _read_candidates(recipe)
-    lists = read_lists(recipe.skip, recipe.screen.block_hashes)
+    if lists is None:
+        lists = read_lists(recipe.skip, recipe.screen.block_hashes)
     with as_recipe_errors():
         named = identity(
             recipe, known.captioners, known.scorers, text=recipe.input.text, lists=lists

@@ -10,7 +10,6 @@ from flows.stages.first_checks import Checked
 from flows.stages.logged import LIBRARIES
 from flows.stages.resolve import Resolved
 from pipeline.clean.config import screen_identity
-from pipeline.clean.lists import read_lists
 
 
 def prepare(recipe: ScreenRecipe, part: tuple[int, int], checked: Checked) -> CleanJob:
@@ -19,13 +18,12 @@ def prepare(recipe: ScreenRecipe, part: tuple[int, int], checked: Checked) -> Cl
         kind = resolve_kind(recipe.engine.kind, recipe.engine.address)
         gpus = 0.0 if recipe.engine.gpus_per_actor == "auto" else recipe.engine.gpus_per_actor
         engine = recipe.engine.model_copy(update={"kind": kind, "gpus_per_actor": gpus})
-        lists = read_lists(recipe.skip, recipe.screen.block_hashes)
-        named = screen_identity(recipe.screen, recipe.input.text, lists)
+        named = screen_identity(recipe.screen, recipe.input.text, checked.lists)
         about = {
             "kind": "screen",
             "versions": versions_of("capfilt", *LIBRARIES),
             "host": platform.node(),
         }
         recipe = recipe.model_copy(update={"engine": engine})
-        resolved = Resolved(recipe, named, about, weights_bytes=0, lists=lists)
+        resolved = Resolved(recipe, named, about, weights_bytes=0, lists=checked.lists)
         return open_job(resolved, checked.inputs, checked.store, checked.log, part)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from pipeline.printable import number_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -33,7 +35,7 @@ def of_cleaning(result: "RunResult", new: bool = True) -> Summary:
         numbers[f"{origin} texts"] = texts["in"]
         numbers[f"{origin} texts kept"] = texts["kept"]
     numbers |= {f"shards {name}": count for name, count in statistics["shards"].items()}
-    kept = f"{numbers['kept']:,} of {numbers['samples_in']:,} samples kept"
+    kept = f"{numbers['kept']:,} of {number_of(numbers['samples_in'], 'sample')} kept"
     message = f"{result.left}; {kept} so far" if result.pending_here else kept
     return Summary(
         exit_code=result.exit_code,
@@ -49,7 +51,7 @@ def of_download(result: "DownloadResult") -> Summary:
     statistics = result.statistics
     numbers = {name: statistics[name] for name in ("rows", "ok", "failed", "pending", "bytes")}
     numbers |= statistics["failed_by_reason"]
-    done = f"{numbers['ok']:,} of {numbers['rows']:,} rows fetched"
+    done = f"{numbers['ok']:,} of {number_of(numbers['rows'], 'row')} fetched"
     return Summary(
         exit_code=result.exit_code,
         message=f"{result.left}; {done} so far" if result.exit_code else done,
@@ -65,7 +67,7 @@ def of_training(result: Mapping[str, Any], folder: "Path") -> Summary:
     numbers = {name: result[name] for name in names}
     for role, checkpoint in result["checkpoints"].items():
         numbers[role] = str(folder / checkpoint["folder"])
-    message = f"{result['steps']:,} steps, {result['samples']:,} samples"
+    message = f"{number_of(result['steps'], 'step')}, {number_of(result['samples'], 'sample')}"
     return Summary(exit_code=0, message=message, output=str(folder), run="", numbers=numbers)
 
 

@@ -190,5 +190,6 @@ def _check_finite(where: Path, tensors: Mapping[str, Tensor]) -> None:
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise CheckpointError(
-            f"{where} holds NaN or infinite values in {len(broken)} tensors, such as {broken[0]}"
+            f"{where} holds NaN or infinite values in some tensors ({len(broken)}, such as "
+            f"{broken[0]})"
         )

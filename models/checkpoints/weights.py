@@ -136,7 +136,7 @@ def arrange(
         listed = "\n  ".join(problems[:_MOST_LISTED])
         more = f"\n  and {len(problems) - _MOST_LISTED} more" if problems[_MOST_LISTED:] else ""
         raise CheckpointError(
-            f"the tensors in {where} do not fit its settings ({len(problems)} problems):\n"
+            f"the tensors in {where} do not fit its settings (problems: {len(problems)}):\n"
             f"  {listed}{more}\nCheck that both come from the same checkpoint."
         )
     return {name: kept[name] for name in shapes}

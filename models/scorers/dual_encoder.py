@@ -17,7 +17,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import MODEL_MAPPING, AutoModel, AutoTokenizer, PreTrainedConfig
+from transformers import (
+    MODEL_MAPPING,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from models.blip.config import TORCH_DTYPES, DtypeChoice, resolve_dtype
 from models.checkpoints.locate import CheckpointError
@@ -191,7 +197,7 @@ def _check_kind(folder: Path, network: PreTrainedConfig) -> None:
         )
 
 
-def _positions(network: PreTrainedConfig, tokenizer: Any) -> int:  # noqa: ANN401
+def _positions(network: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Find how many tokens of a text a network reads, special ones included."""
     text = network.get_text_config()
     most = int(getattr(text, "max_position_embeddings", _USUAL_POSITIONS))

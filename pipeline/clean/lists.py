@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.media.difference_hash import DISTANCE, bits_set, near_limits
 from shards.errors import DamagedFile, UsageError
 from shards.inputs.reader import RawSample
+from shards.inputs.shard import InputShard
 from shards.naming import encode_name
 from shards.reasons import SampleReason
 from shards.run.exclusion import BLOCK_NAME, SKIP_NAME, left_out_of, read_groups
@@ -75,8 +76,7 @@ def read_skip_list(location: str) -> bytes:
     It is RUN:VIEW, for what the view leaves out, or a file: Parquet with the columns `shard` and
     `key`, or one SHARD/KEY a line. Raises ListError, DamagedFile.
     """
-    fs, path = filesystem(location)
-    view = None if fs.exists(path) else _VIEW.fullmatch(location)
+    view = _as_view(location)
     table = _of_view(*view.groups()) if view else _of_file(location)
     return _as_skip_list(table.filter(pc.is_valid(table["key"])))
 
@@ -99,6 +99,26 @@ def check_skip_list(data: bytes, shards: Iterable[str]) -> None:
             f"the skip-list names {listed[0].as_py()!r} and no shard of this input, which has "
             f"{next(iter(shards), 'none')!r}; it should come from a run over the same input"
         )
+
+
+def doubt_skip_list(location: str, data: bytes, inputs: Iterable[InputShard]) -> str | None:
+    """Say why a list that is RUN:VIEW seems to be of another input; None where nothing says so.
+
+    Shards of two inputs may share their names: then not one of those that it names is as large.
+    """
+    if (view := _as_view(location)) is None:
+        return None
+    listed = set(pq.read_table(pa.BufferReader(data), columns=["shard"])["shard"].to_pylist())
+    there = {shard.shard: shard.size_bytes for shard in Run.open(view[1]).inputs}
+    both = [shard for shard in inputs if shard.shard in listed and shard.shard in there]
+    if not both or any(shard.size_bytes == there[shard.shard] for shard in both):
+        return None
+    first = both[0]
+    return (
+        f"the skip-list {location} seems to be of another input: its shard {first.shard!r} has "
+        f"{there[first.shard]:,} bytes, the one here {first.size_bytes:,}, and no other fits. What "
+        "has the same shard and key is skipped all the same"
+    )
 
 
 def skipped_keys(run: Run, shard: str) -> frozenset[str]:
@@ -210,6 +230,11 @@ def _as_skip_list(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def _as_view(location: str) -> re.Match[str] | None:
+    fs, path = filesystem(location)
+    return None if fs.exists(path) else _VIEW.fullmatch(location)
+
+
 def _of_view(run_url: str, name: str) -> pa.Table:
     view = open_view(run := Run.open(run_url), name)
     if view.excluded is None:
@@ -254,7 +279,7 @@ def _of_parquet(data: bytes, where: str) -> pa.Table:
         table = (left_out_of(table) if of_view else table).select(SKIP.names)
         table = table.cast(pa.schema([(name, pa.string()) for name in SKIP.names]))
     if nulls := sum(column.null_count for column in table.columns):
-        raise ListError(f"{where}: {nulls} rows without a shard or a key; each names one sample")
+        raise ListError(f"{where}: rows without a shard or a key: {nulls}; each names one sample")
     return table
 
 

@@ -1,7 +1,7 @@
 """Which column of a list holds the addresses, which the texts: named by the user, or guessed."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,7 @@ def _is_hash(form: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and form.fullmatch(value.strip()) is not None
 
 
-def _share(sample: Sequence[Mapping[str, Any]], name: str, holds: Any) -> float:  # noqa: ANN401
+def _share(sample: Sequence[Mapping[str, Any]], name: str, holds: Callable[[Any], bool]) -> float:
     values = [row.get(name) for row in sample]
     there = [value for value in values if value not in (None, "")]
     return sum(map(holds, there)) / len(there) if there else 0.0

@@ -33,6 +33,7 @@ from shards.schema import SampleRow, SchemaError
 
 _SCORES = ["text_no", "origin", "author", "text", "itm", "itm_logit", "itc", "logprob", "tokens"]
 _MEMBERS = {*EXTENSIONS.values(), "json", "txt"}
+_LOOKED_AT = 20  # shards, for an example of an address
 _SAMPLES = "SELECT * FROM samples WHERE list_contains(?, index) ORDER BY index"
 _NEAREST = (
     "SELECT DISTINCT key, jaro_winkler_similarity(key, ?) AS nearness FROM samples "
@@ -95,11 +96,27 @@ def _parse_address(run: Run, address: str) -> tuple[str, str]:
     if (by_file := _by_file(run, address)) is not None:
         return by_file
     if not (shard and slash and key):
-        raise NoSuchSample(f"{address!r} names no sample; expected SHARD/KEY")
+        raise NoSuchSample(
+            f"{address!r} names no sample; expected SHARD/KEY{_example(run, address)}"
+        )
     nearest = get_close_matches(shard, run.shards, n=3, cutoff=0) or run.shards[:3]
     raise NoSuchSample(
         f"{run.store.url()} has no shard {shard!r}; the nearest: {', '.join(nearest)}"
     )
+
+
+def _example(run: Run, named: str) -> str:
+    """Say what an address looks like: with the shard or the key that was named alone, if it can."""
+    example = ""
+    for shard in ([named] if named in run.shards else run.shards)[:_LOOKED_AT]:
+        if (done := read_commit(run, shard)) is None:
+            continue
+        rows = read_shard(run, as_snapshot_shard(done), "samples", ["key"])["key"].to_pylist()
+        keys = list(filter(None, rows))
+        if named in keys:
+            return f", such as {shard}/{named}"
+        example = example or (f", such as {shard}/{keys[0]}" if keys else "")
+    return example
 
 
 def _by_file(run: Run, address: str) -> tuple[str, str] | None:

@@ -13,11 +13,10 @@ from PIL import Image
 
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
 from shards.files.walk import walk_files
-from shards.inputs.listing import InputError
 from shards.inputs.names import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, is_tar, not_read
 from shards.inputs.opening import open_samples
 from shards.inputs.reader import RawSample, State, open_shard
-from shards.inputs.shard import InputShard
+from shards.inputs.shard import InputError, InputShard
 from shards.reasons import SampleReason
 from shards.store import filesystem, url_of
 

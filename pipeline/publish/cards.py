@@ -89,7 +89,7 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def _render(template: str, head: Mapping[str, Any], **values: Any) -> str:  # noqa: ANN401
+def _render(template: str, head: Mapping[str, Any], **values: object) -> str:
     front = yaml.safe_dump(dict(head), sort_keys=False, allow_unicode=True)
     body = _environment().get_template(template).render(**values)
     return f"---\n{front}---\n\n{body.strip()}\n"

@@ -15,9 +15,10 @@ from pipeline.clean.export import Provenance, WriteConfig, clean_sample, encode_
 from pipeline.clean.facts import read_facts
 from pipeline.clean.screen import ScreenConfig
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
-from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged
+from shards.inputs.listing import DIVIDED_OTHERWISE
 from shards.inputs.opening import open_samples
 from shards.inputs.reader import RawSample
+from shards.inputs.shard import InputChanged
 from shards.inputs.text import text_source
 from shards.run.run import Run
 from shards.run.scoring.expression import Column

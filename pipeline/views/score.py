@@ -22,10 +22,10 @@ from pipeline.clean.prepare import DecodeStalled, ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.media.ahead import Stalled, read_ahead
 from pipeline.media.decode import DecodeLimits, DecodeRefusal, decode
-from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged, check_current
+from shards.inputs.listing import DIVIDED_OTHERWISE, check_current
 from shards.inputs.opening import SampleReader, open_samples
 from shards.inputs.reader import RawSample
-from shards.inputs.shard import InputShard
+from shards.inputs.shard import InputChanged, InputShard
 from shards.inputs.text import text_source
 from shards.run.attempt import Ending, end_attempt, start_attempt
 from shards.run.commit import Commit, read_commit

@@ -20,9 +20,13 @@ from shards.inputs.folders.listing import FolderListing
 from shards.inputs.folders.reader import time_of
 from shards.inputs.names import stem
 from shards.inputs.opening import open_samples
-from shards.inputs.shard import InputChanged as InputChanged  # of what was listed here
-from shards.inputs.shard import InputError as InputError
-from shards.inputs.shard import InputOptions, InputShard, changed_since_listed
+from shards.inputs.shard import (
+    InputChanged,
+    InputError,
+    InputOptions,
+    InputShard,
+    changed_since_listed,
+)
 from shards.inputs.tables.listing import list_tables
 from shards.naming import encode_name
 from shards.store import filesystem, seconds_of, url_of
@@ -180,8 +184,8 @@ def _refuse_doubles(shards: Sequence[InputShard]) -> None:
     again = [url for (url, _), count in places.items() if count > 1]
     if again:
         raise InputError(
-            f"{len(again)} files are named twice, the first is {again[0]}: the inputs overlap; "
-            "list each file once, by itself or by its folder"
+            f"files that are named twice: {len(again)}, the first is {again[0]}: the inputs "
+            "overlap; list each file once, by itself or by its folder"
         )
     twice = [name for name, count in by_name.items() if count > 1]
     if not twice:
@@ -191,7 +195,7 @@ def _refuse_doubles(shards: Sequence[InputShard]) -> None:
     if len({stem(url) for url in same}) < len(same):
         mend = "they differ by their endings alone: rename or remove one"
     raise InputError(
-        f"{len(twice)} shard names occur twice, the first is {twice[0]!r}: "
+        f"shard names that occur twice: {len(twice)}, the first is {twice[0]!r}: "
         f"{' and '.join(same)}; {mend}"
     )
 

@@ -7,7 +7,7 @@ What no commit names did not happen.
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 _FROZEN = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 _AT_A_TIME = 1_000  # commits whose bytes are held
 _field_sets: dict[frozenset[str], set[str]] = {}
+
+Addend = TypeVar("Addend", int, "TextCounts")
 
 
 class FilesGone(CapfiltError, OSError):  # noqa: N818 - reads as what happened
@@ -285,5 +287,5 @@ def _parsed(run: Run, shard: str, data: bytes) -> Commit | None:
     return done
 
 
-def _added(left: dict[str, Any], right: dict[str, Any], zero: Any) -> dict[str, Any]:  # noqa: ANN401
+def _added(left: dict[str, Addend], right: dict[str, Addend], zero: Addend) -> dict[str, Addend]:
     return {key: left.get(key, zero) + right.get(key, zero) for key in sorted({*left, *right})}

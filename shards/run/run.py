@@ -265,7 +265,7 @@ def as_json(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return json.loads(canonical_json(value))
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:  # noqa: ANN401
+def differences(old: object, new: object, path: str = "") -> Iterator[str]:
     """Yield `dotted.path: recorded -> given` for every leaf that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):

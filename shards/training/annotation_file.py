@@ -107,7 +107,12 @@ def _read(
     return Annotations(kind, rows, left_out, sha256, names)
 
 
-def _rows(url: str, parsed: Any, split: str | None, answers: str | None) -> list[Any]:  # noqa: ANN401
+def _rows(
+    url: str,
+    parsed: Any,  # noqa: ANN401 - any JSON value
+    split: str | None,
+    answers: str | None,
+) -> list[Any]:
     rows = rows_of(url, parsed, split, answers)
     if rows is None:
         raise AnnotationError(f"{url}: expected a JSON list of rows, found {_form(parsed)}")

@@ -12,9 +12,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from shards.errors import UsageError
-from shards.inputs.listing import DIVIDED_OTHERWISE, InputChanged
+from shards.inputs.listing import DIVIDED_OTHERWISE
 from shards.inputs.reader import RawSample
-from shards.inputs.shard import InputShard
+from shards.inputs.shard import InputChanged, InputShard
 from shards.inputs.text import TXT, TextSource
 from shards.store import filesystem
 from shards.training.annotation import SourceText

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import time
 from pathlib import Path
 
@@ -10,11 +11,16 @@ import yaml
 from pydantic import BaseModel
 
 from flows import recipe
-from flows.recipe import Recipe, RecipeError, dump_recipe, read_recipe
+from flows.recipe import Recipe, RecipeError, ScreenRecipe, dump_recipe, read_recipe
 from flows.rounds.recipe import BootstrapRecipe, TrialRecipe
 from flows.study.recipe import StudyRecipe
 from flows.training.recipe import FinetuneRecipe, LaunchConfig, PretrainRecipe
-from models.captioners.config import BlipCaptionerConfig
+from models.captioners.config import (
+    BlipCaptionerConfig,
+    EndpointCaptionerConfig,
+    TransformersCaptionerConfig,
+)
+from models.scorers.config import DualEncoderConfig
 from pipeline.train.config import DataConfig, StepConfig, check_division
 from pipeline.train.pretrain_config import ModelConfig
 from shards.errors import UsageError
@@ -87,6 +93,44 @@ def test_the_recipe_of_pre_training_names_every_key_with_its_default() -> None:
         assert written[section].keys() == model.model_fields.keys()
     for section in ("loss", "rate", "save", "launch", "augment"):
         assert written[section].keys() == type(getattr(defaults, section)).model_fields.keys()
+
+
+def test_the_recipe_of_cleaning_names_every_key_with_its_default() -> None:
+    path = Path(recipe.__file__).parent / "recipes" / "clean" / "clean.yaml"
+    written = yaml.safe_load(path.read_text())
+    models = {
+        "caption.model": written["caption"]["model"],
+        "score.model": written["score"]["model"],
+    }
+    least = {"input.urls": written["input"]["urls"], "output": written["output"]} | models
+    assert read_recipe(Recipe, path, {}) == (defaults := read_recipe(Recipe, None, least))
+    assert written.keys() == Recipe.model_fields.keys()
+    for section in ("input", "screen", "caption", "score", "judge", "write", "limits", "engine"):
+        assert written[section].keys() == type(getattr(defaults, section)).model_fields.keys()
+
+
+def test_recipes_of_cleaning_screen_too(tmp_path: Path) -> None:
+    for path in (path for path in RECIPES if path.parent.name == "clean"):
+        assert isinstance(read_recipe(ScreenRecipe, path, {}), ScreenRecipe)
+    dumped = tmp_path / "recipe.yaml"  # as `capfilt try` leaves one
+    dumped.write_text(dump_recipe(read_recipe(Recipe, None, LEAST)))
+    assert read_recipe(ScreenRecipe, dumped, {}).output == "run"
+
+
+def test_the_recipe_of_cleaning_names_the_keys_of_guests_too() -> None:
+    path = Path(recipe.__file__).parent / "recipes" / "clean" / "clean.yaml"
+    _, _, comment = path.read_text().partition("\n#\n# caption:\n")
+    guests = yaml.safe_load(re.sub(r"(?m)^# ?", "", f"# caption:\n{comment}"))
+    kinds: tuple[type[BaseModel], ...] = (
+        TransformersCaptionerConfig,
+        EndpointCaptionerConfig,
+        DualEncoderConfig,
+    )
+    for written, kind in zip([*guests["caption"], *guests["score"]], kinds, strict=True):
+        fields = kind.model_fields
+        assert written.keys() == fields.keys()
+        least = {name: written[name] for name in written if fields[name].is_required()}
+        assert kind.model_validate(written) == kind.model_validate(least)
 
 
 def test_flags_go_over_the_file_and_settings_over_flags(tmp_path: Path) -> None:
@@ -313,6 +357,14 @@ def test_a_value_of_a_wrong_type_is_told_in_plain_words(setting: str, message: s
         read_recipe(Recipe, None, LEAST, [setting])
     assert message in str(told.value)
     assert "Input should" not in str(told.value)
+
+
+def test_a_wrong_member_does_not_make_a_list_too_short() -> None:
+    with pytest.raises(RecipeError, match="'english' is no language") as told:
+        read_recipe(Recipe, None, LEAST, ["screen.languages=english"])
+    assert "at least" not in str(told.value)
+    with pytest.raises(RecipeError, match=r"languages\.keep: expected one at least"):
+        read_recipe(Recipe, None, LEAST, ["screen.languages=[]"])
 
 
 @pytest.mark.parametrize(

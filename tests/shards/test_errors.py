@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import NoCredentialsError
 
 from shards.errors import CapfiltError, UsageError, is_store_error
-from shards.inputs.listing import InputChanged, InputError
+from shards.inputs.shard import InputChanged, InputError
 from shards.writer import WriteCheckError
 from tests.conftest import REPOSITORY
 

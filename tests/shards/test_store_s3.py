@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from shards.inputs.listing import InputChanged, InputError, check_current, list_inputs
+from shards.inputs.listing import check_current, list_inputs
 from shards.inputs.reader import ShardReader, State, open_shard
+from shards.inputs.shard import InputChanged, InputError
 from shards.run import segment
 from shards.run.commit import Commit, commit, read_commit, read_commits
 from shards.run.repair import repair_run

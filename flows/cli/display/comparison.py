@@ -48,8 +48,8 @@ def print_comparison(compared: Numbers) -> None:
     console.print(f"compared sample by sample in {shards}{only}")
     if joined["different_images"]:
         console.print(
-            f"{joined['different_images']} samples at one place have different images, and are "
-            "not compared: the inputs differ"
+            "samples at one place with different images, which are not compared: "
+            f"{joined['different_images']:,}; the inputs differ"
         )
 
 

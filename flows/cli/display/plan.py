@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from flows.cli.display.progress import SampleProgress
 from flows.engines.engine import ShardDone, ShardResult
 from pipeline.clean.forecast import Interval
-from pipeline.printable import count, number_of, percent, size, visible
+from pipeline.printable import number_of, percent, size, visible
 
 if TYPE_CHECKING:
     from flows.stages.estimate.plan import Forecast, Plan
@@ -66,11 +66,11 @@ def print_plan(plan: "Plan", price: float | None) -> None:
         done = len(task.shards) - len(task.pending)
         line = f"{len(task.pending):,} of {number_of(len(task.shards), 'shard')} to clean"
         if done:
-            line += f"; {done:,} done, {count(task.samples_done)} samples"
+            line += f"; {done:,} done, {number_of(task.samples_done, 'sample')}"
         console.print(line)
     if plan.sample is not None and forecast is not None:
         console.print(_table(_rows(forecast, price)))
-        console.print(_basis(plan), soft_wrap=True)
+        console.print(_basis(plan))
     print_problems(plan.problems)
 
 

@@ -135,8 +135,9 @@ class SampleProgress:
         self.display.restart(description=what, total=1.0, rate=0.0)
 
     def _line(self, rate: float, share: float | None) -> str:
-        of = f" of {self._total}" if self._total is not None else ""
-        line = f"{self._what}: {self._done}{of} samples, {rate:,.0f} samples/s"
+        of = f"{self._done} of " if self._total is not None else ""
+        samples = number_of(self._done if self._total is None else self._total, "sample")
+        line = f"{self._what}: {of}{samples}, {rate:,.0f} samples/s"
         return f"{line}, {self.display.left_s(share):.0f} s left" if share else line
 
 

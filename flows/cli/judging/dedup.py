@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flows.cli.options import AsJson, path_option
-from pipeline.printable import count, visible
+from pipeline.printable import count, number_of, visible
 
 if TYPE_CHECKING:
     from flows.stages.dedup import DedupRequest
@@ -85,7 +85,7 @@ def dedup(
     kinds = ", ".join(f"{count(number)} {kind}" for kind, number in sorted(done["by_kind"].items()))
     print(
         f"kept {count(done['kept'])} of {count(done['kept_before'])}: {count(done['excluded'])} "
-        f"left out ({kinds or 'none'}), in {count(done['groups'])} groups"
+        f"left out ({kinds or 'none'}), in {number_of(done['groups'], 'group')}"
     )
     there = "" if done["new"] else ", which was there already"
     print(f"view: {visible(done['view'])}{there}; nothing is deleted")
@@ -111,14 +111,15 @@ def exclude(
 
     done = stages.exclude_listed(Run.open(run), stages.ListRequest(name, view, list_, write_shards))
     if done["unknown"]:
-        print(f"{count(done['unknown'])} names of the list are of no sample here", file=sys.stderr)
+        unknown = number_of(done["unknown"], "name")
+        print(f"the list has {unknown} of no sample here", file=sys.stderr)
     if as_json:
         print(json.dumps(done))
         return
     print(
-        f"kept {count(done['kept'])} of {count(done['kept_before'])}: {count(done['excluded'])} "
-        f"samples left out in view {visible(done['view'])}. Excluded, not erased: pictures and "
-        "texts stay in the run and its input"
+        f"kept {count(done['kept'])} of {count(done['kept_before'])}: "
+        f"{number_of(done['excluded'], 'sample')} left out in view {visible(done['view'])}. "
+        "Excluded, not erased: pictures and texts stay in the run and its input"
     )
 
 

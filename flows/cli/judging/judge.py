@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Address, AsJson, Engine, RunFolder, say_loading
+from flows.cli.options import Address, AsJson, Direct, Engine, RunFolder, say_loading
 
 if TYPE_CHECKING:
     from flows.stages.score import Scored
@@ -77,6 +77,7 @@ def judge(
     write_shards: Annotated[
         bool, typer.Option("--write-shards", help="write clean tars too, from the input")
     ] = False,
+    direct: Direct = False,
     as_json: AsJson = False,
 ) -> None:
     """Re-decide a run: a view with its own rules, beside the run's own decisions.
@@ -101,7 +102,7 @@ def judge(
 
     origins = tuple(part.strip() for part in prefer.split(",")) if prefer else ()
     request = ViewRequest(str(name), asked, fractions, write_shards, by, where, origins)
-    _view(run, snapshot, request, as_json)
+    _view(run, snapshot, request, direct, as_json)
 
 
 def score(
@@ -113,6 +114,7 @@ def score(
     name: Annotated[str, typer.Option(help="of the scores: a-z A-Z 0-9 _, as in NAME.itm")],
     engine: Engine = None,
     address: Address = None,
+    direct: Direct = False,  # noqa: ARG001 - Prefect has no flow of it; taken as by the others
     as_json: AsJson = False,
 ) -> None:
     """Score a finished run's texts by another model: NAME.itm, and what else it says.
@@ -139,21 +141,24 @@ def score(
 
 
 def _print_scored(scored: "Scored") -> None:
-    from pipeline.printable import count, visible
+    from pipeline.printable import count, number_of, visible
 
     for failure in scored.failures:
         print(visible(f"{failure.shard.shard}: {failure.why}"), file=sys.stderr)
     print(
-        f"{', '.join(scored.scores.qualified)}: {count(scored.done)} of {count(scored.of)} shards"
+        f"{', '.join(scored.scores.qualified)}: {count(scored.done)} of "
+        f"{number_of(scored.of, 'shard')}"
     )
     if scored.exit_code:
         print("run the same command again to go on", file=sys.stderr)
 
 
-def _view(run: str, snapshot: str | None, request: "ViewRequest", as_json: bool) -> None:
+def _view(
+    run: str, snapshot: str | None, request: "ViewRequest", direct: bool, as_json: bool
+) -> None:
     from flows.following.reporter import is_server_set, reporting
 
-    with reporting("judge", direct=not is_server_set()) as report:
+    with reporting("judge", direct=direct or not is_server_set()) as report:
         from flows.following.parameters import place
 
         report.begin(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.options import AsJson, Device, Method, device_of, path_option, say_loading
-from pipeline.printable import visible
+from pipeline.printable import number_of, visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,7 +66,11 @@ def caption(
         list[str], typer.Argument(help="files, folders, tars, URLs, or - for standard input")
     ],
     model: Annotated[
-        str, typer.Option(help="captioner: folder or hub id")
+        str,
+        typer.Option(
+            help="captioner: folder or hub id",
+            show_default="blip-image-captioning-base of Salesforce's",
+        ),
     ] = "Salesforce/blip-image-captioning-base",
     method: Method = "beam",
     count: Annotated[int, typer.Option(min=1, help="captions of each picture")] = 1,
@@ -252,7 +256,7 @@ def attend(
     if as_json:
         print(json.dumps({"png": str(out), "words": heatmap.words, "left_out": heatmap.left_out}))
         return
-    print(f"wrote {visible(str(out))}: {len(heatmap.words)} words")
+    print(f"wrote {visible(str(out))}: {number_of(len(heatmap.words), 'word')}")
 
 
 def _checked(model: str, *pictures: str) -> Path:
@@ -280,7 +284,7 @@ def _as_usage() -> Iterator[None]:
 def image_of(path: str) -> "Image":
     """Return one picture; raise InputError where it cannot be read."""
     from pipeline.media.pictures import read_picture
-    from shards.inputs.listing import InputError
+    from shards.inputs.shard import InputError
 
     picture = read_picture(path)
     if picture.image is None:
@@ -315,7 +319,7 @@ def _detail(picture: "UserPicture") -> str:
 def _end(read: int, unread: int, locations: Sequence[str]) -> None:
     """Report how many could not be read; it is a failure where nothing could."""
     if unread:
-        typer.echo(f"{unread} of {read + unread} pictures could not be read", err=True)
+        typer.echo(f"{unread} of {number_of(read + unread, 'picture')} could not be read", err=True)
     if not read:
         if not unread:
             typer.echo(f"capfilt: no picture in {visible(', '.join(locations))}", err=True)

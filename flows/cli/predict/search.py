@@ -36,6 +36,13 @@ Examples:
   capfilt search first.index --image a.jpg --for images  # pictures like it
 """
 MODEL = "Salesforce/blip-itm-base-coco"
+IndexModel = Annotated[
+    str,
+    typer.Option(
+        help="filter or pre-training: folder or hub id",
+        show_default="blip-itm-base-coco of Salesforce's",
+    ),
+]
 MOST_DRAWN = 200
 
 
@@ -44,7 +51,7 @@ def index(
         list[str], typer.Argument(help="a finished run, or tars: files, folders, patterns")
     ],
     to: Annotated[Path, path_option(help="folder of the index; an old one is replaced")],
-    model: Annotated[str, typer.Option(help="filter or pre-training: folder or hub id")] = MODEL,
+    model: IndexModel = MODEL,
     view: Annotated[str | None, typer.Option(help="of the run: whose kept texts")] = None,
     kind: Annotated[
         Literal["auto", "flat", "ivf"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.options import Address, Direct, Engine, RecipePath, Set, say_loading
+from pipeline.printable import number_of
 from pipeline.train.tasks import Task
 from shards.files.home import expand_home
 
@@ -130,7 +131,8 @@ def _train(recipe: "TrainingRecipe", report: "Reporter", as_json: bool) -> None:
         print(json.dumps(result | {"output": str(job.folder)}))
         return
     steps, samples, epochs = (result[name] for name in ("steps", "samples", "epochs"))
-    print(f"{steps:,} steps, {samples:,} samples, {epochs:.2f} epochs, {result['seconds']:,.0f} s")
+    done = f"{number_of(steps, 'step')}, {number_of(samples, 'sample')}, {epochs:.2f} epochs"
+    print(f"{done}, {result['seconds']:,.0f} s")
     if result["left_out"]:
         print(f"left out: {result['left_out']}")
     for alarm in result["alarms"]:

@@ -106,7 +106,8 @@ def plan_from(task: Task, folder: str, config: SampleConfig, watch: ResultListen
         why = failures[0].why if failures else "no shard of it was finished"
         return Plan((Problem("sample", f"nothing of the sample was cleaned: {why}"),), task, sample)
     forecast = forecast_of(task, sample)
-    return Plan(tuple(doubts(task, sample, forecast)), task, sample, forecast)
+    problems = [*doubts(task, sample, forecast), *told_of_width(sample, forecast, config)]
+    return Plan(tuple(problems), task, sample, forecast)
 
 
 def check(
@@ -131,7 +132,7 @@ def check(
         return None, seen.named
     store = Store(recipe.output)
     models = Models(tuple(filter(None, captioners)), tuple(filter(None, scorers)))
-    resolved = seen.attempt("recipe", "", partial(resolve, recipe, store, models))
+    resolved = seen.attempt("recipe", "", partial(resolve, recipe, store, models, seen.lists))
     if resolved is None:
         return None, seen.named
     do = partial(_task, resolved, seen.inputs, store, part)
@@ -212,15 +213,20 @@ def doubts(task: Task, sample: Sample, forecast: Forecast) -> Iterator[Problem]:
             "write smaller shards",
             warning=True,
         )
+
+
+def told_of_width(sample: Sample, forecast: Forecast, config: SampleConfig) -> Iterator[Problem]:
+    """Tell of an interval that says little, and by which options it says more."""
     if forecast.seconds.half_width > WIDE or sample.timed < LEAST_BLOCKS:
         width = forecast.seconds.half_width
+        options = "--n" if config.budget_s is None else "--n, --budget"
         doubt = "wide" if width > WIDE else "unsure"
         yield Problem(
             "sample",
             f"the interval of the time is {'not known' if math.isinf(width) else doubt}, from "
             f"{number_of(sample.timed, 'small shard')} by "
             f"{number_of(len(sample.workers), 'worker')}, each one's first, slower one left out. A "
-            "larger sample makes it surer: --n, --budget",
+            f"larger sample makes it surer: {options}",
             warning=True,
         )
 

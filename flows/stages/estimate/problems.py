@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from flows.engines.address import check_output
 from flows.recipe import Recipe
-from flows.stages.first_checks import check_cluster
+from flows.stages.first_checks import check_cluster, check_lists
 from shards.errors import is_store_error
 from shards.inputs.listing import list_inputs
 from shards.inputs.shard import InputShard
@@ -28,11 +28,16 @@ class Problem:
 
 
 class Problems:
-    """Checks what a recipe names, and collects every problem; `inputs` are the shards it found."""
+    """Checks what a recipe names, and collects every problem; keeps inputs and lists as found."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.named: list[Problem] = []
-        self.inputs = self._list(recipe)
+        self.inputs = inputs = self._list(recipe)
+        self.lists = (
+            None
+            if inputs is None
+            else self.attempt("lists", "", lambda: check_lists(recipe, inputs))
+        )
         for subject, models in (("captioner", recipe.captioners), ("filter", recipe.scorers)):
             for model in models:
                 self.attempt(subject, model.model, model.look_for)

@@ -15,7 +15,7 @@ import time
 import types
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -77,7 +77,12 @@ def _keep_bytes(stream: BinaryIO, _boxes: object) -> tuple[bytes, None, None, No
     return stream.read(), None, None, None, None, None
 
 
-def _fetch_part(downloader_class: Any, folder: Path, threads: int, out: TextIO) -> None:  # noqa: ANN401
+def _fetch_part(
+    downloader_class: Any,  # noqa: ANN401 - img2dataset has no types
+    folder: Path,
+    threads: int,
+    out: TextIO,
+) -> None:
     writers: list[PartWriter] = []
 
     def make_writer(*_: Any) -> PartWriter:  # noqa: ANN401 - as img2dataset has it
@@ -116,7 +121,9 @@ class PartWriter:
         self._reasons: Counter[str] = Counter()
         self._error: Exception | None = None
 
-    def write(self, picture: bytes | None, key: str, _caption: str | None, meta: Any) -> None:  # noqa: ANN401
+    def write(
+        self, picture: bytes | None, key: str, _caption: str | None, meta: Mapping[str, Any]
+    ) -> None:
         """Take what became of one address; what is raised here img2dataset would swallow."""
         try:
             self._write(picture, int(key), meta)
@@ -124,7 +131,7 @@ class PartWriter:
             self._error = self._error or error
             raise
 
-    def _write(self, picture: bytes | None, row: int, meta: Any) -> None:  # noqa: ANN401
+    def _write(self, picture: bytes | None, row: int, meta: Mapping[str, Any]) -> None:
         now = time.monotonic()
         line: dict[str, Any] = {"row": row, "at": now}
         if picture is not None:

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
@@ -169,7 +170,7 @@ def seconds_left() -> float:
 
 def _response_class(bounds: Bounds) -> type[http.client.HTTPResponse]:
     class BoundedResponse(http.client.HTTPResponse):
-        def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as http.client has it
             super().__init__(sock, *args, **kwargs)
             raw = self.fp.detach()
             self.fp = io.BufferedReader(_BoundedFile(raw, sock, bounds), 1 << 16)
@@ -195,8 +196,14 @@ class _Https(urllib.request.HTTPSHandler):
         return self.do_open(_connection(http.client.HTTPSConnection, self._bounds), req)
 
 
-def _connection(kind: type[http.client.HTTPConnection], bounds: Bounds) -> Any:  # noqa: ANN401
-    def connect(host: str, timeout: float = bounds.timeout_s, **others: Any) -> Any:  # noqa: ANN401
+def _connection(
+    kind: type[http.client.HTTPConnection], bounds: Bounds
+) -> Callable[..., http.client.HTTPConnection]:
+    def connect(
+        host: str,
+        timeout: float = bounds.timeout_s,
+        **others: Any,  # noqa: ANN401 - as urllib has it
+    ) -> http.client.HTTPConnection:
         made = kind(host, timeout=min(timeout, seconds_left()), **others)
         made.response_class = _response_class(bounds)
         return made

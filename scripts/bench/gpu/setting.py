@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from models.blip.config import Size, resolve_dtype
+from models.blip.config import Dtype, Size, resolve_dtype
 from models.decoding.config import Decoding
 from models.devices import name_device
 from models.roles.captioner import BlipCaptioner
@@ -76,15 +76,15 @@ class Setting:
             aside.rename(folder)
         return folder
 
-    def captioner(self, dtype: Any, device: torch.device, **decoding: Any) -> BlipCaptioner:  # noqa: ANN401
+    def captioner(self, dtype: Dtype, device: torch.device, **decoding: object) -> BlipCaptioner:
         """Load the captioner."""
         lengths = {"min_tokens": self.tokens, "max_tokens": self.tokens}
-        how = Decoding.model_validate(lengths | decoding)
+        how = Decoding.model_validate({**lengths, **decoding})
         return BlipCaptioner.load(
             self.models / "captioner", decoding=how, dtype=dtype, device=device
         )
 
-    def scorer(self, dtype: Any, device: torch.device) -> Filter:  # noqa: ANN401 - a Dtype
+    def scorer(self, dtype: Dtype, device: torch.device) -> Filter:
         """Load the filter."""
         return Filter.load(self.models / "filter", dtype=dtype, device=device)
 

@@ -33,7 +33,12 @@ def write_start(setting: Setting) -> Path:
     return folder
 
 
-def stepper_of(setting: Setting, start: Path, size: int, **towers: Any) -> tuple[Stepper, Batch]:  # noqa: ANN401
+def stepper_of(
+    setting: Setting,
+    start: Path,
+    size: int,
+    **towers: Any,  # noqa: ANN401 - keys of ModelConfig
+) -> tuple[Stepper, Batch]:
     """Make what takes steps, and a batch for it."""
     config = PretrainConfig(
         data=DataConfig(sources=(SourceConfig(shards=("none",)),)),

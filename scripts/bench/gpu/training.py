@@ -32,7 +32,7 @@ def cases(setting: Setting) -> Iterator[Case]:
         yield Case("step, compiled", partial(steps, setting, start, 128, compile=True), 150)
 
 
-def steps(setting: Setting, start: Path, size: int, **towers: Any) -> Facts:  # noqa: ANN401
+def steps(setting: Setting, start: Path, size: int, **towers: Any) -> Facts:  # noqa: ANN401 - keys of ModelConfig
     """Time steps, the first two apart."""
     stepper, batch = stepper_of(setting, start, size, **towers)
     begin = time.perf_counter()

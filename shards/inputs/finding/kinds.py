@@ -13,7 +13,11 @@ from shards.inputs.shard import InputError, Kind
 from shards.inputs.tables.columns import holds_pictures
 
 _TABLES_LOOKED_AT = 20
-_WORDS = {"tar": "tars", "folder": "loose pictures", "parquet": "Parquet files with pictures"}
+_WORDS = {  # of one, and of several
+    "tar": ("tar", "tars"),
+    "folder": ("loose picture", "loose pictures"),
+    "parquet": ("Parquet file with pictures", "Parquet files with pictures"),
+}
 
 
 def kind_in(fs: fsspec.AbstractFileSystem, look: Look, pattern: str, wanted: Kind | None) -> Kind:
@@ -47,4 +51,6 @@ def kind_in(fs: fsspec.AbstractFileSystem, look: Look, pattern: str, wanted: Kin
 
 
 def _said(counts: dict[Kind, int]) -> str:
-    return " and ".join(f"{count:,} {_WORDS[kind]}" for kind, count in counts.items() if count)
+    return " and ".join(
+        f"{count:,} {_WORDS[kind][count > 1]}" for kind, count in counts.items() if count
+    )

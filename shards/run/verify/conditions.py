@@ -93,7 +93,7 @@ def rule_problems(
         if reason not in _expected(before_reason, passes, is_not_finite, view):
             wrong.append(number)
     if wrong:
-        yield f"{len(wrong)} texts are not decided by the view's rules (the first: row {wrong[0]})"
+        yield f"texts not decided by the view's rules: {len(wrong)} (the first: row {wrong[0]})"
     yield from _preferred(view, rows, new)
 
 
@@ -138,7 +138,7 @@ def _preferred(view: View, rows: Sequence[_Row], reasons: Sequence[str]) -> Iter
         for sides in passing.values()
     )
     if wrong:
-        yield f"{wrong} samples do not keep the texts of the origin that comes first"
+        yield f"samples that do not keep the texts of the origin that comes first: {wrong}"
 
 
 def _decided(run: Run, view: View, shard: SnapshotShard) -> list[_Row]:

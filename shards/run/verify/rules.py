@@ -124,7 +124,7 @@ def _sample_rules(samples: pa.Table) -> Iterator[str]:
     )
     twice = [key for key, count in keys.items() if count > 1]
     if twice:
-        yield f"{len(twice)} keys stand on more than one ok sample, the first is {twice[0]!r}"
+        yield f"keys on more than one ok sample: {len(twice)}, the first is {twice[0]!r}"
 
 
 def _text_rules(samples: pa.Table, texts: pa.Table) -> Iterator[str]:

@@ -184,7 +184,7 @@ def _exclusion_problems(left_out: Mapping[int, str], decisions: pa.Table) -> Ite
     """Yield where texts of samples that are left out have not the reason of that."""
     rows = zip(decisions["index"].to_pylist(), decisions["reason"].to_pylist(), strict=True)
     if wrong := sum(left_out.get(index, reason) != reason for index, reason in rows):
-        yield f"{wrong} texts of samples that are left out have another reason than the list"
+        yield f"texts of samples left out that have another reason than the list: {wrong}"
 
 
 def _others(left_out: Mapping[int, str], *tables: pa.Table) -> list[pa.Table]:
@@ -214,4 +214,4 @@ def _rule_problems(view: View, texts: pa.Table, before: pa.Table, after: pa.Tabl
     keep = np.array(after["keep"].to_pylist(), dtype=bool)
     wrong = by_threshold & (keep != (itm >= thresholds))
     if wrong.any():
-        yield f"{wrong.sum()} texts are not decided by the view's thresholds"
+        yield f"texts not decided by the view's thresholds: {wrong.sum()}"

@@ -57,3 +57,10 @@ def test_without_img2dataset_it_says_what_to_do(
     done = capfilt.run("download", "list.csv", "web", *FLAGS)
     assert done.returncode == 2
     assert "pip install -r" in done.stderr
+
+
+def test_a_bound_that_cannot_be_is_told(capfilt: InProcess) -> None:
+    done = capfilt.run("download", "urls.csv", "web", f"--max-bytes={(1 << 31) + 1}", "--direct")
+    assert done.returncode == 2
+    assert "--max-bytes" in done.stderr
+    assert "2147483648" in done.stderr

@@ -169,6 +169,10 @@ def test_every_command_has_a_help_of_80_columns() -> None:
     commands = re.findall(r"^│ ([a-z]+) ", shown, re.MULTILINE)
     assert len(commands) == 30
     assert max(map(len, shown.splitlines())) <= 80
+    for command in ("download", "clean", "caption", "index"):  # those of the longest names
+        shown = help_of(command)
+        assert max(map(len, shown.splitlines())) <= 80
+        assert not re.search(r"\w…", shown), shown  # a name that is cut
 
 
 def test_libraries_call_nobody_unless_the_user_says_so(

@@ -132,7 +132,7 @@ def test_gc_removes_what_redone_work_left(
     dry = capfilt.run("gc", run)
     assert dry.returncode == 0
     assert f"to remove: {len(orphans)}, " in dry.stdout
-    assert "1 files are unknown, and left alone" in dry.stdout
+    assert "1 file unknown, and left alone" in dry.stdout
     assert "this was a dry run" in dry.stdout
     assert "\x1b" not in dry.stdout
     assert all(path.exists() for path in orphans)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from rich.cells import cell_len
 
@@ -41,7 +42,8 @@ def test_a_plan_fits_a_terminal(capfilt: InProcess, command: list[str]) -> None:
     told = capfilt.run("plan", *command, "--n=48", "--price-per-gpu-hour=2")
     assert told.returncode == 0, told.stderr
     rows = [line for line in told.stdout.splitlines() if line.startswith(("│", "┃"))]
-    assert all(cell_len(row) <= 80 for row in rows)
+    assert rows
+    assert all(cell_len(line) <= 80 for line in told.stdout.splitlines())
     assert "images/s" in told.stdout
     assert "no GPU is used" in told.stdout
     assert "48 images in" in told.stdout
@@ -87,3 +89,16 @@ def test_try_leaves_a_report_and_a_recipe_that_runs(capfilt: InProcess, toy_shar
     as_json = capfilt.run("try", toy_shards, "--n=40", "--output=b", "--json", *MODELS, *SMALL)
     named = json.loads(as_json.stdout)
     assert all(Path(named[name]).exists() for name in ("run", "report", "recipe"))
+
+
+def test_try_without_the_hub_says_which_models_come_along(
+    capfilt: InProcess, toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    told = capfilt.run("try", toy_shards, "--output=look")
+    assert told.returncode == 2
+    assert "--captioner tiny-captioner --filter tiny-filter" in told.stderr
+    own = capfilt.run("try", toy_shards, "--output=look", "--captioner=/no", "--filter=tiny-filter")
+    assert own.returncode == 2
+    assert "toy" not in own.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,19 @@ def test_a_set_is_exported_and_pushed_private(hub: Hub, toy_run: Path, tmp_path:
     code, _, errors = pushed(hub, tmp_path, *flags)  # again: nothing large is sent twice
     assert code == 0, errors
     assert len(hub.puts) == len(set(hub.puts)) == sum(n.endswith(".parquet") for n in files)
+
+
+def test_an_index_says_how_many_stand_apart(
+    capfilt: InProcess, toy_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(toy_run, run := tmp_path / "run")
+    strict = ("--threshold=web=0.99", "--threshold=synthetic=1")
+    assert capfilt.run("judge", run, "--name=strict", *strict).returncode == 0
+    flags = ("export", run, "--view=strict", "--form=index", "--dropped")
+    record = json.loads(capfilt.run(*flags, "--to", tmp_path / "a", "--json").stdout)
+    told = capfilt.run(*flags, "--to", tmp_path / "b").stdout
+    assert record["dropped"] > 0
+    assert f"pictures listed in {tmp_path / 'b'}; {record['dropped']} dropped ones, apart" in told
 
 
 def test_a_refused_push_is_one_line_and_the_export_is_there(

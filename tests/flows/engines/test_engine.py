@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from flows.engines.engine import EngineError, is_shard_fault
-from shards.inputs.listing import InputChanged
+from shards.inputs.shard import InputChanged
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,22 @@ def test_what_fails_before_the_flow_run_begins_leaves_at_once_and_says_nothing(
     assert caplog.records == []
 
 
+def test_with_nothing_to_do_the_end_waits_for_no_server_of_its_own(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("PREFECT_API_URL", "PREFECT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with reporting("clean", direct=False) as report:
+        report.begin({"input": ["x.tar"], "output": "/run"})
+        with report.stage("prepare"):
+            report.nothing_to_do()
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    wait_until(lambda: not followers(), 30)
+    assert caplog.records == []
+
+
 @pytest.mark.slow
 def test_trouble_from_before_the_flow_run_is_told_when_it_begins(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

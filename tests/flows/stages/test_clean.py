@@ -21,7 +21,8 @@ from models.checkpoints import locate
 from models.checkpoints.locate import CheckpointError
 from pipeline.clean.config import CleanConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
-from shards.inputs.listing import InputChanged, InputMismatch
+from shards.inputs.listing import InputMismatch
+from shards.inputs.shard import InputChanged
 from shards.run import repair
 from shards.run.commit import Counts, TextCounts, read_commits
 from shards.run.run import Run, RunMismatch

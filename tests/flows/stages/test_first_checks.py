@@ -18,7 +18,9 @@ from flows.stages.first_checks import (
 )
 from flows.training.recipe import FinetuneRecipe
 from models.checkpoints.locate import CheckpointError
+from pipeline.clean.lists import ListError
 from shards.errors import UsageError
+from shards.run.exclusion import SKIP_NAME
 from tests.support.toy_run import write_tar
 
 
@@ -44,6 +46,7 @@ def test_what_is_there_is_found_and_nothing_is_made(tmp_path: Path) -> None:
     [
         ({"input": {"urls": ["nothere"]}}, UsageError, "nothere"),
         ({"score": {"model": "./nofilter"}}, CheckpointError, "nofilter"),
+        ({"skip": "nowhere.txt"}, ListError, "nowhere.txt: no such list"),
         ({"engine": {"address": "127.0.0.1:9"}}, UsageError, "no Ray cluster answers"),
     ],
 )
@@ -52,6 +55,15 @@ def test_what_is_not_there_is_said(
 ) -> None:
     with pytest.raises(kind, match=message):
         check_cleaning(recipe(tmp_path, **changed))
+
+
+def test_a_skip_list_of_another_input_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "skip.txt").write_text("elsewhere/1")
+    with pytest.raises(ListError, match="names 'elsewhere' and no shard of this input"):
+        check_cleaning(recipe(tmp_path, skip=str(tmp_path / "skip.txt")))
+    (tmp_path / "skip.txt").write_text("a/a")
+    checked = check_cleaning(recipe(tmp_path, skip=str(tmp_path / "skip.txt")))
+    assert checked.lists.keys() == {SKIP_NAME}
 
 
 def test_a_model_of_the_hub_is_looked_for_there(

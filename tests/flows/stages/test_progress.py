@@ -31,7 +31,7 @@ EVALUATE = {"retrieval": {"itm": {"tr@1": 0.5, "ir@1": 0.25}}, "captions": {"cid
             {"steps": 4000, "samples": 128000, "last_numbers": {"loss": 2.0}},
             "4,000 steps, 128,000 samples, loss 2.000",
         ),
-        ("filter", {"steps": 1, "samples": 2, "last_numbers": {}}, "1 steps, 2 samples"),
+        ("filter", {"steps": 1, "samples": 2, "last_numbers": {}}, "1 step, 2 samples"),
     ],
 )
 def test_a_stage_is_one_line(stage: Any, entry: dict[str, Any], line: str) -> None:

@@ -86,7 +86,7 @@ def test_one_error_lists_all_that_does_not_fit() -> None:
         arrange(tensors, shapes, Path("/folder"))
     text = str(caught.value)
     assert "/folder" in text
-    assert "(4 problems)" in text
+    assert "(problems: 4)" in text
     for line in (
         "missing gone",
         "unexpected extra",

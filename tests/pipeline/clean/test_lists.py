@@ -1,6 +1,7 @@
 """Lists of samples and pictures: every form that is read, what is refused, and what is matched."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from pipeline.clean.lists import (
     BlockList,
     ListError,
     check_skip_list,
+    doubt_skip_list,
     is_listed,
     keep_lists,
     read_lists,
@@ -56,6 +58,23 @@ def test_a_view_names_what_it_leaves_out(tmp_path: Path) -> None:
     assert skip_list(f"{run.store.url()}:unique") == [("000", "a")]
 
 
+def test_a_view_of_shards_of_the_same_names_is_doubted(tmp_path: Path) -> None:
+    pictures = [Picture("a", "1", stranger(0), side=50), Picture("b", "2", altered(stranger(0), 3))]
+    run = hashed_run(tmp_path / "run", pictures, screens=True)
+    base = open_view(run)
+    groups = find_groups(Side(run, base), [], DedupConfig())
+    exclude(run, base, ExclusionRequest("unique", {}), groups, lambda _: None)
+    location = f"{run.store.url()}:unique"
+    data = read_lists(location, None)[SKIP_NAME]
+    assert doubt_skip_list(location, data, run.inputs) is None
+    others = [replace(shard, size_bytes=shard.size_bytes + 1) for shard in run.inputs]
+    assert "its shard '000' has" in (doubt_skip_list(location, data, others) or "")
+    renamed = [replace(shard, shard="elsewhere") for shard in others]
+    assert doubt_skip_list(location, data, renamed) is None  # `check_skip_list` refuses it
+    (tmp_path / "list.txt").write_text("000/a")
+    assert doubt_skip_list(str(tmp_path / "list.txt"), data, others) is None  # nothing is known
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"no slash\n", "SHARD/KEY"), (b"\xff\xfe", "neither Parquet"), (None, "no such list")],
@@ -73,7 +92,7 @@ def test_what_is_no_list_is_refused(tmp_path: Path, content: bytes | None, said:
     [
         (pa.table({"shard": [{"a": 1}], "key": ["k"]}), "column 'shard' should hold texts"),
         (pa.table({"shard": ["s"], "key": [b"k"]}), "column 'key' should hold texts"),
-        (pa.table({"shard": ["s", None], "key": ["k", "l"]}), "1 rows without a shard or a key"),
+        (pa.table({"shard": ["s", None], "key": ["k", "l"]}), "rows without a shard or a key: 1"),
         (pa.table([["s"], ["k"], ["l"]], ["shard", "key", "key"]), "found 2 among shard, key, key"),
     ],
 )

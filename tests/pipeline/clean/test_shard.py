@@ -18,8 +18,9 @@ from pipeline.clean.line.attempt import AttemptLost
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.clean.screen import ScreenConfig
 from pipeline.clean.shard import ShardCleaner
-from shards.inputs.listing import InputChanged, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.reader import State
+from shards.inputs.shard import InputChanged
 from shards.run.attempt import Quarantine
 from shards.run.commit import Commit, read_commit
 from shards.run.run import Run, fingerprint

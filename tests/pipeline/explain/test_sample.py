@@ -43,8 +43,9 @@ def test_a_shard_has_the_name_of_its_file_too(explained_run: Run) -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("00000", "names no sample; expected SHARD/KEY"),
-        ("/x", "names no sample; expected SHARD/KEY"),
+        ("00000", "names no sample; expected SHARD/KEY, such as 00000/0"),
+        ("000000003", "expected SHARD/KEY, such as 00000/000000003$"),
+        ("/x", "names no sample; expected SHARD/KEY, such as 00000/0"),
         ("0000/x", "has no shard '0000'; the nearest: 00000"),
         ("00000/000000033", "no key '000000033'; the nearest: '000000003'"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.media.pictures import UserPicture, read_picture, read_pictures
-from shards.inputs.listing import InputError
+from shards.inputs.shard import InputError
 
 Encode = Callable[..., bytes]
 

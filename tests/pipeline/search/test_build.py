@@ -20,7 +20,7 @@ from pipeline.search import faiss_index as nearest
 from pipeline.search.build import MAX_TEXT_BYTES, IndexConfig, IndexItem, build, items_of_tars
 from pipeline.search.index_folder import IndexFolderError
 from pipeline.search.query import SearchIndex, read_hit_image, search_text
-from shards.inputs.listing import InputError
+from shards.inputs.shard import InputError
 from tests.support.small_index import ABOUT, unit
 
 

@@ -23,7 +23,7 @@ from pipeline.media.decode import DecodeLimits
 from pipeline.toy.tasks import ToyTasksConfig, write_statements
 from pipeline.toy.world import ToyWorldConfig, corpus, write_toy_world
 from pipeline.train.dataloader import Batch, BatchLoader, LoaderError, TextTransform, shuffle_pair
-from shards.inputs.listing import InputChanged
+from shards.inputs.shard import InputChanged
 from shards.run.snapshot import write_snapshot
 from shards.training.annotation import SourceText
 from shards.training.order import lanes_of

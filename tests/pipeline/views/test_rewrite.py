@@ -12,7 +12,7 @@ import webdataset
 from pipeline.clean.export import WriteConfig
 from pipeline.views.rejudge import rejudge
 from pipeline.views.request import ViewRequest
-from shards.inputs.listing import InputChanged
+from shards.inputs.shard import InputChanged
 from shards.run.repair import repair_run
 from shards.run.run import Run
 from shards.run.snapshot import open_snapshot, write_snapshot

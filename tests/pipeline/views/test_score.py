@@ -18,7 +18,7 @@ from models.scorers.scorer import TextScores
 from pipeline.clean.prepare import ExecutionConfig
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from pipeline.views.score import ShardScorer
-from shards.inputs.listing import InputChanged
+from shards.inputs.shard import InputChanged
 from shards.query.query import connect
 from shards.run.attempt import Ending, read_attempts
 from shards.run.commit import read_commits

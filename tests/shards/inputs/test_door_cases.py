@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.clean.screen import ScreenConfig, screen
-from shards.inputs.listing import InputError, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.opening import open_samples
-from shards.inputs.shard import InputOptions
+from shards.inputs.shard import InputError, InputOptions
 from shards.inputs.text import TextSource
 
 DATA = Path(os.environ.get("CAPFILT_TEST_DATA", "data"))

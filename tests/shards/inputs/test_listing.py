@@ -12,8 +12,6 @@ import pytest
 
 from shards.errors import UsageError
 from shards.inputs.listing import (
-    InputChanged,
-    InputError,
     InputMismatch,
     _version,
     check_current,
@@ -21,7 +19,7 @@ from shards.inputs.listing import (
     compare_lists,
     list_inputs,
 )
-from shards.inputs.shard import InputShard
+from shards.inputs.shard import InputChanged, InputError, InputShard
 
 FILES = ["00000.tar", "00001.tar", "00002.tar.gz", "sub/day 1/00000.tar", "sub/x.tar"]
 OTHERS = ["00000.parquet", "00000_stats.json", "readme"]

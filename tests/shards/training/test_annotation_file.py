@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shards.files.regular import NotRegular
-from shards.inputs.listing import InputChanged
+from shards.inputs.shard import InputChanged
 from shards.training.annotation import SourceText, WeightedAnswer
 from shards.training.annotation_file import (
     Annotation,

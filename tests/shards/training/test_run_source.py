@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.inputs.listing import InputChanged
 from shards.inputs.reader import ShardReader, open_shard
+from shards.inputs.shard import InputChanged
 from shards.query.query import connect
 from shards.run.attempt import Quarantine
 from shards.run.commit import commit, read_commits, total_counts

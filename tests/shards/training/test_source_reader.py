@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from shards.inputs.listing import InputChanged
+from shards.inputs.shard import InputChanged
 from shards.training.annotation import SourceText
 from shards.training.source import Source, SourceConfig, SourceError, SourceSample
 from shards.training.source_reader import open_source, read_part

@@ -57,7 +57,7 @@ def test_a_known_number_gives_the_time_left(clock: list[float], lines: Lines) ->
 def test_a_share_of_the_work_gives_the_time_left(clock: list[float], lines: Lines) -> None:
     shown = SampleProgress("indexing", None)
     shown.add(1)
-    assert lines() == ["indexing: 1 samples, 1,000,000,000 samples/s"]
+    assert lines() == ["indexing: 1 sample, 1,000,000,000 samples/s"]
     clock[0] = 8.0
     shown.add(3, 0.25)
     assert lines() == ["indexing: 4 samples, 0 samples/s, 24 s left"]

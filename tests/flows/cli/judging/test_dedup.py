@@ -23,7 +23,7 @@ def test_it_says_what_is_left_out_and_where_it_is_listed(
     run = hashed_run(tmp_path / "run", pictures)
     done = capfilt.run("dedup", run.store.url())
     assert done.returncode == 0
-    assert "kept 1 of 2: 1 left out (1 near), in 1 groups" in done.stdout
+    assert "kept 1 of 2: 1 left out (1 near), in 1 group\n" in done.stdout
     assert "nothing is deleted" in done.stdout
     again = json.loads(capfilt.run("dedup", run.store.url(), "--json").stdout)
     assert (again["new"], again["kept"]) == (False, 1)
@@ -88,8 +88,8 @@ def test_what_is_listed_is_left_out_and_nothing_is_erased(
     command = ("exclude", run.store.url(), str(tmp_path / "list"), "--name=published")
     done = capfilt.run(*command)
     assert done.returncode == 0
-    assert "kept 1 of 2: 1 samples left out" in done.stdout
+    assert "kept 1 of 2: 1 sample left out" in done.stdout
     assert "Excluded, not erased" in done.stdout
-    assert "1 names of the list are of no sample" in done.stderr
+    assert "1 name of no sample" in done.stderr
     (tmp_path / "list").write_text("000/absent\n")
     assert capfilt.run(*command).returncode == 2

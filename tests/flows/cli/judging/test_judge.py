@@ -174,6 +174,15 @@ def test_score_as_a_user_types_it(capfilt: InProcess, run: Run) -> None:
         (("--scorer=nowhere", "--name=x"), "nowhere"),
         (("--scorer=tiny-filter", "--name=a-b"), "'a-b' cannot name a set of scores"),
     ):
-        done = capfilt.run("score", "run", *flags, "--engine=local")
+        done = capfilt.run("score", "run", *flags, "--engine=local", "--direct")
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert run.store.list("scores") == []
+
+
+def test_judged_directly_prefect_hears_nothing(
+    capfilt: InProcess, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # nobody listens there
+    done = capfilt.run("judge", "run", "--name=x", "--threshold=web=0.6", "--direct")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run.store.list("views")

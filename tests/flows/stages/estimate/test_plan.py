@@ -19,6 +19,7 @@ from flows.stages.estimate import plan
 from flows.stages.estimate.plan import Plan, check, make_plan
 from flows.stages.estimate.problems import Problem
 from flows.stages.estimate.sample import SampleConfig
+from pipeline.clean.forecast import Interval
 from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from shards.inputs.shard import InputShard
 from tests.flows.stages.estimate.test_sample import Watch
@@ -214,6 +215,17 @@ def test_what_speaks_against_a_run_is_told(recipe: Make) -> None:
     assert forecast.gpu_hours.value == pytest.approx(4 * forecast.seconds.value / 3600)
     doubts = {d.subject: d.warning for d in plan.doubts(made.task, sample, forecast)}
     assert doubts.items() >= {"shards": True, "memory": False, "judge.threshold": True}.items()
+
+
+def test_what_makes_it_surer_is_an_option_of_the_command(recipe: Make) -> None:
+    made = planned(recipe(judge={"threshold": {"web": 50}}))
+    assert made.sample is not None
+    assert made.forecast is not None
+    unsure = replace(made.forecast, seconds=Interval(1.0, 0.0, 9.0))
+    for budget_s, options in ((30.0, "--n, --budget"), (None, "--n")):  # of `plan`, and of `try`
+        config = SampleConfig(60, budget_s)
+        (problem,) = plan.told_of_width(made.sample, unsure, config)
+        assert problem.message.endswith(f"surer: {options}")
 
 
 def test_a_store_that_is_no_disk(recipe: Make, web: Path) -> None:

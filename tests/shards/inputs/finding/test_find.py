@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from shards.errors import UsageError
-from shards.inputs.listing import InputError, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.names import stem
-from shards.inputs.shard import InputShard
+from shards.inputs.shard import InputError, InputShard
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -287,7 +287,7 @@ def test_urls_of_this_machine_and_slashes_at_the_end(tmp_path: Path) -> None:
 )
 def test_inputs_that_overlap_are_told(tmp_path: Path, inputs: tuple[str, str]) -> None:
     make(tmp_path, "web/a.tar", "b.tar")
-    with pytest.raises(InputError, match=r"1 files are named twice, the first is .*web/a\.tar"):
+    with pytest.raises(InputError, match=r"named twice: 1, the first is .*web/a\.tar"):
         shards(*(f"{tmp_path}{name}" for name in inputs))
 
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.inputs.listing import InputError, list_inputs
-from shards.inputs.shard import InputOptions, Kind
+from shards.inputs.listing import list_inputs
+from shards.inputs.shard import InputError, InputOptions, Kind
 from tests.shards.inputs.finding.test_find import make
 
 
@@ -31,7 +31,9 @@ def test_what_is_of_one_kind_is_that(tmp_path: Path) -> None:
 def test_of_several_kinds_the_user_says_which(tmp_path: Path) -> None:
     make(tmp_path, "a.tar", "b.jpg", "c.png")
     pictures(tmp_path / "d.parquet")
-    words = r"1 tars and 2 loose pictures and 1 Parquet files.*set input\.kind to tar or folder or"
+    words = (
+        r"1 tar and 2 loose pictures and 1 Parquet file with.*set input\.kind to tar or folder or"
+    )
     with pytest.raises(InputError, match=words):
         kinds(tmp_path)
     for kind in ("tar", "folder", "parquet"):
@@ -40,7 +42,7 @@ def test_of_several_kinds_the_user_says_which(tmp_path: Path) -> None:
 
 def test_a_kind_that_is_not_there_is_told(tmp_path: Path) -> None:
     make(tmp_path, "b.jpg")
-    with pytest.raises(InputError, match=r"input\.kind is tar; found 1 loose pictures"):
+    with pytest.raises(InputError, match=r"input\.kind is tar; found 1 loose picture"):
         kinds(tmp_path, "tar")
 
 

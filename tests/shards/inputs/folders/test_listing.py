@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from shards.inputs.folders import listing as module
-from shards.inputs.listing import InputError, list_inputs
+from shards.inputs.listing import list_inputs
 from shards.inputs.opening import open_samples
 from shards.inputs.reader import RawSample
-from shards.inputs.shard import InputOptions
+from shards.inputs.shard import InputError, InputOptions
 from tests.shards.inputs.finding.test_find import make
 
 

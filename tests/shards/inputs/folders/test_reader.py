@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from shards.inputs.folders.reader import time_of
-from shards.inputs.listing import InputChanged, check_current, list_inputs
+from shards.inputs.listing import check_current, list_inputs
 from shards.inputs.opening import SampleReader, open_samples
 from shards.inputs.reader import State
-from shards.inputs.shard import InputOptions, InputShard
+from shards.inputs.shard import InputChanged, InputOptions, InputShard
 from shards.inputs.text import TextSource
 from shards.training.source import location_of, read_picture_at
 from tests.shards.inputs.finding.test_find import make

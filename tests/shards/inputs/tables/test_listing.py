@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.inputs.listing import InputError, InputMismatch, compare_lists, list_inputs
-from shards.inputs.shard import InputOptions, InputShard
+from shards.inputs.listing import InputMismatch, compare_lists, list_inputs
+from shards.inputs.shard import InputError, InputOptions, InputShard
 
 
 def write(path: Path, rows: int = 10, group: int = 2) -> Path:

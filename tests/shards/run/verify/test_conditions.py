@@ -117,13 +117,13 @@ def flip_first(reason: str, to: str) -> Any:
 @pytest.mark.parametrize(
     ("asked", "reason", "to", "message"),
     [
-        (REQUESTS[0], "score_below_threshold", "kept", "1 texts are not decided by the view's"),
-        (REQUESTS[0], "kept", "score_below_threshold", "1 texts are not decided by the view's"),
-        (REQUESTS[0], "score_not_finite", "kept", "1 texts are not decided by the view's"),
-        (REQUESTS[0], "duplicate_text", "kept", "1 texts are not decided by the view's"),
-        (REQUESTS[0], "kept", "not_preferred", "1 texts are not decided by the view's"),
-        (REQUESTS[4], "kept", "itm_below_threshold", "1 texts are not decided by the view's"),
-        (REQUESTS[8], "not_preferred", "kept", "1 samples do not keep the texts of the origin"),
+        (REQUESTS[0], "score_below_threshold", "kept", "not decided by the view's rules: 1 ("),
+        (REQUESTS[0], "kept", "score_below_threshold", "not decided by the view's rules: 1 ("),
+        (REQUESTS[0], "score_not_finite", "kept", "not decided by the view's rules: 1 ("),
+        (REQUESTS[0], "duplicate_text", "kept", "not decided by the view's rules: 1 ("),
+        (REQUESTS[0], "kept", "not_preferred", "not decided by the view's rules: 1 ("),
+        (REQUESTS[4], "kept", "itm_below_threshold", "not decided by the view's rules: 1 ("),
+        (REQUESTS[8], "not_preferred", "kept", "origin that comes first: 1"),
     ],
 )
 def test_a_changed_decision_is_found(

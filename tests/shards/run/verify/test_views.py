@@ -98,7 +98,7 @@ def test_changed_bytes(judged: Run) -> None:
 
 CHANGES = [
     (lambda t: t, ""),
-    (with_row(0, keep=True, reason="kept"), "1 texts are not decided by the view's thresholds"),
+    (with_row(0, keep=True, reason="kept"), "texts not decided by the view's thresholds: 1"),
     (with_row(0, keep=True, reason="itm_below_threshold"), "contradict each other"),
     (with_row(0, reason="banned_word"), "refused for a reason that is not the run's own"),
     (lambda t: t.slice(1), "not one for each text"),
