@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shards.errors import CapfiltError, DamagedFile, UsageError
+from shards.files.regular import irregular_kind
 
 # 2: commits, snapshots and views are sealed, and name the content of a file beside its bytes.
 # 3: samples have the language of their web text.
@@ -216,6 +217,8 @@ def open_parquet(source: str | BinaryIO | pa.Buffer, where: str) -> Iterator[pq.
     `where` names the file in errors.
     """
     ahead = not isinstance(source, str)  # a local disk is as near as the threads that would help
+    if isinstance(source, str) and (kind := irregular_kind(source)):  # it would be waited for
+        raise DamagedFile(where, "a Parquet file", kind)
     with (
         as_damage(where),
         pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=ahead) as file,

@@ -25,13 +25,17 @@ class NotRegular(UsageError):  # noqa: N818 - reads as what happened
     """A pipe, socket or device in the place of a file."""
 
 
+def irregular_kind(path: str | os.PathLike[str]) -> str | None:
+    """Say what is there, if it is neither file nor folder."""
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))  # noqa: PTH116 - any kind of path
+    except OSError:  # for whoever opens it to tell
+        return None
+
+
 def check_regular(path: str | os.PathLike[str]) -> None:
     """Raise NotRegular for what is there and is neither file nor folder."""
-    try:
-        kind = _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))  # noqa: PTH116 - any kind of path
-    except OSError:  # for whoever opens it to tell
-        return
-    if kind is not None:
+    if (kind := irregular_kind(path)) is not None:
         raise NotRegular(f"{os.fspath(path)} is {kind}, expected a file; move it, or name another")
 
 

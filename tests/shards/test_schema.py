@@ -1,7 +1,9 @@
 """Tables are taken when they fit, filled when older, refused with a name when not."""
 
 import io
+import os
 import pickle
+from pathlib import Path
 from types import NoneType
 from typing import get_args, get_origin, get_type_hints
 
@@ -20,6 +22,7 @@ from shards.schema import (
     TextRow,
     arrow_rows,
     check_schema,
+    open_parquet,
     read_bytes,
     read_table,
 )
@@ -126,3 +129,12 @@ def test_a_table_in_memory_is_read_whole_or_refused() -> None:
     assert read_bytes(buffer.getvalue(), "here").equals(table)
     with pytest.raises(DamagedFile, match="here is damaged"):
         read_bytes(buffer.getvalue()[:-9], "here")
+
+
+def test_a_pipe_is_no_table_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.parquet")
+    with (
+        pytest.raises(DamagedFile, match="expected a Parquet file, found a named pipe"),
+        open_parquet(str(tmp_path / "t.parquet"), "t.parquet"),
+    ):
+        pass
