@@ -46,6 +46,7 @@ ARMS = (
     capfilt("- pictures one by one", "engine.batch_size=1"),
     capfilt("- one decode thread", "engine.decode_threads=1"),
     capfilt("- no clean tar", "write.clean=none"),
+    Arm("- products not packed", ours.open_unpacked),
     capfilt("capfilt, int8", "dtype=int8"),  # the vision towers' products; for CPUs
     capfilt(
         "capfilt, tiny models",

@@ -3,6 +3,8 @@
 import secrets
 from collections.abc import Callable
 
+import torch
+
 from flows.engines.engine import ShardDone
 from flows.engines.job import Grant
 from flows.recipe import Recipe, read_recipe
@@ -27,6 +29,16 @@ def open_run(inputs: Inputs, settings: tuple[str, ...]) -> Work:
         return sum(result.counts.samples_in for result in done)
 
     return work
+
+
+def open_unpacked(inputs: Inputs) -> Work:
+    """Begin a run whose models find no oneDNN to pack their products for as they are loaded."""
+    onednn = torch.backends.mkldnn
+    enabled, onednn.enabled = onednn.enabled, False
+    try:
+        return open_run(inputs, ())
+    finally:
+        onednn.enabled = enabled
 
 
 def settings_of(inputs: Inputs, *changed: str) -> list[str]:
