@@ -31,6 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "deployable" in item.path.parts)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `gpu` where torch sees none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no GPU")
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Real pairs, bad inputs and numeric references; tests skip where they are absent."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from scripts.bench.gpu import command
 from scripts.bench.gpu.runner import Case, guarded, run_stage
@@ -78,6 +79,28 @@ def test_a_stage_begun_again_does_what_has_no_line(tmp_path: Path) -> None:
     assert done == ["a", "b", "b", "c"]
     assert counts == {"measured": 2, "failed": 0, "left": 0, "there": 1}
     assert run_stage("arms", cases, tmp_path, 20, {})["there"] == 3
+
+
+def test_a_smoke_does_not_stand_for_a_measurement(tmp_path: Path) -> None:
+    smoke, cases = {"note": "unmeasured"}, [Case("a", dict)]
+    for _ in range(2):
+        run_stage("arms", cases, tmp_path, 20, smoke)
+    assert run_stage("arms", cases, tmp_path, 20, {})["measured"] == 1
+    assert run_stage("arms", cases, tmp_path, 20, {})["there"] == 1
+    assert [line["case"] for line in lines(tmp_path / "arms.jsonl")].count("a") == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+def test_without_a_gpu_it_says_so_at_once(
+    device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([f"--device={device}", f"--out={tmp_path / 'out'}"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("benchmark_gpu: ")
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_begun_without_time(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""What capfilt does on a GPU, in stages of at most 8 minutes, 25 in all; JSON lines.
+"""What capfilt does on a GPU: stages of at most 8 minutes each, 25 minutes together; JSON lines.
 
     python scripts/benchmark_gpu.py --stage all
     python scripts/benchmark_gpu.py --stage arms --out runs/gpu
 
-Lines are in OUT/STAGE.jsonl as soon as they are measured; a stage that is begun again does what has
-no line yet, or a line with an error. Nothing is downloaded. On a CPU, `--smoke --device cpu` does
-every case on next to nothing: its figures say nothing, and every line says so.
+It needs a GPU that torch sees, and downloads nothing. Lines are in OUT/STAGE.jsonl as soon as they
+are measured; a stage that is begun again does what has no line yet, or a line with an error. Where
+there is no GPU, `--smoke --device cpu` does every case on next to nothing: its figures say nothing,
+every line says so, and none stands for a measured one.
 """
 
 import argparse
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do one stage here, or each in a process of its own: a lost GPU context ends with it."""
     o = _options(arguments)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    if (why := _why_not(o)) is not None:
+        print(f"benchmark_gpu: {why}", file=sys.stderr)
+        return 2
     if o.stage != "all":
         return run_one(next(stage for stage in STAGES if stage.name == o.stage), o)
     failed = False
@@ -51,6 +55,19 @@ def run_one(stage: Stage, o: argparse.Namespace) -> int:
     cases = guarded(partial(stage.cases, setting), "preparing")
     counts = run_stage(stage.name, cases, o.out, stage.limit_s, setting.about)
     return int(counts["failed"] > 0)
+
+
+def _why_not(o: argparse.Namespace) -> str | None:
+    """Say why there is nothing to measure here."""
+    from models.devices import DeviceError, choose_device
+
+    try:
+        device = choose_device(o.device)
+    except DeviceError as error:
+        return str(error)
+    if device.type == "cuda" or o.smoke:
+        return None
+    return "torch sees no GPU here; every case on next to nothing: --smoke --device cpu"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -34,10 +34,10 @@ def run_stage(
 ) -> dict[str, int]:
     """Do the cases that have no line without an error yet; count what they came to.
 
-    `about` stands in every line.
+    `about` stands in every line; those of another note, as of a smoke, do not count.
     """
     path = out / f"{stage}.jsonl"
-    done, deadline = _done(path), time.monotonic() + limit_s
+    done, deadline = _done(path, about.get("note")), time.monotonic() + limit_s
     counts = {"measured": 0, "failed": 0, "left": 0, "there": 0}
     faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)
     try:
@@ -87,17 +87,18 @@ def _place(error: BaseException) -> str:
     return f"{last.filename}:{last.lineno}"
 
 
-def _done(path: Path) -> set[str]:
+def _done(path: Path, note: str | None) -> set[str]:
     """Read which cases have a line without an error; a line that a kill has cut is closed."""
     if not path.is_file():
         return set()
-    text, names = path.read_text(encoding="utf-8"), set()
+    text, names = path.read_text(encoding="utf-8"), set[str]()
     if text and not text.endswith("\n"):
         path.write_text(text + "\n", encoding="utf-8")
     for line in text.splitlines():
         with suppress(ValueError):
             facts = json.loads(line)
-            names |= set() if "error" in facts else {facts["case"]}
+            if "error" not in facts and facts.get("note") == note:
+                names.add(facts["case"])
     return names - {"end"}
 
 

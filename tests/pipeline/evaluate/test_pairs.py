@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from pipeline.evaluate import EvaluateConfig, LabelledPair, read_pairs
@@ -160,8 +159,6 @@ def test_the_batch_size_does_not_change_the_numbers(
 
 @pytest.mark.gpu
 def test_a_gpu_counts_what_the_processor_counts(folders: Path, pairs: list[LabelledPair]) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no GPU")
     configs = [CONFIG.model_copy(update={"device": device}) for device in ("cpu", "cuda")]
     for evaluate in (evaluate_retrieval, partial(evaluate_filter, label=pair_is_right)):
         here, there = (evaluate(folders / "filter", pairs, config) for config in configs)
