@@ -2,12 +2,15 @@
 
 import json
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from scripts.bench import arms
 from scripts.bench.__main__ import main
 from scripts.bench.arms import ARMS, chosen
+from scripts.bench.inputs import Inputs
 from scripts.bench.meter import Cost, measure
 from scripts.bench.table import LEGEND, rows, text
 from scripts.bench.turns import Outcome
@@ -49,16 +52,40 @@ def test_every_arm_does_every_picture(capsys: pytest.CaptureFixture[str]) -> Non
             assert [turn["images"] for turn in arm["turns"]] == [1 if slow else 3], arm
 
 
-def test_an_arm_that_is_none_is_told_of() -> None:
-    with pytest.raises(SystemExit, match="no arm 'ours'; there are transformers, model card, "):
-        main([*SMALL, "--arms", "ours"])
+def test_an_arm_that_is_none_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--arms", "ours"]) == 2
+    first, *names = capsys.readouterr().err.splitlines()
+    assert first == "there is no arm 'ours'; there are"
+    assert [name.strip() for name in names] == [arm.name for arm in ARMS]
+
+
+def test_what_is_interrupted_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By Ctrl-C in the second turn of the second arm."""
+    begun = list[str]()
+
+    def work_of(name: str) -> Callable[[Inputs], Callable[[], int]]:
+        def work() -> int:
+            begun.append(name)
+            if begun.count("two") == 2:
+                raise KeyboardInterrupt
+            return 1
+
+        return lambda _: work
+
+    monkeypatch.setattr(arms, "ARMS", tuple(arms.Arm(n, work_of(n)) for n in ("one", "two")))
+    assert main([*SMALL]) == 130
+    said = capsys.readouterr()
+    assert "turns: 2, interrupted" in said.out
+    assert "two: interrupted after 1 of 2 turns" in said.out
+    assert "one: interrupted" not in said.out
+    assert "interrupted: what follows" in said.err
 
 
 def test_an_arm_that_fails_costs_no_other_its_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from scripts.bench import arms
-
     broken = arms.capfilt("broken", "caption.candidates=0")
     monkeypatch.setattr(arms, "ARMS", (broken, *chosen(["capfilt"])[:1]))
     main([*SMALL, "--json"])

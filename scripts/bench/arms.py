@@ -61,6 +61,6 @@ def chosen(names: list[str]) -> tuple[Arm, ...]:
     """Pick arms by the beginnings of their names; all for none. ValueError for one that is none."""
     for name in names:
         if not any(arm.name.startswith(name) for arm in ARMS):
-            known = ", ".join(arm.name for arm in ARMS)
-            raise ValueError(f"there is no arm {name!r}; there are {known}")
+            known = "".join(f"\n  {arm.name}" for arm in ARMS)
+            raise ValueError(f"there is no arm {name!r}; there are{known}")
     return tuple(arm for arm in ARMS if not names or any(map(arm.name.startswith, names)))

@@ -1,6 +1,7 @@
 """Arms take turns, so that what slows the machine down slows all of them down alike."""
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,21 +23,34 @@ class Outcome:
     skipped: str = ""
 
 
-def take_turns(picked: Sequence[Arm], made: Inputs, repeats: int) -> list[Outcome]:
-    """Measure each arm once, then each again; Ctrl-C ends it with what is measured by then."""
+def take_turns(picked: Sequence[Arm], made: Inputs, repeats: int) -> tuple[list[Outcome], bool]:
+    """Measure each arm once, then each again, and say whether all turns were taken.
+
+    Ctrl-C ends it with what is measured by then.
+    """
     outcomes = {arm.name: Outcome(arm.name, arm.whole) for arm in picked}
-    before = ceiling(made.device, made.dtype)
+    begun, before = time.monotonic(), ceiling(made.device, made.dtype)
     try:
         for turn in range(repeats):
+            left = ""
+            if turn:
+                left_s = (time.monotonic() - begun) / turn * (repeats - turn)
+                left = f"about {left_s / 60:.0f} min left as this turn began"
             for arm in picked:
                 if outcomes[arm.name].skipped:
                     continue
-                told = f"\r{turn + 1}/{repeats} {arm.name:40}"
+                told = f"\r{turn + 1}/{repeats} {arm.name:28}{left:40}"
                 print(told, end="", file=sys.stderr, flush=True)
                 before = _take_turn(arm, made, outcomes[arm.name], before)
     except KeyboardInterrupt:
         print("\rinterrupted: what follows is what was measured", file=sys.stderr)
-    return list(outcomes.values())
+        for outcome in outcomes.values():
+            if not outcome.skipped and len(outcome.turns) < repeats:
+                turns = f"{len(outcome.turns)} of {repeats} turns"
+                outcome.skipped = f"{outcome.name}: interrupted after {turns}"
+        return list(outcomes.values()), False
+    print(file=sys.stderr)
+    return list(outcomes.values()), True
 
 
 def _take_turn(arm: Arm, made: Inputs, outcome: Outcome, before: float) -> float:
