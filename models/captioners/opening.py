@@ -1,9 +1,12 @@
-"""The one place that knows the kinds of captioners: opens them, and checks them without weights."""
+"""The one place that knows the kinds of captioners: opens them, and checks them without weights.
+
+transformers' models take seconds to import: who needs none of them does not wait.
+"""
 
 import torch
 
 from models.blip.config import DtypeChoice
-from models.captioners import blip, endpoint, transformers
+from models.captioners import blip, endpoint
 from models.captioners.captioner import Captioner, CaptionerInfo
 from models.captioners.config import (
     BlipCaptionerConfig,
@@ -25,6 +28,8 @@ def open_captioner(
     if isinstance(config, BlipCaptionerConfig):
         return blip.BlipCaptioner.load(config, seed=seed, dtype=dtype, device=device)
     if isinstance(config, TransformersCaptionerConfig):
+        from models.captioners import transformers
+
         return transformers.TransformersCaptioner(config, seed=seed, dtype=dtype, device=device)
     return endpoint.EndpointCaptioner(config)
 
@@ -34,5 +39,7 @@ def check_captioner(config: AnyConfig) -> CaptionerInfo:
     if isinstance(config, BlipCaptionerConfig):
         return blip.check(config)
     if isinstance(config, TransformersCaptionerConfig):
+        from models.captioners import transformers
+
         return transformers.check(config)
     return endpoint.check(config)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import safe_open
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from models.bounded_file import SETTINGS_BYTES, fault_of, open_plain, read_bounded
@@ -23,6 +23,9 @@ from models.checkpoints.locate import (
     download,
     find_here,
 )
+
+if TYPE_CHECKING:  # seconds to import
+    from transformers import PreTrainedModel
 
 # all that transformers reads of a folder, in it and beside the tokenizer of a second network
 _ENDINGS = (".json", ".jinja", ".txt", ".model", ".safetensors")
@@ -65,7 +68,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
-def load_network(auto: Any, folder: Path, **options: Any) -> PreTrainedModel:  # noqa: ANN401 - an Auto class
+def load_network(auto: Any, folder: Path, **options: Any) -> "PreTrainedModel":  # noqa: ANN401 - an Auto class
     """Load a network by one of transformers' Auto classes; all of its weights must be there."""
     logging.disable_progress_bar()  # a worker has no terminal
     with as_checkpoint_errors(folder):

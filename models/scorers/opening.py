@@ -1,4 +1,7 @@
-"""The one place that knows the kinds of scorers: opens them, and checks them without weights."""
+"""The one place that knows the kinds of scorers: opens them, and checks them without weights.
+
+transformers' models take seconds to import: who needs none of them does not wait.
+"""
 
 import torch
 
@@ -6,7 +9,7 @@ from models.blip.config import DtypeChoice
 from models.checkpoints import locate
 from models.checkpoints.local_folder import CONFIG
 from models.guests.folder import read_settings
-from models.scorers import blip, dual_encoder
+from models.scorers import blip
 from models.scorers.config import BlipScorerConfig, DualEncoderConfig
 from models.scorers.scorer import Scorer, ScorerInfo
 
@@ -27,6 +30,8 @@ def open_scorer(
     """Load a scorer of any kind; CheckpointError says what is wrong with it."""
     if isinstance(config, BlipScorerConfig):
         return blip.BlipScorer.load(config, dtype=dtype, device=device)
+    from models.scorers import dual_encoder
+
     return dual_encoder.DualEncoder(config, dtype=dtype, device=device)
 
 
@@ -34,4 +39,6 @@ def check_scorer(config: BlipScorerConfig | DualEncoderConfig) -> ScorerInfo:
     """Check a scorer of any kind without its weights in memory; CheckpointError for a bad one."""
     if isinstance(config, BlipScorerConfig):
         return blip.check(config)
+    from models.scorers import dual_encoder
+
     return dual_encoder.check(config)

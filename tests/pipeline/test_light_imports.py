@@ -41,6 +41,12 @@ def test_a_recipe_is_read_without_what_takes_seconds_to_load(module: str) -> Non
     assert loaded_by(module, *OPTIONAL, "torch", "transformers") == []
 
 
+def test_a_cleaning_by_blip_does_not_wait_for_the_models_of_others() -> None:
+    names = "transformers.modeling_utils", "transformers.generation.utils"
+    assert loaded_by("flows.stages.clean", *names) == []
+    assert loaded_by("models.captioners.transformers", *names) != []
+
+
 def test_what_needs_a_library_is_seen_to_load_it() -> None:
     assert loaded_by("pipeline.search.query", *OPTIONAL) == ["faiss"]
     assert loaded_by("pipeline.media.video", *OPTIONAL) == ["av"]
