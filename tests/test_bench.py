@@ -12,7 +12,7 @@ from scripts.bench.__main__ import main
 from scripts.bench.arms import ARMS, chosen
 from scripts.bench.inputs import Inputs
 from scripts.bench.meter import Cost, measure
-from scripts.bench.table import LEGEND, rows, text
+from scripts.bench.table import LEGEND, of_ceilings, rows, text
 from scripts.bench.turns import Outcome
 
 SMALL = ["--size=tiny", "--px=64", "--images=3", "--batch=2", "--repeats=2", "--tokens=4"]
@@ -111,6 +111,15 @@ def test_the_table_compares_turn_by_turn_and_fits_a_terminal() -> None:
     assert cells[1][4] == "-"
     assert cells[2][3] == "1.00"
     assert max(map(len, [*text(cells).splitlines(), *LEGEND.splitlines()])) <= 80
+
+
+@pytest.mark.parametrize(("tops", "is_quiet"), [((200.0, 290.0), True), ((200.0, 310.0), False)])
+def test_a_machine_that_was_not_quiet_is_told_of(tops: tuple[float, float], is_quiet: bool) -> None:
+    outcomes = [Outcome("capfilt", True, ceilings=[top]) for top in tops]
+    facts = of_ceilings(outcomes)
+    assert facts["ceiling, GFLOP/s"] == f"200 to {tops[1]:.0f}"
+    assert ("not quiet" in facts) is not is_quiet
+    assert of_ceilings([Outcome("absent", True)]) == {"ceiling, GFLOP/s": "not read"}
 
 
 def test_the_meter_sees_memory_that_is_gone_again() -> None:

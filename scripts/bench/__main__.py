@@ -1,11 +1,9 @@
 """Cleaning beside its peers: images per second, and what they cost, in one table.
 
-    python -m scripts.bench [--arms capfilt transformers] [--record docs/benchmarks/DATE.md]
-
 All arms have the same pictures, texts, weights and number of tokens, and take turns: A B C, A B C.
 capfilt does all of a run, tar to commit; the others decode, caption, and score both texts by ITM.
-Before and after each turn the machine's own matmul ceiling is read. As it is, half an hour to an
-hour on two cores; a first look, in a minute:
+Before and after each turn the machine's own matmul ceiling is read. All of it
+takes an hour on two cores; a first look, a minute:
 
     python -m scripts.bench --size tiny --repeats 2 --arms capfilt transformers
 """
@@ -24,8 +22,6 @@ from models.devices import choose_device
 from scripts.bench import arms, inputs, table
 from scripts.bench.inputs import Inputs
 from scripts.bench.turns import Outcome, take_turns
-
-UNQUIET = 1.5  # times, from the lowest ceiling to the highest: something else was at work
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,11 +64,7 @@ def show(
     """Print the table, or JSON, and write the record."""
     cells = table.rows(outcomes, numerator, arms.WHOLE)
     skipped = [outcome.skipped for outcome in outcomes if outcome.skipped]
-    tops = [top for outcome in outcomes for top in outcome.ceilings]
-    facts |= {"ceiling, GFLOP/s": f"{min(tops):.0f} to {max(tops):.0f}" if tops else "not read"}
-    facts |= {"GFLOP of an image": numerator or "not counted"}
-    if tops and max(tops) > UNQUIET * min(tops):
-        facts["not quiet"] = "something else was at work: compare ratios alone, of many turns"
+    facts |= table.of_ceilings(outcomes) | {"GFLOP of an image": numerator or "not counted"}
     if o.json:
         turns = [
             {"arm": x.name, "skipped": x.skipped, "ceilings": x.ceilings}
@@ -96,19 +88,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--arms", nargs="*", default=[], help="beginnings of names; default: all")
-    parser.add_argument(
-        "--size", choices=("tiny", "base", "large"), default="base", help="of BLIP; default: base"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="of all arms but int8's; default: auto, bf16 where the hardware has it",
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--px", type=int, help="side of the models' pictures; default: 384, tiny 64"
-    )
+    for name, choices, what in (
+        ("size", ("base", "tiny", "large"), "of BLIP"),
+        ("dtype", ("auto", "fp32", "bf16"), "of all arms but int8's"),
+        ("device", ("auto", "cpu", "cuda"), "of all arms"),
+    ):
+        default = choices[0]
+        parser.add_argument(
+            f"--{name}", choices=choices, default=default, help=f"{what}; default: {default}"
+        )
+    parser.add_argument("--px", type=int, help="side of a picture; default: 384, of tiny 64")
     parser.add_argument("--shards", help="a folder of tars with real JPEGs (default: made up)")
     parser.add_argument("--peer-python", type=Path, help="of an environment with Data-Juicer")
     parser.add_argument("--record", type=Path, help="markdown file to write")

@@ -33,12 +33,12 @@ def open_run(inputs: Inputs, settings: tuple[str, ...]) -> Work:
 
 def open_unpacked(inputs: Inputs) -> Work:
     """Begin a run whose models find no oneDNN to pack their products for as they are loaded."""
-    onednn = torch.backends.mkldnn
-    enabled, onednn.enabled = onednn.enabled, False
+    set_flags: Callable[..., tuple[bool, ...]] = torch.backends.mkldnn.set_flags
+    enabled, *_ = set_flags(_enabled=False)
     try:
         return open_run(inputs, ())
     finally:
-        onednn.enabled = enabled
+        set_flags(_enabled=enabled)
 
 
 def settings_of(inputs: Inputs, *changed: str) -> list[str]:

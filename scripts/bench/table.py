@@ -20,6 +20,7 @@ from scripts.bench.turns import Outcome
 NUMERATORS = {("base", 224): 93, ("base", 384): 267, ("large", 224): 273, ("large", 384): 820}
 COLUMNS = ("arm", "img/s", "least-most", "ours", "MFU", "GiB", "CPU s/k", "read", "wrote")
 WIDTHS = (25, 7, 12, 5, 5, 6, 8, 6, 6)
+UNQUIET = 1.5  # times, from the lowest ceiling to the highest
 LEGEND = (
     "ours: capfilt's rate over the arm's, median of turns. MFU: of the matmul\n"
     "ceiling, by the same GFLOP an image for all. GiB: at its most, of the GPU where\n"
@@ -90,6 +91,15 @@ def about(device: torch.device, what: str) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "work": what,
     }
+
+
+def of_ceilings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Say how fast the machine was, and whether it was so all along."""
+    tops = [top for outcome in outcomes for top in outcome.ceilings]
+    facts = {"ceiling, GFLOP/s": f"{min(tops):.0f} to {max(tops):.0f}" if tops else "not read"}
+    if tops and max(tops) > UNQUIET * min(tops):
+        facts["not quiet"] = "something else was at work: compare ratios alone, of many turns"
+    return facts
 
 
 def heading(facts: Mapping[str, Any]) -> str:
