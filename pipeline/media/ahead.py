@@ -1,6 +1,7 @@
 """Work ahead in threads: while a model looks at one batch, the next is decoded."""
 
 import os
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -8,6 +9,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
+
+from threadpoolctl import threadpool_limits
 
 MAX_WAITING_BYTES = 128 << 20
 LEAVE_S = 5.0  # that leaving waits for what is under way: an interrupt must not hang on a decoder
@@ -120,6 +123,7 @@ def _take(
 
 
 def _serve(tasks: Tasks[Item, Result], work: Callable[[Item], Result]) -> None:
+    _compute_alone()
     while (task := tasks.get()) is not None:
         item, future = task
         if future.set_running_or_notify_cancel():
@@ -128,3 +132,13 @@ def _serve(tasks: Tasks[Item, Result], work: Callable[[Item], Result]) -> None:
             except BaseException as error:  # it is raised where the result is taken
                 future.set_exception(error)
         del task, item, future  # a thread that waits holds no picture
+
+
+def _compute_alone() -> None:
+    """Let the calling thread, which is one of several, open no OpenMP threads of its own.
+
+    torch opens them for a single picture, and they then spin for the next: a sixth of the rate.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.get_num_threads()  # or torch would set its number when this thread first computes
+    threadpool_limits(1, user_api="openmp")  # which OpenMP keeps for each thread

@@ -20,7 +20,7 @@ def pixels_of(image: Image.Image) -> "Tensor":
     from torch.utils.dlpack import from_dlpack
 
     try:
-        pixels = from_dlpack(pa.array(image).flatten())
+        pixels = from_dlpack(pa.array(image).values)
     except ValueError:
         return torch.from_numpy(np.array(image))
     return pixels.view(image.height, image.width, -1)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from pipeline.media import ahead as module
 from pipeline.media.ahead import Stalled, load_batches, read_ahead
@@ -128,3 +129,14 @@ def test_what_comes_to_a_reason_is_counted_and_batches_are_full() -> None:
     batches = load_batches(range(11), lambda n: "odd" if n % 2 else -n, 4, left_out)
     assert list(batches) == [([0, 2, 4, 6], [0, -2, -4, -6]), ([8, 10], [-8, -10])]
     assert left_out == {"odd": 5}
+
+
+def test_each_thread_computes_alone() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)  # that new threads would open for themselves
+    try:
+        taken = read_ahead(range(4), lambda _: torch.get_num_threads(), lambda _: 1, 4, threads=2)
+        assert [threads for _, threads in taken] == [1] * 4
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
