@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 MAX_WAITING_BYTES = 128 << 20
 LEAVE_S = 5.0  # that leaving waits for what is under way: an interrupt must not hang on a decoder
@@ -52,9 +52,10 @@ def read_ahead(
     """
     crew_size = threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     tasks: Tasks[Item, Result] = SimpleQueue()
+    openmp = ThreadpoolController().select(user_api="openmp")
     # not an executor's threads: Python would wait at its exit for one that hangs
     crew = [
-        Thread(target=_serve, args=(tasks, work), name=f"read_ahead-{n}", daemon=True)
+        Thread(target=_serve, args=(tasks, work, openmp), name=f"read_ahead-{n}", daemon=True)
         for n in range(crew_size)
     ]
     waiting: deque[tuple[Item, Future[Result]]] = deque()
@@ -122,8 +123,10 @@ def _take(
     return item, future.result()
 
 
-def _serve(tasks: Tasks[Item, Result], work: Callable[[Item], Result]) -> None:
-    _compute_alone()
+def _serve(
+    tasks: Tasks[Item, Result], work: Callable[[Item], Result], openmp: ThreadpoolController
+) -> None:
+    _compute_alone(openmp)
     while (task := tasks.get()) is not None:
         item, future = task
         if future.set_running_or_notify_cancel():
@@ -134,11 +137,13 @@ def _serve(tasks: Tasks[Item, Result], work: Callable[[Item], Result]) -> None:
         del task, item, future  # a thread that waits holds no picture
 
 
-def _compute_alone() -> None:
+def _compute_alone(openmp: ThreadpoolController) -> None:
     """Let the calling thread, which is one of several, open no OpenMP threads of its own.
 
     torch opens them for a single picture, and they then spin for the next: a sixth of the rate.
     """
-    if torch := sys.modules.get("torch"):
+    if "torch" in sys.modules:
+        import torch  # which waits for a thread that is about to import it
+
         torch.get_num_threads()  # or torch would set its number when this thread first computes
-    threadpool_limits(1, user_api="openmp")  # which OpenMP keeps for each thread
+    openmp.limit(limits=1)  # which OpenMP keeps for each thread
