@@ -100,6 +100,7 @@ def plan_as_json(plan: "Plan", price: float | None) -> dict[str, Any]:
         cost = plan.forecast.gpu_hours.times(price) if price else None
         known["cost"] = cost and asdict(cost, dict_factory=_finite)
         known["sample"] = {
+            "dtype": _dtype(plan),
             "images": sum(block.samples for block in plan.sample.blocks),
             "shards_timed": plan.sample.timed,
             "workers": [asdict(worker) for worker in plan.sample.workers],
@@ -154,9 +155,15 @@ def _basis(plan: "Plan") -> str:
     return (
         f"from a sample of {number_of(images, 'image')} in "
         f"{number_of(len(sample.blocks), 'place')}, "
-        f"by {workers} ({', '.join(map(visible, devices))}), "
+        f"by {workers} in {_dtype(plan)} ({', '.join(map(visible, devices))}), "
         f"each with {size(forecast.peak_memory_bytes)} of memory at most"
     )
+
+
+def _dtype(plan: "Plan") -> Any:  # noqa: ANN401 - of an identity, which is JSON
+    """Name the dtype of the models; `auto` is fixed by then."""
+    assert plan.task is not None  # a sample is of one
+    return plan.task.resolved.identity["dtype"]
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ import huggingface_hub
 import pytest
 from rich.cells import cell_len
 
+from models.blip.config import resolve_dtype
 from tests.support.driving import InProcess
 
 MODELS = ("--captioner=tiny-captioner", "--filter=tiny-filter", "--engine=local")
@@ -27,6 +28,7 @@ def test_plan_then_clean_by_the_same_flags(
     assert told.returncode == 0, told.stderr
     plan = json.loads(told.stdout)
     assert (plan["ready"], plan["problems"]) == (True, [])
+    assert plan["sample"]["dtype"] == "fp32"
     assert plan["shards"] == {"total": 12, "done": 0, "pending": 12}
     assert list((tmp_path / "out").iterdir()) == []
     done = json.loads(capfilt.run("clean", *command, "--json").stdout)
@@ -39,7 +41,7 @@ def test_plan_then_clean_by_the_same_flags(
 
 
 def test_a_plan_fits_a_terminal(capfilt: InProcess, command: list[str]) -> None:
-    told = capfilt.run("plan", *command, "--n=48", "--price-per-gpu-hour=2")
+    told = capfilt.run("plan", *command, "--n=48", "--price-per-gpu-hour=2", "--set=dtype=auto")
     assert told.returncode == 0, told.stderr
     rows = [line for line in told.stdout.splitlines() if line.startswith(("│", "┃"))]
     assert rows
@@ -47,6 +49,7 @@ def test_a_plan_fits_a_terminal(capfilt: InProcess, command: list[str]) -> None:
     assert "images/s" in told.stdout
     assert "no GPU is used" in told.stdout
     assert "48 images in" in told.stdout
+    assert f"in {resolve_dtype('auto', 'cpu')} (cpu of" in " ".join(told.stdout.split())
 
 
 def test_problems_are_exit_code_1_and_bad_usage_2(
