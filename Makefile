@@ -1,6 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/.installed
 IMG2DATASET := .venv-img2dataset/.installed
 
@@ -36,11 +37,14 @@ format: $(INSTALLED) ## rewrite the code in the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: $(INSTALLED) $(IMG2DATASET) ## the tests that run in minutes, two files at a time
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: $(INSTALLED) $(IMG2DATASET) ## the tests that take seconds each, two files at a time
+	$(PYTEST)
 
-test-slow: $(INSTALLED) $(IMG2DATASET) ## the tests that take longer
-	$(BIN)/pytest -m slow
+test-slow: $(INSTALLED) $(IMG2DATASET) ## those that take ten seconds and more each
+	$(PYTEST) -m 'slow and not nightly and not gpu'
+
+test-nightly: $(INSTALLED) $(IMG2DATASET) ## those that take minutes each
+	$(BIN)/pytest -m 'nightly and not gpu'
 
 test-gpu: $(INSTALLED) ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
@@ -72,4 +76,4 @@ toy-tasks: $(INSTALLED) ## every task in miniature: train, evaluate, compare wit
 bench: $(INSTALLED) ## cleaning beside its peers: rates and costs in one table (an hour on two cores)
 	$(BIN)/python -m scripts.bench
 
-.PHONY: help install browser java check format test test-slow test-gpu chaos test-core picture demo tiny-checkpoint table1 toy-tasks bench
+.PHONY: help install browser java check format test test-slow test-nightly test-gpu chaos test-core picture demo tiny-checkpoint table1 toy-tasks bench

@@ -136,7 +136,7 @@ runner.run_stage("arms", [runner.Case("hangs", hang)], Path({str(tmp_path)!r}), 
     assert "in hang" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("stage", [stage.name for stage in STAGES])
 def test_each_stage_runs_on_a_cpu_without_ray_and_prefect(stage: str, tmp_path: Path) -> None:
     arguments = [f"--stage={stage}", "--smoke", "--device=cpu", f"--out={tmp_path}"]
@@ -155,7 +155,7 @@ def test_each_stage_runs_on_a_cpu_without_ray_and_prefect(stage: str, tmp_path: 
     assert [json.loads(line) for line in done.stdout.splitlines()] == [*measured, end]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_door_does_each_stage_in_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ def test_each_script_says_what_it_is_for(
     assert f"usage: {name}" in capsys.readouterr().out.replace("Usage", "usage")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("command", SMALL, ids=lambda command: command.split(" --")[0])
 def test_a_small_run_ends_well(command: str, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -232,7 +232,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.slow  # as `test_full_disk.py`, but with more and larger shards
+@pytest.mark.nightly  # as `test_full_disk.py`, but with more and larger shards
 def test_a_full_disk_loses_nothing_and_the_run_goes_on(
     capfilt: InProcess,
     flags: Flags,

@@ -63,7 +63,7 @@ def killed(command: Command, recipe: Path, moment: Callable[[], bool]) -> None:
     command.wait(process)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rounds_that_are_killed_end_like_those_that_are_not(
     tmp_path: Path, recipe: Path, unbroken: tuple[dict[str, Any], float]
 ) -> None:
@@ -79,7 +79,7 @@ def test_rounds_that_are_killed_end_like_those_that_are_not(
     assert [len(tries[stage]) for stage in STAGES] == [2, 1, 1, 2, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(3))
 def test_rounds_that_are_killed_at_random_moments(
     tmp_path: Path, recipe: Path, unbroken: tuple[dict[str, Any], float], seed: int
@@ -112,7 +112,7 @@ def test_what_the_command_says(tmp_path: Path, recipe: Path, capfilt: InProcess)
     assert "seed: 0 -> 4" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_a_terminal_a_round_waits_for_approval(recipe: Path, capfilt: InProcess) -> None:
     command = ("bootstrap", recipe, "--direct", "--set=approve=true", "--json")
     waiting = capfilt.run(*command)
@@ -126,7 +126,7 @@ def test_without_a_terminal_a_round_waits_for_approval(recipe: Path, capfilt: In
     assert json.loads(done.stdout)["ended"] == "rounds"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_dead_prefect_server_delays_no_round(
     capfilt_ray: Command, recipe: Path, unbroken: tuple[dict[str, Any], float]
 ) -> None:
@@ -143,7 +143,7 @@ def test_a_dead_prefect_server_delays_no_round(
     assert ended - (out / "round-2/evaluation.json").stat().st_mtime < 20
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_prefect_waits_for_a_person(capfilt_ray: Command, recipe: Path) -> None:
     out = capfilt_ray.home / "out"
     process = capfilt_ray.start("bootstrap", recipe, "--set=approve=true")
@@ -160,7 +160,7 @@ def test_prefect_waits_for_a_person(capfilt_ray: Command, recipe: Path) -> None:
     assert ledger(out)["ended"] == "rounds"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_person_lets_the_next_round_begin_in_prefect(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +181,7 @@ def test_a_person_lets_the_next_round_begin_in_prefect(
     assert (approved["round"], approved["by"], approved["reason"]) == (1, "Prefect", "it may")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)  # Ray starts eight times
 def test_rounds_on_ray_come_to_what_they_come_to_in_one_process(
     capfilt_ray: Command, recipe: Path, unbroken: tuple[dict[str, Any], float]

@@ -33,14 +33,14 @@ def strike(*options: str) -> dict[str, Any]:
     return record
 
 
-@pytest.mark.slow  # `make chaos` does as much
+@pytest.mark.nightly  # `make chaos` does as much
 @pytest.mark.timeout(600)  # 40 s on a quiet machine
 def test_kills_of_drivers_lose_and_double_nothing() -> None:
     record = strike("--kinds=driver,commit,s3", "--kills=24")
     assert sum(kind["between"] for kind in record["kinds"]) >= 4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(3600)
 def test_kills_of_all_that_ray_is_made_of_lose_and_double_nothing(loopback_only: list[str]) -> None:
     assert loopback_only

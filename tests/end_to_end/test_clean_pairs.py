@@ -14,6 +14,8 @@ from shards.run.run import Run
 from shards.run.snapshot import open_snapshot
 from tests.support.driving import Command, InProcess, Models, committed
 
+pytestmark = pytest.mark.slow
+
 ROOMS = ("models", "shards", "pipeline")
 DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 

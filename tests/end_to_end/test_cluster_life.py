@@ -26,7 +26,7 @@ from tests.support.fault_proxy import Fault, Request, fault_proxy
 from tests.support.model_hub import giving
 from tests.support.object_store import s3_at, s3_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(500)]
 
 ON_CPU = ("--direct", "--json", "--set=engine.device=cpu")
 FORWARDED = "AWS_ACCESS_KEY_ID,AWS_SECRET_ACCESS_KEY,AWS_ENDPOINT_URL,AWS_DEFAULT_REGION"

@@ -20,6 +20,8 @@ from shards.run.run import Run
 from tests.support.cluster import Machines, ray_machines
 from tests.support.driving import Command, Models, wait_until
 
+pytestmark = pytest.mark.slow
+
 SHARDS, MORE = 4, 24  # so many take long enough to see machines come and go
 TOLD_WITHIN_S = 30
 
@@ -174,7 +176,7 @@ def happen(machines: Machines, what: str) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=case.name, marks=() if case.name == "usual" else pytest.mark.slow)
+        pytest.param(case, id=case.name, marks=() if case.name == "usual" else pytest.mark.nightly)
         for case in CASES
     ],
 )

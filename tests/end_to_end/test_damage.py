@@ -104,16 +104,18 @@ def try_kinds(flipped: FlippedRun, damages: Sequence[tuple[str, str]], commands:
         assert told or start.startswith("attempts/"), f"{kind}: {damage.name}"
 
 
+@pytest.mark.slow
 def test_some_kinds_of_damage_are_told_plainly_and_mended(flipped: FlippedRun) -> None:
     try_kinds(flipped, DAMAGES[::5], commands=2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_each_kind_of_damage_is_told_plainly_and_mended(flipped: FlippedRun) -> None:
     try_kinds(flipped, DAMAGES, COMMANDS)
 
 
+@pytest.mark.slow
 def test_clean_alone_mends_what_a_power_cut_tears(flipped: FlippedRun) -> None:
     for start, kind in MENDED_BY_CLEAN:
         damage = Change(flipped.name(start), CONTENTS[kind])
@@ -124,12 +126,12 @@ def test_clean_alone_mends_what_a_power_cut_tears(flipped: FlippedRun) -> None:
             raise
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_some_flips_are_told_or_harmless_and_mended(flipped: FlippedRun) -> None:
     try_flips(flipped, 60, commands=1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(4 * 3600)
 def test_a_thousand_flips_are_told_or_harmless_and_mended(flipped: FlippedRun) -> None:
     try_flips(flipped, 1000, commands=COMMANDS)

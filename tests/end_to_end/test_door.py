@@ -127,7 +127,7 @@ def stored(clean: list[str], folder: Path, bucket: str) -> list[str]:
     return [flag.replace(f"--input={folder}", f"--input={bucket}/{folder.name}") for flag in clean]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("where", ["disk", "store"])
 @pytest.mark.parametrize("form", ["folder", "parquet"])
 def test_ray_gives_of_a_form_what_one_process_gives_of_tars(
@@ -180,7 +180,7 @@ def test_whatever_reads_a_run_again_finds_its_pictures(
     assert keys
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_goes_through_kill_and_resume(
     form: str,

@@ -48,7 +48,7 @@ def cases() -> list[Any]:
 def marks_of(case: dict[str, Any], mode: str) -> list[pytest.MarkDecorator]:
     """Mark what runs into bounds of time, and what differs little from the guarded mode."""
     is_slow = mode == "open" or "within_seconds" in case["expected"]
-    return [pytest.mark.slow] if is_slow else []
+    return [pytest.mark.nightly] if is_slow else []
 
 
 def with_repeats(expected: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ ROWS, KILLS = 600, 20
 PAUSE_S = 0.3  # of the server, before each picture: else the list is through before the last kill
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_kills_of_driver_and_workers_lose_and_double_nothing(
     tmp_path: Path, img2dataset: str

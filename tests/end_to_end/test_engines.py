@@ -30,7 +30,7 @@ def local_run(
     return run
 
 
-@pytest.mark.slow  # the tests of kills compare what Ray gives with what one process gives, too
+@pytest.mark.nightly  # the tests of kills compare what Ray gives with what one process gives, too
 def test_ray_gives_what_one_process_gives(
     tmp_path: Path,
     capfilt_ray: Command,

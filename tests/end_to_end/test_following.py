@@ -147,12 +147,13 @@ def failing() -> Iterator[int]:
         yield server.server_address[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "server",
     [
         absent,
-        pytest.param(hanging, marks=pytest.mark.slow),
-        pytest.param(failing, marks=pytest.mark.slow),
+        pytest.param(hanging, marks=pytest.mark.nightly),
+        pytest.param(failing, marks=pytest.mark.nightly),
     ],
 )
 def test_a_server_that_is_of_no_use_decides_nothing(
@@ -173,13 +174,14 @@ def test_a_server_that_is_of_no_use_decides_nothing(
     assert done.stderr.count("Prefect") == sum(map(done.stderr.count, NOTHING_LOST)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("who", "how"),
     [
         ("server", signal.SIGKILL),
-        pytest.param("server", signal.SIGSTOP, marks=pytest.mark.slow),
-        pytest.param("follower", signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param("follower", signal.SIGSTOP, marks=pytest.mark.slow),
+        pytest.param("server", signal.SIGSTOP, marks=pytest.mark.nightly),
+        pytest.param("follower", signal.SIGKILL, marks=pytest.mark.nightly),
+        pytest.param("follower", signal.SIGSTOP, marks=pytest.mark.nightly),
     ],
 )
 def test_who_only_looks_on_may_die_or_freeze(
@@ -202,7 +204,7 @@ def test_who_only_looks_on_may_die_or_freeze(
     assert done.stderr.count("Prefect") == sum(map(done.stderr.count, NOTHING_LOST)) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_server_that_answers_again_hears_the_end(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +224,7 @@ def test_a_server_that_answers_again_hears_the_end(
     assert [state for _, state in own_runs(command)] == ["Completed"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_command_that_is_killed_leaves_no_process(command: Command, many: Path) -> None:
     process = command.start(*cleaning(many, command))
     wait_until(lambda: is_running(command))
@@ -243,8 +245,9 @@ def test_what_is_wrong_is_said_as_directly(command: Command) -> None:
 STOPS = {signal.SIGINT: ("Cancelled", 130), signal.SIGTERM: ("Cancelled", 143)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)]
 )
 def test_a_command_that_is_stopped_cancels_its_flow_run(
     how: signal.Signals, command: Command, many: Path
@@ -259,7 +262,7 @@ def test_a_command_that_is_stopped_cancels_its_flow_run(
     assert [found for _, found in own_runs(command)] == [state]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("how", [*STOPS, signal.SIGKILL])
 def test_a_server_for_a_team_hears_how_a_command_ended(
     how: signal.Signals,
@@ -281,7 +284,7 @@ def test_a_server_for_a_team_hears_how_a_command_ended(
     wait_until(lambda: not survivors(command.home), GONE_S)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_command_that_is_cancelled_on_the_page_is_taken_up_by_the_same_command(
     command: Command, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -268,7 +268,7 @@ def test_a_server_whose_answers_fail(
     assert server.most_under_way <= 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_on_ray(capfilt_ray: Command, capfilt: InProcess, guests: Path) -> None:
     """Two actors write the texts that one worker here writes; another scorer is added."""
     clean(capfilt, recipe_of(guests))

@@ -41,8 +41,9 @@ def close(ours: list[tuple[object, ...]], theirs: list[tuple[object, ...]]) -> N
         assert row[6:9] == pytest.approx(other[6:9], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "engine", ["--engine=local", pytest.param("--actors=2", marks=pytest.mark.slow)]
+    "engine", ["--engine=local", pytest.param("--actors=2", marks=pytest.mark.nightly)]
 )
 def test_a_killed_driver_is_taken_up_where_it_was(
     engine: str,
@@ -78,7 +79,7 @@ def test_a_killed_driver_is_taken_up_where_it_was(
     close(table(run, "texts"), whole["texts"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_actor_is_replaced(
     capfilt_ray: Command,
     flags: Flags,
@@ -107,7 +108,7 @@ def test_a_killed_actor_is_replaced(
     close(table(run, "texts"), whole["texts"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_dead_prefect_server_delays_nothing(
     capfilt_ray: Command,
     flags: Flags,
@@ -132,7 +133,7 @@ def test_a_dead_prefect_server_delays_nothing(
     assert table(run, "decisions") == whole["decisions"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_prefect_server_that_cannot_start_is_done_without(
     capfilt_ray: Command,
     flags: Flags,
@@ -149,7 +150,7 @@ def test_a_prefect_server_that_cannot_start_is_done_without(
     assert "without it" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sigterm_ends_a_run_that_can_be_taken_up(
     capfilt_ray: Command, flags: Flags, toy_models: Models, toy_shards: Path
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_torn_commit_counts_as_none(
     assert capfilt.run("verify", run).returncode == 0
 
 
+@pytest.mark.slow
 def test_sigterm_releases_what_the_local_engine_was_at(
     flags: Flags, toy_models: Models, toy_shards: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """The same pairs in every order and packing that people make tars in: the same tables.
 
-`pytest -m slow --log-cli-level=INFO` tells the time and the memory of each.
+`pytest -m nightly --log-cli-level=INFO` tells the time and the memory of each.
 """
 
 import io
@@ -139,13 +139,13 @@ def test_a_few_pairs(pairs: Members, tmp_path: Path) -> None:
     check(pairs[:16], tmp_path, clean_world)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_many_pairs(pairs: Members, tmp_path: Path) -> None:
     check(pairs[:400], tmp_path, alone)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_killed_run_is_taken_up_whatever_the_order(
     order: str, pairs: Members, tmp_path: Path

@@ -25,7 +25,7 @@ def peak_bytes(command: list[str]) -> int:
     return usage.ru_maxrss * 1024
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ten_and_a_hundred_shards_take_the_same_memory(
     tmp_path: Path, flags: Flags, toy_models: Models
 ) -> None:

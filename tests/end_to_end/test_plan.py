@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.driving import Command
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def test_plan_on_ray(capfilt_ray: Command, toy_shards: Path) -> None:

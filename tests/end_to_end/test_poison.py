@@ -51,7 +51,7 @@ def _poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(POISON))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_ray_actors_that_die_lead_to_safe_mode(
     capfilt_ray: Command, flags: Flags, toy_models: Models, tmp_path: Path
@@ -81,7 +81,7 @@ def test_ray_actors_that_die_lead_to_safe_mode(
     assert verify_run(Run.open(str(run))).problems == ()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_driver_that_dies_leads_to_safe_mode(
     flags: Flags, toy_models: Models, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from pipeline.toy.world import ToyWorldConfig, write_toy_world
 from tests.support.driving import wait_until
 from tests.support.prefect_server import POOL, Prefect, prefect_server
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TINY = {"captioner": "tiny-captioner", "filter": "tiny-filter", "engine": "local"}
 
@@ -49,6 +49,7 @@ def commits(run: Path) -> list[Path]:
     return list(run.glob("commits/*.json"))
 
 
+@pytest.mark.slow
 def test_a_cleaning_is_launched_by_its_form(prefect: Prefect, web: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run = prefect.launch(
@@ -91,6 +92,7 @@ def test_a_bad_parameter_is_refused_before_a_run(
     assert why in answer.json()["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
@@ -110,7 +112,7 @@ def test_what_only_the_flow_can_check_fails_by_its_message(
     assert [line for line in ours if "Traceback" in line] == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_cancelled_run_is_taken_up_by_the_same_form(
     prefect: Prefect, many: Path, tmp_path: Path
 ) -> None:
@@ -133,7 +135,7 @@ def test_a_cancelled_run_is_taken_up_by_the_same_form(
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_another_flow_made_starts_the_next(
     prefect: Prefect, web: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from tests.support.prefect_server import POOL, Prefect, prefect_server
 from tests.support.rounds_recipe import write_rounds_recipe
 from tests.test_lengths import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1700")
 TINY = {"captioner": "tiny-captioner", "filter": "tiny-filter", "engine": "local"}

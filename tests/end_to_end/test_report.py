@@ -112,6 +112,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     opened.quit()
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(page: Path, browser: Any) -> None:
     browser.get(page.as_uri())
     ask = browser.execute_script

@@ -17,6 +17,7 @@ def bucket() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 def test_clean_verify_and_gc(
     capfilt: InProcess,
     flags: Callable[[Models, Path, Path], list[str]],

@@ -31,7 +31,7 @@ def compare(found: Path, expected: Path) -> None:
             assert one[name] == pytest.approx(other[name], abs=1e-5), (one["step"], name)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_workers_on_ray_learn_what_one_learns_here(
     capfilt: InProcess, capfilt_ray: Command, write_recipe: Write, tmp_path: Path
 ) -> None:
@@ -43,7 +43,7 @@ def test_two_workers_on_ray_learn_what_one_learns_here(
     compare(tmp_path / "two", tmp_path / "trained")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_a_worker_that_is_killed_is_replaced(
     capfilt: InProcess, capfilt_ray: Command, write_recipe: Write, tmp_path: Path
@@ -68,7 +68,7 @@ def test_a_worker_that_is_killed_is_replaced(
     compare(tmp_path / "two", tmp_path / "trained")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_training_that_diverges_on_ray_is_not_tried_again(
     capfilt_ray: Command, write_recipe: Write, tmp_path: Path
 ) -> None:
@@ -82,7 +82,7 @@ def test_a_training_that_diverges_on_ray_is_not_tried_again(
     assert not (tmp_path / "trained" / "result.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_more_workers_than_processors_are_refused(
     capfilt_ray: Command, write_recipe: Write
 ) -> None:
@@ -93,7 +93,7 @@ def test_more_workers_than_processors_are_refused(
     assert "wanted: 2 workers with 1000 processors each" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_told_to_end_on_ray_it_ends_and_goes_on_later(
     capfilt: InProcess, capfilt_ray: Command, write_recipe: Write, tmp_path: Path

@@ -56,7 +56,7 @@ def unbroken(recipe: Path, capfilt: InProcess, tmp_path: Path) -> Path:
     return tmp_path / "unbroken"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(500)
 def test_the_usual_cluster_trains_on_its_gpu_node(
     loopback_only: list[str], recipe: Path, tmp_path: Path
@@ -67,7 +67,7 @@ def test_the_usual_cluster_trains_on_its_gpu_node(
     assert result_of(tmp_path / "trained")["workers"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_training_that_loses_a_node_ends_with_fewer_workers(
     loopback_only: list[str], recipe: Path, unbroken: Path, tmp_path: Path
@@ -82,7 +82,7 @@ def test_a_training_that_loses_a_node_ends_with_fewer_workers(
     check_same(folder, unbroken)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_workers_that_are_left_and_do_not_divide_end_with_what_to_do(
     loopback_only: list[str], recipe: Path, tmp_path: Path
@@ -100,7 +100,7 @@ def test_workers_that_are_left_and_do_not_divide_end_with_what_to_do(
     assert outcome.after_kill_s < PLAINLY_WITHIN_S
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_gpu_that_torch_does_not_see_is_refused_by_name(
     loopback_only: list[str], recipe: Path, tmp_path: Path
@@ -111,7 +111,7 @@ def test_a_gpu_that_torch_does_not_see_is_refused_by_name(
     assert "Traceback" not in outcome.output
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(6000)
 def test_trainings_that_lose_nodes_at_random_moments(
     loopback_only: list[str],

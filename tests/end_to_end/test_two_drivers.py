@@ -11,9 +11,10 @@ from shards.run.verify.run import verify_run
 from tests.support.driving import Command, Models, committed, table, wait_until
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "apart",
-    [False, pytest.param(True, marks=pytest.mark.slow)],
+    [False, pytest.param(True, marks=pytest.mark.nightly)],
     ids=["together", "joining"],
 )
 def test_two_drivers_make_one_run(

@@ -63,7 +63,7 @@ def test_a_command_says_what_to_install(
     assert (done.returncode, done.stdout, done.stderr) == (2, "", advice)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_cleaning_here_needs_neither_ray_nor_prefect(
     flags: Flags, toy_models: Models, one_shard: Path, tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ if sys.argv[1:]:
     keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(40):
+for _ in range(8):
     before = faults()
     for _ in range(5):
         torch.ones(16_000_000)  # 64 MB
@@ -40,6 +40,7 @@ print(faults() - before)  # once each has found its place
 """
 
 
+@pytest.mark.slow
 def test_memory_that_is_kept_is_not_cleared_anew() -> None:
     def faults(*arguments: str) -> int:
         command = [sys.executable, "-c", _FAULTS, *arguments]

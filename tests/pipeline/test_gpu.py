@@ -39,7 +39,7 @@ PICTURES, TEXTS = 12, ["a red circle above a blue square", "a dog"]
 
 @pytest.fixture(
     params=[
-        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param("cpu", marks=pytest.mark.nightly),
         pytest.param("cuda", marks=pytest.mark.gpu),
     ]
 )

@@ -112,6 +112,7 @@ def rows(run: Run) -> dict[str, list[Any]]:
     }
 
 
+@pytest.mark.slow
 def test_killed_before_every_single_change(work: Any, tmp_path: Path) -> None:
     whole = work(tmp_path / "whole")
     counted = tmp_path / "count" / "log"

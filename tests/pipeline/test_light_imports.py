@@ -20,6 +20,7 @@ def loaded_by(module: str, *names: str) -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [
@@ -47,6 +48,7 @@ def test_a_cleaning_by_blip_does_not_wait_for_the_models_of_others() -> None:
     assert loaded_by("models.captioners.transformers", *names) != []
 
 
+@pytest.mark.slow
 def test_what_needs_a_library_is_seen_to_load_it() -> None:
     assert loaded_by("pipeline.search.query", *OPTIONAL) == ["faiss"]
     assert loaded_by("pipeline.media.video", *OPTIONAL) == ["av"]

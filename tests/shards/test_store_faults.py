@@ -67,6 +67,7 @@ def test_the_probe_knows_its_own_write_whose_answer_was_lost(upstream: str, faul
         assert store.survey() == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "times"), [(Fault.DONE_RESET, 1), (Fault.DONE_FAILED, 1), (Fault.DONE_FAILED, 1000)]
 )
@@ -78,7 +79,7 @@ def test_a_write_whose_answer_was_lost_is_won(upstream: str, fault: Fault, times
         assert store.read("commits/a.json") == b"ours"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_write_that_never_came_through_is_an_error(upstream: str) -> None:
     from botocore.exceptions import ConnectionError
 

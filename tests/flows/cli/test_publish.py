@@ -74,7 +74,7 @@ def test_a_refused_push_is_one_line_and_the_export_is_there(
     assert (tmp_path / "out" / "README.md").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_push_that_breaks_off_is_taken_up(hub: Hub, toy_run: Path, tmp_path: Path) -> None:
     flags = (
         "export", toy_run, "--to", tmp_path / "out", "--form=parquet", "--file-mib=1",

@@ -63,6 +63,7 @@ def paused(prefect: SyncPrefectClient) -> Any:
     raise TimeoutError("no flow run asks")
 
 
+@pytest.mark.slow
 def test_an_answer_on_the_page_is_a_persons(prefect: SyncPrefectClient, rounds: Path) -> None:
     no = {"approve": False, "reason": "too many repeat"}
     heard: list[str] = []

@@ -20,6 +20,7 @@ def recipe(small_rounds: Callable[..., BootstrapRecipe], tmp_path: Path) -> Path
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect")
 def test_a_form_goes_through_a_round(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -88,7 +88,7 @@ def test_with_nothing_to_do_the_end_waits_for_no_server_of_its_own(
     assert caplog.records == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_trouble_from_before_the_flow_run_is_told_when_it_begins(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

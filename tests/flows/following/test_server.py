@@ -38,6 +38,7 @@ def home(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) 
     return home
 
 
+@pytest.mark.slow
 def test_it_answers_only_who_has_its_password(home: Path) -> None:
     with own_server("of a test") as server:
         assert server.home == home

@@ -338,6 +338,7 @@ def test_where_it_runs_is_resolved_once(recipe: Make, monkeypatch: pytest.Monkey
     assert clean.finish(job, clean.clean_shards(job, Watch())).exit_code == 0
 
 
+@pytest.mark.slow
 def test_one_process_needs_neither_ray_nor_prefect(web: Path, tmp_path: Path) -> None:
     flags = [f"--input={web / '00000.tar'}", f"--output={tmp_path / 'run'}", "--direct"]
     flags += ["--captioner=tiny-captioner", "--filter=tiny-filter"]

@@ -68,7 +68,8 @@ def run(made: Path, tmp_path: Path) -> Run:
     return copied
 
 
-@pytest.mark.parametrize("when", ["before", pytest.param("behind", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", pytest.param("behind", marks=pytest.mark.nightly)])
 def test_after_a_kill_it_goes_on_and_each_shard_counts_once(run: Run, when: str) -> None:
     code = [sys.executable, "-c", KILLED, run.store.url(), when, SCORER.model]
     killed = subprocess.run(code, check=False, env=os.environ)
@@ -118,7 +119,7 @@ def test_a_worker_elsewhere_and_what_its_driver_records(run: Run) -> None:
     assert records.samples(failed) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_on_ray(run: Run, capfilt_ray: Command) -> None:
     flags = ("--scorer", SCORER.model, "--name=again", "--engine=ray")
     done = capfilt_ray.run("score", run.store.url(), *flags)

@@ -47,7 +47,7 @@ def test_a_shard_that_costs_every_worker_ends_the_verification() -> None:
         CheckRecords().failed(ShardToCheck("3"), "its worker died 10 times")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_verify_on_ray_says_what_verify_says(damaged: Run, capfilt_ray: Command) -> None:
     url = damaged.store.url()
     before = damaged.store.list()

@@ -108,7 +108,7 @@ def test_what_no_picture_can_change_is_the_recipes_fault(
         ask(settings())
 
 
-@pytest.mark.parametrize("form", ["seconds", pytest.param("date", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", ["seconds", pytest.param("date", marks=pytest.mark.nightly)])
 def test_the_server_says_how_long_to_wait(
     form: str, server: ChatServer, settings: Settings
 ) -> None:

@@ -14,7 +14,7 @@ from models.captioners.transformers import TransformersCaptioner
 from tests.support.more_guests import MORE_CAPTIONERS
 from tests.support.tiny_guests import QUESTION, pictures
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 TOKENS = 12
 KEYS = [f"shard/{number}" for number in range(6)]
 # what their own processors are given; the others want torchvision for videos

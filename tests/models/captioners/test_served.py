@@ -20,7 +20,7 @@ from tests.support.fault_proxy import Fault, by_rates, fault_proxy
 from tests.support.tiny_guests import QUESTION, pictures
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(
         not all(importlib.util.find_spec(name) for name in ("openai", "accelerate")),
         reason="transformers[serving] is not installed",

@@ -24,7 +24,7 @@ TOKENS = 12
 KEYS = [f"shard/{number}" for number in range(6)]
 QUICK = ("florence2", "qwen2_5_vl")  # an encoder with a decoder, and ragged pictures
 FAMILIES = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CAPTIONERS
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.nightly) for name in CAPTIONERS
 ]
 PROMPTS = {
     "idefics3": f"<s><image> {QUESTION} :",
@@ -134,7 +134,7 @@ def test_each_draw_is_the_same_in_whatever_batch(
         assert first.text == expected[0].text
 
 
-@pytest.mark.parametrize("name", ["git", pytest.param("idefics3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["git", pytest.param("idefics3", marks=pytest.mark.nightly)])
 def test_beams_are_transformers_own(name: str, guest_folder: Callable[[str], Path]) -> None:
     texts, _, _ = own_captions(
         name, guest_folder(name), do_sample=False, num_beams=3, num_return_sequences=2

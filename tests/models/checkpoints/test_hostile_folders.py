@@ -165,6 +165,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
 HARMLESS = ("labels", "labels of a part", "deviation is not a number")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
 def test_a_hostile_checkpoint_costs_little(folders: dict[Role, Path], tmp_path: Path) -> None:
     paths = []

@@ -42,6 +42,7 @@ def start(hub: ModelHub, home: Path, script: str = LOAD, **more: str) -> subproc
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_fetch_each_file_once(hub: ModelHub, tmp_path: Path) -> None:
     working = [start(hub, tmp_path) for _ in range(2)]
     outputs = [process.communicate(timeout=120) for process in working]
@@ -52,6 +53,7 @@ def test_processes_that_start_at_once_fetch_each_file_once(hub: ModelHub, tmp_pa
     assert hub.fetched == dict.fromkeys(needed, 1)
 
 
+@pytest.mark.slow
 def test_a_filled_cache_needs_no_network(hub: ModelHub, tmp_path: Path) -> None:
     online = start(hub, tmp_path).communicate(timeout=120)
     hub.fetched.clear()
@@ -81,6 +83,7 @@ def test_of_another_familys_model_no_weights_are_fetched(hub: ModelHub, tmp_path
     assert hub.fetched == {"config.json": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("endpoint", "name", "said"),
     [

@@ -69,17 +69,18 @@ def same(found: list[GeneratedTexts], expected: list[GeneratedTexts]) -> bool:
     return [text.logprob for text in found] == pytest.approx(logprobs, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "decoding",
     [
         Decoding(max_tokens=12, min_tokens=2, repetition_penalty=1.3),
         pytest.param(
-            Decoding(max_tokens=12, min_tokens=0, top_k=6, top_p=0.4), marks=pytest.mark.slow
+            Decoding(max_tokens=12, min_tokens=0, top_k=6, top_p=0.4), marks=pytest.mark.nightly
         ),
         Decoding(max_tokens=1, min_tokens=1),
         pytest.param(
             Decoding(max_tokens=12, min_tokens=1, method="greedy", repetition_penalty=1.5),
-            marks=pytest.mark.slow,
+            marks=pytest.mark.nightly,
         ),
     ],
 )

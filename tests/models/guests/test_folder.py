@@ -74,7 +74,7 @@ def test_settings_that_are_not_there_are_empty(copy: Path) -> None:
         read_settings(copy, "processor_config.json")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_guest_of_the_hub_equals_the_folder_that_it_came_from(copy: Path, tmp_path: Path) -> None:
     ask = "from models.guests.folder import locate; print(locate('someone/git'))"
     with model_hub.giving() as hub:

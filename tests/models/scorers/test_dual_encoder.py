@@ -69,7 +69,7 @@ def test_scores_are_transformers_own(name: str, guest_folder: Callable[[str], Pa
         torch.testing.assert_close(values[..., 1], logits.sigmoid(), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["siglip", pytest.param("siglip2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["siglip", pytest.param("siglip2", marks=pytest.mark.nightly)])
 def test_a_score_is_the_same_in_whatever_batch(
     name: str, guest_folder: Callable[[str], Path]
 ) -> None:

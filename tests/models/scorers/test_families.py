@@ -12,7 +12,7 @@ from models.scorers.dual_encoder import DualEncoder
 from tests.support.more_scorers import MORE_SCORERS
 from tests.support.tiny_guests import WORDS, pictures
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 TEXTS = ["a dog", "A Dog in this picture .", " ".join(WORDS[:20])]
 
 

@@ -42,10 +42,11 @@ def step(objective: Objective, batch: Batch) -> tuple[dict[str, Tensor], dict[st
     return losses, {name: p.grad for name, p in named if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow])]
+    "backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.nightly])]
 )
-@pytest.mark.parametrize("recompute", [0, pytest.param(1, marks=[pytest.mark.slow])])
+@pytest.mark.parametrize("recompute", [0, pytest.param(1, marks=[pytest.mark.nightly])])
 def test_losses_and_gradients_stay(
     config: FinetuneConfig, words: WordPiece, backend: str, recompute: int
 ) -> None:

@@ -105,7 +105,7 @@ def number(most: int, source: torch.Generator) -> int:
     return int(torch.randint(most, (1,), generator=source))
 
 
-@pytest.mark.parametrize("batches", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batches", [1_000, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_adversarial_batches_give_neither_exception_nor_nan(batches: int) -> None:
     source = generator(11)
     lone = 0
@@ -146,7 +146,7 @@ def match(images: Tensor, texts: Tensor, drawn: Negatives, temperature: Tensor) 
     return losses.matching(logits, labels, torch.cat([right, drawn.valid]).float())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_10000_adversarial_batches_through_the_whole_network() -> None:
     network, source = small(), generator(12)
     queue = FeatureQueue(8, 7)

@@ -26,6 +26,8 @@ from models.training.momentum import FeatureQueue
 from models.training.pretraining import PretrainNetwork, StepSettings
 from models.training.workers import ALONE, Workers
 
+pytestmark = pytest.mark.slow
+
 SIZES = (2, 3)
 ROWS, TOKENS, STEPS, PLACES = 6, 7, 2, 10
 CONFIG = blip_config("tiny", vocab_size=60, sep_id=2, pad_id=0, image_size=16)

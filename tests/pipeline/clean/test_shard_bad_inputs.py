@@ -14,6 +14,8 @@ from shards.run.commit import read_commit
 from shards.run.run import Run
 from shards.run.verify.run import verify_run
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, Any]
 
 

@@ -51,6 +51,7 @@ def poisoned(
     return bench.put("00000", tar_of(members))
 
 
+@pytest.mark.slow
 def test_each_deadly_picture_costs_itself(bench: Bench, poisoned: Path) -> None:
     whole = bench.clean(poisoned)  # this process has a codec without faults
     run, config = bench.run(poisoned)

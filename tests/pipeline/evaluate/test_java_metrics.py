@@ -30,7 +30,7 @@ def test_hostile_texts_keep_their_lines() -> None:
     assert split_ptb([]) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_meteor_of_equal_texts_is_one_and_hostile_ones_do_not_stop_it() -> None:
     assert meteor(["a dog runs", "two cats"], [["a dog runs"], ["x", "two cats"]]) == 1
     assert meteor(["a dog"], [["boats far away"]]) == 0
@@ -41,6 +41,7 @@ def test_meteor_of_equal_texts_is_one_and_hostile_ones_do_not_stop_it() -> None:
     assert 0 <= found <= 1
 
 
+@pytest.mark.slow
 def test_captions_are_compared_by_the_official_words() -> None:
     written, references = ["a well-lit room.", "It's a dog"], [["a well-lit room"], ["it is a dog"]]
     measures = compare(written, references, java=True)

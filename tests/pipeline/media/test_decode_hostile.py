@@ -180,7 +180,7 @@ def test_damage_to_odd_pictures_never_raises(noise: Any, encode: Any) -> None:
     assert {"ok", "image_undecodable", "image_truncated"} <= outcomes.keys(), outcomes
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_20000_damaged_pictures(

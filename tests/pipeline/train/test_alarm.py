@@ -170,7 +170,7 @@ def test_average_and_alarms_go_over_a_restart() -> None:
         assert after.itm == whole.itm
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("share", "raised"), [(1.0, ["temperature falls fast"]), (0.02, [])])
 def test_a_temperature_that_falls_in_a_real_training_is_told(
     tmp_path: Path, share: float, raised: list[str]

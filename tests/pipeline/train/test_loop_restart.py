@@ -24,6 +24,8 @@ from pipeline.train.loop import TrainResult
 from tests.conftest import REPOSITORY
 from tests.support.small_training import BROKEN, STEPS, config_of, last_state, lines, progress, run
 
+pytestmark = pytest.mark.slow
+
 
 def killed(task: Callable[[], object], folder: Path, stop_before: int | None, log: Path) -> int:
     """Do a task in a process that dies before its n-th change in a folder; give its status."""
@@ -105,7 +107,7 @@ def test_killed_here_and_there_it_ends_as_if_it_was_not(
     kill_and_go_on(some, lambda folder: run(config_of(world), start, folder), whole, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1_200)
 def test_killed_anywhere_it_ends_as_if_it_was_not(
     world: Path, start: Path, whole: tuple[Path, TrainResult], tmp_path: Path

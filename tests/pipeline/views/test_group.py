@@ -158,7 +158,7 @@ def test_an_object_store_is_asked_for_each_table_once(monkeypatch: pytest.Monkey
         assert sum(method == "put_object" for method in asked) < 10
 
 
-@pytest.mark.parametrize("shards", [300, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shards", [300, pytest.param(100_000, marks=pytest.mark.nightly)])
 def test_very_many_small_shards_have_few_files(tmp_path: Path, shards: int) -> None:
     run = made(str(tmp_path / "run"), shards, 10)
     view = judged(run)

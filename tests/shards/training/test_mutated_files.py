@@ -80,7 +80,7 @@ def rows_or_none(read: Callable[..., Any], *arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("seed", "count"), [(1, 400), pytest.param(2, 20_000, marks=pytest.mark.slow)]
+    ("seed", "count"), [(1, 400), pytest.param(2, 20_000, marks=pytest.mark.nightly)]
 )
 @pytest.mark.timeout(900)
 def test_mutated_files(tmp_path: Path, seed: int, count: int) -> None:

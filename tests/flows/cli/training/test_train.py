@@ -12,7 +12,7 @@ from tests.support.driving import InProcess
 Write = Callable[..., Path]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_captioner_is_finetuned_from_what_was_pre_trained(
     capfilt: InProcess, write_recipe: Write, tmp_path: Path
 ) -> None:
@@ -63,7 +63,7 @@ def test_a_source_without_samples_is_one_message(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_another_recipe_is_refused_and_the_same_is_done_already(
     capfilt: InProcess, write_recipe: Write, tmp_path: Path
 ) -> None:

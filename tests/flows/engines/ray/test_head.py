@@ -33,7 +33,7 @@ os._exit(0)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_silent_head_is_told_before_ray_would_end_the_process(
     loopback_only: list[str], tmp_path: Path
 ) -> None:
@@ -74,6 +74,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_what_another_driver_has_ended_is_asked_for_again(
     loopback_only: list[str], tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ from shards.errors import UsageError
 from shards.run.attempt import Ending
 from tests.support.driving import wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 class Piece(NamedTuple):

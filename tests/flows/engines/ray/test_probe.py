@@ -26,7 +26,7 @@ cluster.shutdown()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_first_machine_with_room_decides_and_one_that_cannot_is_named(
     loopback_only: list[str], tmp_path: Path
 ) -> None:

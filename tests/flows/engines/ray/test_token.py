@@ -62,6 +62,7 @@ def test_the_users_variables_are_heeded(
     assert not (home / ".ray").exists()
 
 
+@pytest.mark.slow
 def test_rays_own_start_leaves_it_to_its_user(home: Path, loopback_only: list[str]) -> None:
     command = [*loopback_only, sys.executable, "-c", START]
     subprocess.run(command, check=True, capture_output=True, timeout=120)

@@ -27,6 +27,8 @@ from shards.run.run import RunMismatch
 from shards.training.source import SourceConfig
 from shards.training.source_reader import open_source
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(bootstrap.__file__).parents[2] / "recipes"
 FITS = {"step": {"epochs": None, "steps": 2, "batch_size": 12}}
 Rounds = Callable[..., BootstrapRecipe]

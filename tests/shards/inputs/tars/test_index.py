@@ -113,7 +113,7 @@ print(rows, peak() - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_tar_of_many_members_in_any_order_stays_bounded(tmp_path: Path) -> None:
     names = [f"{n:06}.{e}" for n in range(100_000) for e in ("jpg", "json", "txt")]
     random.Random(1).shuffle(names)
