@@ -2,6 +2,10 @@
 
 import json
 import mmap
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +20,41 @@ from scripts.bench.table import LEGEND, of_ceilings, rows, text
 from scripts.bench.turns import Outcome
 
 SMALL = ["--size=tiny", "--px=64", "--images=3", "--batch=2", "--repeats=2", "--tokens=4"]
+
+
+@pytest.mark.slow
+def open_idle(_: Inputs) -> Callable[[], int]:
+    return lambda: 1
+
+
+def open_interrupted(inputs: Inputs) -> Callable[[], int]:
+    """Be interrupted in the second turn."""
+
+    def work() -> int:
+        begun = inputs.folder / "begun"
+        if begun.exists():
+            raise KeyboardInterrupt
+        begun.touch()
+        return 1
+
+    return work
+
+
+def open_deadly(_: Inputs) -> Callable[[], int]:
+    def work() -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 1
+
+    return work
+
+
+def open_large(_: Inputs) -> Callable[[], int]:
+    return lambda: len(b"1" * (600 << 20)) and 1
+
+
+def open_large_child(_: Inputs) -> Callable[[], int]:
+    command = [sys.executable, "-c", "len(b'1' * (1500 << 20))"]
+    return lambda: subprocess.run(command, check=True).returncode + 1
 
 
 def test_arms_take_turns_and_say_what_they_cost(
@@ -41,7 +80,7 @@ def test_arms_take_turns_and_say_what_they_cost(
     assert "| capfilt |" in record.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_arm_does_every_picture(capsys: pytest.CaptureFixture[str]) -> None:
     main([*SMALL, "--repeats=1", "--json"])
     arms = json.loads(capsys.readouterr().out)["arms"]
@@ -63,18 +102,8 @@ def test_what_is_interrupted_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By Ctrl-C in the second turn of the second arm."""
-    begun = list[str]()
-
-    def work_of(name: str) -> Callable[[Inputs], Callable[[], int]]:
-        def work() -> int:
-            begun.append(name)
-            if begun.count("two") == 2:
-                raise KeyboardInterrupt
-            return 1
-
-        return lambda _: work
-
-    monkeypatch.setattr(arms, "ARMS", tuple(arms.Arm(n, work_of(n)) for n in ("one", "two")))
+    two = (arms.Arm("one", open_idle), arms.Arm("two", open_interrupted))
+    monkeypatch.setattr(arms, "ARMS", two)
     assert main([*SMALL]) == 130
     said = capsys.readouterr()
     assert "turns: 2, interrupted" in said.out
@@ -87,12 +116,30 @@ def test_an_arm_that_fails_costs_no_other_its_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = arms.capfilt("broken", "caption.candidates=0")
-    monkeypatch.setattr(arms, "ARMS", (broken, *chosen(["capfilt"])[:1]))
+    dying = arms.Arm("dying", open_deadly)
+    monkeypatch.setattr(arms, "ARMS", (broken, dying, *chosen(["capfilt"])[:1]))
     main([*SMALL, "--json"])
-    first, second = json.loads(capsys.readouterr().out)["arms"]
-    assert first["turns"] == []
-    assert "turn 1" in first["skipped"]
-    assert len(second["turns"]) == 2
+    first, second, third = json.loads(capsys.readouterr().out)["arms"]
+    assert first["turns"] == second["turns"] == []
+    assert "broken, turn 1: " in first["skipped"]
+    assert "caption.candidates" in first["skipped"]
+    assert second["skipped"] == "dying, turn 1: its process ended by -9"
+    assert len(third["turns"]) == 2
+
+
+def test_no_turn_has_the_memory_of_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Be it of the arm's own process, or of a child of it."""
+    large, small = arms.Arm("large", open_large), arms.Arm("small", open_idle)
+    monkeypatch.setattr(arms, "ARMS", (large, arms.Arm("child", open_large_child), small))
+    main([*SMALL, "--json"])
+    peaks = {
+        arm["arm"]: [turn["peak_gib"] for turn in arm["turns"]]
+        for arm in json.loads(capsys.readouterr().out)["arms"]
+    }
+    assert max(peaks["small"]) + 0.5 < min(peaks["large"])
+    assert max(peaks["small"]) + 0.2 < min(peaks["child"])
 
 
 def test_the_table_compares_turn_by_turn_and_fits_a_terminal() -> None:

@@ -23,9 +23,9 @@ class Arm:
     whole: bool = True
 
 
-def peer(name: str, opened: Callable[[Inputs, int], Work], share: int = 1) -> Arm:
+def peer(name: str, opened: Callable[..., Work], share: int = 1) -> Arm:
     """Make an arm of others; one that is slow does one image in `share`."""
-    return Arm(name, lambda inputs: opened(inputs, share), opened not in GUESTS)
+    return Arm(name, partial(opened, share=share), opened not in GUESTS)
 
 
 def capfilt(name: str, *settings: str, whole: bool = True) -> Arm:

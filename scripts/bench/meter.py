@@ -55,6 +55,11 @@ def measure(work: Callable[[], int]) -> Cost:
     return Cost(images, wall_s, cpu_s, _peak_gib(), gpu_bytes / 2**30, read, written)
 
 
+def peak_of_children_gib() -> float:
+    """Return the memory that the largest child of this process took, of all that have ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+
+
 def _cpu_s() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime

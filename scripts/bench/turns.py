@@ -1,15 +1,23 @@
-"""Arms take turns, so that what slows the machine down slows all of them down alike."""
+"""Arms take turns, so that what slows the machine down slows all of them down alike.
 
+Each turn is a process of its own: none has memory at its most, or kept, that another took.
+"""
+
+import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 
 from scripts.bench.arms import Arm
 from scripts.bench.ceiling import ceiling
 from scripts.bench.data_juicer import NotInstalled
 from scripts.bench.inputs import Inputs
-from scripts.bench.meter import Cost, measure
+from scripts.bench.meter import Cost, measure, peak_of_children_gib
+
+_PROCESSES = multiprocessing.get_context("forkserver")  # torch may not be forked once it computed
+_PROCESSES.set_forkserver_preload([__name__])
 
 
 @dataclass(slots=True)
@@ -56,15 +64,44 @@ def take_turns(picked: Sequence[Arm], made: Inputs, repeats: int) -> tuple[list[
 def _take_turn(arm: Arm, made: Inputs, outcome: Outcome, before: float) -> float:
     """Measure a turn, and return the ceiling after it; what fails is left out from there."""
     try:
-        cost = measure(arm.open(made))
+        cost = _in_process(arm, made)
     except NotInstalled as missing:
         outcome.skipped = str(missing)
         return before
     except Exception as error:
-        turn, kind = len(outcome.turns) + 1, type(error).__name__
-        outcome.skipped = f"{arm.name}, turn {turn}: {kind}: {error}"[:300]
+        outcome.skipped = f"{arm.name}, turn {len(outcome.turns) + 1}: {error}"[:300]
         return before
     after = ceiling(made.device, made.dtype)
     outcome.turns.append(cost)
     outcome.ceilings.append((before + after) / 2)
     return after
+
+
+def _in_process(arm: Arm, made: Inputs) -> Cost:
+    """Open and measure an arm elsewhere; raises what that raises."""
+    here, there = _PROCESSES.Pipe(duplex=False)
+    process = _PROCESSES.Process(target=_measured, args=(arm, made, there))
+    process.start()
+    there.close()
+    try:
+        result = here.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"its process ended by {process.exitcode}") from None
+    finally:
+        process.terminate()  # of an interrupt it may not have heard
+        process.join()
+    if not isinstance(result, Cost):
+        raise result
+    return result
+
+
+def _measured(arm: Arm, made: Inputs, there: Connection) -> None:
+    """Send a turn's cost, or what ended it; peers may do their work in a child."""
+    try:
+        cost = measure(arm.open(made))
+        there.send(replace(cost, peak_gib=max(cost.peak_gib, peak_of_children_gib())))
+    except (NotInstalled, KeyboardInterrupt) as ended:
+        there.send(ended)
+    except Exception as error:  # which may not be fit to be sent
+        there.send(RuntimeError(f"{type(error).__name__}: {error}"))

@@ -1,5 +1,6 @@
 """What does cleaning cost outside of the models, and does it keep a device busy?
 
+    export OMP_WAIT_POLICY=PASSIVE THP_MEM_ALLOC_ENABLE=1   # as the commands have it
     python -m scripts.bench.subjects.feeding [--pictures FOLDER] [--device-ms 7.2] [--turns 5]
 
 Real shards go from tar to commit, by models that say the same of every picture: at once, for the
