@@ -3,6 +3,7 @@
 Shapes: B images or videos, F frames, H, W in pixels, P states of one picture, V their width.
 """
 
+import gc
 import logging
 import time
 import warnings
@@ -73,6 +74,7 @@ class ImageEncoder:
                 )
         finally:
             torch.backends.quantized.engine = engine
+        gc.collect()  # the layers that were replaced refer to themselves, and hold their weights
 
     def _see(self, frames: Tensor) -> Tensor:
         """Compute the states (B * F, P, V) of uint8 frames on the tower's device."""

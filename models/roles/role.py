@@ -1,6 +1,7 @@
 """What all roles share: a loaded checkpoint, and how texts and images get into its network."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import ClassVar, Generic, Protocol, TypedDict, TypeVar, cast
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from models.blip import framing
 from models.blip.config import DtypeChoice
 from models.blip.image_encoder import ImageEncoder, See
-from models.blip.products.packed import pack_linears
+from models.blip.products.packed import can_pack, copy_out, pack_linears
 from models.blip.text import TextDecoder, TextTransformer
 from models.blip.vision import VisionTower
 from models.checkpoints.checkpoint import Checkpoint
@@ -23,6 +24,12 @@ class _Seeing(Protocol):
 
     def children(self) -> Iterator[nn.Module]:
         """List the parts that are not of others."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """List the weights, each once."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """List what is saved beside them."""
 
 
 NetworkT = TypeVar("NetworkT", bound=_Seeing)
@@ -93,14 +100,20 @@ class LoadedModel(Generic[NetworkT]):
 
     def only_read(self, dtype: DtypeChoice) -> None:
         """Read faster on a CPU, and neither train nor save: packed, and seeing in int8 if asked."""
+        network = self.network
+        is_packed = any(can_pack(weight) for weight in network.parameters())
+        if is_packed:  # else its file's pages stay, which all processes of a machine share
+            copy_out(bias for bias in network.parameters() if bias.dim() == 1)  # packed as they are
         if dtype == "int8":
             self._encoder.quantise()
-        pack_linears(self.network.vision_model)
-        for part in self.network.children():
+        pack_linears(network.vision_model)
+        for part in network.children():
             if isinstance(part, TextTransformer):
                 pack_linears(part)
             elif isinstance(part, TextDecoder):
                 part.pack()
+        if is_packed:
+            copy_out(chain(network.parameters(), network.buffers()))
 
     def tokenize(self, texts: Sequence[str], first_id: int) -> framing.TokenBatch:
         """Tokenise texts that are normalised already; see `frame`."""

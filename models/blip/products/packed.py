@@ -6,6 +6,8 @@ tower, and 2 to 5 times for a step, where it was measured (docs/benchmarks). The
 that torch's own compiler uses; where a build of torch has none, layers stay as they are.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,6 +54,15 @@ def pack_linears(network: nn.Module) -> None:
         for name, layer in part.named_children():
             if type(layer) is nn.Linear and layer.bias is not None and can_pack(layer.weight):
                 setattr(part, name, PackedLinear(layer.weight, layer.bias))
+
+
+def copy_out(tensors: Iterable[Tensor]) -> None:
+    """Copy tensors in place, out of the file that their network was read from.
+
+    The pages of a file stay in a process's memory as long as one bias of it is in use.
+    """
+    for tensor in tensors:
+        tensor.data = tensor.data.clone()
 
 
 def can_pack(weight: Tensor) -> bool:

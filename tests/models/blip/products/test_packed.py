@@ -1,5 +1,6 @@
 """Packed layers say what plain ones say, on all that is worth packing, and only where they can."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BlipConfig
 
-from models.blip.config import Role, blip_config
+from models.blip.config import Dtype, Role, blip_config
 from models.blip.products.packed import LEAST, PackedLinear, can_pack, linear_gelu, pack_linears
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
@@ -106,6 +107,20 @@ def test_what_onednn_cannot_compute_stays_as_it_is(monkeypatch: pytest.MonkeyPat
     assert not can_pack(weight.to("meta"))
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not can_pack(weight)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_the_file_of_a_packed_network_is_let_go_of(
+    tmp_path: Path, wide: BlipConfig, words: WordPiece, dtype: Dtype
+) -> None:
+    folder = created(tmp_path, "filter", wide, words)
+    maps = Path("/proc/self/maps")
+    plain = checkpoint.load(folder, "filter", dtype="fp32")
+    assert str(folder) in maps.read_text()
+    del plain
+    gc.collect()
+    packed = Filter.load(folder, dtype=dtype)
+    assert str(folder) not in maps.read_text()
 
 
 def test_a_packed_captioner_writes_the_same_texts(
