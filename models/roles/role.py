@@ -101,7 +101,8 @@ class LoadedModel(Generic[NetworkT]):
     def only_read(self, dtype: DtypeChoice) -> None:
         """Read faster on a CPU, and neither train nor save: packed, and seeing in int8 if asked."""
         network = self.network
-        is_packed = any(can_pack(weight) for weight in network.parameters())
+        # of tiny ones nothing is, and what was laid together would lie apart
+        is_packed = any(can_pack(weight) for weight in network.vision_model.parameters())
         if is_packed:  # else its file's pages stay, which all processes of a machine share
             copy_out(bias for bias in network.parameters() if bias.dim() == 1)  # packed as they are
         if dtype == "int8":

@@ -1,16 +1,20 @@
 """Work ahead in threads: while a model looks at one batch, the next is decoded."""
 
+import logging
 import os
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import cache
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+_log = logging.getLogger(__name__)
 
 MAX_WAITING_BYTES = 128 << 20
 LEAVE_S = 5.0  # that leaving waits for what is under way: an interrupt must not hang on a decoder
@@ -52,7 +56,7 @@ def read_ahead(
     """
     crew_size = threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     tasks: Tasks[Item, Result] = SimpleQueue()
-    openmp = ThreadpoolController().select(user_api="openmp")
+    openmp = _openmp("torch" in sys.modules)
     # not an executor's threads: Python would wait at its exit for one that hangs
     crew = [
         Thread(target=_serve, args=(tasks, work, openmp), name=f"read_ahead-{n}", daemon=True)
@@ -137,13 +141,22 @@ def _serve(
         del task, item, future  # a thread that waits holds no picture
 
 
+@cache
+def _openmp(with_torch: bool) -> ThreadpoolController:  # noqa: ARG001 - looked for again
+    """Find the OpenMP libraries that are loaded, which takes milliseconds."""
+    return ThreadpoolController().select(user_api="openmp")
+
+
 def _compute_alone(openmp: ThreadpoolController) -> None:
     """Let the calling thread, which is one of several, open no OpenMP threads of its own.
 
     torch opens them for a single picture, and they then spin for the next: a sixth of the rate.
     """
-    if "torch" in sys.modules:
-        import torch  # which waits for a thread that is about to import it
+    try:
+        if "torch" in sys.modules:
+            import torch  # which waits for a thread that is about to import it
 
-        torch.get_num_threads()  # or torch would set its number when this thread first computes
-    openmp.limit(limits=1)  # which OpenMP keeps for each thread
+            torch.get_num_threads()  # or torch would set its number when this thread computes
+        openmp.limit(limits=1)  # which OpenMP keeps for each thread
+    except Exception:  # who takes would wait for a thread that ends here
+        _log.warning("threads that decode may open others of OpenMP", exc_info=True)

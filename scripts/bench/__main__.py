@@ -2,14 +2,14 @@
 
 All arms have the same pictures, texts, weights and number of tokens, and take turns: A B C, A B C.
 capfilt does all of a run, tar to commit; the others decode, caption, and score both texts by ITM.
-Before and after each turn the machine's own matmul ceiling is read. All of it
-takes an hour on two cores; a first look, a minute:
+Around each turn the machine's own matmul ceiling is read. An hour on two cores; a first look:
 
     python -m scripts.bench --size tiny --repeats 2 --arms capfilt transformers
 """
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -75,8 +75,8 @@ def show(
     else:
         print("\n".join([table.heading(facts), "", table.text(cells), *skipped, "", table.LEGEND]))
     if o.record:
-        title = f"# Cleaning beside its peers, {facts['date']}"
-        body = [title, table.heading(facts), table.markdown(cells), table.LEGEND, *skipped]
+        body = [f"# Cleaning beside its peers, {facts['date']}", table.heading(facts)]
+        body += [table.markdown(cells), table.LEGEND, *skipped]
         o.record.write_text("\n\n".join(body) + "\n", encoding="utf-8")
 
 
@@ -116,4 +116,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # turn and folder end with it
     sys.exit(main())

@@ -32,7 +32,7 @@ for recipe in sys.argv[1:]:
     sys.argv = ["dj-process", "--config", recipe]
     main()
     os.write(1, b"DONE\\n")
-    sys.stdin.readline()
+    if not sys.stdin.readline(): break
 """
 
 

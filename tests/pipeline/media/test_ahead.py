@@ -1,5 +1,6 @@
 """Work ahead: in order, bounded in number and in bytes, and over when nobody takes any more."""
 
+import sys
 import threading
 import time
 from collections import Counter
@@ -129,6 +130,18 @@ def test_what_comes_to_a_reason_is_counted_and_batches_are_full() -> None:
     batches = load_batches(range(11), lambda n: "odd" if n % 2 else -n, 4, left_out)
     assert list(batches) == [([0, 2, 4, 6], [0, -2, -4, -6]), ([8, 10], [-8, -10])]
     assert left_out == {"odd": 5}
+
+
+def test_threads_that_cannot_be_limited_work_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # whose import fails
+    assert [square for _, square in read_ahead(range(3), lambda n: n * n, lambda _: 1, 2)] == [
+        0,
+        1,
+        4,
+    ]
+    assert "may open others of OpenMP" in caplog.text
 
 
 def test_each_thread_computes_alone() -> None:

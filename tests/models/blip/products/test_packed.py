@@ -10,8 +10,10 @@ from transformers import BlipConfig
 
 from models.blip.config import Dtype, Role, blip_config
 from models.blip.products.packed import LEAST, PackedLinear, can_pack, linear_gelu, pack_linears
+from models.blip.products.side_by_side import joined
 from models.blip.tokenizer import WordPiece
 from models.checkpoints import checkpoint
+from models.checkpoints.locate import SHIPPED
 from models.decoding.config import Decoding
 from models.roles.captioner import BlipCaptioner
 from models.roles.filter import Filter
@@ -120,7 +122,14 @@ def test_the_file_of_a_packed_network_is_let_go_of(
     del plain
     gc.collect()
     packed = Filter.load(folder, dtype=dtype)
-    assert str(folder) not in maps.read_text()
+    assert str(folder) not in maps.read_text(), packed
+
+
+def test_what_a_tiny_network_laid_together_stays_so() -> None:
+    encoder = Filter.load(SHIPPED["tiny-filter"], dtype="fp32").network.text_encoder
+    for layer in encoder.encoder.layers():
+        own = layer.attention.self
+        assert joined((own.query, own.key, own.value)) is not None
 
 
 def test_a_packed_captioner_writes_the_same_texts(
